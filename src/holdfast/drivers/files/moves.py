@@ -1,0 +1,261 @@
+"""Making a tree equal to a listing by rename, so that it can be taken back.
+
+Everything new is staged first; then a full list of moves is made durable; then the moves are carried out. Each
+move looks at the world before it acts, so a list can be applied or reverted again after a kill at any point.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from holdfast import durable
+from holdfast.drivers.files.tree import read_xattrs
+from holdfast.drivers.protocols import Fetch
+from holdfast.model import Entry
+
+Digest = Callable[[Entry], str]
+
+
+def metadata_of(path: bytes) -> dict[str, Any]:
+    status = os.lstat(path)
+    return {
+        "mode": f"{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid,
+        "mtime_ns": status.st_mtime_ns, "xattrs": read_xattrs(path),
+    }  # fmt: skip
+
+
+def wanted_metadata(entry: Entry) -> dict[str, Any]:
+    return {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime_ns": entry.mtime_ns, "xattrs": entry.xattrs}
+
+
+def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
+    """Owner (where permitted), mode, extended attributes and time, in the order in which they do not undo each other."""
+    try:
+        os.chown(path, wanted["uid"], wanted["gid"], follow_symlinks=False)
+    except PermissionError:
+        pass  # only root gives files away; the manifest keeps the owner
+    if not symlink:
+        os.chmod(path, int(wanted["mode"], 8))
+    present = read_xattrs(path)
+    for name in present.keys() - wanted["xattrs"].keys():
+        _try_xattr(lambda name=name: os.removexattr(path, name, follow_symlinks=False))  # type: ignore[misc]
+    for name, value in wanted["xattrs"].items():
+        if present.get(name) != value:
+            _try_xattr(lambda n=name, v=value: os.setxattr(path, n, base64.b64decode(v), follow_symlinks=False))  # type: ignore[misc]
+    os.utime(path, ns=(wanted["mtime_ns"], wanted["mtime_ns"]), follow_symlinks=False)
+
+
+def _try_xattr(change: Callable[[], None]) -> None:
+    try:
+        change()
+    except (PermissionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (1, 13, 95):  # EPERM, EACCES, EOPNOTSUPP
+            raise
+
+
+def same_content(live: Entry, wanted: Entry, digest: Digest) -> bool:
+    """Exact: equal by inode and ctime, which nobody sets at will, or else by the digest of what is read now."""
+    if live.kind != wanted.kind:
+        return False
+    if live.kind == "symlink":
+        return live.raw_target() == wanted.raw_target()
+    if live.kind != "file":
+        return True
+    if live.size != wanted.size:
+        return False
+    if live.inode == wanted.inode and live.ctime_ns == wanted.ctime_ns and live.mtime_ns == wanted.mtime_ns:
+        return True
+    return digest(live) == wanted.sha256
+
+
+def same_metadata(live: Entry, wanted: Entry) -> bool:
+    if (live.mode, live.uid, live.gid) != (wanted.mode, wanted.uid, wanted.gid) and live.kind != "symlink":
+        return False
+    return live.mtime_ns == wanted.mtime_ns
+
+
+class Stager:
+    """Works out the moves for one tree and stages what is missing."""
+
+    def __init__(self, root: bytes, folder: Path, fetch: Fetch, digest: Digest, check: Callable[[], None]) -> None:
+        self._root = root
+        self._folder = folder
+        self._fetch = fetch
+        self._digest = digest
+        self._check = check
+        self._moves: list[dict[str, Any]] = []
+        self._touched: set[bytes] = set()
+        self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
+        self._directories: list[tuple[bytes, Entry]] = []
+        self._groups: dict[str, bytes] = {}
+        self._number = 0
+
+    def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
+        """Merges both listings, which come in the same order; returns the number of moves, made durable."""
+        live_entries, wanted_entries = iter(live), iter(wanted)
+        here, there = next(live_entries, None), next(wanted_entries, None)
+        skip: bytes | None = None  # everything below a directory that was moved aside as a whole
+        live_directories: dict[bytes, Entry] = {}
+        while here is not None or there is not None:
+            self._check()
+            here_path = here.raw_path() if here is not None else None
+            there_path = there.raw_path() if there is not None else None
+            if here is not None and here_path is not None and skip is not None and here_path.startswith(skip):
+                here = next(live_entries, None)
+                continue
+            here_first = there_path is None or (here_path is not None and _order(here_path) < _order(there_path))
+            if here is not None and here_path is not None and here_first:
+                self._aside(here_path)
+                skip = here_path + b"/" if here.kind == "directory" else skip
+                here = next(live_entries, None)
+            elif here is not None and here_path == there_path and here_path is not None and there is not None:
+                if here.kind == "directory":
+                    live_directories[here_path] = there
+                if self._compare(here, there, here_path) and here.kind == "directory":
+                    skip = here_path + b"/"
+                here, there = next(live_entries, None), next(wanted_entries, None)
+            elif there is not None and there_path is not None:
+                self._create(there, there_path)
+                there = next(wanted_entries, None)
+        self._close_staged_directories(b"")
+        for parent in sorted(self._touched, key=_order, reverse=True):
+            entry = live_directories.get(parent)
+            if entry is not None:
+                self._note_metadata(parent, wanted_metadata(entry))
+        return self._write_list()
+
+    def _compare(self, live: Entry, wanted: Entry, path: bytes) -> bool:
+        """Plans what makes one live entry equal to the wanted one; True if it was replaced."""
+        linked = bool(live.hardlink) != bool(wanted.hardlink)
+        if same_content(live, wanted, self._digest) and not linked:
+            if not same_metadata(live, wanted) or read_xattrs(self._root + b"/" + path) != wanted.xattrs:
+                self._note_metadata(path, wanted_metadata(wanted))
+            if wanted.hardlink:
+                self._groups.setdefault(wanted.hardlink, self._root + b"/" + path)
+            return False
+        self._aside(path)
+        self._create(wanted, path)
+        return True
+
+    def _note_metadata(self, path: bytes, wanted: dict[str, Any]) -> None:
+        full = self._root + b"/" + path if path else self._root
+        if os.path.lexists(full):
+            self._moves.append({"do": "metadata", "path": _text(path), "old": metadata_of(full), "new": wanted,
+                                "symlink": os.path.islink(full)})  # fmt: skip
+
+    def _aside(self, path: bytes) -> None:
+        self._number += 1
+        self._moves.append({"do": "aside", "path": _text(path), "n": self._number})
+        self._touched.add(path.rpartition(b"/")[0])
+
+    def _create(self, entry: Entry, path: bytes) -> None:
+        """Stages an entry; below a directory that is staged already it becomes part of that one move."""
+        self._close_staged_directories(path)
+        if self._staged_root is not None and path.startswith(self._staged_root[0] + b"/"):
+            target = self._staged_root[1] + path[len(self._staged_root[0]) :]
+        else:
+            self._number += 1
+            target = os.fsencode(self._folder / "stage" / str(self._number))
+            self._moves.append({"do": "place", "path": _text(path), "n": self._number})
+            self._touched.add(path.rpartition(b"/")[0])
+            if entry.kind == "directory":
+                self._staged_root = (path, target)
+        self._make(entry, path, target)
+
+    def _make(self, entry: Entry, path: bytes, target: bytes) -> None:
+        if entry.kind == "directory":
+            os.mkdir(target, 0o700)
+            self._directories.append((target, entry))
+            return
+        if entry.kind == "symlink":
+            os.symlink(entry.raw_target(), target)
+        elif entry.kind == "fifo":
+            os.mkfifo(target, 0o600)
+        elif entry.hardlink and entry.hardlink in self._groups:
+            os.link(self._groups[entry.hardlink], target)
+            return
+        else:
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            try:
+                self._fetch(entry, descriptor)
+            finally:
+                os.close(descriptor)
+            if entry.hardlink:
+                self._groups[entry.hardlink] = target
+        set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
+
+    def _close_staged_directories(self, path: bytes) -> None:
+        """Directories get their own metadata once nothing more is put into them."""
+        if self._staged_root is None or (path and path.startswith(self._staged_root[0] + b"/")):
+            return
+        for target, entry in reversed(self._directories):
+            set_metadata(target, wanted_metadata(entry))
+        self._directories.clear()
+        self._staged_root = None
+
+    def _write_list(self) -> int:
+        durable.sync_filesystem(self._folder)
+        lines = "".join(json.dumps(move) + "\n" for move in self._moves)
+        durable.write_file(self._folder / "moves.jsonl", lines)
+        return len(self._moves)
+
+
+def _order(path: bytes) -> bytes:
+    return path.replace(b"/", b"\0")
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
+
+
+def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
+    with open(folder / "moves.jsonl") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _places(root: bytes, folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+    path = move["path"].encode(errors="surrogateescape")
+    full = root + b"/" + path if path else root
+    number = str(move.get("n", 0))
+    return full, os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
+
+
+def apply_moves(root: bytes, folder: Path) -> None:
+    """Carries the list out; what is done already is passed over."""
+    for move in read_moves(folder):
+        full, aside, stage = _places(root, folder, move)
+        if move["do"] == "aside":
+            if not os.path.lexists(aside) and os.path.lexists(full):
+                os.rename(full, aside)
+        elif move["do"] == "place":
+            if os.path.lexists(stage):
+                os.rename(stage, full)
+        elif os.path.lexists(full):
+            set_metadata(full, move["new"], symlink=move["symlink"])
+    durable.barrier([folder])
+
+
+def revert_moves(root: bytes, folder: Path) -> None:
+    """Takes the list back, last move first; what was never done is passed over."""
+    metadata = []
+    for move in reversed(list(read_moves(folder))):
+        full, aside, stage = _places(root, folder, move)
+        if move["do"] == "place":
+            if not os.path.lexists(stage) and os.path.lexists(full):
+                os.rename(full, stage)
+        elif move["do"] == "aside":
+            if os.path.lexists(aside):
+                os.rename(aside, full)
+        else:
+            metadata.append((full, move))
+    # Directory times change with every move inside, so all metadata goes back last.
+    for full, move in metadata:
+        if os.path.lexists(full):
+            set_metadata(full, move["old"], symlink=move["symlink"])
+    durable.barrier([folder])

@@ -1,0 +1,225 @@
+"""What a driver of each kind must do. Small protocols; every driver and every fake passes the suite in tests/contract.
+
+All methods may raise HoldfastError subclasses and OSError. "May be repeated" means: a second call after a
+success, or after a kill in the middle of the first, ends in the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.model import (
+    Backup,
+    Entry,
+    Facts,
+    GateState,
+    Package,
+    Problem,
+    ServiceInstance,
+    ServiceStatus,
+    Stored,
+)
+
+Progress = Callable[[int, int | None, str], None]
+"""Called with what is done, the total if known, and the unit (`bytes` or `files`)."""
+
+Fetch = Callable[[Entry, int], None]
+"""Writes the content of a listed file to an open descriptor. Raises DamagedError if its digest differs."""
+
+
+class Runtime(Protocol):
+    """Where services run. Instances are found by name; nothing starts by itself after a reboot."""
+
+    def prepare(self) -> None:
+        """Makes the runtime answer, starting it if it is ours. May be repeated."""
+
+    def statuses(self) -> dict[str, ServiceStatus]:
+        """All known instances, empty while the runtime is down."""
+
+    def start(self, instance: ServiceInstance) -> None:
+        """Starts an instance, replacing another definition of that name; a running equal one stays. May be repeated.
+
+        Raises StepError with the tail of its output when it does not stay up.
+        """
+
+    def stop(self, name: str) -> None:
+        """Stops and forgets an instance; an unknown one is fine. May be repeated."""
+
+    def directory_of(self, name: str) -> Path | None:
+        """The working directory in which the instance's process really runs."""
+
+    def output_tail(self, name: str) -> str:
+        """The last lines an instance printed."""
+
+    def shut_down(self) -> None:
+        """Stops every instance and the runtime itself if it is ours. May be repeated."""
+
+    def check(self) -> list[Problem]: ...
+
+
+class Database(Protocol):
+    """One database of the application. `token` names one operation's files or databases beside the live one."""
+
+    def inspect(self) -> Facts:
+        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `durable`, `instance`."""
+
+    def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a read-only query on the live database, or on a dump."""
+
+    def counts(self) -> dict[str, int]:
+        """Rows per table."""
+
+    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[Path], None]]:
+        """Holds writers; the value takes the snapshot at that instant into a new file and then lets writers go.
+
+        Raises StepError if writers cannot be held in time.
+        """
+
+    def snapshot(self, target: Path) -> None:
+        """A consistent copy at one instant into a new file, in the engine's own dump format."""
+
+    def prepare(self, token: str, source: Path | None) -> str:
+        """A candidate beside the live database, from it (None, no open sessions allowed) or from a dump; verified.
+
+        Returns its identity. May be repeated: an earlier candidate of the token is replaced.
+        """
+
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
+        """Puts the candidate with that identity in place (None: nothing), the present one under `aside`.
+
+        Decided by identity: if it is in place already nothing happens. May be repeated.
+        """
+
+    def discard(self, token: str) -> None:
+        """Removes what an operation left beside the live database. May be repeated."""
+
+
+class Files(Protocol):
+    """One tree of files. Restored by difference: staged beside, then moved by rename."""
+
+    root: Path
+
+    def scan(self) -> Iterator[Entry]:
+        """Every entry below the root in one fixed order, without content."""
+
+    def open(self, entry: Entry) -> int:
+        """A descriptor to read an entry's content. Raises FileNotFoundError if it vanished."""
+
+    def complete(self, entry: Entry, descriptor: int) -> None:
+        """Fills in what only an open file tells: extended attributes, and the data segments of one with holes."""
+
+    def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
+        """Prepares the moves that make the tree equal to `wanted`; changes nothing visible. Returns their number."""
+
+    def apply(self, token: str) -> None:
+        """Carries out the staged moves. May be repeated."""
+
+    def revert(self, token: str) -> None:
+        """Takes the moves back, in reverse. May be repeated; without staged moves nothing happens."""
+
+    def discard(self, token: str) -> None:
+        """Removes what an operation left beside the tree. May be repeated."""
+
+    def check(self) -> list[Problem]: ...
+
+
+class VaultRun(Protocol):
+    """An unfinished set in the vault; invisible until published."""
+
+    id: str
+    folder: Path
+
+    def store_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Stored:
+        """Stores a tree; called again it stores what changed since and makes that the set's listing."""
+
+    def listing(self, name: str) -> Iterator[Entry]:
+        """The listing as stored so far."""
+
+    def finish(self, manifest: Backup) -> None:
+        """Writes sums and manifest and makes everything durable; the set is complete but not yet listed."""
+
+
+class Vault(Protocol):
+    """Where backups are kept. A set exists once published, and only whole."""
+
+    def begin(self, run: str) -> VaultRun:
+        """Opens an unfinished set under a run id, replacing an earlier attempt of that id."""
+
+    def publish(self, run: str) -> str:
+        """The commit: lists a finished run; returns the set's id. May be repeated."""
+
+    def abandon(self, run: str) -> None:
+        """Removes an unfinished run; a published or unknown one is left alone. May be repeated."""
+
+    def backups(self) -> list[Backup]:
+        """Committed sets by sequence number, oldest first; damaged ones are left out and reported by `verify`."""
+
+    def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
+        """Every byte of one set (None: of the whole vault); a list of what is wrong, empty when whole."""
+
+    def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
+        """Manifest, listings, content and folder of a set. Raises DamagedError before anything is given out."""
+
+    def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+        """Removes sets and what no set references any more; pinned ones are refused. May be repeated."""
+
+    def pin(self, id: str, by: str, pinned: bool) -> None:
+        """Sets or takes back a pin of an operation or of the operator. May be repeated."""
+
+
+class Gate(Protocol):
+    """How visitors are held."""
+
+    def state(self) -> GateState: ...
+
+    def close(self, reason: Mapping[str, Any]) -> None:
+        """Holds visitors for an operation; returns once no visitor's request is under way. May be repeated."""
+
+    def open(self) -> None:
+        """Ends an operation's hold; an operator's own stays. May be repeated."""
+
+    def hold(self, reason: Mapping[str, Any] | None) -> None:
+        """Sets or ends the operator's own maintenance. May be repeated."""
+
+    def route(self, release: str, target: str) -> None:
+        """Sends visitors to another web, after draining the one before. May be repeated."""
+
+    def preview(self, target: str | None) -> str | None:
+        """Lets the holder of the returned cookie value through to `target` while closed."""
+
+    def instance(self) -> ServiceInstance | None:
+        """The gate's own server as a service, or None where the proxy is the user's."""
+
+    def check(self) -> list[Problem]: ...
+
+
+class Packages(Protocol):
+    """Immutable builds."""
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        """Full commit and label of a tag, branch or commit (short ones too). Raises NotFoundError."""
+
+    def build(self, commit: str, label: str, run: str) -> Package:
+        """Builds and stores a package; one that is there with the same recipe is returned. May be repeated."""
+
+    def abandon(self, run: str) -> None:
+        """Removes an unfinished build. May be repeated."""
+
+    def packages(self) -> list[Package]: ...
+
+    def find(self, reference: str) -> Package | None:
+        """A stored package by id, label or commit."""
+
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+        """Makes a release folder that did not exist: the tree, its dependencies, then the marker as the commit."""
+
+    def adopt(self, archive: Path) -> Package:
+        """Takes an archive out of a backup into the store. May be repeated. Raises DamagedError."""
+
+    def remove(self, id: str) -> None:
+        """Removes a package. May be repeated."""

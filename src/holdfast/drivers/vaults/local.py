@@ -1,0 +1,376 @@
+"""A vault of plain files on a local disk; its layout is told in docs/reference/vault.md.
+
+A set is built under tmp/, synced once as a whole, its contents renamed into packs/ and objects/, and committed by
+the rename of its folder into backups/. Deduplication trusts only what a committed set references.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.drivers.protocols import Fetch, Files, Progress
+from holdfast.drivers.vaults import manifest as manifests
+from holdfast.drivers.vaults.contents import Contents
+from holdfast.drivers.vaults.listing import ListingWriter, read_listing
+from holdfast.drivers.vaults.store import TreeStore
+from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
+from holdfast.model import Backup, Entry, Stored
+
+_VAULT_FILE = "holdfast-vault.json"
+_FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
+
+
+class LocalVault:
+    def __init__(self, path: Path, owner: str) -> None:
+        self.path = path
+        self.owner = owner
+        self._runs: dict[str, LocalRun] = {}
+
+    # --- opening -----------------------------------------------------------------------------------
+
+    def create_or_open(self) -> None:
+        """Makes the vault if the folder is empty or missing. Raises OwnerMismatchError, DamagedError, RefusedError."""
+        if (self.path / _VAULT_FILE).exists():
+            self._check_owner()
+        else:
+            if self.path.is_dir() and any((self.path / name).exists() for name in ("backups", "packs", "objects")):
+                raise DamagedError(f"{self.path} holds backups but no {_VAULT_FILE}",
+                                   next_step="Put the file back from a copy, or name another vault path.")  # fmt: skip
+            if self.path.is_dir() and any(not name.startswith(".") for name in os.listdir(self.path) if name != "lost+found"):
+                raise RefusedError(f"{self.path} is not empty and no vault",
+                                   next_step="Name an empty folder in `vaults`.")  # fmt: skip
+            durable.make_directory(self.path)
+            value = {"format": manifests.FORMAT, "id": secrets.token_hex(16), "owner": self.owner}
+            durable.write_file(self.path / _VAULT_FILE, manifests.sealed(value))
+        os.chmod(self.path, 0o700)
+        for name in _FOLDERS:
+            durable.make_directory(self.path / name)
+
+    def _check_owner(self) -> None:
+        value = manifests.unseal(self.path / _VAULT_FILE)
+        manifests.check_format(value, self.path / _VAULT_FILE)
+        if value["owner"] != self.owner:
+            raise OwnerMismatchError(
+                f"the vault {self.path} belongs to {value['owner']}, not to {self.owner}",
+                next_step="Give each application and environment a vault path of its own.",
+            )
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def begin(self, run: str) -> LocalRun:
+        self.create_or_open()
+        folder = self.path / "tmp" / run
+        if folder.exists():
+            durable.remove_tree(folder)
+        durable.make_directory(folder / "set")
+        self._runs[run] = LocalRun(self, run, folder)
+        return self._runs[run]
+
+    def run(self, run: str) -> LocalRun:
+        return self._runs[run]
+
+    def latest(self) -> Backup | None:
+        found = self.backups()
+        return found[-1] if found else None
+
+    def publish(self, run: str) -> str:
+        folder = self.path / "tmp" / run
+        finished = folder / "set"
+        if not (finished / "manifest.json").exists():
+            for backup in self.backups():
+                if backup.operation == run:
+                    durable.remove_tree(folder)
+                    return backup.id
+            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
+        backup = manifests.read_manifest(finished)
+        durable.rename(finished, self.path / "backups" / backup.id)
+        durable.remove_tree(folder)
+        return backup.id
+
+    def abandon(self, run: str) -> None:
+        self._runs.pop(run, None)
+        durable.remove_tree(self.path / "tmp" / run)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def _set_folders(self) -> list[Path]:
+        root = self.path / "backups"
+        return sorted(root.iterdir()) if root.is_dir() else []
+
+    def backups(self) -> list[Backup]:
+        found = []
+        for folder in self._set_folders():
+            try:
+                backup = manifests.read_manifest(folder)
+            except DamagedError:
+                continue
+            backup.pinned = bool(self.pins(backup.id))
+            found.append(backup)
+        return sorted(found, key=lambda backup: backup.sequence)
+
+    def damaged(self) -> list[str]:
+        """Folders in backups/ whose manifest does not verify."""
+        broken = []
+        for folder in self._set_folders():
+            try:
+                manifests.read_manifest(folder)
+            except DamagedError:
+                broken.append(folder.name)
+        return broken
+
+    def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
+        problems: list[str] = []
+        try:
+            self._check_owner()
+        except DamagedError as error:
+            problems.append(error.what)
+        packs: set[str] = set()
+        objects: dict[str, int] = {}
+        for folder in self._set_folders():
+            if id is not None and folder.name != id:
+                continue
+            try:
+                backup = manifests.read_manifest(folder)
+            except DamagedError as error:
+                problems.append(error.what)
+                continue
+            problems += self._verify_folder(folder, backup)
+            if any(problem.startswith(f"{folder.name}/files.") for problem in problems):
+                packs.update(backup.packs)
+                continue
+            problems += self._verify_references(folder, backup, packs, objects)
+            check()
+        return problems + self._verify_contents(packs, objects, progress, check)
+
+    def _verify_folder(self, folder: Path, backup: Backup) -> list[str]:
+        problems = manifests.wrong_files(folder, backup)
+        expected = "".join(f"{facts['sha256']}  {name}\n" for name, facts in sorted(backup.files.items()))
+        try:
+            text = (folder / "SHA256SUMS").read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            return [*problems, f"{folder.name}/SHA256SUMS cannot be read: {error}"]
+        if text != expected:
+            problems.append(f"{folder.name}/SHA256SUMS is damaged: it differs from the manifest")
+        if backup.id != folder.name:
+            problems.append(f"{folder.name}/manifest.json belongs to {backup.id}")
+        return problems
+
+    def _verify_references(self, folder: Path, backup: Backup, packs: set[str], objects: dict[str, int]) -> list[str]:
+        """Every content that the listings name exists in a pack of the set or as an object."""
+        problems = []
+        contents = Contents(self.path, backup.packs)
+        problems += contents.problems
+        packs.update(backup.packs)
+        for name in backup.datasets:
+            listing = folder / f"files.{name}.jsonl.zst"
+            if not listing.exists():
+                continue
+            for entry in read_listing(listing):
+                if entry.kind == "file" and not contents.in_pack(entry.sha256):
+                    if not contents.object_path(entry.sha256).is_file():
+                        problems.append(f"{folder.name}: the content of {entry.path} ({entry.sha256[:12]}) is missing")
+                    else:
+                        objects[entry.sha256] = entry.size
+        contents.close()
+        return problems
+
+    def _verify_contents(
+        self, packs: set[str], objects: dict[str, int], progress: Progress, check: Callable[[], None]
+    ) -> list[str]:
+        problems = []
+        done, total = 0, len(packs) + len(objects)
+        for name in sorted(packs):
+            problems += Contents(self.path, []).wrong_in_pack(name)
+            done += 1
+            check()
+            progress(done, total, "contents")
+        for digest in sorted(objects):
+            path = self.path / "objects" / digest[:2] / digest
+            if manifests.file_digest(path) != digest:
+                problems.append(f"objects/{digest[:2]}/{digest} is damaged: its digest does not match")
+            done += 1
+            check()
+            progress(done, total, "contents")
+        return problems
+
+    def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
+        folder = self.path / "backups" / id
+        if not folder.is_dir():
+            raise NotFoundError(f"there is no backup {id} in {self.path}", next_step="`holdfast backup list` shows them.")
+        self._check_owner()
+        backup = manifests.read_manifest(folder)
+        problems = self._verify_folder(folder, backup)
+        contents = Contents(self.path, backup.packs)
+        problems += contents.problems
+        if problems:
+            raise DamagedError(
+                f"backup {id} is damaged: {'; '.join(problems[:3])}",
+                state="Nothing was changed.",
+                next_step="`holdfast backup verify` lists all damage; choose another backup.",
+            )
+        return backup, lambda name: read_listing(folder / f"files.{name}.jsonl.zst"), contents.fetch, folder
+
+    # --- pins and pruning --------------------------------------------------------------------------
+
+    def pins(self, id: str) -> list[str]:
+        folder = self.path / "pins"
+        return [name.partition(".")[2] for name in os.listdir(folder) if name.partition(".")[0] == id] if folder.is_dir() else []
+
+    def pin(self, id: str, by: str, pinned: bool) -> None:
+        path = self.path / "pins" / f"{id}.{by}"
+        if pinned:
+            if not (self.path / "backups" / id).is_dir():
+                raise NotFoundError(f"there is no backup {id} in {self.path}")
+            durable.write_file(path, b"")
+        else:
+            durable.unlink(path)
+
+    def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+        broken = self.damaged()
+        if broken:
+            raise DamagedError(
+                f"nothing is swept while a set is damaged: {', '.join(broken)}",
+                state="Nothing was removed.",
+                next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
+            )
+        pinned = [id for id in remove if self.pins(id)]
+        if pinned:
+            raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
+        folder = self.path / "tmp" / run
+        durable.make_directory(folder)
+        removed = 0
+        for id in remove:
+            source = self.path / "backups" / id
+            if source.is_dir():
+                durable.rename(source, folder / id)
+                removed += 1
+        swept, size = self._sweep()
+        durable.remove_tree(folder)
+        return {"removed": removed, "swept": swept, "size_bytes": size}
+
+    def _sweep(self) -> tuple[int, int]:
+        """Removes packs and objects that no committed set references. Raises DamagedError before the first."""
+        packs: set[str] = set()
+        objects: set[str] = set()
+        for folder in self._set_folders():
+            backup = manifests.read_manifest(folder)
+            problems = manifests.wrong_files(folder, backup)
+            if problems:
+                raise DamagedError(f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed.")
+            packs.update(backup.packs)
+            for name in backup.datasets:
+                listing = folder / f"files.{name}.jsonl.zst"
+                if listing.exists():
+                    objects.update(entry.sha256 for entry in read_listing(listing) if entry.kind == "file")
+        dead = [path for path in (self.path / "packs").iterdir() if path.stem not in packs]
+        dead += [path for path in (self.path / "objects").glob("??/*") if path.name not in objects]
+        size = 0
+        for path in dead:
+            size += path.stat().st_size
+            os.unlink(path)
+        return len(dead), size
+
+    def abandoned_runs(self) -> list[str]:
+        folder = self.path / "tmp"
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+class LocalRun:
+    """An unfinished set under tmp/<run>/."""
+
+    def __init__(self, vault: LocalVault, run: str, work: Path) -> None:
+        self.id = run
+        self.folder = work / "set"
+        self._vault = vault
+        self._work = work
+        self._parent = vault.latest()
+        self._known: set[bytes] | None = None
+        self._store = TreeStore(work, self._known_digests)
+        self._passes: dict[str, Path] = {}
+
+    def _known_digests(self) -> set[bytes]:
+        """What the latest committed set references, read when the first new content asks for it."""
+        if self._known is None:
+            self._known = set()
+            if self._parent is not None:
+                for name in self._parent.datasets:
+                    self._known.update(
+                        bytes.fromhex(entry.sha256)[:16] for entry in self._parent_listing(name) if entry.sha256
+                    )
+        return self._known
+
+    def _parent_listing(self, name: str) -> Iterator[Entry]:
+        if self._parent is None:
+            return iter(())
+        path = self._vault.path / "backups" / self._parent.id / f"files.{name}.jsonl.zst"
+        return read_listing(path) if path.exists() else iter(())
+
+    def store_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Stored:
+        first = name not in self._passes
+        earlier = self._parent_listing(name) if first else read_listing(self._passes[name])
+        path = self._work / f"{name}.{'1' if first else secrets.token_hex(2)}.jsonl.zst"
+        with ListingWriter(path) as writer:
+            totals = self._store.store(
+                files, earlier, writer, keep_vanished=keep_vanished and not first, check=check, progress=progress
+            )
+        self._passes[name] = path
+        return totals
+
+    def listing(self, name: str) -> Iterator[Entry]:
+        return read_listing(self._passes[name])
+
+    def choose(self, name: str, listing: Iterator[Entry]) -> None:
+        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
+        path = self._work / f"{name}.{secrets.token_hex(2)}.jsonl.zst"
+        with ListingWriter(path) as writer:
+            for entry in listing:
+                writer.write(entry)
+        self._passes[name] = path
+
+    def finish(self, manifest: Backup) -> None:
+        new_packs = self._store.close()
+        for name, path in self._passes.items():
+            os.rename(path, self.folder / f"files.{name}.jsonl.zst")
+        durable.sync_filesystem(self._work)
+        self._move_contents(new_packs)
+        manifest.packs = sorted({*new_packs, *(self._parent_packs() if self._passes else [])})
+        text, manifest.files = manifests.sums(self.folder)
+        durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
+        durable.write_file(self.folder / "manifest.json", manifests.write_manifest(manifest), 0o400)
+        for path in self.folder.iterdir():
+            os.chmod(path, 0o400)
+        durable.sync_filesystem(self._work)
+
+    def _move_contents(self, packs: list[str]) -> None:
+        for name in packs:
+            for ending in (".idx", ".pack"):
+                os.rename(self._work / "packs" / f"{name}{ending}", self._vault.path / "packs" / f"{name}{ending}")
+        for path in (self._work / "objects").iterdir():
+            folder = self._vault.path / "objects" / path.name[:2]
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.rename(path, folder / path.name)
+
+    def _parent_packs(self) -> list[str]:
+        """Packs of the parent that this set still uses."""
+        if self._parent is None or not self._parent.packs:
+            return []
+        contents = Contents(self._vault.path, self._parent.packs)
+        used: set[str] = set()
+        left = len(self._parent.packs)
+        for name in self._passes:
+            for entry in read_listing(self.folder / f"files.{name}.jsonl.zst"):
+                if len(used) == left:
+                    break
+                if entry.kind == "file":
+                    pack = contents.pack_of(entry.sha256)
+                    if pack is not None:
+                        used.add(pack)
+        contents.close()
+        return sorted(used)
+

@@ -1,0 +1,97 @@
+"""`manifest.json`, `SHA256SUMS` and `holdfast-vault.json`: text in one canonical form, each vouching for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import DamagedError, RefusedError
+from holdfast.model import Backup
+
+FORMAT = 1
+_LISTED = {field for field in Backup.__struct_fields__ if field not in ("pinned", "verified_at")}
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """Canonical JSON that carries the SHA-256 of itself without that key."""
+    digest = hashlib.sha256(canonical(value)).hexdigest()
+    return canonical({**value, "sha256_of_the_rest": digest})
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Raises DamagedError unless every byte is as it was written."""
+    try:
+        raw = path.read_bytes()
+        value = json.loads(raw)
+        digest = value.pop("sha256_of_the_rest")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict) or hashlib.sha256(canonical(value)).hexdigest() != digest or sealed(value) != raw:
+        raise DamagedError(f"{path} is damaged: its digest does not match")
+    return value
+
+
+def check_format(value: dict[str, Any], path: Path) -> None:
+    found = value.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise RefusedError(
+            f"{path} has format {found!r}; this Holdfast knows up to {FORMAT}",
+            next_step="Install a newer Holdfast to read it.",
+        )
+
+
+def write_manifest(backup: Backup) -> bytes:
+    value = {key: item for key, item in msgspec.to_builtins(backup).items() if key in _LISTED}
+    return sealed({"format": FORMAT, **value})
+
+
+def read_manifest(folder: Path) -> Backup:
+    """The manifest of a set folder. Raises DamagedError, or RefusedError for a newer format."""
+    value = unseal(folder / "manifest.json")
+    check_format(value, folder / "manifest.json")
+    value.pop("format")
+    try:
+        backup = msgspec.convert(value, Backup)
+    except msgspec.ValidationError as error:
+        raise DamagedError(f"{folder}/manifest.json is damaged: {error}") from error
+    for name in (*backup.files, *backup.packs):
+        if "/" in name or name in ("", ".", ".."):
+            raise DamagedError(f"{folder}/manifest.json names a file outside the set: {name!r}")
+    return backup
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sums(folder: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    """The SHA256SUMS text for all files of a set, and name -> size and digest for the manifest."""
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if path.is_file() and name not in ("SHA256SUMS", "manifest.json"):
+            found[name] = {"size_bytes": path.stat().st_size, "sha256": file_digest(path)}
+    text = "".join(f"{facts['sha256']}  {name}\n" for name, facts in found.items())
+    return text.encode(), found
+
+
+def wrong_files(folder: Path, backup: Backup) -> list[str]:
+    """What is wrong with the files of a set's own folder."""
+    problems = []
+    for name, facts in backup.files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{folder.name}/{name} is missing")
+        elif path.stat().st_size != facts["size_bytes"] or file_digest(path) != facts["sha256"]:
+            problems.append(f"{folder.name}/{name} is damaged: its digest does not match")
+    return problems

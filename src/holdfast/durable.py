@@ -1,0 +1,202 @@
+"""The only module that makes files durable: write, sync, rename, barrier.
+
+A name is durable once its file was fsynced, renamed, and the directory fsynced (ext4 and xfs keep no
+other promise). syncfs(2) covers everything on one filesystem and reports write-back errors since Linux 5.8.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+_FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# statfs(2) magic numbers of filesystems whose locks or fsync another host decides.
+_NETWORK_FILESYSTEMS = {
+    0x6969: "nfs", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x517B: "smb",
+    0x00C36400: "ceph", 0x5346414F: "afs", 0x01021997: "9p", 0x0BD00BD0: "lustre", 0x47504653: "gpfs",
+}  # fmt: skip
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Makes a file's content durable. Raises OSError, also for an earlier failed write-back."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Makes the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0o600) -> None:
+    """Replaces a file atomically and durably; may be repeated."""
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(temporary)
+        raise
+    os.close(descriptor)
+    rename(temporary, target)
+
+
+def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Renames on one mount and makes both directories durable."""
+    os.rename(source, target)
+    target_parent = os.path.dirname(os.fspath(target)) or "."
+    source_parent = os.path.dirname(os.fspath(source)) or "."
+    sync_directory(target_parent)
+    if source_parent != target_parent:
+        sync_directory(source_parent)
+
+
+def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
+    """Creates a directory and its missing parents, durably; an existing one is left as it is."""
+    target = Path(path)
+    missing = []
+    while not target.is_dir():
+        missing.append(target)
+        target = target.parent
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory, mode)
+        except FileExistsError:
+            continue
+        sync_directory(directory.parent)
+
+
+def unlink(path: str | os.PathLike[str]) -> None:
+    """Removes a name durably; a missing one is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_directory(os.path.dirname(os.fspath(path)) or ".")
+
+
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Removes a directory with all below it, read-only ones too; a missing one is fine."""
+
+    def make_writable(function: object, name: str, _error: BaseException | object) -> None:
+        if isinstance(_error, tuple) and isinstance(_error[1], FileNotFoundError):
+            return
+        os.chmod(os.path.dirname(name), 0o700)
+        if os.path.isdir(name) and not os.path.islink(name):
+            os.chmod(name, 0o700)
+            shutil.rmtree(name)
+        elif os.path.lexists(name):
+            os.unlink(name)
+
+    if not os.path.lexists(path):
+        return
+    shutil.rmtree(path, onerror=make_writable)
+    sync_directory(os.path.dirname(os.fspath(path)) or ".")
+
+
+def point_link(link: str | os.PathLike[str], target: str) -> None:
+    """Makes `link` a symlink to `target`, atomically and durably, replacing an earlier link."""
+    path = Path(link)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.link")
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    rename(temporary, path)
+
+
+def sync_filesystem(path: str | os.PathLike[str]) -> None:
+    """syncfs(2) of the filesystem that holds `path`. Raises OSError on a write-back error."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fspath(path))
+    finally:
+        os.close(descriptor)
+
+
+def barrier(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Everything written so far on the filesystems of `paths` is durable when this returns.
+
+    A path that does not exist counts for its nearest existing parent. Raises OSError.
+    """
+    seen: set[int] = set()
+    for path in paths:
+        existing = Path(path)
+        while not existing.exists():
+            existing = existing.parent
+        device = existing.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            sync_filesystem(existing)
+
+
+def clone_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str], mode: int = 0o600) -> bool:
+    """Copies one file's content, as a reflink where the filesystem can; not synced. True if cloned."""
+    with open(source, "rb") as reader:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as writer:
+            try:
+                fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+                return True
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+            shutil.copyfileobj(reader, writer, 1 << 20)
+    return False
+
+
+def preallocate(path: str | os.PathLike[str], size_bytes: int) -> None:
+    """Reserves disk blocks in a file, so that freeing it gives that space back."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(descriptor).st_size < size_bytes:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes free for this user on the filesystem of `path` or of its nearest existing parent."""
+    existing = Path(path)
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+class _StatFs(ctypes.Structure):
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 256)]
+
+
+def network_filesystem(path: str | os.PathLike[str]) -> str | None:
+    """The name of the network filesystem that holds `path`, or None for a local one (statfs(2) f_type)."""
+    existing = Path(path)
+    while not existing.exists():
+        existing = existing.parent
+    answer = _StatFs()
+    if _LIBC.statfs(os.fsencode(existing), ctypes.byref(answer)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), os.fspath(path))
+    return _NETWORK_FILESYSTEMS.get(answer.f_type & 0xFFFFFFFF)

@@ -1,0 +1,1 @@
+"""Runs any plan as a journalled transaction; knows no product."""

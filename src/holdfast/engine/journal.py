@@ -1,0 +1,334 @@
+"""What happened, and what has to happen next if this process dies.
+
+One SQLite database in the state directory (WAL, synchronous=FULL, both read back). Every write is durable
+when it returns: intent before a step acts, outcome after. A marker file per open operation stands beside it, so
+that even without SQLite one sees that something is unfinished. Facts are limited to an allow-list of keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast import VERSION, durable
+from holdfast.engine.lock import Owner
+from holdfast.errors import HoldfastError, RefusedError
+from holdfast.model import Facts, Outcome, Plan, Step, StepState
+
+FORMAT = 1
+RESERVE_BYTES = 4 << 20
+
+ALLOWED_FACTS = frozenset(
+    """
+    absent_databases applied aside backup base before candidate candidates closed_earlier code counts created
+    current database databases datasets degraded directory env_applied failed files gate identity instance
+    instances instant kept live link listing log moves opened package path pending pid point port ports previous
+    published release released replaced restore_point run ran seconds sequence service services set set_id size_bytes
+    skipped source started stopped swapped target token unpacked verified warnings written writer_held_seconds
+    """.split()
+)
+"""The only keys that steps may record: ids, digests, names, numbers and paths; nothing that could hold a secret."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS operation (
+    id TEXT PRIMARY KEY, sequence INTEGER NOT NULL UNIQUE, kind TEXT NOT NULL, title TEXT NOT NULL,
+    lock TEXT NOT NULL, command TEXT NOT NULL, plan TEXT NOT NULL, configuration TEXT NOT NULL,
+    user TEXT NOT NULL, version TEXT NOT NULL, owner TEXT NOT NULL, outcome TEXT NOT NULL,
+    committed INTEGER NOT NULL DEFAULT 0, commit_facts TEXT NOT NULL DEFAULT '{}', error TEXT NOT NULL DEFAULT '',
+    started_at TEXT NOT NULL, ended_at TEXT NOT NULL DEFAULT '', seconds REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS step (
+    operation TEXT NOT NULL REFERENCES operation (id), position INTEGER NOT NULL, name TEXT NOT NULL,
+    title TEXT NOT NULL, parameters TEXT NOT NULL, after_commit INTEGER NOT NULL, state TEXT NOT NULL,
+    facts TEXT NOT NULL DEFAULT '{}', error TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0, PRIMARY KEY (operation, position));
+"""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    position: int
+    name: str
+    title: str
+    parameters: dict[str, Any]
+    after_commit: bool
+    state: StepState
+    facts: Facts
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    id: str
+    sequence: int
+    kind: str
+    title: str
+    lock: str
+    command: str
+    configuration: dict[str, Any]
+    plan: dict[str, Any]
+    user: str
+    version: str
+    owner: Owner
+    outcome: Outcome
+    committed: bool
+    commit_facts: Facts
+    error: str
+    started_at: str
+    ended_at: str
+    seconds: float
+
+
+def utc_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Journal:
+    """The journal of one application in one environment. Not shared between threads."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.path = state / "journal.sqlite3"
+        self._reserve = state / "reserve"
+        self._markers = state / "open"
+        self._refuse_network_filesystem()
+        durable.make_directory(state)
+        durable.make_directory(self._markers)
+        os.chmod(state, 0o700)
+        self._connection = self._open()
+        try:
+            durable.preallocate(self._reserve, RESERVE_BYTES)
+        except OSError:
+            pass  # a disk that is full already: `check` reports the missing reserve
+
+    def _refuse_network_filesystem(self) -> None:
+        name = durable.network_filesystem(self.state)
+        if name is not None:
+            raise RefusedError(
+                f"the state directory {self.state} lies on a network filesystem ({name})",
+                next_step="Locks and fsync are not reliable there: set `application.state` to a local disk.",
+            )
+
+    def _open(self) -> sqlite3.Connection:
+        fresh = not self.path.exists()
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        os.chmod(self.path, 0o600)
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        connection.execute("PRAGMA synchronous=FULL")
+        level = connection.execute("PRAGMA synchronous").fetchone()[0]
+        if mode != "wal" or level != 2:
+            raise RefusedError(
+                f"the journal {self.path} cannot be made durable (journal_mode={mode}, synchronous={level})",
+                next_step="Put the state directory on a local ext4, xfs or btrfs filesystem.",
+            )
+        connection.executescript(_SCHEMA)
+        connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(FORMAT),))
+        connection.execute("INSERT OR REPLACE INTO meta SELECT 'written_by', ? WHERE"
+                           " (SELECT CAST(value AS INTEGER) FROM meta WHERE key='format') <= ?", (VERSION, FORMAT))  # fmt: skip
+        found = dict(connection.execute("SELECT key, value FROM meta"))
+        if int(found["format"]) > FORMAT:
+            raise RefusedError(
+                f"the journal {self.path} has format {found['format']}; this Holdfast {VERSION} knows up to {FORMAT}",
+                next_step=f"Install Holdfast {found.get('written_by', 'a newer version')} or later.",
+            )
+        if fresh:
+            durable.sync_directory(self.state)
+        return connection
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def _write(self, what: str, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """One durable transaction. On a full disk the reserve is given up and the write repeated."""
+        try:
+            self._transact(statements)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+                raise
+            self.release_reserve()
+            self._transact(statements)
+
+    def _transact(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, values in statements:
+                self._connection.execute(sql, values)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def release_reserve(self) -> None:
+        """Gives the preallocated space back to the filesystem, so that undo can be written on a full disk."""
+        durable.unlink(self._reserve)
+
+    def begin(
+        self, plan: Plan, *, command: str, configuration: Mapping[str, Any], user: str, suffix: str = ""
+    ) -> str:
+        """Stores the whole plan before its first step runs; returns the operation's id."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        operation = f"{stamp}-{plan.kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
+        owner = Owner.of_this_process(plan.title)
+        durable.write_file(self._markers / operation, json.dumps(asdict(owner)))
+        statements: list[tuple[str, Sequence[Any]]] = [
+            (
+                "INSERT INTO operation (id, sequence, kind, title, lock, command, plan, configuration, user, version,"
+                " owner, outcome, started_at) SELECT ?, COALESCE(MAX(sequence), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+                " FROM operation",
+                (
+                    operation, plan.kind, plan.title, plan.lock, command,
+                    json.dumps({"parameters": dict(plan.parameters), "notes": plan.notes,
+                                "also_locks": plan.also_locks, "barrier_paths": plan.barrier_paths}),
+                    json.dumps(configuration), user, VERSION, json.dumps(asdict(owner)), Outcome.OPEN, utc_now(),
+                ),
+            )
+        ]  # fmt: skip
+        after = len(plan.steps)
+        for position, step in enumerate(plan.all_steps):
+            values = (operation, position, step.name, step.title, json.dumps(dict(step.parameters)),
+                      int(position >= after), StepState.PENDING)  # fmt: skip
+            statements.append(
+                ("INSERT INTO step (operation, position, name, title, parameters, after_commit, state)"
+                 " VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            )  # fmt: skip
+        self._write("begin", statements)
+        return operation
+
+    def step(self, operation: str, position: int, state: StepState, *, error: str = "", seconds: float = 0) -> None:
+        """Records intent (`doing`, `undoing`) or outcome of one step."""
+        attempt = 1 if state in (StepState.DOING, StepState.UNDOING) else 0
+        self._write(
+            f"step {position} {state}",
+            [("UPDATE step SET state=?, error=CASE WHEN ?='' THEN error ELSE ? END, attempts=attempts+?,"
+              " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE operation=? AND position=?",
+              (state, error, error, attempt, seconds, seconds, operation, position))],
+        )  # fmt: skip
+
+    def facts(self, operation: str, position: int, facts: Facts) -> None:
+        """Adds to what a step recorded; durable before the step goes on. Raises on a key off the allow-list."""
+        unknown = set(facts) - ALLOWED_FACTS
+        if unknown:
+            raise HoldfastError(f"step facts {sorted(unknown)} are not on the journal's allow-list")
+        self._write(
+            f"facts {position}",
+            [("UPDATE step SET facts=json_patch(facts, ?) WHERE operation=? AND position=?",
+              (json.dumps(facts), operation, position))],
+        )  # fmt: skip
+
+    def commit(self, operation: str, facts: Facts) -> None:
+        """The commit record: from here recovery only goes forward."""
+        self._write(
+            "commit",
+            [("UPDATE operation SET committed=1, commit_facts=? WHERE id=?", (json.dumps(facts), operation))],
+        )
+
+    def adopt(self, operation: str, what: str) -> None:
+        """Makes this process the owner of a dead operation."""
+        owner = json.dumps(asdict(Owner.of_this_process(what)))
+        self._write("adopt", [("UPDATE operation SET owner=? WHERE id=?", (owner, operation))])
+
+    def finish(self, operation: str, outcome: Outcome, *, error: str = "", seconds: float = 0) -> None:
+        """The operation's end; a stuck one keeps its marker and stays open for `recover`."""
+        self._write(
+            f"finish {outcome}",
+            [("UPDATE operation SET outcome=?, error=CASE WHEN ?='' THEN error ELSE ? END, ended_at=?,"
+              " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE id=?",
+              (outcome, error, error, utc_now(), seconds, seconds, operation))],
+        )  # fmt: skip
+        if outcome is not Outcome.STUCK:
+            durable.unlink(self._markers / operation)
+
+    def drop_orphan_markers(self) -> None:
+        """Removes markers whose operation was never stored or has ended; call it under the change lock."""
+        still_open = {record.id for record in self.unfinished()}
+        for name in os.listdir(self._markers):
+            if name not in still_open and not name.startswith("."):
+                owner = self._marker_owner(name)
+                if owner is None or not owner.alive():
+                    durable.unlink(self._markers / name)
+
+    def _marker_owner(self, name: str) -> Owner | None:
+        try:
+            return Owner(**json.loads((self._markers / name).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    _COLUMNS = (
+        "id, sequence, kind, title, lock, command, configuration, plan, user, version, owner, outcome, committed,"
+        " commit_facts, error, started_at, ended_at, seconds"
+    )
+
+    def _operations(self, where: str, values: Sequence[Any]) -> list[OperationRecord]:
+        rows = self._connection.execute(
+            f"SELECT {self._COLUMNS} FROM operation {where}", values  # noqa: S608 - constants of this module
+        ).fetchall()
+        return [
+            OperationRecord(
+                id=row[0], sequence=row[1], kind=row[2], title=row[3], lock=row[4], command=row[5],
+                configuration=json.loads(row[6]), plan=json.loads(row[7]), user=row[8], version=row[9],
+                owner=Owner(**json.loads(row[10])), outcome=Outcome(row[11]), committed=bool(row[12]),
+                commit_facts=json.loads(row[13]), error=row[14], started_at=row[15], ended_at=row[16], seconds=row[17],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def unfinished(self) -> list[OperationRecord]:
+        """Open and stuck operations, newest first."""
+        return self._operations(
+            "WHERE outcome IN (?, ?) ORDER BY sequence DESC", (Outcome.OPEN, Outcome.STUCK)
+        )
+
+    def interrupted(self) -> list[OperationRecord]:
+        """Unfinished operations whose process is gone, newest first; stuck ones count."""
+        return [record for record in self.unfinished() if record.outcome is Outcome.STUCK or not record.owner.alive()]
+
+    def operation(self, operation: str) -> OperationRecord | None:
+        found = self._operations("WHERE id=?", (operation,))
+        return found[0] if found else None
+
+    def operations(self, limit: int = 50) -> list[OperationRecord]:
+        """Newest first."""
+        return self._operations("ORDER BY sequence DESC LIMIT ?", (limit,))
+
+    def committed(self, kinds: Sequence[str] = ()) -> list[OperationRecord]:
+        """Operations with a commit record, newest first; also while their last steps still run."""
+        marks = ",".join("?" * len(kinds))
+        where = f"WHERE committed=1 {f'AND kind IN ({marks})' if kinds else ''} ORDER BY sequence DESC"
+        return self._operations(where, list(kinds))
+
+    def steps(self, operation: str) -> list[StepRecord]:
+        rows = self._connection.execute(
+            "SELECT position, name, title, parameters, after_commit, state, facts, error, seconds FROM step"
+            " WHERE operation=? ORDER BY position", (operation,),
+        ).fetchall()  # fmt: skip
+        return [
+            StepRecord(row[0], row[1], row[2], json.loads(row[3]), bool(row[4]), StepState(row[5]),
+                       json.loads(row[6]), row[7], row[8])
+            for row in rows
+        ]  # fmt: skip
+
+    def typical_seconds(self, name: str) -> float | None:
+        """Median duration of the last runs of a step, or None without history."""
+        rows = self._connection.execute(
+            "SELECT seconds FROM step WHERE name=? AND state=? AND seconds>0 ORDER BY rowid DESC LIMIT 5",
+            (name, StepState.DONE),
+        ).fetchall()
+        values = sorted(row[0] for row in rows)
+        return values[len(values) // 2] if values else None
+
+
+def step_of(record: StepRecord) -> Step:
+    return Step(record.name, record.title, record.parameters)

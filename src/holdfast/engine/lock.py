@@ -1,0 +1,144 @@
+"""Locks that die with their process: flock(2) plus a record of the owner for messages."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from holdfast import durable
+from holdfast.errors import BusyError
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")
+
+
+def process_start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (proc(5) stat field 22); None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] == "Z":
+        return None
+    return int(fields[19])
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock or an operation; enough to tell a living owner from a dead one with the same pid."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    pid_namespace: str
+    what: str
+    since: str
+
+    @classmethod
+    def of_this_process(cls, what: str) -> Owner:
+        return cls(
+            pid=os.getpid(),
+            start_ticks=process_start_ticks(os.getpid()) or 0,
+            boot_id=boot_id(),
+            pid_namespace=pid_namespace(),
+            what=what,
+            since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+
+    def alive(self) -> bool:
+        """True while that very process runs; also when its pid cannot be seen from this namespace."""
+        if self.boot_id != boot_id():
+            return False
+        if self.pid_namespace != pid_namespace():
+            return True
+        return process_start_ticks(self.pid) == self.start_ticks
+
+    def __str__(self) -> str:
+        return f"{self.what} (process {self.pid}, since {self.since})"
+
+
+class Lock:
+    """One flock on one file. Shared locks leave no owner record."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    def acquire(
+        self,
+        what: str,
+        *,
+        wait_seconds: float = 0,
+        shared: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Lock:
+        """Takes the lock or raises BusyError naming the holder; waits at most `wait_seconds` (monotonic)."""
+        durable.make_directory(self._path.parent)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline or cancelled():
+                    holder = self._read_owner()
+                    os.close(descriptor)
+                    raise BusyError(
+                        f"{holder or 'another command'} is running; {what} cannot start meanwhile",
+                        next_step="Wait for it to end (`holdfast status` shows it), then type the command again.",
+                    ) from None
+                time.sleep(0.05)
+        self._descriptor = descriptor
+        if not shared:
+            record = json.dumps(asdict(Owner.of_this_process(what))).encode()
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, record, 0)
+        return self
+
+    def _read_owner(self) -> Owner | None:
+        try:
+            return Owner(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def holder(self) -> Owner | None:
+        """The living holder of an exclusive lock, or None when the lock is free."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            return self._read_owner()
+        finally:
+            os.close(descriptor)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()

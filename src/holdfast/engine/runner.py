@@ -1,0 +1,383 @@
+"""Runs a stored plan: intent, act, outcome; undoes in reverse; goes forward only after the commit record.
+
+The runner is handed a table of step names to handlers and knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from holdfast import durable
+from holdfast.engine import fence
+from holdfast.engine.journal import Journal, OperationRecord, StepRecord
+from holdfast.engine.lock import Lock, boot_id, pid_namespace
+from holdfast.engine.signals import Cancellation
+from holdfast.errors import (
+    CancelledError,
+    CommandFailedError,
+    DegradedError,
+    HoldfastError,
+    InterruptedOperationError,
+    OperationFailedError,
+    RefusedError,
+    StuckError,
+)
+from holdfast.host import Host
+from holdfast.model import Facts, Outcome, Plan, StepState
+
+
+class Observer(Protocol):
+    """What the operator is shown while a plan runs."""
+
+    def step_started(self, title: str, position: int, total: int, *, undo: bool) -> None: ...
+
+    def step_ended(self, title: str, seconds: float, *, undo: bool, failed: bool) -> None: ...
+
+    def progress(self, done: int, total: int | None, unit: str) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class SilentObserver:
+    def step_started(self, title: str, position: int, total: int, *, undo: bool) -> None:
+        pass
+
+    def step_ended(self, title: str, seconds: float, *, undo: bool, failed: bool) -> None:
+        pass
+
+    def progress(self, done: int, total: int | None, unit: str) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
+@dataclass
+class StepContext:
+    """What a handler gets: its parameters, what it recorded before, what earlier steps recorded."""
+
+    operation: str
+    parameters: Mapping[str, Any]
+    facts: Facts
+    earlier: Mapping[str, Facts]
+    record: Callable[[Facts], None]
+    check_cancelled: Callable[[], None]
+    progress: Callable[[int, int | None, str], None]
+    say: Callable[[str], None]
+    commit_facts: Facts
+    plan_parameters: Mapping[str, Any]
+    states: Mapping[str, StepState] = field(default_factory=dict)
+
+    def started(self, name: str) -> bool:
+        """True if a step of that name was ever begun in this operation."""
+        return self.states.get(name, StepState.PENDING) is not StepState.PENDING
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A step's code. Both functions are idempotent and look at the world before they act.
+
+    `describe` gives the exact commands for the dry run. A handler whose undo is None leaves nothing behind.
+    """
+
+    do: Callable[[StepContext], None]
+    undo: Callable[[StepContext], None] | None = None
+    describe: Callable[[Mapping[str, Any]], list[str]] = lambda parameters: []
+
+
+@dataclass(frozen=True)
+class Result:
+    operation: str
+    outcome: Outcome
+    facts: Facts
+    seconds: float
+
+
+class Runner:
+    def __init__(
+        self,
+        journal: Journal,
+        handlers: Mapping[str, Handler],
+        host: Host,
+        observer: Observer,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        self.journal = journal
+        self._handlers = handlers
+        self._host = host
+        self._observer = observer
+        self._cancellation = cancellation or Cancellation()
+        self._locks = journal.state / "locks"
+
+    # --- locks -------------------------------------------------------------------------------------
+
+    def lock(self, name: str) -> Lock:
+        return Lock(self._locks / f"{name}.lock")
+
+    def _take_locks(self, plan: Plan, wait_seconds: float) -> list[Lock]:
+        """All locks of a plan in their one order, `change` before `backup` before `gate`."""
+        names = sorted({plan.lock, *plan.also_locks}, key=["change", "backup", "gate"].index)
+        held: list[Lock] = []
+        try:
+            for name in names:
+                wait = wait_seconds if name == "backup" else (5.0 if name == "gate" else 0.0)
+                lock = self.lock(name)
+                held.append(lock.acquire(plan.title, wait_seconds=wait, cancelled=self._cancellation.requested))
+        except BaseException:
+            for lock in held:
+                lock.release()
+            raise
+        return held
+
+    def _refuse_if_interrupted(self, plan: Plan) -> None:
+        for record in self.journal.interrupted():
+            if plan.lock == "gate" or record.id == plan.parameters.get("supersedes"):
+                continue
+            raise InterruptedOperationError(
+                f"{record.title} ({record.id}) was interrupted and is still open"
+                if record.outcome is Outcome.OPEN
+                else f"{record.title} ({record.id}) is stuck: {record.error}",
+                next_step="Type: holdfast recover",
+            )
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        plan: Plan,
+        *,
+        command: str,
+        configuration: Mapping[str, Any],
+        user: str,
+        wait_seconds: float = 0,
+    ) -> Result:
+        """Runs a plan to one of its two ends.
+
+        Raises BusyError or InterruptedOperationError before anything is stored, OperationFailedError when
+        everything was undone, CancelledError likewise after Ctrl-C, StuckError when the undo failed too.
+        """
+        unknown = [step.name for step in plan.all_steps if step.name not in self._handlers]
+        if unknown:
+            raise HoldfastError(f"no handler for steps {unknown}")
+        with self._cancellation:
+            locks = self._take_locks(plan, wait_seconds)
+            try:
+                self._refuse_if_interrupted(plan)
+                if plan.lock == "change":
+                    self.journal.drop_orphan_markers()
+                operation = self.journal.begin(plan, command=command, configuration=configuration, user=user)
+                return self._run_begun(operation)
+            finally:
+                for lock in locks:
+                    lock.release()
+
+    def _run_begun(self, operation: str) -> Result:
+        started = time.monotonic()
+        self._enter(operation)
+        try:
+            try:
+                for record in self.journal.steps(operation):
+                    if not record.after_commit:
+                        self._do(operation, record)
+                self._commit(operation)
+            except Exception as error:
+                self._fail(operation, error, started)
+            return self._forward(operation, started)
+        finally:
+            self._leave()
+
+    def _enter(self, operation: str) -> None:
+        self._host.operation = operation
+        self._host.cancelled = self._cancellation.requested
+
+    def _leave(self) -> None:
+        self._host.operation = None
+
+    def _context(self, operation: str, record: StepRecord, commit_facts: Facts) -> StepContext:
+        facts = dict(record.facts)
+
+        def keep(more: Facts) -> None:
+            facts.update(more)
+            self.journal.facts(operation, record.position, more)
+
+        steps = self.journal.steps(operation)
+        stored = self.journal.operation(operation)
+        assert stored is not None
+        return StepContext(
+            operation=operation,
+            parameters=record.parameters,
+            facts=facts,
+            earlier={step.name: step.facts for step in steps if step.position != record.position},
+            record=keep,
+            check_cancelled=self._cancellation.check,
+            progress=self._observer.progress,
+            say=self._observer.say,
+            commit_facts=commit_facts or stored.commit_facts,
+            plan_parameters=stored.plan["parameters"],
+            states={step.name: step.state for step in steps},
+        )
+
+    def _do(self, operation: str, record: StepRecord) -> None:
+        total = len(self.journal.steps(operation))
+        if not record.after_commit:
+            self._cancellation.check()
+        self._observer.step_started(record.title, record.position + 1, total, undo=False)
+        self.journal.step(operation, record.position, StepState.DOING)
+        started = time.monotonic()
+        try:
+            self._handlers[record.name].do(self._context(operation, record, {}))
+        except Exception as error:
+            seconds = time.monotonic() - started
+            self.journal.step(
+                operation, record.position, StepState.FAILED, error=self._host.redactor.text(str(error)), seconds=seconds
+            )
+            self._observer.step_ended(record.title, seconds, undo=False, failed=True)
+            raise
+        seconds = time.monotonic() - started
+        self.journal.step(operation, record.position, StepState.DONE, seconds=max(seconds, 0.0001))
+        self._observer.step_ended(record.title, seconds, undo=False, failed=False)
+
+    def _commit(self, operation: str) -> None:
+        stored = self.journal.operation(operation)
+        assert stored is not None
+        self._cancellation.check()
+        durable.barrier(stored.plan["barrier_paths"])
+        facts: Facts = {}
+        for step in self.journal.steps(operation):
+            for key in ("release", "set_id", "package", "warnings"):
+                if key in step.facts:
+                    facts[key] = step.facts[key]
+        self.journal.commit(operation, facts)
+
+    def _forward(self, operation: str, started: float) -> Result:
+        """After the commit: only idempotent steps, forward. A failure leaves the operation open."""
+        self._cancellation.begin_undo()
+        for record in self.journal.steps(operation):
+            if record.after_commit and record.state is not StepState.DONE:
+                try:
+                    self._do(operation, record)
+                except Exception as error:
+                    raise InterruptedOperationError(
+                        f"{record.title} failed after the commit: {self._host.redactor.text(str(error))}",
+                        state="The new state is committed and kept; what is left are closing steps.",
+                        next_step="Mend the cause, then type: holdfast recover",
+                    ) from error
+        seconds = time.monotonic() - started
+        self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
+        stored = self.journal.operation(operation)
+        assert stored is not None
+        return Result(operation, Outcome.COMMITTED, stored.commit_facts, seconds)
+
+    # --- undoing -----------------------------------------------------------------------------------
+
+    def _fail(self, operation: str, error: Exception, started: float) -> None:
+        """Undoes everything, then raises what the operator is told."""
+        self._cancellation.begin_undo()
+        text = self._host.redactor.text(str(error))
+        outcome = self._undo(operation, text)
+        self.journal.finish(operation, outcome, error=text, seconds=time.monotonic() - started)
+        what = self._host.redactor.text(error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}")
+        tail = self._host.redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""
+        if tail.strip():
+            what += "\n" + "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-12:])
+        next_step = f"Details: holdfast log show {operation}"
+        if isinstance(error, HoldfastError) and error.next_step:
+            next_step = f"{error.next_step}\n{next_step}"
+        if outcome is Outcome.DEGRADED:
+            degraded = "; ".join(
+                step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
+            )
+            raise DegradedError(what, state=f"The old version serves. {degraded}", next_step=next_step) from error
+        if isinstance(error, CancelledError):
+            raise CancelledError(what, state="What had begun was undone.", next_step=next_step) from error
+        begun = [step for step in self.journal.steps(operation) if step.state is StepState.UNDONE]
+        if isinstance(error, RefusedError) and len(begun) <= 1:
+            raise type(error)(what, state=error.state, next_step=next_step) from error
+        raise OperationFailedError(
+            what, state="Everything was undone: the state before the operation is back.", next_step=next_step
+        ) from error
+
+    def _undo(self, operation: str, why: str) -> Outcome:
+        """Ends surviving children, then undoes in reverse; returns `undone` or `degraded`, raises StuckError."""
+        try:
+            fence.end_children(operation)
+        except StuckError as error:
+            self.journal.finish(operation, Outcome.STUCK, error=str(error))
+            raise
+        records = [step for step in self.journal.steps(operation) if not step.after_commit]
+        begun = [step for step in records if step.state not in (StepState.PENDING, StepState.UNDONE)]
+        for record in reversed(begun):
+            self._undo_step(operation, record, len(records), why)
+        stored = self.journal.operation(operation)
+        assert stored is not None
+        durable.barrier(stored.plan["barrier_paths"])
+        degraded = any(step.facts.get("degraded") for step in self.journal.steps(operation))
+        return Outcome.DEGRADED if degraded else Outcome.UNDONE
+
+    def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
+        undo = self._handlers[record.name].undo
+        started = time.monotonic()
+        if undo is not None:
+            self._observer.step_started(record.title, record.position + 1, total, undo=True)
+            self.journal.step(operation, record.position, StepState.UNDOING)
+            try:
+                undo(self._context(operation, record, {}))
+            except Exception as error:
+                text = self._host.redactor.text(f"{type(error).__name__}: {error}" if not isinstance(error, HoldfastError) else str(error))
+                self.journal.step(operation, record.position, StepState.UNDO_FAILED, error=text)
+                message = f"undoing `{record.title}` failed: {text} (the operation had failed with: {why})"
+                self.journal.finish(operation, Outcome.STUCK, error=message)
+                self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
+                raise StuckError(
+                    message,
+                    state="Visitors keep the maintenance page; the steps before this one are not undone yet.",
+                    next_step="Mend the cause and type `holdfast recover` to try again; or `holdfast backup restore ID`"
+                    " to supersede it; or `holdfast recover --abandon REASON` to close it as it stands.",
+                ) from error
+            self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=False)
+        self.journal.step(operation, record.position, StepState.UNDONE)
+
+    # --- recovering --------------------------------------------------------------------------------
+
+    def recover(self, record: OperationRecord) -> Result:
+        """Brings one interrupted operation to its end: undone before the commit point, forward after it.
+
+        The caller holds the operation's locks. May be called again after it died itself. Raises StuckError.
+        """
+        started = time.monotonic()
+        with self._cancellation:
+            self._cancellation.begin_undo()
+            self._fence_dead(record)
+            self.journal.adopt(record.id, f"recovery of {record.title}")
+            self._enter(record.id)
+            try:
+                if record.committed:
+                    return self._forward(record.id, started)
+                outcome = self._undo(record.id, record.error or "its process died")
+                self.journal.finish(record.id, outcome, error=record.error or "interrupted; undone by recover")
+                return Result(record.id, outcome, {}, time.monotonic() - started)
+            finally:
+                self._leave()
+
+    def _fence_dead(self, record: OperationRecord) -> None:
+        owner = record.owner
+        if owner.boot_id == boot_id() and owner.pid_namespace != pid_namespace():
+            raise StuckError(
+                f"{record.title} ran in another process namespace; its children cannot be seen from here",
+                state="Nothing was looked at or changed.",
+                next_step="Run `holdfast recover` in the container or namespace where the operation ran.",
+            )
+        fence.end_children(record.id)
+
+    def abandon(self, record: OperationRecord, reason: str) -> None:
+        """Closes an operation as it stands, by the operator's decision."""
+        self._fence_dead(record)
+        self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")
+
+
+def release_all(locks: Iterable[Lock]) -> None:
+    for lock in locks:
+        lock.release()

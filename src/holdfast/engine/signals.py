@@ -1,0 +1,52 @@
+"""Signals during an operation: the first Ctrl-C or SIGTERM asks, the second stops waiting, SIGHUP is ignored."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+
+from holdfast.errors import CancelledError
+
+_SECOND = b"\nholdfast: stopped waiting; the operation is open. Type: holdfast recover\n"
+
+
+class Cancellation:
+    """A flag that long work polls. As a context manager it takes over the signals and gives them back."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._undoing = False
+        self._previous: dict[int, object] = {}
+
+    def requested(self) -> bool:
+        """True once a stop was asked for; never while an undo runs, for undo is not given up half-way."""
+        return self._requested and not self._undoing
+
+    def check(self) -> None:
+        """Raises CancelledError once a stop was asked for."""
+        if self.requested():
+            raise CancelledError("stopped on request")
+
+    def begin_undo(self) -> None:
+        self._undoing = True
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._requested:
+            try:
+                os.write(2, _SECOND)
+            except OSError:
+                pass  # no terminal any more
+            os._exit(130)  # the journal is durable at every point; nothing to clean up
+        self._requested = True
+
+    def __enter__(self) -> Cancellation:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+        self._previous.clear()

@@ -1,0 +1,122 @@
+"""The tree of errors. Each class has an exit code; scripts may rely on the codes.
+
+HoldfastError                    1  unexpected
+├── UsageError                   2  the command line is wrong
+├── ConfigurationError           3  holdfast.toml is wrong; lists every problem
+├── RefusedError                 4  a check said no; nothing was changed
+│   ├── NotFoundError            4
+│   ├── NoSpaceError             4
+│   └── OwnerMismatchError       4
+├── BusyError                    5  another operation runs; names the holder
+├── OperationFailedError         6  failed and undone: the state before it is back
+│   └── DegradedError           10  failed; the old code serves, compatible migrations stay
+├── StuckError                   7  undo failed: visitors keep the page, an operator is needed
+├── InterruptedOperationError    8  an operation died half-way; `holdfast recover`
+├── DamagedError                 9  a backup, vault or manifest does not verify
+├── CancelledError             130  Ctrl-C or SIGTERM; what had begun is undone
+└── StepError                    -  a step failed; the runner turns it into one of the above
+    ├── CommandFailedError
+    └── CommandTimeoutError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HoldfastError(Exception):
+    """What failed, what state things are in now, and what to type next."""
+
+    exit_code = 1
+    default_state = ""
+
+    def __init__(self, what: str, *, state: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.state = state or self.default_state
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.what, self.state, self.next_step) if part)
+
+
+class UsageError(HoldfastError):
+    exit_code = 2
+    default_state = "Nothing was changed."
+
+
+class ConfigurationError(HoldfastError):
+    """All problems at once, each as `key path: message`."""
+
+    exit_code = 3
+    default_state = "Nothing was changed."
+
+    def __init__(self, what: str, problems: Sequence[str] = (), *, state: str = "", next_step: str = "") -> None:
+        super().__init__(what, state=state, next_step=next_step)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.what, *(f"  {problem}" for problem in self.problems), self.state, self.next_step]
+        return "\n".join(line for line in lines if line)
+
+
+class RefusedError(HoldfastError):
+    exit_code = 4
+    default_state = "Nothing was changed."
+
+
+class NotFoundError(RefusedError):
+    pass
+
+
+class NoSpaceError(RefusedError):
+    pass
+
+
+class OwnerMismatchError(RefusedError):
+    pass
+
+
+class BusyError(HoldfastError):
+    exit_code = 5
+    default_state = "Nothing was changed."
+
+
+class OperationFailedError(HoldfastError):
+    exit_code = 6
+
+
+class DegradedError(OperationFailedError):
+    exit_code = 10
+
+
+class StuckError(HoldfastError):
+    exit_code = 7
+
+
+class InterruptedOperationError(HoldfastError):
+    exit_code = 8
+    default_state = "Nothing was changed by this command."
+
+
+class DamagedError(HoldfastError):
+    exit_code = 9
+
+
+class CancelledError(HoldfastError):
+    exit_code = 130
+
+
+class StepError(HoldfastError):
+    pass
+
+
+class CommandFailedError(StepError):
+    def __init__(self, what: str, *, exit_code_of_command: int, output_tail: str = "") -> None:
+        super().__init__(what, state=output_tail)
+        self.exit_code_of_command = exit_code_of_command
+        self.output_tail = output_tail
+
+
+class CommandTimeoutError(StepError):
+    pass

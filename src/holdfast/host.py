@@ -1,0 +1,301 @@
+"""The only module that starts processes; redacts secrets and streams output to the operation log.
+
+Children carry HOLDFAST_OPERATION in their environment and run in a session of their own, so that recovery
+finds them and a terminal's Ctrl-C does not reach them before Holdfast decides.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+
+OPERATION_VARIABLE = "HOLDFAST_OPERATION"
+_TAIL_BYTES = 8192
+_GRACE_SECONDS = 5.0
+MASK = "[redacted]"
+
+
+def _forms(value: str) -> set[bytes]:
+    """How a secret may appear: as it is, in URLs, in JSON, and inside base64 at each of three alignments."""
+    raw = value.encode()
+    forms = {raw, urllib.parse.quote(value, safe="").encode(), urllib.parse.quote_plus(value).encode()}
+    forms.add(json.dumps(value)[1:-1].encode())
+    forms.add(json.dumps(value, ensure_ascii=False)[1:-1].encode())
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw)
+        # Characters that also depend on the neighbouring bytes are left out of what is looked for.
+        start = 0 if shift == 0 else shift + 1
+        end = len(encoded) - (0 if (shift + len(raw)) % 3 == 0 else 4)
+        core = encoded[start:end]
+        if len(core) >= 8:
+            forms.add(core)
+            forms.add(core.replace(b"+", b"-").replace(b"/", b"_"))
+    return {form for form in forms if form}
+
+
+class Redactor:
+    """Masks secret values in text and in byte streams, by value."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._forms: list[bytes] = []
+        for value in values:
+            self.add(value)
+
+    def add(self, value: str) -> None:
+        if len(value) < 4:  # masking every "a" would destroy the log and hide nothing
+            return
+        self._forms = sorted({*self._forms, *_forms(value)}, key=len, reverse=True)
+
+    def redact(self, data: bytes) -> bytes:
+        for form in self._forms:
+            data = data.replace(form, MASK.encode())
+        return data
+
+    def text(self, text: str) -> str:
+        return self.redact(text.encode(errors="surrogateescape")).decode(errors="replace")
+
+    @property
+    def longest_bytes(self) -> int:
+        return max((len(form) for form in self._forms), default=0)
+
+
+class RedactingStream:
+    """Redacts a stream that arrives in chunks: a secret cut in two by a chunk border is still found."""
+
+    def __init__(self, redactor: Redactor, write: Callable[[bytes], None]) -> None:
+        self._redactor = redactor
+        self._write = write
+        self._pending = b""
+
+    def feed(self, chunk: bytes) -> None:
+        data = self._redactor.redact(self._pending + chunk)
+        keep = max(0, self._redactor.longest_bytes - 1)
+        cut = len(data) - keep
+        if cut > 0:
+            self._write(data[:cut])
+            data = data[cut:]
+        self._pending = data
+
+    def close(self) -> None:
+        if self._pending:
+            self._write(self._redactor.redact(self._pending))
+        self._pending = b""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    argv: tuple[str, ...]
+    exit_code: int
+    output_tail: str
+    seconds: float
+
+
+@dataclass
+class Host:
+    """Runs commands on this machine. `cancelled` is polled while one runs; `log` receives JSON-able records."""
+
+    redactor: Redactor = field(default_factory=Redactor)
+    operation: str | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    log: Callable[[Mapping[str, Any]], None] = lambda record: None
+    announce: Callable[[str], None] = lambda line: None
+
+    def environment(self, extra: Mapping[str, str] | None = None, *, marked: bool = True) -> dict[str, str]:
+        """The children's environment: ours, `extra`, and the operation's mark."""
+        merged = {**os.environ, **(extra or {})}
+        merged.pop(OPERATION_VARIABLE, None)
+        if marked and self.operation:
+            merged[OPERATION_VARIABLE] = self.operation
+        return merged
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        output: IO[bytes] | None = None,
+        stdin: IO[bytes] | int | None = None,
+        check: bool = True,
+        ignore_cancel: bool = False,
+    ) -> CommandResult:
+        """Runs one command to its end. Standard output goes to `output` if given, else with errors to the log.
+
+        Raises CommandFailedError (if `check`), CommandTimeoutError, CancelledError; on the last two the
+        command's whole session has been ended.
+        """
+        command = tuple(str(word) for word in argv)
+        shown = self.redactor.text(" ".join(command))
+        self.announce(shown)
+        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in command], "cwd": str(cwd or "")})
+        started = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=self.environment(environment),
+                stdin=stdin if stdin is not None else subprocess.DEVNULL,
+                stdout=output if output is not None else subprocess.PIPE,
+                stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CommandFailedError(
+                f"cannot start {command[0]}: {error.strerror}", exit_code_of_command=127
+            ) from error
+        pipe = process.stderr if output is not None else process.stdout
+        assert pipe is not None
+        tail = self._follow(process, pipe, shown, started, timeout_seconds, ignore_cancel)
+        seconds = time.monotonic() - started
+        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(seconds, 3)})
+        if check and process.returncode != 0:
+            raise CommandFailedError(
+                f"`{shown}` ended with exit code {process.returncode}",
+                exit_code_of_command=process.returncode,
+                output_tail=tail,
+            )
+        return CommandResult(command, process.returncode, tail, seconds)
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        pipe: IO[bytes],
+        shown: str,
+        started: float,
+        timeout_seconds: float | None,
+        ignore_cancel: bool,
+    ) -> str:
+        """Streams output until the process ends. A grandchild that keeps the pipe open does not hold us."""
+        tail = bytearray()
+
+        def keep(data: bytes) -> None:
+            self.log({"kind": "output", "text": data.decode(errors="replace")})
+            tail.extend(data)
+            del tail[:-_TAIL_BYTES]
+
+        stream = RedactingStream(self.redactor, keep)
+        os.set_blocking(pipe.fileno(), False)
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(pipe, selectors.EVENT_READ)
+                selector.register(pidfd, selectors.EVENT_READ)
+                while process.poll() is None:
+                    for key, _ in selector.select(0.1):
+                        if key.fileobj is pipe and not self._drain(pipe, stream):
+                            selector.unregister(pipe)
+                    if not ignore_cancel and self.cancelled():
+                        end_session(process)
+                        raise CancelledError(f"stopped `{shown}` on request")
+                    if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
+                        end_session(process)
+                        raise CommandTimeoutError(f"`{shown}` was ended after {timeout_seconds:g} seconds (time-out)")
+                self._drain(pipe, stream)
+        finally:
+            stream.close()
+            os.close(pidfd)
+            pipe.close()
+        return bytes(tail).decode(errors="replace")
+
+    @staticmethod
+    def _drain(pipe: IO[bytes], stream: RedactingStream) -> bool:
+        """Reads what is there; False at end of file."""
+        while True:
+            try:
+                chunk = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return True
+            if not chunk:
+                return False
+            stream.feed(chunk)
+
+    def capture(self, argv: Sequence[str], *, cwd: str | Path | None = None, timeout_seconds: float = 60) -> str:
+        """Runs a short command for its output (at most some megabytes), not marked as part of an operation's log.
+
+        Raises CommandFailedError.
+        """
+        self.announce(self.redactor.text(" ".join(argv)))
+        try:
+            done = subprocess.run(
+                list(argv), cwd=cwd, env=self.environment(), stdin=subprocess.DEVNULL,
+                capture_output=True, timeout=timeout_seconds, start_new_session=True, check=False,
+            )  # fmt: skip
+        except OSError as error:
+            raise CommandFailedError(
+                f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimeoutError(f"`{argv[0]}` was ended after {timeout_seconds:g} seconds") from error
+        if done.returncode != 0:
+            raise CommandFailedError(
+                f"`{self.redactor.text(' '.join(argv))}` ended with exit code {done.returncode}",
+                exit_code_of_command=done.returncode,
+                output_tail=self.redactor.text((done.stdout + done.stderr).decode(errors="replace"))[-_TAIL_BYTES:],
+            )
+        return done.stdout.decode(errors="surrogateescape")
+
+    def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
+        """Runs a command on the operator's own terminal; returns its exit code."""
+        done = subprocess.run(list(argv), cwd=cwd, env=self.environment(environment, marked=False), check=False)
+        return done.returncode
+
+    def start_server(
+        self, argv: Sequence[str], *, cwd: str | Path, log_path: Path, environment: Mapping[str, str] | None = None
+    ) -> int:
+        """Starts a process that outlives Holdfast and is not part of any operation; returns its pid."""
+        with open(log_path, "ab") as log:
+            process = subprocess.Popen(
+                list(argv), cwd=cwd, env=self.environment(environment, marked=False),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        pid = process.pid
+        process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
+        return pid
+
+    def resolve_secret(self, reference: str) -> str:
+        """The value behind `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
+
+        Raises HoldfastError naming the reference, never the value.
+        """
+        kind, _, rest = reference.partition(":")
+        try:
+            if kind == "env":
+                value = os.environ[rest]
+            elif kind == "file":
+                value = Path(rest).read_text().rstrip("\n")
+            elif kind == "command":
+                value = self.capture(rest.split()).rstrip("\n")
+            else:
+                raise HoldfastError(f"secret reference {reference!r} is none of env:, file:, command:")
+        except KeyError:
+            raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
+        except (OSError, CommandFailedError) as error:
+            raise HoldfastError(f"secret {reference}: {error}") from None
+        self.redactor.add(value)
+        return value
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

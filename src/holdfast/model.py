@@ -1,0 +1,231 @@
+"""Frozen values shared by every layer. No I/O here."""
+
+from __future__ import annotations
+
+import base64
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+Facts = dict[str, Any]
+"""What a step records for its undo: ids, digests, names, paths, numbers. JSON values only, never secrets."""
+
+
+class StepState(enum.StrEnum):
+    PENDING = "pending"
+    DOING = "doing"
+    DONE = "done"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    UNDO_FAILED = "undo_failed"
+
+
+class Outcome(enum.StrEnum):
+    """How an operation ended; `open` while it runs or waits for `recover`."""
+
+    OPEN = "open"
+    COMMITTED = "committed"
+    UNDONE = "undone"
+    DEGRADED = "degraded"
+    STUCK = "stuck"
+    SUPERSEDED = "superseded"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of a plan. `name` is `family.verb`, stored in journals and never renamed."""
+
+    name: str
+    title: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ordered list of steps; those in `after_commit` run only forward, once the commit is durable.
+
+    `lock` is `change`, `backup` or `gate`; `notes` are told to the operator before anything runs.
+    """
+
+    kind: str
+    title: str
+    steps: tuple[Step, ...]
+    after_commit: tuple[Step, ...] = ()
+    lock: str = "change"
+    also_locks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    barrier_paths: tuple[str, ...] = ()
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return self.steps + self.after_commit
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A reference to a secret (`env:NAME`, `file:PATH`, `command:ARGV`); never the value."""
+
+    reference: str
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference!r})"
+
+
+@dataclass(frozen=True)
+class ServiceInstance:
+    """One service of one release as the runtime knows it; `name` is unique in the application."""
+
+    name: str
+    service: str
+    kind: str
+    release: str
+    directory: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    port: int | None = None
+    user: str | None = None
+    stop_signal: str = "TERM"
+    stop_timeout_seconds: int = 10
+    keep_running: bool = True
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    name: str
+    running: bool
+    pid: int | None
+    uptime_seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Package:
+    """An immutable build. `id` is `<label>-<commit12>`; `digest` is the SHA-256 of the archive."""
+
+    id: str
+    label: str
+    commit: str
+    digest: str
+    size_bytes: int
+    built_at: str
+    path: str
+    format: int = 1
+
+
+@dataclass(frozen=True)
+class Release:
+    """A package as deployed here at one time."""
+
+    id: str
+    package: str
+    label: str
+    commit: str
+    path: str
+    deployed_at: str
+    operation: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A finding of `check`: what, how bad (`error` or `warning`), what to type."""
+
+    subject: str
+    severity: str
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class GateState:
+    """`hold` is the operator's own maintenance, `operation` an operation's; open to visitors only if both are empty.
+
+    `target` is host:port of the web that visitors reach, `release` the committed release that it serves.
+    """
+
+    release: str | None = None
+    target: str | None = None
+    hold: Mapping[str, Any] | None = None
+    operation: Mapping[str, Any] | None = None
+    preview_target: str | None = None
+    preview_token: str | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.hold is None and self.operation is None
+
+
+class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
+    """One line of a listing: a file, directory, symlink or named pipe of a files dataset.
+
+    `mode` is octal text as chmod takes it; `sparse` lists [offset, length] of the data in a file with holes.
+    `hardlink` groups names of one file; `path_base64` carries the exact bytes of a name that is not UTF-8.
+    """
+
+    path: str
+    kind: str
+    mode: str
+    uid: int
+    gid: int
+    mtime_ns: int
+    size: int = 0
+    sha256: str = ""
+    target: str = ""
+    target_base64: str = ""
+    hardlink: str = ""
+    xattrs: dict[str, str] = {}
+    sparse: list[tuple[int, int]] = []
+    path_base64: str = ""
+    ctime_ns: int = 0
+    inode: int = 0
+    device: int = 0
+    recent: bool = False
+
+    def raw_path(self) -> bytes:
+        """The exact path below the root."""
+        return base64.b64decode(self.path_base64) if self.path_base64 else self.path.encode()
+
+    def raw_target(self) -> bytes:
+        return base64.b64decode(self.target_base64) if self.target_base64 else self.target.encode()
+
+    def order(self) -> bytes:
+        """Sorts a directory before what is below it and siblings by name, for NUL cannot stand in a name."""
+        return self.raw_path().replace(b"/", b"\0")
+
+
+class Stored(msgspec.Struct):
+    """Totals of one dataset in a backup; bytes are those of the files, `new_bytes` those written to the vault."""
+
+    files: int = 0
+    size_bytes: int = 0
+    new_bytes: int = 0
+    read_files: int = 0
+
+
+class Backup(msgspec.Struct):
+    """The manifest of one committed set, as listed and shown."""
+
+    id: str
+    sequence: int
+    created_at: str
+    instant: str
+    consistency: str
+    application: str
+    environment: str
+    operation: str
+    release: dict[str, Any]
+    datasets: dict[str, dict[str, Any]]
+    packs: list[str]
+    holdfast_version: str
+    size_bytes: int
+    new_bytes: int
+    reason: str = ""
+    secrets_inside: bool = False
+    files: dict[str, dict[str, Any]] = {}
+    pinned: bool = False
+    verified_at: str = ""
