@@ -48,8 +48,8 @@ class Runtime(Protocol):
     def stop(self, name: str) -> None:
         """Stops and forgets an instance; an unknown one is fine. May be repeated."""
 
-    def directory_of(self, name: str) -> Path | None:
-        """The working directory in which the instance's process really runs."""
+    def release_of(self, name: str) -> str | None:
+        """The release that the running process of an instance was really started from."""
 
     def output_tail(self, name: str) -> str:
         """The last lines an instance printed."""

@@ -1,0 +1,56 @@
+"""No gate: visitors meet the web itself. Maintenance mode then means that the web is stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast import durable
+from holdfast.model import GateState, Problem, ServiceInstance
+
+
+class NoGate:
+    """Keeps the same record as a real gate, so that status and recovery need no special case."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "gate.json"
+
+    def _change(self, **changes: Any) -> None:
+        durable.make_directory(self._file.parent)
+        durable.write_file(self._file, json.dumps({**self._read(), **changes}, indent=1))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._file.read_text())
+            return found
+        except FileNotFoundError:
+            return {}
+
+    def state(self) -> GateState:
+        found = self._read()
+        return GateState(
+            release=found.get("release"), target=found.get("target"), hold=found.get("hold"), operation=found.get("operation")
+        )
+
+    def close(self, reason: Mapping[str, Any]) -> None:
+        self._change(operation=dict(reason))
+
+    def open(self) -> None:
+        self._change(operation=None)
+
+    def hold(self, reason: Mapping[str, Any] | None) -> None:
+        self._change(hold=dict(reason) if reason is not None else None)
+
+    def route(self, release: str, target: str) -> None:
+        self._change(release=release, target=target)
+
+    def preview(self, target: str | None) -> str | None:
+        return None
+
+    def instance(self) -> ServiceInstance | None:
+        return None
+
+    def check(self) -> list[Problem]:
+        return []

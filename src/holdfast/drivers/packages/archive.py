@@ -1,0 +1,255 @@
+"""Packages as archives: a built tree of one git commit as `.tar.zst`, with its dependencies inside.
+
+For Python the package carries wheels, and a virtual environment is made from them at the release's own path,
+without network: a virtual environment cannot be moved, its scripts name the path they were made at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from holdfast import durable
+from holdfast.errors import CommandFailedError, DamagedError, NotFoundError, RefusedError
+from holdfast.host import Host
+from holdfast.model import Package
+
+MARKER = ".holdfast-release.json"
+WHEELS = ".holdfast-wheels"
+_FORMAT = 1
+
+
+def archive_command(commit: str, target: Path) -> list[str]:
+    return ["git", "archive", "--format=tar", f"--output={target}", commit]
+
+
+def wheels_command(python: str, requirements: Path, target: Path) -> list[str]:
+    return [python, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--wheel-dir", str(target),
+            "--requirement", str(requirements)]  # fmt: skip
+
+
+def environment_command(python: str, target: Path) -> list[str]:
+    return [python, "-m", "venv", str(target)]
+
+
+def install_command(environment: Path, wheels: Path, requirements: Path) -> list[str]:
+    return [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
+            "--no-index", "--find-links", str(wheels), "--requirement", str(requirements)]  # fmt: skip
+
+
+class ArchivePackages:
+    def __init__(
+        self,
+        folder: Path,
+        repository: Path,
+        host: Host,
+        *,
+        build: Sequence[Sequence[str]] = (),
+        requirements: str = "",
+        python: str = sys.executable,
+        timeout_seconds: float = 3600,
+    ) -> None:
+        self._folder = folder
+        self._repository = repository
+        self._host = host
+        self._build = [list(command) for command in build]
+        self._requirements = requirements
+        self._python = python
+        self._timeout_seconds = timeout_seconds
+
+    # --- references --------------------------------------------------------------------------------
+
+    def _git(self, *arguments: str) -> str:
+        return self._host.capture(["git", "-C", str(self._repository), *arguments]).strip()
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        if reference.startswith("-"):
+            raise NotFoundError(f"{reference!r} is no git reference")
+        for candidate in (f"refs/tags/{reference}", reference, f"refs/remotes/origin/{reference}"):
+            try:
+                commit = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}")
+            except CommandFailedError as error:
+                if error.exit_code_of_command == 127:
+                    raise
+                continue
+            # pathlib-safe label: branches may hold slashes
+            label = reference.replace("/", "-") if not commit.startswith(reference) else commit[:12]
+            return commit, label
+        raise NotFoundError(
+            f"{self._repository} has no tag, branch or commit {reference!r}",
+            next_step=f"`git -C {self._repository} tag` lists tags; `git fetch --tags` brings new ones.",
+        )
+
+    def _recipe(self) -> str:
+        recipe = json.dumps([_FORMAT, self._build, self._requirements, self._python if self._requirements else ""])
+        return hashlib.sha256(recipe.encode()).hexdigest()[:8]
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def build(self, commit: str, label: str, run: str) -> Package:
+        known = self.find(commit)
+        if known is not None and self._manifest(known.id).get("recipe") == self._recipe():
+            return known
+        durable.make_directory(self._folder)
+        work = self._folder / "tmp" / run
+        durable.remove_tree(work)
+        tree = work / "tree"
+        durable.make_directory(tree, 0o755)
+        self._host.run(archive_command(commit, work / "source.tar"), cwd=self._repository, timeout_seconds=self._timeout_seconds)
+        with tarfile.open(work / "source.tar") as source:
+            source.extractall(tree, filter="tar")
+        (work / "source.tar").unlink()
+        if self._requirements:
+            if not (tree / self._requirements).is_file():
+                raise RefusedError(f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`.")
+            self._host.run(
+                wheels_command(self._python, tree / self._requirements, tree / WHEELS), cwd=tree,
+                timeout_seconds=self._timeout_seconds,
+            )  # fmt: skip
+        for command in self._build:
+            self._host.run(command, cwd=tree, timeout_seconds=self._timeout_seconds)
+        identifier = f"{label}-{commit[:12]}"
+        finished = work / "package"
+        durable.make_directory(finished)
+        size, digest = _pack(tree, finished / "package.tar.zst")
+        package = Package(
+            id=identifier, label=label, commit=commit, digest=digest, size_bytes=size,
+            built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), path=str(self._folder / identifier),
+        )  # fmt: skip
+        self._store(finished, package, self._recipe())
+        durable.remove_tree(work)
+        return package
+
+    def _store(self, finished: Path, package: Package, recipe: str) -> None:
+        """Makes a finished package visible, by rename; one of the same id steps aside first."""
+        durable.write_file(finished / "manifest.json", json.dumps({**asdict(package), "recipe": recipe}, indent=1))
+        durable.sync_filesystem(finished)
+        target = self._folder / package.id
+        if target.exists():
+            replaced = finished.parent / "replaced"
+            durable.remove_tree(replaced)
+            durable.rename(target, replaced)
+        durable.rename(finished, target)
+
+    def abandon(self, run: str) -> None:
+        work = self._folder / "tmp" / run
+        replaced = work / "replaced"
+        if (replaced / "manifest.json").exists():
+            target = self._folder / json.loads((replaced / "manifest.json").read_text())["id"]
+            if not target.exists():
+                durable.rename(replaced, target)
+        durable.remove_tree(work)
+
+    def adopt(self, archive: Path) -> Package:
+        """The archive has its manifest beside it as `<name>.json`, as a backup keeps them."""
+        manifest = json.loads(archive.with_name("code.json").read_text())
+        if _digest(archive) != manifest["digest"]:
+            raise DamagedError(f"{archive} is damaged: its digest does not match")
+        known = self.find(manifest["id"])
+        if known is not None and known.digest == manifest["digest"]:
+            return known
+        recipe = manifest.pop("recipe", "")
+        work = self._folder / "tmp" / f"adopt-{manifest['id']}"
+        durable.remove_tree(work)
+        finished = work / "package"
+        durable.make_directory(finished)
+        durable.clone_or_copy(archive, finished / "package.tar.zst")
+        package = Package(**{**manifest, "path": str(self._folder / manifest["id"])})
+        self._store(finished, package, recipe)
+        durable.remove_tree(work)
+        return package
+
+    # --- the store ---------------------------------------------------------------------------------
+
+    def _manifest(self, identifier: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self._folder / identifier / "manifest.json").read_text())
+        return value
+
+    def packages(self) -> list[Package]:
+        if not self._folder.is_dir():
+            return []
+        found = []
+        for folder in sorted(self._folder.iterdir()):
+            if (folder / "manifest.json").exists():
+                value = self._manifest(folder.name)
+                value.pop("recipe", None)
+                found.append(Package(**{**value, "path": str(folder)}))
+        return sorted(found, key=lambda package: package.built_at)
+
+    def find(self, reference: str) -> Package | None:
+        for package in reversed(self.packages()):
+            if reference in (package.id, package.commit, package.label):
+                return package
+        return None
+
+    def remove(self, id: str) -> None:
+        target = self._folder / id
+        if target.exists():
+            dead = self._folder / "tmp" / f"removed-{id}"
+            durable.make_directory(dead.parent)
+            durable.remove_tree(dead)
+            durable.rename(target, dead)
+            durable.remove_tree(dead)
+
+    # --- releases ----------------------------------------------------------------------------------
+
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+        archive = Path(package.path) / "package.tar.zst"
+        if _digest(archive) != package.digest:
+            raise DamagedError(
+                f"package {package.id} is damaged: the digest of {archive} does not match",
+                state="Nothing was changed.",
+                next_step=f"holdfast package build {package.label} --rebuild",
+            )
+        durable.remove_tree(target)
+        durable.make_directory(target, 0o755)
+        with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tree:
+                tree.extractall(target, filter="tar")
+        if (target / WHEELS).is_dir():
+            self._host.run(environment_command(self._python, target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds)
+            self._host.run(
+                install_command(target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
+                timeout_seconds=self._timeout_seconds,
+            )  # fmt: skip
+            shutil.rmtree(target / WHEELS)
+        durable.sync_filesystem(target)
+        durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same tree gives the same archive: no builder's name, no build time."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = 0
+    member.pax_headers = {}
+    return member
+
+
+def _pack(tree: Path, archive: Path) -> tuple[int, str]:
+    """Writes the tree as `.tar.zst`; size in bytes and SHA-256."""
+    descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file, zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream:
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for name in sorted(os.listdir(tree)):
+                tar.add(tree / name, arcname=name, filter=_plain)
+    return archive.stat().st_size, _digest(archive)
