@@ -13,6 +13,7 @@ import os
 import select
 import selectors
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError, StepError
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
@@ -236,9 +237,7 @@ class Host:
                 capture_output=True, timeout=timeout_seconds, start_new_session=True, check=False,
             )  # fmt: skip
         except OSError as error:
-            raise CommandFailedError(
-                f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127
-            ) from error
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
         except subprocess.TimeoutExpired as error:
             raise CommandTimeoutError(f"`{argv[0]}` was ended after {timeout_seconds:g} seconds") from error
         if done.returncode != 0:
@@ -255,7 +254,12 @@ class Host:
         return done.returncode
 
     def start_server(
-        self, argv: Sequence[str], *, cwd: str | Path, log_path: Path, environment: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
     ) -> int:
         """Starts a process that outlives Holdfast and is not part of any operation; returns its pid."""
         with open(log_path, "ab") as log:
@@ -376,3 +380,17 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
         if time.monotonic() > deadline:
             return left
     return []
+
+
+def free_loopback_port() -> int:
+    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
+    for _ in range(200):
+        port = 10240 + int.from_bytes(os.urandom(2), "big") % 20000
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise StepError("no free loopback port found")

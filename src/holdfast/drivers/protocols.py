@@ -63,19 +63,22 @@ class Runtime(Protocol):
 class Database(Protocol):
     """One database of the application. `token` names one operation's files or databases beside the live one."""
 
+    kind: str
+    extension: str
+
     def inspect(self) -> Facts:
-        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `durable`, `instance`."""
+        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`."""
 
     def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
         """Rows of a read-only query on the live database, or on a dump."""
 
-    def counts(self) -> dict[str, int]:
-        """Rows per table."""
+    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
+        """Per table `columns` and exact `rows`; rows not counted within the budget are None."""
 
-    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[Path], None]]:
-        """Holds writers; the value takes the snapshot at that instant into a new file and then lets writers go.
+    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[Path], float]]:
+        """Holds writers; the value takes the snapshot at that instant into a new file, then lets writers go.
 
-        Raises StepError if writers cannot be held in time.
+        It returns how long they were held, in seconds. Raises StepError if writers cannot be held in time.
         """
 
     def snapshot(self, target: Path) -> None:
@@ -140,6 +143,9 @@ class VaultRun(Protocol):
     def listing(self, name: str) -> Iterator[Entry]:
         """The listing as stored so far."""
 
+    def choose(self, name: str, listing: Iterator[Entry]) -> None:
+        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
+
     def finish(self, manifest: Backup) -> None:
         """Writes sums and manifest and makes everything durable; the set is complete but not yet listed."""
 
@@ -149,6 +155,18 @@ class Vault(Protocol):
 
     def begin(self, run: str) -> VaultRun:
         """Opens an unfinished set under a run id, replacing an earlier attempt of that id."""
+
+    def run(self, run: str) -> VaultRun:
+        """An unfinished set begun by this process. Raises KeyError."""
+
+    def new_id(self) -> str:
+        """A set id that no other set has, from the UTC time."""
+
+    def folder(self, id: str) -> Path:
+        """Where the files of a committed set are."""
+
+    def damaged(self) -> list[str]:
+        """Sets whose manifest does not verify: never listed, never swept."""
 
     def publish(self, run: str) -> str:
         """The commit: lists a finished run; returns the set's id. May be repeated."""
@@ -204,6 +222,9 @@ class Packages(Protocol):
     def resolve(self, reference: str) -> tuple[str, str]:
         """Full commit and label of a tag, branch or commit (short ones too). Raises NotFoundError."""
 
+    def file_of(self, commit: str, name: str) -> str | None:
+        """The text of a file at a commit, None if it has none."""
+
     def build(self, commit: str, label: str, run: str) -> Package:
         """Builds and stores a package; one that is there with the same recipe is returned. May be repeated."""
 
@@ -211,9 +232,6 @@ class Packages(Protocol):
         """Removes an unfinished build. May be repeated."""
 
     def packages(self) -> list[Package]: ...
-
-    def find(self, reference: str) -> Package | None:
-        """A stored package by id, label or commit."""
 
     def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
         """Makes a release folder that did not exist: the tree, its dependencies, then the marker as the commit."""

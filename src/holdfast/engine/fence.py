@@ -26,7 +26,9 @@ def end_children(operation: str) -> int:
     """
     count = len(survivors(operation))
     left = end_processes_with(
-        f"{OPERATION_VARIABLE}={operation}\0", grace_seconds=_TERM_GRACE_SECONDS, wait_seconds=_KILL_WAIT_SECONDS
+        f"{OPERATION_VARIABLE}={operation}\0",
+        grace_seconds=_TERM_GRACE_SECONDS,
+        wait_seconds=_KILL_WAIT_SECONDS,
     )
     if left:
         named = ", ".join(f"{process.pid} ({process.command[:60]})" for process in left)

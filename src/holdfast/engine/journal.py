@@ -26,13 +26,76 @@ FORMAT = 1
 RESERVE_BYTES = 4 << 20
 
 ALLOWED_FACTS = frozenset(
-    """
-    absent_databases applied aside backup base before candidate candidates closed_earlier code counts created
-    current database databases datasets degraded directory env_applied failed files gate identity instance
-    instances instant kept live link listing log moves opened package path pending pid point port ports previous
-    published release released replaced restore_point run ran seconds sequence service services set set_id size_bytes
-    skipped source started stopped swapped target token unpacked verified warnings written writer_held_seconds
-    """.split()
+    [
+        "absent_databases",
+        "applied",
+        "aside",
+        "backup",
+        "base",
+        "before",
+        "candidate",
+        "candidates",
+        "closed_earlier",
+        "code",
+        "counts",
+        "created",
+        "current",
+        "database",
+        "databases",
+        "datasets",
+        "degraded",
+        "directory",
+        "env_applied",
+        "failed",
+        "files",
+        "gate",
+        "identity",
+        "instance",
+        "instances",
+        "instant",
+        "kept",
+        "live",
+        "link",
+        "listing",
+        "log",
+        "moves",
+        "opened",
+        "package",
+        "path",
+        "pending",
+        "pid",
+        "point",
+        "port",
+        "ports",
+        "previous",
+        "published",
+        "release",
+        "released",
+        "replaced",
+        "restore_point",
+        "run",
+        "ran",
+        "seconds",
+        "sequence",
+        "service",
+        "services",
+        "set",
+        "set_id",
+        "size_bytes",
+        "skipped",
+        "source",
+        "started",
+        "stopped",
+        "swapped",
+        "tables",
+        "target",
+        "token",
+        "unpacked",
+        "verified",
+        "warnings",
+        "written",
+        "writer_held_seconds",
+    ]
 )
 """The only keys that steps may record: ids, digests, names, numbers and paths; nothing that could hold a secret."""
 
@@ -173,9 +236,7 @@ class Journal:
         """Gives the preallocated space back to the filesystem, so that undo can be written on a full disk."""
         durable.unlink(self._reserve)
 
-    def begin(
-        self, plan: Plan, *, command: str, configuration: Mapping[str, Any], user: str, suffix: str = ""
-    ) -> str:
+    def begin(self, plan: Plan, *, command: str, configuration: Mapping[str, Any], user: str, suffix: str = "") -> str:
         """Stores the whole plan before its first step runs; returns the operation's id."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         operation = f"{stamp}-{plan.kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
@@ -273,7 +334,8 @@ class Journal:
 
     def _operations(self, where: str, values: Sequence[Any]) -> list[OperationRecord]:
         rows = self._connection.execute(
-            f"SELECT {self._COLUMNS} FROM operation {where}", values  # noqa: S608 - constants of this module
+            f"SELECT {self._COLUMNS} FROM operation {where}",
+            values,
         ).fetchall()
         return [
             OperationRecord(
@@ -287,9 +349,7 @@ class Journal:
 
     def unfinished(self) -> list[OperationRecord]:
         """Open and stuck operations, newest first."""
-        return self._operations(
-            "WHERE outcome IN (?, ?) ORDER BY sequence DESC", (Outcome.OPEN, Outcome.STUCK)
-        )
+        return self._operations("WHERE outcome IN (?, ?) ORDER BY sequence DESC", (Outcome.OPEN, Outcome.STUCK))
 
     def interrupted(self) -> list[OperationRecord]:
         """Unfinished operations whose process is gone, newest first; stuck ones count."""

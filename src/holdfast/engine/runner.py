@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast import durable
@@ -69,11 +69,11 @@ class StepContext:
     say: Callable[[str], None]
     commit_facts: Facts
     plan_parameters: Mapping[str, Any]
-    states: Mapping[str, StepState] = field(default_factory=dict)
+    begun: frozenset[str] = frozenset()
 
     def started(self, name: str) -> bool:
         """True if a step of that name was ever begun in this operation."""
-        return self.states.get(name, StepState.PENDING) is not StepState.PENDING
+        return name in self.begun
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,11 @@ class Runner:
                 next_step="Type: holdfast recover",
             )
 
+    def _fence_superseded(self, plan: Plan) -> None:
+        record = self.journal.operation(plan.parameters.get("supersedes") or "")
+        if record is not None:
+            self._fence_dead(record)
+
     # --- running -----------------------------------------------------------------------------------
 
     def run(
@@ -168,6 +173,7 @@ class Runner:
                 self._refuse_if_interrupted(plan)
                 if plan.lock == "change":
                     self.journal.drop_orphan_markers()
+                self._fence_superseded(plan)
                 operation = self.journal.begin(plan, command=command, configuration=configuration, user=user)
                 return self._run_begun(operation)
             finally:
@@ -217,7 +223,7 @@ class Runner:
             say=self._observer.say,
             commit_facts=commit_facts or stored.commit_facts,
             plan_parameters=stored.plan["parameters"],
-            states={step.name: step.state for step in steps},
+            begun=frozenset(step.name for step in steps if step.state is not StepState.PENDING),
         )
 
     def _do(self, operation: str, record: StepRecord) -> None:
@@ -232,7 +238,11 @@ class Runner:
         except Exception as error:
             seconds = time.monotonic() - started
             self.journal.step(
-                operation, record.position, StepState.FAILED, error=self._host.redactor.text(str(error)), seconds=seconds
+                operation,
+                record.position,
+                StepState.FAILED,
+                error=self._host.redactor.text(str(error)),
+                seconds=seconds,
             )
             self._observer.step_ended(record.title, seconds, undo=False, failed=True)
             raise
@@ -245,11 +255,9 @@ class Runner:
         assert stored is not None
         self._cancellation.check()
         durable.barrier(stored.plan["barrier_paths"])
-        facts: Facts = {}
+        facts: Facts = dict(stored.plan["parameters"].get("commit_facts", {}))
         for step in self.journal.steps(operation):
-            for key in ("release", "set_id", "package", "warnings"):
-                if key in step.facts:
-                    facts[key] = step.facts[key]
+            facts.update({key: step.facts[key] for key in ("set_id", "package", "warnings") if key in step.facts})
         self.journal.commit(operation, facts)
 
     def _forward(self, operation: str, started: float) -> Result:
@@ -266,9 +274,12 @@ class Runner:
                         next_step="Mend the cause, then type: holdfast recover",
                     ) from error
         seconds = time.monotonic() - started
-        self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
         stored = self.journal.operation(operation)
         assert stored is not None
+        superseded = stored.plan["parameters"].get("supersedes")
+        if superseded:
+            self.journal.finish(superseded, Outcome.SUPERSEDED, error=f"superseded by {operation}")
+        self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
         return Result(operation, Outcome.COMMITTED, stored.commit_facts, seconds)
 
     # --- undoing -----------------------------------------------------------------------------------
@@ -279,7 +290,9 @@ class Runner:
         text = self._host.redactor.text(str(error))
         outcome = self._undo(operation, text)
         self.journal.finish(operation, outcome, error=text, seconds=time.monotonic() - started)
-        what = self._host.redactor.text(error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}")
+        what = self._host.redactor.text(
+            error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
+        )
         tail = self._host.redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""
         if tail.strip():
             what += "\n" + "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-12:])
@@ -293,9 +306,10 @@ class Runner:
             raise DegradedError(what, state=f"The old version serves. {degraded}", next_step=next_step) from error
         if isinstance(error, CancelledError):
             raise CancelledError(what, state="What had begun was undone.", next_step=next_step) from error
-        begun = [step for step in self.journal.steps(operation) if step.state is StepState.UNDONE]
-        if isinstance(error, RefusedError) and len(begun) <= 1:
-            raise type(error)(what, state=error.state, next_step=next_step) from error
+        if isinstance(error, RefusedError):
+            raise type(error)(
+                what, state="Nothing was changed; what had been prepared was undone.", next_step=next_step
+            ) from error
         raise OperationFailedError(
             what, state="Everything was undone: the state before the operation is back.", next_step=next_step
         ) from error
@@ -326,7 +340,9 @@ class Runner:
             try:
                 undo(self._context(operation, record, {}))
             except Exception as error:
-                text = self._host.redactor.text(f"{type(error).__name__}: {error}" if not isinstance(error, HoldfastError) else str(error))
+                text = self._host.redactor.text(
+                    f"{type(error).__name__}: {error}" if not isinstance(error, HoldfastError) else str(error)
+                )
                 self.journal.step(operation, record.position, StepState.UNDO_FAILED, error=text)
                 message = f"undoing `{record.title}` failed: {text} (the operation had failed with: {why})"
                 self.journal.finish(operation, Outcome.STUCK, error=message)

@@ -9,7 +9,6 @@ integrity_check and miss half its rows.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -58,9 +57,16 @@ class SqliteDatabase:
     def inspect(self) -> Facts:
         identity = self._identity(self.path)
         size = sum(
-            Path(f"{self.path}{ending}").stat().st_size for ending in ("", *_SIDE_FILES) if Path(f"{self.path}{ending}").exists()
+            Path(f"{self.path}{ending}").stat().st_size
+            for ending in ("", *_SIDE_FILES)
+            if Path(f"{self.path}{ending}").exists()
         )
-        return {"exists": identity is not None, "identity": identity, "size_bytes": size, "instance": "sqlite"}
+        return {
+            "exists": identity is not None,
+            "identity": identity,
+            "size_bytes": size,
+            "instance": "sqlite",
+        }
 
     def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
         connection = self._connect(dump, mode="immutable=1") if dump is not None else self._connect(self.path)
@@ -71,34 +77,28 @@ class SqliteDatabase:
             except sqlite3.DatabaseError as error:
                 raise StepError(f"database {self.name}: {error} (query: {sql[:80]})") from error
 
-    def counts(self, budget_seconds: float = 10) -> dict[str, int]:
-        """Rows per table; tables not reached within the budget are left out."""
+    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
         deadline = time.monotonic() + budget_seconds
-        found: dict[str, int] = {}
-        with closing(self._connect(self.path)) as connection:
+        found: dict[str, Facts] = {}
+        opened = self._connect(dump, mode="immutable=1") if dump is not None else self._connect(self.path)
+        with closing(opened) as connection:
             connection.execute("PRAGMA query_only=1")
-            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
-            tables = connection.execute(
+            names = connection.execute(
                 "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
             ).fetchall()
-            for (table,) in tables:
+            for (table,) in names:
+                columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+                found[table] = {"rows": None, "columns": columns}
+            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
+            for table, facts in found.items():
                 quoted = '"' + table.replace('"', '""') + '"'
                 try:
-                    found[table] = connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]
+                    facts["rows"] = connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                         break
                     raise
         return found
-
-    def columns(self) -> dict[str, list[str]]:
-        """Column names per table, to tell a renamed table from a lost one."""
-        with closing(self._connect(self.path)) as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
-            return {
-                table: [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-                for (table,) in tables
-            }
 
     # --- copies ------------------------------------------------------------------------------------
 
@@ -137,7 +137,9 @@ class SqliteDatabase:
             try:
                 holder.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                raise StepError(f"database {self.name}: writers cannot be held within {limit_seconds:g} s: {error}") from error
+                raise StepError(
+                    f"database {self.name}: writers cannot be held within {limit_seconds:g} s: {error}"
+                ) from error
             began = time.monotonic()
             wal = holder.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
@@ -180,8 +182,7 @@ class SqliteDatabase:
                 continue
         return found
 
-    def _quiet(self) -> None:
-        """Proves that nobody has the database open and folds its `-wal` or `-journal` into it."""
+    def _refuse_open(self) -> None:
         handles = self.open_handles()
         if handles:
             named = ", ".join(f"{pid} ({_command(pid)})" for pid in handles)
@@ -189,22 +190,25 @@ class SqliteDatabase:
                 f"database {self.name} is still open in process {named}",
                 next_step="Stop that process, or make it a service of the application, then type the command again.",
             )
-        if self.path.exists():
-            with closing(self._connect(self.path)) as connection:
-                try:
-                    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-                    connection.execute("BEGIN EXCLUSIVE")
-                    connection.execute("COMMIT")
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                except sqlite3.DatabaseError as error:
-                    raise StepError(f"database {self.name} cannot be closed cleanly: {error}") from error
+
+    def _fold(self) -> None:
+        """Folds a `-wal` or hot `-journal` into the file, alone on it. Raises StepError."""
+        with closing(self._connect(self.path)) as connection:
+            try:
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+                connection.execute("BEGIN EXCLUSIVE")
+                connection.execute("COMMIT")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.DatabaseError as error:
+                raise StepError(f"database {self.name} cannot be closed cleanly: {error}") from error
 
     def prepare(self, token: str, source: Path | None) -> str:
         folder = self._beside / token
         durable.make_directory(folder)
         candidate, part = folder / "candidate", folder / "part"
         if source is None:
-            self._quiet()
+            self._refuse_open()
+            self._fold()
             durable.clone_or_copy(self.path, part)
             self._verify(part, "quick_check")
         else:
@@ -239,6 +243,7 @@ class SqliteDatabase:
         found = self._find(identity) if identity is not None else None
         if identity is not None and found is None:
             raise StepError(f"database {self.name}: the file {identity} that should be put in place is gone")
+        self._refuse_open()
         if present is not None or self._left_over():
             self._move_aside(aside)
         if found is not None:
@@ -272,9 +277,6 @@ class SqliteDatabase:
         for folder in self._beside.iterdir():
             if folder.name == token or folder.name.startswith(f"{token}."):
                 durable.remove_tree(folder)
-
-    def free_bytes(self) -> int:
-        return shutil.disk_usage(self.path.parent).free
 
 
 def _command(pid: int) -> str:

@@ -7,6 +7,7 @@ move looks at the world before it acts, so a list can be applied or reverted aga
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,13 @@ def metadata_of(path: bytes) -> dict[str, Any]:
 
 
 def wanted_metadata(entry: Entry) -> dict[str, Any]:
-    return {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "mtime_ns": entry.mtime_ns, "xattrs": entry.xattrs}
+    return {
+        "mode": entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime_ns": entry.mtime_ns,
+        "xattrs": entry.xattrs,
+    }
 
 
 def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
@@ -42,19 +49,21 @@ def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) 
     if not symlink:
         os.chmod(path, int(wanted["mode"], 8))
     present = read_xattrs(path)
-    for name in present.keys() - wanted["xattrs"].keys():
-        _try_xattr(lambda name=name: os.removexattr(path, name, follow_symlinks=False))  # type: ignore[misc]
-    for name, value in wanted["xattrs"].items():
-        if present.get(name) != value:
-            _try_xattr(lambda n=name, v=value: os.setxattr(path, n, base64.b64decode(v), follow_symlinks=False))  # type: ignore[misc]
+    for name in present.keys() | wanted["xattrs"].keys():
+        if present.get(name) != wanted["xattrs"].get(name):
+            _set_xattr(path, name, wanted["xattrs"].get(name))
     os.utime(path, ns=(wanted["mtime_ns"], wanted["mtime_ns"]), follow_symlinks=False)
 
 
-def _try_xattr(change: Callable[[], None]) -> None:
+def _set_xattr(path: bytes, name: str, value: str | None) -> None:
     try:
-        change()
-    except (PermissionError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (1, 13, 95):  # EPERM, EACCES, EOPNOTSUPP
+        if value is None:
+            os.removexattr(path, name, follow_symlinks=False)
+        else:
+            os.setxattr(path, name, base64.b64decode(value), follow_symlinks=False)
+    except OSError as error:
+        # Namespaces that only root may set, and filesystems without attributes: the manifest keeps them.
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
             raise
 
 

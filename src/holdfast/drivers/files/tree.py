@@ -30,7 +30,9 @@ def read_xattrs(path: bytes | int) -> dict[str, str]:
     found = {}
     for name in names:
         try:
-            value = os.getxattr(path, name, follow_symlinks=False) if isinstance(path, bytes) else os.getxattr(path, name)
+            value = (
+                os.getxattr(path, name, follow_symlinks=False) if isinstance(path, bytes) else os.getxattr(path, name)
+            )
         except OSError:
             continue  # removed meanwhile, or readable by root alone
         found[name] = base64.b64encode(value).decode()

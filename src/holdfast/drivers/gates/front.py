@@ -106,7 +106,10 @@ class FrontGate:
         self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
 
     def hold(self, reason: Mapping[str, Any] | None) -> None:
-        self._change(lambda state: state.update(hold=dict(reason) if reason is not None else None), drain=reason is not None)
+        self._change(
+            lambda state: state.update(hold=dict(reason) if reason is not None else None),
+            drain=reason is not None,
+        )
 
     def route(self, release: str, target: str) -> None:
         self._change(lambda state: state.update(release=release, target=target), drain=True)

@@ -64,7 +64,12 @@ class Front:
     def _target(self, request: web.BaseRequest) -> str | None:
         """Where this request may go now; None for the page."""
         state = self.state
-        if state.get("hold") is None and state.get("operation") is None and state.get("release") and state.get("target"):
+        if (
+            state.get("hold") is None
+            and state.get("operation") is None
+            and state.get("release")
+            and state.get("target")
+        ):
             return str(state["target"])
         token, preview = state.get("preview_token"), state.get("preview_target") or state.get("target")
         cookie = request.cookies.get(PREVIEW_COOKIE, "")
@@ -87,7 +92,9 @@ class Front:
             return await self._relay(request, target)
         except (aiohttp.ClientConnectionError, TimeoutError):
             self._counts["unreachable"] += 1
-            headers, body = page.render({}, "The application does not answer at the moment.", None, request.headers.get("Accept", ""))
+            headers, body = page.render(
+                {}, "The application does not answer at the moment.", None, request.headers.get("Accept", "")
+            )
             return web.Response(status=502, headers=headers, body=body)
         finally:
             self._under_way.pop(task, None)
@@ -131,7 +138,9 @@ class Front:
 
     async def _relay_websocket(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         assert self._session is not None
-        protocols = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
+        protocols = [
+            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
+        ]
         headers = [(n, v) for n, v in self._forwarded(request) if not n.lower().startswith("sec-websocket")]
         async with self._session.ws_connect(
             f"http://{target}{request.raw_path}", headers=headers, protocols=protocols, max_msg_size=0

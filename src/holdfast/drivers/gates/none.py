@@ -31,7 +31,10 @@ class NoGate:
     def state(self) -> GateState:
         found = self._read()
         return GateState(
-            release=found.get("release"), target=found.get("target"), hold=found.get("hold"), operation=found.get("operation")
+            release=found.get("release"),
+            target=found.get("target"),
+            hold=found.get("hold"),
+            operation=found.get("operation"),
         )
 
     def close(self, reason: Mapping[str, Any]) -> None:

@@ -40,9 +40,19 @@ def wants_json(accept: str) -> bool:
 def render(reason: Mapping[str, Any], message: str, template: Path | None, accept: str) -> tuple[dict[str, str], bytes]:
     """Headers and body of the answer."""
     seconds = retry_after_seconds(reason)
-    headers = {"Retry-After": str(seconds), "Cache-Control": "no-store", "X-Robots-Tag": "noindex", "Vary": "Accept"}
+    headers = {
+        "Retry-After": str(seconds),
+        "Cache-Control": "no-store",
+        "X-Robots-Tag": "noindex",
+        "Vary": "Accept",
+    }
     if wants_json(accept):
-        body = {"error": "maintenance", "message": message, "comment": reason.get("comment", ""), "retry_after_seconds": seconds}
+        body = {
+            "error": "maintenance",
+            "message": message,
+            "comment": reason.get("comment", ""),
+            "retry_after_seconds": seconds,
+        }
         return {**headers, "Content-Type": "application/json"}, json.dumps(body).encode()
     text = _TEMPLATE
     if template is not None:
@@ -51,6 +61,8 @@ def render(reason: Mapping[str, Any], message: str, template: Path | None, accep
         except OSError:
             pass  # a page with the built-in template is better than none
     page = string.Template(text).safe_substitute(
-        message=html.escape(message), comment=html.escape(str(reason.get("comment", ""))), retry_after_seconds=seconds
+        message=html.escape(message),
+        comment=html.escape(str(reason.get("comment", ""))),
+        retry_after_seconds=seconds,
     )
     return {**headers, "Content-Type": "text/html; charset=utf-8"}, page.encode()

@@ -91,6 +91,11 @@ class ArchivePackages:
             next_step=f"`git -C {self._repository} tag` lists tags; `git fetch --tags` brings new ones.",
         )
 
+    def file_of(self, commit: str, name: str) -> str | None:
+        if not self._git("ls-tree", "--name-only", commit, "--", name):
+            return None
+        return self._git("show", f"{commit}:{name}")
+
     def _recipe(self) -> str:
         recipe = json.dumps([_FORMAT, self._build, self._requirements, self._python if self._requirements else ""])
         return hashlib.sha256(recipe.encode()).hexdigest()[:8]
@@ -98,7 +103,7 @@ class ArchivePackages:
     # --- building ----------------------------------------------------------------------------------
 
     def build(self, commit: str, label: str, run: str) -> Package:
-        known = self.find(commit)
+        known = self._find(commit)
         if known is not None and self._manifest(known.id).get("recipe") == self._recipe():
             return known
         durable.make_directory(self._folder)
@@ -106,13 +111,19 @@ class ArchivePackages:
         durable.remove_tree(work)
         tree = work / "tree"
         durable.make_directory(tree, 0o755)
-        self._host.run(archive_command(commit, work / "source.tar"), cwd=self._repository, timeout_seconds=self._timeout_seconds)
+        self._host.run(
+            archive_command(commit, work / "source.tar"),
+            cwd=self._repository,
+            timeout_seconds=self._timeout_seconds,
+        )
         with tarfile.open(work / "source.tar") as source:
-            source.extractall(tree, filter="tar")
+            source.extractall(tree, filter="data")
         (work / "source.tar").unlink()
         if self._requirements:
             if not (tree / self._requirements).is_file():
-                raise RefusedError(f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`.")
+                raise RefusedError(
+                    f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`."
+                )
             self._host.run(
                 wheels_command(self._python, tree / self._requirements, tree / WHEELS), cwd=tree,
                 timeout_seconds=self._timeout_seconds,
@@ -156,7 +167,7 @@ class ArchivePackages:
         manifest = json.loads(archive.with_name("code.json").read_text())
         if _digest(archive) != manifest["digest"]:
             raise DamagedError(f"{archive} is damaged: its digest does not match")
-        known = self.find(manifest["id"])
+        known = self._find(manifest["id"])
         if known is not None and known.digest == manifest["digest"]:
             return known
         recipe = manifest.pop("recipe", "")
@@ -187,7 +198,7 @@ class ArchivePackages:
                 found.append(Package(**{**value, "path": str(folder)}))
         return sorted(found, key=lambda package: package.built_at)
 
-    def find(self, reference: str) -> Package | None:
+    def _find(self, reference: str) -> Package | None:
         for package in reversed(self.packages()):
             if reference in (package.id, package.commit, package.label):
                 return package
@@ -216,9 +227,13 @@ class ArchivePackages:
         durable.make_directory(target, 0o755)
         with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tree:
-                tree.extractall(target, filter="tar")
+                tree.extractall(target, filter="data")
         if (target / WHEELS).is_dir():
-            self._host.run(environment_command(self._python, target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds)
+            self._host.run(
+                environment_command(self._python, target / ".venv"),
+                cwd=target,
+                timeout_seconds=self._timeout_seconds,
+            )
             self._host.run(
                 install_command(target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
                 timeout_seconds=self._timeout_seconds,
@@ -237,18 +252,19 @@ def _digest(path: Path) -> str:
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same tree gives the same archive: no builder's name, no build time."""
+    """Without the builder's name and number."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
-    member.mtime = 0
-    member.pax_headers = {}
     return member
 
 
 def _pack(tree: Path, archive: Path) -> tuple[int, str]:
     """Writes the tree as `.tar.zst`; size in bytes and SHA-256."""
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file, zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream:
+    with (
+        os.fdopen(descriptor, "wb") as file,
+        zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream,
+    ):
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name in sorted(os.listdir(tree)):
                 tar.add(tree / name, arcname=name, filter=_plain)

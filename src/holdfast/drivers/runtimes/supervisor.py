@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 import xmlrpc.client
@@ -75,9 +74,7 @@ class SupervisorRuntime:
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
-                raise StepError(
-                    "supervisord does not answer", state=_tail(self._folder / "supervisord.out")
-                )
+                raise StepError("supervisord does not answer", state=_tail(self._folder / "supervisord.out"))
             time.sleep(0.02)
 
     def _configuration(self) -> str:
@@ -221,20 +218,6 @@ class SupervisorRuntime:
                 problems.append(Problem("runtime", "error", f"{status.name} is {status.detail}",
                                         f"`holdfast service restart {status.name}`"))  # fmt: skip
         return problems
-
-
-def free_loopback_port() -> int:
-    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
-    for _ in range(200):
-        port = 10240 + int.from_bytes(os.urandom(2), "big") % 20000
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise StepError("no free loopback port found")
 
 
 def _escape(value: str | Path) -> str:

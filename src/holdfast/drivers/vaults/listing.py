@@ -39,13 +39,15 @@ class ListingWriter:
     def close(self) -> None:
         if not self._file.closed:
             self._stream.write(bytes(self._buffer))
-            self._stream.close()
+            self._stream.close()  # type: ignore[no-untyped-call]  # zstandard's stub leaves it untyped
             self._file.close()
 
     def __enter__(self) -> ListingWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:

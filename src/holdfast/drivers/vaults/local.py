@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class LocalVault:
             if self.path.is_dir() and any((self.path / name).exists() for name in ("backups", "packs", "objects")):
                 raise DamagedError(f"{self.path} holds backups but no {_VAULT_FILE}",
                                    next_step="Put the file back from a copy, or name another vault path.")  # fmt: skip
-            if self.path.is_dir() and any(not name.startswith(".") for name in os.listdir(self.path) if name != "lost+found"):
+            if self.path.is_dir() and any(
+                not name.startswith(".") for name in os.listdir(self.path) if name != "lost+found"
+            ):
                 raise RefusedError(f"{self.path} is not empty and no vault",
                                    next_step="Name an empty folder in `vaults`.")  # fmt: skip
             durable.make_directory(self.path)
@@ -76,6 +79,16 @@ class LocalVault:
     def latest(self) -> Backup | None:
         found = self.backups()
         return found[-1] if found else None
+
+    def new_id(self) -> str:
+        taken = {folder.name for folder in self._set_folders()}
+        moment = int(time.time())
+        while (name := time.strftime("%Y-%m-%d-%H%M%S", time.gmtime(moment))) in taken:
+            moment += 1
+        return name
+
+    def folder(self, id: str) -> Path:
+        return self.path / "backups" / id
 
     def publish(self, run: str) -> str:
         folder = self.path / "tmp" / run
@@ -200,7 +213,9 @@ class LocalVault:
     def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
         folder = self.path / "backups" / id
         if not folder.is_dir():
-            raise NotFoundError(f"there is no backup {id} in {self.path}", next_step="`holdfast backup list` shows them.")
+            raise NotFoundError(
+                f"there is no backup {id} in {self.path}", next_step="`holdfast backup list` shows them."
+            )
         self._check_owner()
         backup = manifests.read_manifest(folder)
         problems = self._verify_folder(folder, backup)
@@ -218,7 +233,11 @@ class LocalVault:
 
     def pins(self, id: str) -> list[str]:
         folder = self.path / "pins"
-        return [name.partition(".")[2] for name in os.listdir(folder) if name.partition(".")[0] == id] if folder.is_dir() else []
+        return (
+            [name.partition(".")[2] for name in os.listdir(folder) if name.partition(".")[0] == id]
+            if folder.is_dir()
+            else []
+        )
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
         path = self.path / "pins" / f"{id}.{by}"
@@ -260,7 +279,9 @@ class LocalVault:
             backup = manifests.read_manifest(folder)
             problems = manifests.wrong_files(folder, backup)
             if problems:
-                raise DamagedError(f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed.")
+                raise DamagedError(
+                    f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed."
+                )
             packs.update(backup.packs)
             for name in backup.datasets:
                 listing = folder / f"files.{name}.jsonl.zst"
@@ -317,7 +338,12 @@ class LocalRun:
         path = self._work / f"{name}.{'1' if first else secrets.token_hex(2)}.jsonl.zst"
         with ListingWriter(path) as writer:
             totals = self._store.store(
-                files, earlier, writer, keep_vanished=keep_vanished and not first, check=check, progress=progress
+                files,
+                earlier,
+                writer,
+                keep_vanished=keep_vanished and not first,
+                check=check,
+                progress=progress,
             )
         self._passes[name] = path
         return totals
@@ -373,4 +399,3 @@ class LocalRun:
                         used.add(pack)
         contents.close()
         return sorted(used)
-

@@ -148,7 +148,11 @@ class TreeStore:
             try:
                 before = os.fstat(descriptor)
                 entry.recent = time.time_ns() - before.st_ctime_ns < _RECENT_NS
-                entry.mtime_ns, entry.ctime_ns, entry.inode = before.st_mtime_ns, before.st_ctime_ns, before.st_ino
+                entry.mtime_ns, entry.ctime_ns, entry.inode = (
+                    before.st_mtime_ns,
+                    before.st_ctime_ns,
+                    before.st_ino,
+                )
                 files.complete(entry, descriptor)
                 written += self._content(entry, descriptor, before.st_size)
                 after = os.fstat(descriptor)

@@ -1,0 +1,182 @@
+"""One configured application with its drivers opened: the only wiring."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast import durable
+from holdfast.config.load import Loaded
+from holdfast.drivers import registry
+from holdfast.engine.journal import Journal
+from holdfast.engine.runner import Observer, Result, Runner, SilentObserver
+from holdfast.engine.signals import Cancellation
+from holdfast.errors import RefusedError
+from holdfast.host import Host
+from holdfast.model import Plan
+from holdfast.steps.opened import Opened
+from holdfast.steps.table import handlers
+
+
+@dataclass
+class App:
+    opened: Opened
+    runner: Runner
+    command: str
+
+    @property
+    def loaded(self) -> Loaded:
+        return self.opened.loaded
+
+    @property
+    def journal(self) -> Journal:
+        return self.opened.journal
+
+    def run(self, plan: Plan, *, wait_seconds: float = 0) -> Result:
+        """Runs a plan as one operation of this application. Raises what Runner.run raises."""
+        return self.runner.run(
+            plan,
+            command=self.command,
+            configuration=self.loaded.dump(),
+            user=getpass.getuser(),
+            wait_seconds=wait_seconds,
+        )
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = None, host: Host | None = None) -> App:
+    """Opens state, journal and drivers. Raises RefusedError or ConfigurationError; changes nothing but the state folder."""
+    host = host or Host()
+    configuration = loaded.configuration
+    try:
+        journal = Journal(loaded.state)
+    except PermissionError as error:
+        raise RefusedError(
+            f"the state directory {loaded.state} cannot be used: {error.strerror}",
+            next_step="Run Holdfast as root, or set `application.state` to a folder of this user.",
+        ) from error
+    _keep_type(loaded)
+    opened = Opened(
+        loaded=loaded,
+        host=host,
+        journal=journal,
+        runtime=registry.driver(registry.RUNTIMES, configuration.runtime.kind, "runtime.kind")(
+            loaded.state / "supervisor", _mark(loaded), host
+        ),
+        databases={
+            name: registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")(name, loaded.path(item.path))
+            for name, item in configuration.databases.items()
+        },
+        files={
+            name: registry.FILES["local"](
+                name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)]
+            )
+            for name, item in configuration.files.items()
+        },
+        vault=_vault(loaded),
+        gate=_gate(loaded),
+        packages=_packages(loaded, host),
+    )
+    host.log = OperationLog(loaded.state / "logs", host).write
+    cancellation = Cancellation()
+    runner = Runner(journal, handlers(opened), host, observer or SilentObserver(), cancellation)
+    return App(opened, runner, host.redactor.text(command))
+
+
+def _mark(loaded: Loaded) -> str:
+    """Tells the processes of this application from those of every other on the machine."""
+    return f"{loaded.configuration.application.name}.{loaded.configuration.application.environment}@{loaded.state}"
+
+
+def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
+    """A database file inside a files dataset is saved as a database, never as a file."""
+    root = loaded.path(files_path)
+    patterns = []
+    for item in loaded.configuration.databases.values():
+        path = loaded.path(item.path)
+        if root in path.parents:
+            inside = str(path.relative_to(root))
+            patterns += [inside, *(f"{inside}{ending}" for ending in ("-wal", "-shm", "-journal"))]
+    return patterns
+
+
+def _vault(loaded: Loaded) -> Any:
+    for name, item in loaded.configuration.vaults.items():
+        return registry.driver(registry.VAULTS, item.kind, f"vaults.{name}.kind")(loaded.path(item.path), loaded.owner)
+    return None
+
+
+def _gate(loaded: Loaded) -> Any:
+    gate = loaded.configuration.gate
+    folder = loaded.state / "front"
+    if gate.kind == "none":
+        return registry.GATES["none"](folder)
+    return registry.driver(registry.GATES, gate.kind, "gate.kind")(
+        folder, gate.listen, message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
+    )  # fmt: skip
+
+
+def _packages(loaded: Loaded, host: Host) -> Any:
+    source = loaded.configuration.source
+    return registry.PACKAGES["archive"](
+        loaded.state / "packages", loaded.path(source.repository), host, build=source.build,
+        requirements=source.python.requirements if source.python else "",
+        python=source.python.interpreter if source.python else "python3",
+        timeout_seconds=loaded.configuration.limits.build_timeout_seconds,
+    )  # fmt: skip
+
+
+def _keep_type(loaded: Loaded) -> None:
+    """An environment that was once `prod` is not made something less by editing a file."""
+    path = loaded.state / "environment.json"
+    try:
+        known = json.loads(path.read_text())["type"]
+    except (OSError, ValueError, KeyError):
+        durable.write_file(path, json.dumps({"type": loaded.environment_type}))
+        return
+    if known == loaded.environment_type:
+        return
+    if known == "prod":
+        raise RefusedError(
+            f"this environment was set up as prod; {loaded.environment_type} in the configuration is refused",
+            next_step=f"Put `type` back, or, if it really is no production any more, remove {path}.",
+        )
+    durable.write_file(path, json.dumps({"type": loaded.environment_type}))
+
+
+class OperationLog:
+    """One JSON-lines file per operation; best effort, for a full disk must not fail an upgrade."""
+
+    def __init__(self, folder: Path, host: Host) -> None:
+        self._folder = folder
+        self._host = host
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        if self._host.operation is None:
+            return
+        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record}) + "\n"
+        try:
+            durable.make_directory(self._folder)
+            descriptor = os.open(
+                self._folder / f"{self._host.operation}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+            )
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+        except OSError:
+            pass
+
+
+def command_line(arguments: list[str]) -> str:
+    return shlex.join(["holdfast", *arguments])

@@ -1,0 +1,271 @@
+"""From files to one checked configuration: preset, holdfast.toml, the current release's file, the overlay.
+
+All problems are reported at once, each with its key path and the file that it comes from.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from holdfast.config.schema import Configuration
+from holdfast.errors import ConfigurationError, NotFoundError
+
+FILE_NAME = "holdfast.toml"
+OF_THE_RELEASE = ("tasks", "services", "migrations")
+"""Sections that a release may bring in a holdfast.toml of its own: they belong to the code."""
+
+_TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked configuration, the folder its paths are relative to, and where each key comes from."""
+
+    configuration: Configuration
+    root: Path
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, text: str) -> Path:
+        """A configured path, absolute."""
+        return Path(os.path.normpath(self.root / text))
+
+    @property
+    def state(self) -> Path:
+        application = self.configuration.application
+        configured = application.state
+        return (
+            self.path(configured)
+            if configured
+            else Path(f"/var/lib/holdfast/{application.name}.{application.environment}")
+        )
+
+    @property
+    def environment_type(self) -> str:
+        application = self.configuration.application
+        return application.type or _TYPES.get(application.environment, "dev")
+
+    @property
+    def owner(self) -> str:
+        """Who owns datasets, releases and vault: application, environment and state directory."""
+        application = self.configuration.application
+        return f"{application.name}.{application.environment} ({self.state})"
+
+    def dump(self) -> dict[str, Any]:
+        """JSON for the journal: everything recovery needs; secrets are references."""
+        return {"root": str(self.root), "configuration": self.configuration.model_dump(mode="json", exclude_none=True)}
+
+
+def undump(value: Mapping[str, Any]) -> Loaded:
+    """The configuration that an operation was begun with."""
+    return Loaded(Configuration.model_validate(value["configuration"]), Path(value["root"]))
+
+
+def find_file(given: str | None) -> Path:
+    """holdfast.toml as named, or in the working directory or one above it. Raises NotFoundError."""
+    if given:
+        path = Path(given)
+        path = path / FILE_NAME if path.is_dir() else path
+        if not path.is_file():
+            raise NotFoundError(f"there is no {path}", next_step="`holdfast init` writes one.")
+        return path.resolve()
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise NotFoundError(
+        f"no {FILE_NAME} here or in a folder above",
+        next_step="Change to the application's folder, name the file with `--config`, or write one with `holdfast init`.",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(
+            f"{path} is no TOML", [str(error)], next_step=f"Mend {path}, then `holdfast config validate`."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read", [str(error.strerror)]) from error
+
+
+def presets() -> dict[str, str]:
+    """Packaged presets: name -> text."""
+    folder = resources.files("holdfast.presets")
+    return {entry.name[:-5]: entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".toml")}
+
+
+def _merge(
+    target: dict[str, Any], more: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
+) -> None:
+    """Tables merge, lists and scalars replace."""
+    for key, value in more.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value, origin, origins, f"{path}.")
+        elif isinstance(value, Mapping):
+            target[key] = {}
+            origins[path] = origin
+            _merge(target[key], value, origin, origins, f"{path}.")
+        else:
+            target[key] = value
+            origins[path] = origin
+
+
+def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
+    """The configuration with the sections that a release's own holdfast.toml brings. Raises ConfigurationError."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{origin} is no TOML", [str(error)]) from error
+    own = {key: value for key, value in found.items() if key in OF_THE_RELEASE}
+    if not own:
+        return loaded
+    merged = loaded.configuration.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    origins = dict(loaded.origins)
+    _merge(merged, own, origin, origins)
+    overlay = _overlay_of(loaded)
+    if overlay is not None:
+        _merge(
+            merged,
+            {key: value for key, value in _read(overlay).items() if key in OF_THE_RELEASE},
+            overlay.name,
+            origins,
+        )
+    return Loaded(_validate(merged, origins, origin), loaded.root, origins)
+
+
+def _overlay_of(loaded: Loaded) -> Path | None:
+    path = loaded.root / f"holdfast.{loaded.configuration.application.environment}.toml"
+    return path if path.is_file() else None
+
+
+def load(given: str | None = None, environment: str | None = None) -> Loaded:
+    """Reads, merges and checks. Raises NotFoundError or ConfigurationError with every problem."""
+    path = find_file(given)
+    base = _read(path)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    extends = base.get("extends", "")
+    if isinstance(extends, str) and extends.startswith("preset:"):
+        known = presets()
+        name = extends.removeprefix("preset:")
+        if name not in known:
+            raise ConfigurationError(
+                f"{path} is wrong", [f"extends: no preset {name!r}; known are {', '.join(sorted(known))}"]
+            )
+        _merge(merged, tomllib.loads(known[name]), extends, origins)
+    _merge(merged, base, path.name, origins)
+    application = merged.get("application")
+    chosen = environment or os.environ.get("HOLDFAST_ENVIRONMENT")
+    if isinstance(application, dict):
+        chosen = chosen or application.get("environment") or "production"
+        overlay = path.with_name(f"holdfast.{chosen}.toml")
+        if overlay.is_file():
+            _merge(merged, _read(overlay), overlay.name, origins)
+        elif environment and environment != application.get("environment", "production"):
+            raise ConfigurationError(f"there is no environment {environment!r}", [f"{overlay} does not exist"])
+        application["environment"] = chosen
+    configuration = _validate(merged, origins, str(path))
+    loaded = Loaded(configuration, path.parent, origins)
+    own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
+    if own.is_file():
+        loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
+    problems = cross_problems(loaded)
+    if problems:
+        raise _wrong(str(path), problems)
+    return loaded
+
+
+def _wrong(path: str, problems: list[str]) -> ConfigurationError:
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return ConfigurationError(
+        f"{path} has {count}:",
+        problems,
+        next_step="`holdfast config help KEY` explains a key; `holdfast config validate` checks again.",
+    )
+
+
+def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) -> Configuration:
+    try:
+        return Configuration.model_validate(merged)
+    except ValidationError as error:
+        problems = []
+        for found in error.errors():
+            key = ".".join(str(part) for part in found["loc"] if part != "[key]")
+            origin = origins.get(key, "")
+            text = "unknown key" if found["type"] == "extra_forbidden" else found["msg"].lower()
+            text = "is missing" if found["type"] == "missing" else text
+            problems.append(f"{key}: {text}" + (f" ({origin})" if origin else ""))
+        raise _wrong(path, problems) from None
+
+
+def _inside(inner: Path, outer: Path) -> bool:
+    return inner == outer or outer in inner.parents
+
+
+def cross_problems(loaded: Loaded) -> list[str]:
+    """What only several keys together show to be wrong."""
+    configuration = loaded.configuration
+    problems = []
+    places = {f"files.{name}.path": loaded.path(item.path) for name, item in configuration.files.items()}
+    places |= {f"vaults.{name}.path": loaded.path(item.path) for name, item in configuration.vaults.items()}
+    places["application.state"] = loaded.state
+    keys = list(places)
+    for number, first in enumerate(keys):
+        for second in keys[number + 1 :]:
+            if _inside(places[first], places[second]) or _inside(places[second], places[first]):
+                problems.append(f"{second}: {places[second]} and {first} ({places[first]}) lie inside one another")
+    for name, database in configuration.databases.items():
+        for key in keys:
+            if _inside(loaded.path(database.path), places[key]) and not key.startswith("files."):
+                problems.append(f"databases.{name}.path: lies inside {key} ({places[key]})")
+    webs = [name for name in configuration.services if configuration.service_kind(name) == "web"]
+    if len(webs) > 1:
+        problems.append(f"services: only one may be of kind web, not {', '.join(webs)}")
+    if configuration.gate.kind == "front" and configuration.services and not webs:
+        problems.append("gate.kind: the front needs a service of kind web")
+    problems += _migration_problems(configuration) + _reference_problems(configuration)
+    for name, service in configuration.services.items():
+        if service.health and configuration.service_kind(name) != "web":
+            problems.append(f"services.{name}.health: only the web has a port; use health_command")
+        if service.health and not service.health.startswith("/"):
+            problems.append(f"services.{name}.health: is a path and starts with /")
+    return problems
+
+
+def _migration_problems(configuration: Configuration) -> list[str]:
+    migrations = configuration.migrations
+    if migrations.kind == "none":
+        return []
+    problems = []
+    if migrations.database and migrations.database not in configuration.databases:
+        problems.append(f"migrations.database: there is no database {migrations.database!r}")
+    if not migrations.database and len(configuration.databases) != 1:
+        problems.append("migrations.database: name one of the databases")
+    if migrations.kind == "files":
+        problems += [
+            f"migrations.{key}: is needed for kind files"
+            for key in ("applied", "shipped")
+            if not getattr(migrations, key)
+        ]
+    return problems
+
+
+def _reference_problems(configuration: Configuration) -> list[str]:
+    references = configuration.backup.references
+    if references is None:
+        return []
+    problems = []
+    if references.database not in configuration.databases:
+        problems.append(f"backup.references.database: there is no database {references.database!r}")
+    if references.files not in configuration.files:
+        problems.append(f"backup.references.files: there is no files dataset {references.files!r}")
+    return problems

@@ -1,0 +1,228 @@
+"""Every key of holdfast.toml with its type, default and meaning; the reference page is generated from here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+Argv = Annotated[list[str], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Application(Section):
+    name: Name = Field(description="Short name of the application; part of paths and messages.")
+    environment: Name = Field("production", description="Which of its environments this is; names the overlay file.")
+    type: Literal["dev", "stag", "uat", "prod"] | None = Field(
+        None,
+        description="What is forbidden here. Default: prod for `production`, stag for `staging`, uat for `uat`, else dev."
+        " Sticky: once used it cannot be lowered from prod by editing this file.",
+    )
+    state: str = Field(
+        "",
+        description="Folder of journal, locks and logs, on a local disk."
+        " Default: /var/lib/holdfast/<name>.<environment>.",
+    )
+
+
+class PythonSource(Section):
+    requirements: str = Field(
+        "requirements.txt", description="Requirements file in the repository; its wheels go into the package."
+    )
+    interpreter: str = Field("python3", description="Interpreter that makes the virtual environment of a release.")
+
+
+class Source(Section):
+    repository: str = Field(".", description="Path of the git repository, relative to holdfast.toml.")
+    build: list[Argv] = Field(
+        [], description="Commands run in the built tree before it is packed; each a list of words."
+    )
+    shared: dict[str, str] = Field(
+        {}, description="Links made in each release: path in the release -> path that all releases share."
+    )
+    python: PythonSource | None = Field(None, description="For Python: a virtual environment `.venv` in each release.")
+
+
+class Runtime(Section):
+    kind: Literal["supervisor"] = Field("supervisor", description="Where services run: supervisord, owned by Holdfast.")
+
+
+class Service(Section):
+    command: Argv = Field(
+        description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
+    )
+    kind: Literal["web", "worker", "scheduler"] | None = Field(
+        None,
+        description="Order of stop: schedulers, workers, web; start in reverse. Default: web if named so, else worker.",
+    )
+    health: str = Field("", description="Path that answers 2xx when the web is well, asked on its loopback port.")
+    health_command: list[str] = Field(
+        [], description="Command in the release that ends with 0 when the service is well."
+    )
+    health_timeout_seconds: float = Field(60, gt=0, description="How long a start may take until the service is well.")
+    settle_seconds: float = Field(
+        1.0, ge=0, description="How long a service must stay up, with one process, to count as started."
+    )
+    stop_signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"] = Field(
+        "TERM", description="Signal that stops it."
+    )
+    stop_timeout_seconds: int = Field(10, gt=0, description="After that it is killed.")
+    user: str = Field("", description="Account it runs as, where Holdfast runs as root.")
+    environment: dict[str, str] = Field(
+        {}, description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."
+    )
+
+
+class Tasks(Section):
+    install: list[str] = Field([], description="First installation on empty data.")
+    migrate: list[str] = Field([], description="Brings the data to the release.")
+    warm_cache: list[str] = Field([], description="Runs after migrate and before the start.")
+    after_restore: list[str] = Field([], description="Runs after a restore and before the start, as for a reindex.")
+    after_clone: list[str] = Field([], description="Runs in the target after a clone.")
+    reindex: list[str] = Field([], description="Rebuilds the search index.")
+    console: list[str] = Field([], description="`holdfast console -- ARGS` runs this with ARGS.")
+
+
+class Limits(Section):
+    task_timeout_seconds: float = Field(
+        3600, gt=0, description="A task that runs longer is ended and the operation undone."
+    )
+    build_timeout_seconds: float = Field(3600, gt=0, description="The same for each command of a build.")
+
+
+class Database(Section):
+    kind: Literal["sqlite"] = Field(description="Engine.")
+    path: str = Field(description="The database file, relative to holdfast.toml.")
+
+
+class Files(Section):
+    path: str = Field(description="Folder, relative to holdfast.toml.")
+    exclude: list[str] = Field([], description="Shell patterns of what can be made again: caches, thumbnails, locks.")
+
+
+class Gate(Section):
+    kind: Literal["front", "none"] = Field(
+        "none", description="`front`: a small proxy of Holdfast's own before the web."
+    )
+    listen: str = Field(
+        "127.0.0.1:8000", pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port."
+    )
+    message: str = Field("", description="What the maintenance page says.")
+    template: str = Field("", description="Own page: HTML with $message, $comment and $retry_after_seconds.")
+    drain_seconds: float = Field(10, ge=0, description="How long requests under way may take before they are cut.")
+
+
+class Vault(Section):
+    kind: Literal["local"] = Field("local", description="`local`: plain files on a local disk.")
+    path: str = Field(description="Folder of this vault alone, best on another disk than the data.")
+
+
+class Keep(Section):
+    last: int = Field(1, ge=1, description="So many of the newest are always kept.")
+    hourly: int = Field(0, ge=0, description="The newest of each of so many hours.")
+    daily: int = Field(0, ge=0, description="The newest of each of so many days.")
+    weekly: int = Field(0, ge=0, description="The newest of each of so many weeks.")
+    monthly: int = Field(0, ge=0, description="The newest of each of so many months.")
+    yearly: int = Field(0, ge=0, description="The newest of each of so many years.")
+
+
+class References(Section):
+    database: Name = Field(description="Database that lists the files.")
+    files: Name = Field(description="Files dataset that holds them.")
+    query: str = Field(
+        description="SELECT of paths below the dataset's folder, and in a second column, if any, their SHA-256."
+    )
+
+
+class Backup(Section):
+    consistency: Literal["live", "pause", "quiesce"] = Field(
+        "pause", description="How writers are held while databases and files are brought to one instant."
+    )
+    fallback: Literal["fail", "live"] = Field("fail", description="What to do when that level cannot be reached.")
+    pause_limit_seconds: float = Field(5, gt=0, description="Longest time that `pause` may hold writers.")
+    code: Literal["archive", "commit", "none"] = Field(
+        "archive", description="How the set holds the code of its release."
+    )
+    config_files: list[str] = Field([], description="Files beside holdfast.toml to keep in each set, such as `.env`.")
+    keep: Keep = Field(
+        default_factory=lambda: Keep(), description="What `backup prune` keeps; pinned sets are kept besides."
+    )
+    references: References | None = Field(None, description="Paths stored in the database that must exist in each set.")
+    wait_seconds: float = Field(3600, ge=0, description="How long an upgrade waits for a running backup.")
+
+
+class Migrations(Section):
+    kind: Literal["none", "files", "django"] = Field(
+        "none",
+        description="How migrations are known. files: by the names of files in the release; django: by its own list.",
+    )
+    database: str = Field("", description="Database that records the applied ones; default: the only one.")
+    applied: str = Field("", description="SELECT of the names of applied migrations (kind = files).")
+    shipped: str = Field(
+        "", description="Pattern of migration files in the release; their stems are the names (kind = files)."
+    )
+    compatible: list[str] = Field(
+        [], description="Patterns of migrations that the old code tolerates: a rolling upgrade needs it."
+    )
+    transactional: bool = Field(True, description="False if a migration that fails half-way leaves its changes.")
+
+
+class Guard(Section):
+    may_shrink: list[str] = Field([], description="Tables that an upgrade may empty or drop.")
+    budget_seconds: float = Field(
+        10, ge=0, description="Time for counting rows; what is not reached is only a warning."
+    )
+
+
+class Releases(Section):
+    path: str = Field(
+        "releases", description="Folder of the releases, relative to holdfast.toml; `current` points into it."
+    )
+    keep: int = Field(3, ge=1, description="Releases and packages kept for a rollback.")
+
+
+class Upgrade(Section):
+    keep_restore_point: str = Field(
+        "", pattern=r"^(\d+[hd])?$", description="How long a restore point stays after the commit, as `24h`."
+    )
+    keep_replaced: str = Field(
+        "7d", pattern=r"^\d+[hd]$", description="How long data replaced by a restore or rollback are kept."
+    )
+
+
+class Configuration(Section):
+    extends: str = Field(
+        "", pattern=r"^(preset:[a-z][a-z0-9-]*)?$", description="Preset to start from, as `preset:django`."
+    )
+    application: Application = Field(description="Which application this is.")
+    source: Source = Field(default_factory=Source, description="Where its code comes from.")
+    runtime: Runtime = Field(default_factory=Runtime, description="Where its services run.")
+    environment: dict[str, str] = Field(
+        {}, description="Environment of all services and tasks; a value may be a secret reference."
+    )
+    services: dict[Name, Service] = Field({}, description="Its services.")
+    tasks: Tasks = Field(default_factory=Tasks, description="Its one-off commands, each a list of words.")
+    limits: Limits = Field(default_factory=Limits, description="Time-outs.")
+    databases: dict[Name, Database] = Field({}, description="Its databases.")
+    files: dict[Name, Files] = Field({}, description="Its trees of files.")
+    gate: Gate = Field(default_factory=Gate, description="How visitors are held.")
+    vaults: dict[Name, Vault] = Field({}, description="Where backups are kept.")
+    backup: Backup = Field(default_factory=Backup, description="What a backup is.")
+    migrations: Migrations = Field(default_factory=Migrations, description="How its migrations are known.")
+    guard: Guard = Field(default_factory=Guard, description="Checks of the world beside exit codes.")
+    releases: Releases = Field(default_factory=Releases, description="Where releases stand.")
+    upgrade: Upgrade = Field(default_factory=Upgrade, description="What an upgrade keeps.")
+
+    @field_validator("vaults")
+    @classmethod
+    def one_vault(cls, value: dict[str, Vault]) -> dict[str, Vault]:
+        if len(value) > 1:
+            raise ValueError("only one vault is supported")
+        return value
+
+    def service_kind(self, name: str) -> str:
+        return self.services[name].kind or ("web" if name == "web" else "worker")

@@ -1,0 +1,41 @@
+"""The one table of drivers: kind -> how it is opened. An unknown kind is an error that lists the known ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.databases.sqlite import SqliteDatabase
+from holdfast.drivers.files.local import LocalFiles
+from holdfast.drivers.gates.front import FrontGate
+from holdfast.drivers.gates.none import NoGate
+from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.vaults.local import LocalVault
+from holdfast.errors import ConfigurationError
+from holdfast.host import Host
+
+
+def _supervisor(folder: Path, mark: str, host: Host) -> Runtime:
+    # supervisor is a heavy import that only commands which touch services need
+    from holdfast.drivers.runtimes.supervisor import SupervisorRuntime  # noqa: PLC0415
+
+    return SupervisorRuntime(folder, mark, host)
+
+
+RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": _supervisor}
+DATABASES: Mapping[str, Callable[[str, Path], Database]] = {"sqlite": SqliteDatabase}
+FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
+VAULTS: Mapping[str, Callable[[Path, str], Vault]] = {"local": LocalVault}
+GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
+PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages}
+
+
+def driver(table: Mapping[str, Callable[..., Any]], kind: str, key: str) -> Callable[..., Any]:
+    """The driver of a kind. Raises ConfigurationError naming the key and the known kinds."""
+    if kind not in table:
+        raise ConfigurationError(
+            "holdfast.toml is wrong", [f"{key}: no driver {kind!r}; known are {', '.join(sorted(table))}"]
+        )
+    return table[kind]

@@ -1,0 +1,64 @@
+"""`backup create`, and what the other backup commands read."""
+
+from __future__ import annotations
+
+from holdfast.app import App
+from holdfast.drivers.protocols import Vault
+from holdfast.errors import NotFoundError, RefusedError, UsageError
+from holdfast.model import Backup, Plan, Step
+from holdfast.operations import parts
+
+
+def vault(app: App) -> Vault:
+    if app.opened.vault is None:
+        raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
+    return app.opened.vault
+
+
+def plan(
+    app: App,
+    *,
+    consistency: str | None = None,
+    only: tuple[str, ...] = (),
+    except_: tuple[str, ...] = (),
+    comment: str = "",
+) -> Plan:
+    """The plan of a backup. Raises UsageError or RefusedError."""
+    vault(app)
+    level = consistency or app.loaded.configuration.backup.consistency
+    datasets = parts.existing(app, parts.choose(app, only, except_))
+    steps = [parts.preflight(app, datasets, with_backup=True), parts.backup_copy(datasets)]
+    after: list[Step] = []
+    if level == "quiesce":
+        steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
+        after += [Step("services.resume", "start services again"), Step("gate.open", "open the gate")]
+    steps.append(parts.backup_finish(datasets, level, comment))
+    after.append(parts.backup_publish(pin=False))
+    return Plan(
+        kind="backup.create", title=f"backup ({level})", steps=tuple(steps), after_commit=tuple(after), lock="backup",
+        also_locks=("change",) if level == "quiesce" else (), barrier_paths=tuple(app.opened.barrier_paths()),
+        parameters={"level": level},
+    )  # fmt: skip
+
+
+def find(app: App, reference: str) -> Backup:
+    """A set by id, unique prefix or `latest`. Raises NotFoundError or UsageError naming the candidates."""
+    found = vault(app).backups()
+    if reference == "latest":
+        if not found:
+            raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
+        return found[-1]
+    exact = [backup for backup in found if backup.id == reference]
+    matches = exact or [backup for backup in found if backup.id.startswith(reference)]
+    if not matches:
+        if reference in vault(app).damaged():
+            raise NotFoundError(
+                f"backup {reference} is damaged", next_step="`holdfast backup verify` tells what is wrong."
+            )
+        raise NotFoundError(f"there is no backup {reference!r}", next_step="`holdfast backup list` shows them.")
+    if len(matches) > 1:
+        raise UsageError(
+            f"{reference!r} stands for {len(matches)} backups: {', '.join(backup.id for backup in matches[:5])}",
+            next_step="Type more of the id.",
+        )
+    return matches[0]

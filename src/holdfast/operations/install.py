@@ -1,0 +1,59 @@
+"""`install REF`: the application's own first installation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from holdfast.app import App
+from holdfast.errors import RefusedError
+from holdfast.model import Plan, Step
+from holdfast.operations import parts
+
+
+def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
+    """Refused where something is installed, unless wiped, which production forbids. Raises RefusedError."""
+    current = app.opened.current_release()
+    if current is not None and not wipe:
+        raise RefusedError(
+            f"{current.label} is installed here",
+            next_step=f"holdfast upgrade {reference}; or --wipe outside production.",
+        )
+    if wipe and app.loaded.environment_type == "prod":
+        raise RefusedError("a production environment is not wiped", next_step="`holdfast upgrade` keeps its data.")
+    commit, label = parts.resolve(app, reference)
+    notes = parts.adopt_release_configuration(app, commit, label)
+    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    datasets = parts.existing(app, parts.choose(app))
+    with_vault = bool(app.loaded.configuration.vaults)
+    if wipe:
+        notes.append(
+            f"all data of {', '.join((*datasets.databases, *datasets.files))} are replaced; a backup is made first"
+        )
+    steps = [parts.preflight(app, datasets, with_backup=with_vault), parts.build(commit, label), parts.unpack(release)]
+    if with_vault:
+        steps.append(parts.backup_copy(datasets))
+    steps += [parts.gate_close(f"installation of {label}"), Step("services.stop", "stop services in order")]
+    if with_vault:
+        steps += [
+            parts.backup_finish(datasets, "quiesce", f"before the installation of {label}"),
+            parts.backup_publish(pin=True),
+        ]
+    steps += [
+        Step("restore_point.create", "make the restore point"),
+        Step("restore_point.arm", "arm the restore point", {"files": list(datasets.files) if with_vault else []}),
+        *([Step("data.wipe", "remove the data", {"release": asdict(release)})] if wipe else []),
+        parts.switch(release),
+        *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
+        *parts.tasks(app, release, "warm_cache"),
+        parts.start(release, parts.WEB, "start and verify the web"),
+        parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+    ]
+    after = (
+        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("backup.unpin", "unpin the backup"), Step("restore_point.drop", "drop the restore point"),
+    )  # fmt: skip
+    return Plan(
+        kind="install", title=f"install {label}", steps=tuple(steps), after_commit=after, also_locks=("backup",),
+        notes=tuple(notes), parameters=parts.parameters(app, release, start_all=True),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip

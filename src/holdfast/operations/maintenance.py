@@ -1,0 +1,24 @@
+"""`maintenance on | off`: the operator's own hold, which no operation lifts."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import Any
+
+from holdfast.app import App
+from holdfast.engine.journal import utc_now
+from holdfast.model import Plan, Step
+
+
+def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: str = "") -> Plan:
+    hold: dict[str, Any] | None = None
+    if on:
+        hold = {"since": utc_now(), "comment": comment, "by": getpass.getuser()}
+        if duration_seconds is not None:
+            hold["until"] = int(time.time()) + duration_seconds
+    word = "on" if on else "off"
+    return Plan(
+        kind=f"maintenance.{word}", title=f"maintenance {word}", lock="gate",
+        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),), barrier_paths=(str(app.loaded.state),),
+    )  # fmt: skip

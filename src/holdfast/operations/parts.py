@@ -1,0 +1,186 @@
+"""Pieces that several plans share: pure descriptions, nothing runs here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App
+from holdfast.config.load import FILE_NAME, merge_release
+from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
+from holdfast.model import Package, Release, Step
+
+WEB = ("web",)
+BEHIND = ("worker", "scheduler")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The datasets that an operation covers."""
+
+    databases: tuple[str, ...]
+    files: tuple[str, ...]
+    code: bool
+
+
+def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
+    """`--only` and `--except`: names of datasets, `code` among them. Raises UsageError for an unknown one."""
+    configuration = app.loaded.configuration
+    known = [*configuration.databases, *configuration.files, "code"]
+    for name in (*only, *except_):
+        if name not in known:
+            raise UsageError(f"there is no dataset {name!r}", next_step=f"Known are {', '.join(known)}.")
+    chosen = {name for name in known if (not only or name in only) and name not in except_}
+    return Datasets(
+        tuple(name for name in configuration.databases if name in chosen),
+        tuple(name for name in configuration.files if name in chosen),
+        "code" in chosen,
+    )
+
+
+def existing(app: App, datasets: Datasets) -> Datasets:
+    """Without databases that do not exist yet."""
+    present = tuple(name for name in datasets.databases if app.opened.databases[name].inspect()["exists"])
+    return Datasets(present, datasets.files, datasets.code)
+
+
+def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
+    """A release that does not exist yet; its id is unique in this environment."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    identifier, number = f"{stamp}-{label}", 1
+    while (app.opened.releases / identifier).exists():
+        number += 1
+        identifier = f"{stamp}.{number}-{label}"
+    return Release(
+        id=identifier, package=package_id, label=label, commit=commit, path=str(app.opened.releases / identifier),
+        deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )  # fmt: skip
+
+
+def resolve(app: App, reference: str) -> tuple[str, str]:
+    """Commit and label of a git reference or of a stored package. Raises NotFoundError."""
+    package: Package | None = app.opened.find_package(reference)
+    try:
+        return app.opened.packages.resolve(reference)
+    except NotFoundError:
+        if package is None:
+            raise
+        return package.commit, package.label
+
+
+def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
+    """Lets the release's own holdfast.toml rule its tasks, services and migrations; notes that name the file.
+
+    Raises ConfigurationError.
+    """
+    text = app.opened.packages.file_of(commit, FILE_NAME)
+    if text is None:
+        return []
+    origin = f"{label}:{FILE_NAME}"
+    try:
+        app.opened.loaded = merge_release(app.opened.loaded, text, origin)
+    except ConfigurationError as error:
+        error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
+        raise
+    keys = sorted(key for key, value in app.opened.loaded.origins.items() if value == origin)
+    return [f"from {origin}: {', '.join(keys)}"] if keys else []
+
+
+def refuse_without_task(app: App, task: str) -> None:
+    if not getattr(app.loaded.configuration.tasks, task):
+        raise RefusedError(f"the application has no task {task}", next_step=f"Name it in [tasks] as `{task} = [...]`.")
+
+
+# --- steps ------------------------------------------------------------------------------------------
+
+
+def preflight(app: App, datasets: Datasets, *, with_backup: bool) -> Step:
+    return Step(
+        "preflight.check", "check what can be checked", {"need_bytes": needs(app, datasets, with_backup=with_backup)}
+    )
+
+
+def needs(app: App, datasets: Datasets, *, with_backup: bool) -> dict[str, int]:
+    """Bytes needed, by path: restore points beside each database, dumps in the vault."""
+    found: dict[str, int] = {}
+    total = 0
+    for name in datasets.databases:
+        size = app.opened.databases[name].inspect()["size_bytes"]
+        folder = str(app.loaded.path(app.loaded.configuration.databases[name].path).parent)
+        found[folder] = found.get(folder, 1 << 20) + size
+        total += size
+    if with_backup:
+        for item in app.loaded.configuration.vaults.values():
+            found[str(app.loaded.path(item.path))] = total + (1 << 20)
+    return found
+
+
+def backup_copy(datasets: Datasets) -> Step:
+    return Step(
+        "backup.copy", "copy files to the vault while everything runs",
+        {"files": list(datasets.files), "databases": list(datasets.databases)},
+    )  # fmt: skip
+
+
+def backup_finish(datasets: Datasets, level: str, reason: str) -> Step:
+    return Step(
+        "backup.finish", f"take databases and the rest of the files ({level})",
+        {"files": list(datasets.files), "databases": list(datasets.databases), "level": level, "reason": reason,
+         "code": datasets.code},
+    )  # fmt: skip
+
+
+def backup_publish(*, pin: bool) -> Step:
+    return Step("backup.publish", "commit the backup", {"pin": pin})
+
+
+def gate_close(comment: str) -> Step:
+    return Step("gate.close", "close the gate", {"comment": comment})
+
+
+def start(release: Release, kinds: Sequence[str], title: str) -> Step:
+    return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds)})
+
+
+def task(release: Release, name: str) -> Step:
+    return Step("task.run", f"run {name}", {"release": asdict(release), "task": name})
+
+
+def tasks(app: App, release: Release, *names: str) -> list[Step]:
+    """The steps of those tasks that the application has."""
+    return [task(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
+
+
+def switch(release: Release) -> Step:
+    return Step("release.switch", f"switch to {release.label}", {"release": asdict(release)})
+
+
+def unpack(release: Release) -> Step:
+    return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release)})
+
+
+def build(commit: str, label: str) -> Step:
+    return Step("package.build", f"build the package of {label}", {"commit": commit, "label": label})
+
+
+def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]:
+    """Parameters of a plan: the release that a commit makes current, and which services are known now."""
+    found: dict[str, Any] = dict(more)
+    if release is not None:
+        found["commit_facts"] = {"release": asdict(release)}
+    return found
+
+
+def refuse_second_install(app: App) -> Release:
+    release = app.opened.current_release()
+    if release is None:
+        raise RefusedError("nothing is installed here", next_step="holdfast install REF")
+    if not Path(release.path).is_dir():
+        raise RefusedError(
+            f"the folder of the current release is gone: {release.path}",
+            next_step="`holdfast backup restore latest` brings it back.",
+        )
+    return release

@@ -1,0 +1,68 @@
+"""`backup prune`: which sets go, by the retention rules; computed here, on whole sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from holdfast.app import App
+from holdfast.errors import DamagedError
+from holdfast.model import Backup, Plan, Step
+from holdfast.operations import backup as backups
+
+_PERIODS = {
+    "hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m", "yearly": "%Y",
+}  # fmt: skip
+
+
+def kept(sets: Sequence[Backup], keep: Mapping[str, int]) -> dict[str, list[str]]:
+    """Set id -> why it is kept. The newest of each period counts; pinned sets and the newest are always kept."""
+    reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
+    newest_first = sorted(sets, key=lambda backup: backup.sequence, reverse=True)
+    for backup in newest_first[: max(1, keep.get("last", 1))]:
+        reasons[backup.id].append("last")
+    for name, pattern in _PERIODS.items():
+        seen: set[str] = set()
+        for backup in newest_first:
+            period = datetime.fromisoformat(backup.created_at).strftime(pattern)
+            if period not in seen and len(seen) < keep.get(name, 0):
+                seen.add(period)
+                reasons[backup.id].append(name)
+    for backup in sets:
+        if backup.pinned:
+            reasons[backup.id].append("pinned")
+    return {id: why for id, why in reasons.items() if why}
+
+
+def plan(app: App) -> Plan:
+    """Raises DamagedError while a set is damaged: nothing is swept then."""
+    vault = backups.vault(app)
+    broken = vault.damaged()
+    if broken:
+        raise DamagedError(
+            f"nothing is removed while a set is damaged: {', '.join(broken)}", state="Nothing was changed.",
+            next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
+        )  # fmt: skip
+    sets = vault.backups()
+    keep = app.loaded.configuration.backup.keep.model_dump()
+    stay = kept(sets, keep)
+    whole = complete(app, [backup for backup in sets if backup.id in stay])
+    if not whole:  # never remove the last set that has every dataset
+        everything = complete(app, sets)
+        if everything:
+            stay[everything[-1].id] = ["last complete"]
+    remove = [backup.id for backup in sets if backup.id not in stay]
+    notes = [f"keeps {id} ({', '.join(why)})" for id, why in sorted(stay.items())]
+    notes += [f"removes {id}" for id in remove]
+    return Plan(
+        kind="backup.prune", title=f"prune {len(remove)} of {len(sets)} backups", steps=(), lock="backup",
+        after_commit=(Step("backup.prune", "remove sets and what nothing references any more", {"remove": remove}),),
+        notes=tuple(notes), barrier_paths=(str(app.loaded.state),), parameters={"remove": remove},
+    )  # fmt: skip
+
+
+def complete(app: App, sets: Sequence[Backup]) -> list[Backup]:
+    """Sets that hold every configured dataset."""
+    configuration = app.loaded.configuration
+    names = {*configuration.databases, *configuration.files}
+    return [backup for backup in sets if names <= set(backup.datasets)]

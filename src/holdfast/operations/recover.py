@@ -1,0 +1,105 @@
+"""`recover`: brings every interrupted operation to its end, with the configuration that it was begun with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.app import App, open_app
+from holdfast.config.load import Loaded, undump
+from holdfast.engine.journal import Journal, OperationRecord
+from holdfast.engine.lock import Lock
+from holdfast.engine.runner import Observer, SilentObserver, release_all
+from holdfast.errors import NotFoundError
+from holdfast.model import Outcome
+from holdfast.steps import services
+
+_MOUNT_WAIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Recovered:
+    operation: str
+    title: str
+    outcome: Outcome
+    seconds: float
+
+
+def take_locks(state: Path, what: str) -> list[Lock]:
+    """Every lock, so that nothing runs beside a recovery. Raises BusyError naming the holder."""
+    held: list[Lock] = []
+    try:
+        for name in ("change", "backup", "gate"):
+            held.append(Lock(state / "locks" / f"{name}.lock").acquire(what, wait_seconds=5 if name == "gate" else 0))
+    except BaseException:
+        release_all(held)
+        raise
+    return held
+
+
+def recover(state: Path, *, observer: Observer | None = None) -> list[Recovered]:
+    """Ends all interrupted operations, newest first. Raises BusyError or StuckError; may be repeated."""
+    journal = Journal(state)
+    try:
+        locks = take_locks(state, "recover")
+        try:
+            done = []
+            for record in journal.interrupted():
+                done.append(_recover_one(record, observer))
+            journal.drop_orphan_markers()
+            return done
+        finally:
+            release_all(locks)
+    finally:
+        journal.close()
+
+
+def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovered:
+    app = open_app(undump(record.configuration), command="holdfast recover", observer=observer or SilentObserver())
+    try:
+        result = app.runner.recover(record)
+        return Recovered(record.id, record.title, result.outcome, result.seconds)
+    finally:
+        app.close()
+
+
+def abandon(app: App, reason: str) -> list[str]:
+    """Closes interrupted and stuck operations as they stand. Raises NotFoundError if there is none."""
+    records = app.journal.interrupted()
+    if not records:
+        raise NotFoundError("no operation is interrupted or stuck")
+    locks = take_locks(app.loaded.state, "recover --abandon")
+    try:
+        for record in records:
+            app.runner.abandon(record, reason)
+    finally:
+        release_all(locks)
+    return [record.id for record in records]
+
+
+def at_boot(
+    loaded: Loaded, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
+) -> list[Recovered]:
+    """`recover --auto`: waits for mounts, ends what was interrupted, then starts what ran before."""
+    deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
+    application = open_app(loaded, command="holdfast recover --auto")
+    application.close()
+    while not _mounted(loaded) and time.monotonic() < deadline:
+        wait(1.0)
+    done = recover(loaded.state, observer=observer)
+    app = open_app(loaded, command="holdfast recover --auto", observer=observer)
+    try:
+        services.start_wanted(app.opened)
+    finally:
+        app.close()
+    return done
+
+
+def _mounted(loaded: Loaded) -> bool:
+    """True once every dataset that carried our marker before is there again."""
+    configuration = loaded.configuration
+    places = [loaded.path(item.path) for item in configuration.files.values()]
+    places += [loaded.path(item.path).parent for item in configuration.databases.values()]
+    return all(place.is_dir() for place in places)

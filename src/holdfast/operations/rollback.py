@@ -1,0 +1,132 @@
+"""`rollback`: to the previous release; code only where the database allows it, else with the data of that time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from holdfast.app import App
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.model import Backup, Plan, Release, Step
+from holdfast.operations import backup as backups
+from holdfast.operations import parts, upgrade
+from holdfast.steps import migrations, services
+from holdfast.steps import release as releases
+
+
+def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None) -> Plan:
+    """The plan of a rollback. Raises RefusedError with what was written since, or NotFoundError."""
+    current = parts.refuse_second_install(app)
+    target = _target(app, current, to)
+    own = Path(target.path) / "holdfast.toml"
+    notes = parts.adopt_release_configuration(app, target.commit, target.label) if own.is_file() else []
+    unknown = migrations.unknown_to(app.opened, target) if migrations.known(app.opened) else []
+    if discard_writes_since is None:
+        if unknown:
+            raise _refusal(app, current, target, unknown)
+        return _code_only(app, current, target, notes)
+    found = _set_before(app, current)
+    if found.instant != discard_writes_since:
+        raise RefusedError(
+            f"the data of {target.label} are those of {found.instant}, not of {discard_writes_since}",
+            next_step=f"holdfast rollback --discard-writes-since {found.instant}",
+        )
+    return _with_data(app, target, found, notes)
+
+
+def _target(app: App, current: Release, to: str | None) -> Release:
+    for release in releases.known_releases(app.opened):
+        if release.id != current.id and (to is None or to in (release.id, release.label, release.commit)):
+            return release
+    raise NotFoundError(
+        f"there is no earlier release{f' {to!r}' if to else ''} to go back to",
+        next_step="`holdfast release list` shows what is kept.",
+    )
+
+
+def _set_before(app: App, current: Release) -> Backup:
+    """The set that the deployment of the current release made."""
+    operations = {
+        record.id for record in app.journal.committed()
+        if record.commit_facts.get("release", {}).get("id") == current.id
+    }  # fmt: skip
+    for backup in reversed(backups.vault(app).backups()):
+        if backup.operation in operations and backup.release.get("id") != current.id:
+            return backup
+    raise NotFoundError(
+        f"no backup was made when {current.label} was deployed",
+        next_step="`holdfast backup restore ID` takes another one.",
+    )
+
+
+def _refusal(app: App, current: Release, target: Release, unknown: list[str]) -> RefusedError:
+    found = _set_before(app, current)
+    changes = []
+    for name, database in app.opened.databases.items():
+        before = found.datasets.get(name, {}).get("rows", {})
+        for table, facts in database.tables().items():
+            if facts["rows"] != before.get(table):
+                changes.append(f"  {name}.{table}: {before.get(table, 'no such table')} rows then, {facts['rows']} now")
+    written = "\n".join(changes) or "  (rows per table are equal; rows may still have been changed)"
+    return RefusedError(
+        f"{target.label} does not know the applied migrations {', '.join(unknown)}: it needs the data of {found.instant}",
+        state=f"Written since, and lost for the application:\n{written}\nNothing was changed.",
+        next_step=f"To go back with that data: holdfast rollback --discard-writes-since {found.instant}\n"
+        "(a backup of the present data is made first, and the replaced data are kept for days)",
+    )
+
+
+def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
+    if app.loaded.configuration.gate.kind != "none" and any(item.kind == "web" for item in services.wanted(app.opened)):
+        steps = [parts.start(target, ("web", "worker"), "start the earlier version beside and verify it")]
+        after = upgrade.beside_after(target)
+    else:
+        steps = [
+            parts.gate_close(f"rollback to {target.label}"), Step("services.stop", "stop services in order"), parts.switch(target),
+            parts.start(target, parts.WEB, "start and verify the web"),
+            parts.start(target, parts.BEHIND, "start and verify workers and schedulers"),
+        ]  # fmt: skip
+        after = [Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate")]
+    nothing = parts.Datasets((), (), False)
+    return Plan(
+        kind="rollback", title=f"roll back from {current.label} to {target.label} (code only)",
+        steps=(parts.preflight(app, nothing, with_backup=False), *steps), after_commit=tuple(after), also_locks=("backup",),
+        notes=(*notes, "data stay as they are"), parameters=parts.parameters(app, target),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip
+
+
+def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Plan:
+    datasets = parts.existing(app, parts.choose(app))
+    names = {
+        "set": found.id,
+        "databases": [name for name in app.loaded.configuration.databases if name in found.datasets],
+        "files": [name for name in app.loaded.configuration.files if name in found.datasets],
+    }
+    steps = [
+        parts.preflight(app, datasets, with_backup=True),
+        Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
+        Step("database.load", "load databases beside the live ones", names),
+        parts.backup_copy(datasets),
+        parts.gate_close(f"rollback to {target.label}"),
+        Step("services.stop", "stop services in order"),
+        parts.backup_finish(datasets, "quiesce", f"before the rollback to {target.label}"),
+        parts.backup_publish(pin=True),
+        Step("database.swap", "put the earlier databases in place", names),
+        Step("files.restore", "restore files by difference", names),
+        parts.switch(target),
+        *parts.tasks(app, target, "after_restore"),
+        parts.start(target, parts.WEB, "start and verify the web"),
+        parts.start(target, parts.BEHIND, "start and verify workers and schedulers"),
+    ]
+    after = (
+        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("backup.unpin", "unpin the safety backup"),
+        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+    )  # fmt: skip
+    return Plan(
+        kind="rollback", title=f"roll back to {target.label} with the data of {found.instant}", steps=tuple(steps),
+        after_commit=after, also_locks=("backup",), parameters=parts.parameters(app, target, set=found.id),
+        notes=(*notes, f"everything written since {found.instant} leaves the application"),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""`upgrade REF` in its three modes: maintenance, rolling, source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from holdfast.app import App
+from holdfast.errors import RefusedError
+from holdfast.model import Plan, Release, Step
+from holdfast.operations import parts
+from holdfast.steps import services
+
+MODES = ("maintenance", "rolling", "source")
+
+
+def plan(
+    app: App, reference: str, *, mode: str = "maintenance", backup: bool = True, backup_except: tuple[str, ...] = ()
+) -> Plan:
+    """The plan of an upgrade. Raises NotFoundError, RefusedError or ConfigurationError; nothing is changed."""
+    current = parts.refuse_second_install(app)
+    known_services = list(app.loaded.configuration.services)
+    commit, label = parts.resolve(app, reference)
+    notes = parts.adopt_release_configuration(app, commit, label)
+    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    backup = backup and bool(app.loaded.configuration.vaults)
+    saved = parts.existing(app, parts.choose(app, except_=backup_except))
+    everything = parts.existing(app, parts.choose(app))
+    parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=asdict(current))
+    if mode == "maintenance":
+        steps, after = _maintenance(app, release, commit, saved, backup)
+        notes += _losses(saved, everything, backup)
+    else:
+        _refuse_without_front(app, mode)
+        steps, after = _beside(app, release, commit, saved, mode, backup)
+        if mode == "rolling":
+            notes.append(
+                "data are never put back in this mode: if the new version is bad, its compatible migrations stay"
+            )
+    return Plan(
+        kind="upgrade", title=f"upgrade to {label} ({mode})",
+        steps=(parts.preflight(app, everything, with_backup=backup), *steps), after_commit=tuple(after),
+        also_locks=("backup",), notes=tuple(notes), parameters=parameters,
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip
+
+
+def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> list[str]:
+    """What an undo does not bring back because it is in no set."""
+    files = [name for name in everything.files if not backup or name not in saved.files]
+    notes = []
+    if not backup:
+        notes.append("no backup is made; databases still have a restore point until the commit")
+    if files:
+        notes.append(
+            f"if the upgrade is undone, files of {', '.join(files)} that it changed or removed do not come back"
+        )
+    return notes
+
+
+def _check(release: Release, mode: str) -> Step:
+    return Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": mode})
+
+
+def _maintenance(
+    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
+) -> tuple[list[Step], list[Step]]:
+    label = release.label
+    steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
+    if backup:
+        steps.append(parts.backup_copy(saved))
+    steps += [
+        parts.gate_close(f"upgrade to {label}"),
+        Step("services.stop", "stop services in order"),
+        Step("guard.count", "count rows"),
+    ]
+    if backup:
+        steps += [
+            parts.backup_finish(saved, "quiesce", f"before the upgrade to {label}"),
+            parts.backup_publish(pin=True),
+        ]
+    steps += [
+        Step("restore_point.create", "make the restore point"),
+        Step("restore_point.arm", "arm the restore point", {"files": list(saved.files) if backup else []}),
+        parts.switch(release),
+        *parts.tasks(app, release, "migrate", "warm_cache"),
+        Step("guard.compare", "compare rows"),
+        parts.start(release, parts.WEB, "start and verify the web"),
+        parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+    ]
+    after = [
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
+        Step("backup.unpin", "unpin the backup"),
+        *(
+            []
+            if app.loaded.configuration.upgrade.keep_restore_point
+            else [Step("restore_point.drop", "drop the restore point")]
+        ),
+        Step("release.prune", "remove old releases"),
+    ]
+    return steps, after
+
+
+def _refuse_without_front(app: App, mode: str) -> None:
+    if app.loaded.configuration.gate.kind == "none":
+        raise RefusedError(
+            f"a {mode} upgrade needs a gate that can send visitors from the old web to the new one",
+            next_step='Set `gate.kind = "front"`, or upgrade in maintenance mode.',
+        )
+    if not any(instance.kind == "web" for instance in services.wanted(app.opened)):
+        raise RefusedError(
+            f"a {mode} upgrade starts the new web beside the old one, and no web runs",
+            next_step="`holdfast service start`, or upgrade in maintenance mode.",
+        )
+
+
+def _beside(
+    app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
+) -> tuple[list[Step], list[Step]]:
+    """Rolling and source: the new web beside the old one; data are not touched by any undo."""
+    steps = [parts.build(commit, release.label), parts.unpack(release), _check(release, mode)]
+    if mode == "rolling":
+        if backup:
+            level = app.loaded.configuration.backup.consistency
+            level = "pause" if level == "quiesce" else level
+            steps += [
+                parts.backup_copy(saved), parts.backup_finish(saved, level, f"before the rolling upgrade to {release.label}"),
+                parts.backup_publish(pin=True),
+            ]  # fmt: skip
+        if app.loaded.configuration.tasks.migrate:
+            steps.append(
+                Step("migrations.apply_compatible", "run migrate while the old version serves",
+                     {"release": asdict(release), "task": "migrate"})
+            )  # fmt: skip
+    steps += parts.tasks(app, release, "warm_cache")
+    steps.append(parts.start(release, ("web", "worker"), "start the new version beside the old one and verify it"))
+    return steps, beside_after(release)
+
+
+def beside_after(release: Release) -> list[Step]:
+    """The closing steps of every change that started beside."""
+    return [
+        parts.switch(release),
+        Step("gate.open", "send visitors to the new version, drain the old one"),
+        Step("services.adopt", "stop the old version", {"retire": True}),
+        parts.start(release, ("scheduler",), "start schedulers"),
+        Step("services.adopt", "keep what was started"),
+        Step("backup.unpin", "unpin the backup"),
+        Step("release.prune", "remove old releases"),
+    ]

@@ -1,0 +1,180 @@
+"""Making a set: pre-copy, last pass and snapshots, manifest, publication."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+
+from holdfast import VERSION, durable
+from holdfast.drivers.protocols import Vault, VaultRun
+from holdfast.engine.runner import StepContext
+from holdfast.errors import NoSpaceError, RefusedError, StepError
+from holdfast.model import Backup, Package, Stored
+from holdfast.steps import consistency, migrations
+from holdfast.steps.opened import Opened
+
+_SLACK_BYTES = 4 << 20
+
+
+def vault_of(opened: Opened) -> Vault:
+    if opened.vault is None:
+        raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
+    return opened.vault
+
+
+def copy(opened: Opened, context: StepContext) -> None:
+    """The first pass, while everything runs."""
+    run = vault_of(opened).begin(context.operation)
+    stored = {}
+    for name in context.parameters["files"]:
+        stored[name] = run.store_tree(
+            name, opened.files[name], keep_vanished=False, check=context.check_cancelled, progress=context.progress
+        )
+    context.record(
+        {"run": context.operation, "written": {name: msgspec.to_builtins(item) for name, item in stored.items()}}
+    )
+    need = sum(opened.databases[name].inspect()["size_bytes"] for name in context.parameters["databases"])
+    vault_path = run.folder
+    if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
+        raise NoSpaceError(
+            f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
+            next_step="Free space there, or `holdfast backup prune`.",
+        )
+
+
+def abandon(opened: Opened, context: StepContext) -> None:
+    """The undo of `copy`: what was published stays, for it is whole."""
+    if opened.vault is not None:
+        opened.vault.abandon(context.operation)
+
+
+def finish(opened: Opened, context: StepContext) -> None:
+    """The last pass and the snapshots at the level asked for, then everything else of the set."""
+    vault = vault_of(opened)
+    run = vault.run(context.operation)
+    written = context.earlier.get("backup.copy", {}).get("written", {})
+    stored = {name: msgspec.convert(item, Stored) for name, item in written.items()}
+    taken = consistency.take(
+        opened, run, context, level=context.parameters["level"], databases=context.parameters["databases"],
+        files=context.parameters["files"], stored=stored,
+    )  # fmt: skip
+    datasets: dict[str, dict[str, Any]] = {}
+    for name, totals in taken.stored.items():
+        datasets[name] = {"kind": "files", **msgspec.to_builtins(totals)}
+    for name in context.parameters["databases"]:
+        datasets[name] = _database_facts(opened, run, name)
+    _store_code(opened, run, context)
+    _store_configuration(opened, run)
+    manifest = _manifest(opened, context, taken, datasets)
+    run.finish(manifest)
+    context.record(
+        {"set_id": manifest.id, "instant": taken.instant, "writer_held_seconds": round(taken.writer_held_seconds, 4)}
+    )
+    if taken.writer_held_seconds:
+        context.say(f"writers were held for {taken.writer_held_seconds * 1000:.0f} ms")
+
+
+def _database_facts(opened: Opened, run: VaultRun, name: str) -> dict[str, Any]:
+    database = opened.databases[name]
+    dump = consistency.dump_path(opened, run.folder, name)
+    budget = opened.loaded.configuration.guard.budget_seconds
+    return {
+        "kind": database.kind, "size_bytes": dump.stat().st_size, "tool": database.inspect()["tool"], "file": dump.name,
+        "rows": {table: facts["rows"] for table, facts in database.tables(dump=dump, budget_seconds=budget).items()},
+    }  # fmt: skip
+
+
+def _manifest(
+    opened: Opened, context: StepContext, taken: consistency.Instant, datasets: dict[str, dict[str, Any]]
+) -> Backup:
+    vault = vault_of(opened)
+    existing = vault.backups()
+    release = opened.current_release()
+    application = opened.loaded.configuration.application
+    facts: dict[str, Any] = asdict(release) if release is not None else {}
+    if migrations.known(opened):
+        facts["migrations"] = migrations.applied(opened)
+    return Backup(
+        id=vault.new_id(), sequence=max((item.sequence for item in existing), default=0) + 1,
+        created_at=taken.instant, instant=taken.instant, consistency=taken.level, application=application.name,
+        environment=application.environment, operation=context.operation, release=facts, datasets=datasets, packs=[],
+        holdfast_version=VERSION, size_bytes=sum(item["size_bytes"] for item in datasets.values()),
+        new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
+        reason=context.parameters.get("reason", ""),
+        secrets_inside=bool(opened.loaded.configuration.backup.config_files),
+    )  # fmt: skip
+
+
+def _store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
+    """The code of the current release: its package, hard-linked to the one of an earlier set where it is the same."""
+    release = opened.current_release()
+    mode = opened.loaded.configuration.backup.code
+    if release is None or mode == "none" or not context.parameters.get("code", True):
+        return
+    package = opened.find_package(release.commit)
+    if package is None:
+        context.say(f"the package of release {release.label} is gone; the set keeps its commit only")
+        durable.write_file(run.folder / "code.json", json.dumps({"commit": release.commit, "label": release.label}))
+        return
+    durable.write_file(run.folder / "code.json", json.dumps(asdict(package), indent=1))
+    if mode == "archive":
+        _link_or_copy_archive(opened, run, package)
+
+
+def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> None:
+    vault = vault_of(opened)
+    target = run.folder / "code.tar.zst"
+    for backup in reversed(vault.backups()):
+        if backup.files.get("code.tar.zst", {}).get("sha256") == package.digest:
+            os.link(vault.folder(backup.id) / "code.tar.zst", target)
+            return
+    durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)
+
+
+def _store_configuration(opened: Opened, run: VaultRun) -> None:
+    """holdfast.toml, its overlays, and the files named by backup.config_files."""
+    root = opened.loaded.root
+    names = sorted(path.name for path in root.glob("holdfast*.toml"))
+    names += opened.loaded.configuration.backup.config_files
+    buffer = io.BytesIO()
+    with zstandard.ZstdCompressor().stream_writer(buffer, closefd=False) as stream:
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for name in names:
+                path = root / name
+                if root not in path.resolve().parents:
+                    raise StepError(f"backup.config_files: {name} lies outside {root}")
+                if path.is_file():
+                    tar.add(path, arcname=name, recursive=False)
+    durable.write_file(run.folder / "config.tar.zst", buffer.getvalue())
+
+
+def publish(opened: Opened, context: StepContext) -> None:
+    """The rename that makes the set exist; pinned for this operation where the plan says so."""
+    vault = vault_of(opened)
+    set_id = vault.publish(context.operation)
+    if context.parameters.get("pin"):
+        vault.pin(set_id, context.operation, True)
+    context.record({"set_id": set_id})
+
+
+def unpin(opened: Opened, context: StepContext) -> None:
+    """The undo of a publication before the commit, and a closing step after it: the set stays, the pin goes."""
+    if opened.vault is None:
+        return
+    for backup in opened.vault.backups():
+        if backup.operation == context.operation:
+            opened.vault.pin(backup.id, context.operation, False)
+
+
+def prune(opened: Opened, context: StepContext) -> None:
+    """After the commit: removes the sets that the plan names and sweeps."""
+    result = vault_of(opened).prune(context.parameters["remove"], context.operation)
+    context.record({"counts": dict(result)})

@@ -1,0 +1,171 @@
+"""Bringing files and databases to one instant: live, pause or quiesce.
+
+Passes, like a live migration: the files are copied while everything runs; then the databases' snapshot at the
+instant; then what appeared or changed since. At `pause` the last pass runs while writers are held, before the snapshot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.config.schema import References
+from holdfast.drivers.protocols import VaultRun
+from holdfast.engine.journal import utc_now
+from holdfast.engine.runner import StepContext
+from holdfast.errors import StepError
+from holdfast.model import Entry, Stored
+from holdfast.steps.opened import Opened
+
+_LIVE_ATTEMPTS = 5
+_HOLD_ATTEMPTS = 3
+
+
+@dataclass
+class Instant:
+    """What was taken: the level reached, the instant, how long writers were held, totals per files dataset."""
+
+    level: str
+    instant: str
+    writer_held_seconds: float = 0.0
+    stored: dict[str, Stored] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def dump_path(opened: Opened, folder: Path, name: str) -> Path:
+    """The file of a database's dump in a set's folder."""
+    return folder / f"database.{name}.{opened.databases[name].extension}"
+
+
+def take(
+    opened: Opened, run: VaultRun, context: StepContext, *, level: str, databases: Sequence[str], files: Sequence[str],
+    stored: Mapping[str, Stored],
+) -> Instant:  # fmt: skip
+    """The last pass and the snapshots at one level. Raises StepError if the level cannot be reached and must be."""
+    configuration = opened.loaded.configuration.backup
+    taken: Instant
+    if level == "pause" and databases:
+        try:
+            taken = _paused(opened, run, context, databases, files)
+        except StepError as error:
+            if configuration.fallback != "live":
+                raise
+            context.say(f"level pause was not reached ({error.what}); taken live, as configured")
+            taken = _live(opened, run, context, databases, files)
+            taken.warnings.append(f"level pause was not reached: {error.what}")
+    elif level == "live":
+        taken = _live(opened, run, context, databases, files)
+    else:
+        for name in databases:
+            _snapshot(opened, run, name)
+        taken = Instant(
+            level, utc_now(), stored=_pass(opened, run, context.check_cancelled, context, files, keep=False)
+        )
+    for name, totals in taken.stored.items():
+        if name in stored:
+            totals.new_bytes += stored[name].new_bytes
+            totals.read_files += stored[name].read_files
+    return taken
+
+
+def _snapshot(opened: Opened, run: VaultRun, name: str) -> None:
+    opened.databases[name].snapshot(dump_path(opened, run.folder, name))
+
+
+def _pass(
+    opened: Opened, run: VaultRun, check: Callable[[], None], context: StepContext, files: Sequence[str], *, keep: bool
+) -> dict[str, Stored]:
+    return {
+        name: run.store_tree(name, opened.files[name], keep_vanished=keep, check=check, progress=context.progress)
+        for name in files
+    }
+
+
+def _paused(
+    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str]
+) -> Instant:
+    """Holds writers for the last pass only; a pass that takes too long gives them up and is tried again."""
+    limit = opened.loaded.configuration.backup.pause_limit_seconds
+    _pass(opened, run, context.check_cancelled, context, files, keep=False)  # so that little is left for the held one
+    for attempt in range(1, _HOLD_ATTEMPTS + 1):
+        with ExitStack() as stack:
+            takers = {name: stack.enter_context(opened.databases[name].hold(limit)) for name in databases}
+            began = time.monotonic()
+
+            def within(began: float = began) -> None:
+                context.check_cancelled()
+                if time.monotonic() - began > limit:
+                    raise StepError(f"the last pass over the files takes longer than {limit:g} s with writers held")
+
+            try:
+                stored = _pass(opened, run, within, context, files, keep=False)
+            except StepError:
+                if attempt == _HOLD_ATTEMPTS:
+                    raise
+                continue
+            instant = utc_now()
+            held = 0.0
+            for name, take_snapshot in takers.items():
+                held = max(held, float(take_snapshot(dump_path(opened, run.folder, name)) or 0.0))
+            return Instant("pause", instant, max(held, 0.0), stored)
+    raise AssertionError("unreachable")
+
+
+def _live(
+    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str]
+) -> Instant:
+    """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
+    references = opened.loaded.configuration.backup.references
+    for attempt in range(1, _LIVE_ATTEMPTS + 1):
+        earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
+        instant = utc_now()
+        for name in databases:
+            _snapshot(opened, run, name)
+        stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
+        if references is None or references.database not in databases or references.files not in files:
+            return Instant("live", instant, 0.0, stored)
+        missing = _resolve(opened, run, references, earlier[references.files])
+        if not missing:
+            return Instant("live", instant, 0.0, stored)
+        if attempt == _LIVE_ATTEMPTS:
+            raise StepError(
+                f"{len(missing)} files that the database names are not in the set, as {missing[0]}",
+                next_step="Use `--consistency pause` or `quiesce`, or correct backup.references.query.",
+            )
+        context.say(f"{len(missing)} files changed while the instant was taken; taken again")
+    raise AssertionError("unreachable")
+
+
+def _digests(listing: Iterator[Entry]) -> dict[str, Entry]:
+    return {entry.path: entry for entry in listing if entry.kind == "file"}
+
+
+def referenced(opened: Opened, references: References, dump: Path) -> dict[str, str | None]:
+    """Paths that the dumped database names, with the digest if the query gives one."""
+    rows: list[tuple[Any, ...]] = opened.databases[references.database].query(references.query, dump=dump)
+    return {str(row[0]): (str(row[1]) if len(row) > 1 and row[1] is not None else None) for row in rows}
+
+
+def _resolve(opened: Opened, run: VaultRun, references: References, earlier: Mapping[str, Entry]) -> list[str]:
+    """What the database names and the set lacks. A file replaced since keeps the reading that its row means."""
+    wanted = referenced(opened, references, dump_path(opened, run.folder, references.database))
+    present = _digests(run.listing(references.files))
+    missing = []
+    chosen: dict[str, Entry] = {}
+    for path, digest in wanted.items():
+        entry = present.get(path)
+        if entry is not None and digest in (None, entry.sha256):
+            continue
+        before = earlier.get(path)
+        if before is not None and digest in (None, before.sha256):
+            chosen[path] = before
+        else:
+            missing.append(path)
+    if chosen and not missing:
+        listing = [chosen.get(entry.path, entry) for entry in run.listing(references.files)]
+        run.choose(references.files, iter(listing))
+    return missing

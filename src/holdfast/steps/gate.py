@@ -1,0 +1,71 @@
+"""Holding visitors and letting them in; the gate opens on a new release only after the commit record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.engine.runner import StepContext
+from holdfast.errors import StepError
+from holdfast.steps import services
+from holdfast.steps.opened import Opened
+
+
+def ensure_running(opened: Opened) -> bool:
+    """Starts the gate's own server where it has one; True if it was not running."""
+    instance = opened.gate.instance()
+    if instance is None:
+        return False
+    status = opened.runtime.statuses().get(instance.name)
+    if status is not None and status.running:
+        return False
+    problems = [problem for problem in opened.gate.check() if problem.severity == "error"]
+    if problems:
+        raise StepError(problems[0].message, next_step=problems[0].advice)
+    opened.runtime.start(instance)
+    return True
+
+
+def close(opened: Opened, context: StepContext) -> None:
+    reason: dict[str, Any] = {"operation": context.operation, "comment": context.parameters.get("comment", "")}
+    opened.gate.close(reason)
+    if "started" not in context.facts:
+        context.record({"started": False})
+    if ensure_running(opened):
+        context.record({"started": True})
+        opened.gate.close(reason)
+
+
+def reopen(opened: Opened, context: StepContext) -> None:
+    """The undo of `close`: back to the release that is committed, an operator's own hold stays."""
+    opened.gate.open()
+    instance = opened.gate.instance()
+    if instance is not None and context.facts.get("started") and opened.current_release() is None:
+        opened.runtime.stop(instance.name)
+    elif instance is not None and opened.current_release() is not None:
+        opened.runtime.start(instance)
+
+
+def open_committed(opened: Opened, context: StepContext) -> None:
+    """Names the committed release and its web in the gate's durable file, then lets visitors in."""
+    web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
+    release = context.commit_facts.get("release")
+    if web and release is not None:
+        opened.gate.route(release["id"], f"127.0.0.1:{web[0].port}")
+    ensure_running(opened)
+    opened.gate.open()
+
+
+def hold(opened: Opened, context: StepContext) -> None:
+    """The operator's own maintenance, on or off."""
+    if "previous" not in context.facts:
+        present = opened.gate.state().hold
+        context.record({"previous": dict(present) if present is not None else None})
+    opened.gate.hold(context.parameters["hold"])
+    holder = (opened.gate.state().operation or {}).get("operation")
+    if context.parameters["hold"] is None and holder not in {record.id for record in opened.journal.unfinished()}:
+        opened.gate.open()  # left closed by an operation that was abandoned
+
+
+def unhold(opened: Opened, context: StepContext) -> None:
+    if "previous" in context.facts:
+        opened.gate.hold(context.facts["previous"])

@@ -1,0 +1,63 @@
+"""The row guard: what no exit code tells. Rows per table after the stop and before the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from holdfast.engine.runner import StepContext
+from holdfast.errors import StepError
+from holdfast.model import Facts
+from holdfast.steps.opened import Opened
+
+
+def count(opened: Opened, context: StepContext) -> None:
+    budget = opened.loaded.configuration.guard.budget_seconds
+    context.record({
+        "tables": {
+            name: database.tables(budget_seconds=budget)
+            for name, database in opened.databases.items() if database.inspect()["exists"]
+        }
+    })  # fmt: skip
+
+
+def compare(opened: Opened, context: StepContext) -> None:
+    """Raises StepError if rows of a table vanished; a table renamed with equal columns and rows is no loss."""
+    earlier = context.earlier.get("guard.count", {})
+    allowed = set(opened.loaded.configuration.guard.may_shrink)
+    problems: list[str] = []
+    warnings: list[str] = []
+    budget = opened.loaded.configuration.guard.budget_seconds
+    for name, before in earlier.get("tables", {}).items():
+        after = opened.databases[name].tables(budget_seconds=budget)
+        for table, facts in before.items():
+            verdict = _vanished(table, facts, before, after)
+            if verdict is None:
+                warnings.append(f"{name}.{table} was not counted: the time budget was used up")
+            elif verdict and table not in allowed:
+                problems.append(f"{name}.{table}: {verdict}")
+    if warnings:
+        context.record({"warnings": warnings})
+        for warning in warnings:
+            context.say(warning)
+    if problems:
+        tables = sorted({problem.split(":")[0].split(".", 1)[1] for problem in problems})
+        quoted = ", ".join(f'"{table}"' for table in sorted({*tables, *allowed}))
+        raise StepError(
+            "rows vanished during the upgrade: " + "; ".join(problems),
+            next_step=f"If that is meant, put this into holdfast.toml and upgrade again:\n  [guard]\n  may_shrink = [{quoted}]",
+        )
+
+
+def _vanished(table: str, facts: Facts, before: Mapping[str, Facts], after: Mapping[str, Facts]) -> str | None:
+    """What is lost of one table, empty if nothing; None if it could not be counted."""
+    rows = facts["rows"]
+    if rows is None or (table in after and after[table]["rows"] is None):
+        return None
+    if table in after:
+        left = after[table]["rows"]
+        return f"{rows} rows before, {left} after" if left < rows else ""
+    renamed = any(
+        name not in before and other["rows"] == rows and other["columns"] == facts["columns"]
+        for name, other in after.items()
+    )
+    return "" if renamed or not rows else f"{rows} rows before, the table is gone"

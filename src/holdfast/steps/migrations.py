@@ -1,0 +1,124 @@
+"""Which migrations a database has and which a release ships; compared both ways."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from holdfast.engine.runner import StepContext
+from holdfast.errors import RefusedError, StepError
+from holdfast.model import Release
+from holdfast.steps import tasks
+from holdfast.steps.opened import Opened
+
+_DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")
+
+
+def known(opened: Opened) -> bool:
+    return opened.loaded.configuration.migrations.kind != "none"
+
+
+def _database(opened: Opened) -> str:
+    configured = opened.loaded.configuration.migrations.database
+    return configured or next(iter(opened.loaded.configuration.databases))
+
+
+def applied(opened: Opened, dump: Path | None = None) -> list[str]:
+    """Names of applied migrations in the live database or a dump; empty where their table does not exist yet."""
+    migrations = opened.loaded.configuration.migrations
+    database = opened.databases[_database(opened)]
+    if dump is None and not database.inspect()["exists"]:
+        return []
+    sql = migrations.applied if migrations.kind == "files" else "SELECT app || '.' || name FROM django_migrations"
+    try:
+        return sorted(str(row[0]) for row in database.query(sql, dump=dump))
+    except StepError:
+        if not any(table in sql for table in database.tables(dump=dump, budget_seconds=0)):
+            return []
+        raise
+
+
+def shipped(opened: Opened, release: Release) -> list[str]:
+    """Names of the migrations that a release brings."""
+    migrations = opened.loaded.configuration.migrations
+    if migrations.kind == "files":
+        return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
+    manage = opened.loaded.configuration.tasks.migrate[:2] or ["python", "manage.py"]
+    result = opened.host.run(
+        [*manage, "showmigrations", "--plan"], cwd=release.path, environment=opened.resolved_environment(release),
+        timeout_seconds=opened.loaded.configuration.limits.task_timeout_seconds,
+    )  # fmt: skip
+    found = [_DJANGO_LINE.match(line.strip()) for line in result.output_tail.splitlines()]
+    return sorted(match[2] for match in found if match is not None)
+
+
+def pending(opened: Opened, release: Release) -> list[str]:
+    present = set(applied(opened))
+    return [name for name in shipped(opened, release) if name not in present]
+
+
+def unknown_to(opened: Opened, release: Release, dump: Path | None = None) -> list[str]:
+    """Applied migrations that a release does not ship: its code is older than the database."""
+    ships = set(shipped(opened, release))
+    return [name for name in applied(opened, dump) if name not in ships]
+
+
+def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:
+    patterns = opened.loaded.configuration.migrations.compatible
+    return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def check(opened: Opened, context: StepContext) -> None:
+    """Refuses a release whose code is older than the database, and what the mode cannot carry."""
+    if not known(opened):
+        if context.parameters["mode"] == "rolling" and opened.loaded.configuration.tasks.migrate:
+            raise RefusedError(
+                "a rolling upgrade needs to know the migrations",
+                next_step="Describe them under [migrations], or upgrade in maintenance mode.",
+            )
+        return
+    release = Release(**context.parameters["release"])
+    older = unknown_to(opened, release)
+    if older:
+        raise RefusedError(
+            f"release {release.label} is older than its database: it does not know {', '.join(older)}",
+            next_step="Upgrade to a release that has them, or `holdfast backup restore ID` of a set from before.",
+        )
+    waiting = pending(opened, release)
+    context.record({"pending": waiting})
+    mode = context.parameters["mode"]
+    if mode == "source" and waiting:
+        raise RefusedError(
+            f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
+            next_step=f"holdfast upgrade {release.label} (maintenance mode), or --rolling if the old code tolerates them.",
+        )
+    if mode == "rolling":
+        bad = incompatible(opened, waiting)
+        if bad:
+            raise RefusedError(
+                f"a rolling upgrade needs migrations that the old code tolerates; not declared so: {', '.join(bad)}",
+                next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
+            )
+        if waiting and not opened.loaded.configuration.migrations.transactional:
+            raise RefusedError(
+                "migrations of this database are not transactional; one that fails would stay half done",
+                next_step="Upgrade in maintenance mode.",
+            )
+
+
+def apply_compatible(opened: Opened, context: StepContext) -> None:
+    """Migrates while the old code serves."""
+    context.record({"before": applied(opened)})
+    tasks.run(opened, context)
+
+
+def note_stayed(opened: Opened, context: StepContext) -> None:
+    """The undo of `apply_compatible`: data are never put back; what stays is said."""
+    stayed = [name for name in applied(opened) if name not in set(context.facts.get("before", applied(opened)))]
+    if stayed:
+        span = stayed[0] if len(stayed) == 1 else f"{stayed[0]} to {stayed[-1]}"
+        context.record(
+            {"degraded": f"Migrations {span} stay; they are declared compatible with it, and no write was lost."}
+        )

@@ -1,0 +1,127 @@
+"""The drivers of one application, opened, as the steps use them; put together by app.py alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.config.load import Loaded
+from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.engine.journal import Journal
+from holdfast.errors import OwnerMismatchError
+from holdfast.host import Host
+from holdfast.model import Package, Release
+
+OWNER_FILE = "owner.json"
+
+
+@dataclass
+class Opened:
+    loaded: Loaded
+    host: Host
+    journal: Journal
+    runtime: Runtime
+    databases: Mapping[str, Database]
+    files: Mapping[str, Files]
+    vault: Vault | None
+    gate: Gate
+    packages: Packages
+
+    @property
+    def releases(self) -> Path:
+        return self.loaded.path(self.loaded.configuration.releases.path)
+
+    @property
+    def current_link(self) -> Path:
+        return self.releases.parent / "current"
+
+    def operation_folder(self, operation: str) -> Path:
+        """Where an operation keeps what it must remember beside its facts."""
+        folder = self.loaded.state / "operations" / operation
+        durable.make_directory(folder)
+        return folder
+
+    def current_release(self) -> Release | None:
+        """The release of the newest commit record that names one."""
+        for record in self.journal.committed():
+            if record.commit_facts.get("release"):
+                return Release(**record.commit_facts["release"])
+        return None
+
+    def find_package(self, reference: str) -> Package | None:
+        """The newest stored package with that id, label or commit."""
+        for package in reversed(self.packages.packages()):
+            if reference in (package.id, package.commit, package.label):
+                return package
+        return None
+
+    def barrier_paths(self) -> list[str]:
+        """Everything that an outcome rests on: state, releases, datasets, databases, vault."""
+        configuration = self.loaded.configuration
+        paths = [self.loaded.state, self.releases]
+        paths += [self.loaded.path(item.path) for item in configuration.files.values()]
+        paths += [self.loaded.path(item.path).parent for item in configuration.databases.values()]
+        paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        return [str(path) for path in paths]
+
+    # --- owner markers -----------------------------------------------------------------------------
+
+    def owner_markers(self) -> list[Path]:
+        configuration = self.loaded.configuration
+        markers = [self.releases / f".holdfast-{OWNER_FILE}"]
+        markers += [self.loaded.path(item.path) / ".holdfast" / OWNER_FILE for item in configuration.files.values()]
+        for item in configuration.databases.values():
+            path = self.loaded.path(item.path)
+            markers.append(path.parent / f".holdfast-{path.name}" / OWNER_FILE)
+        return markers
+
+    def check_owner(self) -> None:
+        """Raises OwnerMismatchError if any dataset or release folder is another's."""
+        for marker in self.owner_markers():
+            try:
+                found = json.loads(marker.read_text())["owner"]
+            except (OSError, ValueError, KeyError):
+                continue
+            if found != self.loaded.owner:
+                raise OwnerMismatchError(
+                    f"{marker.parent} belongs to {found}, not to {self.loaded.owner}",
+                    next_step="Two state directories must never manage the same data: use that one's holdfast.toml,"
+                    f" or, if it is gone for good, remove {marker}.",
+                )
+
+    def claim(self) -> None:
+        """Puts the owner's marker where it is missing. May be repeated. Raises OwnerMismatchError."""
+        self.check_owner()
+        for marker in self.owner_markers():
+            if not marker.exists() and marker.parent.parent.is_dir():
+                durable.make_directory(marker.parent)
+                durable.write_file(marker, json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)}))
+
+    # --- what commands of the application see --------------------------------------------------------
+
+    def environment(self, release: Release | None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Environment of services and tasks, secrets as references."""
+        found = dict(self.loaded.configuration.environment)
+        found["HOLDFAST_ROOT"] = str(self.loaded.root)
+        if release is not None:
+            found["HOLDFAST_RELEASE"] = release.id
+            scripts = Path(release.path) / ".venv" / "bin"
+            if scripts.is_dir():
+                found["VIRTUAL_ENV"] = str(scripts.parent)
+                found["PATH"] = f"{scripts}:{os.environ.get('PATH', os.defpath)}"
+        return {**found, **(extra or {})}
+
+    def resolved_environment(self, release: Release | None) -> dict[str, str]:
+        """The same with secrets resolved, for a child process only."""
+        return {
+            name: self.host.resolve_secret(value) if is_secret(value) else value
+            for name, value in self.environment(release).items()
+        }
+
+
+def is_secret(value: str) -> bool:
+    return value.startswith(("env:", "file:", "command:"))

@@ -1,0 +1,75 @@
+"""The first step of a change: everything that can say no before anything was touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.engine.runner import StepContext
+from holdfast.errors import NoSpaceError, RefusedError
+from holdfast.steps.opened import Opened, is_secret
+
+_STATE_BYTES = 1 << 20
+_SECONDS = {"h": 3600, "d": 86400}
+
+
+def duration_seconds(text: str) -> int:
+    """`24h` or `7d` in seconds; empty is nothing."""
+    found = re.fullmatch(r"(\d+)([hd])", text)
+    return int(found[1]) * _SECONDS[found[2]] if found else 0
+
+
+def check(opened: Opened, context: StepContext) -> None:
+    """Raises RefusedError, NoSpaceError or OwnerMismatchError, with nothing changed but missing owner markers."""
+    opened.check_owner()
+    configuration = opened.loaded.configuration
+    for problem in (problem for files in opened.files.values() for problem in files.check()):
+        if problem.severity == "error":
+            raise RefusedError(problem.message, next_step=problem.advice)
+    if opened.gate.instance() is not None:
+        for problem in opened.gate.check():
+            raise RefusedError(problem.message, next_step=problem.advice)
+    for where, need in context.parameters.get("need_bytes", {}).items():
+        free = durable.free_bytes(where)
+        if free < need:
+            raise NoSpaceError(
+                f"{where} has {free >> 20} MiB free; this needs about {(need >> 20) + 1} MiB",
+                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`) and type the command again.",
+            )
+    if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
+        raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
+    for name, value in configuration.environment.items():
+        if is_secret(value):
+            opened.host.resolve_secret(value)
+            context.say(f"secret of {name} resolves")
+    for service in configuration.services.values():
+        for value in filter(is_secret, service.environment.values()):
+            opened.host.resolve_secret(value)
+    opened.claim()
+    remove_outdated(opened)
+
+
+def remove_outdated(opened: Opened) -> None:
+    """Restore points and replaced data whose time to be kept is over. Those of unfinished operations stay."""
+    upgrade = opened.loaded.configuration.upgrade
+    keep_seconds = max(duration_seconds(upgrade.keep_restore_point), duration_seconds(upgrade.keep_replaced))
+    unfinished = {record.id for record in opened.journal.unfinished()}
+    for folder in private_folders(opened):
+        operation = folder.name.partition(".")[0]
+        record = opened.journal.operation(operation)
+        if record is None or operation in unfinished:
+            continue
+        if time.time() - folder.stat().st_mtime > keep_seconds:
+            durable.remove_tree(folder)
+
+
+def private_folders(opened: Opened) -> list[Path]:
+    """What operations have beside databases and in files datasets, by operation."""
+    found = []
+    for marker in opened.owner_markers():
+        if marker.parent.is_dir() and marker.parent.name.startswith(".holdfast"):
+            found += [marker.parent / name for name in os.listdir(marker.parent) if (marker.parent / name).is_dir()]
+    return found

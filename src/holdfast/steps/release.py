@@ -1,0 +1,111 @@
+"""Packages and releases: build, unpack, link what is shared, switch `current`, prune."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.engine.runner import StepContext
+from holdfast.errors import NotFoundError, RefusedError
+from holdfast.model import Release
+from holdfast.steps.opened import Opened
+
+
+def build(opened: Opened, context: StepContext) -> None:
+    package = opened.packages.build(context.parameters["commit"], context.parameters["label"], context.operation)
+    context.record({"package": package.id})
+
+
+def unbuild(opened: Opened, context: StepContext) -> None:
+    """A package that was finished stays: it is whole and changes nothing by being there."""
+    opened.packages.abandon(context.operation)
+
+
+def unpack(opened: Opened, context: StepContext) -> None:
+    release = Release(**context.parameters["release"])
+    package = opened.find_package(release.commit)
+    if package is None:
+        raise NotFoundError(
+            f"there is no package for {release.label}", next_step=f"holdfast package build {release.label}"
+        )
+    path = Path(release.path)
+    durable.make_directory(path.parent, 0o755)
+    context.record({"path": release.path, "created": True})
+    opened.packages.unpack(package, path, asdict(release))
+    link_shared(opened, path)
+    durable.sync_filesystem(path)
+
+
+def link_shared(opened: Opened, release: Path) -> None:
+    """Makes the folders of the datasets and links in a fresh release what all releases share. May be repeated."""
+    datasets = {opened.loaded.path(item.path) for item in opened.loaded.configuration.files.values()}
+    for dataset in datasets:
+        durable.make_directory(dataset, 0o755)
+    for item in opened.loaded.configuration.databases.values():
+        durable.make_directory(opened.loaded.path(item.path).parent, 0o755)
+    for inside, shared in opened.loaded.configuration.source.shared.items():
+        link = Path(os.path.normpath(release / inside))
+        target = opened.loaded.path(shared)
+        if release not in link.parents:
+            raise RefusedError(f"source.shared: {inside!r} leads out of the release")
+        if link.is_symlink() or link.is_file():
+            link.unlink()
+        elif link.is_dir():
+            shutil.rmtree(link)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(target if target in datasets else target.parent, 0o755)
+        os.symlink(os.path.relpath(target, link.parent), link)
+
+
+def remove(opened: Opened, context: StepContext) -> None:
+    """The undo of `unpack`: the folder was made by this operation and carries its own name."""
+    if context.facts.get("created"):
+        durable.remove_tree(context.facts["path"])
+
+
+def switch(opened: Opened, context: StepContext) -> None:
+    if "previous" not in context.facts:
+        link = opened.current_link
+        context.record({"previous": os.readlink(link) if link.is_symlink() else None})
+    point(opened, context.parameters["release"]["path"])
+
+
+def point(opened: Opened, path: str) -> None:
+    durable.point_link(opened.current_link, os.path.relpath(path, opened.current_link.parent))
+
+
+def switch_back(opened: Opened, context: StepContext) -> None:
+    if "previous" not in context.facts:
+        return
+    previous = context.facts["previous"]
+    if previous is None:
+        durable.unlink(opened.current_link)
+    else:
+        durable.point_link(opened.current_link, previous)
+
+
+def known_releases(opened: Opened) -> list[Release]:
+    """Committed releases whose folder still stands, newest first, each once."""
+    found: dict[str, Release] = {}
+    for record in opened.journal.committed():
+        value = record.commit_facts.get("release")
+        if value and value["id"] not in found and Path(value["path"]).is_dir():
+            found[value["id"]] = Release(**value)
+    return list(found.values())
+
+
+def prune(opened: Opened, context: StepContext) -> None:
+    """After the commit: removes releases and packages beyond those kept for a rollback. May be repeated."""
+    keep = max(opened.loaded.configuration.releases.keep, 2)
+    releases = known_releases(opened)
+    kept = {release.id for release in releases[:keep]}
+    for release in releases[keep:]:
+        durable.remove_tree(release.path)
+    packages = opened.packages.packages()
+    used = {release.commit for release in releases if release.id in kept}
+    spare = [package for package in packages if package.commit not in used]
+    for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
+        opened.packages.remove(package.id)

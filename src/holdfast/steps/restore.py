@@ -1,0 +1,138 @@
+"""Restoring a set: databases beside and swapped, files by difference; the replaced ones are the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast import durable
+from holdfast.engine.runner import StepContext
+from holdfast.errors import DamagedError, NoSpaceError, RefusedError
+from holdfast.model import Release
+from holdfast.steps import backup, consistency, migrations
+from holdfast.steps.opened import Opened
+from holdfast.steps.release import link_shared
+
+_SLACK_BYTES = 4 << 20
+
+
+def check(opened: Opened, context: StepContext) -> None:
+    """Everything that can be seen before anything changes: damage, missing datasets, versions, space."""
+    set_id = context.parameters["set"]
+    backup_set, _, _, folder = backup.vault_of(opened).open_set(set_id)
+    for name in (*context.parameters["databases"], *context.parameters["files"]):
+        if name not in backup_set.datasets:
+            raise RefusedError(
+                f"backup {set_id} has no dataset {name}; it has {', '.join(sorted(backup_set.datasets))}",
+                next_step="Choose datasets with `--only` or `--except`.",
+            )
+    need = sum(backup_set.datasets[name]["size_bytes"] for name in context.parameters["databases"])
+    for name in context.parameters["databases"]:
+        free = durable.free_bytes(opened.loaded.path(opened.loaded.configuration.databases[name].path).parent)
+        if free < need + _SLACK_BYTES:
+            raise NoSpaceError(
+                f"database {name} has {free >> 20} MiB free beside it; the restore needs {need >> 20} MiB",
+                next_step="Free space there and type the command again.",
+            )
+    release = context.parameters.get("release")
+    if release is not None and migrations.known(opened) and context.parameters["databases"]:
+        _check_code_fits(opened, Release(**release), backup_set.release.get("migrations", []))
+    context.record({"set_id": set_id})
+
+
+def _check_code_fits(opened: Opened, release: Release, applied: list[str]) -> None:
+    if not Path(release.path).is_dir():
+        return  # it is unpacked from the set first; the set's own code knows its own database
+    ships = set(migrations.shipped(opened, release))
+    older = [name for name in applied if name not in ships]
+    if older:
+        raise RefusedError(
+            f"release {release.label} is older than the database in the set: it does not know {', '.join(older)}",
+            next_step="Restore the code with it (leave out `--except code`), or upgrade first.",
+        )
+
+
+def unpack_code(opened: Opened, context: StepContext) -> None:
+    """Makes the release of the set present: its folder, from the package store or out of the set."""
+    release = Release(**context.parameters["release"])
+    path = Path(release.path)
+    if path.is_dir() and (path / ".holdfast-release.json").exists():
+        return
+    package = opened.find_package(release.commit)
+    if package is None:
+        archive = backup.vault_of(opened).folder(context.parameters["set"]) / "code.tar.zst"
+        if not archive.exists():
+            raise RefusedError(
+                f"the code of release {release.label} is neither in the package store nor in the set",
+                next_step=f"holdfast package build {release.commit}, or restore with `--except code`.",
+            )
+        package = opened.packages.adopt(archive)
+    durable.make_directory(path.parent, 0o755)
+    context.record({"path": release.path, "created": True})
+    opened.packages.unpack(package, path, context.parameters["release"])
+    link_shared(opened, path)
+
+
+def load_databases(opened: Opened, context: StepContext) -> None:
+    """Loads each dump beside its live database and verifies it; nothing visible changes."""
+    _, _, _, folder = backup.vault_of(opened).open_set(context.parameters["set"])
+    candidates = {}
+    identities = {}
+    for name in context.parameters["databases"]:
+        database = opened.databases[name]
+        identities[name] = database.inspect()["identity"]
+        candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name))
+    durable.barrier(opened.barrier_paths())
+    context.record({"candidates": candidates, "databases": identities})
+
+
+def discard(opened: Opened, context: StepContext) -> None:
+    """The undo of `load_databases`."""
+    for database in opened.databases.values():
+        database.discard(context.operation)
+
+
+def swap_databases(opened: Opened, context: StepContext) -> None:
+    loaded = context.earlier["database.load"]
+    for name, candidate in loaded["candidates"].items():
+        identity = opened.databases[name].inspect()["identity"]
+        if identity not in (loaded["databases"][name], candidate):
+            raise RefusedError(
+                f"database {name} was replaced by somebody else during the restore",
+                next_step="See who, then type the command again.",
+            )
+        opened.databases[name].swap(context.operation, candidate, f"{context.operation}.replaced")
+
+
+def swap_back(opened: Opened, context: StepContext) -> None:
+    loaded = context.earlier["database.load"]
+    for name, identity in loaded["databases"].items():
+        opened.databases[name].swap(context.operation, identity, f"{context.operation}.undone")
+
+
+def restore_files(opened: Opened, context: StepContext) -> None:
+    """Stages all differences, verified against their digests, before the first file moves."""
+    _, listing, fetch, _ = backup.vault_of(opened).open_set(context.parameters["set"])
+    for name in context.parameters["files"]:
+        try:
+            opened.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
+        except DamagedError as error:
+            error.next_step = "Choose another backup; `holdfast backup verify` lists all damage."
+            raise
+    for name in context.parameters["files"]:
+        opened.files[name].apply(context.operation)
+
+
+def revert_files(opened: Opened, context: StepContext) -> None:
+    for name in context.parameters["files"]:
+        opened.files[name].revert(context.operation)
+        opened.files[name].discard(context.operation)
+
+
+def tidy(opened: Opened, context: StepContext) -> None:
+    """After the commit: drops what was replaced unless it is to be kept; `preflight` removes it when its time is over."""
+    if context.parameters.get("keep_replaced"):
+        return
+    for database in opened.databases.values():
+        database.discard(context.operation)
+    for files in opened.files.values():
+        files.discard(context.operation)

@@ -1,0 +1,75 @@
+"""Restore points: made inside an operation on the same host, to go back in seconds before the commit point."""
+
+from __future__ import annotations
+
+from holdfast import durable
+from holdfast.engine.runner import StepContext
+from holdfast.errors import StepError
+from holdfast.steps.opened import Opened
+
+RESERVE_BYTES = 4 << 20
+
+
+def create(opened: Opened, context: StepContext) -> None:
+    """A candidate beside each database, taken while its services are stopped; durable when the step is done."""
+    identities: dict[str, str | None] = {}
+    candidates: dict[str, str] = {}
+    for name, database in opened.databases.items():
+        facts = database.inspect()
+        identities[name] = facts["identity"]
+        if facts["exists"]:
+            candidates[name] = database.prepare(context.operation, None)
+    for name in opened.files:
+        root = opened.files[name].root
+        if root.is_dir():
+            durable.make_directory(root / ".holdfast")
+            durable.preallocate(root / ".holdfast" / "reserve", RESERVE_BYTES)
+    durable.barrier(opened.barrier_paths())
+    context.record({"databases": identities, "candidates": candidates})
+
+
+def discard(opened: Opened, context: StepContext) -> None:
+    """The undo of `create`, and the closing step after a commit."""
+    for database in opened.databases.values():
+        database.discard(context.operation)
+    for files in opened.files.values():
+        files.discard(context.operation)
+        durable.unlink(files.root / ".holdfast" / "reserve")
+
+
+def arm(opened: Opened, context: StepContext) -> None:
+    """From here the data may change; the record of this step is what its undo goes by."""
+
+
+def go_back(opened: Opened, context: StepContext) -> None:
+    """The undo of `arm`: databases by rename, files by difference from the set of this operation."""
+    if not (context.started("task.run") or context.started("services.start")):
+        return
+    point = context.earlier["restore_point.create"]
+    for name, database in opened.databases.items():
+        candidate = point["candidates"].get(name)
+        if candidate is not None:
+            database.swap(context.operation, candidate, f"{context.operation}.failed")
+        elif point["databases"].get(name) is None:
+            database.swap(context.operation, None, f"{context.operation}.failed")
+    for files in opened.files.values():
+        durable.unlink(files.root / ".holdfast" / "reserve")
+    _files_back(opened, context)
+
+
+def _files_back(opened: Opened, context: StepContext) -> None:
+    set_id = context.earlier.get("backup.publish", {}).get("set_id")
+    names = context.parameters["files"]
+    if not names:
+        return
+    if opened.vault is None or set_id is None:
+        raise StepError("the set of this operation is not known; files cannot be put back")
+    _, listing, fetch, _ = opened.vault.open_set(set_id)
+    for name in names:
+        files = opened.files[name]
+        attempt = 1
+        while (files.root / ".holdfast" / f"{context.operation}.back{attempt}").exists():
+            attempt += 1
+        token = f"{context.operation}.back{attempt}"
+        files.stage(token, listing(name), fetch, context.check_cancelled)
+        files.apply(token)

@@ -1,0 +1,308 @@
+"""Stopping, starting and verifying services; what should run is kept in one durable file."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from holdfast import durable
+from holdfast.config.schema import Service
+from holdfast.engine.runner import StepContext
+from holdfast.errors import CommandFailedError, StepError
+from holdfast.host import free_loopback_port
+from holdfast.model import Release, ServiceInstance
+from holdfast.steps.opened import Opened
+
+STOP_ORDER = ("scheduler", "worker", "web")
+_POLL_SECONDS = 0.05
+_DEAD = ("fatal", "exited", "backoff", "unknown")
+
+
+# --- what should run ----------------------------------------------------------------------------------
+
+
+def _load(path: Path) -> list[ServiceInstance]:
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    return [ServiceInstance(**{**item, "command": tuple(item["command"])}) for item in found]
+
+
+def _save(path: Path, instances: Iterable[ServiceInstance]) -> None:
+    durable.write_file(path, json.dumps([asdict(instance) for instance in instances], indent=1))
+
+
+def wanted(opened: Opened) -> list[ServiceInstance]:
+    """The instances that should run now; empty while an operation has them stopped."""
+    return _load(opened.loaded.state / "services.json")
+
+
+def set_wanted(opened: Opened, instances: Iterable[ServiceInstance]) -> None:
+    _save(opened.loaded.state / "services.json", instances)
+
+
+def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[ServiceInstance]:
+    """Schedulers, workers, web for a stop; the reverse for a start."""
+    order = STOP_ORDER if stopping else tuple(reversed(STOP_ORDER))
+    return sorted(instances, key=lambda instance: order.index(instance.kind))
+
+
+# --- definitions --------------------------------------------------------------------------------------
+
+
+def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
+    """The definition of one service of one release."""
+    kind = opened.loaded.configuration.service_kind(name)
+    python = Path(release.path) / ".venv" / "bin" / "python"
+    values = {
+        "port": str(port or ""), "release": release.path, "root": str(opened.loaded.root),
+        "python": str(python) if python.exists() else "python3",
+    }  # fmt: skip
+    environment = opened.environment(release, service.environment)
+    if port is not None:
+        environment["PORT"] = str(port)
+    return ServiceInstance(
+        name=f"{name}-{release.id}", service=name, kind=kind, release=release.id, directory=release.path,
+        command=tuple(_fill(word, values) for word in service.command), environment=environment, port=port,
+        user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
+    )  # fmt: skip
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
+# --- verification -------------------------------------------------------------------------------------
+
+
+def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str]:
+    """Whether the web on a loopback port answers a path with 2xx, and what it said."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast"})
+        status = connection.getresponse().status
+        return 200 <= status < 300, f"GET {path} answered {status}"
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"GET {path}: {error or type(error).__name__}"
+    finally:
+        connection.close()
+
+
+def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
+    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output."""
+    service = opened.loaded.configuration.services.get(instance.service)
+    timeout = service.health_timeout_seconds if service else 60.0
+    settle = service.settle_seconds if service else 1.0
+    deadline = time.monotonic() + timeout
+    pid: int | None = None
+    steady_since = time.monotonic()
+    said = "it has not answered yet"
+    while True:
+        context.check_cancelled()
+        status = opened.runtime.statuses().get(instance.name)
+        if status is None or status.detail in _DEAD:
+            raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
+        if status.pid != pid:
+            if pid is not None and status.pid is not None:
+                raise _unwell(opened, instance, "it was restarted while it was verified")
+            pid, steady_since = status.pid, time.monotonic()
+        if pid is not None:
+            running = opened.runtime.release_of(instance.name)
+            well, said = _is_well(opened, instance, service)
+            if well and running is not None and running != instance.release:
+                raise _unwell(opened, instance, f"it runs release {running}")
+            if well and running is not None and time.monotonic() - steady_since >= settle:
+                return
+        if time.monotonic() > deadline:
+            raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
+    if service is None:
+        return True, ""
+    if service.health and instance.port is not None:
+        return answers(instance.port, service.health)
+    if service.health_command:
+        try:
+            opened.host.run(
+                service.health_command, cwd=instance.directory, timeout_seconds=service.health_timeout_seconds
+            )
+        except CommandFailedError as error:
+            return False, error.what
+    return True, ""
+
+
+def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
+    tail = opened.runtime.output_tail(instance.name).strip().splitlines()[-8:]
+    shown = "\n".join(f"  | {opened.host.redactor.text(line)}" for line in tail)
+    return StepError(
+        f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
+    )
+
+
+# --- steps --------------------------------------------------------------------------------------------
+
+
+def _remembered(opened: Opened, operation: str, name: str) -> Path:
+    return opened.operation_folder(operation) / f"{name}.json"
+
+
+def stop_all(opened: Opened, context: StepContext) -> None:
+    """Stops what runs, in order, and remembers it; from here nothing starts by itself."""
+    memory = _remembered(opened, context.operation, "stopped")
+    if not memory.exists():
+        running = wanted(opened)
+        superseded = context.plan_parameters.get("supersedes")
+        if not running and superseded:  # that operation stopped them and never started them again
+            running = _load(_remembered(opened, superseded, "stopped"))
+        _save(memory, running)
+        context.record({"ran": [instance.name for instance in running]})
+    set_wanted(opened, [])
+    for instance in ordered(_load(memory), stopping=True):
+        opened.runtime.stop(instance.name)
+
+
+def start_stopped(opened: Opened, context: StepContext) -> None:
+    """The undo of `stop_all`: starts only what ran before."""
+    memory = _remembered(opened, context.operation, "stopped")
+    if not memory.exists():
+        return
+    instances = _load(memory)
+    for instance in ordered(instances, stopping=False):
+        opened.runtime.start(instance)
+    for instance in ordered(instances, stopping=False):
+        verify(opened, instance, context)
+    set_wanted(opened, instances)
+
+
+def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
+    """Names of the services that ran before the operation; None if none did because nothing was installed."""
+    memory = _remembered(opened, context.operation, "stopped")
+    instances = _load(memory) if memory.exists() else wanted(opened)
+    if not instances and (opened.current_release() is None or not memory.exists()):
+        return None
+    return {instance.service for instance in instances}
+
+
+def start_release(opened: Opened, context: StepContext) -> None:
+    """Starts and verifies the services of a release: those of the given kinds that ran before."""
+    release = Release(**context.parameters["release"])
+    kinds: Sequence[str] = context.parameters["kinds"]
+    services = opened.loaded.configuration.services
+    ran = ran_before(opened, context)
+    names = [
+        name for name in services
+        if opened.loaded.configuration.service_kind(name) in kinds and (ran is None or name in ran or _is_new(opened, context, name))
+    ]  # fmt: skip
+    instances = []
+    ports: dict[str, int] = dict(context.facts.get("ports", {}))
+    for name in names:
+        is_web = opened.loaded.configuration.service_kind(name) == "web"
+        if is_web and name not in ports:
+            ports[name] = free_loopback_port()
+        instances.append(instance_of(opened, name, services[name], release, ports.get(name)))
+    context.record({"ports": ports, "instances": [instance.name for instance in instances]})
+    memory = _remembered(opened, context.operation, "started")
+    earlier = [item for item in _load(memory) if item.name not in {instance.name for instance in instances}]
+    _save(memory, [*earlier, *instances])
+    for instance in ordered(instances, stopping=False):
+        opened.runtime.start(instance)
+        verify(opened, instance, context)
+
+
+def _is_new(opened: Opened, context: StepContext, name: str) -> bool:
+    """A service that the old release did not have starts with the release that brings it."""
+    known = context.plan_parameters.get("known_services")
+    return known is not None and name not in known
+
+
+def stop_release(opened: Opened, context: StepContext) -> None:
+    """The undo of `start_release`."""
+    release = Release(**context.parameters["release"])
+    kinds = context.parameters["kinds"]
+    memory = _remembered(opened, context.operation, "started")
+    for instance in ordered(_load(memory), stopping=True):
+        if instance.release == release.id and instance.kind in kinds:
+            opened.runtime.stop(instance.name)
+
+
+def started(opened: Opened, operation: str) -> list[ServiceInstance]:
+    return _load(_remembered(opened, operation, "started"))
+
+
+def adopt_started(opened: Opened, context: StepContext) -> None:
+    """After the commit: what was started is what should run; old instances beside it are stopped in order."""
+    new = started(opened, context.operation)
+    names = {instance.name for instance in new}
+    old = [instance for instance in wanted(opened) if instance.name not in names]
+    set_wanted(opened, [*new, *(instance for instance in old if context.parameters.get("retire"))])
+    for instance in ordered(old, stopping=True):
+        opened.runtime.stop(instance.name)
+    set_wanted(opened, new)
+    for instance in ordered(new, stopping=False):
+        opened.runtime.start(instance)
+
+
+def start_wanted(opened: Opened, names: Sequence[str] = ()) -> list[str]:
+    """Starts what should run and does not; used at boot and by `service start`. May be repeated."""
+    begun = []
+    gate = opened.gate.instance()
+    if gate is not None and not names and wanted(opened):
+        opened.runtime.start(gate)
+    statuses: Mapping[str, Any] = opened.runtime.statuses()
+    for instance in ordered(wanted(opened), stopping=False):
+        if names and instance.service not in names:
+            continue
+        status = statuses.get(instance.name)
+        if status is None or not status.running:
+            opened.runtime.start(instance)
+            begun.append(instance.service)
+    return begun
+
+
+def command(opened: Opened, context: StepContext) -> None:
+    """`service stop | start | restart`: what should run afterwards is recorded durably."""
+    action, names = context.parameters["action"], context.parameters["names"]
+    memory = _remembered(opened, context.operation, "before")
+    if not memory.exists():
+        _save(memory, wanted(opened))
+    before = _load(memory)
+    chosen = [instance for instance in before if not names or instance.service in names]
+    if action in ("stop", "restart"):
+        for instance in ordered(chosen, stopping=True):
+            opened.runtime.stop(instance.name)
+    if action == "stop":
+        set_wanted(opened, [instance for instance in before if instance not in chosen])
+        return
+    release = opened.current_release()
+    for name in names or opened.loaded.configuration.services:
+        if release is not None and name not in {instance.service for instance in before}:
+            is_web = opened.loaded.configuration.service_kind(name) == "web"
+            service = opened.loaded.configuration.services[name]
+            chosen.append(instance_of(opened, name, service, release, free_loopback_port() if is_web else None))
+    for instance in ordered(chosen, stopping=False):
+        opened.runtime.start(instance)
+        verify(opened, instance, context)
+        if instance.kind == "web" and release is not None:
+            opened.gate.route(release.id, f"127.0.0.1:{instance.port}")
+    set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
+    gate = opened.gate.instance()
+    if gate is not None and chosen:
+        opened.runtime.start(gate)
+
+
+def uncommand(opened: Opened, context: StepContext) -> None:
+    """The undo of `command`: what should have run before runs again."""
+    memory = _remembered(opened, context.operation, "before")
+    if memory.exists():
+        set_wanted(opened, _load(memory))
+        start_wanted(opened)

@@ -1,0 +1,78 @@
+"""The one table of steps: name -> code. Names stand in journals and are never renamed, only added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from holdfast.engine.runner import Handler, StepContext
+from holdfast.steps import backup, gate, guard, migrations, preflight, release, restore, restore_point, services, tasks
+from holdfast.steps.opened import Opened
+
+Do = Callable[[Opened, StepContext], None]
+
+TABLE: Mapping[str, tuple[Do, Do | None]] = {
+    "preflight.check": (preflight.check, None),
+    "package.build": (release.build, release.unbuild),
+    "release.unpack": (release.unpack, release.remove),
+    "release.switch": (release.switch, release.switch_back),
+    "release.prune": (release.prune, None),
+    "migrations.check": (migrations.check, None),
+    "migrations.apply_compatible": (migrations.apply_compatible, migrations.note_stayed),
+    "backup.copy": (backup.copy, backup.abandon),
+    "backup.finish": (backup.finish, None),
+    "backup.publish": (backup.publish, backup.unpin),
+    "backup.unpin": (backup.unpin, None),
+    "backup.prune": (backup.prune, None),
+    "gate.close": (gate.close, gate.reopen),
+    "gate.open": (gate.open_committed, None),
+    "gate.hold": (gate.hold, gate.unhold),
+    "services.stop": (services.stop_all, services.start_stopped),
+    "services.start": (services.start_release, services.stop_release),
+    "services.adopt": (services.adopt_started, None),
+    "services.resume": (services.start_stopped, None),
+    "services.command": (services.command, services.uncommand),
+    "guard.count": (guard.count, None),
+    "guard.compare": (guard.compare, None),
+    "restore_point.create": (restore_point.create, restore_point.discard),
+    "restore_point.arm": (restore_point.arm, restore_point.go_back),
+    "restore_point.drop": (restore_point.discard, None),
+    "task.run": (tasks.run, None),
+    "restore.check": (restore.check, None),
+    "restore.unpack_code": (restore.unpack_code, release.remove),
+    "database.load": (restore.load_databases, restore.discard),
+    "database.swap": (restore.swap_databases, restore.swap_back),
+    "files.restore": (restore.restore_files, restore.revert_files),
+    "restore.tidy": (restore.tidy, None),
+}
+
+
+def handlers(opened: Opened) -> dict[str, Handler]:
+    """The table bound to one application."""
+    bound = {}
+    for name, (do, undo) in TABLE.items():
+        bound[name] = Handler(
+            do=partial(do, opened),
+            undo=partial(undo, opened) if undo is not None else None,
+            describe=partial(_describe, opened, name),
+        )
+    return bound
+
+
+def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The exact commands of a step, for the dry run."""
+    if name in ("task.run", "migrations.apply_compatible"):
+        return tasks.describe(opened, parameters)
+    if name == "package.build":
+        return [
+            f"git archive {parameters['commit']}",
+            *(" ".join(command) for command in opened.loaded.configuration.source.build),
+        ]
+    if name == "release.switch":
+        return [f"current -> {parameters['release']['path']}"]
+    if name == "services.start":
+        services_ = opened.loaded.configuration.services
+        return [" ".join(item.command) for key, item in services_.items()
+                if opened.loaded.configuration.service_kind(key) in parameters["kinds"]]  # fmt: skip
+    return []
