@@ -106,7 +106,7 @@ class Runner:
         cancellation: Cancellation | None = None,
     ) -> None:
         self.journal = journal
-        self._handlers = handlers
+        self.handlers = handlers
         self._host = host
         self._observer = observer
         self._cancellation = cancellation or Cancellation()
@@ -164,7 +164,7 @@ class Runner:
         Raises BusyError or InterruptedOperationError before anything is stored, OperationFailedError when
         everything was undone, CancelledError likewise after Ctrl-C, StuckError when the undo failed too.
         """
-        unknown = [step.name for step in plan.all_steps if step.name not in self._handlers]
+        unknown = [step.name for step in plan.all_steps if step.name not in self.handlers]
         if unknown:
             raise HoldfastError(f"no handler for steps {unknown}")
         with self._cancellation:
@@ -234,7 +234,7 @@ class Runner:
         self.journal.step(operation, record.position, StepState.DOING)
         started = time.monotonic()
         try:
-            self._handlers[record.name].do(self._context(operation, record, {}))
+            self.handlers[record.name].do(self._context(operation, record, {}))
         except Exception as error:
             seconds = time.monotonic() - started
             self.journal.step(
@@ -332,7 +332,7 @@ class Runner:
         return Outcome.DEGRADED if degraded else Outcome.UNDONE
 
     def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
-        undo = self._handlers[record.name].undo
+        undo = self.handlers[record.name].undo
         started = time.monotonic()
         if undo is not None:
             self._observer.step_started(record.title, record.position + 1, total, undo=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from holdfast import durable
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
+from holdfast.model import Entry
 from holdfast.steps.opened import Opened
 
 RESERVE_BYTES = 4 << 20
@@ -41,9 +42,25 @@ def arm(opened: Opened, context: StepContext) -> None:
     """From here the data may change; the record of this step is what its undo goes by."""
 
 
+def wipe(opened: Opened, context: StepContext) -> None:
+    """Moves all data aside; `go_back` is its undo."""
+    for name, database in opened.databases.items():
+        if database.inspect()["identity"] == context.earlier["restore_point.create"]["databases"].get(name):
+            database.swap(context.operation, None, f"{context.operation}.wiped")
+    for files in opened.files.values():
+        token = f"{context.operation}.wiped"
+        if not (files.root / ".holdfast" / token / "moves.jsonl").exists():
+            files.stage(token, (), _nothing, context.check_cancelled)
+        files.apply(token)
+
+
+def _nothing(entry: Entry, descriptor: int) -> None:
+    raise StepError(f"nothing is to be put in place, not even {entry.path}")
+
+
 def go_back(opened: Opened, context: StepContext) -> None:
     """The undo of `arm`: databases by rename, files by difference from the set of this operation."""
-    if not (context.started("task.run") or context.started("services.start")):
+    if not any(context.started(name) for name in ("task.run", "services.start", "data.wipe")):
         return
     point = context.earlier["restore_point.create"]
     for name, database in opened.databases.items():

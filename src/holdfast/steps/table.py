@@ -38,6 +38,7 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "restore_point.create": (restore_point.create, restore_point.discard),
     "restore_point.arm": (restore_point.arm, restore_point.go_back),
     "restore_point.drop": (restore_point.discard, None),
+    "data.wipe": (restore_point.wipe, None),
     "task.run": (tasks.run, None),
     "restore.check": (restore.check, None),
     "restore.unpack_code": (restore.unpack_code, release.remove),

@@ -1,0 +1,172 @@
+"""`holdfast backup create | list | show | verify | restore | prune | pin`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from holdfast.cli.render import human_bytes
+from holdfast.cli.session import Session, common
+from holdfast.errors import DamagedError
+
+
+@click.group()
+def backup() -> None:
+    """Create, list, show, verify, restore, prune and pin backups."""
+
+
+@backup.command()
+@click.option(
+    "--consistency",
+    type=click.Choice(["live", "pause", "quiesce"]),
+    help="How writers are held; default as configured.",
+)
+@click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset (may be repeated).")
+@click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
+@click.option("--comment", default="", help="Why; stands in the manifest.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def create(
+    session: Session,
+    consistency: str | None,
+    only: tuple[str, ...],
+    except_: tuple[str, ...],
+    comment: str,
+    dry_run: bool,
+) -> None:
+    """Make a backup: databases, files, code and configuration at one instant."""
+    from holdfast.operations import backup as operation  # noqa: PLC0415
+
+    app = session.app()
+    session.run(
+        app, operation.plan(app, consistency=consistency, only=only, except_=except_, comment=comment), dry_run=dry_run
+    )
+
+
+@backup.command("list")
+@common
+def list_(session: Session) -> None:
+    """List backups, oldest first."""
+    from holdfast.operations import backup as operation  # noqa: PLC0415
+
+    app = session.app()
+    vault = operation.vault(app)
+    found = vault.backups()
+    session.renderer.table(
+        ["BACKUP", "CONSISTENCY", "RELEASE", "SIZE", "NEW", "DATASETS", ""],
+        [
+            [item.id, item.consistency, item.release.get("label", "-"), human_bytes(item.size_bytes), human_bytes(item.new_bytes),
+             ",".join(item.datasets), "pinned" if item.pinned else ""]
+            for item in found
+        ],
+    )  # fmt: skip
+    damaged = vault.damaged()
+    for name in damaged:
+        session.renderer.aside(f"{name} is damaged and not listed; `holdfast backup verify` tells more")
+    session.renderer.result({"backups": [msgspec.to_builtins(item) for item in found], "damaged": damaged})
+
+
+@backup.command()
+@click.argument("reference", metavar="ID")
+@common
+def show(session: Session, reference: str) -> None:
+    """Show one backup: an id, a unique prefix, or `latest`."""
+    from holdfast.operations import backup as operation  # noqa: PLC0415
+
+    app = session.app()
+    found = operation.find(app, reference)
+    lines = {
+        "backup": found.id, "taken": found.instant, "consistency": found.consistency, "reason": found.reason or "-",
+        "release": found.release.get("id", "-"), "commit": found.release.get("commit", "-"),
+        "size": human_bytes(found.size_bytes), "new in the vault": human_bytes(found.new_bytes),
+        "secrets inside": "yes" if found.secrets_inside else "no", "pinned": "yes" if found.pinned else "no",
+        "made by": f"Holdfast {found.holdfast_version}, {found.operation}",
+    }  # fmt: skip
+    for key, value in lines.items():
+        session.renderer.line(f"{key:17} {value}")
+    for name, facts in found.datasets.items():
+        detail = (
+            f"{facts['files']} entries"
+            if facts["kind"] == "files"
+            else f"{sum(n or 0 for n in facts['rows'].values())} rows, {facts['tool']}"
+        )
+        session.renderer.line(f"  {name:15} {facts['kind']}, {human_bytes(facts['size_bytes'])}, {detail}")
+    session.renderer.result(msgspec.to_builtins(found))
+
+
+@backup.command()
+@click.argument("reference", metavar="[ID]", required=False)
+@common
+def verify(session: Session, reference: str | None) -> None:
+    """Read every byte of one backup, or of the whole vault, against its digest."""
+    from holdfast.cli.render import ProgressObserver  # noqa: PLC0415
+    from holdfast.engine.signals import Cancellation  # noqa: PLC0415
+    from holdfast.operations import backup as operation  # noqa: PLC0415
+
+    app = session.app()
+    vault = operation.vault(app)
+    chosen = operation.find(app, reference).id if reference and reference not in vault.damaged() else reference
+    observer = ProgressObserver(session.renderer)
+    with Cancellation() as cancellation:
+        observer.step_started("verify", 1, 1, undo=False)
+        problems = vault.verify(chosen, observer.progress, cancellation.check)
+        observer.step_ended("verify", 0.0, undo=False, failed=bool(problems))
+    if problems:
+        for problem in problems[:50]:
+            session.renderer.aside(f"  {problem}")
+        raise DamagedError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found: {problems[0]}", state="Nothing was changed.",
+            next_step="Restore refuses what is damaged. Make a new backup now; look at the disk of the vault.",
+        )  # fmt: skip
+    count = 1 if chosen else len(vault.backups())
+    session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: whole")
+    session.renderer.result({"verified": count, "problems": []})
+
+
+@backup.command()
+@click.argument("reference", metavar="ID")
+@click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset; `code` is one (may be repeated).")
+@click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
+@click.option("--no-safety", is_flag=True, help="Make no backup of the present data first, as when they are broken.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def restore(
+    session: Session, reference: str, only: tuple[str, ...], except_: tuple[str, ...], no_safety: bool, dry_run: bool
+) -> None:
+    """Bring the application back to a backup: code, databases and files, or some of them."""
+    from holdfast.operations import restore as operation  # noqa: PLC0415
+
+    app = session.app()
+    plan = operation.plan(app, reference, only=only, except_=except_, safety=not no_safety)
+    if not dry_run:
+        session.confirm(f"{plan.title}?", plan.notes)
+    session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
+
+
+@backup.command()
+@click.option("--dry-run", is_flag=True, help="Print what would go and why the others stay.")
+@common
+def prune(session: Session, dry_run: bool) -> None:
+    """Remove backups that the retention rules do not keep, and what nothing references any more."""
+    from holdfast.operations import prune as operation  # noqa: PLC0415
+
+    app = session.app()
+    plan = operation.plan(app)
+    if plan.parameters["remove"] and not dry_run:
+        session.confirm(f"{plan.title}?", plan.notes)
+    session.run(app, plan, dry_run=dry_run)
+
+
+@backup.command()
+@click.argument("reference", metavar="ID")
+@click.option("--off", is_flag=True, help="Take the pin back.")
+@common
+def pin(session: Session, reference: str, off: bool) -> None:
+    """Keep a backup whatever the retention rules say."""
+    from holdfast.operations import backup as operation  # noqa: PLC0415
+
+    app = session.app()
+    found = operation.find(app, reference)
+    operation.vault(app).pin(found.id, "operator", not off)
+    session.renderer.line(f"{found.id} is {'not pinned any more' if off else 'pinned'}")
+    session.renderer.result({"backup": found.id, "pinned": not off})

@@ -1,0 +1,33 @@
+"""`holdfast check`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from holdfast.cli.session import Session, common
+from holdfast.errors import RefusedError
+
+
+@click.command()
+@common
+def check(session: Session) -> None:
+    """A doctor: tools, reachability, space, permissions, durability, secrets, backups; each problem with what to type."""
+    from holdfast.operations import check as operation  # noqa: PLC0415
+
+    app = session.app()
+    problems = operation.problems(app)
+    for problem in problems:
+        session.renderer.line(f"{problem.severity:8} {problem.subject}: {problem.message}")
+        if problem.advice:
+            session.renderer.line(f"         -> {problem.advice}")
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors and not session.renderer.as_json:
+        raise RefusedError(
+            f"{len(errors)} of {len(problems)} findings are errors",
+            next_step="Mend them from the top, then `holdfast check`.",
+        )
+    if not problems:
+        session.renderer.line("all is well")
+    session.renderer.result({"problems": [asdict(problem) for problem in problems], "errors": len(errors)})

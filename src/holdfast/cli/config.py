@@ -1,0 +1,60 @@
+"""`holdfast config validate | show | help | schema`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.group()
+def config() -> None:
+    """Validate, show and explain the configuration."""
+
+
+@config.command()
+@common
+def validate(session: Session) -> None:
+    """Check the configuration; every problem at once."""
+    loaded = session.loaded()
+    session.renderer.line(f"{loaded.root}: the configuration of {loaded.owner} is valid")
+    session.renderer.result({"valid": True, "root": str(loaded.root)})
+
+
+@config.command()
+@common
+def show(session: Session) -> None:
+    """Show the merged configuration with the origin of each key."""
+    from holdfast.config.reference import flatten  # noqa: PLC0415
+
+    loaded = session.loaded()
+    values = flatten(loaded.configuration.model_dump(mode="json", exclude_none=True))
+    for key, value in values.items():
+        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}")
+    session.renderer.result({"values": values, "origins": dict(loaded.origins)})
+
+
+@config.command("help")
+@click.argument("key", required=False)
+@common
+def help_(session: Session, key: str | None) -> None:
+    """Explain a key, as `gate.listen` or `services.web.command`; without one, list all."""
+    from holdfast.config.reference import explain  # noqa: PLC0415
+
+    lines = explain(key)
+    for line in lines:
+        session.renderer.line(line)
+    session.renderer.result({"lines": lines})
+
+
+@config.command()
+@common
+def schema(session: Session) -> None:
+    """Print the JSON Schema for editors."""
+    from holdfast.config.schema import Configuration  # noqa: PLC0415
+
+    value = Configuration.model_json_schema()
+    session.renderer.line(json.dumps(value, indent=1))
+    session.renderer.result({"schema": value})

@@ -1,0 +1,22 @@
+"""`holdfast console -- ARGS`."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", metavar="[-- ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@common
+def console(session: Session, arguments: tuple[str, ...]) -> None:
+    """Run the application's console in the current release, on this terminal."""
+    from holdfast.operations import parts  # noqa: PLC0415
+
+    app = session.app()
+    parts.refuse_without_task(app, "console")
+    release = parts.refuse_second_install(app)
+    command = [*app.loaded.configuration.tasks.console, *arguments]
+    code = app.opened.host.interactive(command, cwd=release.path, environment=app.opened.resolved_environment(release))
+    raise SystemExit(code)

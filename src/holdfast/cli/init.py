@@ -1,0 +1,26 @@
+"""`holdfast init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
+@click.option("--preset", help="Start from a packaged preset.")
+@click.option("--force", is_flag=True, help="Replace a holdfast.toml that is there.")
+@common
+def init(session: Session, folder: str, preset: str | None, force: bool) -> None:
+    """Write a commented holdfast.toml from what is found here."""
+    from holdfast.operations import init as operation  # noqa: PLC0415
+
+    path, findings = operation.write(Path(folder).resolve(), preset=preset, force=force)
+    session.renderer.line(f"wrote {path}")
+    for finding in findings:
+        session.renderer.line(f"  {finding}")
+    session.renderer.line("Look through it, then: holdfast config validate; holdfast check; holdfast install REF")
+    session.renderer.result({"path": str(path), "findings": findings})

@@ -1,0 +1,23 @@
+"""`holdfast install REF`."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option("--wipe", is_flag=True, help="Install afresh over existing data (never in production; a backup is made).")
+@click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
+@common
+def install(session: Session, reference: str, wipe: bool, dry_run: bool) -> None:
+    """First installation: package, release, the application's own install task, services."""
+    from holdfast.operations import install as operation  # noqa: PLC0415
+
+    app = session.app()
+    plan = operation.plan(app, reference, wipe=wipe)
+    if wipe and not dry_run:
+        session.confirm("Replace all data of this environment?", plan.notes)
+    session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

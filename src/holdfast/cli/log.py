@@ -1,0 +1,75 @@
+"""`holdfast log list | show`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from holdfast.cli.render import human_seconds
+from holdfast.cli.session import Session, common
+from holdfast.errors import NotFoundError
+
+
+@click.group()
+def log() -> None:
+    """What operations did, with every command and its output."""
+
+
+@log.command("list")
+@click.option("-n", "--number", default=20, show_default=True, help="How many.")
+@common
+def list_(session: Session, number: int) -> None:
+    """List operations, newest first."""
+    app = session.app()
+    found = app.journal.operations(number)
+    session.renderer.table(
+        ["OPERATION", "WHAT", "OUTCOME", "USER", "STARTED", "TOOK"],
+        [
+            [item.id, item.title, item.outcome, item.user, item.started_at, human_seconds(item.seconds)]
+            for item in found
+        ],
+    )
+    session.renderer.result(
+        {"operations": [{"id": item.id, "title": item.title, "outcome": item.outcome, "started_at": item.started_at,
+                         "seconds": item.seconds, "user": item.user} for item in found]}
+    )  # fmt: skip
+
+
+@log.command()
+@click.argument("operation", metavar="ID")
+@common
+def show(session: Session, operation: str) -> None:
+    """Show one operation (an id, a unique part of it, or `latest`): steps, commands, output, redacted."""
+    app = session.app()
+    known = app.journal.operations(1000)
+    matches = known[:1] if operation == "latest" else [item for item in known if operation in item.id]
+    if len(matches) != 1:
+        raise NotFoundError(
+            f"{operation!r} stands for {len(matches)} operations", next_step="`holdfast log list` shows them."
+        )
+    record = matches[0]
+    for key, value in {
+        "operation": record.id, "what": record.title, "command": record.command, "user": record.user,
+        "started": record.started_at, "ended": record.ended_at or "-", "took": human_seconds(record.seconds),
+        "outcome": record.outcome, "error": record.error or "-",
+    }.items():  # fmt: skip
+        session.renderer.line(f"{key:10} {value}")
+    for step in app.journal.steps(record.id):
+        session.renderer.line(
+            f"  {step.position + 1:2}. {step.title}: {step.state} ({human_seconds(step.seconds)})"
+            + (f" - {step.error}" if step.error else "")
+        )
+    path = app.loaded.state / "logs" / f"{record.id}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for line in lines:
+        if line["kind"] == "command":
+            session.renderer.line(f"{line['at']} $ {' '.join(line['argv'])}")
+        elif line["kind"] == "output":
+            session.renderer.line("".join(f"    {text}\n" for text in line["text"].splitlines()).rstrip("\n"))
+        elif line["kind"] == "exit":
+            session.renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
+    steps = [{"name": step.name, "state": step.state, "facts": step.facts, "error": step.error, "seconds": step.seconds}
+             for step in app.journal.steps(record.id)]  # fmt: skip
+    session.renderer.result({"id": record.id, "title": record.title, "outcome": record.outcome, "error": record.error,
+                             "command": record.command, "user": record.user, "steps": steps, "log": lines})  # fmt: skip

@@ -1,0 +1,72 @@
+"""The root command. Each command lives in a file of its own, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from holdfast import VERSION
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Write a commented holdfast.toml from what is found here."),
+    "check": ("check", "A doctor: what is wrong or risky, and what to type."),
+    "status": ("status", "What runs, which release, the last backup, what is open."),
+    "install": ("install", "First installation of the application."),
+    "upgrade": ("upgrade", "Upgrade to a release; undone by itself if it is bad."),
+    "rollback": ("rollback", "Go back to the previous release."),
+    "backup": ("backup", "Create, list, show, verify, restore, prune and pin backups."),
+    "recover": ("recover", "Bring an interrupted operation to its end."),
+    "package": ("package", "Build, list, deploy and prune packages."),
+    "release": ("release", "List releases."),
+    "maintenance": ("maintenance", "Hold visitors, or let them in."),
+    "service": ("service", "Status, stop, start and restart of services."),
+    "console": ("console", "Run the application's console with arguments."),
+    "log": ("log", "What operations did, with every command and its output."),
+    "config": ("config", "Validate, show and explain the configuration."),
+    "demo": ("demo", "Show it all on a small application in a temporary folder."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows names and one-line helps without importing the commands."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"holdfast.cli.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, COMMANDS[name][0])
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="holdfast")
+def holdfast() -> None:
+    """Keeps self-hosted web applications alive through maintenance.
+
+    Every operation is a journalled transaction over code, databases and files: whatever fails, the application ends
+    up whole, on the new version or on the old one with its old data.
+
+    Exit codes: 0 done; 2 usage; 3 configuration; 4 refused, nothing changed; 5 another operation runs; 6 failed and
+    undone; 7 stuck; 8 interrupted, type `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on request.
+    """
+
+
+def main() -> None:
+    try:
+        holdfast.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)

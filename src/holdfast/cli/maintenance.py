@@ -1,0 +1,70 @@
+"""`holdfast maintenance on | off | status`."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from holdfast.cli.session import Session, common
+from holdfast.errors import UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.group()
+def maintenance() -> None:
+    """Hold visitors, or let them in."""
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if found is None:
+        raise UsageError(f"{text!r} is no duration", next_step="Type it as 90s, 30m, 2h or 1d.")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@maintenance.command()
+@click.option("--duration", metavar="TIME", help="When it is expected to end, as 30m: told to visitors, not enforced.")
+@click.option("--comment", default="", help="Shown on the page.")
+@common
+def on(session: Session, duration: str | None, comment: str) -> None:
+    """Show visitors the page until `maintenance off`; no operation lifts it."""
+    from holdfast.operations import maintenance as operation  # noqa: PLC0415
+
+    seconds = _seconds(duration)
+    app = session.app()
+    session.run(app, operation.plan(app, on=True, duration_seconds=seconds, comment=comment))
+
+
+@maintenance.command()
+@common
+def off(session: Session) -> None:
+    """Let visitors in again, unless an operation holds them."""
+    from holdfast.operations import maintenance as operation  # noqa: PLC0415
+
+    app = session.app()
+    session.run(app, operation.plan(app, on=False))
+
+
+@maintenance.command()
+@common
+def status(session: Session) -> None:
+    """Tell whether visitors are held, by whom and since when."""
+    app = session.app()
+    state = app.opened.gate.state()
+    if state.open:
+        session.renderer.line("open: visitors reach the application")
+    if state.hold is not None:
+        session.renderer.line(
+            f"closed by {state.hold.get('by')} since {state.hold.get('since')}: {state.hold.get('comment') or 'no comment'}"
+        )
+    if state.operation is not None:
+        session.renderer.line(
+            f"closed by operation {state.operation.get('operation')}: {state.operation.get('comment')}"
+        )
+    session.renderer.result(
+        {"open": state.open, "hold": state.hold, "operation": state.operation, "release": state.release}
+    )

@@ -1,0 +1,72 @@
+"""`holdfast package build | list | deploy | prune`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from holdfast.cli.render import human_bytes
+from holdfast.cli.session import Session, common
+
+
+@click.group()
+def package() -> None:
+    """Build, list, deploy and prune packages."""
+
+
+@package.command()
+@click.argument("reference", metavar="REF")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def build(session: Session, reference: str, dry_run: bool) -> None:
+    """Build the package of a tag, branch or commit; deploy nothing."""
+    from holdfast.operations import package as operation  # noqa: PLC0415
+
+    app = session.app()
+    session.run(app, operation.plan(app, reference), dry_run=dry_run)
+
+
+@package.command("list")
+@common
+def list_(session: Session) -> None:
+    """List packages, oldest first."""
+    app = session.app()
+    found = app.opened.packages.packages()
+    session.renderer.table(
+        ["PACKAGE", "COMMIT", "BUILT", "SIZE"],
+        [[item.id, item.commit[:12], item.built_at, human_bytes(item.size_bytes)] for item in found],
+    )
+    session.renderer.result({"packages": [asdict(item) for item in found]})
+
+
+@package.command()
+@click.argument("reference", metavar="PACKAGE")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def deploy(session: Session, reference: str, dry_run: bool) -> None:
+    """Deploy a package: an upgrade in maintenance mode, or the installation where nothing is installed."""
+    from holdfast.operations import install, upgrade  # noqa: PLC0415
+
+    app = session.app()
+    first = app.opened.current_release() is None
+    plan = install.plan(app, reference) if first else upgrade.plan(app, reference)
+    session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
+
+
+@package.command()
+@click.option("--dry-run", is_flag=True, help="Print which would go.")
+@common
+def prune(session: Session, dry_run: bool) -> None:
+    """Remove packages that no kept release came from."""
+    from holdfast.operations import package as operation  # noqa: PLC0415
+
+    app = session.app()
+    unused = operation.unused(app)
+    if unused and not dry_run:
+        session.confirm(f"Remove {len(unused)} packages?", tuple(unused))
+        with app.runner.lock("change").acquire("package prune"):
+            for name in unused:
+                app.opened.packages.remove(name)
+    session.renderer.line("\n".join(unused) or "no package is unused")
+    session.renderer.result({"removed": [] if dry_run else unused, "unused": unused})

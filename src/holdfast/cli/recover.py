@@ -1,0 +1,87 @@
+"""`holdfast recover`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast.cli.render import ProgressObserver, human_seconds
+from holdfast.cli.session import Session, common
+from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
+
+
+@click.command()
+@click.option("--auto", is_flag=True, help="For boot: wait for mounts, recover, then start what ran before.")
+@click.option("--abandon", metavar="REASON", help="Close interrupted and stuck operations as they stand.")
+@click.option("--state", metavar="FOLDER", help="The state directory, if holdfast.toml cannot be read any more.")
+@common
+def recover(session: Session, auto: bool, abandon: str | None, state: str | None) -> None:
+    """Bring an interrupted operation to its end: undone before its commit point, finished after it.
+
+    The configuration that the operation was begun with is used, not today's file.
+    """
+    from holdfast.operations import recover as operation  # noqa: PLC0415
+
+    observer = ProgressObserver(session.renderer)
+    if abandon is not None:
+        app = session.app()
+        session.confirm("Close the operation as it stands? Visitors keep the page until `holdfast maintenance off`.")
+        closed = operation.abandon(app, abandon)
+        session.renderer.line(f"closed as they stand: {', '.join(closed)}")
+        session.renderer.result({"abandoned": closed})
+        return
+    if auto:
+        done: list[Any] = operation.at_boot(session.loaded(), observer=observer)
+    else:
+        done = operation.recover(_state(session, state), observer=observer)
+    for item in done:
+        session.renderer.line(f"{item.title} ({item.operation}): {item.outcome} in {human_seconds(item.seconds)}")
+    if not done:
+        session.renderer.line("nothing is interrupted")
+    session.renderer.result(
+        {
+            "recovered": [
+                {"operation": item.operation, "outcome": str(item.outcome), "seconds": item.seconds} for item in done
+            ]
+        }
+    )
+
+
+def _state(session: Session, given: str | None) -> Path:
+    """The state directory: as given, as configured, or as the owner's marker beside the releases names it."""
+    if given:
+        path = Path(given)
+        if not (path / "journal.sqlite3").exists():
+            raise NotFoundError(f"{path} is no state directory: it has no journal.sqlite3")
+        return path
+    try:
+        loaded = session.loaded()
+        if (loaded.state / "journal.sqlite3").exists():
+            return Path(loaded.state)
+    except ConfigurationError as error:
+        found = _from_marker(session)
+        if found is None:
+            raise HoldfastError(
+                error.what,
+                state="The configuration cannot be read, and no owner's marker names the state directory.",
+                next_step="holdfast recover --state FOLDER",
+            ) from error
+        return found
+    return _from_marker(session) or Path(loaded.state)
+
+
+def _from_marker(session: Session) -> Path | None:
+    import json  # noqa: PLC0415
+
+    from holdfast.config.load import find_file  # noqa: PLC0415
+
+    for marker in sorted(find_file(session.config).parent.glob("*/.holdfast-owner.json")):
+        try:
+            state = Path(json.loads(marker.read_text())["state"])
+        except (OSError, ValueError, KeyError):
+            continue
+        if (state / "journal.sqlite3").exists():
+            return state
+    return None

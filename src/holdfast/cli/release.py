@@ -1,0 +1,31 @@
+"""`holdfast release list`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.group()
+def release() -> None:
+    """List releases."""
+
+
+@release.command("list")
+@common
+def list_(session: Session) -> None:
+    """List the releases that are kept, newest first."""
+    from holdfast.steps.release import known_releases  # noqa: PLC0415
+
+    app = session.app()
+    found = known_releases(app.opened)
+    current = app.opened.current_release()
+    session.renderer.table(
+        ["RELEASE", "PACKAGE", "COMMIT", "DEPLOYED", ""],
+        [[item.id, item.package, item.commit[:12], item.deployed_at, "current" if current and item.id == current.id else ""]
+         for item in found],
+    )  # fmt: skip
+    session.renderer.result({"releases": [asdict(item) for item in found], "current": current.id if current else None})

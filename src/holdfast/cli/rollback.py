@@ -1,0 +1,29 @@
+"""`holdfast rollback`."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.option("--to", metavar="RELEASE", help="A kept release by id, label or commit; default: the previous one.")
+@click.option(
+    "--discard-writes-since", metavar="TIME", help="Go back with the data of that time, as the refusal names it."
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
+@common
+def rollback(session: Session, to: str | None, discard_writes_since: str | None, dry_run: bool) -> None:
+    """Go back to the previous release.
+
+    Code only where that code knows the applied migrations. Otherwise it is refused with what was written since; the
+    data of that time come back only with --discard-writes-since, after a backup of the present ones.
+    """
+    from holdfast.operations import rollback as operation  # noqa: PLC0415
+
+    app = session.app()
+    plan = operation.plan(app, to=to, discard_writes_since=discard_writes_since)
+    if discard_writes_since and not dry_run:
+        session.confirm("Go back with the earlier data?", plan.notes)
+    session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

@@ -1,0 +1,59 @@
+"""`holdfast service status | stop | start | restart [NAME]`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from holdfast.cli.render import human_seconds
+from holdfast.cli.session import Session, common
+
+
+@click.group()
+def service() -> None:
+    """Status, stop, start and restart of services."""
+
+
+@service.command()
+@common
+def status(session: Session) -> None:
+    """What runs."""
+    app = session.app()
+    found = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+    session.renderer.table(
+        ["SERVICE", "STATE", "PID", "UP"],
+        [[item.name, item.detail, str(item.pid or "-"), human_seconds(item.uptime_seconds)] for item in found],
+    )
+    session.renderer.result({"services": [asdict(item) for item in found]})
+
+
+def _run(session: Session, action: str, names: tuple[str, ...]) -> None:
+    from holdfast.operations import service as operation  # noqa: PLC0415
+
+    app = session.app()
+    session.run(app, operation.plan(app, action, names))
+
+
+@service.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@common
+def stop(session: Session, names: tuple[str, ...]) -> None:
+    """Stop services; they stay stopped, also after a reboot."""
+    _run(session, "stop", names)
+
+
+@service.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@common
+def start(session: Session, names: tuple[str, ...]) -> None:
+    """Start services and verify them."""
+    _run(session, "start", names)
+
+
+@service.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@common
+def restart(session: Session, names: tuple[str, ...]) -> None:
+    """Stop and start services, in order."""
+    _run(session, "restart", names)

@@ -1,0 +1,133 @@
+"""What every command has: the common options, an opened application, errors turned into exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from holdfast.cli.render import ProgressObserver, Renderer, human_seconds
+from holdfast.errors import CancelledError, HoldfastError, UsageError
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, command: str, options: dict[str, Any]) -> None:
+        self.renderer = Renderer(command, as_json=options["as_json"], verbosity=options["verbose"])
+        self.config: str | None = options["config"]
+        self.environment: str | None = options["environment"]
+        self.yes: bool = options["yes"]
+        self._host: Any = None
+
+    # Heavy modules are imported where a command first needs them, so that `--help` stays quick.
+
+    @property
+    def host(self) -> Any:
+        if self._host is None:
+            from holdfast.host import Host  # noqa: PLC0415
+
+            self._host = Host()
+            if self.renderer.verbosity:
+                self._host.announce = lambda line: self.renderer.aside(f"$ {line}")
+        return self._host
+
+    def loaded(self) -> Any:
+        from holdfast.config.load import load  # noqa: PLC0415
+
+        return load(self.config, self.environment)
+
+    def app(self) -> Any:
+        """The application, opened; its journal is closed when the process ends."""
+        from holdfast.app import command_line, open_app  # noqa: PLC0415
+
+        return open_app(
+            self.loaded(), command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=self.host
+        )
+
+    def confirm(self, question: str, losses: tuple[str, ...] = ()) -> None:
+        """Asks before something is lost. Without a terminal `--yes` is needed. Raises UsageError or CancelledError."""
+        if self.yes:
+            return
+        for loss in losses:
+            self.renderer.aside(f"  {loss}")
+        if not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody can be asked here.", next_step="Type the command with --yes.")
+        if not click.confirm(question, err=True):
+            raise CancelledError("stopped before anything was changed", state="Nothing was changed.")
+
+    def run(self, app: Any, plan: Any, *, dry_run: bool = False, wait_seconds: float = 0) -> None:
+        """Shows or runs a plan and says how it ended."""
+        if dry_run:
+            handlers = app.runner.handlers
+            commands = {n: handlers[step.name].describe(step.parameters) for n, step in enumerate(plan.all_steps, 1)}
+            seconds = {n: app.journal.typical_seconds(step.name) for n, step in enumerate(plan.all_steps, 1)}
+            self.renderer.plan(plan, commands, seconds)
+            steps = [{"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": seconds[n]}
+                     for n, s in enumerate(plan.all_steps, 1)]  # fmt: skip
+            self.renderer.result(
+                {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
+            )
+            return
+        for note in plan.notes:
+            if not self.renderer.as_json:
+                self.renderer.aside(f"  note: {note}")
+        result = app.run(plan, wait_seconds=wait_seconds)
+        self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
+        if result.facts.get("set_id"):
+            self.renderer.line(f"backup {result.facts['set_id']}")
+        self.renderer.result(
+            {
+                "operation": result.operation,
+                "outcome": str(result.outcome),
+                "seconds": round(result.seconds, 3),
+                "facts": result.facts,
+            }
+        )
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the common options and hands the command a Session as its first argument."""
+
+    @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
+    @click.option("-e", "--environment", metavar="NAME", help="Which environment, by its overlay holdfast.NAME.toml.")
+    @click.option("-v", "--verbose", count=True, help="Say more; each command as it runs (-vvv: with tracebacks).")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+    @click.pass_context
+    @functools.wraps(function)
+    def command(context: click.Context, /, **options: Any) -> None:
+        own = {name: options.pop(name) for name in ("config", "environment", "verbose", "as_json", "yes")}
+        session = Session(context.command_path.partition(" ")[2], own)
+        try:
+            function(session, **options)
+        except HoldfastError as error:
+            redact = session.host.redactor.text
+            session.renderer.error(error, redact(error.what))
+            if session.renderer.verbosity >= 3:
+                session.renderer.aside(redact(traceback.format_exc()))
+            _leave(error.exit_code)
+        except OSError as error:
+            wrapped = HoldfastError(
+                f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+                state="`holdfast status` tells the state of things.",
+            )
+            session.renderer.error(wrapped, session.host.redactor.text(wrapped.what))
+            if session.renderer.verbosity >= 3:
+                session.renderer.aside(session.host.redactor.text(traceback.format_exc()))
+            _leave(1)
+
+    return command
+
+
+def _leave(code: int) -> None:
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code)

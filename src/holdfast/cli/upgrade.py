@@ -1,0 +1,32 @@
+"""`holdfast upgrade REF`."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option(
+    "--rolling", "mode", flag_value="rolling", help="New beside old, no maintenance; compatible migrations only."
+)
+@click.option("--source", "mode", flag_value="source", help="Code only, no migration, no maintenance.")
+@click.option("--no-backup", is_flag=True, help="Make no backup; the plan says what an undo then loses.")
+@click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
+@common
+def upgrade(
+    session: Session, reference: str, mode: str | None, no_backup: bool, backup_except: tuple[str, ...], dry_run: bool
+) -> None:
+    """Upgrade to a tag, branch or commit.
+
+    In maintenance mode (the default) visitors see a page while the data is migrated; a new version that fails, or
+    does not answer, is undone: code, databases and files are those from before.
+    """
+    from holdfast.operations import upgrade as operation  # noqa: PLC0415
+
+    app = session.app()
+    plan = operation.plan(app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except)
+    session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
