@@ -277,15 +277,14 @@ class Journal:
         )  # fmt: skip
 
     def facts(self, operation: str, position: int, facts: Facts) -> None:
-        """Adds to what a step recorded; durable before the step goes on. Raises on a key off the allow-list."""
+        """All that a step recorded so far; durable before the step goes on. Raises on a key off the allow-list."""
         unknown = set(facts) - ALLOWED_FACTS
         if unknown:
             raise HoldfastError(f"step facts {sorted(unknown)} are not on the journal's allow-list")
         self._write(
             f"facts {position}",
-            [("UPDATE step SET facts=json_patch(facts, ?) WHERE operation=? AND position=?",
-              (json.dumps(facts), operation, position))],
-        )  # fmt: skip
+            [("UPDATE step SET facts=? WHERE operation=? AND position=?", (json.dumps(facts), operation, position))],
+        )
 
     def commit(self, operation: str, facts: Facts) -> None:
         """The commit record: from here recovery only goes forward."""

@@ -207,7 +207,7 @@ class Runner:
 
         def keep(more: Facts) -> None:
             facts.update(more)
-            self.journal.facts(operation, record.position, more)
+            self.journal.facts(operation, record.position, facts)
 
         steps = self.journal.steps(operation)
         stored = self.journal.operation(operation)

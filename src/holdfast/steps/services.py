@@ -88,7 +88,9 @@ def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:
         connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast"})
-        status = connection.getresponse().status
+        response = connection.getresponse()
+        response.read()
+        status = response.status
         return 200 <= status < 300, f"GET {path} answered {status}"
     except (OSError, http.client.HTTPException) as error:
         return False, f"GET {path}: {error or type(error).__name__}"
@@ -98,7 +100,7 @@ def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str
 
 def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
     """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output."""
-    service = opened.loaded.configuration.services.get(instance.service)
+    service = _service(opened, instance)
     timeout = service.health_timeout_seconds if service else 60.0
     settle = service.settle_seconds if service else 1.0
     deadline = time.monotonic() + timeout
@@ -124,6 +126,10 @@ def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> N
         if time.monotonic() > deadline:
             raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
         time.sleep(_POLL_SECONDS)
+
+
+def _service(opened: Opened, instance: ServiceInstance) -> Service | None:
+    return opened.loaded.configuration.services.get(instance.service)
 
 
 def _is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
@@ -165,7 +171,9 @@ def stop_all(opened: Opened, context: StepContext) -> None:
         if not running and superseded:  # that operation stopped them and never started them again
             running = _load(_remembered(opened, superseded, "stopped"))
         _save(memory, running)
-        context.record({"ran": [instance.name for instance in running]})
+        # What was unwell before is started again by an undo, but cannot be asked to be well.
+        well = [item.name for item in running if _is_well(opened, item, _service(opened, item))[0]]
+        context.record({"ran": [instance.name for instance in running], "verified": well})
     set_wanted(opened, [])
     for instance in ordered(_load(memory), stopping=True):
         opened.runtime.stop(instance.name)
@@ -179,8 +187,10 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
     instances = _load(memory)
     for instance in ordered(instances, stopping=False):
         opened.runtime.start(instance)
+    stopped = context.facts if "verified" in context.facts else context.earlier.get("services.stop", {})
     for instance in ordered(instances, stopping=False):
-        verify(opened, instance, context)
+        if instance.name in stopped.get("verified", []):
+            verify(opened, instance, context)
     set_wanted(opened, instances)
 
 

@@ -65,7 +65,7 @@ class SqliteDatabase:
             "exists": identity is not None,
             "identity": identity,
             "size_bytes": size,
-            "instance": "sqlite",
+            "tool": f"SQLite {sqlite3.sqlite_version}",
         }
 
     def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:

@@ -42,15 +42,20 @@ class SupervisorRuntime:
 
     # --- the server --------------------------------------------------------------------------------
 
-    def _server(self) -> Any:
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """One call of supervisord's interface. Raises OSError or xmlrpc.client.Error."""
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return xmlrpc.client.ServerProxy("http://localhost", transport=cast(Any, transport)).supervisor
+        try:
+            server = xmlrpc.client.ServerProxy("http://localhost", transport=cast(Any, transport))
+            return getattr(server.supervisor, name)(*arguments)
+        finally:
+            transport.close()
 
     def _answers(self) -> bool:
         if not self._socket.exists():
             return False
         try:
-            self._server().getState()
+            self._call("getState")
         except (OSError, xmlrpc.client.Error, ValueError):
             return False
         return True
@@ -96,7 +101,7 @@ class SupervisorRuntime:
         if not self._answers():
             return {}
         found = {}
-        for info in self._server().getAllProcessInfo():
+        for info in self._call("getAllProcessInfo"):
             running = info["state"] in (_RUNNING, _STARTING)
             found[info["name"]] = ServiceStatus(
                 name=info["name"], running=running, pid=info["pid"] or None,
@@ -126,15 +131,14 @@ class SupervisorRuntime:
             self.stop(instance.name)
         durable.write_file(path, definition)
         durable.write_file(self._programs / f"{instance.name}.conf", self._program(instance, path))
-        server = self._server()
-        server.reloadConfig()
+        self._call("reloadConfig")
         try:
-            server.addProcessGroup(instance.name)
+            self._call("addProcessGroup", instance.name)
         except xmlrpc.client.Fault as fault:
             if "ALREADY_ADDED" not in fault.faultString:  # supervisord's own identifier, from supervisor.xmlrpc.Faults
                 raise StepError(f"supervisord refuses {instance.name}: {fault.faultString}") from fault
         try:
-            server.startProcess(instance.name, False)
+            self._call("startProcess", instance.name, False)
         except xmlrpc.client.Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
                 raise StepError(f"{instance.service} does not start: {fault.faultString}") from fault
@@ -154,15 +158,14 @@ class SupervisorRuntime:
 
     def stop(self, name: str) -> None:
         if self._answers():
-            server = self._server()
-            try:
-                server.stopProcess(name, False)
+                try:
+                self._call("stopProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if not fault.faultString.startswith(("BAD_NAME", "NOT_RUNNING")):
                     raise StepError(f"{name} cannot be stopped: {fault.faultString}") from fault
             self._wait_until_stopped(name)
             try:
-                server.removeProcessGroup(name)
+                self._call("removeProcessGroup", name)
             except xmlrpc.client.Fault as fault:
                 if not fault.faultString.startswith("BAD_NAME"):
                     raise StepError(f"{name} cannot be removed: {fault.faultString}") from fault
@@ -202,7 +205,7 @@ class SupervisorRuntime:
         for name in list(self.statuses()):
             self.stop(name)
         if self._answers():
-            self._server().shutdown()
+            self._call("shutdown")
             deadline = time.monotonic() + _START_SECONDS
             while self._socket.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)

@@ -1,0 +1,52 @@
+"""Common fixtures: short paths (a socket's path is limited), isolation from the user's environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.site import Site
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", type=int, default=9, help="take every k-th kill point")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("HOLDFAST_", "GIT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short temporary folder."""
+    path = Path(tempfile.mkdtemp(prefix="hf"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[Site]:
+    """A guestbook with nothing installed."""
+    made = Site(folder / "s")
+    yield made
+    made.remove()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what fault tests and consistency tests measured."""
+    lines = []
+    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
+        lines += [f"  {name}: {value}" for name, value in getattr(report, "user_properties", [])]
+    if lines:
+        terminalreporter.section("measured")
+        for line in sorted(set(lines)):
+            terminalreporter.write_line(line)

@@ -1,0 +1,95 @@
+"""The operations that are killed: how the site is before, what runs, and what may be true afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.site import Site
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`before` brings the site to its old state; `act` is the operation. `writers` run beside it where data must stay."""
+
+    name: str
+    before: Callable[[Site], None]
+    act: Callable[[Site], None]
+    writers: bool = False
+    fails: bool = False
+    installed: bool = True
+    keeps_replaced: bool = False
+    held_afterwards: bool = False
+
+
+def _installed(site: Site) -> None:
+    site.operate("install", "v1")
+
+
+def _at(*tags: str) -> Callable[[Site], None]:
+    def before(site: Site) -> None:
+        site.operate("install", "v1")
+        for tag in tags:
+            site.operate("upgrade", tag)
+
+    return before
+
+
+def _changed_after_backup(site: Site) -> None:
+    """v1 with a backup; then rows, files and the release change."""
+    _installed(site)
+    site.operate("backup")
+    for number in range(5):
+        site.post(b"since the backup %d" % number)
+    victims = sorted(path for path in site.media.rglob("*.bin"))[:4]
+    victims[0].unlink()
+    victims[1].write_bytes(b"changed")
+    site.operate("upgrade", "v2")
+
+
+def _several_backups(site: Site) -> None:
+    _installed(site)
+    for number in range(5):
+        site.post(b"between backups %d" % number)
+        site.operate("backup")
+
+
+def _restore_first(site: Site) -> None:
+    app = site.open()
+    assert app.opened.vault is not None
+    # the set made by `backup create`, after the one of the installation
+    wanted = app.opened.vault.backups()[1].id
+    app.close()
+    site.operate("restore", wanted)
+
+
+def _discard(site: Site) -> None:
+    app = site.open()
+    assert app.opened.vault is not None
+    instant = app.opened.vault.backups()[-1].instant
+    app.close()
+    site.operate("rollback", discard_writes_since=instant)
+
+
+def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
+    return lambda site: site.operate("upgrade", tag, mode=mode, **options)
+
+
+SCENARIOS = [
+    Scenario("upgrade", _installed, _upgrade("v2")),
+    Scenario("upgrade_that_fails", _at("v2"), _upgrade("v3"), fails=True),
+    Scenario("upgrade_that_answers_500", _at("v2"), _upgrade("v4"), fails=True),
+    Scenario("upgrade_with_slow_migration", _at("v2"), _upgrade("v5")),
+    Scenario("upgrade_without_backup", _installed, _upgrade("v2", backup=False)),
+    Scenario("rolling", _at("v2", "v5"), _upgrade("v6", "rolling"), writers=True),
+    Scenario("source", _at("v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
+    Scenario("rollback_code_only", _at("v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True),
+    Scenario("rollback_with_data", _at("v2"), _discard, keeps_replaced=True),
+    Scenario("install", lambda site: None, lambda site: site.operate("install", "v1"), installed=False),
+    Scenario("backup_pause", _installed, lambda site: site.operate("backup"), writers=True),
+    Scenario("backup_quiesce", _installed, lambda site: site.operate("backup", consistency="quiesce")),
+    Scenario("restore", _changed_after_backup, _restore_first),
+    Scenario("prune", _several_backups, lambda site: site.operate("prune")),
+    Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
+    Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
+]

@@ -1,0 +1,195 @@
+"""Every operation killed at every point; after `recover` the application is whole, old or new."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from holdfast.engine import fence
+from holdfast.errors import HoldfastError
+from holdfast.operations import recover
+from holdfast.steps import preflight
+from tests.faults.killing import run_killed
+from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.site import Site
+
+FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
+SHARDS = 4
+
+pytestmark = pytest.mark.faults
+
+
+class Writers:
+    """Visitors that add entries through the gate all the time and remember what was acknowledged."""
+
+    def __init__(self, site: Site, count: int = 2) -> None:
+        self._site = site
+        self._stop = threading.Event()
+        self.acknowledged: list[int] = []
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(count)]
+
+    def _write(self, number: int) -> None:
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            status, body = self._site.post(b"writer %d turn %d" % (number, turn))
+            if status == 201:
+                self.acknowledged.append(body["id"])
+            self._stop.wait(0.02)
+
+    def __enter__(self) -> Writers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@dataclass
+class Ground:
+    """A scenario prepared: the saved site, its old and new state, its points."""
+
+    scenario: Scenario
+    site: Site
+    saved: Path
+    old: str
+    old_label: str | None
+    new: str
+    new_label: str | None
+    points: list[str]
+    recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def prepared(scenario: Scenario) -> Iterator[Ground]:
+    folder = Path(tempfile.mkdtemp(prefix="hf"))
+    site = Site(folder / "s")
+    try:
+        scenario.before(site)
+        saved = site.save()
+        site.put_back(saved, start=scenario.installed)
+        old, old_label = site.fingerprint(), site.release_label()
+        record = folder / "points"
+        end, output = run_killed(lambda: scenario.act(site), kill_at=None, record=record)
+        assert end == ("failed" if scenario.fails else "done"), output
+        new, new_label = site.fingerprint(), site.release_label()
+        if scenario.fails:
+            assert (new, new_label) == (old, old_label), "the failed operation was not undone"
+        points = record.read_text().splitlines()
+        yield Ground(scenario, site, saved, old, old_label, new, new_label, points)
+    finally:
+        site.remove()
+
+
+def check_whole(ground: Ground, acknowledged: list[int]) -> str:
+    """Asserts everything that must be true after `recover`; returns `old` or `new`."""
+    site, scenario = ground.site, ground.scenario
+    app = site.open()
+    try:
+        assert app.journal.unfinished() == []
+        record = app.journal.operations(1)[0] if app.journal.operations(1) else None
+        if record is not None:
+            assert fence.survivors(record.id) == []
+        assert not list((site.state / "open").glob("[!.]*")), "a marker of an open operation is left"
+        vault = app.opened.vault
+        assert vault is not None
+        if site.vault.exists():
+            assert vault.verify(None, lambda *_: None, lambda: None) == []
+            assert list((site.vault / "tmp").iterdir()) == []
+            assert vault.damaged() == []
+        if not scenario.keeps_replaced:
+            assert preflight.private_folders(app.opened) == []
+    finally:
+        app.close()
+    label = site.release_label()
+    held = site.get("/")[0] == 503
+    if label is not None:
+        status, body = site.get("/")
+        if scenario.held_afterwards and held:
+            return "new"
+        assert status == 200, f"the application does not answer: {status}"
+        assert body["version"] == label
+        assert site.get("/health")[0] == 200
+    if scenario.writers:
+        for number in acknowledged:
+            assert site.get(f"/entry?id={number}") == (200, site.get(f"/entry?id={number}")[1] | {"whole": True})
+        return "old" if label == ground.old_label else "new"
+    state = site.fingerprint()
+    if (state, label) == (ground.old, ground.old_label):
+        return "old"
+    assert label == ground.new_label, f"release {label} with neither old nor new data"
+    assert state == ground.new, f"the data at {label} are neither the old nor the new"
+    return "new"
+
+
+def recover_here(site: Site) -> None:
+    recover.recover(site.state)
+
+
+def one_point(ground: Ground, number: int) -> str:
+    """Kills at one point, recovers, checks; a recovery of a new kind is itself killed once and done again."""
+    site, scenario = ground.site, ground.scenario
+    site.put_back(ground.saved, start=scenario.installed)
+    with Writers(site) if scenario.writers else contextlib.nullcontext() as writers:
+        end, output = run_killed(lambda: scenario.act(site), kill_at=number)
+        assert end == "killed", f"point was not reached: {end} {output}"
+        signature = signature_of(site)
+        if signature not in ground.recoveries:
+            kill_recovery(ground, signature)
+        recover_here(site)
+    return check_whole(ground, list(writers.acknowledged) if writers is not None else [])
+
+
+def signature_of(site: Site) -> tuple[str, ...]:
+    """What a recovery will have to do: the states of the steps and whether it is committed."""
+    app = site.open()
+    try:
+        return tuple(
+            f"{record.committed} {step.name} {step.state}"
+            for record in app.journal.unfinished() for step in app.journal.steps(record.id)
+        )  # fmt: skip
+    finally:
+        app.close()
+
+
+def kill_recovery(ground: Ground, signature: tuple[str, ...]) -> None:
+    """Kills the recovery at one of its own points, another one for each kind of recovery."""
+    number = len(ground.recoveries) * 7 % 23
+    ground.recoveries[signature] = number
+    end, output = run_killed(lambda: recover_here(ground.site), kill_at=number)
+    assert end in ("killed", "done"), output
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_killed_at_every_point_ends_old_or_new(
+    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+) -> None:
+    every = request.config.getoption("--every")
+    with prepared(scenario) as ground:
+        floor = FLOOR.get(scenario.name, 0)
+        assert len(ground.points) >= floor, f"{len(ground.points)} points, fewer than the {floor} known before"
+        chosen = [number for number in range(len(ground.points)) if number % every == 0][shard::SHARDS]
+        ends = {"old": 0, "new": 0}
+        failures = []
+        for number in chosen:
+            try:
+                ends[one_point(ground, number)] += 1
+            except (AssertionError, HoldfastError) as error:
+                failures.append(f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:600]}")
+                if len(failures) >= 5:
+                    break
+        record_property("kill_points", f"{scenario.name} {len(chosen)} of {len(ground.points)} points, {len(ground.recoveries)} recoveries killed, {ends}")
+        assert not failures, "\n".join(failures)
+        if every == 1 and not scenario.fails and shard == 0:
+            assert ends["old"], "no point ended in the old state"

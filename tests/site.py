@@ -1,0 +1,169 @@
+"""A guestbook site for tests: repository, application folder, state and vault under one short path."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App, open_app
+from holdfast.config.load import load
+from holdfast.demo import repository
+from holdfast.engine.runner import Observer
+from holdfast.host import Host, end_processes_with, free_loopback_port
+from holdfast.operations import backup, install, maintenance, package, prune, restore, rollback, upgrade
+from holdfast.steps import services
+
+
+class Site:
+    """One application. Every path is below `folder`, so a copy of it put back at the same place is the same site."""
+
+    def __init__(
+        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 0.4, settle: float = 0.05, **paths: Path
+    ) -> None:
+        self.folder = folder
+        self.app_folder = paths.get("application", folder / "app")
+        self.state = paths.get("state", folder / "state")
+        self.vault = paths.get("vault", folder / "vault")
+        self.repository = folder / "repo"
+        self.port = free_loopback_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        repository.build(self.repository, Host())
+        self.config = repository.write_configuration(
+            self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
+            settle=settle, health_timeout=2.0, task_timeout=30,
+        )  # fmt: skip
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def open(self, observer: Observer | None = None) -> App:
+        return open_app(load(str(self.config)), command="test", observer=observer)
+
+    def operate(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Runs one operation to its end in this process."""
+        app = self.open()
+        try:
+            return app.run(self.plan(app, name, *arguments, **options), wait_seconds=5)
+        finally:
+            app.close()
+
+    @staticmethod
+    def plan(app: App, name: str, *arguments: Any, **options: Any) -> Any:
+        plans = {
+            "install": install.plan, "upgrade": upgrade.plan, "rollback": rollback.plan, "backup": backup.plan,
+            "restore": restore.plan, "prune": prune.plan, "build": package.plan, "maintenance": maintenance.plan,
+        }  # fmt: skip
+        return plans[name](app, *arguments, **options)
+
+    def start(self) -> None:
+        app = self.open()
+        try:
+            services.start_wanted(app.opened)
+            for instance in services.wanted(app.opened):
+                if instance.port is not None:
+                    _until(lambda port=instance.port: services.answers(port, "/health")[0])
+            if services.wanted(app.opened):
+                _until(lambda: self.get("/")[0] in (200, 503))
+        finally:
+            app.close()
+
+    def shut_down(self) -> None:
+        """Ends everything that runs for this site, and nothing else."""
+        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def get(self, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("GET", path, headers={"Accept": "application/json"})
+            response = connection.getresponse()
+            body = response.read()
+            return response.status, json.loads(body) if body else None
+        except (OSError, http.client.HTTPException):
+            return 0, None
+        finally:
+            connection.close()
+
+    def post(self, content: bytes, timeout: float = 10) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request("POST", "/entries", body=content)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, ValueError, http.client.HTTPException):
+            return 0, None
+        finally:
+            connection.close()
+
+    @property
+    def database(self) -> Path:
+        return self.app_folder / "shared" / "guestbook.sqlite3"
+
+    @property
+    def media(self) -> Path:
+        return self.app_folder / "shared" / "media"
+
+    def fingerprint(self) -> str:
+        """Every row of every table and every file with its content, mode and time."""
+        digest = hashlib.sha256()
+        if self.database.exists():
+            with contextlib.closing(sqlite3.connect(self.database)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                for line in connection.iterdump():
+                    digest.update(line.encode())
+        for path in sorted(self.media.rglob("*")) if self.media.exists() else []:
+            if ".holdfast" in path.parts:
+                continue
+            status = path.lstat()
+            stamp = status.st_mtime_ns if path.is_file() else 0
+            digest.update(f"{path.relative_to(self.media)} {status.st_mode} {stamp}".encode())
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def release_label(self) -> str | None:
+        link = self.app_folder / "current"
+        if not link.is_symlink():
+            return None
+        return str(json.loads((link / "settings.json").read_text())["version"])
+
+    # --- copies ------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """A copy of the site at rest."""
+        self.shut_down()
+        target = self.folder.with_name(self.folder.name + ".saved")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.folder, target, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        return target
+
+    def put_back(self, saved: Path, *, start: bool = True) -> None:
+        self.shut_down()
+        shutil.rmtree(self.folder)
+        shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        if start:
+            self.start()
+
+    def remove(self) -> None:
+        self.shut_down()
+        for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):
+            if folder.exists():
+                for path in folder.rglob("*"):
+                    if path.is_dir() and not path.is_symlink():
+                        os.chmod(path, 0o700)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _until(condition: Any, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the site did not come up"
+        time.sleep(0.02)
