@@ -158,7 +158,7 @@ class SupervisorRuntime:
 
     def stop(self, name: str) -> None:
         if self._answers():
-                try:
+            try:
                 self._call("stopProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if not fault.faultString.startswith(("BAD_NAME", "NOT_RUNNING")):
