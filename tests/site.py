@@ -33,10 +33,14 @@ class Site:
         self.state = paths.get("state", folder / "state")
         self.vault = paths.get("vault", folder / "vault")
         self.repository = folder / "repo"
+        self.config = self.app_folder / "holdfast.toml"
+        if self.config.exists():
+            self.port = int(load(str(self.config)).configuration.gate.listen.rpartition(":")[2])
+            return
         self.port = free_loopback_port()
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host())
-        self.config = repository.write_configuration(
+        repository.write_configuration(
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
             settle=settle, health_timeout=2.0, task_timeout=30,
         )  # fmt: skip

@@ -6,8 +6,10 @@ passes through a numbered point. A first run records all points; then each is ru
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -98,8 +100,8 @@ def wrap(points: Points) -> None:
     durable.os.rename = os_rename  # the one os module of this process
 
 
-def run_killed(action: Callable[[], None], *, kill_at: int | None, record: Path | None = None) -> tuple[str, str]:
-    """Runs an action in a child that dies at a point. Returns `killed`, `done` or `failed`, and what it printed."""
+def _die_in(action: Callable[[], None], kill_at: int | None, record: Path | None) -> tuple[str, str]:
+    """Runs an action in a forked child that dies at a point."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -112,7 +114,6 @@ def run_killed(action: Callable[[], None], *, kill_at: int | None, record: Path 
             code = 1
             os.write(writer, traceback.format_exc()[-4000:].encode())
         finally:
-            sys.stdout.flush()
             os._exit(code)
     os.close(writer)
     output = b""
@@ -123,3 +124,56 @@ def run_killed(action: Callable[[], None], *, kill_at: int | None, record: Path 
     if os.WIFSIGNALED(status):
         return "killed", output.decode(errors="replace")
     return ("done" if os.WEXITSTATUS(status) == 0 else "failed"), output.decode(errors="replace")
+
+
+class Forker:
+    """A process without threads that has everything imported and forks a child per run.
+
+    pytest itself has threads (xdist's), and a fork of a process with threads can find its locks taken for ever.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.killing"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, folder: Path, scenario: str, what: str, *, kill_at: int | None, record: Path | None = None) -> None:
+        assert self._process.stdin is not None
+        order = {"folder": str(folder), "scenario": scenario, "what": what, "kill_at": kill_at, "record": str(record or "")}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> tuple[str, str]:
+        """`killed`, `done` or `failed`, and the traceback of what failed."""
+        assert self._process.stdout is not None
+        answer = json.loads(self._process.stdout.readline())
+        return answer[0], answer[1]
+
+    def run(self, *arguments: Any, **options: Any) -> tuple[str, str]:
+        self.start(*arguments, **options)
+        return self.end()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+def serve() -> None:
+    from holdfast.operations import recover
+    from tests.faults.scenarios import SCENARIOS
+    from tests.site import Site
+
+    by_name = {scenario.name: scenario for scenario in SCENARIOS}
+    for line in sys.stdin:
+        order = json.loads(line)
+        site = Site(Path(order["folder"]))
+        scenario = by_name[order["scenario"]]
+        action = (lambda: scenario.act(site)) if order["what"] == "act" else (lambda: recover.recover(site.state))  # noqa: B023
+        answer = _die_in(action, order["kill_at"], Path(order["record"]) if order["record"] else None)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
+import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
-from tests.faults.killing import run_killed
+from tests.faults.killing import Forker
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.site import Site
 
@@ -44,12 +46,11 @@ class Writers:
                 self.acknowledged.append(body["id"])
             self._stop.wait(0.02)
 
-    def __enter__(self) -> Writers:
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -67,6 +68,7 @@ class Ground:
     new: str
     new_label: str | None
     points: list[str]
+    forker: Forker
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
@@ -74,21 +76,24 @@ class Ground:
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = Path(tempfile.mkdtemp(prefix="hf"))
     site = Site(folder / "s")
+    forker = Forker()
     try:
         scenario.before(site)
         saved = site.save()
         site.put_back(saved, start=scenario.installed)
         old, old_label = site.fingerprint(), site.release_label()
         record = folder / "points"
-        end, output = run_killed(lambda: scenario.act(site), kill_at=None, record=record)
+        end, output = forker.run(site.folder, scenario.name, "act", kill_at=None, record=record)
         assert end == ("failed" if scenario.fails else "done"), output
         new, new_label = site.fingerprint(), site.release_label()
         if scenario.fails:
             assert (new, new_label) == (old, old_label), "the failed operation was not undone"
         points = record.read_text().splitlines()
-        yield Ground(scenario, site, saved, old, old_label, new, new_label, points)
+        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker)
     finally:
+        forker.close()
         site.remove()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_whole(ground: Ground, acknowledged: list[int]) -> str:
@@ -140,13 +145,18 @@ def one_point(ground: Ground, number: int) -> str:
     """Kills at one point, recovers, checks; a recovery of a new kind is itself killed once and done again."""
     site, scenario = ground.site, ground.scenario
     site.put_back(ground.saved, start=scenario.installed)
-    with Writers(site) if scenario.writers else contextlib.nullcontext() as writers:
-        end, output = run_killed(lambda: scenario.act(site), kill_at=number)
-        assert end == "killed", f"point was not reached: {end} {output}"
-        signature = signature_of(site)
-        if signature not in ground.recoveries:
-            kill_recovery(ground, signature)
-        recover_here(site)
+    writers = Writers(site) if scenario.writers else None
+    if writers is not None:
+        writers.start()
+    end, output = ground.forker.run(site.folder, scenario.name, "act", kill_at=number)
+    if writers is not None:
+        time.sleep(0.1)  # visitors go on while the operation lies there dead
+        writers.stop()
+    assert end == "killed", f"point was not reached: {end} {output}"
+    signature = signature_of(site)
+    if signature not in ground.recoveries:
+        kill_recovery(ground, signature)
+    recover_here(site)
     return check_whole(ground, list(writers.acknowledged) if writers is not None else [])
 
 
@@ -166,7 +176,7 @@ def kill_recovery(ground: Ground, signature: tuple[str, ...]) -> None:
     """Kills the recovery at one of its own points, another one for each kind of recovery."""
     number = len(ground.recoveries) * 7 % 23
     ground.recoveries[signature] = number
-    end, output = run_killed(lambda: recover_here(ground.site), kill_at=number)
+    end, output = ground.forker.run(ground.site.folder, ground.scenario.name, "recover", kill_at=number)
     assert end in ("killed", "done"), output
 
 
