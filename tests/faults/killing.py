@@ -139,7 +139,13 @@ class Forker:
 
     def start(self, folder: Path, scenario: str, what: str, *, kill_at: int | None, record: Path | None = None) -> None:
         assert self._process.stdin is not None
-        order = {"folder": str(folder), "scenario": scenario, "what": what, "kill_at": kill_at, "record": str(record or "")}
+        order = {
+            "folder": str(folder),
+            "scenario": scenario,
+            "what": what,
+            "kill_at": kill_at,
+            "record": str(record or ""),
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 

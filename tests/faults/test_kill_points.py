@@ -199,7 +199,10 @@ def test_killed_at_every_point_ends_old_or_new(
                 failures.append(f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:600]}")
                 if len(failures) >= 5:
                     break
-        record_property("kill_points", f"{scenario.name} {len(chosen)} of {len(ground.points)} points, {len(ground.recoveries)} recoveries killed, {ends}")
+        record_property(
+            "kill_points",
+            f"{scenario.name} {len(chosen)} of {len(ground.points)} points, {len(ground.recoveries)} recoveries killed, {ends}",
+        )
         assert not failures, "\n".join(failures)
         if every == 1 and not scenario.fails and shard == 0:
             assert ends["old"], "no point ended in the old state"

@@ -18,7 +18,7 @@ _SLACK_BYTES = 4 << 20
 def check(opened: Opened, context: StepContext) -> None:
     """Everything that can be seen before anything changes: damage, missing datasets, versions, space."""
     set_id = context.parameters["set"]
-    backup_set, _, _, folder = backup.vault_of(opened).open_set(set_id)
+    backup_set, _, _, _ = backup.vault_of(opened).open_set(set_id)
     for name in (*context.parameters["databases"], *context.parameters["files"]):
         if name not in backup_set.datasets:
             raise RefusedError(

@@ -44,7 +44,8 @@ def install():
                 (MEDIA / name).parent.mkdir(exist_ok=True)
                 (MEDIA / name).write_bytes(content)
             database.execute(
-                "INSERT INTO entries (author, text, file, sha256) VALUES ('seed', ?, ?, ?)", (f"entry {number}", name, digest)
+                "INSERT INTO entries (author, text, file, sha256) VALUES ('seed', ?, ?, ?)",
+                (f"entry {number}", name, digest),
             )
         database.execute("COMMIT")
 

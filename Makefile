@@ -1,0 +1,49 @@
+# Two commands to begin with: `make demo` and `make test`. The rest is for those who work on Holdfast.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: setup demo test check faults faults-all bench docs test-setup clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: setup
+	$(BIN)/holdfast demo
+
+# Programs that tests use beside Python and git; asked for, or on a machine for tests (CI=true).
+test-setup:
+	./tests/install-programs
+
+ifeq ($(CI),true)
+test faults faults-all: test-setup
+endif
+
+test: setup check
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 12 tests
+
+check: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Every kill point of every operation, and every journal write under a power loss.
+faults: setup
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 tests/faults
+
+faults-all: faults
+
+bench: setup
+	$(BIN)/python -m tests.bench.bench
+
+docs: setup
+	$(BIN)/python -m tests.docs.generate
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,120 @@
+"""Constant visitors for the demo: readers and writers that count what they get and remember what was acknowledged."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass
+class Counts:
+    """What visitors got. `gaps` are the times between two good answers, by phase, the longest each."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    gaps: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+class Load:
+    """Bounded: each thread makes one request after the other with a pause, until it is stopped."""
+
+    def __init__(self, port: int, *, readers: int = 2, writers: int = 2) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self._paused = threading.Event()
+        self._lock = threading.Lock()
+        self._phase = ""
+        self._last_good = time.monotonic()
+        self.counts = Counts()
+        self.acknowledged: dict[int, str] = {}
+        self._threads = [threading.Thread(target=self._read) for _ in range(readers)]
+        self._threads += [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    def pause(self) -> None:
+        """Lets no new request begin; those under way end within moments."""
+        self._paused.set()
+        time.sleep(0.3)
+
+    def go_on(self) -> None:
+        with self._lock:
+            self._last_good = time.monotonic()
+        self._paused.clear()
+
+    def phase(self, name: str) -> None:
+        """Names what happens from now on; gaps between good answers are kept by phase."""
+        with self._lock:
+            self._phase = name
+            self._last_good = time.monotonic()
+
+    def longest_gap(self, name: str) -> float:
+        return self.counts.gaps.get(name, 0.0)
+
+    def _count(self, status: int, what: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if status in (200, 201):
+                self.counts.answers["served"] += 1
+                if self._phase:
+                    gap = now - self._last_good
+                    self.counts.gaps[self._phase] = max(self.counts.gaps.get(self._phase, 0.0), gap)
+                self._last_good = now
+            elif status == 503:
+                self.counts.answers["503"] += 1
+            else:
+                self.counts.answers["failed"] += 1
+                self.counts.failures.append(f"{self._phase}: {what} got {status}")
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)
+        try:
+            connection.request(method, path, body=body)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def _wait(self) -> bool:
+        """A pause between requests; False once it is time to stop."""
+        while self._paused.is_set() and not self._stop.is_set():
+            time.sleep(0.01)
+        return not self._stop.wait(_PAUSE_SECONDS)
+
+    def _read(self) -> None:
+        turn = 0
+        while self._wait():
+            turn += 1
+            known = list(self.acknowledged)
+            path = f"/entry?id={known[turn % len(known)]}" if known and turn % 2 else "/"
+            status, body = self._request("GET", path)
+            if status == 200 and path != "/" and not json.loads(body)["whole"]:
+                status = -1
+            self._count(status, f"GET {path}")
+
+    def _write(self, number: int) -> None:
+        turn = 0
+        while self._wait():
+            turn += 1
+            content = f"writer {number}, entry {turn} ".encode() * 60
+            status, body = self._request("POST", "/entries", content)
+            if status == 201:
+                answer = json.loads(body)
+                self.acknowledged[answer["id"]] = answer["sha256"]
+            self._count(status, "POST /entries")
