@@ -1,0 +1,279 @@
+"""Small real code behind each driver protocol, in memory or in plain files. The contract suites hold them to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
+from holdfast.model import (
+    Facts,
+    GateState,
+    Package,
+    Problem,
+    ServiceInstance,
+    ServiceStatus,
+)
+from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
+
+__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault"]
+
+
+class FakeRuntime:
+    """Instances as entries of a dictionary; one whose command is `false` does not stay up."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.instances: dict[str, tuple[ServiceInstance, int]] = {}
+        self._pids = itertools.count(100)
+        self._output: dict[str, str] = {}
+
+    def prepare(self) -> None:
+        self.up = True
+
+    def statuses(self) -> dict[str, ServiceStatus]:
+        if not self.up:
+            return {}
+        return {name: ServiceStatus(name, True, pid, 1.0, "running") for name, (_, pid) in self.instances.items()}
+
+    def start(self, instance: ServiceInstance) -> None:
+        self.prepare()
+        known = self.instances.get(instance.name)
+        if known is not None and known[0] == instance:
+            return
+        self._output[instance.name] = f"started {' '.join(instance.command)}\n"
+        if instance.command[0].endswith("false"):
+            self.instances.pop(instance.name, None)
+            raise StepError(f"{instance.name} does not stay up", state=self._output[instance.name])
+        self.instances[instance.name] = (instance, next(self._pids))
+
+    def stop(self, name: str) -> None:
+        self.instances.pop(name, None)
+
+    def release_of(self, name: str) -> str | None:
+        return self.instances[name][0].release if name in self.instances else None
+
+    def output_tail(self, name: str) -> str:
+        return self._output.get(name, "")
+
+    def shut_down(self) -> None:
+        self.instances.clear()
+        self.up = False
+
+    def check(self) -> list[Problem]:
+        return [] if self.up else [Problem("runtime", "warning", "it is down")]
+
+
+class FakeDatabase:
+    """An SQLite database in memory; a dump is its bytes behind their digest."""
+
+    kind = "fake"
+    extension = "fake"
+
+    def __init__(self, live: bytes | None = None) -> None:
+        self._identities = (f"fake:{number}" for number in itertools.count(1))
+        self.live: tuple[str, bytes] | None = (next(self._identities), live) if live is not None else None
+        self.beside: dict[str, tuple[str, bytes]] = {}
+        self.held = False
+        self.open_handles: list[str] = []
+
+    def execute(self, sql: str) -> None:
+        """A visitor's write."""
+        if self.held:
+            raise sqlite3.OperationalError("database is locked")
+        with closing(sqlite3.connect(":memory:")) as connection:
+            if self.live is not None:
+                connection.deserialize(self.live[1])
+            connection.executescript(sql)
+            identity = self.live[0] if self.live is not None else next(self._identities)
+            self.live = (identity, connection.serialize())
+
+    def _bytes(self, dump: Path | None) -> bytes:
+        if dump is None:
+            if self.live is None:
+                raise StepError("the database does not exist")
+            return self.live[1]
+        digest, content = dump.read_bytes()[:64], dump.read_bytes()[64:]
+        if sha256(content).encode() != digest:
+            raise DamagedError(f"{dump} is no whole dump")
+        return content
+
+    def inspect(self) -> Facts:
+        return {
+            "exists": self.live is not None, "identity": self.live[0] if self.live is not None else None,
+            "size_bytes": len(self.live[1]) if self.live is not None else 0, "tool": "fake 1",
+        }  # fmt: skip
+
+    def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.deserialize(self._bytes(dump))
+            connection.execute("PRAGMA query_only=1")
+            try:
+                return connection.execute(sql).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise StepError(str(error)) from error
+
+    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
+        found: dict[str, Facts] = {}
+        for (table,) in self.query("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name", dump=dump):
+            columns = [row[0] for row in self.query(f"SELECT name FROM pragma_table_info('{table}')", dump=dump)]
+            rows = self.query(f'SELECT count(*) FROM "{table}"', dump=dump)[0][0] if budget_seconds > 0 else None
+            found[table] = {"rows": rows, "columns": columns}
+        return found
+
+    @contextmanager
+    def hold(self, limit_seconds: float) -> Iterator[Callable[[Path], float]]:
+        if self.live is None or self.held:
+            raise StepError(f"writers cannot be held within {limit_seconds:g} s")
+        self.held = True
+
+        def take(target: Path) -> float:
+            self.snapshot(target)
+            self.held = False
+            return 0.0
+
+        try:
+            yield take
+        finally:
+            self.held = False
+
+    def snapshot(self, target: Path) -> None:
+        content = self._bytes(None)
+        target.write_bytes(sha256(content).encode() + content)
+
+    def prepare(self, token: str, source: Path | None) -> str:
+        if source is None:
+            self._refuse_open()
+        content = self._bytes(source)
+        identity = next(self._identities)
+        self.beside[token] = (identity, content)
+        return identity
+
+    def _refuse_open(self) -> None:
+        if self.open_handles:
+            raise RefusedError(f"the database is still open in {', '.join(self.open_handles)}")
+
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
+        if (self.live[0] if self.live is not None else None) == identity:
+            return
+        found = [key for key, (known, _) in self.beside.items() if known == identity]
+        if identity is not None and not found:
+            raise StepError(f"{identity} is gone")
+        self._refuse_open()
+        present, self.live = self.live, self.beside.pop(found[0]) if found else None
+        if present is not None:
+            names = (aside if number == 1 else f"{aside}.{number}" for number in itertools.count(1))
+            self.beside[next(name for name in names if name not in self.beside)] = present
+
+    def discard(self, token: str) -> None:
+        for key in [key for key in self.beside if key == token or key.startswith(f"{token}.")]:
+            del self.beside[key]
+
+
+class FakeGate:
+    def __init__(self) -> None:
+        self._state = GateState()
+        self._tokens = (f"token-{number}" for number in itertools.count(1))
+
+    def state(self) -> GateState:
+        return self._state
+
+    def close(self, reason: Mapping[str, Any]) -> None:
+        self._state = replace(self._state, operation=dict(reason))
+
+    def open(self) -> None:
+        self._state = replace(self._state, operation=None, preview_target=None, preview_token=None)
+
+    def hold(self, reason: Mapping[str, Any] | None) -> None:
+        self._state = replace(self._state, hold=dict(reason) if reason is not None else None)
+
+    def route(self, release: str, target: str) -> None:
+        self._state = replace(self._state, release=release, target=target)
+
+    def preview(self, target: str | None) -> str | None:
+        token = next(self._tokens) if target is not None else None
+        self._state = replace(self._state, preview_target=target, preview_token=token)
+        return token
+
+    def instance(self) -> ServiceInstance | None:
+        return None
+
+    def check(self) -> list[Problem]:
+        return []
+
+
+class FakePackages:
+    """Commits are dictionaries of files; a package is the JSON of one."""
+
+    def __init__(self, folder: Path, commits: Mapping[str, Mapping[str, str]], names: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._commits = commits
+        self._names = names
+        self._built: dict[str, Package] = {}
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        if reference in self._names:
+            return self._names[reference], reference.replace("/", "-")
+        found = [commit for commit in self._commits if len(reference) >= 4 and commit.startswith(reference)]
+        if len(found) != 1:
+            raise NotFoundError(f"there is no {reference!r}")
+        return found[0], found[0][:12]
+
+    def file_of(self, commit: str, name: str) -> str | None:
+        return self._commits[commit].get(name)
+
+    def build(self, commit: str, label: str, run: str) -> Package:
+        for package in self._built.values():
+            if package.commit == commit:
+                return package
+        identifier = f"{label}-{commit[:12]}"
+        return self._store(identifier, label, commit, json.dumps(self._commits[commit]).encode())
+
+    def _store(self, identifier: str, label: str, commit: str, content: bytes) -> Package:
+        folder = self._folder / identifier
+        folder.mkdir(parents=True)
+        (folder / "package.tar.zst").write_bytes(content)
+        self._built[identifier] = Package(
+            identifier, label, commit, sha256(content), len(content), "2026-01-01T00:00:00Z", str(folder)
+        )
+        return self._built[identifier]
+
+    def abandon(self, run: str) -> None:
+        pass
+
+    def packages(self) -> list[Package]:
+        return list(self._built.values())
+
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+        content = (Path(package.path) / "package.tar.zst").read_bytes()
+        if sha256(content) != package.digest:
+            raise DamagedError(f"package {package.id} is damaged")
+        shutil.rmtree(target, ignore_errors=True)
+        for name, text in json.loads(content).items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_text(text)
+        (target / ".holdfast-release.json").write_text(json.dumps(dict(marker)))
+
+    def adopt(self, archive: Path) -> Package:
+        try:
+            package = msgspec.convert(json.loads(archive.with_name("code.json").read_text()), Package)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{archive} has no manifest: {error}") from error
+        if sha256(archive.read_bytes()) != package.digest or Path(package.id).name != package.id:
+            raise DamagedError(f"{archive} is damaged")
+        if package.id in self._built:
+            return self._built[package.id]
+        return self._store(package.id, package.label, package.commit, archive.read_bytes())
+
+    def remove(self, id: str) -> None:
+        if self._built.pop(id, None) is not None:
+            shutil.rmtree(self._folder / id)
