@@ -125,8 +125,9 @@ class FakeDatabase:
     def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
         for (table,) in self.query("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name", dump=dump):
-            columns = [row[0] for row in self.query(f"SELECT name FROM pragma_table_info('{table}')", dump=dump)]
-            rows = self.query(f'SELECT count(*) FROM "{table}"', dump=dump)[0][0] if budget_seconds > 0 else None
+            quoted = '"' + table.replace('"', '""') + '"'
+            columns = [row[1] for row in self.query(f"PRAGMA table_info({quoted})", dump=dump)]
+            rows = self.query(f"SELECT count(*) FROM {quoted}", dump=dump)[0][0] if budget_seconds > 0 else None
             found[table] = {"rows": rows, "columns": columns}
         return found
 
