@@ -37,7 +37,7 @@ def create(
     """Make a backup: databases, files, code and configuration at one instant."""
     from holdfast.operations import backup as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     session.run(
         app, operation.plan(app, consistency=consistency, only=only, except_=except_, comment=comment), dry_run=dry_run
     )
@@ -150,7 +150,7 @@ def prune(session: Session, dry_run: bool) -> None:
     """Remove backups that the retention rules do not keep, and what nothing references any more."""
     from holdfast.operations import prune as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     plan = operation.plan(app)
     if plan.parameters["remove"] and not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)

@@ -16,7 +16,7 @@ def install(session: Session, reference: str, wipe: bool, dry_run: bool) -> None
     """First installation: package, release, the application's own install task, services."""
     from holdfast.operations import install as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     plan = operation.plan(app, reference, wipe=wipe)
     if wipe and not dry_run:
         session.confirm("Replace all data of this environment?", plan.notes)

@@ -23,7 +23,7 @@ def build(session: Session, reference: str, dry_run: bool) -> None:
     """Build the package of a tag, branch or commit; deploy nothing."""
     from holdfast.operations import package as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     session.run(app, operation.plan(app, reference), dry_run=dry_run)
 
 
@@ -48,7 +48,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
     """Deploy a package: an upgrade in maintenance mode, or the installation where nothing is installed."""
     from holdfast.operations import install, upgrade  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     first = app.opened.current_release() is None
     plan = install.plan(app, reference) if first else upgrade.plan(app, reference)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
@@ -61,7 +61,7 @@ def prune(session: Session, dry_run: bool) -> None:
     """Remove packages that no kept release came from."""
     from holdfast.operations import package as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     unused = operation.unused(app)
     if unused and not dry_run:
         session.confirm(f"Remove {len(unused)} packages?", tuple(unused))

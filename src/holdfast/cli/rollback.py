@@ -22,7 +22,7 @@ def rollback(session: Session, to: str | None, discard_writes_since: str | None,
     """
     from holdfast.operations import rollback as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     plan = operation.plan(app, to=to, discard_writes_since=discard_writes_since)
     if discard_writes_since and not dry_run:
         session.confirm("Go back with the earlier data?", plan.notes)

@@ -31,7 +31,7 @@ def status(session: Session) -> None:
 def _run(session: Session, action: str, names: tuple[str, ...]) -> None:
     from holdfast.operations import service as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     session.run(app, operation.plan(app, action, names))
 
 

@@ -50,6 +50,12 @@ class Session:
             self.loaded(), command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=self.host
         )
 
+    def changing_app(self) -> Any:
+        """The application for a command that changes it: refused while an operation waits for `recover`."""
+        app = self.app()
+        app.runner.refuse_if_interrupted()
+        return app
+
     def confirm(self, question: str, losses: tuple[str, ...] = ()) -> None:
         """Asks before something is lost. Without a terminal `--yes` is needed. Raises UsageError or CancelledError."""
         if self.yes:

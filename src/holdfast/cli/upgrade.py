@@ -27,6 +27,6 @@ def upgrade(
     """
     from holdfast.operations import upgrade as operation  # noqa: PLC0415
 
-    app = session.app()
+    app = session.changing_app()
     plan = operation.plan(app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

@@ -56,7 +56,7 @@ def _default(field: FieldInfo) -> str:
     return json.dumps(value) if not isinstance(value, BaseModel) else ""
 
 
-def keys(model: type[BaseModel] = Configuration, prefix: str = "") -> Iterator[Key]:
+def all_keys(model: type[BaseModel] = Configuration, prefix: str = "") -> Iterator[Key]:
     """Every key with its path; NAME stands for a name of the operator's choice."""
     for name, field in model.model_fields.items():
         section, named = _model_in(field.annotation)
@@ -66,7 +66,7 @@ def keys(model: type[BaseModel] = Configuration, prefix: str = "") -> Iterator[K
         else:
             path = f"{path}.NAME" if named else path
             yield Key(path, "section", "", field.description or "")
-            yield from keys(section, f"{path}.")
+            yield from all_keys(section, f"{path}.")
 
 
 def _matches(asked: str, path: str) -> bool:
@@ -76,7 +76,7 @@ def _matches(asked: str, path: str) -> bool:
 
 def explain(asked: str | None) -> list[str]:
     """Lines that explain one key, a section with its keys, or list all. Raises NotFoundError."""
-    known = list(keys())
+    known = list(all_keys())
     if asked is None:
         return [f"{key.path:45} {key.description}" for key in known]
     hits = [key for key in known if _matches(asked, key.path)]
@@ -113,7 +113,7 @@ def markdown() -> str:
     """The reference page."""
     lines = ["# Configuration", "", "Made from the schema by `make docs`; a test keeps it current.", "", "## Example", "",
              "```toml", example().rstrip(), "```", "", "## Keys", ""]  # fmt: skip
-    for key in keys():
+    for key in all_keys():
         if key.type == "section":
             lines += ["", f"### `{key.path}`", "", key.description, ""]
             continue

@@ -195,8 +195,11 @@ class Gate(Protocol):
 
     def state(self) -> GateState: ...
 
-    def close(self, reason: Mapping[str, Any]) -> None:
-        """Holds visitors for an operation; returns once no visitor's request is under way. May be repeated."""
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
+        """Holds visitors for an operation; returns once no visitor's request is under way. May be repeated.
+
+        With a preview target, the holder of the secret cookie (`GateState.preview_token`) is let through to it.
+        """
 
     def open(self) -> None:
         """Ends an operation's hold; an operator's own stays. May be repeated."""
@@ -207,8 +210,8 @@ class Gate(Protocol):
     def route(self, release: str, target: str) -> None:
         """Sends visitors to another web, after draining the one before. May be repeated."""
 
-    def preview(self, target: str | None) -> str | None:
-        """Lets the holder of the returned cookie value through to `target` while closed."""
+    def answers(self) -> bool:
+        """Whether the gate can hold and relay now: its own server runs, where it has one."""
 
     def instance(self) -> ServiceInstance | None:
         """The gate's own server as a service, or None where the proxy is the user's."""

@@ -132,9 +132,10 @@ class Runner:
             raise
         return held
 
-    def _refuse_if_interrupted(self, plan: Plan) -> None:
+    def refuse_if_interrupted(self, *, gate_only: bool = False, supersedes: str | None = None) -> None:
+        """Raises InterruptedOperationError while an operation waits for `recover`."""
         for record in self.journal.interrupted():
-            if plan.lock == "gate" or record.id == plan.parameters.get("supersedes"):
+            if gate_only or record.id == supersedes:
                 continue
             raise InterruptedOperationError(
                 f"{record.title} ({record.id}) was interrupted and is still open"
@@ -170,7 +171,7 @@ class Runner:
         with self._cancellation:
             locks = self._take_locks(plan, wait_seconds)
             try:
-                self._refuse_if_interrupted(plan)
+                self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.get("supersedes"))
                 if plan.lock == "change":
                     self.journal.drop_orphan_markers()
                 self._fence_superseded(plan)

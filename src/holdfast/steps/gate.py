@@ -17,11 +17,12 @@ def ensure_running(opened: Opened) -> bool:
         return False
     status = opened.runtime.statuses().get(instance.name)
     if status is not None and status.running:
+        services.start_gate(opened)
         return False
     problems = [problem for problem in opened.gate.check() if problem.severity == "error"]
     if problems:
         raise StepError(problems[0].message, next_step=problems[0].advice)
-    opened.runtime.start(instance)
+    services.start_gate(opened)
     return True
 
 
@@ -41,8 +42,8 @@ def reopen(opened: Opened, context: StepContext) -> None:
     instance = opened.gate.instance()
     if instance is not None and context.facts.get("started") and opened.current_release() is None:
         opened.runtime.stop(instance.name)
-    elif instance is not None and opened.current_release() is not None:
-        opened.runtime.start(instance)
+    elif opened.current_release() is not None:
+        services.start_gate(opened)
 
 
 def open_committed(opened: Opened, context: StepContext) -> None:

@@ -20,6 +20,7 @@ from holdfast.steps.opened import Opened
 
 STOP_ORDER = ("scheduler", "worker", "web")
 _POLL_SECONDS = 0.05
+_GATE_SECONDS = 15.0
 _DEAD = ("fatal", "exited", "backoff", "unknown")
 
 
@@ -155,6 +156,19 @@ def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
     )
 
 
+def start_gate(opened: Opened) -> None:
+    """Starts the gate's own server where it has one and waits until it answers. May be repeated."""
+    instance = opened.gate.instance()
+    if instance is None:
+        return
+    opened.runtime.start(instance)
+    deadline = time.monotonic() + _GATE_SECONDS
+    while not opened.gate.answers():
+        if time.monotonic() > deadline:
+            raise StepError("the gate does not answer", state=opened.runtime.output_tail(instance.name))
+        time.sleep(_POLL_SECONDS)
+
+
 # --- steps --------------------------------------------------------------------------------------------
 
 
@@ -226,6 +240,9 @@ def start_release(opened: Opened, context: StepContext) -> None:
     _save(memory, [*earlier, *instances])
     for instance in ordered(instances, stopping=False):
         opened.runtime.start(instance)
+        held = opened.gate.state().operation
+        if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
+            opened.gate.close(held, f"127.0.0.1:{instance.port}")
         verify(opened, instance, context)
 
 
@@ -265,9 +282,8 @@ def adopt_started(opened: Opened, context: StepContext) -> None:
 def start_wanted(opened: Opened, names: Sequence[str] = ()) -> list[str]:
     """Starts what should run and does not; used at boot and by `service start`. May be repeated."""
     begun = []
-    gate = opened.gate.instance()
-    if gate is not None and not names and wanted(opened):
-        opened.runtime.start(gate)
+    if not names and wanted(opened):
+        start_gate(opened)
     statuses: Mapping[str, Any] = opened.runtime.statuses()
     for instance in ordered(wanted(opened), stopping=False):
         if names and instance.service not in names:
@@ -305,9 +321,8 @@ def command(opened: Opened, context: StepContext) -> None:
         if instance.kind == "web" and release is not None:
             opened.gate.route(release.id, f"127.0.0.1:{instance.port}")
     set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
-    gate = opened.gate.instance()
-    if gate is not None and chosen:
-        opened.runtime.start(gate)
+    if chosen:
+        start_gate(opened)
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:

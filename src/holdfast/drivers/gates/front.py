@@ -99,8 +99,13 @@ class FrontGate:
             preview_token=found.get("preview_token"),
         )  # fmt: skip
 
-    def close(self, reason: Mapping[str, Any]) -> None:
-        self._change(lambda state: state.update(operation=dict(reason)), drain=True)
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
+        def change(state: dict[str, Any]) -> None:
+            state.update(operation=dict(reason))
+            if preview_target is not None and state.get("preview_target") != preview_target:
+                state.update(preview_target=preview_target, preview_token=secrets.token_urlsafe(24))
+
+        self._change(change, drain=True)
 
     def open(self) -> None:
         self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
@@ -114,10 +119,8 @@ class FrontGate:
     def route(self, release: str, target: str) -> None:
         self._change(lambda state: state.update(release=release, target=target), drain=True)
 
-    def preview(self, target: str | None) -> str | None:
-        token = secrets.token_urlsafe(24) if target is not None else None
-        self._change(lambda state: state.update(preview_target=target, preview_token=token))
-        return token
+    def answers(self) -> bool:
+        return self.ask({"do": "status"}) is not None
 
     def instance(self) -> ServiceInstance | None:
         return ServiceInstance(
@@ -128,7 +131,7 @@ class FrontGate:
 
     def check(self) -> list[Problem]:
         host, _, port = self._listen.rpartition(":")
-        if self.ask({"do": "status"}) is not None:
+        if self.answers():
             return []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:

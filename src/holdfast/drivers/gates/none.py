@@ -37,7 +37,7 @@ class NoGate:
             operation=found.get("operation"),
         )
 
-    def close(self, reason: Mapping[str, Any]) -> None:
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
         self._change(operation=dict(reason))
 
     def open(self) -> None:
@@ -49,8 +49,8 @@ class NoGate:
     def route(self, release: str, target: str) -> None:
         self._change(release=release, target=target)
 
-    def preview(self, target: str | None) -> str | None:
-        return None
+    def answers(self) -> bool:
+        return True
 
     def instance(self) -> ServiceInstance | None:
         return None

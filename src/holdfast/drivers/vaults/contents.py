@@ -9,13 +9,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.drivers.vaults.packs import PackReader
+from holdfast.drivers.vaults.digests import DigestTable
+from holdfast.drivers.vaults.packs import index_lines, read_index, wrong_contents
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 
 _BLOCK_BYTES = 1 << 20
 _FICLONE = 0x40049409
-_ALL_IN_MEMORY = 4  # up to so many packs are searched one by one; above, a table of all digests is faster
+_MOST_OPEN = 64  # packs; a large vault has more of them than a process may open files
+# A place in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
+_NUMBER_BYTES = 9
+_OFFSET_BITS = 27
+_LENGTH_BITS = 21
 
 
 class Contents:
@@ -23,71 +28,72 @@ class Contents:
 
     def __init__(self, vault: Path, packs: Sequence[str]) -> None:
         self._vault = vault
-        self._readers: list[PackReader] = []
-        self._table: dict[bytes, int] | None = None
+        self._packs: list[str] = []
+        self._open: dict[int, int] = {}
+        self._table: DigestTable | None = None
         self._can_clone = True
         self.problems: list[str] = []
         for name in packs:
             try:
-                reader = PackReader(vault / "packs", name)
-                reader.check_index()
+                read_index(vault / "packs", name)
             except DamagedError as error:
                 self.problems.append(error.what)
                 continue
-            self._readers.append(reader)
+            self._packs.append(name)
 
     def object_path(self, digest: str) -> Path:
         return self._vault / "objects" / digest[:2] / digest
 
-    def _place(self, digest: str) -> tuple[PackReader, int, int] | None:
-        readers: Sequence[PackReader] = self._readers
-        if len(self._readers) > _ALL_IN_MEMORY:
-            if self._table is None:
-                self._table = {
-                    bytes.fromhex(line[0][:16]): number
-                    for number, reader in enumerate(self._readers) for line in reader.lines()
-                }  # fmt: skip
-            number = self._table.get(bytes.fromhex(digest[:16]))
-            if number is None:
-                return None
-            readers = [self._readers[number]]
-        for reader in readers:
-            found = reader.find(digest)
-            if found is not None:
-                return reader, *found
-        return None
+    def _place(self, digest: str) -> int | None:
+        if self._table is None:
+            self._table = DigestTable(_NUMBER_BYTES)
+            for number, name in enumerate(self._packs):
+                for raw, offset, length in index_lines(read_index(self._vault / "packs", name)):
+                    self._table.add(raw, number << _OFFSET_BITS + _LENGTH_BITS | offset << _LENGTH_BITS | length)
+        return self._table.find(bytes.fromhex(digest))
 
     def in_pack(self, digest: str) -> bool:
         return self._place(digest) is not None
 
     def pack_of(self, digest: str) -> str | None:
         place = self._place(digest)
-        return place[0].name if place is not None else None
+        return self._packs[place >> _OFFSET_BITS + _LENGTH_BITS] if place is not None else None
 
     def wrong_in_pack(self, name: str) -> list[str]:
         """What is wrong with one pack, every byte read."""
         try:
-            reader = PackReader(self._vault / "packs", name)
-            reader.check_index()
-            wrong = reader.wrong_contents()
-            reader.close()
+            wrong = wrong_contents(self._vault / "packs", name)
         except DamagedError as error:
             return [error.what]
         return [f"packs/{name}.pack is damaged at content {digest[:12]}" for digest in wrong]
 
+    def _descriptor(self, number: int) -> int:
+        """The pack, open; the one opened first is closed where there are too many."""
+        descriptor = self._open.get(number)
+        if descriptor is None:
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            path = self._vault / "packs" / f"{self._packs[number]}.pack"
+            try:
+                descriptor = self._open[number] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise DamagedError(f"pack {self._packs[number]} cannot be opened: {error}") from error
+        return descriptor
+
     def fetch(self, entry: Entry, target: int) -> None:
         """Writes a content to a descriptor. Raises DamagedError if what was read has another digest."""
         place = self._place(entry.sha256)
-        if place is not None:
-            reader, offset, length = place
-            content = reader.read(offset, length)
-            if hashlib.sha256(content).hexdigest() != entry.sha256:
-                raise DamagedError(f"pack {reader.name} is damaged at content {entry.sha256[:12]} ({entry.path})")
-            view = memoryview(content)
-            while view:
-                view = view[os.write(target, view) :]
+        if place is None:
+            self._fetch_object(entry, target)
             return
-        self._fetch_object(entry, target)
+        number = place >> _OFFSET_BITS + _LENGTH_BITS
+        offset = place >> _LENGTH_BITS & (1 << _OFFSET_BITS) - 1
+        content = os.pread(self._descriptor(number), place & (1 << _LENGTH_BITS) - 1, offset)
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise DamagedError(f"pack {self._packs[number]} is damaged at content {entry.sha256[:12]} ({entry.path})")
+        written = os.write(target, content)
+        while written < len(content):
+            written += os.write(target, memoryview(content)[written:])
 
     def _fetch_object(self, entry: Entry, target: int) -> None:
         path = self.object_path(entry.sha256)
@@ -131,6 +137,6 @@ class Contents:
             return False
 
     def close(self) -> None:
-        for reader in self._readers:
-            reader.close()
-        self._readers.clear()
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()

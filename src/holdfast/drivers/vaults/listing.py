@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +13,17 @@ import zstandard
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 
+
+class _Digest(msgspec.Struct):
+    """What deduplication needs of an entry; the rest of a line is not decoded."""
+
+    sha256: str = ""
+
+
 _decoder = msgspec.json.Decoder(Entry)
+_digest_decoder = msgspec.json.Decoder(_Digest)
 _encoder = msgspec.json.Encoder()
-_FLUSH_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 18
 
 
 class ListingWriter:
@@ -26,19 +33,14 @@ class ListingWriter:
         self.path = path
         self._file = open(path, "wb")
         os.fchmod(self._file.fileno(), 0o600)
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
-        self._buffer = bytearray()
+        # `threads` lets zstd compress in a thread of its own, while the next files are read.
+        self._stream = zstandard.ZstdCompressor(level=1, threads=1).stream_writer(self._file, closefd=False)
 
-    def write(self, entry: Entry) -> None:
-        _encoder.encode_into(entry, self._buffer, -1)
-        self._buffer += b"\n"
-        if len(self._buffer) > _FLUSH_BYTES:
-            self._stream.write(bytes(self._buffer))
-            self._buffer.clear()
+    def write(self, entries: Sequence[Entry]) -> None:
+        self._stream.write(_encoder.encode_lines(entries))
 
     def close(self) -> None:
         if not self._file.closed:
-            self._stream.write(bytes(self._buffer))
             self._stream.close()  # type: ignore[no-untyped-call]  # zstandard's stub leaves it untyped
             self._file.close()
 
@@ -55,26 +57,35 @@ class ListingWriter:
 
 
 def read_listing(path: Path) -> Iterator[Entry]:
-    """Entries in order, one at a time. Raises DamagedError for what is no listing."""
+    """Entries in order, some hundred decoded at a time. Raises DamagedError for what is no listing."""
     try:
-        with open(path, "rb") as file:
-            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            for line in io.BufferedReader(_Readable(reader), 1 << 18):
-                yield _decoder.decode(line)
+        for lines in _lines(path):
+            yield from _decoder.decode_lines(lines)
     except (msgspec.DecodeError, zstandard.ZstdError) as error:
         raise DamagedError(f"the listing {path} is damaged: {error}") from error
 
 
-class _Readable(io.RawIOBase):
-    """zstandard's reader as the raw stream that io.BufferedReader wants."""
+def read_digests(path: Path) -> Iterator[str]:
+    """The digests that a listing names, one for each file. Raises DamagedError for what is no listing."""
+    try:
+        for lines in _lines(path):
+            for line in _digest_decoder.decode_lines(lines):
+                if line.sha256:
+                    yield line.sha256
+    except (msgspec.DecodeError, zstandard.ZstdError) as error:
+        raise DamagedError(f"the listing {path} is damaged: {error}") from error
 
-    def __init__(self, reader: zstandard.ZstdDecompressionReader) -> None:
-        self._reader = reader
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's WriteableBuffer is wider
-        data = self._reader.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+def _lines(path: Path) -> Iterator[bytes]:
+    """A listing's text in pieces of whole lines."""
+    rest = b""
+    with open(path, "rb") as file:
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        while chunk := reader.read(_CHUNK_BYTES):
+            text = rest + chunk
+            end = text.rfind(b"\n") + 1
+            rest = text[end:]
+            if end:
+                yield text[:end]
+    if rest:
+        yield rest

@@ -7,20 +7,23 @@ content with its digest and place: one hash covers all bytes of both files.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
-import mmap
 import os
-import re
+import struct
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from holdfast.errors import DamagedError
 
 SMALL_BYTES = 1 << 20
 PACK_BYTES = 64 << 20
-_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9]{10}) ([0-9]{10})\n")
-_WIDTH = 64 + 1 + 10 + 1 + 10 + 1
+PACK_CONTENTS = 1 << 16  # with very small files the index is what takes memory
+_LINE = struct.Struct("64sx10sx10sx")
 _BUFFER_BYTES = 1 << 20
+_BUFFER_CONTENTS = 1000  # below IOV_MAX of writev(2)
+_WINDOW_BYTES = 4 << 20
 
 
 class PackWriter:
@@ -38,14 +41,15 @@ class PackWriter:
         self.finished: list[str] = []
 
     def append(self, digest: str, content: bytes) -> None:
-        self._index.append(b"%s %010d %010d\n" % (digest.encode(), self._offset, len(content)))
+        length = len(content)
+        self._index.append(b"%s %010d %010d\n" % (digest.encode(), self._offset, length))
         self._buffer.append(content)
-        self._buffered += len(content)
-        self._offset += len(content)
-        if self._buffered >= _BUFFER_BYTES:
+        self._buffered += length
+        self._offset += length
+        if self._buffered >= _BUFFER_BYTES or len(self._buffer) >= _BUFFER_CONTENTS:
             self._flush()
-        if self._offset >= PACK_BYTES:
-            self.close()
+            if self._offset >= PACK_BYTES or len(self._index) >= PACK_CONTENTS:
+                self.close()
 
     def _path(self) -> Path:
         return self._folder / f"{self._prefix}-{self._count}.part"
@@ -53,9 +57,11 @@ class PackWriter:
     def _flush(self) -> None:
         if self._file is None:
             self._file = os.open(self._path(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400)
-        view = memoryview(b"".join(self._buffer))
-        while view:
-            view = view[os.write(self._file, view) :]
+        written = os.writev(self._file, self._buffer)
+        if written < self._buffered:
+            view = memoryview(b"".join(self._buffer))[written:]
+            while view:
+                view = view[os.write(self._file, view) :]
         self._buffer.clear()
         self._buffered = 0
 
@@ -65,6 +71,7 @@ class PackWriter:
             return
         self._flush()
         assert self._file is not None
+        write_out(self._file)
         os.close(self._file)
         self._file = None
         index = b"".join(sorted(self._index))
@@ -79,72 +86,51 @@ class PackWriter:
         self._count += 1
 
 
-class PackReader:
-    """Random access to one pack. Raises DamagedError where index and pack are not what their name says."""
+def write_out(descriptor: int) -> None:
+    """Lets the kernel begin to write a file to the disk, so that the sync at the end finds little left to do."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self._path = folder / f"{name}.pack"
-        index_path = folder / f"{name}.idx"
-        try:
-            with open(index_path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self._index: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            self._descriptor = os.open(self._path, os.O_RDONLY)
-        except OSError as error:
-            raise DamagedError(f"pack {name} cannot be opened: {error}") from error
-        self.count = size // _WIDTH
-        if size == 0 or size % _WIDTH:
-            raise DamagedError(f"index {index_path} is damaged: {size} bytes")
 
-    def check_index(self) -> None:
-        """Reads the index whole against its name. Raises DamagedError."""
-        if hashlib.sha256(self._index).hexdigest() != self.name:
-            raise DamagedError(f"index packs/{self.name}.idx is damaged: its digest is not its name")
-        end = sum(length for _, _, length in self.lines())
-        size = os.fstat(self._descriptor).st_size
-        if size != end:
-            raise DamagedError(f"pack packs/{self.name}.pack has {size} bytes instead of {end}")
+def read_index(folder: Path, name: str) -> bytes:
+    """The index of a pack, every byte checked against the name, and the pack's size against it. Raises DamagedError."""
+    try:
+        index = (folder / f"{name}.idx").read_bytes()
+        size = (folder / f"{name}.pack").stat().st_size
+    except OSError as error:
+        raise DamagedError(f"pack {name} cannot be opened: {error}") from error
+    if not index or len(index) % _LINE.size:
+        raise DamagedError(f"index packs/{name}.idx is damaged: {len(index)} bytes")
+    if hashlib.sha256(index).hexdigest() != name:
+        raise DamagedError(f"index packs/{name}.idx is damaged: its digest is not its name")
+    try:
+        end = sum(length for _, _, length in index_lines(index))
+    except ValueError as error:
+        raise DamagedError(f"index packs/{name}.idx is damaged: {error}") from error
+    if size != end:
+        raise DamagedError(f"pack packs/{name}.pack has {size} bytes instead of {end}")
+    return index
 
-    def lines(self) -> Iterator[tuple[str, int, int]]:
-        for position in range(self.count):
-            yield self._line(position)
 
-    def _line(self, position: int) -> tuple[str, int, int]:
-        found = _LINE.fullmatch(self._index[position * _WIDTH : (position + 1) * _WIDTH])
-        if found is None:
-            raise DamagedError(f"index packs/{self.name}.idx is damaged at line {position + 1}")
-        return found[1].decode(), int(found[2]), int(found[3])
+def index_lines(index: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Digest, offset and length of each content, by digest. Raises ValueError for what is no such line."""
+    for digest, offset, length in _LINE.iter_unpack(index):
+        yield binascii.unhexlify(digest), int(offset), int(length)
 
-    def find(self, digest: str) -> tuple[int, int] | None:
-        """Offset and length of a content, or None."""
-        low, high = 0, self.count
-        wanted = digest.encode()
-        while low < high:
-            middle = (low + high) // 2
-            found = self._index[middle * _WIDTH : middle * _WIDTH + 64]
-            if found < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        if low < self.count:
-            line = self._line(low)
-            if line[0] == digest:
-                return line[1], line[2]
-        return None
 
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
-
-    def wrong_contents(self) -> list[str]:
-        """Digests whose bytes are not what they should be."""
-        wrong = []
-        for digest, offset, length in self.lines():
-            if hashlib.sha256(self.read(offset, length)).hexdigest() != digest:
-                wrong.append(digest)
-        return wrong
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        if isinstance(self._index, mmap.mmap):
-            self._index.close()
+def wrong_contents(folder: Path, name: str) -> list[str]:
+    """Digests of a pack whose bytes are not what they should be, read in the order of the disk. Raises DamagedError."""
+    wrong: list[str] = []
+    index = read_index(folder, name)
+    descriptor = os.open(folder / f"{name}.pack", os.O_RDONLY)
+    try:
+        start, window = 0, memoryview(b"")
+        for digest, offset, length in sorted(index_lines(index), key=itemgetter(1)):
+            if offset < start or offset + length > start + len(window):
+                start, window = offset, memoryview(os.pread(descriptor, max(length, _WINDOW_BYTES), offset))
+            if hashlib.sha256(window[offset - start : offset - start + length]).digest() != digest:
+                wrong.append(digest.hex())
+    except OSError as error:
+        raise DamagedError(f"pack packs/{name}.pack cannot be read: {error}") from error
+    finally:
+        os.close(descriptor)
+    return wrong

@@ -1,0 +1,55 @@
+"""Writes the reference pages that are made from the code: `python -m tests.docs.generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from holdfast.cli.main import COMMANDS, holdfast
+from holdfast.config import reference
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def commands() -> str:
+    """The page of all commands, from their own help."""
+    lines = ["# Commands", "", "Made from the commands' own help by `make docs`; a test keeps it current.", "",
+             "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.", "",
+             "```", _help(holdfast, "holdfast"), "```"]  # fmt: skip
+    context = click.Context(holdfast)
+    for name in COMMANDS:
+        command = holdfast.get_command(context, name)
+        assert command is not None
+        lines += ["", f"## holdfast {name}", ""]
+        if isinstance(command, click.Group):
+            for inner, found in command.commands.items():
+                lines += [
+                    f"### holdfast {name} {inner}",
+                    "",
+                    "```",
+                    _help(found, f"holdfast {name} {inner}"),
+                    "```",
+                    "",
+                ]
+        else:
+            lines += ["```", _help(command, f"holdfast {name}"), "```"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    return command.get_help(context).rstrip()
+
+
+def pages() -> dict[Path, str]:
+    return {
+        DOCS / "reference" / "configuration.md": reference.markdown(),
+        DOCS / "reference" / "commands.md": commands(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -1,0 +1,101 @@
+"""The documentation is true: generated pages are current, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from holdfast.config import reference
+from holdfast.config.load import load, presets
+from holdfast.config.schema import Configuration
+from tests.docs import generate
+from tests.site import Site
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_generated_pages_are_current() -> None:
+    for path, text in generate.pages().items():
+        assert path.read_text() == text, f"{path.name} is stale: make docs"
+
+
+def test_the_example_names_every_key_and_loads() -> None:
+    value = tomllib.loads(reference.example())
+    Configuration.model_validate(value)
+    shown = {re.sub(r"^(services|databases|files|vaults)\.\w+", r"\1.NAME", key) for key in reference.flatten(value)}
+    for key in reference.all_keys():
+        assert key.path in shown or any(one.startswith(f"{key.path}.") for one in shown), f"{key.path} is not in the example"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_toml_examples_are_valid(page: Path, folder: Path) -> None:
+    for number, text in enumerate(re.findall(r"```toml\n(.*?)```", page.read_text(), re.S)):
+        value = tomllib.loads(text)
+        if "application" in value:
+            place = folder / f"{page.stem}{number}"
+            place.mkdir()
+            (place / "holdfast.toml").write_text(text)
+            load(str(place))
+
+
+def test_every_preset_is_valid() -> None:
+    for name, text in presets().items():
+        value = tomllib.loads(text)
+        value["application"] = {"name": "x"}
+        Configuration.model_validate(value), name
+
+
+def test_a_restore_by_hand_gives_the_same_tree(site: Site, folder: Path) -> None:
+    """The script of the how-to page, run as it stands."""
+    missing = [name for name in ("jq", "zstd", "setfattr") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (make test-setup)")
+    page = (ROOT / "docs" / "howto" / "restore-by-hand.md").read_text()
+    script = folder / "restore-by-hand.sh"
+    script.write_text(re.search(r"<!-- restore-by-hand.sh -->\n```sh\n(.*?)```", page, re.S)[1])  # type: ignore[index]
+    site.operate("install", "v1")
+    for path in site.media.rglob("*.bin"):
+        path.unlink()
+    special = site.media / "special"
+    special.mkdir()
+    (special / "large").write_bytes(os.urandom(3 << 20))
+    (special / "empty").touch()
+    os.symlink("large", special / "link")
+    os.link(special / "large", special / "again")
+    os.setxattr(special / "large", "user.note", b"a \xff value")
+    (special / "with space\nand newline").write_text("x")
+    with open(os.fsencode(special) + b"/not-utf8-\xff", "wb") as file:
+        file.write(b"bytes")
+    with open(special / "sparse", "wb") as file:
+        file.seek(4 << 20)
+        file.write(b"end")
+    (special / "large").chmod(0o640)
+    site.operate("backup")
+    newest = sorted((site.vault / "backups").iterdir())[-1]
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=newest, check=True)
+    target = folder / "by-hand"
+    subprocess.run(["bash", str(script), str(site.vault), newest.name, "media", str(target)], check=True, timeout=120)
+    names = [b"large", b"empty", b"again", b"with space\nand newline", b"not-utf8-\xff", b"sparse"]
+    for name in names:
+        one, two = os.fsencode(special) + b"/" + name, os.fsencode(target) + b"/special/" + name
+        assert Path(os.fsdecode(one)).read_bytes() == Path(os.fsdecode(two)).read_bytes(), name
+        assert os.stat(one).st_mode == os.stat(two).st_mode
+        assert abs(os.stat(one).st_mtime_ns - os.stat(two).st_mtime_ns) < 1000
+    assert os.readlink(target / "special" / "link") == "large"
+    assert os.stat(target / "special" / "again").st_ino == os.stat(target / "special" / "large").st_ino
+    assert os.getxattr(target / "special" / "large", "user.note") == b"a \xff value"
+    ours = sorted(os.listdir(os.fsencode(special)))
+    assert ours == sorted(os.listdir(os.fsencode(target / "special")))

@@ -1,0 +1,40 @@
+"""The real command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.site import Site
+
+
+def argv(site: Site, *words: str) -> list[str]:
+    command, separator, rest = (
+        (words[: words.index("--")], ["--"], words[words.index("--") + 1 :]) if "--" in words else (words, [], ())
+    )
+    return [sys.executable, "-m", "holdfast", *command, "--yes", "--config", str(site.config), *separator, *rest]
+
+
+def run(site: Site, *words: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def run_json(site: Site, *words: str) -> dict[str, Any]:
+    done = run(site, *words, "--json")
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+def start(site: Site, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a command and leaves it running; its output goes to a file beside the site."""
+    with open(site.folder / "command.log", "ab") as log:
+        return subprocess.Popen(argv(site, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
+
+
+def output(site: Site) -> str:
+    return Path(site.folder / "command.log").read_text()

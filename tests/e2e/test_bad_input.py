@@ -1,0 +1,226 @@
+"""Bad input: a clear message, what to type next, a non-zero exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import run
+from tests.site import Site
+
+
+@pytest.fixture
+def installed(site: Site) -> Site:
+    site.operate("install", "v1")
+    site.operate("backup")
+    return site
+
+
+def only_set(site: Site) -> Path:
+    return sorted((site.vault / "backups").iterdir())[-1]
+
+
+def test_all_configuration_problems_at_once_with_their_key_paths(site: Site) -> None:
+    text = site.config.read_text()
+    text = text.replace("[gate]", '[gate]\nlisten_to = "x"').replace('kind = "sqlite"', 'kind = "oracle"')
+    text = text.replace("settle_seconds = 0.05", 'settle_seconds = "soon"')
+    site.config.write_text(text)
+    done = run(site, "config", "validate")
+    assert done.returncode == 3
+    for key in ("gate.listen_to", "databases.main.kind", "services.web.settle_seconds"):
+        assert key in done.stderr
+    assert "holdfast config help" in done.stderr
+    assert not site.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("upgrade", "v99"), 4, "v99"),
+        (("upgrade", "--", "-x"), 4, "-x"),
+        (("backup", "restore", "1999"), 4, "backup list"),
+        (("backup", "show", "2"), 2, "stands for 2 backups"),
+        (("backup", "create", "--only", "nothing"), 2, "nothing"),
+        (("package", "deploy", "nope"), 4, "nope"),
+        (("service", "stop", "nope"), 2, "nope"),
+        (("maintenance", "on", "--duration", "soon"), 2, "soon"),
+        (("log", "show", "nope"), 4, "log list"),
+        (("config", "help", "gate.nope"), 4, "gate.nope"),
+        (("rollback",), 4, "release list"),
+        (("recover", "--state", "/nonexistent"), 4, "/nonexistent"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_what_does_not_exist_is_named(installed: Site, words: tuple[str, ...], code: int, says: str) -> None:
+    before = installed.fingerprint()
+    done = run(installed, *words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert installed.fingerprint() == before
+
+
+def test_errors_are_one_json_object_too(installed: Site) -> None:
+    done = run(installed, "upgrade", "v99", "--json")
+    value = json.loads(done.stdout)
+    assert value["holdfast"] == 1 and value["ok"] is False and value["exit_code"] == 4 == done.returncode
+    assert value["error"]["class"] == "NotFoundError"
+    assert value["error"]["next_step"]
+
+
+def test_a_taken_port_is_named(site: Site) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", site.port))
+        holder.listen()
+        done = run(site, "install", "v1")
+    assert done.returncode == 4
+    assert str(site.port) in done.stderr and "gate.listen" in done.stderr
+    assert not (site.app_folder / "current").exists()
+
+
+def test_a_vault_of_a_newer_format_is_refused(installed: Site) -> None:
+    from holdfast.drivers.vaults import manifest
+
+    path = installed.vault / "holdfast-vault.json"
+    value = manifest.unseal(path)
+    path.write_bytes(manifest.sealed({**value, "format": 99}))
+    before = installed.fingerprint()
+    for words in (("backup", "create"), ("backup", "restore", "latest"), ("upgrade", "v2")):
+        done = run(installed, *words)
+        assert done.returncode in (4, 6), done.stderr
+        assert "format 99" in done.stderr
+    assert installed.fingerprint() == before
+    assert installed.get("/")[1]["version"] == "v1"
+
+
+def test_a_damaged_manifest_is_not_listed_not_restored_not_swept(installed: Site) -> None:
+    folder = only_set(installed)
+    path = folder / "manifest.json"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes().replace(b'"main"', b'"mAin"', 1))
+    before = installed.fingerprint()
+    listed = run(installed, "backup", "list")
+    assert folder.name not in listed.stdout and "damaged" in listed.stderr
+    assert run(installed, "backup", "restore", folder.name).returncode == 4
+    verify = run(installed, "backup", "verify")
+    assert verify.returncode == 9
+    assert run(installed, "backup", "prune").returncode == 9
+    assert folder.is_dir()
+    assert installed.fingerprint() == before
+
+
+def test_a_damaged_dump_is_refused_before_anything_changes(installed: Site) -> None:
+    path = only_set(installed) / "database.main.sqlite3"
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    before = installed.fingerprint()
+    done = run(installed, "backup", "restore", only_set(installed).name)
+    assert done.returncode == 9
+    assert "damaged" in done.stderr
+    assert installed.fingerprint() == before
+    assert installed.get("/")[0] == 200
+
+
+def test_a_file_that_cannot_be_read_fails_the_backup_with_its_name(
+    installed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    victim = next(installed.media.rglob("*.bin"))
+    victim.write_bytes(b"fresh content")
+    real = os.open
+
+    def refusing(path: object, *arguments: object, **options: object) -> int:
+        if os.fsdecode(path) == str(victim):  # type: ignore[call-overload]
+            raise PermissionError(13, "Permission denied", str(victim))
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    from holdfast.errors import OperationFailedError
+
+    count = len(list((installed.vault / "backups").iterdir()))
+    monkeypatch.setattr("os.open", refusing)
+    with pytest.raises(OperationFailedError) as caught:
+        installed.operate("backup")
+    monkeypatch.undo()
+    assert victim.name in str(caught.value)
+    assert len(list((installed.vault / "backups").iterdir())) == count
+
+
+def test_state_on_a_network_filesystem_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.errors import RefusedError
+
+    monkeypatch.setattr("holdfast.durable.network_filesystem", lambda path: "nfs")
+    with pytest.raises(RefusedError) as caught:
+        site.open()
+    assert "nfs" in str(caught.value) and "application.state" in str(caught.value)
+
+
+def test_datasets_inside_one_another_are_refused(site: Site) -> None:
+    text = site.config.read_text().replace(f'path = "{site.vault}"', 'path = "shared/media/vault"')
+    site.config.write_text(text)
+    done = run(site, "config", "validate")
+    assert done.returncode == 3
+    assert "lie inside one another" in done.stderr
+
+
+def test_production_is_not_made_something_less_by_editing_a_file(installed: Site) -> None:
+    text = installed.config.read_text().replace(
+        'environment = "production"', 'environment = "production"\ntype = "dev"'
+    )
+    installed.config.write_text(text)
+    done = run(installed, "backup", "create")
+    assert done.returncode == 4
+    assert "prod" in done.stderr
+
+
+def test_check_names_what_to_type(installed: Site) -> None:
+    done = run(installed, "check")
+    assert "same filesystem as the data" in done.stdout
+    (installed.app_folder / "shared" / "guestbook.sqlite3").chmod(0o600)
+    installed.shut_down()
+    assert "holdfast service start" in run(installed, "check").stdout
+
+
+def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path) -> None:
+    """A package whose members climb out, adopted by its own true digest."""
+    import io
+    import tarfile
+
+    import zstandard
+
+    app = installed.open()
+    package = app.opened.packages.packages()[0]
+    archive = Path(package.path) / "package.tar.zst"
+    for name, kind, link in (
+        ("../../escaped", tarfile.REGTYPE, ""),
+        ("/tmp/escaped", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "/etc"),
+    ):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, link, 0
+            tar.addfile(member)
+            if kind == tarfile.SYMTYPE:
+                inner = tarfile.TarInfo("link/escaped")
+                tar.addfile(inner)
+        archive.write_bytes(zstandard.ZstdCompressor().compress(buffer.getvalue()))
+        manifest = json.loads((Path(package.path) / "manifest.json").read_text())
+        import hashlib
+
+        manifest["digest"] = hashlib.sha256(archive.read_bytes()).hexdigest()
+        (Path(package.path) / "manifest.json").write_text(json.dumps(manifest))
+        changed = app.opened.packages.packages()[0]
+        target = folder / "release"
+        try:
+            app.opened.packages.unpack(changed, target, {})
+        except (tarfile.FilterError, OSError):
+            pass
+        assert not list(folder.rglob("escaped")) or all(target in path.parents for path in folder.rglob("escaped"))
+        assert not Path("/tmp/escaped").exists() and not Path("/etc/escaped").exists()
+    app.close()

@@ -1,0 +1,167 @@
+"""Backups while writers add, replace and delete rows together with their files: each level keeps its promise."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.app import App, open_app
+from holdfast.config.load import load
+from holdfast.host import Host, end_processes_with
+from holdfast.operations import backup, install
+
+ROUNDS = 50
+CHURN = Path(__file__).parent / "writers" / "churn.py"
+
+CONFIGURATION = """
+[application]
+name = "churn"
+environment = "production"
+state = "{folder}/state"
+
+[source]
+repository = "{folder}/repo"
+
+[services.one]
+command = ["{python}", "{churn}", "{folder}/app/shared/main.sqlite3", "{folder}/app/shared/media", "1"]
+settle_seconds = 0.05
+[services.two]
+command = ["{python}", "{churn}", "{folder}/app/shared/main.sqlite3", "{folder}/app/shared/media", "2"]
+settle_seconds = 0.05
+
+[databases.main]
+kind = "sqlite"
+path = "shared/main.sqlite3"
+[files.media]
+path = "shared/media"
+
+[vaults.local]
+path = "{folder}/vault"
+
+[backup]
+references = {{ database = "main", files = "media", query = "SELECT file, sha256 FROM inside UNION ALL SELECT file, sha256 FROM outside" }}
+keep = {{ last = 2 }}
+"""
+
+
+@pytest.fixture
+def churning(folder: Path) -> Iterator[App]:
+    """An application whose two services write all the time, installed and running."""
+    host = Host()
+    repository = folder / "repo"
+    repository.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=Churn", "-c", "user.email=churn@example.invalid"]
+    host.capture([*git, "init", "--quiet"])
+    (repository / "README").write_text("nothing but data\n")
+    host.capture([*git, "add", "--all"])
+    host.capture([*git, "commit", "--quiet", "--message", "v1"])
+    host.capture([*git, "tag", "v1"])
+    shared = folder / "app" / "shared"
+    for name in ("inside", "outside"):
+        (shared / "media" / name).mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(shared / "main.sqlite3")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        for table in ("inside", "outside"):
+            database.execute(
+                f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)"
+            )
+        database.commit()
+    (folder / "app" / "holdfast.toml").write_text(
+        CONFIGURATION.format(folder=folder, python=sys.executable, churn=CHURN)
+    )
+    app = open_app(load(str(folder / "app")))
+    app.run(install.plan(app, "v1"))
+    yield app
+    end_processes_with(f"HOLDFAST_INSTANCE=churn.production@{folder}/state", grace_seconds=0, wait_seconds=10)
+    app.close()
+
+
+def rows_and_files(app: App) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """From the newest set: table -> file -> digest, and the digests of the files in the listing."""
+    assert app.opened.vault is not None
+    newest = app.opened.vault.backups()[-1]
+    _, listing, _, folder = app.opened.vault.open_set(newest.id)
+    files = {entry.path: entry.sha256 for entry in listing("media") if entry.kind == "file"}
+    tables = {}
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/database.main.sqlite3?immutable=1", uri=True)) as database:
+        for table in ("inside", "outside"):
+            tables[table] = dict(database.execute(f"SELECT file, sha256 FROM {table}").fetchall())
+    return tables, files
+
+
+def check(level: str, tables: dict[str, dict[str, str]], files: dict[str, str]) -> None:
+    if level in ("pause", "quiesce"):
+        inside = {path: digest for path, digest in files.items() if path.startswith("inside/")}
+        assert inside == tables["inside"], "rows and files changed within one transaction disagree"
+    if level == "quiesce":
+        outside = {path: digest for path, digest in files.items() if path.startswith("outside/")}
+        assert outside == tables["outside"], "with everything stopped, rows and files disagree"
+    if level == "live":
+        for table in tables.values():
+            for path, digest in table.items():
+                assert files.get(path) == digest, f"{path} is named by the database and not in the set"
+
+
+@pytest.mark.parametrize("level", ["live", "pause", "quiesce"])
+def test_each_level_keeps_its_promise(
+    churning: App, level: str, request: pytest.FixtureRequest, record_property: object
+) -> None:
+    held = []
+    for number in range(ROUNDS):
+        result = churning.run(backup.plan(churning, consistency=level))
+        step = next(step for step in churning.journal.steps(result.operation) if step.name == "backup.finish")
+        held.append(step.facts["writer_held_seconds"])
+        tables, files = rows_and_files(churning)
+        check(level, tables, files)
+        if number % 10 == 9:
+            from holdfast.operations import prune
+
+            churning.run(prune.plan(churning))
+    assert churning.opened.vault is not None
+    assert churning.opened.vault.verify(None, lambda *_: None, lambda: None) == []
+    shared = churning.loaded.root / "shared"
+    waited = max(float((shared / f"longest-{seed}").read_text()) for seed in (1, 2))
+    record_property(  # type: ignore[operator]
+        "writers held",
+        f"{level}, {ROUNDS} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "
+        f"a writer waited at most {waited * 1000:.0f} ms ({len(tables['inside'])} + {len(tables['outside'])} rows at the end)",
+    )
+
+
+def test_the_churn_really_disagrees_without_a_level(folder: Path) -> None:
+    """The test above can fail: copying files and database one after the other without any care is found out."""
+    shared = folder / "shared"
+    for name in ("inside", "outside"):
+        (shared / "media" / name).mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(shared / "main.sqlite3")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        for table in ("inside", "outside"):
+            database.execute(
+                f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)"
+            )
+        database.commit()
+    writer = subprocess.Popen([sys.executable, str(CHURN), str(shared / "main.sqlite3"), str(shared / "media"), "1"])
+    try:
+        disagreements = 0
+        for _ in range(200):
+            with contextlib.closing(sqlite3.connect(shared / "main.sqlite3", timeout=30)) as database:
+                rows = dict(database.execute("SELECT file, sha256 FROM inside").fetchall())
+            found = {}
+            for name in os.listdir(shared / "media" / "inside"):
+                with contextlib.suppress(FileNotFoundError):
+                    found[f"inside/{name}"] = hashlib.sha256(
+                        (shared / "media" / "inside" / name).read_bytes()
+                    ).hexdigest()
+            disagreements += found != rows
+        assert disagreements > 0
+    finally:
+        writer.terminate()
+        writer.wait(10)

@@ -1,0 +1,192 @@
+"""Signals, a closed pipe, stuck and its ways out, another boot, an edited configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.config.load import load
+from holdfast.operations import recover
+from tests.e2e.cli import argv, output, run, run_json, start
+from tests.site import Site
+
+
+@pytest.fixture
+def at_v2(folder: Path) -> object:
+    site = Site(folder / "s", slow=4.0)
+    site.operate("install", "v1")
+    site.operate("upgrade", "v2")
+    yield site
+    site.remove()
+
+
+def begin_v5(site: Site, **options: object) -> subprocess.Popen[bytes]:
+    """An upgrade that stands in the middle of its migration."""
+    process = start(site, "upgrade", "v5", **options)
+    deadline = time.monotonic() + 30
+    while not (site.media / "piece-2.txt").exists():
+        assert time.monotonic() < deadline, output(site)
+        assert process.poll() is None, output(site)
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_stops_the_command_and_undoes(at_v2: Site, number: signal.Signals) -> None:
+    before = at_v2.fingerprint()
+    process = begin_v5(at_v2)
+    process.send_signal(number)
+    assert process.wait(30) == 130, output(at_v2)
+    assert at_v2.fingerprint() == before
+    assert at_v2.get("/")[1]["version"] == "v2"
+    assert run_json(at_v2, "status")["data"]["operations"] == []
+
+
+def test_the_second_signal_only_stops_waiting(at_v2: Site) -> None:
+    before = at_v2.fingerprint()
+    process = begin_v5(at_v2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert "holdfast recover" in output(at_v2)
+    operations = run_json(at_v2, "status")["data"]["operations"]
+    assert [item["state"] for item in operations] == ["interrupted"]
+    refused = run(at_v2, "backup", "create")
+    assert refused.returncode == 8
+    assert "holdfast recover" in refused.stderr
+    assert run(at_v2, "recover").returncode == 0
+    assert at_v2.fingerprint() == before
+    assert at_v2.get("/")[1]["version"] == "v2"
+
+
+def test_sighup_and_a_closed_pipe_do_not_fail_an_upgrade(at_v2: Site) -> None:
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        argv(at_v2, "upgrade", "v5", "-v"), stdin=subprocess.DEVNULL, stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    deadline = time.monotonic() + 30
+    while not (at_v2.media / "piece-2.txt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.close(reader)
+    process.send_signal(signal.SIGHUP)
+    process.wait(30)
+    assert at_v2.get("/")[1]["version"] == "v5"
+    assert run_json(at_v2, "status")["data"]["operations"] == []
+
+
+def kill_in_migration(site: Site) -> None:
+    process = begin_v5(site)
+    process.kill()
+    process.wait(10)
+
+
+def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = at_v2.fingerprint()
+    kill_in_migration(at_v2)
+    # A reboot: nothing runs any more, and the boot id is another one.
+    record = at_v2.open().journal.interrupted()[0]
+    from holdfast.host import end_processes_with
+
+    end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
+    at_v2.shut_down()
+    monkeypatch.setattr("holdfast.engine.lock.boot_id", lambda: "another")
+    monkeypatch.setattr("holdfast.engine.runner.boot_id", lambda: "another")
+    done = recover.at_boot(load(str(at_v2.config)))
+    assert [str(item.outcome) for item in done] == ["undone"]
+    assert at_v2.fingerprint() == before
+    assert at_v2.get("/")[1]["version"] == "v2"
+
+
+def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:
+    at_v2.shut_down()
+    assert at_v2.get("/")[0] == 0
+    assert run(at_v2, "recover", "--auto").returncode == 0
+    deadline = time.monotonic() + 10
+    while at_v2.get("/")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v2: Site) -> None:
+    kill_in_migration(at_v2)
+    record = at_v2.open().journal.interrupted()[0]
+    from holdfast.host import end_processes_with
+    from holdfast.steps import gate
+
+    end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
+    at_v2.shut_down()
+    gate.ensure_running(at_v2.open().opened)
+    deadline = time.monotonic() + 10
+    while at_v2.get("/")[0] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert at_v2.get("/")[0] == 503
+
+
+@pytest.mark.parametrize("damage", ["this is no TOML [", '[application]\nname = "other"\nstate = "/nowhere"\n'])
+def test_recovery_uses_the_configuration_of_the_operation(at_v2: Site, damage: str) -> None:
+    before = at_v2.fingerprint()
+    kill_in_migration(at_v2)
+    kept = at_v2.config.read_text()
+    at_v2.config.write_text(damage)
+    done = run(at_v2, "recover")
+    assert done.returncode == 0, done.stderr
+    at_v2.config.write_text(kept)
+    assert at_v2.fingerprint() == before
+    assert at_v2.get("/")[1]["version"] == "v2"
+
+
+@pytest.fixture
+def stuck(folder: Path) -> object:
+    """An upgrade whose migration takes the old release's folder away and fails: the undo cannot start it again."""
+    site = Site(folder / "s")
+    site.operate("install", "v1")
+    releases = site.app_folder / "releases"
+    old = next(path for path in releases.iterdir() if path.name.endswith("-v1"))
+    evil = folder / "evil.py"
+    evil.write_text(f"import os, sys\nos.rename({str(old)!r}, {str(folder / 'gone')!r})\nsys.exit(1)\n")
+    text = site.config.read_text()
+    site.config.write_text(text.replace('["python3", "manage.py", "migrate"]', f'["python3", "{evil}"]'))
+    site.old_release = old  # type: ignore[attr-defined]
+    site.before = site.fingerprint()  # type: ignore[attr-defined]
+    done = run(site, "upgrade", "v2")
+    assert done.returncode == 7, done.stderr
+    assert "--abandon" in done.stderr and "backup restore" in done.stderr
+    assert site.get("/")[0] == 503
+    site.config.write_text(text)
+    yield site
+    site.remove()
+
+
+def test_stuck_fails_closed_and_recover_tries_again(stuck: Site, folder: Path) -> None:
+    assert run(stuck, "recover").returncode == 7
+    assert run(stuck, "upgrade", "v2").returncode == 8
+    os.rename(folder / "gone", stuck.old_release)  # type: ignore[attr-defined]
+    assert run(stuck, "recover").returncode == 0
+    assert stuck.get("/")[1]["version"] == "v1"
+    assert stuck.fingerprint() == stuck.before  # type: ignore[attr-defined]
+
+
+def test_a_restore_supersedes_a_stuck_operation(stuck: Site) -> None:
+    done = run(stuck, "backup", "restore", "latest")
+    assert done.returncode == 0, done.stderr
+    assert stuck.get("/")[1]["version"] == "v1"
+    assert stuck.fingerprint() == stuck.before  # type: ignore[attr-defined]
+    outcomes = [item["outcome"] for item in run_json(stuck, "log", "list")["data"]["operations"]]
+    assert outcomes[:2] == ["committed", "superseded"]
+
+
+def test_abandon_closes_it_as_it_stands(stuck: Site) -> None:
+    assert run(stuck, "recover", "--abandon", "mended by hand").returncode == 0
+    assert stuck.get("/")[0] == 503
+    assert run_json(stuck, "status")["data"]["operations"] == []
+    assert run(stuck, "maintenance", "off").returncode == 0
+    assert run_json(stuck, "log", "list")["data"]["operations"][1]["outcome"] == "abandoned"

@@ -1,0 +1,200 @@
+"""Upgrades through the command line, good and bad ones, in the three modes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.cli import run, run_json
+from tests.site import Site
+
+
+@pytest.fixture
+def installed(site: Site) -> Site:
+    assert run(site, "install", "v1").returncode == 0
+    return site
+
+
+def test_install_upgrade_and_release_list(installed: Site) -> None:
+    assert installed.get("/")[1]["version"] == "v1"
+    done = run(installed, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    assert installed.get("/")[1]["version"] == "v2"
+    releases = run_json(installed, "release", "list")["data"]
+    assert [release["label"] for release in releases["releases"]] == ["v2", "v1"]
+    assert releases["current"] == releases["releases"][0]["id"]
+
+
+def test_a_second_install_is_refused_and_changes_nothing(installed: Site) -> None:
+    before = installed.fingerprint()
+    done = run(installed, "install", "v2")
+    assert done.returncode == 4
+    assert "holdfast upgrade v2" in done.stderr
+    assert installed.fingerprint() == before
+
+
+@pytest.mark.parametrize(("tag", "said"), [("v3", "exit code 1"), ("v4", "answered 500")])
+def test_a_bad_release_is_undone_by_itself(installed: Site, tag: str, said: str) -> None:
+    assert run(installed, "upgrade", "v2").returncode == 0
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", tag)
+    assert done.returncode == 6
+    assert said in done.stderr
+    assert "the state before the operation is back" in done.stderr
+    assert "holdfast log show" in done.stderr
+    assert installed.fingerprint() == before
+    assert installed.get("/") == (200, {"version": "v2", "entries": 120})
+    assert run_json(installed, "log", "list")["data"]["operations"][0]["outcome"] == "undone"
+
+
+def test_dry_run_prints_the_commands_and_changes_nothing(installed: Site) -> None:
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", "v2", "--dry-run")
+    assert done.returncode == 0
+    assert "python3 manage.py migrate" in done.stdout
+    assert "commit" in done.stdout
+    assert "needs" in done.stdout
+    assert installed.fingerprint() == before
+    assert len(run_json(installed, "log", "list")["data"]["operations"]) == 1
+
+
+def test_no_backup_says_what_an_undo_loses(installed: Site) -> None:
+    done = run(installed, "upgrade", "v2", "--no-backup")
+    assert done.returncode == 0
+    assert "files of media" in done.stderr
+
+
+def test_rolling_is_refused_for_a_migration_that_is_not_declared_compatible(installed: Site) -> None:
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", "v2", "--rolling")
+    assert done.returncode == 4
+    assert "0002_mood" in done.stderr
+    assert installed.fingerprint() == before
+
+
+def test_source_is_refused_with_a_pending_migration(installed: Site) -> None:
+    done = run(installed, "upgrade", "v2", "--source")
+    assert done.returncode == 4
+    assert "0002_mood" in done.stderr
+
+
+def test_code_older_than_its_database_is_refused(installed: Site) -> None:
+    assert run(installed, "upgrade", "v2").returncode == 0
+    done = run(installed, "upgrade", "v1")
+    assert done.returncode == 4
+    assert "older than its database" in done.stderr
+    assert installed.get("/")[1]["version"] == "v2"
+
+
+def test_a_failed_rolling_upgrade_ends_degraded_and_keeps_every_write(installed: Site) -> None:
+    for tag in ("v2", "v5"):
+        assert run(installed, "upgrade", tag).returncode == 0
+    text = installed.config.read_text().replace(
+        'warm_cache = ["python3", "manage.py", "warm"]', 'warm_cache = ["false"]'
+    )
+    installed.config.write_text(text)
+    status, body = installed.post(b"written before the rolling upgrade")
+    assert status == 201
+    done = run(installed, "upgrade", "v6", "--rolling")
+    assert done.returncode == 10
+    assert "0006_place stay" in done.stderr
+    assert installed.get("/")[1]["version"] == "v5"
+    assert installed.get(f"/entry?id={body['id']}") == (200, installed.get(f"/entry?id={body['id']}")[1])
+
+
+def test_rollback_names_what_was_written_and_needs_the_instant(installed: Site) -> None:
+    before = installed.fingerprint()
+    assert run(installed, "upgrade", "v2").returncode == 0
+    installed.post(b"written on v2")
+    refused = run(installed, "rollback")
+    assert refused.returncode == 4
+    assert "main.entries: 120 rows then, 121 now" in refused.stderr
+    instant = refused.stderr.split("--discard-writes-since ")[1].split()[0]
+    wrong = run(installed, "rollback", "--discard-writes-since", "2020-01-01T00:00:00Z")
+    assert wrong.returncode == 4
+    done = run(installed, "rollback", "--discard-writes-since", instant)
+    assert done.returncode == 0, done.stderr
+    assert installed.get("/")[1] == {"version": "v1", "entries": 120}
+    assert installed.fingerprint() == before
+
+
+def test_an_operators_own_maintenance_survives_an_upgrade(installed: Site) -> None:
+    assert run(installed, "maintenance", "on", "--duration", "30m", "--comment", "disks").returncode == 0
+    assert run(installed, "upgrade", "v2").returncode == 0
+    assert installed.get("/")[0] == 503
+    assert "disks" in run(installed, "maintenance", "status").stdout
+    assert run(installed, "maintenance", "off").returncode == 0
+    assert installed.get("/")[1]["version"] == "v2"
+
+
+def test_only_services_that_ran_before_run_after(installed: Site) -> None:
+    assert run(installed, "service", "stop", "web").returncode == 0
+    assert run(installed, "upgrade", "v2").returncode == 0
+    services = run_json(installed, "service", "status")["data"]["services"]
+    assert [service["name"] for service in services if service["running"]] == ["front"]
+
+
+def test_package_build_list_deploy_and_short_commits(installed: Site) -> None:
+    from holdfast.host import Host
+
+    commit = Host().capture(["git", "-C", str(installed.repository), "rev-parse", "v2"]).strip()
+    assert run(installed, "package", "build", commit[:9]).returncode == 0
+    listed = run_json(installed, "package", "list")["data"]["packages"]
+    assert commit in {package["commit"] for package in listed}
+    assert run(installed, "package", "deploy", "v2").returncode == 0
+    assert installed.get("/")[1]["version"] == "v2"
+
+
+def test_console_runs_in_the_current_release(installed: Site) -> None:
+    assert run(installed, "console", "--", "migrate").returncode == 0
+
+
+def test_a_task_that_hangs_is_ended_and_undone(installed: Site) -> None:
+    text = installed.config.read_text()
+    text = text.replace('warm_cache = ["python3", "manage.py", "warm"]', 'warm_cache = ["sleep", "600"]')
+    text = text.replace("task_timeout_seconds = 30", "task_timeout_seconds = 1")
+    installed.config.write_text(text)
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", "v2")
+    assert done.returncode == 6
+    assert "time-out" in done.stderr
+    assert installed.fingerprint() == before
+    assert installed.get("/")[1]["version"] == "v1"
+
+
+def test_the_row_guard_stops_a_silent_loss_and_accepts_a_declared_one(installed: Site) -> None:
+    text = installed.config.read_text()
+    loses = 'import sqlite3; c = sqlite3.connect("guestbook.sqlite3"); c.execute("DELETE FROM entries WHERE id > 60"); c.commit()'
+    installed.config.write_text(
+        text.replace('warm_cache = ["python3", "manage.py", "warm"]', f"warm_cache = ['python3', '-c', '{loses}']")
+    )
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", "v2")
+    assert done.returncode == 6
+    assert "main.entries: 120 rows before, 60 after" in done.stderr
+    assert 'may_shrink = ["entries"]' in done.stderr
+    assert installed.fingerprint() == before
+    with open(installed.config, "a") as file:
+        file.write('\n[guard]\nmay_shrink = ["entries"]\n')
+    assert run(installed, "upgrade", "v2").returncode == 0
+    assert installed.get("/")[1]["entries"] == 60
+
+
+def test_wipe_installs_afresh_outside_production_after_a_backup(site: Site) -> None:
+    text = site.config.read_text().replace('environment = "production"', 'environment = "staging"')
+    site.config.write_text(text)
+    try:
+        assert run(site, "install", "v1").returncode == 0
+        site.post(b"to be wiped")
+        assert run(site, "install", "v1", "--wipe").returncode == 0
+        assert site.get("/")[1]["entries"] == 120
+        assert len(run_json(site, "backup", "list")["data"]["backups"]) == 2
+    finally:
+        from holdfast.host import end_processes_with
+
+        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.staging@{site.state}", grace_seconds=0, wait_seconds=10)
+
+
+def test_wipe_is_refused_in_production(installed: Site) -> None:
+    done = run(installed, "install", "v1", "--wipe")
+    assert done.returncode == 4
+    assert "production" in done.stderr
