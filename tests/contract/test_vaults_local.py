@@ -1,0 +1,311 @@
+"""What is the local vault's own: its files, formats, damage of every byte, clones, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.files.local import LocalFiles
+from holdfast.drivers.vaults import manifest as manifests
+from holdfast.drivers.vaults import store
+from holdfast.drivers.vaults.local import LocalVault
+from holdfast.errors import DamagedError, HoldfastError, OwnerMismatchError, RefusedError
+from tests.contract import trees
+from tests.contract.test_vaults import Keeper, no_check
+
+OWNER = "guestbook.production"
+MASKS = (0x01, 0x20, 0xFF)
+
+
+@pytest.fixture
+def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
+    """A small vault that has every kind of file: files above 64 bytes become objects of their own."""
+    monkeypatch.setattr(store, "SMALL_BYTES", 64)
+    trees.plain(quick_folder / "media")
+    (quick_folder / "media" / "large").write_bytes(bytes(range(150)))
+    return Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", quick_folder / "media"))
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Closes what a damaged pack leaves open, so that no limit is met and taken for the damage."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    for name in set(os.listdir("/proc/self/fd")) - before:
+        if _is_pack(name):
+            os.close(int(name))
+
+
+def _is_pack(descriptor: str) -> bool:
+    try:
+        return "/packs/" in os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return False
+
+
+def close_packs() -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if _is_pack(name):
+            os.close(int(name))
+
+
+def vault_path(keeper: Keeper) -> Path:
+    assert isinstance(keeper.vault, LocalVault)
+    return keeper.vault.path
+
+
+def all_files(keeper: Keeper) -> list[Path]:
+    found = sorted(path for path in vault_path(keeper).rglob("*") if path.is_file())
+    for path in found:
+        os.chmod(path, 0o600)
+    return found
+
+
+def refused_before_anything_is_visible(keeper: Keeper, id: str, number: int) -> bool:
+    """True if a restore into an empty folder raises DamagedError and leaves the folder empty."""
+    target = LocalFiles("target", keeper.files.root.parent / f"t{number}")
+    target.root.mkdir()
+    try:
+        _, listing, fetch, _ = keeper.vault.open_set(id)
+        target.stage("restore", listing("media"), fetch, no_check)
+    except DamagedError:
+        return set(os.listdir(target.root)) <= {".holdfast"}
+    return False
+
+
+# --- damage -------------------------------------------------------------------------------------------
+
+
+def test_every_flipped_byte_is_found_and_never_restored(
+    keeper: Keeper, record_property: Callable[[str, object], None]
+) -> None:
+    id = keeper.make("run1")
+    flips = 0
+    for path in all_files(keeper):
+        whole = path.read_bytes()
+        for position in range(len(whole)):
+            mask = MASKS[(position + flips) % len(MASKS)]
+            with open(path, "r+b") as file:
+                file.seek(position)
+                file.write(bytes([whole[position] ^ mask]))
+            place = f"{path.name[:40]} byte {position} ^ {mask:#x}"
+            assert keeper.wrong() != [], f"verify does not find {place}"
+            assert refused_before_anything_is_visible(keeper, id, flips), f"a restore does not refuse {place}"
+            flips += 1
+            close_packs()
+        path.write_bytes(whole)
+    assert keeper.wrong() == []
+    assert flips > 1500
+    record_property("vault_flips", f"{flips} bytes flipped one at a time, {flips} found, {flips} restores refused")
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "cut by one byte", "cut in half", "longer by one byte"])
+def test_every_file_missing_or_cut_is_found_and_never_restored(keeper: Keeper, how: str) -> None:
+    id = keeper.make("run1")
+    for number, path in enumerate(all_files(keeper)):
+        whole = path.read_bytes()
+        ends = {"emptied": 0, "cut by one byte": len(whole) - 1, "cut in half": len(whole) // 2}
+        if how == "removed":
+            path.unlink()
+        elif how in ends:
+            path.write_bytes(whole[: ends[how]])
+        else:
+            path.write_bytes(whole + b"\0")
+        assert keeper.wrong() != [], f"{path.name}: {how}"
+        assert refused_before_anything_is_visible(keeper, id, number), f"{path.name}: {how}"
+        path.write_bytes(whole)
+    assert keeper.wrong() == []
+
+
+def test_a_damaged_manifest_is_named_not_listed_and_stops_prune(keeper: Keeper) -> None:
+    damaged, whole = keeper.make("run1"), keeper.make("run2")
+    path = keeper.vault.folder(damaged) / "manifest.json"
+    text = path.read_bytes()
+    os.chmod(path, 0o600)
+    path.write_bytes(text.replace(b"guestbook", b"Guestbook"))
+    before = {path: path.stat().st_ino for path in all_files(keeper)}
+    assert (keeper.vault.damaged(), keeper.ids()) == ([damaged], [whole])
+    with pytest.raises(DamagedError, match=damaged):
+        keeper.vault.prune([whole], "prune1")
+    assert {path: path.stat().st_ino for path in all_files(keeper)} == before
+    path.write_bytes(text)
+    assert keeper.ids() == [damaged, whole]
+
+
+def test_a_new_set_is_whole_where_an_earlier_one_lost_a_content(keeper: Keeper, request: pytest.FixtureRequest) -> None:
+    request.applymarker(
+        pytest.mark.xfail(
+            strict=True, reason="contents of the parent are counted on without a look whether they are there"
+        )
+    )
+    first = keeper.make("run1")
+    (lost,) = vault_path(keeper).glob("objects/*/*")
+    lost.unlink()
+    assert keeper.wrong(first) != []
+    assert keeper.wrong(keeper.make("run2")) == [], "a new set that is published is whole"
+
+
+def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper, request: pytest.FixtureRequest) -> None:
+    request.applymarker(pytest.mark.xfail(strict=True, reason="packs of a damaged or opened set are never closed"))
+    keeper.make("run1")
+    (index,) = vault_path(keeper).glob("packs/*.idx")
+    os.chmod(index, 0o600)
+    index.write_bytes(index.read_bytes().replace(b" ", b"_", 1))
+    assert keeper.wrong() != []
+    assert not [name for name in os.listdir("/proc/self/fd") if _is_pack(name)]
+
+
+# --- owner and format ---------------------------------------------------------------------------------
+
+
+def test_another_owners_vault_is_refused_and_names_it(keeper: Keeper) -> None:
+    id = keeper.make("run1")
+    other = LocalVault(vault_path(keeper), "other.staging")
+    with pytest.raises(OwnerMismatchError, match=re.escape(OWNER)):
+        other.begin("run2")
+    with pytest.raises(OwnerMismatchError):
+        other.open_set(id)
+    assert not (vault_path(keeper) / "tmp" / "run2").exists()
+
+
+def test_a_folder_that_is_no_vault_is_refused(quick_folder: Path) -> None:
+    (quick_folder / "photos").mkdir()
+    (quick_folder / "photos" / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(RefusedError):
+        LocalVault(quick_folder / "photos", OWNER).begin("run1")
+    assert os.listdir(quick_folder / "photos") == ["holiday.jpg"]
+
+
+def test_a_vault_that_lost_its_own_file_is_not_taken_for_a_new_one(keeper: Keeper) -> None:
+    keeper.make("run1")
+    (vault_path(keeper) / "holdfast-vault.json").unlink()
+    with pytest.raises(DamagedError):
+        keeper.vault.begin("run2")
+
+
+def newer(path: Path) -> None:
+    value = json.loads(path.read_text())
+    value.pop("sha256_of_the_rest")
+    os.chmod(path, 0o600)
+    path.write_bytes(manifests.sealed({**value, "format": manifests.FORMAT + 1}))
+
+
+def test_a_newer_vault_is_refused_with_what_to_do(keeper: Keeper) -> None:
+    id = keeper.make("run1")
+    newer(vault_path(keeper) / "holdfast-vault.json")
+    for action in (lambda: keeper.vault.begin("run2"), lambda: keeper.vault.open_set(id)):
+        with pytest.raises(RefusedError, match="newer Holdfast"):
+            action()
+    assert not (vault_path(keeper) / "tmp" / "run2").exists()
+
+
+def test_a_newer_set_is_refused_and_never_swept(keeper: Keeper) -> None:
+    old, new = keeper.make("run1"), keeper.make("run2")
+    newer(keeper.vault.folder(new) / "manifest.json")
+    for action in (lambda: keeper.vault.open_set(new), lambda: keeper.vault.prune([old], "prune1")):
+        with pytest.raises(HoldfastError, match="format"):
+            action()
+    assert keeper.vault.folder(old).is_dir()
+    assert keeper.vault.folder(new).is_dir()
+
+
+def test_names_that_lead_out_of_the_set_are_refused(keeper: Keeper) -> None:
+    id = keeper.make("run1")
+    path = keeper.vault.folder(id) / "manifest.json"
+    value = json.loads(path.read_text())
+    value.pop("sha256_of_the_rest")
+    for key, wrong in (("files", {"../../x": {"size_bytes": 0, "sha256": ""}}), ("packs", ["../x"])):
+        os.chmod(path, 0o600)
+        path.write_bytes(manifests.sealed({**value, key: wrong}))
+        with pytest.raises(DamagedError, match="outside"):
+            keeper.vault.open_set(id)
+
+
+# --- files, modes, kills ------------------------------------------------------------------------------
+
+
+def test_the_vault_is_closed_to_others_and_contents_are_read_only(keeper: Keeper) -> None:
+    id = keeper.make("run1")
+    assert vault_path(keeper).stat().st_mode & 0o777 == 0o700
+    for path in vault_path(keeper).rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+        if path.is_file() and (path.parent == keeper.vault.folder(id) or {"packs", "objects"} & set(path.parts)):
+            assert path.stat().st_mode & 0o222 == 0, path
+
+
+def test_the_sums_verify_without_holdfast(keeper: Keeper) -> None:
+    folder = keeper.vault.folder(keeper.make("run1"))
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(b": OK") == 2
+
+
+@pytest.mark.parametrize("point", ["before the rename", "after the rename"])
+def test_a_publication_killed_at_its_rename_is_repeated(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    keeper.finish("run1")
+    real = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        if point == "after the rename":
+            real(source, target)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "rename", rename)
+        keeper.vault.publish("run1")
+    again = LocalVault(vault_path(keeper), OWNER)
+    assert len(again.backups()) == (1 if point == "after the rename" else 0)
+    assert again.publish("run1") == again.publish("run1")
+    assert [backup.operation for backup in again.backups()] == ["run1"]
+    assert keeper.wrong() == []
+
+
+def test_hard_links_keep_their_attributes_through_a_restore_that_changes_nothing(
+    folder: Path, request: pytest.FixtureRequest
+) -> None:
+    if not trees.supports_xattrs(folder):
+        pytest.skip(f"{folder} is on a filesystem without user extended attributes")
+    reason = "the second name of a hard-linked file is listed without attributes, so a restore strips them"
+    request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    (folder / "media").mkdir()
+    (folder / "media" / "a").write_bytes(b"one")
+    os.setxattr(folder / "media" / "a", "user.mime", b"text/plain")
+    os.link(folder / "media" / "a", folder / "media" / "b")
+    keeper = Keeper(LocalVault(folder / "vault", OWNER), LocalFiles("media", folder / "media"))
+    before = trees.look(keeper.files.root)
+    _, listing, fetch, _ = keeper.vault.open_set(keeper.make("run1"))
+    keeper.files.stage("restore", listing("media"), fetch, no_check)
+    keeper.files.apply("restore")
+    assert trees.look(keeper.files.root) == before
+
+
+@pytest.mark.parametrize("data", ["in the middle", "none"])
+def test_holes_come_back_as_holes(quick_folder: Path, data: str, request: pytest.FixtureRequest) -> None:
+    if data == "none":
+        reason = "a file that is one hole is stored and restored as zeros"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    root = quick_folder / "media"
+    root.mkdir()
+    with open(root / "sparse", "wb") as file:
+        if data != "none":
+            file.seek(2 << 20)
+            file.write(b"x" * 4096)
+        file.truncate(6 << 20)
+    keeper = Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", root))
+    id = keeper.make("run1")
+    assert keeper.restored(id, "again") == trees.look(root)
+    (stored,) = vault_path(keeper).glob("objects/*/*")
+    for path in (stored, quick_folder / "again" / "sparse"):
+        assert path.stat().st_size == 6 << 20
+        assert path.stat().st_blocks * 512 < 3 << 20, path  # holes are kept in whole blocks of 1 MiB
