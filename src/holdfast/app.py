@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import shlex
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ class App:
             user=getpass.getuser(),
             wait_seconds=wait_seconds,
         )
+
+    def end_backup(self) -> bool:
+        """Asks a running backup to stop and undo itself, as Ctrl-C does; True if one ran."""
+        holder = self.runner.lock("backup").holder()
+        if holder is None or not holder.alive() or not holder.what.startswith("backup"):
+            return False
+        os.kill(holder.pid, signal.SIGTERM)
+        return True
 
     def close(self) -> None:
         self.journal.close()

@@ -68,16 +68,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Secret:
-    """A reference to a secret (`env:NAME`, `file:PATH`, `command:ARGV`); never the value."""
-
-    reference: str
-
-    def __repr__(self) -> str:
-        return f"Secret({self.reference!r})"
-
-
-@dataclass(frozen=True)
 class ServiceInstance:
     """One service of one release as the runtime knows it; `name` is unique in the application."""
 

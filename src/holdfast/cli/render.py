@@ -122,8 +122,6 @@ class ProgressObserver:
         self._renderer = renderer
         self._started = 0.0
         self._last = 0.0
-        self._bar: Any = None
-        self._task: Any = None
         self._title = ""
         self._terminal = sys.stderr.isatty() and not renderer.as_json
 
@@ -134,7 +132,6 @@ class ProgressObserver:
             self._renderer._write(sys.stderr, f"[{position}/{total}] {self._title} ...")
 
     def step_ended(self, title: str, seconds: float, *, undo: bool, failed: bool) -> None:
-        self._stop_bar()
         word = "FAILED" if failed else "done"
         took = human_seconds(seconds)
         if self._terminal:
@@ -160,7 +157,7 @@ class ProgressObserver:
             return
         self._last = now
         remaining = ""
-        if total and done:
+        if total and 0 < done < total:
             remaining = f", {human_seconds((now - self._started) * (total - done) / done)} left"
         text = f"{self._title}: {_amount(done, total, unit)}, {_rate(done, now - self._started, unit)}{remaining}"
         bar = ""
@@ -168,9 +165,6 @@ class ProgressObserver:
             filled = int(24 * min(1.0, done / total))
             bar = "█" * filled + "░" * (24 - filled) + " "
         self._renderer._write(sys.stderr, f"\r\033[K{bar}{text}")
-
-    def _stop_bar(self) -> None:
-        self._bar = None
 
     def say(self, line: str) -> None:
         if self._terminal:

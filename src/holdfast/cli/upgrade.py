@@ -15,10 +15,17 @@ from holdfast.cli.session import Session, common
 @click.option("--source", "mode", flag_value="source", help="Code only, no migration, no maintenance.")
 @click.option("--no-backup", is_flag=True, help="Make no backup; the plan says what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
+@click.option("--end-backup", is_flag=True, help="End a running backup instead of waiting for it.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def upgrade(
-    session: Session, reference: str, mode: str | None, no_backup: bool, backup_except: tuple[str, ...], dry_run: bool
+    session: Session,
+    reference: str,
+    mode: str | None,
+    no_backup: bool,
+    backup_except: tuple[str, ...],
+    end_backup: bool,
+    dry_run: bool,
 ) -> None:
     """Upgrade to a tag, branch or commit.
 
@@ -29,4 +36,6 @@ def upgrade(
 
     app = session.changing_app()
     plan = operation.plan(app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except)
+    if end_backup and not dry_run and app.end_backup():
+        session.renderer.aside("a running backup was asked to end")
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

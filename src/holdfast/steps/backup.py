@@ -32,11 +32,18 @@ def vault_of(opened: Opened) -> Vault:
 
 def copy(opened: Opened, context: StepContext) -> None:
     """The first pass, while everything runs."""
-    run = vault_of(opened).begin(context.operation)
+    vault = vault_of(opened)
+    known = vault.backups()[-1:]  # how much there was last time tells how much is left
+    run = vault.begin(context.operation)
     stored = {}
     for name in context.parameters["files"]:
+        total = next((item.datasets[name]["size_bytes"] for item in known if name in item.datasets), None)
         stored[name] = run.store_tree(
-            name, opened.files[name], keep_vanished=False, check=context.check_cancelled, progress=context.progress
+            name,
+            opened.files[name],
+            keep_vanished=False,
+            check=context.check_cancelled,
+            progress=lambda done, _, unit, total=total: context.progress(done, total, unit),  # type: ignore[misc]
         )
     context.record(
         {"run": context.operation, "written": {name: msgspec.to_builtins(item) for name, item in stored.items()}}

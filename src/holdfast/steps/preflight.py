@@ -41,12 +41,8 @@ def check(opened: Opened, context: StepContext) -> None:
             )
     if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
         raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
-    for name, value in configuration.environment.items():
-        if is_secret(value):
-            opened.host.resolve_secret(value)
-            context.say(f"secret of {name} resolves")
-    for service in configuration.services.values():
-        for value in filter(is_secret, service.environment.values()):
+    for environment in (configuration.environment, *(item.environment for item in configuration.services.values())):
+        for value in filter(is_secret, environment.values()):
             opened.host.resolve_secret(value)
     opened.claim()
     remove_outdated(opened)

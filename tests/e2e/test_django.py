@@ -1,0 +1,176 @@
+"""A real Django project with real migrations, its dependencies as wheels and a virtual environment per release."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.host import Host, end_processes_with, free_loopback_port
+
+PROJECT = Path(__file__).parent / "django_project"
+
+CONFIGURATION = """
+extends = "preset:django"
+
+[application]
+name = "shop"
+state = "{folder}/state"
+
+[source]
+repository = "{folder}/repo"
+
+[source.python]
+interpreter = "{python}"
+
+[environment]
+SECRET_KEY = "file:{folder}/secret"
+
+[services.web]
+command = ["gunicorn", "shop.wsgi", "--bind", "127.0.0.1:{{port}}", "--workers", "2"]
+health = "/health/"
+health_timeout_seconds = 20
+settle_seconds = 0.3
+
+[gate]
+listen = "127.0.0.1:{port}"
+
+[vaults.local]
+path = "{folder}/vault"
+"""
+
+
+class Shop:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_loopback_port()
+        self.config = folder / "app" / "holdfast.toml"
+        self.config.parent.mkdir()
+        (folder / "secret").write_text("not-a-real-key\n")
+        self.config.write_text(CONFIGURATION.format(folder=folder, port=self.port, python=sys.executable))
+        self._build_repository()
+
+    def _build_repository(self) -> None:
+        """v1; v2 adds a column; v3 dies half-way; v4 answers 500; v5 adds what the old code tolerates."""
+        repository = self.folder / "repo"
+        shutil.copytree(PROJECT, repository, ignore=shutil.ignore_patterns("*.v2", "*.v3", "__pycache__"))
+        host = Host()
+        git = ["git", "-C", str(repository), "-c", "user.name=Shop", "-c", "user.email=shop@example.invalid"]
+        host.capture([*git, "init", "--quiet"])
+        migrations = repository / "notes" / "migrations"
+
+        def commit(tag: str) -> None:
+            (repository / "VERSION").write_text(f"{tag}\n")
+            host.capture([*git, "add", "--all"])
+            host.capture([*git, "commit", "--quiet", "--message", tag])
+            host.capture([*git, "tag", tag])
+
+        commit("v1")
+        shutil.copy(PROJECT / "notes/migrations/0002_note_pinned.py.v2", migrations / "0002_note_pinned.py")
+        models = repository / "notes" / "models.py"
+        models.write_text(models.read_text() + "    pinned = models.BooleanField(default=False)\n")
+        commit("v2")
+        shutil.copy(PROJECT / "notes/migrations/0003_dies.py.v3", migrations / "0003_dies.py")
+        commit("v3")
+        (migrations / "0003_dies.py").unlink()
+        commit("v4")
+        models.write_text(models.read_text() + "    place = models.CharField(max_length=20, null=True)\n")
+        (migrations / "0003_note_place.py").write_text(
+            "from django.db import migrations, models\n\n\nclass Migration(migrations.Migration):\n"
+            '    dependencies = [("notes", "0002_note_pinned")]\n'
+            '    operations = [migrations.AddField("note", "place", models.CharField(max_length=20, null=True))]\n'
+        )
+        (repository / "holdfast.toml").write_text('[migrations]\ncompatible = ["notes.0003_*"]\n')
+        commit("v5")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.config)],
+            capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, object]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        try:
+            connection.request(method, path, body=body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def media(self) -> dict[str, str]:
+        root = self.folder / "app" / "shared" / "media"
+        return {
+            str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*") if path.is_file() and ".holdfast" not in path.parts
+        }  # fmt: skip
+
+
+@pytest.fixture
+def shop(folder: Path) -> Iterator[Shop]:
+    made = Shop(folder)
+    yield made
+    end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
+
+
+def test_a_django_project_is_installed_upgraded_undone_rolled_and_restored(shop: Shop) -> None:
+    done = shop.run("install", "v1")
+    assert done.returncode == 0, done.stderr
+    for number in range(5):
+        assert shop.request("POST", "/notes", b"attachment %d" % number)[0] == 201
+    release = (shop.folder / "app" / "current").resolve()
+    assert (release / ".venv" / "bin" / "gunicorn").exists()
+    assert not (release / ".holdfast-wheels").exists()
+
+    done = shop.run("upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v2", "notes": 5}
+    media = shop.media()
+
+    done = shop.run("upgrade", "v3")
+    assert done.returncode == 6
+    assert "the old format is not known" in done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v2", "notes": 5}
+    assert shop.media() == media
+
+    assert shop.run("upgrade", "v4").returncode == 6
+    assert shop.request("GET", "/")[1] == {"version": "v2", "notes": 5}
+
+    refused = shop.run("upgrade", "v1")
+    assert refused.returncode == 4 and "notes.0002_note_pinned" in refused.stderr
+
+    done = shop.run("upgrade", "v5", "--rolling")
+    assert done.returncode == 0, done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v5", "notes": 5}
+
+    assert shop.run("backup", "create").returncode == 0
+    assert shop.request("POST", "/notes", b"after the backup")[0] == 201
+    next((shop.folder / "app" / "shared" / "media").rglob("*.bin")).unlink()
+    done = shop.run("backup", "restore", "latest")
+    assert done.returncode == 0, done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v5", "notes": 5}
+    assert shop.media() == media
+
+
+def test_init_proposes_the_django_preset(shop: Shop, folder: Path) -> None:
+    place = folder / "fresh"
+    place.mkdir()
+    shutil.copytree(shop.folder / "repo", place / "repository")
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "init", str(place)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    text = (place / "holdfast.toml").read_text()
+    assert 'extends = "preset:django"' in text and "shop.wsgi" in text
+    checked = subprocess.run(
+        [sys.executable, "-m", "holdfast", "config", "validate", "--config", str(place)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stderr
