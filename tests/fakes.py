@@ -188,8 +188,10 @@ class FakeGate:
     def state(self) -> GateState:
         return self._state
 
-    def close(self, reason: Mapping[str, Any]) -> None:
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
         self._state = replace(self._state, operation=dict(reason))
+        if preview_target not in (None, self._state.preview_target):
+            self._state = replace(self._state, preview_target=preview_target, preview_token=next(self._tokens))
 
     def open(self) -> None:
         self._state = replace(self._state, operation=None, preview_target=None, preview_token=None)
@@ -200,10 +202,8 @@ class FakeGate:
     def route(self, release: str, target: str) -> None:
         self._state = replace(self._state, release=release, target=target)
 
-    def preview(self, target: str | None) -> str | None:
-        token = next(self._tokens) if target is not None else None
-        self._state = replace(self._state, preview_target=target, preview_token=token)
-        return token
+    def answers(self) -> bool:
+        return True
 
     def instance(self) -> ServiceInstance | None:
         return None

@@ -1,0 +1,313 @@
+"""What every Gate driver promises; and the front as visitors meet it."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.drivers.gates.front import FrontGate
+from holdfast.drivers.gates.none import NoGate
+from holdfast.drivers.protocols import Gate
+from holdfast.host import free_loopback_port
+from tests.fakes import FakeGate
+
+GATES: dict[str, Callable[[Path], Gate]] = {
+    "front": lambda folder: FrontGate(folder, "127.0.0.1:9"),
+    "none": NoGate,
+    "fake": lambda folder: FakeGate(),
+}
+
+
+@pytest.fixture(params=list(GATES))
+def gate(request: pytest.FixtureRequest, folder: Path) -> Gate:
+    return GATES[request.param](folder / "gate")
+
+
+def test_a_new_gate_is_open_and_routes_nowhere(gate: Gate) -> None:
+    state = gate.state()
+    assert (state.open, state.release, state.target) == (True, None, None)
+
+
+def test_the_operations_hold_and_the_operators_are_independent(gate: Gate) -> None:
+    by_operator, by_operation = {"comment": "moving house"}, {"operation": "op1", "comment": "upgrade"}
+    gate.hold(by_operator)
+    gate.close(by_operation)
+    assert (gate.state().hold, gate.state().operation, gate.state().open) == (by_operator, by_operation, False)
+    gate.open()
+    assert (gate.state().hold, gate.state().operation, gate.state().open) == (by_operator, None, False)
+    gate.close(by_operation)
+    gate.hold(None)
+    assert (gate.state().hold, gate.state().operation, gate.state().open) == (None, by_operation, False)
+    gate.open()
+    assert gate.state().open
+
+
+def test_everything_may_be_repeated(gate: Gate) -> None:
+    actions: list[Callable[[], Any]] = [
+        lambda: gate.close({"operation": "op1"}), lambda: gate.hold({"comment": "x"}),
+        lambda: gate.route("r1", "127.0.0.1:1"), gate.open, lambda: gate.hold(None),
+    ]  # fmt: skip
+    for action in actions:
+        action()
+        once = gate.state()
+        action()
+        assert gate.state() == once
+
+
+def test_a_route_stays_through_holds(gate: Gate) -> None:
+    gate.route("r1", "127.0.0.1:1")
+    gate.close({"operation": "op1"})
+    gate.route("r2", "127.0.0.1:2")
+    gate.open()
+    assert (gate.state().release, gate.state().target) == ("r2", "127.0.0.1:2")
+
+
+def test_opening_ends_a_preview(gate: Gate) -> None:
+    gate.close({"operation": "op1"}, "127.0.0.1:2")
+    once = gate.state()
+    gate.close({"operation": "op1"}, "127.0.0.1:2")
+    assert gate.state() == once, "the holder of the cookie keeps his way in when it is repeated"
+    assert not gate.state().open
+    gate.open()
+    assert (gate.state().preview_target, gate.state().preview_token) == (None, None)
+
+
+def test_another_preview_target_has_another_secret(folder: Path) -> None:
+    for name in ("front", "fake"):
+        gate = GATES[name](folder / name)
+        gate.close({"operation": "op1"}, "127.0.0.1:2")
+        token = gate.state().preview_token
+        gate.close({"operation": "op1"})
+        assert gate.state().preview_token == token
+        gate.close({"operation": "op1"}, "127.0.0.1:3")
+        assert gate.state().preview_target == "127.0.0.1:3"
+        assert gate.state().preview_token not in (None, token)
+
+
+def test_a_gate_without_its_server_does_not_answer(folder: Path) -> None:
+    assert NoGate(folder / "none").answers()
+    assert not GATES["front"](folder / "front").answers()
+
+
+def test_the_state_outlives_the_process_that_wrote_it(folder: Path) -> None:
+    for name in ("front", "none"):
+        GATES[name](folder / name).close({"operation": "op1"})
+        GATES[name](folder / name).hold({"comment": "x"})
+        again = GATES[name](folder / name).state()
+        assert (again.operation, again.hold) == ({"operation": "op1"}, {"comment": "x"})
+
+
+def test_only_the_front_is_a_service_of_ours(folder: Path) -> None:
+    assert NoGate(folder).instance() is None
+    instance = FrontGate(folder, "127.0.0.1:9").instance()
+    assert instance is not None
+    assert instance.kind == "gate"
+
+
+# --- the front with visitors --------------------------------------------------------------------------
+
+
+class Web:
+    """An application that answers with its name, and on /slow only once it is told to."""
+
+    def __init__(self, name: str) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+        web = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/slow":
+                    web.entered.set()
+                    web.go_on.wait(30)
+                body = name.encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:
+                    pass  # the visitor was cut off, as one test wants
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self.go_on.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Visited:
+    """A running front before two webs."""
+
+    def __init__(self, folder: Path, drain_seconds: float) -> None:
+        self.port = free_loopback_port()
+        self.gate = FrontGate(folder, f"127.0.0.1:{self.port}", message="Back soon.", drain_seconds=drain_seconds)
+        self.old, self.new = Web("old"), Web("new")
+        self.gate.route("r1", self.old.address)
+        instance = self.gate.instance()
+        assert instance is not None
+        self._log = open(folder / "front.out", "wb")
+        self._process = subprocess.Popen(instance.command, env=dict(os.environ), stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + 30
+        while not self.gate.answers():
+            assert self._process.poll() is None, (folder / "front.out").read_text()
+            assert time.monotonic() < deadline, "the front did not come up"
+            time.sleep(0.02)
+
+    def get(self, path: str = "/", **headers: str) -> tuple[int, str, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), {key.lower(): value for key, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+        self._log.close()
+        self.old.close()
+        self.new.close()
+
+
+@pytest.fixture
+def visited(folder: Path) -> Iterator[Visited]:
+    found = Visited(folder / "gate", drain_seconds=20)
+    yield found
+    found.end()
+
+
+def test_visitors_reach_the_routed_web_or_the_page(visited: Visited) -> None:
+    assert visited.get()[:2] == (200, "old")
+    visited.gate.route("r2", visited.new.address)
+    assert visited.get()[:2] == (200, "new")
+    visited.gate.close({"operation": "op1"})
+    status, body, headers = visited.get(Accept="text/html")
+    assert (status, "Back soon." in body, headers["cache-control"]) == (503, True, "no-store")
+    assert int(headers["retry-after"]) > 0
+    status, body, _ = visited.get(Accept="application/json")
+    assert (status, isinstance(json.loads(body), dict)) == (503, True)
+    visited.gate.open()
+    assert visited.get()[:2] == (200, "new")
+    assert visited.gate.check() == []
+
+
+def test_both_holds_have_to_end_before_visitors_are_let_in(visited: Visited) -> None:
+    visited.gate.hold({"comment": "x"})
+    visited.gate.close({"operation": "op1"})
+    visited.gate.open()
+    assert visited.get()[0] == 503
+    visited.gate.close({"operation": "op1"})
+    visited.gate.hold(None)
+    assert visited.get()[0] == 503
+    visited.gate.open()
+    assert visited.get()[0] == 200
+
+
+def test_the_preview_cookie_alone_opens_the_way(visited: Visited) -> None:
+    visited.gate.close({"operation": "op1"}, visited.new.address)
+    token = visited.gate.state().preview_token
+    assert visited.get(Cookie=f"holdfast_preview={token}")[:2] == (200, "new")
+    assert visited.get(Cookie="holdfast_preview=")[0] == 503
+    assert visited.get(Cookie=f"holdfast_preview={token}x")[0] == 503
+    assert visited.get()[0] == 503
+    visited.gate.open()
+    visited.gate.close({"operation": "op2"})
+    assert visited.get(Cookie=f"holdfast_preview={token}")[0] == 503
+    visited.gate.open()
+    assert visited.get(Cookie=f"holdfast_preview={token}")[:2] == (200, "old")
+
+
+def test_close_returns_only_once_no_request_is_under_way(visited: Visited) -> None:
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(visited.get("/slow")[:2]))
+    visitor.start()
+    assert visited.old.entered.wait(30)
+    closer = threading.Thread(target=lambda: visited.gate.close({"operation": "op1"}))
+    closer.start()
+    deadline = time.monotonic() + 30
+    while visited.get()[0] != 503:  # new visitors are held while the old one is still served
+        assert time.monotonic() < deadline
+    assert closer.is_alive()
+    assert answers == []
+    visited.old.go_on.set()
+    closer.join(30)
+    visitor.join(30)
+    assert not closer.is_alive()
+    assert answers == [(200, "old")]
+
+
+def test_route_drains_the_web_before(visited: Visited) -> None:
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(visited.get("/slow")[:2]))
+    visitor.start()
+    assert visited.old.entered.wait(30)
+    router = threading.Thread(target=lambda: visited.gate.route("r2", visited.new.address))
+    router.start()
+    deadline = time.monotonic() + 30
+    while visited.get()[1] != "new":
+        assert time.monotonic() < deadline
+    assert router.is_alive()
+    visited.old.go_on.set()
+    router.join(30)
+    visitor.join(30)
+    assert answers == [(200, "old")]
+
+
+def test_a_request_that_outlasts_the_drain_is_cut(folder: Path) -> None:
+    visited = Visited(folder / "gate", drain_seconds=0.1)
+    try:
+        ended: list[object] = []
+
+        def visit() -> None:
+            try:
+                ended.append(visited.get("/slow"))
+            except (OSError, http.client.HTTPException) as error:
+                ended.append(error)
+
+        visitor = threading.Thread(target=visit)
+        visitor.start()
+        assert visited.old.entered.wait(30)
+        visited.gate.close({"operation": "op1"})
+        visitor.join(30)
+        assert len(ended) == 1
+        assert not (isinstance(ended[0], tuple) and ended[0][0] == 200)
+        answer = visited.gate.ask({"do": "status"})
+        assert answer is not None
+        assert answer["under_way"] == 0
+    finally:
+        visited.end()
+
+
+def test_a_state_file_that_cannot_be_read_shows_the_page(visited: Visited, folder: Path) -> None:
+    (folder / "gate" / "gate.json").write_text("{")
+    visited.gate.ask({"do": "reload", "drain_seconds": 0})
+    assert visited.get()[0] == 503
+
+
+def test_check_names_an_address_that_is_taken(folder: Path) -> None:
+    web = Web("other")
+    try:
+        (problem,) = FrontGate(folder, web.address).check()
+        assert problem.severity == "error"
+        assert web.address in problem.message
+    finally:
+        web.close()
