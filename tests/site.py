@@ -115,7 +115,7 @@ class Site:
     def media(self) -> Path:
         return self.app_folder / "shared" / "media"
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, times: bool = True) -> str:
         """Every row of every table and every file with its content, mode and time."""
         digest = hashlib.sha256()
         if self.database.exists():
@@ -127,7 +127,7 @@ class Site:
             if ".holdfast" in path.parts:
                 continue
             status = path.lstat()
-            stamp = status.st_mtime_ns if path.is_file() else 0
+            stamp = status.st_mtime_ns if times and path.is_file() else 0
             digest.update(f"{path.relative_to(self.media)} {status.st_mode} {stamp}".encode())
             if path.is_file():
                 digest.update(path.read_bytes())
