@@ -10,8 +10,9 @@ from pathlib import Path
 
 _PROGRAMS = ("mkfs.ext4", "mkfs.xfs", "mount", "umount", "losetup", "xfs_io")
 _MAKE = {
-    # No lazy initialisation: a kernel thread that writes to the image later would be no part of the test.
-    "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+    # No lazy initialisation: a kernel thread that writes to the image later would be no part of the test. Blocks as
+    # on disks of a usual size: with smaller ones SQLite's `-shm` on a full disk ends its process with SIGBUS.
+    "ext4": ["mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
 }
 _SIZE_MIB = {"ext4": 200, "xfs": 320}  # mkfs.xfs refuses less than 300 MiB
@@ -44,7 +45,7 @@ class Filesystem:
         self.mountpoint = folder / name
         self._image = folder / f"{name}.image"
         self._kept = folder / f"{name}.kept"
-        self._ballast = self.mountpoint / "ballast"
+        self.ballast = self.mountpoint / "ballast"
         self._mounted = False
         self.device: str | None = None
         self.mountpoint.mkdir()
@@ -123,11 +124,11 @@ class Filesystem:
 
     def fill(self, leave_bytes: int = 0) -> None:
         """Takes the space with a ballast file; leaves about `leave_bytes`."""
-        fill(self._ballast, leave_bytes)
+        fill(self.ballast, leave_bytes)
 
     def release(self) -> None:
         """Frees the ballast."""
-        self._ballast.unlink(missing_ok=True)
+        self.ballast.unlink(missing_ok=True)
 
 
 def shut_down(mountpoint: str | Path) -> None:

@@ -118,7 +118,7 @@ def _in_fork(action: Callable[[], None]) -> tuple[str, str, str]:
 def _action(order: dict[str, Any]) -> Callable[[], None]:
     from holdfast.config.load import load
     from holdfast.operations import recover
-    from tests.faults.power_scenarios import SCENARIOS
+    from tests.faults.power_scenarios import EVERY
     from tests.site import Site
 
     parts = {name: Path(path) for name, path in order["site"].items()}
@@ -131,7 +131,7 @@ def _action(order: dict[str, Any]) -> Callable[[], None]:
         elif order.get("ballast") is not None:
             ballast = Path(order["ballast"])
             wrap_journal(JournalPoints(order.get("at"), _path(order.get("record")), lambda: loop.fill(ballast)))
-        SCENARIOS[order["scenario"]].act(site)
+        EVERY[order["scenario"]].act(site)
 
     def boot() -> None:
         boot_again()
