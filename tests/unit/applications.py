@@ -1,0 +1,59 @@
+"""An application put together from fakes, for steps and plans that need no process and no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App
+from holdfast.config.load import Loaded
+from holdfast.config.schema import Configuration
+from holdfast.engine.journal import Journal
+from holdfast.engine.runner import Runner, SilentObserver, StepContext
+from holdfast.host import Host
+from holdfast.model import Backup, Facts
+from holdfast.steps.opened import Opened
+from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
+
+
+def make_app(folder: Path, **sections: Any) -> App:
+    """Database `main`, files `media`, vault `local`; `sections` are merged into the configuration."""
+    configuration = Configuration.model_validate(
+        {
+            "application": {"name": "guestbook", "state": str(folder / "state")},
+            "databases": {"main": {"kind": "sqlite", "path": "shared/app.sqlite3"}},
+            "files": {"media": {"path": "shared/media"}},
+            "vaults": {"local": {"path": str(folder / "vault")}},
+            **sections,
+        }
+    )
+    host = Host()
+    journal = Journal(folder / "state")
+    opened = Opened(
+        loaded=Loaded(configuration, folder), host=host, journal=journal, runtime=FakeRuntime(),
+        databases={"main": FakeDatabase()}, files={"media": FakeFiles(folder / "shared" / "media")},
+        vault=FakeVault(folder / "vault"), gate=FakeGate(), packages=FakePackages(folder / "packages", {}, {}),
+    )  # fmt: skip
+    return App(opened, Runner(journal, {}, host, SilentObserver()), "test")
+
+
+def make_context(earlier: Mapping[str, Facts] | None = None) -> tuple[StepContext, Facts, list[str]]:
+    """A step's context, with what it records and what it says."""
+    recorded: Facts = {}
+    said: list[str] = []
+    context = StepContext(
+        operation="op1", parameters={}, facts={}, earlier=earlier or {}, record=recorded.update,
+        check_cancelled=lambda: None, progress=lambda done, total, unit: None, say=said.append, commit_facts={},
+        plan_parameters={},
+    )  # fmt: skip
+    return context, recorded, said
+
+
+def make_backup(number: int, created_at: str, *, pinned: bool = False, datasets: tuple[str, ...] = ()) -> Backup:
+    return Backup(
+        id=f"set-{number}", sequence=number, created_at=created_at, instant=created_at, consistency="pause",
+        application="guestbook", environment="production", operation=f"op-{number}", release={},
+        datasets={name: {} for name in datasets}, packs=[], holdfast_version="0", size_bytes=0, new_bytes=0,
+        pinned=pinned,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Retention: what is kept, whatever the rules and the sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.app import App
+from holdfast.errors import DamagedError
+from holdfast.model import Backup
+from holdfast.operations import prune
+from tests.fakes import FakeVault
+from tests.unit.applications import make_app, make_backup
+
+PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
+START = datetime(2025, 12, 20, tzinfo=UTC)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Backup]:
+    """Sets as time went by, some pinned, in any order; clocks may have been set back."""
+    sets, at = [], START
+    for number in range(1, draw(st.integers(0, 25)) + 1):
+        at += timedelta(minutes=draw(st.sampled_from([-30, 0, 10, 60, 600, 1440, 20000, 600000])))
+        created_at = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        datasets = draw(st.sampled_from([("main", "media"), ("main",), ("media", "main", "more"), ()]))
+        sets.append(make_backup(number, created_at, pinned=draw(st.booleans()), datasets=datasets))
+    return draw(st.permutations(sets))
+
+
+rules = st.fixed_dictionaries(
+    {"last": st.integers(1, 5)}, optional={name: st.integers(0, 6) for name in PERIODS}
+)  # fmt: skip
+
+
+def newest_first(sets: list[Backup]) -> list[Backup]:
+    return sorted(sets, key=lambda backup: -backup.sequence)
+
+
+@settings(max_examples=200, deadline=None)
+@given(sets=histories(), keep=rules)
+def test_pinned_ones_and_the_last_are_always_kept(sets: list[Backup], keep: dict[str, int]) -> None:
+    kept = prune.kept(sets, keep)
+    assert {backup.id for backup in sets if backup.pinned} <= set(kept)
+    assert {backup.id for backup in newest_first(sets)[: keep["last"]]} <= set(kept)
+    assert all(kept.values()), "each with its reason"
+
+
+@settings(max_examples=200, deadline=None)
+@given(sets=histories(), keep=rules)
+def test_each_rule_keeps_the_newest_of_that_many_periods(sets: list[Backup], keep: dict[str, int]) -> None:
+    kept = prune.kept(sets, keep)
+    for name, pattern in PERIODS.items():
+        newest: dict[str, str] = {}
+        for backup in newest_first(sets):
+            newest.setdefault(datetime.fromisoformat(backup.created_at).strftime(pattern), backup.id)
+        wanted = list(newest.values())[: keep.get(name, 0)]
+        assert sorted(id for id, why in kept.items() if name in why) == sorted(wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sets=histories(), keep=rules)
+def test_what_is_kept_for_a_reason_stays_when_the_rest_is_gone(sets: list[Backup], keep: dict[str, int]) -> None:
+    kept = prune.kept(sets, keep)
+    left = [backup for backup in sets if backup.id in kept]
+    assert set(prune.kept(left, keep)) == set(kept)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    found = make_app(tmp_path_factory.mktemp("app"), backup={"keep": {"last": 2, "daily": 3}})
+    yield found
+    found.close()
+
+
+class Listed(FakeVault):
+    """A vault whose sets are told to it."""
+
+    def __init__(self, path: Path, sets: list[Backup]) -> None:
+        super().__init__(path)
+        self._listed = sorted(sets, key=lambda backup: backup.sequence)
+
+    def backups(self) -> list[Backup]:
+        return self._listed
+
+
+@settings(max_examples=150, deadline=None)
+@given(sets=histories())
+def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backup]) -> None:
+    app.opened.vault = Listed(Path("/nowhere"), sets)
+    plan = prune.plan(app)
+    removed = set(plan.parameters["remove"])
+    complete = [backup for backup in newest_first(sets) if {"main", "media"} <= set(backup.datasets)]
+    left = [backup for backup in complete if backup.id not in removed]
+    assert left if complete else not left
+    assert not removed & {backup.id for backup in sets if backup.pinned}
+    assert not removed & {backup.id for backup in newest_first(sets)[:2]}
+    assert len(plan.notes) == len(sets), "the operator is told of each"
+    assert [step.parameters["remove"] for step in plan.after_commit] == [plan.parameters["remove"]]
+
+
+def test_the_newest_complete_set_is_the_one_that_stays(app: App) -> None:
+    days = [("2026-01-01", ("main", "media")), ("2026-01-02", ("main", "media"))]
+    days += [(f"2026-02-{day:02d}", ("main",)) for day in range(1, 9)]
+    sets = [make_backup(number, f"{day}T00:00:00Z", datasets=names) for number, (day, names) in enumerate(days)]
+    app.opened.vault = Listed(Path("/nowhere"), sets)
+    plan = prune.plan(app)
+    assert "set-0" in plan.parameters["remove"]
+    assert "set-1" not in plan.parameters["remove"]
+    assert "keeps set-1 (last complete)" in plan.notes
+
+
+def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
+    vault = Listed(Path("/nowhere"), [])
+    vault.broken = {"set-3"}
+    app.opened.vault = vault
+    with pytest.raises(DamagedError, match="set-3"):
+        prune.plan(app)
