@@ -151,8 +151,7 @@ def test_a_new_set_is_whole_where_an_earlier_one_lost_a_content(keeper: Keeper, 
     assert keeper.wrong(keeper.make("run2")) == [], "a new set that is published is whole"
 
 
-def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper, request: pytest.FixtureRequest) -> None:
-    request.applymarker(pytest.mark.xfail(strict=True, reason="packs of a damaged or opened set are never closed"))
+def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper) -> None:
     keeper.make("run1")
     (index,) = vault_path(keeper).glob("packs/*.idx")
     os.chmod(index, 0o600)
@@ -271,13 +270,9 @@ def test_a_publication_killed_at_its_rename_is_repeated(
     assert keeper.wrong() == []
 
 
-def test_hard_links_keep_their_attributes_through_a_restore_that_changes_nothing(
-    folder: Path, request: pytest.FixtureRequest
-) -> None:
+def test_hard_links_keep_their_attributes_through_a_restore_that_changes_nothing(folder: Path) -> None:
     if not trees.supports_xattrs(folder):
         pytest.skip(f"{folder} is on a filesystem without user extended attributes")
-    reason = "the second name of a hard-linked file is listed without attributes, so a restore strips them"
-    request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     (folder / "media").mkdir()
     (folder / "media" / "a").write_bytes(b"one")
     os.setxattr(folder / "media" / "a", "user.mime", b"text/plain")
