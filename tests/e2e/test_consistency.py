@@ -151,7 +151,9 @@ def test_the_churn_really_disagrees_without_a_level(folder: Path) -> None:
     writer = subprocess.Popen([sys.executable, str(CHURN), str(shared / "main.sqlite3"), str(shared / "media"), "1"])
     try:
         disagreements = 0
-        for _ in range(200):
+        for _ in range(3000):
+            if disagreements:
+                break
             with contextlib.closing(sqlite3.connect(shared / "main.sqlite3", timeout=30)) as database:
                 rows = dict(database.execute("SELECT file, sha256 FROM inside").fetchall())
             found = {}

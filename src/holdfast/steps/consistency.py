@@ -6,6 +6,7 @@ instant; then what appeared or changed since. At `pause` the last pass runs whil
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -166,6 +167,8 @@ def _resolve(opened: Opened, run: VaultRun, references: References, earlier: Map
         else:
             missing.append(path)
     if chosen and not missing:
-        listing = [chosen.get(entry.path, entry) for entry in run.listing(references.files)]
-        run.choose(references.files, iter(listing))
+        # One that was replaced and then removed while it was read is in no listing but the earlier one.
+        gone = sorted((entry for path, entry in chosen.items() if path not in present), key=Entry.order)
+        listing = (chosen.get(entry.path, entry) for entry in run.listing(references.files))
+        run.choose(references.files, heapq.merge(listing, gone, key=Entry.order))
     return missing
