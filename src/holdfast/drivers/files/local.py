@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from holdfast.errors import RefusedError
 from holdfast.model import Entry, Problem
 
 _BLOCK_BYTES = 1 << 20
+_LEAST_HOLE_BYTES = 4096
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it by a file, by a socket
 
 
 class LocalFiles:
@@ -30,10 +33,17 @@ class LocalFiles:
         return tree.scan(self._bytes, self._excludes)
 
     def open(self, entry: Entry) -> int:
-        return os.open(self._bytes + b"/" + entry.raw_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.open(self._bytes + b"/" + entry.raw_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in _REPLACED:
+                raise FileNotFoundError(error.errno, f"{entry.path} is no file any more") from error
+            raise
 
     def complete(self, entry: Entry, descriptor: int) -> None:
         entry.xattrs = tree.read_xattrs(descriptor)
+        if entry.size <= _LEAST_HOLE_BYTES:
+            return
         status = os.fstat(descriptor)
         entry.sparse = tree.data_segments(descriptor, status.st_size) if status.st_blocks * 512 < status.st_size else []
 

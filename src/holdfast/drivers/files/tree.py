@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import functools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ def read_xattrs(path: bytes | int) -> dict[str, str]:
     try:
         names = os.listxattr(path, follow_symlinks=False) if isinstance(path, bytes) else os.listxattr(path)
     except OSError:
+        return {}
+    if not names:
         return {}
     found = {}
     for name in names:
@@ -72,12 +75,15 @@ class Excludes:
         return bool(self._patterns)
 
 
+_octal = functools.cache("{:o}".format)  # a tree has few different modes
+
+
 def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     """An entry without what only reading a file tells (digest, attributes, holes); None for sockets and devices, which are no data."""
     mode = status.st_mode
     readable, encoded = _readable(path)
     entry = Entry(
-        path=readable, kind="file", mode=f"{stat.S_IMODE(mode):o}", uid=status.st_uid, gid=status.st_gid,
+        path=readable, kind="file", mode=_octal(stat.S_IMODE(mode)), uid=status.st_uid, gid=status.st_gid,
         mtime_ns=status.st_mtime_ns, path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino,
         device=status.st_dev,
     )  # fmt: skip

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.drivers.protocols import Fetch, Files, Progress
+from holdfast.drivers.protocols import Fetch, Progress
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
-from holdfast.drivers.vaults.listing import ListingWriter, read_listing
-from holdfast.drivers.vaults.store import TreeStore
+from holdfast.drivers.vaults.listing import read_digests, read_listing
+from holdfast.drivers.vaults.run import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
-from holdfast.model import Backup, Entry, Stored
+from holdfast.model import Backup, Entry
 
 _VAULT_FILE = "holdfast-vault.json"
 _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
@@ -70,7 +70,7 @@ class LocalVault:
         if folder.exists():
             durable.remove_tree(folder)
         durable.make_directory(folder / "set")
-        self._runs[run] = LocalRun(self, run, folder)
+        self._runs[run] = LocalRun(self.path, run, folder, self.latest())
         return self._runs[run]
 
     def run(self, run: str) -> LocalRun:
@@ -286,7 +286,7 @@ class LocalVault:
             for name in backup.datasets:
                 listing = folder / f"files.{name}.jsonl.zst"
                 if listing.exists():
-                    objects.update(entry.sha256 for entry in read_listing(listing) if entry.kind == "file")
+                    objects.update(read_digests(listing))
         dead = [path for path in (self.path / "packs").iterdir() if path.stem not in packs]
         dead += [path for path in (self.path / "objects").glob("??/*") if path.name not in objects]
         size = 0
@@ -298,104 +298,3 @@ class LocalVault:
     def abandoned_runs(self) -> list[str]:
         folder = self.path / "tmp"
         return sorted(os.listdir(folder)) if folder.is_dir() else []
-
-
-class LocalRun:
-    """An unfinished set under tmp/<run>/."""
-
-    def __init__(self, vault: LocalVault, run: str, work: Path) -> None:
-        self.id = run
-        self.folder = work / "set"
-        self._vault = vault
-        self._work = work
-        self._parent = vault.latest()
-        self._known: set[bytes] | None = None
-        self._store = TreeStore(work, self._known_digests)
-        self._passes: dict[str, Path] = {}
-
-    def _known_digests(self) -> set[bytes]:
-        """What the latest committed set references, read when the first new content asks for it."""
-        if self._known is None:
-            self._known = set()
-            if self._parent is not None:
-                for name in self._parent.datasets:
-                    self._known.update(
-                        bytes.fromhex(entry.sha256)[:16] for entry in self._parent_listing(name) if entry.sha256
-                    )
-        return self._known
-
-    def _parent_listing(self, name: str) -> Iterator[Entry]:
-        if self._parent is None:
-            return iter(())
-        path = self._vault.path / "backups" / self._parent.id / f"files.{name}.jsonl.zst"
-        return read_listing(path) if path.exists() else iter(())
-
-    def store_tree(
-        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
-    ) -> Stored:
-        first = name not in self._passes
-        earlier = self._parent_listing(name) if first else read_listing(self._passes[name])
-        path = self._work / f"{name}.{'1' if first else secrets.token_hex(2)}.jsonl.zst"
-        with ListingWriter(path) as writer:
-            totals = self._store.store(
-                files,
-                earlier,
-                writer,
-                keep_vanished=keep_vanished and not first,
-                check=check,
-                progress=progress,
-            )
-        self._passes[name] = path
-        return totals
-
-    def listing(self, name: str) -> Iterator[Entry]:
-        return read_listing(self._passes[name])
-
-    def choose(self, name: str, listing: Iterator[Entry]) -> None:
-        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
-        path = self._work / f"{name}.{secrets.token_hex(2)}.jsonl.zst"
-        with ListingWriter(path) as writer:
-            for entry in listing:
-                writer.write(entry)
-        self._passes[name] = path
-
-    def finish(self, manifest: Backup) -> None:
-        new_packs = self._store.close()
-        for name, path in self._passes.items():
-            os.rename(path, self.folder / f"files.{name}.jsonl.zst")
-        durable.sync_filesystem(self._work)
-        self._move_contents(new_packs)
-        manifest.packs = sorted({*new_packs, *(self._parent_packs() if self._passes else [])})
-        text, manifest.files = manifests.sums(self.folder)
-        durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
-        durable.write_file(self.folder / "manifest.json", manifests.write_manifest(manifest), 0o400)
-        for path in self.folder.iterdir():
-            os.chmod(path, 0o400)
-        durable.sync_filesystem(self._work)
-
-    def _move_contents(self, packs: list[str]) -> None:
-        for name in packs:
-            for ending in (".idx", ".pack"):
-                os.rename(self._work / "packs" / f"{name}{ending}", self._vault.path / "packs" / f"{name}{ending}")
-        for path in (self._work / "objects").iterdir():
-            folder = self._vault.path / "objects" / path.name[:2]
-            folder.mkdir(mode=0o700, exist_ok=True)
-            os.rename(path, folder / path.name)
-
-    def _parent_packs(self) -> list[str]:
-        """Packs of the parent that this set still uses."""
-        if self._parent is None or not self._parent.packs:
-            return []
-        contents = Contents(self._vault.path, self._parent.packs)
-        used: set[str] = set()
-        left = len(self._parent.packs)
-        for name in self._passes:
-            for entry in read_listing(self.folder / f"files.{name}.jsonl.zst"):
-                if len(used) == left:
-                    break
-                if entry.kind == "file":
-                    pack = contents.pack_of(entry.sha256)
-                    if pack is not None:
-                        used.add(pack)
-        contents.close()
-        return sorted(used)

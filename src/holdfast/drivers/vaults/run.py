@@ -5,7 +5,124 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from itertools import batched
+from itertools import islice
 from pathlib import Path
 
 from holdfast import durable
+from holdfast.drivers.protocols import Files, Progress
+from holdfast.drivers.vaults import manifest as manifests
+from holdfast.drivers.vaults.contents import Contents
+from holdfast.drivers.vaults.digests import DigestTable
+from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
+from holdfast.drivers.vaults.store import TreeStore
+from holdfast.model import Backup, Entry, Stored
+
+_CHOSEN_ENTRIES = 256
+
+
+class LocalRun:
+    """`work` is tmp/<run>; `parent` the latest committed set."""
+
+    def __init__(self, vault: Path, run: str, work: Path, parent: Backup | None) -> None:
+        self.id = run
+        self.folder = work / "set"
+        self._vault = vault
+        self._work = work
+        self._parent = parent
+        self._known: DigestTable | None = None
+        self._store = TreeStore(work, self._known_digests)
+        self._passes: dict[str, Path] = {}
+
+    def _known_digests(self) -> DigestTable:
+        """What the latest committed set references, read when the first new content asks for it."""
+        if self._known is None:
+            known = DigestTable()
+            for path in self._parent_listings().values():
+                for digest in read_digests(path):
+                    known.add(bytes.fromhex(digest))
+            self._known = known  # whole before another thread sees it
+        return self._known
+
+    def _parent_listings(self) -> dict[str, Path]:
+        """The listings of the parent's files datasets."""
+        if self._parent is None:
+            return {}
+        folder = self._vault / "backups" / self._parent.id
+        paths = {name: folder / f"files.{name}.jsonl.zst" for name in self._parent.datasets}
+        return {name: path for name, path in paths.items() if path.exists()}
+
+    def _earlier(self, name: str) -> Iterator[Entry]:
+        path = self._passes.get(name) or self._parent_listings().get(name)
+        return read_listing(path) if path is not None else iter(())
+
+    def store_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Stored:
+        first = name not in self._passes
+        path = self._work / f"{name}.{'1' if first else secrets.token_hex(2)}.jsonl.zst"
+        with ListingWriter(path) as writer:
+            totals = self._store.store(
+                files,
+                self._earlier(name),
+                writer,
+                keep_vanished=keep_vanished and not first,
+                check=check,
+                progress=progress,
+            )
+        self._passes[name] = path
+        return totals
+
+    def listing(self, name: str) -> Iterator[Entry]:
+        return read_listing(self._passes[name])
+
+    def choose(self, name: str, listing: Iterator[Entry]) -> None:
+        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
+        path = self._work / f"{name}.{secrets.token_hex(2)}.jsonl.zst"
+        with ListingWriter(path) as writer:
+            while entries := list(islice(listing, _CHOSEN_ENTRIES)):
+                writer.write(entries)
+        self._store.kept_all = False
+        self._passes[name] = path
+
+    def finish(self, manifest: Backup) -> None:
+        new_packs = self._store.close()
+        for name, path in self._passes.items():
+            os.rename(path, self.folder / f"files.{name}.jsonl.zst")
+        durable.sync_filesystem(self._work)
+        self._move_contents(new_packs)
+        manifest.packs = sorted({*new_packs, *(self._parent_packs() if self._passes else [])})
+        text, manifest.files = manifests.sums(self.folder)
+        durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
+        durable.write_file(self.folder / "manifest.json", manifests.write_manifest(manifest), 0o400)
+        for path in self.folder.iterdir():
+            os.chmod(path, 0o400)
+        durable.sync_filesystem(self._work)
+
+    def _move_contents(self, packs: list[str]) -> None:
+        for name in packs:
+            for ending in (".idx", ".pack"):
+                os.rename(self._work / "packs" / f"{name}{ending}", self._vault / "packs" / f"{name}{ending}")
+        for path in (self._work / "objects").iterdir():
+            folder = self._vault / "objects" / path.name[:2]
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.rename(path, folder / path.name)
+
+    def _parent_packs(self) -> list[str]:
+        """Packs of the parent that this set still uses."""
+        if self._parent is None or not self._parent.packs:
+            return []
+        if self._store.kept_all and self._parent_listings().keys() <= self._passes.keys():
+            return self._parent.packs  # each was in use, and nothing that uses one has gone
+        contents = Contents(self._vault, self._parent.packs)
+        if contents.problems:
+            return self._parent.packs  # a damaged one stays named, so that `verify` finds it in this set too
+        used: set[str] = set()
+        for name in self._passes:
+            for digest in read_digests(self.folder / f"files.{name}.jsonl.zst"):
+                if len(used) == len(self._parent.packs):
+                    break
+                pack = contents.pack_of(digest)
+                if pack is not None:
+                    used.add(pack)
+        contents.close()
+        return sorted(used)

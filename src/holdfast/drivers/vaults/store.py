@@ -1,7 +1,8 @@
 """Storing one tree: what is unchanged is not read, small files go into packs, large ones become objects.
 
-Reading, hashing and writing of larger files happens in threads (they release the interpreter lock); entries are
-written in the order of the scan. Memory is bounded by the batches under way.
+Very small files are read one after the other, for a switch of threads costs more than such a file. Reading, hashing
+and writing of larger ones happens in threads (they release the interpreter lock); entries are written in the order of
+the scan. Memory is bounded by the batches under way, and by some bytes for each digest that was written.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import fcntl
 import hashlib
 import itertools
 import os
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.drivers.protocols import Files, Progress
+from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter
-from holdfast.drivers.vaults.packs import SMALL_BYTES, PackWriter
+from holdfast.drivers.vaults.merge import Merge
+from holdfast.drivers.vaults.packs import SMALL_BYTES, PackWriter, write_out
 from holdfast.errors import StepError
 from holdfast.model import Entry, Stored
 
@@ -35,21 +40,33 @@ _RECENT_NS = 2_000_000_000
 _FICLONE = 0x40049409
 
 
-class TreeStore:
-    """Stores trees into one run's folder. `known` holds the digests that committed sets vouch for."""
+@dataclass
+class _Batch:
+    entries: list[Entry] = field(default_factory=list)
+    to_read: list[Entry] = field(default_factory=list)
+    size_bytes: int = 0
+    written: Future[int] | None = None
 
-    def __init__(self, folder: Path, known: Callable[[], set[bytes]]) -> None:
+
+class TreeStore:
+    """Stores trees into one run's folder. `known` holds the digests that committed sets vouch for.
+
+    `kept_all` turns false once something of an earlier listing is not in the later one.
+    """
+
+    def __init__(self, folder: Path, known: Callable[[], DigestTable]) -> None:
         self._packs = folder / "packs"
         self._objects = folder / "objects"
         for part in (self._packs, self._objects):
             part.mkdir(mode=0o700, exist_ok=True)
         self._known = known
-        self._written: set[bytes] = set()
+        self._written = DigestTable()
         self._local = threading.local()
         self._writers: list[PackWriter] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._can_clone = True
+        self.kept_all = True
 
     def store(
         self,
@@ -63,60 +80,62 @@ class TreeStore:
     ) -> Stored:
         """Writes the listing of a tree as it is now, reading what is not in `earlier` with equal inode and ctime."""
         totals = Stored()
-        links: dict[str, tuple[str, list[tuple[int, int]]]] = {}
-        pending: deque[tuple[list[Entry], Future[int] | None]] = deque()
-        batch: list[Entry] = []
-        to_read: list[Entry] = []
-        batch_bytes = 0
+        links: dict[str, Entry] = {}
+        pending: deque[_Batch] = deque()
+        linked: set[str] = set()
+        merged = Merge(files.scan(), earlier, keep_vanished)
 
         def finish_one() -> None:
-            entries, future = pending.popleft()
-            if future is not None:
-                totals.new_bytes += future.result()
-            for entry in entries:
-                if entry.kind == "gone":
-                    continue
-                if entry.hardlink and entry.kind == "file":
-                    if not entry.sha256 and entry.hardlink not in links:  # the name read first has vanished
-                        totals.new_bytes += self._read(files, entry)
-                    entry.sha256, entry.sparse = links.setdefault(entry.hardlink, (entry.sha256, entry.sparse))
-                writer.write(entry)
-                totals.files += 1
-                totals.size_bytes += entry.size
+            self._finish(pending.popleft(), files, writer, totals, links)
             check()
             progress(totals.size_bytes, None, "bytes")
 
-        def send() -> None:
-            nonlocal batch, to_read, batch_bytes
-            if not batch:
-                return
-            future: Future[int] | None = None
-            if to_read:
-                totals.read_files += len(to_read)
-                if batch_bytes < len(to_read) * _TINY_BYTES:
-                    totals.new_bytes += self._read_all(files, to_read)
+        def send(batch: _Batch) -> None:
+            if batch.to_read:
+                totals.read_files += len(batch.to_read)
+                if batch.size_bytes < len(batch.to_read) * _TINY_BYTES:
+                    totals.new_bytes += self._read_tiny(files, batch.to_read)
                 else:
-                    future = pool.submit(self._read_all, files, to_read)
-            pending.append((batch, future))
-            batch, to_read, batch_bytes = [], [], 0
-            while len(pending) > _MOST_BATCHES or (pending and pending[0][1] is None):
+                    batch.written = pool.submit(self._read_all, files, batch.to_read)
+            pending.append(batch)
+            while len(pending) > _MOST_BATCHES or (pending and pending[0].written is None):
                 finish_one()
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            linked: set[str] = set()
-            for entry, needs_reading in merge(files.scan(), earlier, keep_vanished):
-                batch.append(entry)
+            batch = _Batch()
+            for entry, needs_reading in merged:
+                batch.entries.append(entry)
                 if needs_reading and not (entry.hardlink and entry.hardlink in linked):
-                    to_read.append(entry)
-                    batch_bytes += entry.size
+                    batch.to_read.append(entry)
+                    batch.size_bytes += entry.size
                 if entry.hardlink:
                     linked.add(entry.hardlink)
-                if len(batch) >= _BATCH_FILES or batch_bytes >= _BATCH_BYTES:
-                    send()
-            send()
+                if len(batch.entries) >= _BATCH_FILES or batch.size_bytes >= _BATCH_BYTES:
+                    send(batch)
+                    batch = _Batch()
+            send(batch)
             while pending:
                 finish_one()
+        self.kept_all = self.kept_all and not merged.lost
         return totals
+
+    def _finish(
+        self, batch: _Batch, files: Files, writer: ListingWriter, totals: Stored, links: dict[str, Entry]
+    ) -> None:
+        """Writes the entries of a batch once its contents are in the run."""
+        if batch.written is not None:
+            totals.new_bytes += batch.written.result()
+        entries = [entry for entry in batch.entries if entry.kind != "gone"]
+        for entry in entries:
+            if entry.hardlink and entry.kind == "file":
+                if not entry.sha256 and entry.hardlink not in links:  # the name read first has vanished
+                    totals.new_bytes += self._read(files, entry)
+                first = links.setdefault(entry.hardlink, entry)
+                entry.sha256, entry.sparse, entry.xattrs = first.sha256, first.sparse, first.xattrs
+                entry.recent = entry.recent or first.recent
+            totals.size_bytes += entry.size
+        writer.write([entry for entry in entries if entry.kind != "gone"])
+        totals.files += len(entries)
 
     def close(self) -> list[str]:
         """Ends the packs at hand; the names of all packs of the run."""
@@ -136,6 +155,43 @@ class TreeStore:
     def _read_all(self, files: Files, entries: list[Entry]) -> int:
         return sum(self._read(files, entry) for entry in entries)
 
+    def _read_tiny(self, files: Files, entries: list[Entry]) -> int:
+        """Reads very small files with as few calls as can tell that none changed since the scan looked at it."""
+        written = 0
+        append = self._pack_writer().append
+        began = time.time_ns()
+        for entry in entries:
+            if entry.size > _TINY_BYTES:
+                written += self._read(files, entry)
+                continue
+            try:
+                descriptor = files.open(entry)
+            except FileNotFoundError:
+                entry.kind = "gone"
+                continue
+            try:
+                files.complete(entry, descriptor)
+                content = os.read(descriptor, entry.size + 1)
+                after = os.fstat(descriptor)
+            except (IsADirectoryError, BlockingIOError):  # a directory or a pipe took its place
+                entry.kind = "gone"
+                continue
+            finally:
+                os.close(descriptor)
+            if (
+                len(content) != entry.size or after.st_ctime_ns != entry.ctime_ns
+                or after.st_mtime_ns != entry.mtime_ns or after.st_ino != entry.inode
+            ):  # fmt: skip
+                written += self._read(files, entry)
+                continue
+            entry.recent = began - entry.ctime_ns < _RECENT_NS
+            digest = hashlib.sha256(content).digest()
+            entry.sha256 = digest.hex()
+            if self._is_new(digest):
+                append(entry.sha256, content)
+                written += entry.size
+        return written
+
     def _read(self, files: Files, entry: Entry) -> int:
         """Reads one file into the run and completes its entry; the bytes written. A vanished file becomes `gone`."""
         written = 0
@@ -147,12 +203,16 @@ class TreeStore:
                 return written
             try:
                 before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    entry.kind = "gone"  # the file; what took its place is for the next pass
+                    return written
                 entry.recent = time.time_ns() - before.st_ctime_ns < _RECENT_NS
                 entry.mtime_ns, entry.ctime_ns, entry.inode = (
                     before.st_mtime_ns,
                     before.st_ctime_ns,
                     before.st_ino,
                 )
+                entry.mode, entry.uid, entry.gid = f"{stat.S_IMODE(before.st_mode):o}", before.st_uid, before.st_gid
                 files.complete(entry, descriptor)
                 written += self._content(entry, descriptor, before.st_size)
                 after = os.fstat(descriptor)
@@ -169,20 +229,23 @@ class TreeStore:
         """Stores the content behind a descriptor; returns the bytes written to the vault."""
         if size > SMALL_BYTES:
             return self._object(entry, descriptor, size)
-        content = os.read(descriptor, SMALL_BYTES + 1)
+        # Not a byte more than there is: a large buffer for a small file costs more than reading it.
+        content = os.read(descriptor, size + 1)
+        while len(content) != size and len(content) <= SMALL_BYTES and (more := os.read(descriptor, _BLOCK_BYTES)):
+            content += more
+        content = content[: SMALL_BYTES + 1]
         entry.size = len(content)
-        digest = hashlib.sha256(content)
-        entry.sha256 = digest.hexdigest()
-        if not self._is_new(digest.digest()):
+        digest = hashlib.sha256(content).digest()
+        entry.sha256 = digest.hex()
+        if not self._is_new(digest):
             return 0
         self._pack_writer().append(entry.sha256, content)
         return len(content)
 
     def _is_new(self, digest: bytes) -> bool:
-        key = digest[:16]  # half a SHA-256 is enough to tell contents apart and takes half the memory
-        if key in self._written or key in self._known():
+        if digest in self._written or digest in self._known():
             return False
-        self._written.add(key)
+        self._written.add(digest)
         return True
 
     def _object(self, entry: Entry, source: int, size: int) -> int:
@@ -196,6 +259,7 @@ class TreeStore:
                 digest = _copy_sparse(source, target, entry.sparse, size)
             else:
                 digest, size = _copy(source, target)
+            write_out(target)
         finally:
             os.close(target)
         entry.sha256, entry.size = digest.hexdigest(), size
@@ -257,35 +321,3 @@ def _copy_sparse(source: int, target: int, segments: list[tuple[int, int]], size
     hash_hole(size)
     os.ftruncate(target, size)
     return digest
-
-
-def merge(now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool) -> Iterator[tuple[Entry, bool]]:
-    """Joins a scan with an earlier listing in the same order: each entry, and whether its content must be read."""
-    before = next(earlier, None)
-    before_key = before.order() if before is not None else b""
-    for entry in now:
-        key = entry.order()
-        while before is not None and before_key < key:
-            if keep_vanished:
-                yield before, False
-            before = next(earlier, None)
-            before_key = before.order() if before is not None else b""
-        if before is not None and before_key == key:
-            known, before = before, next(earlier, None)
-            before_key = before.order() if before is not None else b""
-            if entry.kind != "file":
-                yield entry, False
-                continue
-            if (
-                known.kind == "file" and known.inode == entry.inode and known.ctime_ns == entry.ctime_ns
-                and known.size == entry.size and known.mtime_ns == entry.mtime_ns and not known.recent
-                and known.device == entry.device
-            ):  # fmt: skip
-                entry.sha256, entry.sparse, entry.xattrs = known.sha256, known.sparse, known.xattrs
-                yield entry, False
-                continue
-        yield entry, entry.kind == "file"
-    while before is not None:
-        if keep_vanished:
-            yield before, False
-        before = next(earlier, None)

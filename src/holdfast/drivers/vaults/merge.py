@@ -1,0 +1,56 @@
+"""Joining a scan with an earlier listing, both in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from holdfast.model import Entry
+
+
+class Merge:
+    """Each entry of now, and whether its content must be read; what vanished stays in if it is to be kept.
+
+    `lost` is true once something of the earlier listing vanished or has another content.
+    """
+
+    def __init__(self, now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool) -> None:
+        self._now = now
+        self._earlier = earlier
+        self._keep_vanished = keep_vanished
+        self.lost = False
+
+    def __iter__(self) -> Iterator[tuple[Entry, bool]]:
+        before = next(self._earlier, None)
+        for entry in self._now:
+            while before is not None and not _same_name(before, entry) and before.order() < entry.order():
+                yield from self._vanished(before)
+                before = next(self._earlier, None)
+            if before is not None and _same_name(before, entry):
+                known, before = before, next(self._earlier, None)
+                if _unchanged(known, entry):
+                    entry.sha256, entry.sparse, entry.xattrs = known.sha256, known.sparse, known.xattrs
+                    yield entry, False
+                    continue
+                self.lost = self.lost or known.kind == "file"
+            yield entry, entry.kind == "file"
+        while before is not None:
+            yield from self._vanished(before)
+            before = next(self._earlier, None)
+
+    def _vanished(self, before: Entry) -> Iterator[tuple[Entry, bool]]:
+        if self._keep_vanished:
+            yield before, False
+        else:
+            self.lost = True
+
+
+def _same_name(one: Entry, other: Entry) -> bool:
+    return one.path == other.path and one.path_base64 == other.path_base64
+
+
+def _unchanged(known: Entry, entry: Entry) -> bool:
+    return (
+        known.kind == "file" and known.inode == entry.inode and known.ctime_ns == entry.ctime_ns
+        and known.size == entry.size and known.mtime_ns == entry.mtime_ns and not known.recent
+        and known.device == entry.device and entry.kind == "file"
+    )  # fmt: skip
