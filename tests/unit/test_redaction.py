@@ -79,6 +79,18 @@ def test_every_cut_of_one_line() -> None:
         assert redacted == b'login --password=[redacted] {"p": "[redacted]"}\n'
 
 
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_every_cut_of_every_form_gives_what_the_whole_gives(form: str) -> None:
+    secret = "p\u00e4ss/w\u00f6rd with \u00fcml\u00e4ut"
+    redactor = Redactor([secret])
+    data = b"before " + FORMS[form](secret) + b" after"
+    whole = redactor.redact(data)
+    assert MASK.encode() in whole
+    for cut in range(len(data)):
+        assert streamed(redactor, data, [cut]) == whole, cut
+        assert streamed(redactor, data, list(range(cut, len(data)))) == whole, cut
+
+
 @pytest.mark.xfail(
     strict=True, reason="a shorter secret found at the end of a chunk is masked before the longer one is whole"
 )

@@ -241,7 +241,12 @@ def test_ctrl_c_undoes_and_the_next_step_does_not_begin(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("act", "number"), [("do x", signal.SIGTERM), ("do b", signal.SIGHUP)])
 def test_neither_a_stop_after_the_commit_nor_a_hang_up_stops_it(engine: Engine, act: str, number: int) -> None:
-    engine.acts[act] = lambda context: os.kill(os.getpid(), number)
+    def signalled(context: StepContext) -> None:
+        os.kill(os.getpid(), number)
+        context.check_cancelled()
+        engine.host.run(["sleep", "0.2"])
+
+    engine.acts[act] = signalled
     assert engine.run().outcome is Outcome.COMMITTED
     assert engine.done == ["a", "b", "c", "d", "x", "y"]
 
@@ -336,17 +341,18 @@ def test_one_that_died_in_its_undo_goes_on_there(engine: Engine) -> None:
     assert engine.done == ["-b", "-a"]
 
 
-def test_recovery_ends_the_dead_ones_children_first(engine: Engine) -> None:
+@pytest.mark.parametrize(("dies_in", "first"), [("do b", "undo b"), ("do x", "do x")])
+def test_recovery_ends_the_dead_ones_children_first(engine: Engine, dies_in: str, first: str) -> None:
     def leave_a_child_and_die(context: StepContext) -> None:
         subprocess.Popen(["sleep", "600"], env=engine.host.environment(), start_new_session=True)
         os._exit(9)
 
-    engine.acts["do b"] = leave_a_child_and_die
+    engine.acts[dies_in] = leave_a_child_and_die
     in_a_child(engine)
     (record,) = engine.journal.interrupted()
     assert len(fence.survivors(record.id)) == 1
     alive: list[int] = []
-    engine.acts["undo b"] = lambda context: alive.append(len(fence.survivors(record.id)))
+    engine.acts[first] = lambda context: alive.append(len(fence.survivors(record.id)))
     try:
         engine.runner.recover(record)
         assert alive == [0]
