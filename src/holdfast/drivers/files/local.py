@@ -15,6 +15,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import Entry, Problem
 
 _BLOCK_BYTES = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _LEAST_HOLE_BYTES = 4096
 _REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it by a file, by a socket
 
@@ -24,6 +25,7 @@ class LocalFiles:
         self.name = name
         self.root = root
         self._bytes = os.fsencode(root)
+        self._prefix = self._bytes + b"/"
         self._excludes = tree.Excludes(excludes)
         self._private = root / ".holdfast"
 
@@ -34,7 +36,7 @@ class LocalFiles:
 
     def open(self, entry: Entry) -> int:
         try:
-            return os.open(self._bytes + b"/" + entry.raw_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return os.open(self._prefix + entry.raw_path(), _READ)
         except OSError as error:
             if error.errno in _REPLACED:
                 raise FileNotFoundError(error.errno, f"{entry.path} is no file any more") from error

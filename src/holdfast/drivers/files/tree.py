@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fnmatch
 import functools
+import operator
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from holdfast.model import Entry
 
 PRIVATE_NAME = b".holdfast"
+_name = operator.attrgetter("name")
 
 
 def _readable(raw: bytes) -> tuple[str, str]:
@@ -83,9 +85,8 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     mode = status.st_mode
     readable, encoded = _readable(path)
     entry = Entry(
-        path=readable, kind="file", mode=_octal(stat.S_IMODE(mode)), uid=status.st_uid, gid=status.st_gid,
-        mtime_ns=status.st_mtime_ns, path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino,
-        device=status.st_dev,
+        readable, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns,
+        path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino, device=status.st_dev,
     )  # fmt: skip
     if stat.S_ISREG(mode):
         entry.size = status.st_size
@@ -111,29 +112,34 @@ def scan(root: bytes, excludes: Excludes) -> Iterator[Entry]:
     """
     stack: list[Iterator[os.DirEntry[bytes]]] = [_children(root)]
     prefix = len(root.rstrip(b"/")) + 1
+    excluded = excludes.matches if excludes else None
     while stack:
-        child = next(stack[-1], None)
-        if child is None:
-            stack.pop()
-            continue
-        full = child.path
-        path = full[prefix:]
-        if child.name == PRIVATE_NAME or child.name.startswith(b".holdfast-") or (excludes and excludes.matches(path)):
-            continue
-        try:
-            entry = entry_of(path, child.stat(follow_symlinks=False), full)
-        except FileNotFoundError:
-            continue
-        if entry is None:
-            continue
-        yield entry
-        if entry.kind == "directory":
+        for child in stack[-1]:
+            full = child.path
+            path = full[prefix:]
+            if (child.name.startswith(PRIVATE_NAME) and _is_private(child.name)) or (excluded and excluded(path)):
+                continue
             try:
-                stack.append(_children(full))
+                entry = entry_of(path, child.stat(follow_symlinks=False), full)
             except FileNotFoundError:
                 continue
+            if entry is None:
+                continue
+            yield entry
+            if entry.kind == "directory":
+                try:
+                    stack.append(_children(full))
+                except FileNotFoundError:
+                    continue
+                break
+        else:
+            stack.pop()
+
+
+def _is_private(name: bytes) -> bool:
+    return name == PRIVATE_NAME or name.startswith(PRIVATE_NAME + b"-")
 
 
 def _children(directory: bytes) -> Iterator[os.DirEntry[bytes]]:
     with os.scandir(directory) as found:
-        return iter(sorted(found, key=lambda child: child.name))
+        return iter(sorted(found, key=_name))

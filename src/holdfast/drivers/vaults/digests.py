@@ -25,6 +25,21 @@ class DigestTable:
             bucket = self._buckets[place] = bytearray()
         bucket += digest[1 : 1 + _KEY_BYTES] + number.to_bytes(self._number_bytes)
 
+    def add_new(self, digest: bytes) -> bool:
+        """Adds a digest without a number; False if it was there."""
+        place = (digest[0] << 8 | digest[1]) >> 2
+        bucket = self._buckets[place]
+        if bucket is None:
+            bucket = self._buckets[place] = bytearray()
+        key = digest[1 : 1 + _KEY_BYTES]
+        position = bucket.find(key)
+        while position >= 0 and position % _KEY_BYTES:
+            position = bucket.find(key, position + 1)
+        if position < 0:
+            bucket += key
+            return True
+        return False
+
     def find(self, digest: bytes) -> int | None:
         """The number of a digest, or None if it was not added."""
         bucket = self._buckets[(digest[0] << 8 | digest[1]) >> 2]
@@ -37,6 +52,3 @@ class DigestTable:
         if position < 0:
             return None
         return int.from_bytes(bucket[position + _KEY_BYTES : position + self._width])
-
-    def __contains__(self, digest: bytes) -> bool:
-        return self.find(digest) is not None

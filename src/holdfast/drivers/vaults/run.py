@@ -29,19 +29,16 @@ class LocalRun:
         self._vault = vault
         self._work = work
         self._parent = parent
-        self._known: DigestTable | None = None
         self._store = TreeStore(work, self._known_digests)
         self._passes: dict[str, Path] = {}
 
     def _known_digests(self) -> DigestTable:
-        """What the latest committed set references, read when the first new content asks for it."""
-        if self._known is None:
-            known = DigestTable()
-            for path in self._parent_listings().values():
-                for digest in read_digests(path):
-                    known.add(bytes.fromhex(digest))
-            self._known = known  # whole before another thread sees it
-        return self._known
+        """What the latest committed set references."""
+        known = DigestTable()
+        for path in self._parent_listings().values():
+            for digest in read_digests(path):
+                known.add(bytes.fromhex(digest))
+        return known
 
     def _parent_listings(self) -> dict[str, Path]:
         """The listings of the parent's files datasets."""

@@ -49,7 +49,7 @@ class _Batch:
 
 
 class TreeStore:
-    """Stores trees into one run's folder. `known` holds the digests that committed sets vouch for.
+    """Stores trees into one run's folder. `known` reads the digests that committed sets vouch for, when first needed.
 
     `kept_all` turns false once something of an earlier listing is not in the later one.
     """
@@ -60,7 +60,7 @@ class TreeStore:
         for part in (self._packs, self._objects):
             part.mkdir(mode=0o700, exist_ok=True)
         self._known = known
-        self._written = DigestTable()
+        self._there: DigestTable | None = None
         self._local = threading.local()
         self._writers: list[PackWriter] = []
         self._numbers = itertools.count()
@@ -243,10 +243,12 @@ class TreeStore:
         return len(content)
 
     def _is_new(self, digest: bytes) -> bool:
-        if digest in self._written or digest in self._known():
-            return False
-        self._written.add(digest)
-        return True
+        """True for the first content of a digest, which is counted on from then on."""
+        if self._there is None:
+            with self._lock:
+                if self._there is None:
+                    self._there = self._known()
+        return self._there.add_new(digest)
 
     def _object(self, entry: Entry, source: int, size: int) -> int:
         """Copies a large file into the run, as a reflink where possible, hashing what was copied."""
