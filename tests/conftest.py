@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.site import Site
+
+# The applications of the tests run `python3`: the one that runs the tests, not a version manager's wrapper of it.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,5 +53,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         lines += [f"  {name}: {value}" for name, value in getattr(report, "user_properties", [])]
     if lines:
         terminalreporter.section("measured")
+        points = [re.match(r"  kill_points: \S+ (\d+) of", line) for line in lines]
+        taken = sum(int(found[1]) for found in points if found is not None)
+        if taken:
+            terminalreporter.write_line(f"  kill points taken: {taken}")
         for line in sorted(set(lines)):
             terminalreporter.write_line(line)
