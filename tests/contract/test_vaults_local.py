@@ -27,6 +27,7 @@ MASKS = (0x01, 0x20, 0xFF)
 def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     """A small vault that has every kind of file: files above 64 bytes become objects of their own."""
     monkeypatch.setattr(store, "SMALL_BYTES", 64)
+    monkeypatch.setattr(store, "_TINY_BYTES", 0)
     trees.plain(quick_folder / "media")
     (quick_folder / "media" / "large").write_bytes(bytes(range(150)))
     return Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", quick_folder / "media"))
@@ -87,6 +88,8 @@ def test_every_flipped_byte_is_found_and_never_restored(
 ) -> None:
     id = keeper.make("run1")
     flips = 0
+    kinds = {path.relative_to(vault_path(keeper)).parts[0] for path in all_files(keeper)}
+    assert kinds == {"holdfast-vault.json", "objects", "packs", "backups"}
     for path in all_files(keeper):
         whole = path.read_bytes()
         for position in range(len(whole)):
