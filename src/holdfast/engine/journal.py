@@ -13,91 +13,18 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from holdfast import VERSION, durable
 from holdfast.engine.lock import Owner
-from holdfast.errors import HoldfastError, RefusedError
-from holdfast.model import Facts, Outcome, Plan, Step, StepState
+from holdfast.engine.records import ALLOWED_FACTS, OperationRecord, StepRecord
+from holdfast.errors import HoldfastError, NoSpaceError, RefusedError
+from holdfast.model import Facts, Outcome, Plan, StepState
 
 FORMAT = 1
 RESERVE_BYTES = 4 << 20
-
-ALLOWED_FACTS = frozenset(
-    [
-        "absent_databases",
-        "applied",
-        "aside",
-        "backup",
-        "base",
-        "before",
-        "candidate",
-        "candidates",
-        "closed_earlier",
-        "code",
-        "counts",
-        "created",
-        "current",
-        "database",
-        "databases",
-        "datasets",
-        "degraded",
-        "directory",
-        "env_applied",
-        "failed",
-        "files",
-        "gate",
-        "identity",
-        "instance",
-        "instances",
-        "instant",
-        "kept",
-        "live",
-        "link",
-        "listing",
-        "log",
-        "moves",
-        "opened",
-        "package",
-        "path",
-        "pending",
-        "pid",
-        "point",
-        "port",
-        "ports",
-        "previous",
-        "published",
-        "release",
-        "released",
-        "replaced",
-        "restore_point",
-        "run",
-        "ran",
-        "seconds",
-        "sequence",
-        "service",
-        "services",
-        "set",
-        "set_id",
-        "size_bytes",
-        "skipped",
-        "source",
-        "started",
-        "stopped",
-        "swapped",
-        "tables",
-        "target",
-        "token",
-        "unpacked",
-        "verified",
-        "warnings",
-        "written",
-        "writer_held_seconds",
-    ]
-)
-"""The only keys that steps may record: ids, digests, names, numbers and paths; nothing that could hold a secret."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -115,39 +42,9 @@ CREATE TABLE IF NOT EXISTS step (
 """
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    position: int
-    name: str
-    title: str
-    parameters: dict[str, Any]
-    after_commit: bool
-    state: StepState
-    facts: Facts
-    error: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class OperationRecord:
-    id: str
-    sequence: int
-    kind: str
-    title: str
-    lock: str
-    command: str
-    configuration: dict[str, Any]
-    plan: dict[str, Any]
-    user: str
-    version: str
-    owner: Owner
-    outcome: Outcome
-    committed: bool
-    commit_facts: Facts
-    error: str
-    started_at: str
-    ended_at: str
-    seconds: float
+def _lacks_space(error: sqlite3.OperationalError) -> bool:
+    """SQLite reports a full disk as FULL or as one of many IOERR codes, also as CANTOPEN where a side file is made."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 def utc_now() -> str:
@@ -166,7 +63,14 @@ class Journal:
         durable.make_directory(state)
         durable.make_directory(self._markers)
         os.chmod(state, 0o700)
-        self._connection = self._open()
+        try:
+            self._connection = self._open()
+        except sqlite3.OperationalError as error:
+            if not _lacks_space(error):
+                raise
+            # Even reading needs room for the `-shm` file: `recover` and `status` must work on a full disk.
+            self.release_reserve()
+            self._connection = self._open()
         try:
             durable.preallocate(self._reserve, RESERVE_BYTES)
         except OSError:
@@ -216,7 +120,7 @@ class Journal:
         try:
             self._transact(statements)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+            if not _lacks_space(error):
                 raise
             self.release_reserve()
             self._transact(statements)
@@ -241,7 +145,13 @@ class Journal:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         operation = f"{stamp}-{plan.kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
         owner = Owner.of_this_process(plan.title)
-        durable.write_file(self._markers / operation, json.dumps(asdict(owner)))
+        try:
+            durable.write_file(self._markers / operation, json.dumps(asdict(owner)))
+        except OSError as error:
+            raise NoSpaceError(
+                f"the state directory {self.state} cannot be written: {error.strerror}",
+                next_step="Free space there and type the command again.",
+            ) from error
         statements: list[tuple[str, Sequence[Any]]] = [
             (
                 "INSERT INTO operation (id, sequence, kind, title, lock, command, plan, configuration, user, version,"
@@ -387,7 +297,3 @@ class Journal:
         ).fetchall()
         values = sorted(row[0] for row in rows)
         return values[len(values) // 2] if values else None
-
-
-def step_of(record: StepRecord) -> Step:
-    return Step(record.name, record.title, record.parameters)

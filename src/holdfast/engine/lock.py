@@ -108,8 +108,11 @@ class Lock:
         self._descriptor = descriptor
         if not shared:
             record = json.dumps(asdict(Owner.of_this_process(what))).encode()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, record, 0)
+            except OSError:
+                pass  # the lock holds without the record, which only names its holder; a disk may be full
         return self
 
     def _read_owner(self) -> Owner | None:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from holdfast import durable
 from holdfast.engine import fence
-from holdfast.engine.journal import Journal, OperationRecord, StepRecord
+from holdfast.engine.journal import Journal
 from holdfast.engine.lock import Lock, boot_id, pid_namespace
+from holdfast.engine.records import OperationRecord, StepRecord
 from holdfast.engine.signals import Cancellation
 from holdfast.errors import (
     CancelledError,

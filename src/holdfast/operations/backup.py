@@ -27,7 +27,7 @@ def plan(
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
     datasets = parts.existing(app, parts.choose(app, only, except_))
-    steps = [parts.preflight(app, datasets, with_backup=True), parts.backup_copy(datasets)]
+    steps = [parts.preflight(app, datasets, with_backup=True, reserve=level == "quiesce"), parts.backup_copy(datasets)]
     after: list[Step] = []
     if level == "quiesce":
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]

@@ -97,10 +97,10 @@ def refuse_without_task(app: App, task: str) -> None:
 # --- steps ------------------------------------------------------------------------------------------
 
 
-def preflight(app: App, datasets: Datasets, *, with_backup: bool) -> Step:
-    return Step(
-        "preflight.check", "check what can be checked", {"need_bytes": needs(app, datasets, with_backup=with_backup)}
-    )
+def preflight(app: App, datasets: Datasets, *, with_backup: bool, reserve: bool = True) -> Step:
+    """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes."""
+    need = needs(app, datasets, with_backup=with_backup)
+    return Step("preflight.check", "check what can be checked", {"need_bytes": need, "reserve": reserve})
 
 
 def needs(app: App, datasets: Datasets, *, with_backup: bool) -> dict[str, int]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from holdfast.app import App, open_app
 from holdfast.config.load import Loaded, undump
-from holdfast.engine.journal import Journal, OperationRecord
+from holdfast.engine.journal import Journal
 from holdfast.engine.lock import Lock
+from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import Observer, SilentObserver, release_all
 from holdfast.errors import NotFoundError
 from holdfast.model import Outcome

@@ -12,11 +12,12 @@ from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
 from holdfast.engine.journal import Journal
-from holdfast.errors import OwnerMismatchError
+from holdfast.errors import NoSpaceError, OwnerMismatchError
 from holdfast.host import Host
 from holdfast.model import Package, Release
 
 OWNER_FILE = "owner.json"
+RESERVE_BYTES = 4 << 20
 
 
 @dataclass
@@ -100,6 +101,34 @@ class Opened:
             if not marker.exists() and marker.parent.parent.is_dir():
                 durable.make_directory(marker.parent)
                 durable.write_file(marker, json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)}))
+
+    # --- space for an undo ---------------------------------------------------------------------------
+
+    def _reserves(self) -> list[Path]:
+        return [
+            marker.parent / "reserve" for marker in self.owner_markers() if marker.parent.name.startswith(".holdfast")
+        ]
+
+    def reserve(self) -> None:
+        """Takes what an undo may need beside each dataset before anything changes. May be repeated. Raises NoSpaceError."""
+        for path in self._reserves():
+            if not path.parent.is_dir():
+                continue
+            try:
+                durable.preallocate(path, RESERVE_BYTES)
+            except OSError as error:
+                durable.unlink(path)
+                raise NoSpaceError(
+                    f"{path.parent} has no room for the {RESERVE_BYTES >> 20} MiB kept for an undo: {error.strerror}",
+                    next_step="Free space there and type the command again.",
+                ) from error
+
+    def release_reserves(self) -> None:
+        """Gives that space to an undo; the next operation takes it again."""
+        for path in self._reserves():
+            if path.parent.is_dir():
+                durable.unlink(path)
+        self.journal.release_reserve()
 
     # --- what commands of the application see --------------------------------------------------------
 

@@ -46,6 +46,8 @@ def check(opened: Opened, context: StepContext) -> None:
             opened.host.resolve_secret(value)
     opened.claim()
     remove_outdated(opened)
+    if context.parameters.get("reserve", True):
+        opened.reserve()
 
 
 def remove_outdated(opened: Opened) -> None:

@@ -8,8 +8,6 @@ from holdfast.errors import StepError
 from holdfast.model import Entry
 from holdfast.steps.opened import Opened
 
-RESERVE_BYTES = 4 << 20
-
 
 def create(opened: Opened, context: StepContext) -> None:
     """A candidate beside each database, taken while its services are stopped; durable when the step is done."""
@@ -20,11 +18,6 @@ def create(opened: Opened, context: StepContext) -> None:
         identities[name] = facts["identity"]
         if facts["exists"]:
             candidates[name] = database.prepare(context.operation, None)
-    for name in opened.files:
-        root = opened.files[name].root
-        if root.is_dir():
-            durable.make_directory(root / ".holdfast")
-            durable.preallocate(root / ".holdfast" / "reserve", RESERVE_BYTES)
     durable.barrier(opened.barrier_paths())
     context.record({"databases": identities, "candidates": candidates})
 
@@ -35,7 +28,6 @@ def discard(opened: Opened, context: StepContext) -> None:
         database.discard(context.operation)
     for files in opened.files.values():
         files.discard(context.operation)
-        durable.unlink(files.root / ".holdfast" / "reserve")
 
 
 def arm(opened: Opened, context: StepContext) -> None:
@@ -69,8 +61,6 @@ def go_back(opened: Opened, context: StepContext) -> None:
             database.swap(context.operation, candidate, f"{context.operation}.failed")
         elif point["databases"].get(name) is None:
             database.swap(context.operation, None, f"{context.operation}.failed")
-    for files in opened.files.values():
-        durable.unlink(files.root / ".holdfast" / "reserve")
     _files_back(opened, context)
 
 

@@ -38,12 +38,12 @@ class SqliteDatabase:
     # --- looking -----------------------------------------------------------------------------------
 
     def _identity(self, path: Path) -> str | None:
-        """Device and inode: a rename keeps them, a swap changes them."""
+        """The inode: a rename keeps it, a swap changes it. All that is compared lies on one filesystem, whose device
+        may have another number after the next boot."""
         try:
-            status = path.stat()
+            return str(path.stat().st_ino)
         except FileNotFoundError:
             return None
-        return f"{status.st_dev}:{status.st_ino}"
 
     def _connect(self, path: Path, *, mode: str = "rw") -> sqlite3.Connection:
         try:
@@ -230,7 +230,7 @@ class SqliteDatabase:
     def _find(self, identity: str) -> Path | None:
         if not self._beside.is_dir():
             return None
-        for folder in sorted(self._beside.iterdir()):
+        for folder in sorted(path for path in self._beside.iterdir() if path.is_dir()):
             for name in ("candidate", self.path.name):
                 if self._identity(folder / name) == identity:
                     return folder / name
