@@ -156,7 +156,7 @@ def test_stop_ends_one_that_ignores_the_signal_and_its_children(supervisor: Supe
 
 def test_a_killed_supervisord_leaves_no_second_service_behind(supervisor: SupervisorRuntime, folder: Path) -> None:
     supervisor.start(instance("web", folder))
-    eventually(lambda: supervisor.release_of("web") == "r1")
+    eventually(lambda: "here I am" in supervisor.output_tail("web"))
     mark = f"HOLDFAST_INSTANCE=contract@{folder}"
     (server,) = processes_with(f"{mark}/supervisord\0")
     os.kill(server.pid, 9)

@@ -35,6 +35,16 @@ def left(mark: str) -> list[str]:
     return [process.command for process in processes_with(f"{MARK}={mark}\0")]
 
 
+def ended(mark: str, patience_seconds: float = 20) -> bool:
+    """Whether all are gone; one that was killed takes a moment to disappear."""
+    deadline = time.monotonic() + patience_seconds
+    while left(mark):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def test_output_is_followed_logged_and_its_tail_kept() -> None:
     records: list[Mapping[str, Any]] = []
     host = Host(log=records.append)
@@ -90,21 +100,21 @@ _STUBBORN_FAMILY = "trap '' TERM; sleep 600 & sleep 601 & echo ready; while :; d
 def test_a_time_out_ends_the_whole_session(script: str, mark: str) -> None:
     with pytest.raises(CommandTimeoutError, match="time-out"):
         Host().run(["bash", "-c", script], environment={MARK: mark}, timeout_seconds=0.3)
-    assert left(mark) == []
+    assert ended(mark)
 
 
 def test_a_time_out_ends_those_that_ignore_sigterm(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.host._GRACE_SECONDS", 0.2)
     with pytest.raises(CommandTimeoutError):
         Host().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
-    assert left(mark) == []
+    assert ended(mark)
 
 
 @pytest.mark.xfail(strict=True, reason="only the process group is ended; a job of its own in the same session survives")
 def test_a_time_out_ends_background_jobs_of_the_session(mark: str) -> None:
     with pytest.raises(CommandTimeoutError):
         Host().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={MARK: mark}, timeout_seconds=0.3)
-    assert left(mark) == []
+    assert ended(mark, patience_seconds=1)
 
 
 def test_a_time_out_ends_one_that_never_stops_writing(mark: str) -> None:
@@ -121,7 +131,7 @@ def test_a_time_out_ends_one_that_never_stops_writing(mark: str) -> None:
 def test_cancel_ends_the_whole_session_and_can_be_ignored(mark: str) -> None:
     with pytest.raises(CancelledError):
         Host(cancelled=lambda: True).run(["bash", "-c", "sleep 600 & wait"], environment={MARK: mark})
-    assert left(mark) == []
+    assert ended(mark)
     result = Host(cancelled=lambda: True).run(["echo", "done"], ignore_cancel=True)
     assert result.output_tail == "done\n"
 
@@ -129,7 +139,7 @@ def test_cancel_ends_the_whole_session_and_can_be_ignored(mark: str) -> None:
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(mark: str) -> None:
     result = Host().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={MARK: mark})
     assert (result.exit_code, result.output_tail) == (0, "started\n")
-    assert left(mark) == ["sleep 600"]
+    assert len(left(mark)) == 1
 
 
 # --- secrets ------------------------------------------------------------------------------------------

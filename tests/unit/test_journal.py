@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from holdfast import durable
-from holdfast.engine.journal import ALLOWED_FACTS, RESERVE_BYTES, Journal
+from holdfast.engine.journal import RESERVE_BYTES, Journal
+from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
 from tests.unit.conftest import MEMORY

@@ -13,7 +13,8 @@ import pytest
 
 from holdfast import durable
 from holdfast.engine import fence
-from holdfast.engine.journal import Journal, OperationRecord
+from holdfast.engine.journal import Journal
+from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import Handler, Result, Runner, SilentObserver, StepContext
 from holdfast.errors import (
     BusyError,
