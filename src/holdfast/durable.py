@@ -152,17 +152,24 @@ def barrier(paths: Iterable[str | os.PathLike[str]]) -> None:
             sync_filesystem(existing)
 
 
+def clone(source: int, target: int) -> bool:
+    """Makes one open file share the blocks of another; False where the filesystem cannot. Raises OSError without space."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return True
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        return False
+
+
 def clone_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str], mode: int = 0o600) -> bool:
     """Copies one file's content, as a reflink where the filesystem can; not synced. True if cloned."""
     with open(source, "rb") as reader:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as writer:
-            try:
-                fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+            if clone(reader.fileno(), writer.fileno()):
                 return True
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise
             shutil.copyfileobj(reader, writer, 1 << 20)
     return False
 

@@ -6,9 +6,7 @@ finds them and a terminal's Ctrl-C does not reach them before Holdfast decides.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import select
 import selectors
@@ -16,85 +14,19 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError, StepError
+from holdfast.redaction import MASK, RedactingStream, Redactor
+
+__all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
-MASK = "[redacted]"
-
-
-def _forms(value: str) -> set[bytes]:
-    """How a secret may appear: as it is, in URLs, in JSON, and inside base64 at each of three alignments."""
-    raw = value.encode()
-    forms = {raw, urllib.parse.quote(value, safe="").encode(), urllib.parse.quote_plus(value).encode()}
-    forms.add(json.dumps(value)[1:-1].encode())
-    forms.add(json.dumps(value, ensure_ascii=False)[1:-1].encode())
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw)
-        # Characters that also depend on the neighbouring bytes are left out of what is looked for.
-        start = 0 if shift == 0 else shift + 1
-        end = len(encoded) - (0 if (shift + len(raw)) % 3 == 0 else 4)
-        core = encoded[start:end]
-        if len(core) >= 8:
-            forms.add(core)
-            forms.add(core.replace(b"+", b"-").replace(b"/", b"_"))
-    return {form for form in forms if form}
-
-
-class Redactor:
-    """Masks secret values in text and in byte streams, by value."""
-
-    def __init__(self, values: Iterable[str] = ()) -> None:
-        self._forms: list[bytes] = []
-        for value in values:
-            self.add(value)
-
-    def add(self, value: str) -> None:
-        if len(value) < 4:  # masking every "a" would destroy the log and hide nothing
-            return
-        self._forms = sorted({*self._forms, *_forms(value)}, key=len, reverse=True)
-
-    def redact(self, data: bytes) -> bytes:
-        for form in self._forms:
-            data = data.replace(form, MASK.encode())
-        return data
-
-    def text(self, text: str) -> str:
-        return self.redact(text.encode(errors="surrogateescape")).decode(errors="replace")
-
-    @property
-    def longest_bytes(self) -> int:
-        return max((len(form) for form in self._forms), default=0)
-
-
-class RedactingStream:
-    """Redacts a stream that arrives in chunks: a secret cut in two by a chunk border is still found."""
-
-    def __init__(self, redactor: Redactor, write: Callable[[bytes], None]) -> None:
-        self._redactor = redactor
-        self._write = write
-        self._pending = b""
-
-    def feed(self, chunk: bytes) -> None:
-        data = self._redactor.redact(self._pending + chunk)
-        keep = max(0, self._redactor.longest_bytes - 1)
-        cut = len(data) - keep
-        if cut > 0:
-            self._write(data[:cut])
-            data = data[cut:]
-        self._pending = data
-
-    def close(self) -> None:
-        if self._pending:
-            self._write(self._redactor.redact(self._pending))
-        self._pending = b""
 
 
 @dataclass(frozen=True)
@@ -290,19 +222,44 @@ class Host:
             raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
         except (OSError, CommandFailedError) as error:
             raise HoldfastError(f"secret {reference}: {error}") from None
+        except UnicodeDecodeError:
+            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
         self.redactor.add(value)
         return value
 
 
+def _session_members(session: int) -> list[int]:
+    """Living processes of a session (proc(5) stat field 6), background jobs with groups of their own too."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(name))
+    return found
+
+
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    session = process.pid  # the command leads its session, and keeps the number taken until it is waited for
+    for pid in _session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    while _session_members(session) and time.monotonic() < deadline:
         time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    while members := _session_members(session):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
     process.wait()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,3 @@ def quick_folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="hf", dir=memory if os.access(memory, os.W_OK) else None))
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def known_bug(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Expects this test to fail for the drivers named, so that a mended one is noticed."""
-
-    def mark(reason: str, *drivers: str) -> None:
-        if set(drivers) & {str(value) for value in request.node.callspec.params.values()}:
-            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-
-    return mark

@@ -128,8 +128,7 @@ def test_tables_have_columns_and_exact_rows(engine: Engine) -> None:
     }
 
 
-def test_rows_beyond_the_budget_are_none(engine: Engine, known_bug: Callable[..., None]) -> None:
-    known_bug("count(*) is one step to SQLite: its progress handler never runs", "sqlite-wal", "sqlite-delete")
+def test_rows_beyond_the_budget_are_none(engine: Engine) -> None:
     # Large enough that a count takes more steps than the driver lets pass between two looks at the clock.
     engine.execute(
         "INSERT INTO entry (text) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)"
@@ -157,8 +156,7 @@ def test_a_dump_is_not_for_others_to_read(engine: Engine) -> None:
     assert (engine.folder / "dump").stat().st_mode & 0o077 == 0
 
 
-def test_hold_keeps_writers_out_until_the_snapshot_is_taken(engine: Engine, known_bug: Callable[..., None]) -> None:
-    known_bug("without WAL the writers are held after the snapshot until the block ends", "sqlite-delete")
+def test_hold_keeps_writers_out_until_the_snapshot_is_taken(engine: Engine) -> None:
     dump = engine.folder / "dump"
     with engine.database.hold(2) as take:
         with pytest.raises(sqlite3.OperationalError, match="locked"):

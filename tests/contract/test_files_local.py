@@ -162,9 +162,6 @@ def test_excluded_files_are_neither_listed_nor_touched(quick_folder: Path) -> No
     assert (root / "a" / "x.lock").exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a directory that is not wanted goes aside as a whole, with what is excluded in it"
-)
 def test_excluded_files_stay_where_their_directory_is_not_wanted(quick_folder: Path) -> None:
     """As where a database lies in a folder of its own among the files, and the set is older than that folder."""
     root = quick_folder / "r"
@@ -179,9 +176,6 @@ def test_excluded_files_stay_where_their_directory_is_not_wanted(quick_folder: P
     assert (root / "db" / "app.sqlite3").read_bytes() == b"the live database"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="moves inside a directory that its owner made read-only are refused to the owner"
-)
 @pytest.mark.root
 def test_a_user_without_privileges_restores_into_read_only_directories(quick_folder: Path) -> None:
     if os.geteuid() != 0:
@@ -388,7 +382,6 @@ def test_any_tree_is_restored_over_any_other_and_taken_back(first: Any, second: 
 ONE, TWO = ("hard", b"one", 0), ("hard", b"two", 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a hard-linked file of equal content is taken for one of the wanted group")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(first={b"a": ONE, b"b": ONE}, second={b"a": ("link", b"a", 0), b"b": ONE, b"c": ONE})
 @example(first={b"a": ONE, b"b": ONE, b"c": TWO, b"d": TWO}, second={b"a": ONE, b"b": TWO, b"c": TWO, b"d": ONE})

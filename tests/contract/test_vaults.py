@@ -228,8 +228,7 @@ def test_prune_removes_sets_and_what_no_other_set_uses(keeper: Keeper) -> None:
     assert (keeper.ids(), keeper.wrong()) == ([], [])
 
 
-def test_a_damaged_set_is_found_refused_and_never_swept(keeper: Keeper, known_bug: Callable[..., None]) -> None:
-    known_bug("prune moves the sets away before it finds the damage, and says that nothing was removed", "local")
+def test_a_damaged_set_is_found_refused_and_never_swept(keeper: Keeper) -> None:
     whole, damaged = keeper.make("run1"), keeper.make("run2")
     path = keeper.vault.folder(damaged) / "database.main.fake"
     os.chmod(path, 0o600)

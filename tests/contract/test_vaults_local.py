@@ -141,12 +141,7 @@ def test_a_damaged_manifest_is_named_not_listed_and_stops_prune(keeper: Keeper) 
     assert keeper.ids() == [damaged, whole]
 
 
-def test_a_new_set_is_whole_where_an_earlier_one_lost_a_content(keeper: Keeper, request: pytest.FixtureRequest) -> None:
-    request.applymarker(
-        pytest.mark.xfail(
-            strict=True, reason="contents of the parent are counted on without a look whether they are there"
-        )
-    )
+def test_a_new_set_is_whole_where_an_earlier_one_lost_a_content(keeper: Keeper) -> None:
     first = keeper.make("run1")
     (lost,) = vault_path(keeper).glob("objects/*/*")
     lost.unlink()
@@ -289,10 +284,7 @@ def test_hard_links_keep_their_attributes_through_a_restore_that_changes_nothing
 
 
 @pytest.mark.parametrize("data", ["in the middle", "none"])
-def test_holes_come_back_as_holes(quick_folder: Path, data: str, request: pytest.FixtureRequest) -> None:
-    if data == "none":
-        reason = "a file that is one hole is stored and restored as zeros"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_holes_come_back_as_holes(quick_folder: Path, data: str) -> None:
     root = quick_folder / "media"
     root.mkdir()
     with open(root / "sparse", "wb") as file:

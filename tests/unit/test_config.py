@@ -109,7 +109,6 @@ paint = "red"
     assert "is missing" in by_key["services.batch.command"]
 
 
-@pytest.mark.xfail(strict=True, reason="origins are kept for whole lists, and problems of several keys have none")
 @pytest.mark.parametrize(
     "text",
     [

@@ -110,7 +110,6 @@ def test_a_time_out_ends_those_that_ignore_sigterm(mark: str, monkeypatch: pytes
     assert ended(mark)
 
 
-@pytest.mark.xfail(strict=True, reason="only the process group is ended; a job of its own in the same session survives")
 def test_a_time_out_ends_background_jobs_of_the_session(mark: str) -> None:
     with pytest.raises(CommandTimeoutError):
         Host().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={MARK: mark}, timeout_seconds=0.3)
@@ -180,7 +179,6 @@ def test_a_secret_that_cannot_be_read_is_named_by_its_reference(reference: str) 
         Host().resolve_secret(reference)
 
 
-@pytest.mark.xfail(strict=True, reason="a secret that is not UTF-8 ends in an error of Python's own")
 @pytest.mark.parametrize("kind", ["env", "file"])
 def test_a_secret_that_is_not_utf8(kind: str, quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUESTBOOK_PASSWORD", os.fsdecode(b"caf\xe9-au-lait"))

@@ -180,7 +180,8 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
         loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
     problems = cross_problems(loaded)
     if problems:
-        raise _wrong(str(path), problems)
+        named = [(problem, _origin(loaded.origins, problem.partition(":")[0])) for problem in problems]
+        raise _wrong(str(path), [f"{problem} ({origin})" if origin else problem for problem, origin in named])
     return loaded
 
 
@@ -200,11 +201,21 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) 
         problems = []
         for found in error.errors():
             key = ".".join(str(part) for part in found["loc"] if part != "[key]")
-            origin = origins.get(key, "")
+            origin = _origin(origins, key)
             text = "unknown key" if found["type"] == "extra_forbidden" else found["msg"].lower()
             text = "is missing" if found["type"] == "missing" else text
             problems.append(f"{key}: {text}" + (f" ({origin})" if origin else ""))
         raise _wrong(path, problems) from None
+
+
+def _origin(origins: Mapping[str, str], key: str) -> str:
+    """The file that a key comes from; that of the list or table around it, or below it, where it has none itself."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        if prefix in origins:
+            return origins[prefix]
+    return next((origin for known, origin in origins.items() if known.startswith(f"{key}.")), "")
 
 
 def _inside(inner: Path, outer: Path) -> bool:

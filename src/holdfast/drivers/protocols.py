@@ -42,7 +42,7 @@ class Runtime(Protocol):
     def start(self, instance: ServiceInstance) -> None:
         """Starts an instance, replacing another definition of that name; a running equal one stays. May be repeated.
 
-        Raises StepError with the tail of its output when it does not stay up.
+        Returns once it is begun: whether it stays up and is well is for the caller to verify. Raises StepError.
         """
 
     def stop(self, name: str) -> None:

@@ -29,8 +29,9 @@ def compare(opened: Opened, context: StepContext) -> None:
     budget = opened.loaded.configuration.guard.budget_seconds
     for name, before in earlier.get("tables", {}).items():
         after = opened.databases[name].tables(budget_seconds=budget)
+        taken: set[str] = set()  # a new table is the new name of one vanished table at most
         for table, facts in before.items():
-            verdict = _vanished(table, facts, before, after)
+            verdict = _vanished(table, facts, before, after, taken)
             if verdict is None:
                 warnings.append(f"{name}.{table} was not counted: the time budget was used up")
             elif verdict and table not in allowed:
@@ -48,7 +49,9 @@ def compare(opened: Opened, context: StepContext) -> None:
         )
 
 
-def _vanished(table: str, facts: Facts, before: Mapping[str, Facts], after: Mapping[str, Facts]) -> str | None:
+def _vanished(
+    table: str, facts: Facts, before: Mapping[str, Facts], after: Mapping[str, Facts], taken: set[str]
+) -> str | None:
     """What is lost of one table, empty if nothing; None if it could not be counted."""
     rows = facts["rows"]
     if rows is None or (table in after and after[table]["rows"] is None):
@@ -56,8 +59,10 @@ def _vanished(table: str, facts: Facts, before: Mapping[str, Facts], after: Mapp
     if table in after:
         left = after[table]["rows"]
         return f"{rows} rows before, {left} after" if left < rows else ""
-    renamed = any(
-        name not in before and other["rows"] == rows and other["columns"] == facts["columns"]
-        for name, other in after.items()
-    )
-    return "" if renamed or not rows else f"{rows} rows before, the table is gone"
+    if not rows:
+        return ""
+    for name, other in after.items():
+        if name not in before and name not in taken and (other["rows"], other["columns"]) == (rows, facts["columns"]):
+            taken.add(name)
+            return ""
+    return f"{rows} rows before, the table is gone"

@@ -92,8 +92,8 @@ class SqliteDatabase:
             connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
             for table, facts in found.items():
                 quoted = '"' + table.replace('"', '""') + '"'
-                try:
-                    facts["rows"] = connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]
+                try:  # count(1): SQLite answers count(*) in one step, in which no budget is looked at
+                    facts["rows"] = connection.execute(f"SELECT count(1) FROM {quoted}").fetchone()[0]
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                         break
@@ -152,7 +152,10 @@ class SqliteDatabase:
                     held = time.monotonic() - began
                     self._copy(reader, target)
                     reader.execute("ROLLBACK")
-                return held if wal else time.monotonic() - began
+                if wal:
+                    return held
+                holder.execute("ROLLBACK")
+                return time.monotonic() - began
 
             try:
                 yield take
@@ -228,9 +231,7 @@ class SqliteDatabase:
         return identity
 
     def _find(self, identity: str) -> Path | None:
-        if not self._beside.is_dir():
-            return None
-        for folder in sorted(path for path in self._beside.iterdir() if path.is_dir()):
+        for folder in self._folders():
             for name in ("candidate", self.path.name):
                 if self._identity(folder / name) == identity:
                     return folder / name
@@ -238,36 +239,62 @@ class SqliteDatabase:
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         present = self._identity(self.path)
-        if present == identity:
+        if present is not None and present == identity:
+            self._bring_side_files()
             return
         found = self._find(identity) if identity is not None else None
         if identity is not None and found is None:
             raise StepError(f"database {self.name}: the file {identity} that should be put in place is gone")
         self._refuse_open()
-        if present is not None or self._left_over():
+        if present is not None:
             self._move_aside(aside)
+        elif self._side_files(self.path) and (found is None or found.name != self.path.name or self._side_files(found)):
+            self._follow_aside(aside)
         if found is not None:
-            for ending in _SIDE_FILES:
-                side = Path(f"{found}{ending}")
-                if side.exists():
-                    os.rename(side, f"{self.path}{ending}")
             durable.rename(found, self.path)
+            self._move_side_files(found, self.path)
         durable.sync_directory(self.path.parent)
 
-    def _left_over(self) -> bool:
-        return any(Path(f"{self.path}{ending}").exists() for ending in _SIDE_FILES)
+    # A `-wal` or `-journal` belongs to one file. The main file always moves first, so that after a kill between two
+    # renames it is known whose the side files are: those in place without a main file are of the one moved aside last,
+    # those in a folder without a main file are of the one that left that folder.
+
+    def _side_files(self, main: Path) -> list[str]:
+        return [ending for ending in _SIDE_FILES if Path(f"{main}{ending}").exists()]
+
+    def _move_side_files(self, source: Path, target: Path) -> None:
+        for ending in self._side_files(source):
+            os.rename(f"{source}{ending}", f"{target}{ending}")
+
+    def _bring_side_files(self) -> None:
+        for folder in self._folders():
+            main = folder / self.path.name
+            if not main.exists() and self._side_files(main):
+                self._move_side_files(main, self.path)
+                durable.sync_directory(self.path.parent)
+
+    def _follow_aside(self, aside: str) -> None:
+        """Moves side files after their main file, which a kill had parted from them; those of no file go aside alone."""
+        mains = [folder / self.path.name for folder in self._folders() if (folder / self.path.name).exists()]
+        alone = [main for main in mains if not self._side_files(main)]
+        if alone:
+            self._move_side_files(self.path, max(alone, key=lambda main: main.parent.stat().st_mtime_ns))
+            return
+        durable.make_directory(self._beside / aside)
+        self._move_side_files(self.path, self._beside / aside / "stray")
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self._beside.iterdir() if path.is_dir()) if self._beside.is_dir() else []
 
     def _move_aside(self, aside: str) -> None:
-        """Main file first, so that one that is found in place always has its side files beside it."""
         folder = self._beside / aside
         number = 1
         while (folder / self.path.name).exists():
             number += 1
             folder = self._beside / f"{aside}.{number}"
         durable.make_directory(folder)
-        for ending in ("", *_SIDE_FILES):
-            if Path(f"{self.path}{ending}").exists():
-                os.rename(f"{self.path}{ending}", folder / f"{self.path.name}{ending}")
+        os.rename(self.path, folder / self.path.name)
+        self._move_side_files(self.path, folder / self.path.name)
         durable.sync_directory(folder)
         durable.sync_directory(self.path.parent)
 

@@ -59,6 +59,14 @@ class LocalFiles:
             os.close(descriptor)
         return digest.hexdigest()
 
+    def _keeps(self, directory: bytes) -> bool:
+        """Whether something below a directory is no part of the dataset, as a database: it must stay where it is."""
+        for folder, directories, names in os.walk(self._bytes + b"/" + directory):
+            below = folder[len(self._bytes) + 1 :]
+            if any(tree.left_out(name, below + b"/" + name, self._excludes) for name in (*directories, *names)):
+                return True
+        return False
+
     def _folder(self, token: str) -> Path:
         return self._private / token
 
@@ -71,7 +79,7 @@ class LocalFiles:
         durable.make_directory(self.root, 0o755)
         for part in ("stage", "aside"):
             durable.make_directory(folder / part)
-        return moves.Stager(self._bytes, folder, fetch, self._digest, check).run(self.scan(), wanted)
+        return moves.Stager(self._bytes, folder, fetch, self._digest, check, self._keeps).run(self.scan(), wanted)
 
     def apply(self, token: str) -> None:
         if (self._folder(token) / "moves.jsonl").exists():

@@ -10,16 +10,19 @@ import base64
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
+from holdfast.errors import StepError
 from holdfast.model import Entry
 
 Digest = Callable[[Entry], str]
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 def metadata_of(path: bytes) -> dict[str, Any]:
@@ -48,19 +51,41 @@ def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) 
         pass  # only root gives files away; the manifest keeps the owner
     if not symlink:
         os.chmod(path, int(wanted["mode"], 8))
-    present = read_xattrs(path)
-    for name in present.keys() | wanted["xattrs"].keys():
-        if present.get(name) != wanted["xattrs"].get(name):
-            _set_xattr(path, name, wanted["xattrs"].get(name))
+    _set_xattrs(path, wanted["xattrs"])
     os.utime(path, ns=(wanted["mtime_ns"], wanted["mtime_ns"]), follow_symlinks=False)
 
 
-def _set_xattr(path: bytes, name: str, value: str | None) -> None:
+def _set_metadata_of_new(descriptor: int, wanted: Entry) -> None:
+    """The same for a file just made, with no more calls than what differs: each is a transaction of the filesystem."""
+    status = os.fstat(descriptor)
+    mode = int(wanted.mode, 8)
+    if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
+        try:
+            os.fchown(descriptor, wanted.uid, wanted.gid)
+        except PermissionError:
+            pass  # only root gives files away; the manifest keeps the owner
+    if status.st_mode & 0o7777 != mode or mode & 0o6000:  # a change of owner may have cleared the set-id bits
+        os.fchmod(descriptor, mode)
+    _set_xattrs(descriptor, wanted.xattrs)
+    os.utime(descriptor, ns=(wanted.mtime_ns, wanted.mtime_ns))
+
+
+def _set_xattrs(path: bytes | int, wanted: Mapping[str, str]) -> None:
+    present = read_xattrs(path)
+    if present == wanted:
+        return
+    for name in present.keys() | wanted.keys():
+        if present.get(name) != wanted.get(name):
+            _set_xattr(path, name, wanted.get(name))
+
+
+def _set_xattr(path: bytes | int, name: str, value: str | None) -> None:
+    follow = isinstance(path, int)
     try:
         if value is None:
-            os.removexattr(path, name, follow_symlinks=False)
+            os.removexattr(path, name, follow_symlinks=follow)
         else:
-            os.setxattr(path, name, base64.b64decode(value), follow_symlinks=False)
+            os.setxattr(path, name, base64.b64decode(value), follow_symlinks=follow)
     except OSError as error:
         # Namespaces that only root may set, and filesystems without attributes: the manifest keeps them.
         if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
@@ -91,21 +116,35 @@ def same_metadata(live: Entry, wanted: Entry) -> bool:
 class Stager:
     """Works out the moves for one tree and stages what is missing."""
 
-    def __init__(self, root: bytes, folder: Path, fetch: Fetch, digest: Digest, check: Callable[[], None]) -> None:
+    def __init__(
+        self, root: bytes, folder: Path, fetch: Fetch, digest: Digest, check: Callable[[], None],
+        keeps: Callable[[bytes], bool],
+    ) -> None:  # fmt: skip
+        """`keeps` tells of a directory that it holds something that is no part of the dataset and must stay."""
+        self._keeps = keeps
         self._root = root
         self._folder = folder
         self._fetch = fetch
         self._digest = digest
         self._check = check
-        self._moves: list[dict[str, Any]] = []
+        self._list = open(folder / "moves.new", "w", encoding="ascii")
+        self._moves = 0
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
         self._directories: list[tuple[bytes, Entry]] = []
-        self._groups: dict[str, bytes] = {}
+        self._groups: dict[str, bytes] = {}  # wanted group -> a file that is of it already
+        self._group_of_live: dict[str, str] = {}  # live group -> the wanted group that it serves
         self._number = 0
 
     def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
         """Merges both listings, which come in the same order; returns the number of moves, made durable."""
+        with self._list:
+            self._plan(live, wanted)
+        durable.sync_filesystem(self._folder)
+        durable.rename(self._folder / "moves.new", self._folder / "moves.jsonl")
+        return self._moves
+
+    def _plan(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> None:
         live_entries, wanted_entries = iter(live), iter(wanted)
         here, there = next(live_entries, None), next(wanted_entries, None)
         skip: bytes | None = None  # everything below a directory that was moved aside as a whole
@@ -119,8 +158,11 @@ class Stager:
                 continue
             here_first = there_path is None or (here_path is not None and _order(here_path) < _order(there_path))
             if here is not None and here_path is not None and here_first:
-                self._aside(here_path)
-                skip = here_path + b"/" if here.kind == "directory" else skip
+                if here.kind == "directory" and self._keeps(here_path):
+                    live_directories[here_path] = here
+                else:
+                    self._aside(here_path)
+                    skip = here_path + b"/" if here.kind == "directory" else skip
                 here = next(live_entries, None)
             elif here is not None and here_path == there_path and here_path is not None and there is not None:
                 if here.kind == "directory":
@@ -136,30 +178,44 @@ class Stager:
             entry = live_directories.get(parent)
             if entry is not None:
                 self._note_metadata(parent, wanted_metadata(entry))
-        return self._write_list()
+
+    def _note(self, move: dict[str, Any]) -> None:
+        self._list.write(json.dumps(move) + "\n")
+        self._moves += 1
 
     def _compare(self, live: Entry, wanted: Entry, path: bytes) -> bool:
         """Plans what makes one live entry equal to the wanted one; True if it was replaced."""
-        linked = bool(live.hardlink) != bool(wanted.hardlink)
-        if same_content(live, wanted, self._digest) and not linked:
+        if self._same_links(live, wanted) and same_content(live, wanted, self._digest):
             if not same_metadata(live, wanted) or read_xattrs(self._root + b"/" + path) != wanted.xattrs:
                 self._note_metadata(path, wanted_metadata(wanted))
-            if wanted.hardlink:
+            if wanted.hardlink and wanted.kind == "file":
                 self._groups.setdefault(wanted.hardlink, self._root + b"/" + path)
+                self._group_of_live[live.hardlink] = wanted.hardlink
             return False
+        if live.kind == "directory" and self._keeps(path):
+            raise StepError(f"{_text(path)} should become a {wanted.kind}, but holds what is no part of the dataset")
         self._aside(path)
         self._create(wanted, path)
         return True
 
+    def _same_links(self, live: Entry, wanted: Entry) -> bool:
+        """A name stays only if its live group is the one that serves its wanted group, and no other."""
+        if wanted.kind != "file" or not (live.hardlink or wanted.hardlink):
+            return True
+        if not (live.hardlink and wanted.hardlink):
+            return False
+        serves = self._group_of_live.get(live.hardlink)
+        return serves == wanted.hardlink or (serves is None and wanted.hardlink not in self._groups)
+
     def _note_metadata(self, path: bytes, wanted: dict[str, Any]) -> None:
         full = self._root + b"/" + path if path else self._root
         if os.path.lexists(full):
-            self._moves.append({"do": "metadata", "path": _text(path), "old": metadata_of(full), "new": wanted,
-                                "symlink": os.path.islink(full)})  # fmt: skip
+            self._note({"do": "metadata", "path": _text(path), "old": metadata_of(full), "new": wanted,
+                        "symlink": os.path.islink(full)})  # fmt: skip
 
     def _aside(self, path: bytes) -> None:
         self._number += 1
-        self._moves.append({"do": "aside", "path": _text(path), "n": self._number})
+        self._note({"do": "aside", "path": _text(path), "n": self._number})
         self._touched.add(path.rpartition(b"/")[0])
 
     def _create(self, entry: Entry, path: bytes) -> None:
@@ -170,7 +226,7 @@ class Stager:
         else:
             self._number += 1
             target = os.fsencode(self._folder / "stage" / str(self._number))
-            self._moves.append({"do": "place", "path": _text(path), "n": self._number})
+            self._note({"do": "place", "path": _text(path), "n": self._number})
             self._touched.add(path.rpartition(b"/")[0])
             if entry.kind == "directory":
                 self._staged_root = (path, target)
@@ -189,13 +245,16 @@ class Stager:
             os.link(self._groups[entry.hardlink], target)
             return
         else:
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            # The stage is closed to others, so that a file may have its own mode from the start.
+            descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
             try:
                 self._fetch(entry, descriptor)
+                _set_metadata_of_new(descriptor, entry)
             finally:
                 os.close(descriptor)
             if entry.hardlink:
                 self._groups[entry.hardlink] = target
+            return
         set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
 
     def _close_staged_directories(self, path: bytes) -> None:
@@ -206,12 +265,6 @@ class Stager:
             set_metadata(target, wanted_metadata(entry))
         self._directories.clear()
         self._staged_root = None
-
-    def _write_list(self) -> int:
-        durable.sync_filesystem(self._folder)
-        lines = "".join(json.dumps(move) + "\n" for move in self._moves)
-        durable.write_file(self._folder / "moves.jsonl", lines)
-        return len(self._moves)
 
 
 def _order(path: bytes) -> bytes:
@@ -228,11 +281,40 @@ def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
+    """The last move first, without all of them in memory."""
+    starts = array("Q")
+    with open(folder / "moves.jsonl", "rb") as lines:
+        position = 0
+        for line in lines:
+            starts.append(position)
+            position += len(line)
+        for start in reversed(starts):
+            lines.seek(start)
+            yield json.loads(lines.readline())
+
+
 def _places(root: bytes, folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
     path = move["path"].encode(errors="surrogateescape")
     full = root + b"/" + path if path else root
     number = str(move.get("n", 0))
     return full, os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
+
+
+def _move(source: bytes, target: bytes) -> None:
+    """Renames; a read-only directory of our own is made writable for that moment."""
+    try:
+        os.rename(source, target)
+    except PermissionError:
+        parents = {os.path.dirname(source), os.path.dirname(target)}
+        before = {parent: os.stat(parent) for parent in parents}
+        try:
+            for parent, status in before.items():
+                os.chmod(parent, status.st_mode & 0o7777 | 0o300)
+            os.rename(source, target)
+        finally:
+            for parent, status in before.items():
+                os.chmod(parent, status.st_mode & 0o7777)
 
 
 def apply_moves(root: bytes, folder: Path) -> None:
@@ -241,10 +323,10 @@ def apply_moves(root: bytes, folder: Path) -> None:
         full, aside, stage = _places(root, folder, move)
         if move["do"] == "aside":
             if not os.path.lexists(aside) and os.path.lexists(full):
-                os.rename(full, aside)
+                _move(full, aside)
         elif move["do"] == "place":
             if os.path.lexists(stage):
-                os.rename(stage, full)
+                _move(stage, full)
         elif os.path.lexists(full):
             set_metadata(full, move["new"], symlink=move["symlink"])
     durable.barrier([folder])
@@ -252,19 +334,16 @@ def apply_moves(root: bytes, folder: Path) -> None:
 
 def revert_moves(root: bytes, folder: Path) -> None:
     """Takes the list back, last move first; what was never done is passed over."""
-    metadata = []
-    for move in reversed(list(read_moves(folder))):
+    for move in _read_moves_backwards(folder):
         full, aside, stage = _places(root, folder, move)
         if move["do"] == "place":
             if not os.path.lexists(stage) and os.path.lexists(full):
                 os.rename(full, stage)
-        elif move["do"] == "aside":
-            if os.path.lexists(aside):
-                os.rename(aside, full)
-        else:
-            metadata.append((full, move))
+        elif move["do"] == "aside" and os.path.lexists(aside):
+            os.rename(aside, full)
     # Directory times change with every move inside, so all metadata goes back last.
-    for full, move in metadata:
-        if os.path.lexists(full):
+    for move in _read_moves_backwards(folder):
+        full, _, _ = _places(root, folder, move)
+        if move["do"] == "metadata" and os.path.lexists(full):
             set_metadata(full, move["old"], symlink=move["symlink"])
     durable.barrier([folder])

@@ -57,7 +57,7 @@ def data_segments(descriptor: int, size: int) -> list[tuple[int, int]]:
         segments.append((start, min(end, size) - start))
         position = end
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return segments
+    return segments or [(0, 0)]  # nothing but a hole
 
 
 class Excludes:
@@ -134,6 +134,11 @@ def scan(root: bytes, excludes: Excludes) -> Iterator[Entry]:
                 break
         else:
             stack.pop()
+
+
+def left_out(name: bytes, path: bytes, excludes: Excludes) -> bool:
+    """Whether an entry is no part of the dataset: Holdfast's own, or excluded."""
+    return _is_private(name) or (bool(excludes) and excludes.matches(path))
 
 
 def _is_private(name: bytes) -> bool:

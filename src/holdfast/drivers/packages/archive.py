@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -28,6 +29,7 @@ from holdfast.model import Package
 MARKER = ".holdfast-release.json"
 WHEELS = ".holdfast-wheels"
 _FORMAT = 1
+_SAFE_ID = re.compile(r"[A-Za-z0-9_+@][A-Za-z0-9._+@-]*")
 
 
 def archive_command(commit: str, target: Path) -> list[str]:
@@ -94,7 +96,7 @@ class ArchivePackages:
     def file_of(self, commit: str, name: str) -> str | None:
         if not self._git("ls-tree", "--name-only", commit, "--", name):
             return None
-        return self._git("show", f"{commit}:{name}")
+        return self._host.capture(["git", "-C", str(self._repository), "show", f"{commit}:{name}"])
 
     def _recipe(self) -> str:
         recipe = json.dumps([_FORMAT, self._build, self._requirements, self._python if self._requirements else ""])
@@ -164,13 +166,12 @@ class ArchivePackages:
 
     def adopt(self, archive: Path) -> Package:
         """The archive has its manifest beside it as `<name>.json`, as a backup keeps them."""
-        manifest = json.loads(archive.with_name("code.json").read_text())
+        manifest, recipe = _read_record(archive.with_name("code.json"))
         if _digest(archive) != manifest["digest"]:
             raise DamagedError(f"{archive} is damaged: its digest does not match")
         known = self._find(manifest["id"])
         if known is not None and known.digest == manifest["digest"]:
             return known
-        recipe = manifest.pop("recipe", "")
         work = self._folder / "tmp" / f"adopt-{manifest['id']}"
         durable.remove_tree(work)
         finished = work / "package"
@@ -241,6 +242,19 @@ class ArchivePackages:
             shutil.rmtree(target / WHEELS)
         durable.sync_filesystem(target)
         durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any], str]:
+    """The identity of a package out of a set, and its recipe. Raises DamagedError for what is none."""
+    try:
+        record = json.loads(path.read_text())
+        recipe = str(record.pop("recipe", ""))
+        package = Package(**record)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is no record of a package: {error}") from error
+    if not _SAFE_ID.fullmatch(str(package.id)) or not isinstance(package.digest, str):
+        raise DamagedError(f"{path} names a package outside the store: {package.id!r}")
+    return record, recipe
 
 
 def _digest(path: Path) -> str:

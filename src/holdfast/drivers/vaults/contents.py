@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast import durable
 from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.packs import index_lines, read_index, wrong_contents
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 
 _BLOCK_BYTES = 1 << 20
-_FICLONE = 0x40049409
 _MOST_OPEN = 64  # packs; a large vault has more of them than a process may open files
 # A place in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
 _NUMBER_BYTES = 9
@@ -125,16 +123,8 @@ class Contents:
             view = view[os.write(target, view) :]
 
     def _clone(self, source: int, target: int) -> bool:
-        if not self._can_clone:
-            return False
-        try:
-            fcntl.ioctl(target, _FICLONE, source)
-            return True
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            self._can_clone = False
-            return False
+        self._can_clone = self._can_clone and durable.clone(source, target)
+        return self._can_clone
 
     def close(self) -> None:
         for descriptor in self._open.values():

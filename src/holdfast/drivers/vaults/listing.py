@@ -79,13 +79,13 @@ def read_digests(path: Path) -> Iterator[str]:
 def _lines(path: Path) -> Iterator[bytes]:
     """A listing's text in pieces of whole lines."""
     rest = b""
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
     with open(path, "rb") as file:
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        while chunk := reader.read(_CHUNK_BYTES):
-            text = rest + chunk
+        while not decompressor.eof and (chunk := file.read(_CHUNK_BYTES)):
+            text = rest + decompressor.decompress(chunk)
             end = text.rfind(b"\n") + 1
             rest = text[end:]
             if end:
                 yield text[:end]
-    if rest:
-        yield rest
+        if rest or not decompressor.eof or decompressor.unused_data or file.read(1):
+            raise zstandard.ZstdError("it was cut, or something follows its end")

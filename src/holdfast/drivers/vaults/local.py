@@ -259,6 +259,13 @@ class LocalVault:
         pinned = [id for id in remove if self.pins(id)]
         if pinned:
             raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
+        for present in self._set_folders():
+            problems = manifests.wrong_files(present, manifests.read_manifest(present))
+            if problems:
+                raise DamagedError(
+                    f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed.",
+                    next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault.",
+                )  # fmt: skip
         folder = self.path / "tmp" / run
         durable.make_directory(folder)
         removed = 0
@@ -272,16 +279,11 @@ class LocalVault:
         return {"removed": removed, "swept": swept, "size_bytes": size}
 
     def _sweep(self) -> tuple[int, int]:
-        """Removes packs and objects that no committed set references. Raises DamagedError before the first."""
+        """Removes packs and objects that no committed set references; the caller has seen that all sets are whole."""
         packs: set[str] = set()
         objects: set[str] = set()
         for folder in self._set_folders():
             backup = manifests.read_manifest(folder)
-            problems = manifests.wrong_files(folder, backup)
-            if problems:
-                raise DamagedError(
-                    f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed."
-                )
             packs.update(backup.packs)
             for name in backup.datasets:
                 listing = folder / f"files.{name}.jsonl.zst"

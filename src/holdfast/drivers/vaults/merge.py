@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from holdfast.model import Entry
 
@@ -13,7 +13,11 @@ class Merge:
     `lost` is true once something of the earlier listing vanished or has another content.
     """
 
-    def __init__(self, now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool) -> None:
+    def __init__(
+        self, now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool, stored: Callable[[Entry], bool]
+    ) -> None:
+        """`stored` tells whether the content of an earlier entry is still there."""
+        self._stored = stored
         self._now = now
         self._earlier = earlier
         self._keep_vanished = keep_vanished
@@ -27,7 +31,7 @@ class Merge:
                 before = next(self._earlier, None)
             if before is not None and _same_name(before, entry):
                 known, before = before, next(self._earlier, None)
-                if _unchanged(known, entry):
+                if _unchanged(known, entry) and self._stored(known):
                     entry.sha256, entry.sparse, entry.xattrs = known.sha256, known.sparse, known.xattrs
                     yield entry, False
                     continue
@@ -52,5 +56,5 @@ def _unchanged(known: Entry, entry: Entry) -> bool:
     return (
         known.kind == "file" and known.inode == entry.inode and known.ctime_ns == entry.ctime_ns
         and known.size == entry.size and known.mtime_ns == entry.mtime_ns and not known.recent
-        and known.device == entry.device and entry.kind == "file"
+        and entry.kind == "file"  # not by device: its number may be another one after a boot
     )  # fmt: skip

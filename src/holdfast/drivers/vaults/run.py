@@ -29,7 +29,9 @@ class LocalRun:
         self._vault = vault
         self._work = work
         self._parent = parent
-        self._store = TreeStore(work, self._known_digests)
+        if parent is not None and Contents(vault, parent.packs).problems:
+            self._parent = None  # one that is not whole vouches for nothing: everything is read anew
+        self._store = TreeStore(work, vault / "objects", self._known_digests)
         self._passes: dict[str, Path] = {}
 
     def _known_digests(self) -> DigestTable:

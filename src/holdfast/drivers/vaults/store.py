@@ -7,8 +7,6 @@ the scan. Memory is bounded by the batches under way, and by some bytes for each
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import itertools
 import os
@@ -21,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast import durable
 from holdfast.drivers.protocols import Files, Progress
 from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter
@@ -37,7 +36,6 @@ _TINY_BYTES = 16 << 10
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
 _RECENT_NS = 2_000_000_000
-_FICLONE = 0x40049409
 
 
 @dataclass
@@ -54,7 +52,8 @@ class TreeStore:
     `kept_all` turns false once something of an earlier listing is not in the later one.
     """
 
-    def __init__(self, folder: Path, known: Callable[[], DigestTable]) -> None:
+    def __init__(self, folder: Path, vault_objects: Path, known: Callable[[], DigestTable]) -> None:
+        self._vault_objects = vault_objects
         self._packs = folder / "packs"
         self._objects = folder / "objects"
         for part in (self._packs, self._objects):
@@ -83,7 +82,7 @@ class TreeStore:
         links: dict[str, Entry] = {}
         pending: deque[_Batch] = deque()
         linked: set[str] = set()
-        merged = Merge(files.scan(), earlier, keep_vanished)
+        merged = Merge(files.scan(), earlier, keep_vanished, self._stored)
 
         def finish_one() -> None:
             self._finish(pending.popleft(), files, writer, totals, links)
@@ -265,23 +264,23 @@ class TreeStore:
         finally:
             os.close(target)
         entry.sha256, entry.size = digest.hexdigest(), size
-        if not self._is_new(digest.digest()):
+        if not self._is_new(digest.digest()) and self._stored(entry):
             os.unlink(part)
             return 0
         os.rename(part, self._objects / entry.sha256)
         return sum(length for _, length in entry.sparse) if entry.sparse else size
 
-    def _clone(self, source: int, target: int) -> bool:
-        if not self._can_clone:
-            return False
-        try:
-            fcntl.ioctl(target, _FICLONE, source)
+    def _stored(self, entry: Entry) -> bool:
+        """Whether an object that a listing names is there; packs are looked at once, as a whole."""
+        if entry.size <= SMALL_BYTES:
             return True
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            self._can_clone = False
-            return False
+        return (self._objects / entry.sha256).exists() or (
+            self._vault_objects / entry.sha256[:2] / entry.sha256
+        ).exists()
+
+    def _clone(self, source: int, target: int) -> bool:
+        self._can_clone = self._can_clone and durable.clone(source, target)
+        return self._can_clone
 
 
 def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:
