@@ -150,6 +150,7 @@ class FakeDatabase:
     def snapshot(self, target: Path) -> None:
         content = self._bytes(None)
         target.write_bytes(sha256(content).encode() + content)
+        target.chmod(0o600)
 
     def prepare(self, token: str, source: Path | None) -> str:
         if source is None:

@@ -338,9 +338,9 @@ def revert_moves(root: bytes, folder: Path) -> None:
         full, aside, stage = _places(root, folder, move)
         if move["do"] == "place":
             if not os.path.lexists(stage) and os.path.lexists(full):
-                os.rename(full, stage)
+                _move(full, stage)
         elif move["do"] == "aside" and os.path.lexists(aside):
-            os.rename(aside, full)
+            _move(aside, full)
     # Directory times change with every move inside, so all metadata goes back last.
     for move in _read_moves_backwards(folder):
         full, _, _ = _places(root, folder, move)
