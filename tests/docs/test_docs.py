@@ -31,7 +31,9 @@ def test_the_example_names_every_key_and_loads() -> None:
     Configuration.model_validate(value)
     shown = {re.sub(r"^(services|databases|files|vaults)\.\w+", r"\1.NAME", key) for key in reference.flatten(value)}
     for key in reference.all_keys():
-        assert key.path in shown or any(one.startswith(f"{key.path}.") for one in shown), f"{key.path} is not in the example"
+        assert key.path in shown or any(one.startswith(f"{key.path}.") for one in shown), (
+            f"{key.path} is not in the example"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -137,6 +137,8 @@ class LocalVault:
 
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
         problems: list[str] = []
+        if id is not None and not (self.path / "backups" / id).is_dir():
+            raise NotFoundError(f"there is no backup {id} in {self.path}")
         try:
             self._check_owner()
         except DamagedError as error:
