@@ -11,7 +11,9 @@ import errno
 import json
 import os
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from holdfast.errors import StepError
 from holdfast.model import Entry
 
 Digest = Callable[[Entry], str]
+_THREADS = 2
+_TINY_BYTES = 16 << 10  # smaller files are made one after the other: a switch of threads costs more than one
+_MOST_UNDER_WAY = 32
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -129,6 +134,8 @@ class Stager:
         self._check = check
         self._list = open(folder / "moves.new", "w", encoding="ascii")
         self._moves = 0
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._under_way: deque[Future[None]] = deque()
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
         self._directories: list[tuple[bytes, Entry]] = []
@@ -138,8 +145,9 @@ class Stager:
 
     def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
         """Merges both listings, which come in the same order; returns the number of moves, made durable."""
-        with self._list:
+        with self._list, self._pool:
             self._plan(live, wanted)
+            self._wait()
         durable.sync_filesystem(self._folder)
         durable.rename(self._folder / "moves.new", self._folder / "moves.jsonl")
         return self._moves
@@ -244,23 +252,39 @@ class Stager:
         elif entry.hardlink and entry.hardlink in self._groups:
             os.link(self._groups[entry.hardlink], target)
             return
+        elif entry.size > _TINY_BYTES and not entry.hardlink:
+            self._under_way.append(self._pool.submit(self._make_file, entry, target))
+            if len(self._under_way) > _MOST_UNDER_WAY:
+                self._under_way.popleft().result()
+            return
         else:
-            # The stage is closed to others, so that a file may have its own mode from the start.
-            descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
-            try:
-                self._fetch(entry, descriptor)
-                _set_metadata_of_new(descriptor, entry)
-            finally:
-                os.close(descriptor)
+            self._make_file(entry, target)
             if entry.hardlink:
                 self._groups[entry.hardlink] = target
             return
         set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
 
+    def _make_file(self, entry: Entry, target: bytes) -> None:
+        # The stage is closed to others, so that a file may have its own mode from the start.
+        descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
+        try:
+            self._fetch(entry, descriptor)
+            if entry.size > _TINY_BYTES:  # the kernel begins to write, so that the sync finds little left to do
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            _set_metadata_of_new(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
+    def _wait(self) -> None:
+        """Until the files under way are made. Raises what one of them raised."""
+        while self._under_way:
+            self._under_way.popleft().result()
+
     def _close_staged_directories(self, path: bytes) -> None:
         """Directories get their own metadata once nothing more is put into them."""
         if self._staged_root is None or (path and path.startswith(self._staged_root[0] + b"/")):
             return
+        self._wait()
         for target, entry in reversed(self._directories):
             set_metadata(target, wanted_metadata(entry))
         self._directories.clear()
