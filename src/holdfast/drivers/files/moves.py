@@ -11,22 +11,17 @@ import errno
 import json
 import os
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
-from holdfast.errors import StepError
+from holdfast.errors import DamagedError, StepError
 from holdfast.model import Entry
 
 Digest = Callable[[Entry], str]
-_THREADS = 2
-_TINY_BYTES = 16 << 10  # smaller files are made one after the other: a switch of threads costs more than one
-_MOST_UNDER_WAY = 32
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -118,6 +113,27 @@ def same_metadata(live: Entry, wanted: Entry) -> bool:
     return live.mtime_ns == wanted.mtime_ns
 
 
+def inside(wanted: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries of a listing, each proven to lie below the root in a directory that the listing itself names.
+
+    So none can climb out, nor be written through a link that stands before it. Raises DamagedError.
+    """
+    parents: list[bytes] = []
+    for entry in wanted:
+        path = entry.raw_path()
+        while parents and not path.startswith(parents[-1] + b"/"):
+            parents.pop()
+        above, _, name = path.rpartition(b"/")
+        climbs = name in (b"", b".", b"..") or b"\0" in name or path.startswith(b"/")
+        if climbs or above != (parents[-1] if parents else b""):
+            raise DamagedError(f"a listing names {entry.path!r}, which does not lie in a directory of that listing")
+        if entry.kind not in ("file", "directory", "symlink", "fifo"):
+            raise DamagedError(f"a listing names {entry.path!r} of an unknown kind {entry.kind!r}")
+        if entry.kind == "directory":
+            parents.append(path)
+        yield entry
+
+
 class Stager:
     """Works out the moves for one tree and stages what is missing."""
 
@@ -134,8 +150,6 @@ class Stager:
         self._check = check
         self._list = open(folder / "moves.new", "w", encoding="ascii")
         self._moves = 0
-        self._pool = ThreadPoolExecutor(_THREADS)
-        self._under_way: deque[Future[None]] = deque()
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
         self._directories: list[tuple[bytes, Entry]] = []
@@ -145,15 +159,14 @@ class Stager:
 
     def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
         """Merges both listings, which come in the same order; returns the number of moves, made durable."""
-        with self._list, self._pool:
+        with self._list:
             self._plan(live, wanted)
-            self._wait()
         durable.sync_filesystem(self._folder)
         durable.rename(self._folder / "moves.new", self._folder / "moves.jsonl")
         return self._moves
 
     def _plan(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> None:
-        live_entries, wanted_entries = iter(live), iter(wanted)
+        live_entries, wanted_entries = iter(live), inside(wanted)
         here, there = next(live_entries, None), next(wanted_entries, None)
         skip: bytes | None = None  # everything below a directory that was moved aside as a whole
         live_directories: dict[bytes, Entry] = {}
@@ -252,39 +265,23 @@ class Stager:
         elif entry.hardlink and entry.hardlink in self._groups:
             os.link(self._groups[entry.hardlink], target)
             return
-        elif entry.size > _TINY_BYTES and not entry.hardlink:
-            self._under_way.append(self._pool.submit(self._make_file, entry, target))
-            if len(self._under_way) > _MOST_UNDER_WAY:
-                self._under_way.popleft().result()
-            return
         else:
-            self._make_file(entry, target)
+            # The stage is closed to others, so that a file may have its own mode from the start.
+            descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
+            try:
+                self._fetch(entry, descriptor)
+                _set_metadata_of_new(descriptor, entry)
+            finally:
+                os.close(descriptor)
             if entry.hardlink:
                 self._groups[entry.hardlink] = target
             return
         set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
 
-    def _make_file(self, entry: Entry, target: bytes) -> None:
-        # The stage is closed to others, so that a file may have its own mode from the start.
-        descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
-        try:
-            self._fetch(entry, descriptor)
-            if entry.size > _TINY_BYTES:  # the kernel begins to write, so that the sync finds little left to do
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            _set_metadata_of_new(descriptor, entry)
-        finally:
-            os.close(descriptor)
-
-    def _wait(self) -> None:
-        """Until the files under way are made. Raises what one of them raised."""
-        while self._under_way:
-            self._under_way.popleft().result()
-
     def _close_staged_directories(self, path: bytes) -> None:
         """Directories get their own metadata once nothing more is put into them."""
         if self._staged_root is None or (path and path.startswith(self._staged_root[0] + b"/")):
             return
-        self._wait()
         for target, entry in reversed(self._directories):
             set_metadata(target, wanted_metadata(entry))
         self._directories.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,13 +22,12 @@ _LENGTH_BITS = 21
 
 
 class Contents:
-    """The contents that one set may use; threads may share it. `problems` lists packs that cannot be used."""
+    """The contents that one set may use. Not shared between threads. `problems` lists packs that cannot be used."""
 
     def __init__(self, vault: Path, packs: Sequence[str]) -> None:
         self._vault = vault
         self._packs: list[str] = []
         self._open: dict[int, int] = {}
-        self._lock = threading.Lock()
         self._table: DigestTable | None = None
         self._can_clone = True
         self.problems: list[str] = []
@@ -45,18 +43,12 @@ class Contents:
         return self._vault / "objects" / digest[:2] / digest
 
     def _place(self, digest: str) -> int | None:
-        table = self._table
-        if table is None:
-            with self._lock:
-                table = self._table = self._table or self._read_table()
-        return table.find(bytes.fromhex(digest))
-
-    def _read_table(self) -> DigestTable:
-        table = DigestTable(_NUMBER_BYTES)
-        for number, name in enumerate(self._packs):
-            for raw, offset, length in index_lines(read_index(self._vault / "packs", name)):
-                table.add(raw, number << _OFFSET_BITS + _LENGTH_BITS | offset << _LENGTH_BITS | length)
-        return table
+        if self._table is None:
+            self._table = DigestTable(_NUMBER_BYTES)
+            for number, name in enumerate(self._packs):
+                for raw, offset, length in index_lines(read_index(self._vault / "packs", name)):
+                    self._table.add(raw, number << _OFFSET_BITS + _LENGTH_BITS | offset << _LENGTH_BITS | length)
+        return self._table.find(bytes.fromhex(digest))
 
     def in_pack(self, digest: str) -> bool:
         return self._place(digest) is not None
@@ -73,25 +65,18 @@ class Contents:
             return [error.what]
         return [f"packs/{name}.pack is damaged at content {digest[:12]}" for digest in wrong]
 
-    def _read(self, number: int, offset: int, length: int) -> bytes:
-        """Bytes of a pack, which is opened when first needed; too many open, and the one opened first is closed."""
-        with self._lock:
-            descriptor = self._open.pop(number, None)
-        if descriptor is None:  # or another thread has it in hand
+    def _descriptor(self, number: int) -> int:
+        """The pack, open; the one opened first is closed where there are too many."""
+        descriptor = self._open.get(number)
+        if descriptor is None:
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
             path = self._vault / "packs" / f"{self._packs[number]}.pack"
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = self._open[number] = os.open(path, os.O_RDONLY)
             except OSError as error:
                 raise DamagedError(f"pack {self._packs[number]} cannot be opened: {error}") from error
-        try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            with self._lock:
-                surplus = [self._open.pop(next(iter(self._open)))] if len(self._open) >= _MOST_OPEN else []
-                surplus += [self._open.pop(number)] if number in self._open else []
-                self._open[number] = descriptor
-            for one in surplus:
-                os.close(one)
+        return descriptor
 
     def fetch(self, entry: Entry, target: int) -> None:
         """Writes a content to a descriptor. Raises DamagedError if what was read has another digest."""
@@ -101,7 +86,7 @@ class Contents:
             return
         number = place >> _OFFSET_BITS + _LENGTH_BITS
         offset = place >> _LENGTH_BITS & (1 << _OFFSET_BITS) - 1
-        content = self._read(number, offset, place & (1 << _LENGTH_BITS) - 1)
+        content = os.pread(self._descriptor(number), place & (1 << _LENGTH_BITS) - 1, offset)
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise DamagedError(f"pack {self._packs[number]} is damaged at content {entry.sha256[:12]} ({entry.path})")
         written = os.write(target, content)
