@@ -193,6 +193,8 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
 
     import zstandard
 
+    from holdfast.errors import DamagedError
+
     app = installed.open()
     package = app.opened.packages.packages()[0]
     archive = Path(package.path) / "package.tar.zst"
@@ -217,10 +219,8 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
         (Path(package.path) / "manifest.json").write_text(json.dumps(manifest))
         changed = app.opened.packages.packages()[0]
         target = folder / "release"
-        try:
+        with pytest.raises(DamagedError):
             app.opened.packages.unpack(changed, target, {})
-        except (tarfile.FilterError, OSError):
-            pass
         assert not list(folder.rglob("escaped")) or all(target in path.parents for path in folder.rglob("escaped"))
         assert not Path("/tmp/escaped").exists() and not Path("/etc/escaped").exists()
     app.close()

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class ArchivePackages:
             timeout_seconds=self._timeout_seconds,
         )
         with tarfile.open(work / "source.tar") as source:
-            source.extractall(tree, filter="data")
+            extract(source, tree)
         (work / "source.tar").unlink()
         if self._requirements:
             if not (tree / self._requirements).is_file():
@@ -228,7 +228,7 @@ class ArchivePackages:
         durable.make_directory(target, 0o755)
         with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tree:
-                tree.extractall(target, filter="data")
+                extract(tree, target)
         if (target / WHEELS).is_dir():
             self._host.run(
                 environment_command(self._python, target / ".venv"),
@@ -263,6 +263,45 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
+
+
+def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
+    """Members that stay below the target: no absolute name, no `..`, no link out, nothing through a link, no device.
+
+    tarfile's own `data` filter does the same, but only from Python 3.11.4 on. Raises DamagedError.
+    """
+    root = os.path.normpath(target)
+    links: set[str] = set()
+    for member in tar:
+        path = os.path.normpath(os.path.join(root, member.name))
+        aim = path
+        if member.issym():
+            aim = os.path.normpath(os.path.join(os.path.dirname(path), member.linkname))
+        elif member.islnk():
+            aim = os.path.normpath(os.path.join(root, member.linkname))
+        above = path
+        while len(above) > len(root):
+            above = os.path.dirname(above)
+            if above in links:
+                raise DamagedError(f"archive member {member.name!r} lies behind a link")
+        outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
+        if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
+            raise DamagedError(f"archive member {member.name!r} leaves its target")
+        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            raise DamagedError(f"archive member {member.name!r} is neither file, directory nor link")
+        if member.issym():
+            links.add(path)
+        member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
+        member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
+        yield member
+
+
+def extract(tar: tarfile.TarFile, target: Path) -> None:
+    """Unpacks an archive below a target, checked member by member. Raises DamagedError."""
+    if hasattr(tarfile, "data_filter"):
+        # What is checked here would only be warned about or changed there.
+        tar.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
+    tar.extractall(target, members=_inside(tar, target))
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
