@@ -110,7 +110,9 @@ def measure_tree(tree: Tree, folder: Path, skip: list[str], say: Callable[[str],
     ):  # fmt: skip
         say(f"{tree.title}: Holdfast, {name}")
         runs[name] = holdfast(what, folder / "vault", root)
-        if what == "restore":  # a disk gives more to whoever comes first: each is compared with its neighbour
+        if (
+            what == "restore"
+        ):  # copies differ by a factor of two or more with what was written before them: both are shown
             say(f"{tree.title}: cp, again")
             found["cp again"] = PEERS["cp"](source, folder / "again")
     for name in ("gzip", "restic", "borg"):
@@ -145,6 +147,7 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, Run]) -> li
             row("first backup", first, peer, of(peer).first, budget, told)
     for peer, limit in (("restic", 0.5), ("borg", None)):
         row("second backup, nothing changed", second, peer, of(peer).second, limit)
+    row("restore", restore, "cp -a, run first of all", of("cp").first, 1.5)
     row("restore", restore, "cp -a, run after it", of("cp again").first, 1.5)
     for peer in ("restic", "borg"):
         row("restore", restore, peer, of(peer).restore, None)
