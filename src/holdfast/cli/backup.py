@@ -35,7 +35,7 @@ def create(
     dry_run: bool,
 ) -> None:
     """Make a backup: databases, files, code and configuration at one instant."""
-    from holdfast.operations import backup as operation  # noqa: PLC0415
+    from holdfast.operations import backup as operation
 
     app = session.changing_app()
     session.run(
@@ -47,7 +47,7 @@ def create(
 @common
 def list_(session: Session) -> None:
     """List backups, oldest first."""
-    from holdfast.operations import backup as operation  # noqa: PLC0415
+    from holdfast.operations import backup as operation
 
     app = session.app()
     vault = operation.vault(app)
@@ -71,7 +71,7 @@ def list_(session: Session) -> None:
 @common
 def show(session: Session, reference: str) -> None:
     """Show one backup: an id, a unique prefix, or `latest`."""
-    from holdfast.operations import backup as operation  # noqa: PLC0415
+    from holdfast.operations import backup as operation
 
     app = session.app()
     found = operation.find(app, reference)
@@ -99,9 +99,9 @@ def show(session: Session, reference: str) -> None:
 @common
 def verify(session: Session, reference: str | None) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
-    from holdfast.cli.render import ProgressObserver  # noqa: PLC0415
-    from holdfast.engine.signals import Cancellation  # noqa: PLC0415
-    from holdfast.operations import backup as operation  # noqa: PLC0415
+    from holdfast.cli.render import ProgressObserver
+    from holdfast.engine.signals import Cancellation
+    from holdfast.operations import backup as operation
 
     app = session.app()
     vault = operation.vault(app)
@@ -134,7 +134,7 @@ def restore(
     session: Session, reference: str, only: tuple[str, ...], except_: tuple[str, ...], no_safety: bool, dry_run: bool
 ) -> None:
     """Bring the application back to a backup: code, databases and files, or some of them."""
-    from holdfast.operations import restore as operation  # noqa: PLC0415
+    from holdfast.operations import restore as operation
 
     app = session.app()
     plan = operation.plan(app, reference, only=only, except_=except_, safety=not no_safety)
@@ -148,7 +148,7 @@ def restore(
 @common
 def prune(session: Session, dry_run: bool) -> None:
     """Remove backups that the retention rules do not keep, and what nothing references any more."""
-    from holdfast.operations import prune as operation  # noqa: PLC0415
+    from holdfast.operations import prune as operation
 
     app = session.changing_app()
     plan = operation.plan(app)
@@ -163,7 +163,7 @@ def prune(session: Session, dry_run: bool) -> None:
 @common
 def pin(session: Session, reference: str, off: bool) -> None:
     """Keep a backup whatever the retention rules say."""
-    from holdfast.operations import backup as operation  # noqa: PLC0415
+    from holdfast.operations import backup as operation
 
     app = session.app()
     found = operation.find(app, reference)

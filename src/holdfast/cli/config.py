@@ -27,7 +27,7 @@ def validate(session: Session) -> None:
 @common
 def show(session: Session) -> None:
     """Show the merged configuration with the origin of each key."""
-    from holdfast.config.reference import flatten  # noqa: PLC0415
+    from holdfast.config.reference import flatten
 
     loaded = session.loaded()
     values = flatten(loaded.configuration.model_dump(mode="json", exclude_none=True))
@@ -41,7 +41,7 @@ def show(session: Session) -> None:
 @common
 def help_(session: Session, key: str | None) -> None:
     """Explain a key, as `gate.listen` or `services.web.command`; without one, list all."""
-    from holdfast.config.reference import explain  # noqa: PLC0415
+    from holdfast.config.reference import explain
 
     lines = explain(key)
     for line in lines:
@@ -53,7 +53,7 @@ def help_(session: Session, key: str | None) -> None:
 @common
 def schema(session: Session) -> None:
     """Print the JSON Schema for editors."""
-    from holdfast.config.schema import Configuration  # noqa: PLC0415
+    from holdfast.config.schema import Configuration
 
     value = Configuration.model_json_schema()
     session.renderer.line(json.dumps(value, indent=1))

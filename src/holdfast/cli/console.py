@@ -12,7 +12,7 @@ from holdfast.cli.session import Session, common
 @common
 def console(session: Session, arguments: tuple[str, ...]) -> None:
     """Run the application's console in the current release, on this terminal."""
-    from holdfast.operations import parts  # noqa: PLC0415
+    from holdfast.operations import parts
 
     app = session.app()
     parts.refuse_without_task(app, "console")

@@ -12,7 +12,7 @@ from holdfast.cli.session import Session, common
 @common
 def demo(session: Session, keep: bool) -> None:
     """Show it all on a small application in a temporary folder, under constant load, in about a minute."""
-    from holdfast.demo.story import tell  # noqa: PLC0415
+    from holdfast.demo.story import tell
 
     result = tell(session.renderer.line, session.renderer.table, keep=keep)
     session.renderer.result(result)

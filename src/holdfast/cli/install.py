@@ -14,7 +14,7 @@ from holdfast.cli.session import Session, common
 @common
 def install(session: Session, reference: str, wipe: bool, dry_run: bool) -> None:
     """First installation: package, release, the application's own install task, services."""
-    from holdfast.operations import install as operation  # noqa: PLC0415
+    from holdfast.operations import install as operation
 
     app = session.changing_app()
     plan = operation.plan(app, reference, wipe=wipe)

@@ -32,7 +32,7 @@ def _seconds(text: str | None) -> int | None:
 @common
 def on(session: Session, duration: str | None, comment: str) -> None:
     """Show visitors the page until `maintenance off`; no operation lifts it."""
-    from holdfast.operations import maintenance as operation  # noqa: PLC0415
+    from holdfast.operations import maintenance as operation
 
     seconds = _seconds(duration)
     app = session.app()
@@ -43,7 +43,7 @@ def on(session: Session, duration: str | None, comment: str) -> None:
 @common
 def off(session: Session) -> None:
     """Let visitors in again, unless an operation holds them."""
-    from holdfast.operations import maintenance as operation  # noqa: PLC0415
+    from holdfast.operations import maintenance as operation
 
     app = session.app()
     session.run(app, operation.plan(app, on=False))

@@ -21,7 +21,7 @@ def package() -> None:
 @common
 def build(session: Session, reference: str, dry_run: bool) -> None:
     """Build the package of a tag, branch or commit; deploy nothing."""
-    from holdfast.operations import package as operation  # noqa: PLC0415
+    from holdfast.operations import package as operation
 
     app = session.changing_app()
     session.run(app, operation.plan(app, reference), dry_run=dry_run)
@@ -46,7 +46,7 @@ def list_(session: Session) -> None:
 @common
 def deploy(session: Session, reference: str, dry_run: bool) -> None:
     """Deploy a package: an upgrade in maintenance mode, or the installation where nothing is installed."""
-    from holdfast.operations import install, upgrade  # noqa: PLC0415
+    from holdfast.operations import install, upgrade
 
     app = session.changing_app()
     first = app.opened.current_release() is None
@@ -59,7 +59,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
 @common
 def prune(session: Session, dry_run: bool) -> None:
     """Remove packages that no kept release came from."""
-    from holdfast.operations import package as operation  # noqa: PLC0415
+    from holdfast.operations import package as operation
 
     app = session.changing_app()
     unused = operation.unused(app)

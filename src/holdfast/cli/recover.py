@@ -22,7 +22,7 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
 
     The configuration that the operation was begun with is used, not today's file.
     """
-    from holdfast.operations import recover as operation  # noqa: PLC0415
+    from holdfast.operations import recover as operation
 
     observer = ProgressObserver(session.renderer)
     if abandon is not None:
@@ -73,9 +73,9 @@ def _state(session: Session, given: str | None) -> Path:
 
 
 def _from_marker(session: Session) -> Path | None:
-    import json  # noqa: PLC0415
+    import json
 
-    from holdfast.config.load import find_file  # noqa: PLC0415
+    from holdfast.config.load import find_file
 
     for marker in sorted(find_file(session.config).parent.glob("*/.holdfast-owner.json")):
         try:

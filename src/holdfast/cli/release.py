@@ -18,7 +18,7 @@ def release() -> None:
 @common
 def list_(session: Session) -> None:
     """List the releases that are kept, newest first."""
-    from holdfast.steps.release import known_releases  # noqa: PLC0415
+    from holdfast.steps.release import known_releases
 
     app = session.app()
     found = known_releases(app.opened)

@@ -20,7 +20,7 @@ def rollback(session: Session, to: str | None, discard_writes_since: str | None,
     Code only where that code knows the applied migrations. Otherwise it is refused with what was written since; the
     data of that time come back only with --discard-writes-since, after a backup of the present ones.
     """
-    from holdfast.operations import rollback as operation  # noqa: PLC0415
+    from holdfast.operations import rollback as operation
 
     app = session.changing_app()
     plan = operation.plan(app, to=to, discard_writes_since=discard_writes_since)

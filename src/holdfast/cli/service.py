@@ -29,7 +29,7 @@ def status(session: Session) -> None:
 
 
 def _run(session: Session, action: str, names: tuple[str, ...]) -> None:
-    from holdfast.operations import service as operation  # noqa: PLC0415
+    from holdfast.operations import service as operation
 
     app = session.changing_app()
     session.run(app, operation.plan(app, action, names))

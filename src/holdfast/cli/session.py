@@ -30,7 +30,7 @@ class Session:
     @property
     def host(self) -> Any:
         if self._host is None:
-            from holdfast.host import Host  # noqa: PLC0415
+            from holdfast.host import Host
 
             self._host = Host()
             if self.renderer.verbosity:
@@ -38,13 +38,13 @@ class Session:
         return self._host
 
     def loaded(self) -> Any:
-        from holdfast.config.load import load  # noqa: PLC0415
+        from holdfast.config.load import load
 
         return load(self.config, self.environment)
 
     def app(self) -> Any:
         """The application, opened; its journal is closed when the process ends."""
-        from holdfast.app import command_line, open_app  # noqa: PLC0415
+        from holdfast.app import command_line, open_app
 
         return open_app(
             self.loaded(), command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=self.host

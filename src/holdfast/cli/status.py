@@ -11,7 +11,7 @@ from holdfast.cli.session import Session, common
 @common
 def status(session: Session) -> None:
     """What runs, which release is current, the last backup, and what is open."""
-    from holdfast.operations import status as operation  # noqa: PLC0415
+    from holdfast.operations import status as operation
 
     app = session.app()
     report = operation.report(app)

@@ -32,7 +32,7 @@ def upgrade(
     In maintenance mode (the default) visitors see a page while the data is migrated; a new version that fails, or
     does not answer, is undone: code, databases and files are those from before.
     """
-    from holdfast.operations import upgrade as operation  # noqa: PLC0415
+    from holdfast.operations import upgrade as operation
 
     app = session.changing_app()
     plan = operation.plan(app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except)
