@@ -259,3 +259,21 @@ def test_an_earlier_copy_of_the_file_beside_is_never_taken_by_name(database: Sql
     with pytest.raises(HoldfastError, match="gone"):
         database.swap("op", candidate, "op")
     assert count(database) == 500
+
+
+def test_a_database_is_looked_at_while_its_side_files_come_and_go(database: SqliteDatabase, path: Path) -> None:
+    """The last connection that closes removes the `-wal` between any two looks."""
+    code = (
+        "import sqlite3, sys\nfor _ in range(4000):\n    c = sqlite3.connect(sys.argv[1]); "
+        "c.execute('PRAGMA journal_mode=WAL'); c.execute('SELECT count(*) FROM sqlite_master').fetchone(); c.close()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    try:
+        looks = 0
+        while process.poll() is None:
+            assert database.inspect()["exists"]
+            looks += 1
+        assert looks > 100
+    finally:
+        process.kill()
+        process.wait(10)

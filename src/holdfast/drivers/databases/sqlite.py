@@ -56,11 +56,7 @@ class SqliteDatabase:
 
     def inspect(self) -> Facts:
         identity = self._identity(self.path)
-        size = sum(
-            Path(f"{self.path}{ending}").stat().st_size
-            for ending in ("", *_SIDE_FILES)
-            if Path(f"{self.path}{ending}").exists()
-        )
+        size = sum(_size_bytes(f"{self.path}{ending}") for ending in ("", *_SIDE_FILES))
         return {
             "exists": identity is not None,
             "identity": identity,
@@ -176,13 +172,17 @@ class SqliteDatabase:
             if not name.isdigit():
                 continue
             try:
-                for descriptor in os.listdir(f"/proc/{name}/fd"):
-                    status = os.stat(f"/proc/{name}/fd/{descriptor}")
-                    if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                        found.append(int(name))
-                        break
-            except OSError:
+                descriptors = os.listdir(f"/proc/{name}/fd")
+            except OSError:  # gone, or another user's
                 continue
+            for descriptor in descriptors:
+                try:
+                    status = os.stat(f"/proc/{name}/fd/{descriptor}")
+                except OSError:  # closed meanwhile; the others of this process still count
+                    continue
+                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    found.append(int(name))
+                    break
         return found
 
     def _refuse_open(self) -> None:
@@ -304,6 +304,14 @@ class SqliteDatabase:
         for folder in self._beside.iterdir():
             if folder.name == token or folder.name.startswith(f"{token}."):
                 durable.remove_tree(folder)
+
+
+def _size_bytes(path: str) -> int:
+    """0 for a file that is not there: the last connection that closes takes the `-wal` away at any moment."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _command(pid: int) -> str:
