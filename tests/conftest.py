@@ -20,6 +20,9 @@ os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every", type=int, default=9, help="take every k-th kill point")
+    parser.addoption(
+        "--every-power", type=int, default=0, help="the same for lost power and full disks; default: --every"
+    )
 
 
 @pytest.fixture(autouse=True)

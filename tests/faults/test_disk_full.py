@@ -17,6 +17,7 @@ from tests.faults.loop import Filesystem
 from tests.faults.power_machine import Machine, prepare
 from tests.faults.power_scenarios import EVERY, MIGRATION_THAT_FILLS, SCENARIOS
 from tests.faults.test_kill_points import Ground, check_whole
+from tests.faults.test_power_loss import power_every
 
 _SMALL = ("ext4", 64)
 LAYOUTS: dict[str, dict[str, tuple[str, int | None]]] = {
@@ -108,7 +109,7 @@ def recover(machine: Machine) -> None:
 def test_little_space_from_the_start(
     part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(1, request.config.getoption("--every") // 2)
+    every = max(1, power_every(request.config) // 2)
     ends: dict[str, int] = {}
     failures = []
     chosen = FREE_KIB[::every]
@@ -133,7 +134,7 @@ def test_little_space_from_the_start(
 def test_disk_that_fills_up_at_every_journal_write(
     part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(6, request.config.getoption("--every"))  # points before and after each write, on two cores
+    every = max(6, power_every(request.config))  # points before and after each write, on two cores
     ends: dict[str, int] = {}
     failures = []
     with prepared(part, scenario) as (machine, small, ground):
@@ -160,7 +161,7 @@ def test_disk_that_fills_up_at_every_journal_write(
 def test_recovery_of_a_killed_upgrade_needs_no_space(
     part: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(6, request.config.getoption("--every"))
+    every = max(6, power_every(request.config))
     ends = {"old": 0, "new": 0}
     failures = []
     with prepared(part, "upgrade") as (machine, small, ground):

@@ -47,6 +47,10 @@ _MAY_BE_LOST = (
 )
 
 
+def power_every(config: pytest.Config) -> int:
+    return int(config.getoption("--every-power") or config.getoption("--every"))
+
+
 @contextlib.contextmanager
 def prepared(layout: str, scenario_name: str) -> Iterator[tuple[Machine, Ground]]:
     parts, _ = LAYOUTS[layout]
@@ -101,7 +105,7 @@ def test_power_lost_at_every_journal_write_ends_old_or_new(
     layout: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:
     # Every point on one filesystem of each kind; on the layouts made of them, whose points are the same, every sixth.
-    every = request.config.getoption("--every") * (1 if layout in ("ext4", "xfs") else 6)
+    every = power_every(request.config) * (1 if layout in ("ext4", "xfs") else 6)
     _, move = LAYOUTS[layout]
     with prepared(layout, scenario) as (machine, ground):
         assert sum(label.startswith("journal") for label in ground.points) >= 10, ground.points
