@@ -12,19 +12,12 @@ from holdfast.drivers.gates.front import FrontGate
 from holdfast.drivers.gates.none import NoGate
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import ConfigurationError
 from holdfast.host import Host
 
-
-def _supervisor(folder: Path, mark: str, host: Host) -> Runtime:
-    # supervisor is a heavy import that only commands which touch services need
-    from holdfast.drivers.runtimes.supervisor import SupervisorRuntime  # noqa: PLC0415
-
-    return SupervisorRuntime(folder, mark, host)
-
-
-RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": _supervisor}
+RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": SupervisorRuntime}
 DATABASES: Mapping[str, Callable[[str, Path], Database]] = {"sqlite": SqliteDatabase}
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str], Vault]] = {"local": LocalVault}

@@ -6,13 +6,16 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from holdfast import durable
 from holdfast.errors import BusyError
+
+LOCK_ORDER = ("change", "backup", "gate")
+"""Whoever takes several locks takes them in this order, so that two never wait for each other."""
 
 
 def boot_id() -> str:
@@ -147,3 +150,8 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def release_all(locks: Iterable[Lock]) -> None:
+    for lock in locks:
+        lock.release()

@@ -6,14 +6,14 @@ The runner is handed a table of step names to handlers and knows nothing of what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast import durable
 from holdfast.engine import fence
 from holdfast.engine.journal import Journal
-from holdfast.engine.lock import Lock, boot_id, pid_namespace
+from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
 from holdfast.engine.records import OperationRecord, StepRecord
 from holdfast.engine.signals import Cancellation
 from holdfast.errors import (
@@ -120,7 +120,7 @@ class Runner:
 
     def _take_locks(self, plan: Plan, wait_seconds: float) -> list[Lock]:
         """All locks of a plan in their one order, `change` before `backup` before `gate`."""
-        names = sorted({plan.lock, *plan.also_locks}, key=["change", "backup", "gate"].index)
+        names = sorted({plan.lock, *plan.also_locks}, key=LOCK_ORDER.index)
         held: list[Lock] = []
         try:
             for name in names:
@@ -128,8 +128,7 @@ class Runner:
                 lock = self.lock(name)
                 held.append(lock.acquire(plan.title, wait_seconds=wait, cancelled=self._cancellation.requested))
         except BaseException:
-            for lock in held:
-                lock.release()
+            release_all(held)
             raise
         return held
 
@@ -179,8 +178,7 @@ class Runner:
                 operation = self.journal.begin(plan, command=command, configuration=configuration, user=user)
                 return self._run_begun(operation)
             finally:
-                for lock in locks:
-                    lock.release()
+                release_all(locks)
 
     def _run_begun(self, operation: str) -> Result:
         started = time.monotonic()
@@ -394,8 +392,3 @@ class Runner:
         """Closes an operation as it stands, by the operator's decision."""
         self._fence_dead(record)
         self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")
-
-
-def release_all(locks: Iterable[Lock]) -> None:
-    for lock in locks:
-        lock.release()

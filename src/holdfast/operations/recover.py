@@ -10,9 +10,9 @@ from pathlib import Path
 from holdfast.app import App, open_app
 from holdfast.config.load import Loaded, undump
 from holdfast.engine.journal import Journal
-from holdfast.engine.lock import Lock
+from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.records import OperationRecord
-from holdfast.engine.runner import Observer, SilentObserver, release_all
+from holdfast.engine.runner import Observer, SilentObserver
 from holdfast.errors import NotFoundError
 from holdfast.model import Outcome
 from holdfast.steps import services
@@ -32,7 +32,7 @@ def take_locks(state: Path, what: str) -> list[Lock]:
     """Every lock, so that nothing runs beside a recovery. Raises BusyError naming the holder."""
     held: list[Lock] = []
     try:
-        for name in ("change", "backup", "gate"):
+        for name in LOCK_ORDER:
             held.append(Lock(state / "locks" / f"{name}.lock").acquire(what, wait_seconds=5 if name == "gate" else 0))
     except BaseException:
         release_all(held)

@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 
 from holdfast import VERSION, durable
-from holdfast.drivers.protocols import Vault, VaultRun
+from holdfast.drivers.protocols import Progress, Vault, VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Package, Stored
@@ -43,7 +43,7 @@ def copy(opened: Opened, context: StepContext) -> None:
             opened.files[name],
             keep_vanished=False,
             check=context.check_cancelled,
-            progress=lambda done, _, unit, total=total: context.progress(done, total, unit),  # type: ignore[misc]
+            progress=_of_total(context.progress, total),
         )
     context.record(
         {"run": context.operation, "written": {name: msgspec.to_builtins(item) for name, item in stored.items()}}
@@ -55,6 +55,11 @@ def copy(opened: Opened, context: StepContext) -> None:
             f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
             next_step="Free space there, or `holdfast backup prune`.",
         )
+
+
+def _of_total(progress: Progress, total: int | None) -> Progress:
+    """A progress that knows how much there is, for a reader that does not."""
+    return lambda done, _, unit: progress(done, total, unit)
 
 
 def abandon(opened: Opened, context: StepContext) -> None:
