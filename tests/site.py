@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import shutil
 import sqlite3
 import time
@@ -17,9 +18,20 @@ from holdfast.app import App, open_app
 from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.engine.runner import Observer
-from holdfast.host import Host, end_processes_with, free_loopback_port
+from holdfast.host import Host, end_processes_with
 from holdfast.operations import backup, install, maintenance, package, prune, restore, rollback, upgrade
+from holdfast.ports import can_be_bound
 from holdfast.steps import services
+
+
+def gate_port() -> int:
+    """A port that keeps its meaning while its site is shut down: outside the ranges of services and of the kernel,
+    and of a part of its own for each process that runs tests beside this one."""
+    part = 1200 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2)
+    for port in random.sample(range(30300 + part, 31500 + part), 1200):
+        if can_be_bound(port):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Site:
@@ -37,7 +49,7 @@ class Site:
         if self.config.exists():
             self.port = int(load(str(self.config)).configuration.gate.listen.rpartition(":")[2])
             return
-        self.port = free_loopback_port()
+        self.port = gate_port()
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host())
         repository.write_configuration(

@@ -16,7 +16,8 @@ HoldfastError                    1  unexpected
 ├── CancelledError             130  Ctrl-C or SIGTERM; what had begun is undone
 └── StepError                    -  a step failed; the runner turns it into one of the above
     ├── CommandFailedError
-    └── CommandTimeoutError
+    ├── CommandTimeoutError
+    └── PortTakenError
 """
 
 from __future__ import annotations
@@ -120,3 +121,7 @@ class CommandFailedError(StepError):
 
 class CommandTimeoutError(StepError):
     pass
+
+
+class PortTakenError(StepError):
+    """Another process listens where a service was to."""

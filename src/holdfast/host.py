@@ -11,7 +11,6 @@ import os
 import select
 import selectors
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError, StepError
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.redaction import MASK, RedactingStream, Redactor
 
 __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
@@ -337,17 +336,3 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
         if time.monotonic() > deadline:
             return left
     return []
-
-
-def free_loopback_port() -> int:
-    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
-    for _ in range(200):
-        port = 10240 + int.from_bytes(os.urandom(2), "big") % 20000
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise StepError("no free loopback port found")

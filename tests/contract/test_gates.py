@@ -18,7 +18,7 @@ import pytest
 from holdfast.drivers.gates.front import FrontGate
 from holdfast.drivers.gates.none import NoGate
 from holdfast.drivers.protocols import Gate
-from holdfast.host import free_loopback_port
+from holdfast.ports import free_loopback_port
 from tests.fakes import FakeGate
 
 GATES: dict[str, Callable[[Path], Gate]] = {

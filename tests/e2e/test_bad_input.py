@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from holdfast.ports import free_loopback_port
+from holdfast.steps import services
 from tests.e2e.cli import run
 from tests.site import Site
 
@@ -79,6 +83,29 @@ def test_a_taken_port_is_named(site: Site) -> None:
     assert done.returncode == 4
     assert str(site.port) in done.stderr and "gate.listen" in done.stderr
     assert not (site.app_folder / "current").exists()
+
+
+def test_an_answer_from_a_strangers_port_is_not_the_new_versions(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    site.operate("install", "v1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever).start()
+        choices = iter([stranger.server_port])
+        monkeypatch.setattr(services, "free_loopback_port", lambda: next(choices, None) or free_loopback_port())
+        try:
+            site.operate("upgrade", "v2")
+        finally:
+            stranger.shutdown()
+    assert next(choices, None) is None
+    assert site.get("/")[1]["version"] == "v2"
 
 
 def test_a_vault_of_a_newer_format_is_refused(installed: Site) -> None:

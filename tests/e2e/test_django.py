@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.host import Host, end_processes_with, free_loopback_port
+from holdfast.host import Host, end_processes_with
+from holdfast.ports import free_loopback_port
 
 PROJECT = Path(__file__).parent / "django_project"
 

@@ -122,7 +122,9 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         status, body = site.get("/")
         if scenario.held_afterwards and held:
             return "new"
-        assert status == 200, f"the application does not answer: {status}"
+        if status != 200:
+            log = (site.state / "supervisor" / "supervisord.log").read_text()[-1500:]
+            raise AssertionError(f"the application does not answer: {status}\n{log}")
         assert body["version"] == label
         assert site.get("/health")[0] == 200
     if scenario.writers:
@@ -203,7 +205,7 @@ def test_killed_at_every_point_ends_old_or_new(
             try:
                 ends[one_point(ground, number)] += 1
             except (AssertionError, HoldfastError, OSError) as error:
-                failures.append(f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:600]}")
+                failures.append(f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1800]}")
                 if len(failures) >= 5:
                     break
         record_property(

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
-from holdfast.host import OPERATION_VARIABLE, Host, free_loopback_port, processes_with
+from holdfast.host import OPERATION_VARIABLE, Host, processes_with
+from holdfast.ports import free_loopback_port
 
 MARK = "HOLDFAST_TEST_HOST"
 

@@ -22,7 +22,8 @@ from typing import Any
 from holdfast.demo import repository
 from holdfast.demo.load import Load
 from holdfast.errors import HoldfastError
-from holdfast.host import Host, end_processes_with, free_loopback_port
+from holdfast.host import Host, end_processes_with
+from holdfast.ports import free_loopback_port
 
 Line = Callable[[str], None]
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], None]

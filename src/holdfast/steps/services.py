@@ -13,14 +13,15 @@ from typing import Any
 from holdfast import durable
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
-from holdfast.errors import CommandFailedError, StepError
-from holdfast.host import free_loopback_port
+from holdfast.errors import CommandFailedError, PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
+from holdfast.ports import free_loopback_port, listeners_on, strangers_on
 from holdfast.steps.opened import Opened
 
 STOP_ORDER = ("scheduler", "worker", "web")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
+_PORT_ATTEMPTS = 3
 _DEAD = ("fatal", "exited", "backoff", "unknown")
 
 
@@ -112,6 +113,8 @@ def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> N
         context.check_cancelled()
         status = opened.runtime.statuses().get(instance.name)
         if status is None or status.detail in _DEAD:
+            if instance.port is not None and listeners_on(instance.port):
+                raise _port_taken(instance)
             raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
         if status.pid != pid:
             if pid is not None and status.pid is not None:
@@ -123,6 +126,8 @@ def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> N
             if well and running is not None and running != instance.release:
                 raise _unwell(opened, instance, f"it runs release {running}")
             if well and running is not None and time.monotonic() - steady_since >= settle:
+                if instance.port is not None and strangers_on(instance.port, pid):
+                    raise _port_taken(instance)
                 return
         if time.monotonic() > deadline:
             raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
@@ -154,6 +159,10 @@ def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
     return StepError(
         f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
     )
+
+
+def _port_taken(instance: ServiceInstance) -> PortTakenError:
+    return PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")
 
 
 def start_gate(opened: Opened) -> None:
@@ -218,7 +227,22 @@ def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
 
 
 def start_release(opened: Opened, context: StepContext) -> None:
-    """Starts and verifies the services of a release: those of the given kinds that ran before."""
+    """Starts and verifies the services of a release: those of the given kinds that ran before.
+
+    A port that another process took between its choice and its use is given up for another one.
+    """
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        try:
+            _start_release(opened, context)
+            return
+        except PortTakenError:
+            if attempt == _PORT_ATTEMPTS:
+                raise
+            stop_release(opened, context)
+            context.record({"ports": {}})  # chosen anew
+
+
+def _start_release(opened: Opened, context: StepContext) -> None:
     release = Release(**context.parameters["release"])
     kinds: Sequence[str] = context.parameters["kinds"]
     services = opened.loaded.configuration.services
