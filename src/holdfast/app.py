@@ -87,11 +87,11 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         },
         files={
             name: registry.FILES["local"](
-                name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)]
+                name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)], host
             )
             for name, item in configuration.files.items()
         },
-        vault=_vault(loaded),
+        vault=_vault(loaded, host),
         gate=_gate(loaded),
         packages=_packages(loaded, host),
     )
@@ -118,9 +118,11 @@ def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
     return patterns
 
 
-def _vault(loaded: Loaded) -> Any:
+def _vault(loaded: Loaded, host: Host) -> Any:
     for name, item in loaded.configuration.vaults.items():
-        return registry.driver(registry.VAULTS, item.kind, f"vaults.{name}.kind")(loaded.path(item.path), loaded.owner)
+        return registry.driver(registry.VAULTS, item.kind, f"vaults.{name}.kind")(
+            loaded.path(item.path), loaded.owner, host
+        )
     return None
 
 

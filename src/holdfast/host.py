@@ -7,6 +7,7 @@ finds them and a terminal's Ctrl-C does not reach them before Holdfast decides.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import selectors
@@ -26,6 +27,7 @@ __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
+_PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,19 @@ class Host:
         pid = process.pid
         process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
         return pid
+
+    def start_worker(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Starts a process of our own that takes a part of an operation's work over its standard input and output."""
+        process = subprocess.Popen(
+            list(argv), cwd="/", env=self.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            # Room for several orders and answers; refused beyond what this user may have in pipes.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        return process
 
     def resolve_secret(self, reference: str) -> str:
         """The value behind `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.

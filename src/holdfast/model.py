@@ -150,7 +150,7 @@ class GateState:
         return self.hold is None and self.operation is None
 
 
-class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
+class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=False):  # millions, never in a cycle
     """One line of a listing: a file, directory, symlink or named pipe of a files dataset.
 
     `mode` is octal text as chmod takes it; `sparse` lists [offset, length] of the data in a file with holes.

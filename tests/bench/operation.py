@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults.local import LocalVault
+from holdfast.host import Host
 from holdfast.model import Backup
 
 
@@ -59,8 +60,8 @@ def _verify(vault: LocalVault) -> dict[str, Any]:
 def main() -> None:
     order = json.loads(sys.argv[1])
     began = time.monotonic()
-    vault = LocalVault(Path(order["vault"]), "bench.test")
-    files = LocalFiles("media", Path(order["root"]))
+    vault = LocalVault(Path(order["vault"]), "bench.test", Host())
+    files = LocalFiles("media", Path(order["root"]), host=Host())
     if order["do"] == "backup":
         facts = _backup(vault, files)
     elif order["do"] == "restore":

@@ -61,6 +61,9 @@ class FakeFiles:
     def complete(self, entry: Entry, descriptor: int) -> None:
         pass
 
+    def for_worker(self) -> None:
+        return None
+
     def _folder(self, token: str) -> Path:
         return self.root / ".holdfast" / token
 

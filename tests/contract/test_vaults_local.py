@@ -27,7 +27,7 @@ MASKS = (0x01, 0x20, 0xFF)
 def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     """A small vault that has every kind of file: files above 64 bytes become objects of their own."""
     monkeypatch.setattr(store, "SMALL_BYTES", 64)
-    monkeypatch.setattr(store, "_TINY_BYTES", 0)
+    monkeypatch.setattr(store, "TINY_BYTES", 0)
     trees.plain(quick_folder / "media")
     (quick_folder / "media" / "large").write_bytes(bytes(range(150)))
     return Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", quick_folder / "media"))

@@ -205,7 +205,9 @@ def test_killed_at_every_point_ends_old_or_new(
             try:
                 ends[one_point(ground, number)] += 1
             except (AssertionError, HoldfastError, OSError) as error:
-                failures.append(f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1800]}")
+                failures.append(
+                    f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1800]}"
+                )
                 if len(failures) >= 5:
                     break
         record_property(

@@ -114,6 +114,9 @@ class Files(Protocol):
     def complete(self, entry: Entry, descriptor: int) -> None:
         """Fills in what only an open file tells: extended attributes, and the data segments of one with holes."""
 
+    def for_worker(self) -> Files | None:
+        """The same tree in a form that another process of ours can be given; None where only this one can read it."""
+
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
         """Prepares the moves that make the tree equal to `wanted`; changes nothing visible. Returns their number."""
 

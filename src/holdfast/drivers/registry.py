@@ -20,7 +20,7 @@ from holdfast.host import Host
 RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": SupervisorRuntime}
 DATABASES: Mapping[str, Callable[[str, Path], Database]] = {"sqlite": SqliteDatabase}
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
-VAULTS: Mapping[str, Callable[[Path, str], Vault]] = {"local": LocalVault}
+VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
 PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages}
 

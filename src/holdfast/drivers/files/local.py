@@ -12,6 +12,7 @@ from holdfast import durable
 from holdfast.drivers.files import moves, tree
 from holdfast.drivers.protocols import Fetch
 from holdfast.errors import RefusedError
+from holdfast.host import Host
 from holdfast.model import Entry, Problem
 
 _BLOCK_BYTES = 1 << 20
@@ -21,11 +22,14 @@ _REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it 
 
 
 class LocalFiles:
-    def __init__(self, name: str, root: Path, excludes: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, root: Path, excludes: Sequence[str] = (), host: Host | None = None) -> None:
+        """Without a host everything happens in this process."""
+        self._host = host
         self.name = name
         self.root = root
         self._bytes = os.fsencode(root)
         self._prefix = self._bytes + b"/"
+        self._patterns = list(excludes)
         self._excludes = tree.Excludes(excludes)
         self._private = root / ".holdfast"
 
@@ -48,6 +52,9 @@ class LocalFiles:
             return
         status = os.fstat(descriptor)
         entry.sparse = tree.data_segments(descriptor, status.st_size) if status.st_blocks * 512 < status.st_size else []
+
+    def for_worker(self) -> LocalFiles:
+        return LocalFiles(self.name, self.root, self._patterns)
 
     def _digest(self, entry: Entry) -> str:
         digest = hashlib.sha256()
@@ -79,7 +86,9 @@ class LocalFiles:
         durable.make_directory(self.root, 0o755)
         for part in ("stage", "aside"):
             durable.make_directory(folder / part)
-        return moves.Stager(self._bytes, folder, fetch, self._digest, check, self._keeps).run(self.scan(), wanted)
+        return moves.Stager(self._bytes, folder, fetch, self._digest, check, self._keeps, self._host).run(
+            self.scan(), wanted
+        )
 
     def apply(self, token: str) -> None:
         if (self._folder(token) / "moves.jsonl").exists():

@@ -6,90 +6,22 @@ move looks at the world before it acts, so a list can be applied or reverted aga
 
 from __future__ import annotations
 
-import base64
-import errno
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from holdfast import durable
+from holdfast.drivers.files.make import Makers, make_file, metadata_of, set_metadata, wanted_metadata
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
 from holdfast.errors import DamagedError, StepError
+from holdfast.host import Host
 from holdfast.model import Entry
 
 Digest = Callable[[Entry], str]
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-
-
-def metadata_of(path: bytes) -> dict[str, Any]:
-    status = os.lstat(path)
-    return {
-        "mode": f"{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid,
-        "mtime_ns": status.st_mtime_ns, "xattrs": read_xattrs(path),
-    }  # fmt: skip
-
-
-def wanted_metadata(entry: Entry) -> dict[str, Any]:
-    return {
-        "mode": entry.mode,
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "mtime_ns": entry.mtime_ns,
-        "xattrs": entry.xattrs,
-    }
-
-
-def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
-    """Owner (where permitted), mode, extended attributes and time, in the order in which they do not undo each other."""
-    try:
-        os.chown(path, wanted["uid"], wanted["gid"], follow_symlinks=False)
-    except PermissionError:
-        pass  # only root gives files away; the manifest keeps the owner
-    if not symlink:
-        os.chmod(path, int(wanted["mode"], 8))
-    _set_xattrs(path, wanted["xattrs"])
-    os.utime(path, ns=(wanted["mtime_ns"], wanted["mtime_ns"]), follow_symlinks=False)
-
-
-def _set_metadata_of_new(descriptor: int, wanted: Entry) -> None:
-    """The same for a file just made, with no more calls than what differs: each is a transaction of the filesystem."""
-    status = os.fstat(descriptor)
-    mode = int(wanted.mode, 8)
-    if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
-        try:
-            os.fchown(descriptor, wanted.uid, wanted.gid)
-        except PermissionError:
-            pass  # only root gives files away; the manifest keeps the owner
-    if status.st_mode & 0o7777 != mode or mode & 0o6000:  # a change of owner may have cleared the set-id bits
-        os.fchmod(descriptor, mode)
-    _set_xattrs(descriptor, wanted.xattrs)
-    os.utime(descriptor, ns=(wanted.mtime_ns, wanted.mtime_ns))
-
-
-def _set_xattrs(path: bytes | int, wanted: Mapping[str, str]) -> None:
-    present = read_xattrs(path)
-    if present == wanted:
-        return
-    for name in present.keys() | wanted.keys():
-        if present.get(name) != wanted.get(name):
-            _set_xattr(path, name, wanted.get(name))
-
-
-def _set_xattr(path: bytes | int, name: str, value: str | None) -> None:
-    follow = isinstance(path, int)
-    try:
-        if value is None:
-            os.removexattr(path, name, follow_symlinks=follow)
-        else:
-            os.setxattr(path, name, base64.b64decode(value), follow_symlinks=follow)
-    except OSError as error:
-        # Namespaces that only root may set, and filesystems without attributes: the manifest keeps them.
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
-            raise
 
 
 def same_content(live: Entry, wanted: Entry, digest: Digest) -> bool:
@@ -139,9 +71,11 @@ class Stager:
 
     def __init__(
         self, root: bytes, folder: Path, fetch: Fetch, digest: Digest, check: Callable[[], None],
-        keeps: Callable[[bytes], bool],
+        keeps: Callable[[bytes], bool], host: Host | None,
     ) -> None:  # fmt: skip
-        """`keeps` tells of a directory that it holds something that is no part of the dataset and must stay."""
+        """`keeps` tells of a directory that it holds something that is no part of the dataset and must stay; with a
+        host a second process may help."""
+        self._makers = Makers(fetch, host)
         self._keeps = keeps
         self._root = root
         self._folder = folder
@@ -152,15 +86,19 @@ class Stager:
         self._moves = 0
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
-        self._directories: list[tuple[bytes, Entry]] = []
+        self._directories: list[tuple[bytes, Entry]] = []  # staged
         self._groups: dict[str, bytes] = {}  # wanted group -> a file that is of it already
         self._group_of_live: dict[str, str] = {}  # live group -> the wanted group that it serves
         self._number = 0
 
     def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
         """Merges both listings, which come in the same order; returns the number of moves, made durable."""
-        with self._list:
+        with self._list, self._makers:
             self._plan(live, wanted)
+            self._makers.finish()
+            # Directories get their own metadata once nothing more is put into them, those below before those above.
+            for target, entry in reversed(self._directories):
+                set_metadata(target, wanted_metadata(entry))
         durable.sync_filesystem(self._folder)
         durable.rename(self._folder / "moves.new", self._folder / "moves.jsonl")
         return self._moves
@@ -194,7 +132,6 @@ class Stager:
             elif there is not None and there_path is not None:
                 self._create(there, there_path)
                 there = next(wanted_entries, None)
-        self._close_staged_directories(b"")
         for parent in sorted(self._touched, key=_order, reverse=True):
             entry = live_directories.get(parent)
             if entry is not None:
@@ -241,7 +178,6 @@ class Stager:
 
     def _create(self, entry: Entry, path: bytes) -> None:
         """Stages an entry; below a directory that is staged already it becomes part of that one move."""
-        self._close_staged_directories(path)
         if self._staged_root is not None and path.startswith(self._staged_root[0] + b"/"):
             target = self._staged_root[1] + path[len(self._staged_root[0]) :]
         else:
@@ -266,26 +202,13 @@ class Stager:
             os.link(self._groups[entry.hardlink], target)
             return
         else:
-            # The stage is closed to others, so that a file may have its own mode from the start.
-            descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
-            try:
-                self._fetch(entry, descriptor)
-                _set_metadata_of_new(descriptor, entry)
-            finally:
-                os.close(descriptor)
             if entry.hardlink:
+                make_file(self._fetch, entry, target)
                 self._groups[entry.hardlink] = target
+            else:
+                self._makers.make(entry, target)
             return
         set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
-
-    def _close_staged_directories(self, path: bytes) -> None:
-        """Directories get their own metadata once nothing more is put into them."""
-        if self._staged_root is None or (path and path.startswith(self._staged_root[0] + b"/")):
-            return
-        for target, entry in reversed(self._directories):
-            set_metadata(target, wanted_metadata(entry))
-        self._directories.clear()
-        self._staged_root = None
 
 
 def _order(path: bytes) -> bytes:

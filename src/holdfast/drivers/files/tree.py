@@ -92,7 +92,8 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
         entry.size = status.st_size
         if status.st_nlink > 1:
             entry.hardlink = f"{status.st_dev}:{status.st_ino}"
-    elif stat.S_ISDIR(mode):
+        return entry
+    if stat.S_ISDIR(mode):
         entry.kind = "directory"
         entry.xattrs = read_xattrs(full)
     elif stat.S_ISLNK(mode):

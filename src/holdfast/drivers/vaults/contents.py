@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.vaults.digests import DigestTable
@@ -38,6 +39,10 @@ class Contents:
                 self.problems.append(error.what)
                 continue
             self._packs.append(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process of ours opens its own."""
+        return Contents, (self._vault, self._packs)
 
     def object_path(self, digest: str) -> Path:
         return self._vault / "objects" / digest[:2] / digest

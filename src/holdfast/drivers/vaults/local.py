@@ -19,6 +19,7 @@ from holdfast.drivers.vaults.contents import Contents
 from holdfast.drivers.vaults.listing import read_digests, read_listing
 from holdfast.drivers.vaults.run import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
+from holdfast.host import Host
 from holdfast.model import Backup, Entry
 
 _VAULT_FILE = "holdfast-vault.json"
@@ -26,7 +27,9 @@ _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
 
 
 class LocalVault:
-    def __init__(self, path: Path, owner: str) -> None:
+    def __init__(self, path: Path, owner: str, host: Host | None = None) -> None:
+        """Without a host everything happens in this process."""
+        self._host = host
         self.path = path
         self.owner = owner
         self._runs: dict[str, LocalRun] = {}
@@ -70,7 +73,7 @@ class LocalVault:
         if folder.exists():
             durable.remove_tree(folder)
         durable.make_directory(folder / "set")
-        self._runs[run] = LocalRun(self.path, run, folder, self.latest())
+        self._runs[run] = LocalRun(self.path, run, folder, self.latest(), self._host)
         return self._runs[run]
 
     def run(self, run: str) -> LocalRun:

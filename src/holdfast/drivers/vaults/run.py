@@ -12,9 +12,9 @@ from holdfast import durable
 from holdfast.drivers.protocols import Files, Progress
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
-from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
 from holdfast.drivers.vaults.store import TreeStore
+from holdfast.host import Host
 from holdfast.model import Backup, Entry, Stored
 
 _CHOSEN_ENTRIES = 256
@@ -23,7 +23,7 @@ _CHOSEN_ENTRIES = 256
 class LocalRun:
     """`work` is tmp/<run>; `parent` the latest committed set."""
 
-    def __init__(self, vault: Path, run: str, work: Path, parent: Backup | None) -> None:
+    def __init__(self, vault: Path, run: str, work: Path, parent: Backup | None, host: Host | None) -> None:
         self.id = run
         self.folder = work / "set"
         self._vault = vault
@@ -31,16 +31,8 @@ class LocalRun:
         self._parent = parent
         if parent is not None and Contents(vault, parent.packs).problems:
             self._parent = None  # one that is not whole vouches for nothing: everything is read anew
-        self._store = TreeStore(work, vault / "objects", self._known_digests)
+        self._store = TreeStore(work, vault / "objects", list(self._parent_listings().values()), host)
         self._passes: dict[str, Path] = {}
-
-    def _known_digests(self) -> DigestTable:
-        """What the latest committed set references."""
-        known = DigestTable()
-        for path in self._parent_listings().values():
-            for digest in read_digests(path):
-                known.add(bytes.fromhex(digest))
-        return known
 
     def _parent_listings(self) -> dict[str, Path]:
         """The listings of the parent's files datasets."""

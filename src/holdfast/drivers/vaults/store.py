@@ -1,8 +1,8 @@
 """Storing one tree: what is unchanged is not read, small files go into packs, large ones become objects.
 
-Very small files are read one after the other, for a switch of threads costs more than such a file. Reading, hashing
-and writing of larger ones happens in threads (they release the interpreter lock); entries are written in the order of
-the scan. Memory is bounded by the batches under way, and by some bytes for each digest that was written.
+Very small files are read one after the other, for a switch of threads costs more than such a file, and where there
+are many by a second process beside this one. Reading, hashing and writing of larger ones happens in threads (they
+release the interpreter lock); entries are written in the order of the scan. Memory is bounded by the batches under way, and by some bytes for each digest that was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,17 +25,20 @@ from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter
 from holdfast.drivers.vaults.merge import Merge
 from holdfast.drivers.vaults.packs import SMALL_BYTES, PackWriter, write_out
+from holdfast.drivers.vaults.tiny import TINY_BYTES, Answer, TinyReader, is_recent, known_digests, order_of, read_tiny
 from holdfast.errors import StepError
+from holdfast.host import Host
 from holdfast.model import Entry, Stored
+from holdfast.worker import Worker
 
 _THREADS = 2
 _BATCH_FILES = 256
 _BATCH_BYTES = 4 << 20
 _MOST_BATCHES = 6
-_TINY_BYTES = 16 << 10
+_WORKER_FILES = 512  # a second process costs about as much as reading so many very small files
+_WORKER_BATCHES = 4
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
-_RECENT_NS = 2_000_000_000
 
 
 @dataclass
@@ -44,22 +47,26 @@ class _Batch:
     to_read: list[Entry] = field(default_factory=list)
     size_bytes: int = 0
     written: Future[int] | None = None
+    given: bool = False  # to the second process
 
 
 class TreeStore:
-    """Stores trees into one run's folder. `known` reads the digests that committed sets vouch for, when first needed.
+    """Stores trees into one run's folder. `known` are the listings that committed sets vouch for, read when needed.
 
-    `kept_all` turns false once something of an earlier listing is not in the later one.
+    With a host it may start a second process. `kept_all` turns false once something of an earlier listing is not in
+    the later one.
     """
 
-    def __init__(self, folder: Path, vault_objects: Path, known: Callable[[], DigestTable]) -> None:
+    def __init__(self, folder: Path, vault_objects: Path, known: Sequence[Path], host: Host | None) -> None:
         self._vault_objects = vault_objects
         self._packs = folder / "packs"
         self._objects = folder / "objects"
         for part in (self._packs, self._objects):
             part.mkdir(mode=0o700, exist_ok=True)
         self._known = known
+        self._host = host if (os.cpu_count() or 1) > 1 else None
         self._there: DigestTable | None = None
+        self._packs_of_workers: list[str] = []
         self._local = threading.local()
         self._writers: list[PackWriter] = []
         self._numbers = itertools.count()
@@ -79,68 +86,25 @@ class TreeStore:
     ) -> Stored:
         """Writes the listing of a tree as it is now, reading what is not in `earlier` with equal inode and ctime."""
         totals = Stored()
-        links: dict[str, Entry] = {}
-        pending: deque[_Batch] = deque()
-        linked: set[str] = set()
         merged = Merge(files.scan(), earlier, keep_vanished, self._stored)
-
-        def finish_one() -> None:
-            self._finish(pending.popleft(), files, writer, totals, links)
-            check()
-            progress(totals.size_bytes, None, "bytes")
-
-        def send(batch: _Batch) -> None:
-            if batch.to_read:
-                totals.read_files += len(batch.to_read)
-                if batch.size_bytes < len(batch.to_read) * _TINY_BYTES:
-                    totals.new_bytes += self._read_tiny(files, batch.to_read)
-                else:
-                    batch.written = pool.submit(self._read_all, files, batch.to_read)
-            pending.append(batch)
-            while len(pending) > _MOST_BATCHES or (pending and pending[0].written is None):
-                finish_one()
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            batch = _Batch()
-            for entry, needs_reading in merged:
-                batch.entries.append(entry)
-                if needs_reading and not (entry.hardlink and entry.hardlink in linked):
-                    batch.to_read.append(entry)
-                    batch.size_bytes += entry.size
-                if entry.hardlink:
-                    linked.add(entry.hardlink)
-                if len(batch.entries) >= _BATCH_FILES or batch.size_bytes >= _BATCH_BYTES:
-                    send(batch)
-                    batch = _Batch()
-            send(batch)
-            while pending:
-                finish_one()
+        with _Pass(self, files, writer, totals, check, progress) as one:
+            one.run(merged)
+        self._packs_of_workers += one.packs
         self.kept_all = self.kept_all and not merged.lost
         return totals
-
-    def _finish(
-        self, batch: _Batch, files: Files, writer: ListingWriter, totals: Stored, links: dict[str, Entry]
-    ) -> None:
-        """Writes the entries of a batch once its contents are in the run."""
-        if batch.written is not None:
-            totals.new_bytes += batch.written.result()
-        entries = [entry for entry in batch.entries if entry.kind != "gone"]
-        for entry in entries:
-            if entry.hardlink and entry.kind == "file":
-                if not entry.sha256 and entry.hardlink not in links:  # the name read first has vanished
-                    totals.new_bytes += self._read(files, entry)
-                first = links.setdefault(entry.hardlink, entry)
-                entry.sha256, entry.sparse, entry.xattrs = first.sha256, first.sparse, first.xattrs
-                entry.recent = entry.recent or first.recent
-            totals.size_bytes += entry.size
-        writer.write([entry for entry in entries if entry.kind != "gone"])
-        totals.files += len(entries)
 
     def close(self) -> list[str]:
         """Ends the packs at hand; the names of all packs of the run."""
         for writer in self._writers:
             writer.close()
-        return [name for writer in self._writers for name in writer.finished]
+        return [*self._packs_of_workers, *(name for writer in self._writers for name in writer.finished)]
+
+    def start_worker(self, files: Files) -> Worker | None:
+        """A second process that reads very small files of a tree, where there can be one."""
+        elsewhere = files.for_worker()
+        if self._host is None or elsewhere is None:
+            return None
+        return Worker(self._host, TinyReader(elsewhere, self._packs, self._known))
 
     def _pack_writer(self) -> PackWriter:
         writer: PackWriter | None = getattr(self._local, "writer", None)
@@ -151,47 +115,28 @@ class TreeStore:
             self._local.writer = writer
         return writer
 
-    def _read_all(self, files: Files, entries: list[Entry]) -> int:
-        return sum(self._read(files, entry) for entry in entries)
+    def read_all(self, files: Files, entries: list[Entry]) -> int:
+        return sum(self.read(files, entry) for entry in entries)
 
-    def _read_tiny(self, files: Files, entries: list[Entry]) -> int:
-        """Reads very small files with as few calls as can tell that none changed since the scan looked at it."""
+    def read_tiny(self, files: Files, entries: list[Entry]) -> int:
+        """Reads very small files one after the other; the bytes written."""
         written = 0
         append = self._pack_writer().append
         began = time.time_ns()
         for entry in entries:
-            if entry.size > _TINY_BYTES:
-                written += self._read(files, entry)
+            content = read_tiny(files, entry) if entry.size <= TINY_BYTES else None
+            if content is None:
+                written += self.read(files, entry)
                 continue
-            try:
-                descriptor = files.open(entry)
-            except FileNotFoundError:
-                entry.kind = "gone"
-                continue
-            try:
-                files.complete(entry, descriptor)
-                content = os.read(descriptor, entry.size + 1)
-                after = os.fstat(descriptor)
-            except (IsADirectoryError, BlockingIOError):  # a directory or a pipe took its place
-                entry.kind = "gone"
-                continue
-            finally:
-                os.close(descriptor)
-            if (
-                len(content) != entry.size or after.st_ctime_ns != entry.ctime_ns
-                or after.st_mtime_ns != entry.mtime_ns or after.st_ino != entry.inode
-            ):  # fmt: skip
-                written += self._read(files, entry)
-                continue
-            entry.recent = began - entry.ctime_ns < _RECENT_NS
             digest = hashlib.sha256(content).digest()
             entry.sha256 = digest.hex()
+            entry.recent = is_recent(entry, began)
             if self._is_new(digest):
                 append(entry.sha256, content)
                 written += entry.size
         return written
 
-    def _read(self, files: Files, entry: Entry) -> int:
+    def read(self, files: Files, entry: Entry) -> int:
         """Reads one file into the run and completes its entry; the bytes written. A vanished file becomes `gone`."""
         written = 0
         for _ in range(_ATTEMPTS):
@@ -205,12 +150,8 @@ class TreeStore:
                 if not stat.S_ISREG(before.st_mode):
                     entry.kind = "gone"  # the file; what took its place is for the next pass
                     return written
-                entry.recent = time.time_ns() - before.st_ctime_ns < _RECENT_NS
-                entry.mtime_ns, entry.ctime_ns, entry.inode = (
-                    before.st_mtime_ns,
-                    before.st_ctime_ns,
-                    before.st_ino,
-                )
+                entry.mtime_ns, entry.ctime_ns, entry.inode = before.st_mtime_ns, before.st_ctime_ns, before.st_ino
+                entry.recent = is_recent(entry, time.time_ns())
                 entry.mode, entry.uid, entry.gid = f"{stat.S_IMODE(before.st_mode):o}", before.st_uid, before.st_gid
                 files.complete(entry, descriptor)
                 written += self._content(entry, descriptor, before.st_size)
@@ -246,7 +187,7 @@ class TreeStore:
         if self._there is None:
             with self._lock:
                 if self._there is None:
-                    self._there = self._known()
+                    self._there = known_digests(self._known)
         return self._there.add_new(digest)
 
     def _object(self, entry: Entry, source: int, size: int) -> int:
@@ -281,6 +222,125 @@ class TreeStore:
     def _clone(self, source: int, target: int) -> bool:
         self._can_clone = self._can_clone and durable.clone(source, target)
         return self._can_clone
+
+
+class _Pass:
+    """One pass over a tree: batches under way, written to the listing in the order of the scan."""
+
+    def __init__(
+        self, store: TreeStore, files: Files, writer: ListingWriter, totals: Stored, check: Callable[[], None],
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._files = files
+        self._writer = writer
+        self._totals = totals
+        self._check = check
+        self._progress = progress
+        self._pending: deque[_Batch] = deque()
+        self._links: dict[str, Entry] = {}
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._worker: Worker | None = None
+        self._alone = False
+        self._tiny = 0
+        self.packs: list[str] = []
+
+    def __enter__(self) -> _Pass:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._worker is not None:
+            self._worker.end()
+
+    def run(self, merged: Merge) -> None:
+        batch = _Batch()
+        linked: set[str] = set()
+        for entry, needs_reading in merged:
+            batch.entries.append(entry)
+            if needs_reading and not (entry.hardlink and entry.hardlink in linked):
+                batch.to_read.append(entry)
+                batch.size_bytes += entry.size
+            if entry.hardlink:
+                linked.add(entry.hardlink)
+            if len(batch.entries) >= _BATCH_FILES or batch.size_bytes >= _BATCH_BYTES:
+                self._send(batch)
+                batch = _Batch()
+        self._send(batch)
+        while self._pending:
+            self._finish_one()
+        if self._worker is not None:
+            self.packs = self._worker.finish()
+
+    def _send(self, batch: _Batch) -> None:
+        if batch.to_read:
+            self._totals.read_files += len(batch.to_read)
+            if batch.size_bytes >= len(batch.to_read) * TINY_BYTES:
+                batch.written = self._pool.submit(self._store.read_all, self._files, batch.to_read)
+            elif not self._give(batch):
+                self._totals.new_bytes += self._store.read_tiny(self._files, batch.to_read)
+        self._pending.append(batch)
+        while len(self._pending) > _MOST_BATCHES or (self._pending and self._is_done(self._pending[0])):
+            self._finish_one()
+
+    def _is_done(self, batch: _Batch) -> bool:
+        if batch.given:
+            return self._worker is not None and self._worker.has_answer()
+        return batch.written is None
+
+    def _give(self, batch: _Batch) -> bool:
+        """Gives a batch to the second process; False if it has enough to do, or if there is none."""
+        self._tiny += len(batch.to_read)
+        if self._worker is None:
+            if self._tiny < _WORKER_FILES or self._alone:
+                return False
+            self._worker = self._store.start_worker(self._files)
+            self._alone = self._worker is None
+        if self._worker is None or self._worker.waiting >= _WORKER_BATCHES:
+            return False
+        if any(entry.size > TINY_BYTES for entry in batch.to_read):
+            return False
+        self._worker.give(order_of(batch.to_read))
+        batch.given = True
+        return True
+
+    def _finish_one(self) -> None:
+        self._finish(self._pending.popleft())
+        self._check()
+        self._progress(self._totals.size_bytes, None, "bytes")
+
+    def _finish(self, batch: _Batch) -> None:
+        """Writes the entries of a batch once its contents are in the run."""
+        if batch.written is not None:
+            self._totals.new_bytes += batch.written.result()
+        if batch.given:
+            assert self._worker is not None
+            answer: Answer = self._worker.take()
+            self._totals.new_bytes += answer.apply(
+                batch.to_read, lambda entry: self._store.read_tiny(self._files, [entry])
+            )
+        size_bytes, gone = 0, False
+        for entry in batch.entries:
+            if entry.hardlink and entry.kind == "file":
+                self._link(entry)
+            if entry.kind == "gone":
+                gone = True
+                continue
+            size_bytes += entry.size
+        entries = [entry for entry in batch.entries if entry.kind != "gone"] if gone else batch.entries
+        self._totals.size_bytes += size_bytes
+        self._totals.files += len(entries)
+        self._writer.write(entries)
+
+    def _link(self, entry: Entry) -> None:
+        """Gives one name of a file what was read under the first of its names."""
+        if not entry.sha256 and entry.hardlink not in self._links:  # the name read first has vanished
+            self._totals.new_bytes += self._store.read(self._files, entry)
+            if entry.kind == "gone":
+                return
+        first = self._links.setdefault(entry.hardlink, entry)
+        entry.sha256, entry.sparse, entry.xattrs = first.sha256, first.sparse, first.xattrs
+        entry.recent = entry.recent or first.recent
 
 
 def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:

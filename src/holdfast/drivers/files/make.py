@@ -1,0 +1,184 @@
+"""Making files: content, owner, mode, extended attributes, times; also by a second process, where there are many."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdfast.drivers.files.tree import read_xattrs
+from holdfast.drivers.protocols import Fetch
+from holdfast.host import Host
+from holdfast.model import Entry
+from holdfast.worker import Worker, WorkerDiedError
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_BATCH_FILES = 128
+_WORKER_FILES = 512  # a second process costs about as much as making so many small files
+_WORKER_BATCHES = 4
+
+
+def metadata_of(path: bytes) -> dict[str, Any]:
+    status = os.lstat(path)
+    return {
+        "mode": f"{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid,
+        "mtime_ns": status.st_mtime_ns, "xattrs": read_xattrs(path),
+    }  # fmt: skip
+
+
+def wanted_metadata(entry: Entry) -> dict[str, Any]:
+    return {
+        "mode": entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime_ns": entry.mtime_ns,
+        "xattrs": entry.xattrs,
+    }
+
+
+def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
+    """Owner (where permitted), mode, extended attributes and time, in the order in which they do not undo each other."""
+    try:
+        os.chown(path, wanted["uid"], wanted["gid"], follow_symlinks=False)
+    except PermissionError:
+        pass  # only root gives files away; the manifest keeps the owner
+    if not symlink:
+        os.chmod(path, int(wanted["mode"], 8))
+    _set_xattrs(path, wanted["xattrs"])
+    os.utime(path, ns=(wanted["mtime_ns"], wanted["mtime_ns"]), follow_symlinks=False)
+
+
+def set_metadata_of_new(descriptor: int, wanted: Entry) -> None:
+    """The same for a file just made, with no more calls than what differs: each is a transaction of the filesystem."""
+    status = os.fstat(descriptor)
+    mode = int(wanted.mode, 8)
+    if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
+        try:
+            os.fchown(descriptor, wanted.uid, wanted.gid)
+        except PermissionError:
+            pass  # only root gives files away; the manifest keeps the owner
+    if status.st_mode & 0o7777 != mode or mode & 0o6000:  # a change of owner may have cleared the set-id bits
+        os.fchmod(descriptor, mode)
+    _set_xattrs(descriptor, wanted.xattrs)
+    os.utime(descriptor, ns=(wanted.mtime_ns, wanted.mtime_ns))
+
+
+def _set_xattrs(path: bytes | int, wanted: Mapping[str, str]) -> None:
+    present = read_xattrs(path)
+    if present == wanted:
+        return
+    for name in present.keys() | wanted.keys():
+        if present.get(name) != wanted.get(name):
+            _set_xattr(path, name, wanted.get(name))
+
+
+def _set_xattr(path: bytes | int, name: str, value: str | None) -> None:
+    follow = isinstance(path, int)
+    try:
+        if value is None:
+            os.removexattr(path, name, follow_symlinks=follow)
+        else:
+            os.setxattr(path, name, base64.b64decode(value), follow_symlinks=follow)
+    except OSError as error:
+        # Namespaces that only root may set, and filesystems without attributes: the manifest keeps them.
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
+            raise
+
+
+def make_file(fetch: Fetch, entry: Entry, target: bytes) -> None:
+    """A new file with its content and metadata. Raises FileExistsError, DamagedError."""
+    # The stage is closed to others, so that a file may have its own mode from the start.
+    descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
+    try:
+        fetch(entry, descriptor)
+        set_metadata_of_new(descriptor, entry)
+    finally:
+        os.close(descriptor)
+
+
+Order = list[tuple[Any, ...]]
+
+
+def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
+    """What another process must know of entries to make them."""
+    return [
+        (target, entry.path, entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size, entry.sha256, entry.xattrs,
+         entry.sparse) for entry, target in batch
+    ]  # fmt: skip
+
+
+class FileMaker:
+    """The job of a second process."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    def handle(self, order: Order) -> None:
+        for target, path, mode, uid, gid, mtime_ns, size, sha256, xattrs, sparse in order:
+            entry = Entry(path, "file", mode, uid, gid, mtime_ns, size, sha256, xattrs=xattrs, sparse=sparse)
+            make_file(self._fetch, entry, target)
+
+    def finish(self) -> None:
+        pass
+
+
+class Makers:
+    """Makes files in this process and, once there are many and a host is given, in a second one beside it."""
+
+    def __init__(self, fetch: Fetch, host: Host | None) -> None:
+        self._fetch = fetch
+        self._host = host if (os.cpu_count() or 1) > 1 else None
+        self._worker: Worker | None = None
+        self._batch: list[tuple[Entry, bytes]] = []
+        self._given: deque[list[tuple[Entry, bytes]]] = deque()
+        self._made = 0
+
+    def __enter__(self) -> Makers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._worker is not None:
+            self._worker.end()
+
+    def make(self, entry: Entry, target: bytes) -> None:
+        """Makes a file, at the latest when `finish` is called."""
+        self._batch.append((entry, target))
+        if len(self._batch) >= _BATCH_FILES:
+            self._send()
+
+    def finish(self) -> None:
+        """Returns once all files are made."""
+        self._send()
+        while self._given:
+            self._take()
+
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        while self._worker is not None and self._given and self._worker.has_answer():
+            self._take()
+        if self._worker is None and self._host is not None and self._made >= _WORKER_FILES:
+            self._worker = Worker(self._host, FileMaker(self._fetch))
+        if self._worker is not None and self._worker.waiting < _WORKER_BATCHES:
+            self._worker.give(_order_of(batch))
+            self._given.append(batch)
+            return
+        for entry, target in batch:
+            make_file(self._fetch, entry, target)
+        self._made += len(batch)
+
+    def _take(self) -> None:
+        assert self._worker is not None
+        try:
+            self._worker.take()
+            self._given.popleft()
+        except WorkerDiedError:  # an undo must not fail by the death of what only makes it faster
+            self._worker.end()
+            self._worker, self._host = None, None
+            while self._given:
+                for entry, target in self._given.popleft():
+                    if os.path.lexists(target):
+                        os.unlink(target)
+                    make_file(self._fetch, entry, target)
