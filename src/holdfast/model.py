@@ -173,7 +173,6 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
     path_base64: str = ""
     ctime_ns: int = 0
     inode: int = 0
-    device: int = 0
     recent: bool = False
 
     def raw_path(self) -> bytes:

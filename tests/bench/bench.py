@@ -94,7 +94,8 @@ def holdfast(what: str, vault: Path, root: Path) -> Run:
 def measure_tree(tree: Tree, folder: Path, skip: list[str], say: Callable[[str], None]) -> tuple[list[Row], list[Row]]:
     """Rows of speed and of memory. Nothing is deleted in between: ext4 is slow to reuse what was just deleted."""
     source = folder / "source"
-    (folder / "again").mkdir()
+    for name in ("before", "after"):
+        (folder / name).mkdir()
     say(f"{tree.title}: making them")
     tree.make(source)
     # A file changed in the last two seconds is read again by the next backup; a tree at rest is what is measured.
@@ -108,13 +109,16 @@ def measure_tree(tree: Tree, folder: Path, skip: list[str], say: Callable[[str],
         ("first backup", "backup", source), ("second backup, nothing changed", "backup", source),
         ("restore", "restore", folder / "holdfast-out"), ("verify", "verify", source),
     ):  # fmt: skip
+        # Copies differ by a factor of two or more with what was written before them: one stands right before the
+        # restore, one right after it.
+        if what == "restore":
+            say(f"{tree.title}: cp, before the restore")
+            found["cp before"] = PEERS["cp"](source, folder / "before")
         say(f"{tree.title}: Holdfast, {name}")
         runs[name] = holdfast(what, folder / "vault", root)
-        if (
-            what == "restore"
-        ):  # copies differ by a factor of two or more with what was written before them: both are shown
-            say(f"{tree.title}: cp, again")
-            found["cp again"] = PEERS["cp"](source, folder / "again")
+        if what == "restore":
+            say(f"{tree.title}: cp, after the restore")
+            found["cp after"] = PEERS["cp"](source, folder / "after")
     for name in ("gzip", "restic", "borg"):
         if name not in skip:
             say(f"{tree.title}: {name}")
@@ -147,8 +151,8 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, Run]) -> li
             row("first backup", first, peer, of(peer).first, budget, told)
     for peer, limit in (("restic", 0.5), ("borg", None)):
         row("second backup, nothing changed", second, peer, of(peer).second, limit)
-    row("restore", restore, "cp -a, run first of all", of("cp").first, 1.5)
-    row("restore", restore, "cp -a, run after it", of("cp again").first, 1.5)
+    row("restore", restore, "cp -a, right before it", of("cp before").first, 1.5)
+    row("restore", restore, "cp -a, right after it", of("cp after").first, 1.5)
     for peer in ("restic", "borg"):
         row("restore", restore, peer, of(peer).restore, None)
     rows.append(Row(f"{tree.title}: verify, every byte", f"{runs['verify'].seconds:.2f} s"))

@@ -86,7 +86,7 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     readable, encoded = _readable(path)
     entry = Entry(
         readable, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns,
-        path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino, device=status.st_dev,
+        path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino,
     )  # fmt: skip
     if stat.S_ISREG(mode):
         entry.size = status.st_size

@@ -34,9 +34,9 @@ from holdfast.worker import Worker
 _THREADS = 2
 _BATCH_FILES = 256
 _BATCH_BYTES = 4 << 20
-_MOST_BATCHES = 6
+_MOST_BATCHES = 16
 _WORKER_FILES = 512  # a second process costs about as much as reading so many very small files
-_WORKER_BATCHES = 4
+_WORKER_BATCHES = 8
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
 
