@@ -43,7 +43,7 @@ class FakeFiles:
             entry = Entry(
                 path=str(path.relative_to(self.root)), kind="file", mode=f"{stat.S_IMODE(status.st_mode):o}",
                 uid=status.st_uid, gid=status.st_gid, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns,
-                inode=status.st_ino, device=status.st_dev,
+                inode=status.st_ino,
             )  # fmt: skip
             if path.is_symlink():
                 entry.kind, entry.target = "symlink", os.readlink(path)
