@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.drivers.protocols import Write
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -22,6 +23,7 @@ from holdfast.model import (
     Problem,
     ServiceInstance,
     ServiceStatus,
+    Snapshot,
 )
 from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
 
@@ -84,6 +86,8 @@ class FakeDatabase:
         self.live: tuple[str, bytes] | None = (next(self._identities), live) if live is not None else None
         self.beside: dict[str, tuple[str, bytes]] = {}
         self.held = False
+        self.private_folder: Path | None = None
+        self.claimed_by: str | None = None
         self.open_handles: list[str] = []
 
     def execute(self, sql: str) -> None:
@@ -113,46 +117,72 @@ class FakeDatabase:
             "size_bytes": len(self.live[1]) if self.live is not None else 0, "tool": "fake 1",
         }  # fmt: skip
 
-    def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._query(self._bytes(None), sql)
+
+    @staticmethod
+    def _query(content: bytes, sql: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(":memory:")) as connection:
-            connection.deserialize(self._bytes(dump))
+            connection.deserialize(content)
             connection.execute("PRAGMA query_only=1")
             try:
                 return connection.execute(sql).fetchall()
             except sqlite3.DatabaseError as error:
                 raise StepError(str(error)) from error
 
-    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
+        return self._tables(self._bytes(None), budget_seconds)
+
+    def _tables(self, content: bytes, budget_seconds: float) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
-        for (table,) in self.query("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name", dump=dump):
+        for (table,) in self._query(content, "SELECT name FROM sqlite_master WHERE type='table' ORDER BY name"):
             quoted = '"' + table.replace('"', '""') + '"'
-            columns = [row[1] for row in self.query(f"PRAGMA table_info({quoted})", dump=dump)]
-            rows = self.query(f"SELECT count(*) FROM {quoted}", dump=dump)[0][0] if budget_seconds > 0 else None
+            columns = [row[1] for row in self._query(content, f"PRAGMA table_info({quoted})")]
+            rows = self._query(content, f"SELECT count(*) FROM {quoted}")[0][0] if budget_seconds > 0 else None
             found[table] = {"rows": rows, "columns": columns}
         return found
 
     @contextmanager
-    def hold(self, limit_seconds: float) -> Iterator[Callable[[Path], float]]:
+    def hold(self, limit_seconds: float) -> Iterator[Callable[[], Write]]:
         if self.live is None or self.held:
             raise StepError(f"writers cannot be held within {limit_seconds:g} s")
         self.held = True
 
-        def take(target: Path) -> float:
-            self.snapshot(target)
+        def fix() -> Write:
+            content = self._bytes(None)
             self.held = False
-            return 0.0
+            return lambda target, queries, budget: self._write(content, target, queries, budget)
 
         try:
-            yield take
+            yield fix
         finally:
             self.held = False
 
-    def snapshot(self, target: Path) -> None:
-        content = self._bytes(None)
+    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
+        return self._write(self._bytes(None), target, queries, budget_seconds)
+
+    def _write(self, content: bytes, target: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
         target.write_bytes(sha256(content).encode() + content)
         target.chmod(0o600)
+        answers = [self._query(content, sql) for sql in queries]
+        return Snapshot(self._tables(content, budget_seconds), answers=answers)
 
-    def prepare(self, token: str, source: Path | None) -> str:
+    def check(self) -> list[Problem]:
+        return []
+
+    def owner(self) -> str | None:
+        return self.claimed_by
+
+    def claim(self, owner: str) -> None:
+        self.claimed_by = self.claimed_by or owner
+
+    def end_sessions(self, operation: str) -> None:
+        pass
+
+    def tokens(self) -> list[str]:
+        return list(self.beside)
+
+    def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
             self._refuse_open()
         content = self._bytes(source)

@@ -11,17 +11,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from holdfast import durable
 from holdfast.config.load import Loaded
+from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
+from holdfast.drivers.protocols import Database
 from holdfast.engine.journal import Journal
 from holdfast.engine.runner import Observer, Result, Runner, SilentObserver
 from holdfast.engine.signals import Cancellation
 from holdfast.errors import RefusedError
 from holdfast.host import Host
-from holdfast.model import Plan
+from holdfast.model import Plan, Server
 from holdfast.steps.opened import Opened
 from holdfast.steps.table import handlers
 
@@ -81,10 +83,7 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         runtime=registry.driver(registry.RUNTIMES, configuration.runtime.kind, "runtime.kind")(
             loaded.state / "supervisor", _mark(loaded), host
         ),
-        databases={
-            name: registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")(name, loaded.path(item.path))
-            for name, item in configuration.databases.items()
-        },
+        databases={name: _database(loaded, host, name, item) for name, item in configuration.databases.items()},
         files={
             name: registry.FILES["local"](
                 name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)], host
@@ -97,7 +96,9 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
     )
     host.log = OperationLog(loaded.state / "logs", host).write
     cancellation = Cancellation()
-    runner = Runner(journal, handlers(opened), host, observer or SilentObserver(), cancellation)
+    runner = Runner(
+        journal, handlers(opened), host, observer or SilentObserver(), cancellation, end_sessions=opened.end_sessions
+    )
     return App(opened, runner, host.redactor.text(command))
 
 
@@ -112,10 +113,21 @@ def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
     patterns = []
     for item in loaded.configuration.databases.values():
         path = loaded.path(item.path)
-        if root in path.parents:
+        if item.path and root in path.parents:
             inside = str(path.relative_to(root))
             patterns += [inside, *(f"{inside}{ending}" for ending in ("-wal", "-shm", "-journal"))]
     return patterns
+
+
+def _database(loaded: Loaded, host: Host, name: str, item: DatabaseSettings) -> Database:
+    driver = registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")
+    if item.kind == "sqlite":
+        return cast(Database, driver(name, loaded.path(item.path)))
+    server = Server(
+        host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
+        end_sessions=item.end_sessions, jobs=item.jobs,
+    )  # fmt: skip
+    return cast(Database, driver(name, item.name, server, host))
 
 
 def _vault(loaded: Loaded, host: Host) -> Any:

@@ -204,12 +204,20 @@ class Host:
         process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
         return pid
 
-    def start_worker(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Starts a process of our own that takes a part of an operation's work over its standard input and output."""
-        process = subprocess.Popen(
-            list(argv), cwd="/", env=self.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+    def start_pipes(
+        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts a process of the operation that is talked to over its standard input and output.
+
+        Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
+        """
+        try:
+            process = subprocess.Popen(
+                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors if errors is not None else subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             # Room for several orders and answers; refused beyond what this user may have in pipes.

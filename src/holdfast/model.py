@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,6 +185,34 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
     def order(self) -> bytes:
         """Sorts a directory before what is below it and siblings by name, for NUL cannot stand in a name."""
         return self.raw_path().replace(b"/", b"\0")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A database server as its clients reach it. `password` is a secret reference; empty values are the client's own.
+
+    `wrapper` is put before every client command, as to run it inside a container.
+    """
+
+    host: str = ""
+    port: int = 0
+    user: str = ""
+    password: str = ""
+    maintenance: str = "postgres"
+    end_sessions: bool = False
+    jobs: int = 2
+    wrapper: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A database's dump at one instant: rows and columns of its tables, what the engine must know to load it again,
+    and the rows that queries gave at that same instant."""
+
+    tables: Mapping[str, Facts]
+    facts: Facts = field(default_factory=dict)
+    answers: Sequence[list[tuple[Any, ...]]] = ()
+    held_seconds: float = 0.0
 
 
 class Stored(msgspec.Struct):

@@ -38,7 +38,7 @@ class Worker:
     """The parent's side. Not shared between threads."""
 
     def __init__(self, host: Host, job: Job) -> None:
-        self._process = host.start_worker([sys.executable, "-m", "holdfast.worker"])
+        self._process = host.start_pipes([sys.executable, "-m", "holdfast.worker"])
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # A thread of its own reads the answers: else both could wait with a full pipe for the other one to read.
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -71,8 +71,8 @@ def die(script: str, path: Path) -> None:
 
 
 def count(database: SqliteDatabase, dump: Path | None = None) -> int:
-    found: int = database.query("SELECT count(*) FROM entry", dump=dump)[0][0]
-    return found
+    with closing(sqlite3.connect(dump or database.path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM entry").fetchone()[0])
 
 
 @contextlib.contextmanager
@@ -96,7 +96,7 @@ def test_a_left_over_wal_is_part_of_snapshot_and_restore_point(database: SqliteD
     assert Path(f"{path}-wal").stat().st_size > 0
     database.snapshot(path.parent / "dump")
     assert count(database, path.parent / "dump") == 501
-    point = database.prepare("op", None)
+    point = database.prepare("op", None, {})
     database.swap("op", point, "op")
     assert count(database) == 501
 
@@ -104,7 +104,7 @@ def test_a_left_over_wal_is_part_of_snapshot_and_restore_point(database: SqliteD
 def test_a_left_over_wal_leaves_with_the_database_it_belongs_to(database: SqliteDatabase, path: Path) -> None:
     database.snapshot(path.parent / "dump")
     live = database.inspect()["identity"]
-    candidate = database.prepare("op", path.parent / "dump")
+    candidate = database.prepare("op", path.parent / "dump", {})
     die(_CRASH, path)
     database.swap("op", candidate, "op")
     assert not Path(f"{path}-wal").exists()
@@ -119,7 +119,7 @@ def test_a_left_over_wal_beside_no_database_does_not_reach_the_restored_one(
     database.snapshot(path.parent / "dump")
     die(_CRASH, path)
     path.unlink()
-    candidate = database.prepare("op", path.parent / "dump")
+    candidate = database.prepare("op", path.parent / "dump", {})
     database.swap("op", candidate, "op")
     assert count(database) == 500
     assert database.query("PRAGMA integrity_check") == [("ok",)]
@@ -128,7 +128,7 @@ def test_a_left_over_wal_beside_no_database_does_not_reach_the_restored_one(
 def test_a_hot_journal_is_rolled_back_before_a_restore_point(database: SqliteDatabase, path: Path) -> None:
     die(_HOT, path)
     assert Path(f"{path}-journal").stat().st_size > 0
-    point = database.prepare("op", None)
+    point = database.prepare("op", None, {})
     database.swap("op", point, "op")
     assert database.query(ROWS)[:2] == [("row 0",), ("row 1",)]
     assert count(database) == 500
@@ -141,7 +141,7 @@ def test_a_swap_killed_between_two_renames_is_repeated_without_loss(
 ) -> None:  # fmt: skip
     database.snapshot(path.parent / "dump")
     live = database.inspect()["identity"]
-    candidate = database.prepare("op", path.parent / "dump")
+    candidate = database.prepare("op", path.parent / "dump", {})
     die(_CRASH, path)
     wanted = candidate
     if way == "back":
@@ -173,10 +173,10 @@ def test_an_open_handle_in_another_process_is_refused_by_name(
     database: SqliteDatabase, path: Path, action: str
 ) -> None:
     database.snapshot(path.parent / "dump")
-    candidate = database.prepare("op", path.parent / "dump")
+    candidate = database.prepare("op", path.parent / "dump", {})
     before = database.inspect()["identity"]
     calls: dict[str, Callable[[], object]] = {
-        "prepare": lambda: database.prepare("op2", None), "swap": lambda: database.swap("op", candidate, "op"),
+        "prepare": lambda: database.prepare("op2", None, {}), "swap": lambda: database.swap("op", candidate, "op"),
     }  # fmt: skip
     with reader_in_another_process(path) as pid, pytest.raises(RefusedError, match=f"process {pid} ") as caught:
         calls[action]()
@@ -188,7 +188,7 @@ def test_an_open_handle_in_another_process_is_refused_by_name(
 def test_an_open_reader_does_not_hinder_a_dump_or_a_candidate(database: SqliteDatabase, path: Path) -> None:
     with reader_in_another_process(path):
         database.snapshot(path.parent / "dump")
-        database.prepare("op", path.parent / "dump")
+        database.prepare("op", path.parent / "dump", {})
     assert count(database, path.parent / "dump") == 500
 
 
@@ -207,10 +207,10 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
         done.set()
 
     thread = threading.Thread(target=write)
-    with database.hold(5) as take:
+    with database.hold(5) as fix:
         thread.start()
         assert not done.wait(0.1)
-        take(path.parent / "dump")
+        fix()(path.parent / "dump", [], 10)
     thread.join(30)
     assert done.is_set()
     assert count(database, path.parent / "dump") == 500
@@ -230,7 +230,7 @@ def test_a_dump_with_any_page_damaged_is_refused(database: SqliteDatabase, path:
         del content[-4096:]
     dump.write_bytes(content)
     with pytest.raises(DamagedError):
-        database.prepare("op", dump)
+        database.prepare("op", dump, {})
 
 
 def test_a_live_database_that_is_damaged_makes_no_restore_point(database: SqliteDatabase, path: Path) -> None:
@@ -238,21 +238,21 @@ def test_a_live_database_that_is_damaged_makes_no_restore_point(database: Sqlite
     content[4096:8192] = b"\xff" * 4096
     path.write_bytes(content)
     with pytest.raises(HoldfastError):
-        database.prepare("op", None)
+        database.prepare("op", None, {})
     with pytest.raises((HoldfastError, sqlite3.DatabaseError)):
         database.snapshot(path.parent / "dump")
 
 
 def test_a_candidate_has_the_mode_of_the_live_file(database: SqliteDatabase, path: Path) -> None:
     os.chmod(path, 0o660)
-    candidate = database.prepare("op", None)
+    candidate = database.prepare("op", None, {})
     database.swap("op", candidate, "op")
     assert path.stat().st_mode & 0o777 == 0o660
 
 
 def test_an_earlier_copy_of_the_file_beside_is_never_taken_by_name(database: SqliteDatabase, path: Path) -> None:
     """Decided by identity: a stranger's file under the candidate's name is not put in place."""
-    candidate = database.prepare("op", None)
+    candidate = database.prepare("op", None, {})
     (found,) = [item for item in path.parent.rglob("candidate") if item.is_file()]
     shutil.copy(found, found.with_name("copy"))
     os.replace(found.with_name("copy"), found)

@@ -172,7 +172,7 @@ def test_damage_that_the_second_process_meets_is_damage(keeper: Keeper, host: Ho
 
 
 def test_it_ends_with_its_parent(host: Host, quick_folder: Path) -> None:
-    process = host.start_worker([sys.executable, "-m", "holdfast.worker"])
+    process = host.start_pipes([sys.executable, "-m", "holdfast.worker"])
     assert process.stdin is not None and process.stdout is not None
     assert [one.pid for one in second_processes()] == [process.pid]
     process.stdin.close()

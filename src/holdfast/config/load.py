@@ -235,7 +235,7 @@ def cross_problems(loaded: Loaded) -> list[str]:
             if _inside(places[first], places[second]) or _inside(places[second], places[first]):
                 problems.append(f"{second}: {places[second]} and {first} ({places[first]}) lie inside one another")
     for name, database in configuration.databases.items():
-        for key in keys:
+        for key in keys if database.path else ():
             if _inside(loaded.path(database.path), places[key]) and not key.startswith("files."):
                 problems.append(f"databases.{name}.path: lies inside {key} ({places[key]})")
     webs = [name for name in configuration.services if configuration.service_kind(name) == "web"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Argv = Annotated[list[str], Field(min_length=1)]
@@ -95,8 +95,28 @@ class Limits(Section):
 
 
 class Database(Section):
-    kind: Literal["sqlite"] = Field(description="Engine.")
-    path: str = Field(description="The database file, relative to holdfast.toml.")
+    kind: Literal["sqlite", "postgresql"] = Field(description="Engine.")
+    path: str = Field("", description="The database file, relative to holdfast.toml (sqlite).")
+    name: str = Field("", description="Name of the database in its server.")
+    host: str = Field("", description="The server's host, or the folder of its socket. Default: the client's own.")
+    port: int = Field(0, ge=0, le=65535, description="The server's port. Default: the client's own.")
+    user: str = Field("", description="Role that owns the database and may create others (CREATEDB).")
+    password: str = Field(
+        "", pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password."
+    )
+    maintenance: str = Field("postgres", description="Another database of the server to connect to (postgresql).")
+    jobs: int = Field(2, ge=1, le=64, description="Parallel jobs of a restore.")
+    end_sessions: bool = Field(
+        False, description="End sessions of strangers after the stop, where they would else refuse the operation."
+    )
+
+    @model_validator(mode="after")
+    def place_is_named(self) -> Database:
+        if self.kind == "sqlite" and not self.path:
+            raise ValueError("path: is needed for kind sqlite")
+        if self.kind != "sqlite" and not self.name:
+            raise ValueError(f"name: is needed for kind {self.kind}")
+        return self
 
 
 class Files(Section):

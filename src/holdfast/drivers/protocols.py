@@ -20,6 +20,7 @@ from holdfast.model import (
     Problem,
     ServiceInstance,
     ServiceStatus,
+    Snapshot,
     Stored,
 )
 
@@ -60,8 +61,13 @@ class Runtime(Protocol):
     def check(self) -> list[Problem]: ...
 
 
-class Database(Protocol):
-    """One database of the application. `token` names one operation's files or databases beside the live one."""
+Write = Callable[[Path, Sequence[str], float], Snapshot]
+"""Writes the dump of a fixed instant into a new file, with the answers to queries and the seconds that counting rows
+may take."""
+
+
+class DatabaseReading(Protocol):
+    """Looking at one database of the application, and copying it."""
 
     kind: str
     extension: str
@@ -69,25 +75,38 @@ class Database(Protocol):
     def inspect(self) -> Facts:
         """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`."""
 
-    def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
-        """Rows of a read-only query on the live database, or on a dump."""
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a read-only query on the live database."""
 
-    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         """Per table `columns` and exact `rows`; rows not counted within the budget are None."""
 
-    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[Path], float]]:
-        """Holds writers; the value takes the snapshot at that instant into a new file, then lets writers go.
+    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[], Write]]:
+        """Holds writers. The value is called to fix the instant, after which writers go on as soon as the engine can;
+        what it returns writes the dump.
 
-        It returns how long they were held, in seconds. Raises StepError if writers cannot be held in time.
+        Raises StepError if writers cannot be held in time.
         """
 
-    def snapshot(self, target: Path) -> None:
+    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
         """A consistent copy at one instant into a new file, in the engine's own dump format."""
 
-    def prepare(self, token: str, source: Path | None) -> str:
+    def check(self) -> list[Problem]:
+        """What stands against an operation on it, as `error`, and what an operator should know."""
+
+
+class DatabaseSwapping(Protocol):
+    """Databases beside the live one. `token` names one operation's."""
+
+    @property
+    def private_folder(self) -> Path | None:
+        """Where what is Holdfast's own lies beside the live database, if that is a folder of this machine."""
+
+    def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         """A candidate beside the live database, from it (None, no open sessions allowed) or from a dump; verified.
 
-        Returns its identity. May be repeated: an earlier candidate of the token is replaced.
+        `facts` are those of the dump's snapshot, its `tables` among them. Returns its identity. May be repeated: an
+        earlier candidate of the token is replaced.
         """
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
@@ -98,6 +117,22 @@ class Database(Protocol):
 
     def discard(self, token: str) -> None:
         """Removes what an operation left beside the live database. May be repeated."""
+
+    def tokens(self) -> list[str]:
+        """Of what operations left beside the live database."""
+
+    def owner(self) -> str | None:
+        """Who claimed the live database, where the engine itself keeps that."""
+
+    def claim(self, owner: str) -> None:
+        """Marks the live database as the owner's, where the engine itself keeps that. May be repeated."""
+
+    def end_sessions(self, operation: str) -> None:
+        """Ends what a dead operation's commands still do in the engine. Raises StepError if something goes on."""
+
+
+class Database(DatabaseReading, DatabaseSwapping, Protocol):
+    """One database of the application."""
 
 
 class Files(Protocol):

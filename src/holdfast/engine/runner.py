@@ -105,7 +105,10 @@ class Runner:
         host: Host,
         observer: Observer,
         cancellation: Cancellation | None = None,
+        end_sessions: Callable[[str], None] = lambda operation: None,
     ) -> None:
+        """`end_sessions` ends what a dead operation's commands still do inside the application's engines."""
+        self._end_sessions = end_sessions
         self.journal = journal
         self.handlers = handlers
         self._host = host
@@ -317,7 +320,7 @@ class Runner:
     def _undo(self, operation: str, why: str) -> Outcome:
         """Ends surviving children, then undoes in reverse; returns `undone` or `degraded`, raises StuckError."""
         try:
-            fence.end_children(operation)
+            self._fence(operation)
         except StuckError as error:
             self.journal.finish(operation, Outcome.STUCK, error=str(error))
             raise
@@ -386,7 +389,19 @@ class Runner:
                 state="Nothing was looked at or changed.",
                 next_step="Run `holdfast recover` in the container or namespace where the operation ran.",
             )
-        fence.end_children(record.id)
+        self._fence(record.id)
+
+    def _fence(self, operation: str) -> None:
+        """Nothing that the operation began goes on: no process, no session inside an engine. Raises StuckError."""
+        fence.end_children(operation)
+        try:
+            self._end_sessions(operation)
+        except HoldfastError as error:
+            raise StuckError(
+                f"what {operation} began in an engine may go on there: {error.what}",
+                state="Nothing was looked at or changed.",
+                next_step="See that the engine runs and can be reached, then `holdfast recover`.",
+            ) from error
 
     def abandon(self, record: OperationRecord, reason: str) -> None:
         """Closes an operation as it stands, by the operator's decision."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from holdfast import durable
 from holdfast.app import App
 from holdfast.errors import HoldfastError
 from holdfast.model import Outcome, Problem
@@ -26,7 +24,7 @@ def problems(app: App) -> list[Problem]:
     """All findings, errors first."""
     found: list[Problem] = []
     looks: list[Callable[[App], list[Problem]]] = [
-        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _permissions,
+        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs,
     ]  # fmt: skip
     for look in looks:
         try:
@@ -124,25 +122,8 @@ def _drivers(app: App) -> list[Problem]:
     found = app.opened.runtime.check() + app.opened.gate.check()
     for files in app.opened.files.values():
         found += files.check()
-    for name, database in app.opened.databases.items():
-        path = app.loaded.path(app.loaded.configuration.databases[name].path)
-        if not database.inspect()["exists"]:
-            found.append(
-                Problem(
-                    f"databases.{name}",
-                    "warning",
-                    f"{path} does not exist",
-                    "holdfast install REF, or `holdfast backup restore latest`",
-                )
-            )
-            continue
-        mode = database.query("PRAGMA journal_mode")[0][0]
-        if mode in ("off", "memory"):
-            found.append(Problem(f"databases.{name}", "error", f"journal_mode is {mode}: a crash of the application can destroy {path}",
-                                 f"sqlite3 {path} 'PRAGMA journal_mode=WAL'"))  # fmt: skip
-        if durable.network_filesystem(path) is not None:
-            found.append(Problem(f"databases.{name}", "error", f"{path} lies on a network filesystem: SQLite's locks do not hold there",
-                                 "Move it to a local disk."))  # fmt: skip
+    for database in app.opened.databases.values():
+        found += database.check()
     return found
 
 
@@ -235,22 +216,6 @@ def _left_overs(app: App) -> list[Problem]:
                     "warning",
                     f"{folder} belongs to no known operation",
                     f"If nothing needs it: rm -r {folder}",
-                )
-            )
-    return found
-
-
-def _permissions(app: App) -> list[Problem]:
-    found = []
-    for name, item in app.loaded.configuration.databases.items():
-        path = app.loaded.path(item.path)
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            found.append(
-                Problem(
-                    f"databases.{name}",
-                    "error",
-                    f"{path} cannot be read and written by this user",
-                    "Run Holdfast as its owner or as root.",
                 )
             )
     return found

@@ -109,8 +109,9 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool) -> dict[str, int]:
     total = 0
     for name in datasets.databases:
         size = app.opened.databases[name].inspect()["size_bytes"]
-        folder = str(app.loaded.path(app.loaded.configuration.databases[name].path).parent)
-        found[folder] = found.get(folder, 1 << 20) + size
+        private = app.opened.databases[name].private_folder
+        if private is not None:
+            found[str(private.parent)] = found.get(str(private.parent), 1 << 20) + size
         total += size
     if with_backup:
         for item in app.loaded.configuration.vaults.values():

@@ -102,5 +102,5 @@ def _mounted(loaded: Loaded) -> bool:
     """True once every dataset that carried our marker before is there again."""
     configuration = loaded.configuration
     places = [loaded.path(item.path) for item in configuration.files.values()]
-    places += [loaded.path(item.path).parent for item in configuration.databases.values()]
+    places += [loaded.path(item.path).parent for item in configuration.databases.values() if item.path]
     return all(place.is_dir() for place in places)

@@ -17,7 +17,7 @@ from holdfast import VERSION, durable
 from holdfast.drivers.protocols import Progress, Vault, VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError, StepError
-from holdfast.model import Backup, Package, Stored
+from holdfast.model import Backup, Package, Snapshot, Stored
 from holdfast.steps import consistency, migrations
 from holdfast.steps.opened import Opened
 
@@ -82,7 +82,7 @@ def finish(opened: Opened, context: StepContext) -> None:
     for name, totals in taken.stored.items():
         datasets[name] = {"kind": "files", **msgspec.to_builtins(totals)}
     for name in context.parameters["databases"]:
-        datasets[name] = _database_facts(opened, run, name)
+        datasets[name] = _database_facts(opened, run, name, taken.snapshots[name])
     _store_code(opened, run, context)
     _store_configuration(opened, run)
     manifest = _manifest(opened, context, taken, datasets)
@@ -94,13 +94,12 @@ def finish(opened: Opened, context: StepContext) -> None:
         context.say(f"writers were held for {taken.writer_held_seconds * 1000:.0f} ms")
 
 
-def _database_facts(opened: Opened, run: VaultRun, name: str) -> dict[str, Any]:
+def _database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> dict[str, Any]:
     database = opened.databases[name]
     dump = consistency.dump_path(opened, run.folder, name)
-    budget = opened.loaded.configuration.guard.budget_seconds
     return {
         "kind": database.kind, "size_bytes": dump.stat().st_size, "tool": database.inspect()["tool"], "file": dump.name,
-        "rows": {table: facts["rows"] for table, facts in database.tables(dump=dump, budget_seconds=budget).items()},
+        "rows": {table: facts["rows"] for table, facts in snapshot.tables.items()}, "engine": snapshot.facts,
     }  # fmt: skip
 
 

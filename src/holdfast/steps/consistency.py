@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from holdfast.config.schema import References
 from holdfast.drivers.protocols import VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
-from holdfast.model import Entry, Stored
+from holdfast.model import Entry, Snapshot, Stored
 from holdfast.steps.opened import Opened
 
 _LIVE_ATTEMPTS = 5
@@ -34,6 +33,7 @@ class Instant:
     instant: str
     writer_held_seconds: float = 0.0
     stored: dict[str, Stored] = field(default_factory=dict)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -61,11 +61,9 @@ def take(
     elif level == "live":
         taken = _live(opened, run, context, databases, files)
     else:
-        for name in databases:
-            _snapshot(opened, run, name)
-        taken = Instant(
-            level, utc_now(), stored=_pass(opened, run, context.check_cancelled, context, files, keep=False)
-        )
+        snapshots = {name: _snapshot(opened, run, name) for name in databases}
+        stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)
+        taken = Instant(level, utc_now(), stored=stored_now, snapshots=snapshots)
     for name, totals in taken.stored.items():
         if name in stored:
             totals.new_bytes += stored[name].new_bytes
@@ -73,8 +71,16 @@ def take(
     return taken
 
 
-def _snapshot(opened: Opened, run: VaultRun, name: str) -> None:
-    opened.databases[name].snapshot(dump_path(opened, run.folder, name))
+def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:
+    return opened.databases[name].snapshot(dump_path(opened, run.folder, name), *_questions(opened, name))
+
+
+def _questions(opened: Opened, name: str) -> tuple[list[str], float]:
+    """The queries that a database is asked at its instant, and the seconds for counting its rows."""
+    configuration = opened.loaded.configuration
+    references = configuration.backup.references
+    queries = [references.query] if references is not None and references.database == name else []
+    return queries, configuration.guard.budget_seconds
 
 
 def _pass(
@@ -94,7 +100,7 @@ def _paused(
     _pass(opened, run, context.check_cancelled, context, files, keep=False)  # so that little is left for the held one
     for attempt in range(1, _HOLD_ATTEMPTS + 1):
         with ExitStack() as stack:
-            takers = {name: stack.enter_context(opened.databases[name].hold(limit)) for name in databases}
+            holds = {name: stack.enter_context(opened.databases[name].hold(limit)) for name in databases}
             began = time.monotonic()
 
             def within(began: float = began) -> None:
@@ -109,10 +115,13 @@ def _paused(
                     raise
                 continue
             instant = utc_now()
-            held = 0.0
-            for name, take_snapshot in takers.items():
-                held = max(held, float(take_snapshot(dump_path(opened, run.folder, name)) or 0.0))
-            return Instant("pause", instant, max(held, 0.0), stored)
+            writes = {name: fix() for name, fix in holds.items()}  # all instants first: writing takes its time
+            snapshots = {
+                name: write(dump_path(opened, run.folder, name), *_questions(opened, name))
+                for name, write in writes.items()
+            }
+            held = max(snapshot.held_seconds for snapshot in snapshots.values())
+            return Instant("pause", instant, held, stored, snapshots=snapshots)
     raise AssertionError("unreachable")
 
 
@@ -124,14 +133,15 @@ def _live(
     for attempt in range(1, _LIVE_ATTEMPTS + 1):
         earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
         instant = utc_now()
-        for name in databases:
-            _snapshot(opened, run, name)
+        snapshots = {name: _snapshot(opened, run, name) for name in databases}
         stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
+        taken = Instant("live", instant, 0.0, stored, snapshots=snapshots)
         if references is None or references.database not in databases or references.files not in files:
-            return Instant("live", instant, 0.0, stored)
-        missing = _resolve(opened, run, references, earlier[references.files])
+            return taken
+        wanted = _referenced(snapshots[references.database])
+        missing = _resolve(run, references, wanted, earlier[references.files])
         if not missing:
-            return Instant("live", instant, 0.0, stored)
+            return taken
         if attempt == _LIVE_ATTEMPTS:
             raise StepError(
                 f"{len(missing)} files that the database names are not in the set, as {missing[0]}",
@@ -145,15 +155,16 @@ def _digests(listing: Iterator[Entry]) -> dict[str, Entry]:
     return {entry.path: entry for entry in listing if entry.kind == "file"}
 
 
-def referenced(opened: Opened, references: References, dump: Path) -> dict[str, str | None]:
+def _referenced(snapshot: Snapshot) -> dict[str, str | None]:
     """Paths that the dumped database names, with the digest if the query gives one."""
-    rows: list[tuple[Any, ...]] = opened.databases[references.database].query(references.query, dump=dump)
+    rows = snapshot.answers[0]
     return {str(row[0]): (str(row[1]) if len(row) > 1 and row[1] is not None else None) for row in rows}
 
 
-def _resolve(opened: Opened, run: VaultRun, references: References, earlier: Mapping[str, Entry]) -> list[str]:
+def _resolve(
+    run: VaultRun, references: References, wanted: Mapping[str, str | None], earlier: Mapping[str, Entry]
+) -> list[str]:
     """What the database names and the set lacks. A file replaced since keeps the reading that its row means."""
-    wanted = referenced(opened, references, dump_path(opened, run.folder, references.database))
     present = _digests(run.listing(references.files))
     missing = []
     chosen: dict[str, Entry] = {}

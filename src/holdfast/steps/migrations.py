@@ -25,17 +25,17 @@ def _database(opened: Opened) -> str:
     return configured or next(iter(opened.loaded.configuration.databases))
 
 
-def applied(opened: Opened, dump: Path | None = None) -> list[str]:
-    """Names of applied migrations in the live database or a dump; empty where their table does not exist yet."""
+def applied(opened: Opened) -> list[str]:
+    """Names of applied migrations in the live database; empty where their table does not exist yet."""
     migrations = opened.loaded.configuration.migrations
     database = opened.databases[_database(opened)]
-    if dump is None and not database.inspect()["exists"]:
+    if not database.inspect()["exists"]:
         return []
     sql = migrations.applied if migrations.kind == "files" else "SELECT app || '.' || name FROM django_migrations"
     try:
-        return sorted(str(row[0]) for row in database.query(sql, dump=dump))
+        return sorted(str(row[0]) for row in database.query(sql))
     except StepError:
-        if not any(table in sql for table in database.tables(dump=dump, budget_seconds=0)):
+        if not any(table in sql for table in database.tables(budget_seconds=0)):
             return []
         raise
 
@@ -59,10 +59,10 @@ def pending(opened: Opened, release: Release) -> list[str]:
     return [name for name in shipped(opened, release) if name not in present]
 
 
-def unknown_to(opened: Opened, release: Release, dump: Path | None = None) -> list[str]:
+def unknown_to(opened: Opened, release: Release) -> list[str]:
     """Applied migrations that a release does not ship: its code is older than the database."""
     ships = set(shipped(opened, release))
-    return [name for name in applied(opened, dump) if name not in ships]
+    return [name for name in applied(opened) if name not in ships]
 
 
 def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:

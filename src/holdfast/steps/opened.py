@@ -65,7 +65,7 @@ class Opened:
         configuration = self.loaded.configuration
         paths = [self.loaded.state, self.releases]
         paths += [self.loaded.path(item.path) for item in configuration.files.values()]
-        paths += [self.loaded.path(item.path).parent for item in configuration.databases.values()]
+        paths += [folder.parent for folder in self._private_folders()]
         paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
         return [str(path) for path in paths]
 
@@ -75,10 +75,12 @@ class Opened:
         configuration = self.loaded.configuration
         markers = [self.releases / f".holdfast-{OWNER_FILE}"]
         markers += [self.loaded.path(item.path) / ".holdfast" / OWNER_FILE for item in configuration.files.values()]
-        for item in configuration.databases.values():
-            path = self.loaded.path(item.path)
-            markers.append(path.parent / f".holdfast-{path.name}" / OWNER_FILE)
-        return markers
+        return [*markers, *(folder / OWNER_FILE for folder in self._private_folders())]
+
+    def _private_folders(self) -> list[Path]:
+        """Of databases that have one on this machine."""
+        found = [database.private_folder for database in self.databases.values()]
+        return [folder for folder in found if folder is not None]
 
     def check_owner(self) -> None:
         """Raises OwnerMismatchError if any dataset or release folder is another's."""
@@ -88,11 +90,18 @@ class Opened:
             except (OSError, ValueError, KeyError):
                 continue
             if found != self.loaded.owner:
-                raise OwnerMismatchError(
-                    f"{marker.parent} belongs to {found}, not to {self.loaded.owner}",
-                    next_step="Two state directories must never manage the same data: use that one's holdfast.toml,"
-                    f" or, if it is gone for good, remove {marker}.",
-                )
+                raise self._mismatch(str(marker.parent), found, f"remove {marker}")
+        for name, database in self.databases.items():
+            owner = database.owner()
+            if owner not in (None, self.loaded.owner):
+                raise self._mismatch(f"database {name}", owner, "remove that mark from the database")
+
+    def _mismatch(self, what: str, found: str | None, how: str) -> OwnerMismatchError:
+        return OwnerMismatchError(
+            f"{what} belongs to {found}, not to {self.loaded.owner}",
+            next_step="Two state directories must never manage the same data: use that one's holdfast.toml,"
+            f" or, if it is gone for good, {how}.",
+        )
 
     def claim(self) -> None:
         """Puts the owner's marker where it is missing. May be repeated. Raises OwnerMismatchError."""
@@ -101,6 +110,13 @@ class Opened:
             if not marker.exists() and marker.parent.parent.is_dir():
                 durable.make_directory(marker.parent)
                 durable.write_file(marker, json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)}))
+        for database in self.databases.values():
+            database.claim(self.loaded.owner)
+
+    def end_sessions(self, operation: str) -> None:
+        """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
+        for database in self.databases.values():
+            database.end_sessions(operation)
 
     # --- space for an undo ---------------------------------------------------------------------------
 

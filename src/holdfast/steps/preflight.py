@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from calendar import timegm
 from pathlib import Path
 
 from holdfast import durable
@@ -26,7 +27,9 @@ def check(opened: Opened, context: StepContext) -> None:
     """Raises RefusedError, NoSpaceError or OwnerMismatchError, with nothing changed but missing owner markers."""
     opened.check_owner()
     configuration = opened.loaded.configuration
-    for problem in (problem for files in opened.files.values() for problem in files.check()):
+    found = [problem for files in opened.files.values() for problem in files.check()]
+    found += [problem for database in opened.databases.values() for problem in database.check()]
+    for problem in found:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
     if opened.gate.instance() is not None:
@@ -62,6 +65,14 @@ def remove_outdated(opened: Opened) -> None:
             continue
         if time.time() - folder.stat().st_mtime > keep_seconds:
             durable.remove_tree(folder)
+    for database in opened.databases.values():
+        for token in database.tokens() if database.private_folder is None else ():
+            operation = token.partition(".")[0]
+            record = opened.journal.operation(operation)
+            if record is None or operation in unfinished:
+                continue
+            if time.time() - timegm(time.strptime(record.started_at, "%Y-%m-%dT%H:%M:%SZ")) > keep_seconds:
+                database.discard(operation)
 
 
 def private_folders(opened: Opened) -> list[Path]:

@@ -44,8 +44,9 @@ def link_shared(opened: Opened, release: Path) -> None:
     datasets = {opened.loaded.path(item.path) for item in opened.loaded.configuration.files.values()}
     for dataset in datasets:
         durable.make_directory(dataset, 0o755)
-    for item in opened.loaded.configuration.databases.values():
-        durable.make_directory(opened.loaded.path(item.path).parent, 0o755)
+    for database in opened.databases.values():
+        if database.private_folder is not None:
+            durable.make_directory(database.private_folder.parent, 0o755)
     for inside, shared in opened.loaded.configuration.source.shared.items():
         link = Path(os.path.normpath(release / inside))
         target = opened.loaded.path(shared)

@@ -27,8 +27,8 @@ def check(opened: Opened, context: StepContext) -> None:
             )
     need = sum(backup_set.datasets[name]["size_bytes"] for name in context.parameters["databases"])
     for name in context.parameters["databases"]:
-        free = durable.free_bytes(opened.loaded.path(opened.loaded.configuration.databases[name].path).parent)
-        if free < need + _SLACK_BYTES:
+        private = opened.databases[name].private_folder
+        if private is not None and (free := durable.free_bytes(private.parent)) < need + _SLACK_BYTES:
             raise NoSpaceError(
                 f"database {name} has {free >> 20} MiB free beside it; the restore needs {need >> 20} MiB",
                 next_step="Free space there and type the command again.",
@@ -74,13 +74,14 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
 
 def load_databases(opened: Opened, context: StepContext) -> None:
     """Loads each dump beside its live database and verifies it; nothing visible changes."""
-    _, _, _, folder = backup.vault_of(opened).open_set(context.parameters["set"])
+    backup_set, _, _, folder = backup.vault_of(opened).open_set(context.parameters["set"])
     candidates = {}
     identities = {}
     for name in context.parameters["databases"]:
         database = opened.databases[name]
         identities[name] = database.inspect()["identity"]
-        candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name))
+        facts = {**backup_set.datasets[name].get("engine", {}), "rows": backup_set.datasets[name].get("rows", {})}
+        candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name), facts)
     durable.barrier(opened.barrier_paths())
     context.record({"candidates": candidates, "databases": identities})
 

@@ -17,7 +17,7 @@ def create(opened: Opened, context: StepContext) -> None:
         facts = database.inspect()
         identities[name] = facts["identity"]
         if facts["exists"]:
-            candidates[name] = database.prepare(context.operation, None)
+            candidates[name] = database.prepare(context.operation, None, {})
     durable.barrier(opened.barrier_paths())
     context.record({"databases": identities, "candidates": candidates})
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from holdfast import durable
+from holdfast.drivers.protocols import Write
 from holdfast.errors import DamagedError, RefusedError, StepError
-from holdfast.model import Facts
+from holdfast.model import Facts, Problem, Snapshot
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _BUSY_SECONDS = 30.0
@@ -33,7 +35,7 @@ class SqliteDatabase:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path
-        self._beside = path.parent / f".holdfast-{path.name}"
+        self.private_folder = path.parent / f".holdfast-{path.name}"
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -64,8 +66,10 @@ class SqliteDatabase:
             "tool": f"SQLite {sqlite3.sqlite_version}",
         }
 
-    def query(self, sql: str, *, dump: Path | None = None) -> list[tuple[Any, ...]]:
-        connection = self._connect(dump, mode="immutable=1") if dump is not None else self._connect(self.path)
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._query(self._connect(self.path), sql)
+
+    def _query(self, connection: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
         with closing(connection):
             connection.execute("PRAGMA query_only=1")
             try:
@@ -73,10 +77,12 @@ class SqliteDatabase:
             except sqlite3.DatabaseError as error:
                 raise StepError(f"database {self.name}: {error} (query: {sql[:80]})") from error
 
-    def tables(self, *, dump: Path | None = None, budget_seconds: float = 10) -> dict[str, Facts]:
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
+        return self._tables(self._connect(self.path), budget_seconds)
+
+    def _tables(self, opened: sqlite3.Connection, budget_seconds: float) -> dict[str, Facts]:
         deadline = time.monotonic() + budget_seconds
         found: dict[str, Facts] = {}
-        opened = self._connect(dump, mode="immutable=1") if dump is not None else self._connect(self.path)
         with closing(opened) as connection:
             connection.execute("PRAGMA query_only=1")
             names = connection.execute(
@@ -118,16 +124,21 @@ class SqliteDatabase:
         if answer != [("ok",)]:
             raise DamagedError(f"database {self.name}: {path.name} fails {pragma}: {answer[0][0]}")
 
-    def snapshot(self, target: Path) -> None:
+    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
         with closing(self._connect(self.path)) as source:
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_master").fetchone()
             self._copy(source, target)
             source.execute("ROLLBACK")
+        return self._look(target, queries, budget_seconds)
+
+    def _look(self, dump: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
+        """What a dump holds."""
+        answers = [self._query(self._connect(dump, mode="immutable=1"), sql) for sql in queries]
+        return Snapshot(self._tables(self._connect(dump, mode="immutable=1"), budget_seconds), answers=answers)
 
     @contextmanager
-    def hold(self, limit_seconds: float) -> Iterator[Callable[[Path], float]]:
-        """The snapshot function returns how long writers were held, in seconds."""
+    def hold(self, limit_seconds: float) -> Iterator[Callable[[], Write]]:
         with closing(self._connect(self.path)) as holder:
             holder.execute(f"PRAGMA busy_timeout={int(limit_seconds * 1000)}")
             try:
@@ -139,25 +150,30 @@ class SqliteDatabase:
             began = time.monotonic()
             wal = holder.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
-            def take(target: Path) -> float:
-                with closing(self._connect(self.path)) as reader:
+            with closing(self._connect(self.path)) as reader:
+
+                def fix() -> Write:
                     reader.execute("BEGIN")
                     reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
                     if wal:  # the reader keeps this instant; in the other modes a reader keeps writers out anyway
                         holder.execute("ROLLBACK")
                     held = time.monotonic() - began
-                    self._copy(reader, target)
-                    reader.execute("ROLLBACK")
-                if wal:
-                    return held
-                holder.execute("ROLLBACK")
-                return time.monotonic() - began
 
-            try:
-                yield take
-            finally:
-                if holder.in_transaction:
-                    holder.execute("ROLLBACK")
+                    def write(target: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
+                        self._copy(reader, target)
+                        reader.execute("ROLLBACK")
+                        if not wal:
+                            holder.execute("ROLLBACK")
+                        seconds = held if wal else time.monotonic() - began
+                        return replace(self._look(target, queries, budget_seconds), held_seconds=seconds)
+
+                    return write
+
+                try:
+                    yield fix
+                finally:
+                    if holder.in_transaction:
+                        holder.execute("ROLLBACK")
 
     # --- beside and swap ---------------------------------------------------------------------------
 
@@ -205,8 +221,8 @@ class SqliteDatabase:
             except sqlite3.DatabaseError as error:
                 raise StepError(f"database {self.name} cannot be closed cleanly: {error}") from error
 
-    def prepare(self, token: str, source: Path | None) -> str:
-        folder = self._beside / token
+    def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
+        folder = self.private_folder / token
         durable.make_directory(folder)
         candidate, part = folder / "candidate", folder / "part"
         if source is None:
@@ -280,28 +296,63 @@ class SqliteDatabase:
         if alone:
             self._move_side_files(self.path, max(alone, key=lambda main: main.parent.stat().st_mtime_ns))
             return
-        durable.make_directory(self._beside / aside)
-        self._move_side_files(self.path, self._beside / aside / "stray")
+        durable.make_directory(self.private_folder / aside)
+        self._move_side_files(self.path, self.private_folder / aside / "stray")
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in self._beside.iterdir() if path.is_dir()) if self._beside.is_dir() else []
+        return (
+            sorted(path for path in self.private_folder.iterdir() if path.is_dir())
+            if self.private_folder.is_dir()
+            else []
+        )
 
     def _move_aside(self, aside: str) -> None:
-        folder = self._beside / aside
+        folder = self.private_folder / aside
         number = 1
         while (folder / self.path.name).exists():
             number += 1
-            folder = self._beside / f"{aside}.{number}"
+            folder = self.private_folder / f"{aside}.{number}"
         durable.make_directory(folder)
         os.rename(self.path, folder / self.path.name)
         self._move_side_files(self.path, folder / self.path.name)
         durable.sync_directory(folder)
         durable.sync_directory(self.path.parent)
 
+    def check(self) -> list[Problem]:
+        subject = f"databases.{self.name}"
+        if self._identity(self.path) is None:
+            return [Problem(subject, "warning", f"{self.path} does not exist",
+                            "holdfast install REF, or `holdfast backup restore latest`")]  # fmt: skip
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            return [Problem(subject, "error", f"{self.path} cannot be read and written by this user",
+                            "Run Holdfast as its owner or as root.")]  # fmt: skip
+        found = []
+        mode = self.query("PRAGMA journal_mode")[0][0]
+        if mode in ("off", "memory"):
+            found.append(Problem(subject, "error", f"journal_mode is {mode}: a crash of the application can destroy {self.path}",
+                                 f"sqlite3 {self.path} 'PRAGMA journal_mode=WAL'"))  # fmt: skip
+        if durable.network_filesystem(self.path) is not None:
+            found.append(Problem(subject, "error", f"{self.path} lies on a network filesystem: SQLite's locks do not hold there",
+                                 "Move it to a local disk."))  # fmt: skip
+        return found
+
+    def owner(self) -> str | None:
+        """The marker in the private folder is the owner's."""
+        return None
+
+    def claim(self, owner: str) -> None:
+        pass
+
+    def end_sessions(self, operation: str) -> None:
+        """A session is a process here, and was ended with it."""
+
+    def tokens(self) -> list[str]:
+        return [folder.name for folder in self._folders()]
+
     def discard(self, token: str) -> None:
-        if not self._beside.is_dir():
+        if not self.private_folder.is_dir():
             return
-        for folder in self._beside.iterdir():
+        for folder in self.private_folder.iterdir():
             if folder.name == token or folder.name.startswith(f"{token}."):
                 durable.remove_tree(folder)
 

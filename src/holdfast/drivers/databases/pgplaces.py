@@ -1,0 +1,378 @@
+"""PostgreSQL databases beside the live one: copied, filled, put in place by rename, dropped.
+
+Everything is decided by OID. A database of Holdfast's carries the live one's digest and the operation's token in its
+name; while it stands beside, nobody can connect to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from holdfast.drivers.databases.psql import Clients, Session, SqlError, identifier, literal
+from holdfast.errors import RefusedError, StepError
+from holdfast.model import Facts
+
+_OWNER_MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
+_LEAVE_SECONDS = 5.0
+_TERMINATE_SECONDS = 20.0
+_NAME_BYTES = 63  # NAMEDATALEN less one
+_NO_RIGHT = "42501"
+# Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
+_LISTS = {
+    "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
+    "temp_tablespaces", "unix_socket_directories",
+}  # fmt: skip
+# Whom objects belong or are granted to; the catalogue of dependencies leaves out the role that made the cluster.
+_ROLES = (
+    "SELECT DISTINCT pg_get_userbyid(role) FROM ("
+    " SELECT refobjid AS role FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
+    " AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " UNION SELECT nspowner FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
+    " UNION SELECT relowner FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"
+    " UNION SELECT proowner FROM pg_proc WHERE oid >= 16384) found ORDER BY 1"
+)
+
+
+class Places:
+    def __init__(self, name: str, database: str, clients: Clients) -> None:
+        """`name` is the dataset's, for messages."""
+        self._name = name
+        self._database = database
+        self._clients = clients
+        self._prefix = f"hf-{hashlib.sha256(database.encode()).hexdigest()[:6]}-"
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Session]:
+        with self._clients.session(self._clients.server.maintenance) as session:
+            yield session
+
+    def _beside(self, token: str) -> str:
+        name = self._prefix + token
+        if len(name.encode()) > _NAME_BYTES:
+            raise StepError(f"a database cannot be named {name}: over {_NAME_BYTES} bytes")
+        return name
+
+    def candidate(self, token: str) -> str:
+        return self._beside(f"{token}.new")
+
+    def _own(self, session: Session) -> list[tuple[str, str]]:
+        """Name and OID of each database of Holdfast's beside the live one, oldest first."""
+        rows = session.rows(
+            f"SELECT datname, oid FROM pg_database WHERE starts_with(datname, {literal(self._prefix)}) ORDER BY oid"
+        )
+        return [(str(name), str(oid)) for name, oid in rows]
+
+    def tokens(self) -> list[str]:
+        with self.maintenance() as session:
+            return [name.removeprefix(self._prefix) for name, _ in self._own(session)]
+
+    def _oid(self, session: Session, database: str) -> str | None:
+        return session.value(f"SELECT oid FROM pg_database WHERE datname = {literal(database)}")
+
+    # --- what belongs to a database but not to its content ------------------------------------------------
+
+    def facts(self, session: Session) -> Facts:
+        """What a dump of the session's database does not hold and its restore needs."""
+        row = session.rows(
+            "SELECT current_setting('server_version_num'), pg_encoding_to_char(encoding), datcollate, datctype,"
+            " pg_get_userbyid(datdba), shobj_description(oid, 'pg_database') FROM pg_database"
+            " WHERE datname = current_database()"
+        )[0]
+        roles = session.rows(_ROLES)
+        return {
+            "server_version": int(row[0] or 0), "encoding": row[1], "collate": row[2], "ctype": row[3],
+            "owner": row[4], "comment": _OWNER_MARK.sub("", row[5]) if row[5] is not None else None, "roles": [role for (role,) in roles],
+            "extensions": [list(item) for item in session.rows("SELECT extname, extversion FROM pg_extension ORDER BY 1")],
+            **self._properties(session),
+        }  # fmt: skip
+
+    @staticmethod
+    def _properties(session: Session, database: str | None = None) -> Facts:
+        """Grants (None: the default ones) and settings."""
+        where = literal(database) if database is not None else "current_database()"
+        grants = session.rows(
+            "SELECT CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable"
+            f" FROM pg_database, aclexplode(datacl) WHERE datname = {where} ORDER BY 1 NULLS FIRST, 2"
+        )
+        has_grants = session.value(f"SELECT datacl IS NOT NULL FROM pg_database WHERE datname = {where}") == "t"
+        settings = session.rows(
+            "SELECT CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole) END, unnest(setconfig)"
+            f" FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = {where})"
+        )
+        return {
+            "grants": [list(item) for item in grants] if has_grants else None,
+            "settings": [list(item) for item in settings],
+        }
+
+    def _apply(self, session: Session, database: str, facts: Facts) -> None:
+        """Gives a database the grants, settings and comment of another. Raises RefusedError where the role may not."""
+        quoted = identifier(database)
+        known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
+        statements = []
+        if facts.get("grants") is not None:
+            statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC")
+            for role, privilege, grantable in facts["grants"]:
+                if role is None or role in known:
+                    who = "PUBLIC" if role is None else identifier(role)
+                    option = " WITH GRANT OPTION" if grantable == "t" else ""
+                    statements.append(f"GRANT {privilege} ON DATABASE {quoted} TO {who}{option}")
+        for role, setting in facts.get("settings", []):
+            key, _, value = setting.partition("=")
+            given = value if key in _LISTS else literal(value)
+            if role is None:
+                statements.append(f"ALTER DATABASE {quoted} SET {_setting(key)} TO {given}")
+            elif role in known:
+                statements.append(f"ALTER ROLE {identifier(role)} IN DATABASE {quoted} SET {_setting(key)} TO {given}")
+        if facts.get("comment") is not None:
+            statements.append(f"COMMENT ON DATABASE {quoted} IS {literal(facts['comment'])}")
+        for statement in statements:
+            try:
+                session.run(statement)
+            except SqlError as error:
+                if error.sql_state != _NO_RIGHT:
+                    raise
+                raise RefusedError(
+                    f"database {self._name} has a grant or setting that this role cannot give to a copy: {error.what}",
+                    next_step="Give [databases] a role that may, or remove that grant or setting.",
+                ) from error
+
+    def has_roles(self, facts: Facts) -> bool:
+        """Whether every role that owns or is granted something in a dump is here and may be given it."""
+        with self.maintenance() as session:
+            known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
+            superuser = session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == "t"
+            me = session.value("SELECT current_user")
+        roles = set(facts.get("roles", []))
+        return roles <= known if superuser else roles <= {me}
+
+    # --- candidates --------------------------------------------------------------------------------------
+
+    def copy(self, token: str) -> str:
+        """A copy of the live database with its grants and settings; its identity. No session may be on the live one."""
+        candidate = self.candidate(token)
+        with self.maintenance() as session:
+            self._drop(session, candidate)
+            self._close(session, self._database)
+            try:
+                self._await_no_sessions(session)
+                modern = int(session.value("SELECT current_setting('server_version_num')") or 0) >= 150000
+                session.run(
+                    f"CREATE DATABASE {identifier(candidate)} TEMPLATE {identifier(self._database)}"
+                    + (" STRATEGY FILE_COPY" if modern else "")
+                )
+                self._apply(
+                    session, candidate,
+                    {**self._properties(session, self._database), "comment": self._comment(session)},
+                )  # fmt: skip
+                self._close(session, candidate)
+            finally:
+                with self.maintenance() as again:  # an error has ended the other session
+                    self._open(again, self._database)
+            return self._identity_of(session, candidate)
+
+    def _identity_of(self, session: Session, database: str) -> str:
+        found = self._oid(session, database)
+        if found is None:
+            raise StepError(f"database {self._name}: {database} is gone")
+        return found
+
+    def empty(self, token: str, facts: Facts) -> str:
+        """An empty candidate in the encoding of a dump, owned like the live database; its identity."""
+        candidate = self.candidate(token)
+        with self.maintenance() as session:
+            self._drop(session, candidate)
+            owner = session.value(
+                f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {literal(self._database)}"
+            )
+            words = [f"CREATE DATABASE {identifier(candidate)} TEMPLATE template0"]
+            for key, word in (("encoding", "ENCODING"), ("collate", "LC_COLLATE"), ("ctype", "LC_CTYPE")):
+                if facts.get(key):
+                    words.append(f"{word} {literal(facts[key])}")
+            if owner is not None:
+                words.append(f"OWNER {identifier(owner)}")
+            try:
+                session.run(" ".join(words))
+            except SqlError as error:
+                if error.sql_state != _NO_RIGHT:
+                    raise
+                raise RefusedError(
+                    f"database {self._name}: this role may not create a database: {error.what}",
+                    next_step="ALTER ROLE ... CREATEDB, as a superuser.",
+                ) from error
+            return self._identity_of(session, candidate)
+
+    def settle_loaded(self, candidate: str, facts: Facts) -> None:
+        """After a load: grants and settings of the dump's database, and everything durable."""
+        with self.maintenance() as session:
+            self._apply(session, candidate, facts)
+            # A message in a transaction of its own makes the log durable up to here.
+            session.rows("SELECT pg_logical_emit_message(true, 'holdfast', 'barrier')")
+
+    # --- the live one ------------------------------------------------------------------------------------
+
+    def _close(self, session: Session, database: str) -> None:
+        session.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS false")
+
+    def _open(self, session: Session, database: str) -> None:
+        closed = session.value(f"SELECT NOT datallowconn FROM pg_database WHERE datname = {literal(database)}")
+        if closed == "t":
+            session.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true")
+
+    def _sessions(self, session: Session) -> list[str]:
+        rows = session.rows(
+            "SELECT pid, usename, application_name, host(client_addr), backend_type FROM pg_stat_activity"
+            f" WHERE datname = {literal(self._database)} AND pid <> pg_backend_pid()"
+            " AND backend_type NOT IN ('autovacuum worker', 'parallel worker')"
+        )
+        return [
+            f"pid {pid} ({user or kind}, {name or 'no name'}, {where or 'local'})"
+            for pid, user, name, where, kind in rows
+        ]
+
+    def _await_no_sessions(self, session: Session) -> None:
+        """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
+        if self._clients.server.end_sessions:
+            self.terminate(session, f"datname = {literal(self._database)}")
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while left := self._sessions(session):
+            if time.monotonic() > deadline:
+                raise RefusedError(
+                    f"database {self._name} is still in use by {', '.join(left)}",
+                    next_step="End what holds it, make it a service of the application, or set"
+                    f" databases.{self._name}.end_sessions.",
+                )
+            time.sleep(0.05)
+
+    def terminate(self, session: Session, condition: str) -> None:
+        """Ends sessions and waits until they are gone. Raises StepError naming those that stay."""
+        which = f"{condition} AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        deadline = time.monotonic() + _TERMINATE_SECONDS
+        while left := session.rows(f"SELECT pid, usename, application_name FROM pg_stat_activity WHERE {which}"):
+            if time.monotonic() > deadline:
+                pid, user, name = left[0]
+                raise StepError(f"database {self._name}: session {pid} of {user} ({name}) cannot be ended")
+            session.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}")
+            time.sleep(0.02)
+
+    def swap(self, identity: str | None, aside: str) -> None:
+        """Two renames in one transaction; sessions on either database are ended. May be repeated."""
+        with self.maintenance() as session:
+            present = self._oid(session, self._database)
+            if present is None and identity is None:
+                return
+            if present is None or present != identity:
+                self._swap(session, present, identity, aside)
+            if identity is not None:
+                self._open(session, self._database)
+
+    def _swap(self, session: Session, present: str | None, identity: str | None, aside: str) -> None:
+        found = [name for name, oid in self._own(session) if oid == identity]
+        if identity is not None and not found:
+            raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
+        statements = []
+        if present is not None:
+            self._close(session, self._database)
+            self.terminate(session, f"datname = {literal(self._database)}")
+            statements.append(
+                f"ALTER DATABASE {identifier(self._database)} RENAME TO {identifier(self._free(session, aside))}"
+            )
+        if found:
+            self._close(session, found[0])
+            self.terminate(session, f"datname = {literal(found[0])}")
+            statements.append(f"ALTER DATABASE {identifier(found[0])} RENAME TO {identifier(self._database)}")
+        session.run("BEGIN; " + "; ".join(statements) + "; COMMIT")
+
+    def _free(self, session: Session, aside: str) -> str:
+        """A name that no earlier entry has."""
+        taken = {name for name, _ in self._own(session)}
+        number, name = 1, self._beside(aside)
+        while name in taken:
+            number += 1
+            name = self._beside(f"{aside}.{number}")
+        return name
+
+    def discard(self, token: str) -> None:
+        with self.maintenance() as session:
+            for name, _ in self._own(session):
+                if name == self._beside(token) or name.startswith(f"{self._beside(token)}."):
+                    self._drop(session, name)
+            self._open(session, self._database)
+
+    def _drop(self, session: Session, database: str) -> None:
+        if self._oid(session, database) is not None:
+            self._close(session, database)
+            self.terminate(session, f"datname = {literal(database)}")
+            session.run(f"DROP DATABASE {identifier(database)}")
+
+    # --- marks and findings --------------------------------------------------------------------------------
+
+    # The mark stands at the end of the database's comment: its owner may set that, and a setting of our own only a
+    # superuser.
+
+    def _comment(self, session: Session) -> str | None:
+        return session.value(
+            f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {literal(self._database)}"
+        )
+
+    def owner(self) -> str | None:
+        with self.maintenance() as session:
+            found = _OWNER_MARK.search(self._comment(session) or "")
+        return found[1] if found is not None else None
+
+    def claim(self, owner: str) -> None:
+        with self.maintenance() as session:
+            comment = self._comment(session)
+            if self._oid(session, self._database) is None or _OWNER_MARK.search(comment or ""):
+                return
+            marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
+            session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
+
+    def problems(self, session: Session) -> list[tuple[str, str, str]]:
+        """Severity, message and advice of what would stop or spoil an operation on the database."""
+        here = f"database = {literal(self._database)}"
+        found = []
+        for setting in ("fsync", "full_page_writes"):
+            if session.value(f"SELECT current_setting('{setting}')") != "on":
+                found.append(("error", f"the server runs with {setting} = off: a crash can destroy every database of it",
+                              f"ALTER SYSTEM SET {setting} = on; and reload the server."))  # fmt: skip
+        if self._oid(session, self._database) is None:
+            found.append(("warning", f"the server has no database {self._database}",
+                          "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
+            return found
+        for (gid,) in session.rows(f"SELECT gid FROM pg_prepared_xacts WHERE {here}"):
+            found.append(("error", f"prepared transaction {gid} stands open and blocks copies and renames",
+                          f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'."))  # fmt: skip
+        for (slot,) in session.rows(f"SELECT slot_name FROM pg_replication_slots WHERE {here}"):
+            found.append(("error", f"replication slot {slot} belongs to the database and would be lost with it",
+                          f"SELECT pg_drop_replication_slot('{slot}'), and make it again afterwards."))  # fmt: skip
+        subscriptions = session.rows(
+            "SELECT subname FROM pg_subscription WHERE subdbid ="
+            f" (SELECT oid FROM pg_database WHERE datname = {literal(self._database)})"
+        )
+        for (name,) in subscriptions:
+            found.append(("error", f"subscription {name} goes into the database and would not survive a copy",
+                          f"DROP SUBSCRIPTION {name}, and make it again afterwards."))  # fmt: skip
+        found += self._rights(session)
+        return found
+
+    def _rights(self, session: Session) -> list[tuple[str, str, str]]:
+        role, superuser, creates, owns = session.rows(
+            "SELECT r.rolname, r.rolsuper, r.rolcreatedb, pg_has_role(d.datdba, 'USAGE') FROM pg_roles r, pg_database d"
+            f" WHERE r.rolname = current_user AND d.datname = {literal(self._database)}"
+        )[0]
+        found = []
+        if "t" not in (superuser, creates):
+            found.append(("error", f"role {role} may not create databases: no restore point and no restore",
+                          f"ALTER ROLE {role} CREATEDB, as a superuser."))  # fmt: skip
+        if owns != "t":
+            found.append(("error", f"role {role} does not own database {self._database}",
+                          f"ALTER DATABASE {self._database} OWNER TO {role}, as a superuser."))  # fmt: skip
+        return found
+
+
+def _setting(key: str) -> str:
+    return ".".join(identifier(part) for part in key.split("."))

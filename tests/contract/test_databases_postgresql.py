@@ -1,0 +1,316 @@
+"""PostgreSQL alone: rights, roles, settings, strangers' sessions, what blocks a copy, a server that dies."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.databases.postgresql import PostgresqlDatabase
+from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
+from holdfast.host import Host
+from holdfast.model import Facts, Server, Snapshot
+from tests.servers import postgresql
+from tests.servers.postgresql import ROLE, PostgresqlServer
+
+OPERATION = "20260101-000000-upgrade-ab12"
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresqlServer]:
+    with postgresql.shared() as running:
+        yield running
+
+
+@pytest.fixture
+def name(server: PostgresqlServer) -> Iterator[str]:
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run(made, "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)", user=ROLE)
+        server.run(made, "INSERT INTO entry (text) SELECT 'row ' || i FROM generate_series(1, 500) i", user=ROLE)
+        yield made
+
+
+def reach(server: PostgresqlServer, **changes: object) -> Server:
+    return replace(Server(host=str(server.folder), port=server.port, user=ROLE), **changes)  # type: ignore[arg-type]
+
+
+def driver(server: PostgresqlServer, name: str, **changes: object) -> PostgresqlDatabase:
+    return PostgresqlDatabase("main", name, reach(server, **changes), Host(operation=OPERATION))
+
+
+@pytest.fixture
+def database(server: PostgresqlServer, name: str) -> PostgresqlDatabase:
+    return driver(server, name)
+
+
+def facts_of(taken: Snapshot) -> Facts:
+    return {**taken.facts, "rows": {table: facts["rows"] for table, facts in taken.tables.items()}}
+
+
+@contextmanager
+def visitor(server: PostgresqlServer, name: str, sql: str = "", user: str = ROLE) -> Iterator[subprocess.Popen[str]]:
+    """A session that stays open and has done `sql`."""
+    process = subprocess.Popen(
+        ["psql", "-X", "-q", "-At", "-h", str(server.folder), "-p", str(server.port), "-U", user, "-d", name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(f"{sql};\nSELECT 'ready';\n")
+        process.stdin.flush()
+        assert "ready" in process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# --- properties that lie outside the content ------------------------------------------------------------
+
+
+def properties(server: PostgresqlServer, name: str) -> str:
+    return server.run(
+        "postgres",
+        "SELECT (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(datacl) item), coalesce(shobj_description(oid, 'pg_database'), ''), (SELECT"
+        " string_agg(setrole || setconfig::text, ';' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = oid)"
+        f" FROM pg_database WHERE datname = '{name}'",
+    )
+
+
+def test_grants_settings_and_comment_go_back_with_a_restore_point(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    server.run("postgres", f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC", user=ROLE)
+    server.run(name, f'ALTER DATABASE {name} SET search_path TO "$user", public', user=ROLE)
+    server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'; COMMENT ON DATABASE {name} IS 'it''s'", user=ROLE)
+    before = properties(server, name)
+    assert "work_mem=9MB" in before and "it's" in before
+    point = database.prepare(OPERATION, None, {})
+    server.run(
+        name, f"ALTER DATABASE {name} RESET ALL; DROP TABLE entry; COMMENT ON DATABASE {name} IS NULL", user=ROLE
+    )
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert properties(server, name) == before
+    assert server.run(name, "SHOW search_path", user=ROLE) == '"$user", public'
+    assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"
+
+
+def test_a_dump_loaded_elsewhere_has_the_settings_of_its_database(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
+) -> None:
+    server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
+    taken = database.snapshot(quick_folder / "dump")
+    with server.own_database() as other:
+        second = driver(server, other)
+        candidate = second.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+        second.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+        assert server.run(other, "SHOW work_mem", user=ROLE) == "9MB"
+        assert second.tables() == database.tables()
+
+
+def test_a_dump_of_a_superusers_objects_is_loaded_by_another_role(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
+) -> None:
+    """Owners that the role cannot give are mapped to the role itself."""
+    server.run(name, "CREATE SCHEMA extra; CREATE TABLE extra.thing (a INTEGER); INSERT INTO extra.thing VALUES (1)")
+    taken = driver(server, name, user="postgres").snapshot(quick_folder / "dump")
+    assert "keeper" in taken.facts["roles"]
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert server.run(name, "SELECT a FROM extra.thing", user=ROLE) == "1"
+
+
+def test_large_objects_extensions_and_many_schemas_come_back(
+    server: PostgresqlServer, name: str, quick_folder: Path
+) -> None:
+    database = driver(server, name, user="postgres")
+    server.run(
+        name,
+        "CREATE EXTENSION IF NOT EXISTS pg_trgm; SELECT lo_from_bytea(4711, 'large'::bytea); CREATE SCHEMA a;"
+        " CREATE VIEW a.seen AS SELECT * FROM entry; CREATE MATERIALIZED VIEW a.kept AS SELECT count(*) FROM entry;"
+        " CREATE TABLE a.parts (n INTEGER) PARTITION BY RANGE (n);"
+        " CREATE TABLE a.part1 PARTITION OF a.parts FOR VALUES FROM (0) TO (10); INSERT INTO a.parts VALUES (3)",
+    )
+    taken = database.snapshot(quick_folder / "dump")
+    assert ["pg_trgm", "1.6"] in taken.facts["extensions"]
+    assert taken.tables["a.parts"]["rows"] == 1
+    server.run(name, "SELECT lo_unlink(4711); DROP SCHEMA a CASCADE; DROP EXTENSION pg_trgm")
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert server.run(name, "SELECT convert_from(lo_get(4711), 'UTF8'), (SELECT count FROM a.kept)") == "large|500"
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+def test_a_strangers_session_is_named_and_refuses(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
+    with visitor(server, name, "SET application_name = 'report'"):
+        with pytest.raises(RefusedError, match="report"):
+            database.prepare(OPERATION, None, {})
+        assert server.run(name, "SELECT 1", user=ROLE) == "1", "visitors may connect again"
+    assert database.tokens() == []
+    database.prepare(OPERATION, None, {})
+
+
+def test_a_strangers_session_is_ended_where_that_is_configured(server: PostgresqlServer, name: str) -> None:
+    with visitor(server, name):
+        driver(server, name, end_sessions=True).prepare(OPERATION, None, {})
+
+
+def test_a_swap_ends_sessions_on_both_databases(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    point = database.prepare(OPERATION, None, {})
+    with visitor(server, name, "BEGIN; DELETE FROM entry"):
+        database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"
+
+
+def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    with visitor(server, name, "BEGIN; INSERT INTO entry (text) VALUES ('open')"):
+        with pytest.raises(StepError, match="cannot be held"), database.hold(0.3):
+            pass  # pragma: no cover
+        assert (
+            server.run(name, "SET lock_timeout = 50; INSERT INTO entry (text) VALUES ('x') RETURNING 1", user=ROLE)
+            == "1"
+        )
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("BEGIN; INSERT INTO entry (text) VALUES ('p'); PREPARE TRANSACTION 'gid1'", "gid1"),
+        ("SELECT pg_create_logical_replication_slot('slot1', 'pgoutput')", "slot1"),
+    ],
+)
+def test_what_blocks_or_would_be_lost_is_found_by_name(sql: str, named: str) -> None:
+    own = PostgresqlServer(max_prepared_transactions="5", wal_level="logical")
+    try:
+        own.create_if_missing("app")
+        own.run("app", "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)")
+        own.run("app", sql)
+        found = driver(own, "app").check()
+        assert [problem.severity for problem in found if named in problem.message] == ["error"]
+    finally:
+        own.remove()
+
+
+def test_fsync_off_is_an_error() -> None:
+    own = PostgresqlServer(fsync="off")
+    try:
+        own.create_if_missing("app")
+        assert any("fsync" in problem.message and problem.severity == "error" for problem in driver(own, "app").check())
+    finally:
+        own.remove()
+
+
+def test_missing_rights_are_named(server: PostgresqlServer, name: str) -> None:
+    server.run("postgres", "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
+    found = driver(server, name, user="poor").check()
+    messages = " ".join(problem.message + problem.advice for problem in found if problem.severity == "error")
+    assert "CREATEDB" in messages and "OWNER TO poor" in messages
+    server.run("postgres", "DROP ROLE poor")
+
+
+def test_a_dump_of_a_newer_server_is_refused_before_anything_changes(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
+) -> None:
+    taken = database.snapshot(quick_folder / "dump")
+    with pytest.raises(RefusedError, match="PostgreSQL 99"):
+        database.prepare(OPERATION, quick_folder / "dump", {**facts_of(taken), "server_version": 990001})
+    assert database.tokens() == []
+
+
+def test_rows_missing_from_a_dump_are_damage(
+    database: PostgresqlDatabase, name: str, server: PostgresqlServer, quick_folder: Path
+) -> None:
+    taken = database.snapshot(quick_folder / "dump")
+    before = database.inspect()["identity"]
+    with pytest.raises(DamagedError, match="500 rows instead of 501"):
+        database.prepare(OPERATION, quick_folder / "dump", {**taken.facts, "rows": {"entry": 501}})
+    assert database.inspect()["identity"] == before
+
+
+def test_a_server_that_is_down_is_told_as_such(server: PostgresqlServer, name: str) -> None:
+    lost = driver(server, name, port=1)
+    with pytest.raises(HoldfastError):
+        lost.inspect()
+    (problem,) = lost.check()
+    assert problem.severity == "error" and problem.advice
+
+
+# --- secrets ------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_names_no_password(quick_folder: Path) -> None:
+    own = PostgresqlServer()
+    try:
+        own.create_if_missing("app")
+        own.run("postgres", f"ALTER ROLE {ROLE} PASSWORD 'right-horse'")
+        own.require_passwords()
+        (quick_folder / "password").write_text("wrong-horse\n")
+        wrong = driver(own, "app", password=f"file:{quick_folder / 'password'}")
+        with pytest.raises(StepError) as caught:
+            wrong.inspect()
+        assert "wrong-horse" not in str(caught.value)
+        (quick_folder / "password").write_text("right-horse\n")
+        announced: list[str] = []
+        host = Host(operation=OPERATION, announce=announced.append)
+        right = PostgresqlDatabase("main", "app", reach(own, password=f"file:{quick_folder / 'password'}"), host)
+        right.snapshot(quick_folder / "dump")
+        assert announced and not any("right-horse" in line for line in announced)
+    finally:
+        own.remove()
+
+
+# --- the server dies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", ["copied", "swapped", "loaded"])
+def test_an_outcome_survives_the_servers_death_right_after_it(outcome: str, quick_folder: Path) -> None:
+    """With synchronous_commit off, as an administrator may have set it."""
+    own = PostgresqlServer(synchronous_commit="off", wal_writer_delay="10s")
+    try:
+        own.create_if_missing("app")
+        own.run("app", "CREATE TABLE entry AS SELECT i FROM generate_series(1, 1000) i", user=ROLE)
+        own.run("postgres", "CHECKPOINT")
+        database = driver(own, "app")
+        taken = database.snapshot(quick_folder / "dump")
+        if outcome == "loaded":
+            found = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+        else:
+            found = database.prepare(OPERATION, None, {})
+        if outcome == "swapped":
+            own.run("app", "DELETE FROM entry", user=ROLE)
+            database.swap(OPERATION, found, f"{OPERATION}.failed")
+        own.kill()
+        own.start()
+        if outcome != "swapped":
+            database.swap(OPERATION, found, f"{OPERATION}.failed")
+        assert database.inspect()["identity"] == found
+        assert own.run("app", "SELECT count(*) FROM entry", user=ROLE) == "1000"
+    finally:
+        own.remove()
+
+
+def test_sessions_of_a_dead_operation_are_ended(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    with (
+        visitor(server, name, f"SET application_name = 'holdfast:{OPERATION}'; BEGIN; DELETE FROM entry"),
+        visitor(server, name, "SET application_name = 'another'; BEGIN"),
+    ):
+        database.end_sessions(OPERATION)
+        left = server.run("postgres", f"SELECT application_name FROM pg_stat_activity WHERE datname = '{name}'")
+        assert left == "another"
+    assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"

@@ -1,0 +1,174 @@
+"""A PostgreSQL server in a folder of its own, reached over its socket alone."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
+SUPERUSER = "postgres"
+_ACCOUNT = "postgres"
+_START_SECONDS = 60
+
+
+class LockTimeoutError(Exception):
+    pass
+
+
+def programs() -> Path | None:
+    """The newest server's programs on this machine."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    single = shutil.which("initdb")
+    return Path(single).resolve().parent if single else None
+
+
+class PostgresqlServer:
+    port = 5432
+
+    def __init__(self, **settings: str) -> None:
+        binaries = programs()
+        if binaries is None:
+            pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
+        self._binaries = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="hfp"))
+        self._data = self.folder / "data"
+        self._settings = {"listen_addresses": "", "max_connections": "60", **settings}
+        self._prefix: list[str] = []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            account = pwd.getpwnam(_ACCOUNT)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
+        self._databases = 0
+        self._call(
+            "initdb", "-D", str(self._data), "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"
+        )
+        self.start()
+        self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+
+    def _call(self, program: str, *words: str) -> None:
+        done = subprocess.run(
+            [*self._prefix, str(self._binaries / program), *words], cwd="/", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        words = [f"-c{name}={value}" for name, value in self._settings.items()]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*self._prefix, str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self.folder),
+                 "-p", str(self.port), *words],
+                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            self.run("postgres", "SELECT 1")
+        except AssertionError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """As by a power failure of the server alone: nothing of it runs on."""
+        leader = self._process.pid
+        os.kill(leader, signal.SIGKILL)
+        self._process.wait()
+        deadline = time.monotonic() + 20
+        while _members(leader) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)  # fast shutdown
+            self._process.wait(30)
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- SQL ---------------------------------------------------------------------------------------
+
+    def run(self, database: str, sql: str, *, user: str = SUPERUSER) -> str:
+        """What psql prints, unaligned. Raises LockTimeoutError, AssertionError."""
+        done = subprocess.run(
+            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose",
+             "-h", str(self.folder), "-p", str(self.port), "-U", user, "-d", database, "-c", sql],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if " 55P03: " in done.stderr:
+            raise LockTimeoutError(done.stderr)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip("\n")
+
+    def require_passwords(self) -> None:
+        """From now on for every role but the superuser."""
+        rules = f"local all {SUPERUSER} trust\nlocal all all scram-sha-256\n"
+        (self._data / "pg_hba.conf").write_text(rules)
+        self.run("postgres", "SELECT pg_reload_conf()")
+
+    def exists(self, database: str) -> bool:
+        return self.run("postgres", f"SELECT 1 FROM pg_database WHERE datname = '{database}'") == "1"
+
+    def create_if_missing(self, database: str) -> None:
+        if not self.exists(database):
+            self.run("postgres", f'CREATE DATABASE "{database}" OWNER {ROLE}')
+
+    @contextmanager
+    def own_database(self) -> Iterator[str]:
+        """A name that no other test uses; what is left under it or beside it is dropped."""
+        self._databases += 1
+        name = f"app{self._databases}"
+        before = set(self._all())
+        try:
+            yield name
+        finally:
+            for left in set(self._all()) - before:
+                self.run("postgres", f'ALTER DATABASE "{left}" ALLOW_CONNECTIONS true')
+                self.run("postgres", f'DROP DATABASE "{left}" WITH (FORCE)')
+
+    def _all(self) -> list[str]:
+        return self.run("postgres", "SELECT datname FROM pg_database").split("\n")
+
+
+def _members(session: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(name))
+    return found
+
+
+@functools.cache
+def _shared() -> PostgresqlServer:
+    server = PostgresqlServer()
+    atexit.register(server.remove)
+    return server
+
+
+@contextmanager
+def shared() -> Iterator[PostgresqlServer]:
+    """One server for all tests of a process."""
+    yield _shared()
