@@ -176,6 +176,9 @@ class FakeDatabase:
     def claim(self, owner: str) -> None:
         self.claimed_by = self.claimed_by or owner
 
+    def session_environment(self, operation: str) -> dict[str, str]:
+        return {}
+
     def end_sessions(self, operation: str) -> None:
         pass
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
 import os
 import random
 import shutil
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from holdfast.host import Host, end_processes_with
 from holdfast.operations import backup, install, maintenance, package, prune, restore, rollback, upgrade
 from holdfast.ports import can_be_bound
 from holdfast.steps import services
+from tests import stores
 
 
 def gate_port() -> int:
@@ -38,8 +37,9 @@ class Site:
     """One application. Every path is below `folder`, so a copy of it put back at the same place is the same site."""
 
     def __init__(
-        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 0.4, settle: float = 0.05, **paths: Path
-    ) -> None:
+        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 0.4, settle: float = 0.05,
+        engine: str = "sqlite", **paths: Path,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.app_folder = paths.get("application", folder / "app")
         self.state = paths.get("state", folder / "state")
@@ -47,14 +47,18 @@ class Site:
         self.repository = folder / "repo"
         self.config = self.app_folder / "holdfast.toml"
         if self.config.exists():
-            self.port = int(load(str(self.config)).configuration.gate.listen.rpartition(":")[2])
+            configuration = load(str(self.config)).configuration
+            self.port = int(configuration.gate.listen.rpartition(":")[2])
+            self.store = stores.existing(configuration.databases["main"], self.database)
             return
         self.port = gate_port()
+        self.store = stores.create(engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
-        repository.build(self.repository, Host())
+        repository.build(self.repository, Host(), self.store.module)
         repository.write_configuration(
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
-            settle=settle, health_timeout=2.0, task_timeout=30,
+            settle=settle, health_timeout=2.0, task_timeout=30, database=self.store.lines,
+            environment=self.store.environment,
         )  # fmt: skip
 
     # --- running -----------------------------------------------------------------------------------
@@ -130,11 +134,7 @@ class Site:
     def fingerprint(self, *, times: bool = True) -> str:
         """Every row of every table and every file with its content, mode and time."""
         digest = hashlib.sha256()
-        if self.database.exists():
-            with contextlib.closing(sqlite3.connect(self.database)) as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-                for line in connection.iterdump():
-                    digest.update(line.encode())
+        digest.update(self.store.digest().encode())
         for path in sorted(self.media.rglob("*")) if self.media.exists() else []:
             if ".holdfast" in path.parts:
                 continue
@@ -159,17 +159,20 @@ class Site:
         target = self.folder.with_name(self.folder.name + ".saved")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder, target, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        self.store.save()
         return target
 
     def put_back(self, saved: Path, *, start: bool = True) -> None:
         self.shut_down()
         shutil.rmtree(self.folder)
         shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        self.store.put_back()
         if start:
             self.start()
 
     def remove(self) -> None:
         self.shut_down()
+        self.store.remove()
         for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):
             if folder.exists():
                 for path in folder.rglob("*"):

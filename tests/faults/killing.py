@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import durable
+from holdfast.drivers.databases.psql import Session
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.engine.journal import Journal
 from holdfast.host import Host
@@ -51,8 +52,9 @@ class Points:
 
 def wrap(points: Points) -> None:
     """Puts the points into this process; it never comes back from a fork's child."""
-    write, run, follow, capture, call, start_server, rename = (
+    write, run, follow, capture, call, start_server, rename, send, receive = (
         Journal._write, Host.run, Host._follow, Host.capture, SupervisorRuntime._call, Host.start_server, os.rename,
+        Session.send, Session.receive,
     )  # fmt: skip
 
     def journal_write(self: Journal, what: str, statements: Any) -> None:
@@ -87,6 +89,21 @@ def wrap(points: Points) -> None:
             points.pass_(f"after call {name}")
         return result
 
+    def session_send(self: Session, sql: str) -> None:
+        changes = not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION"))
+        if changes:
+            points.pass_(f"before SQL {sql[:40]}")
+        send(self, sql)
+        if changes and points.reach(f"during SQL {sql[:40]}"):
+            os.kill(os.getpid(), signal.SIGKILL)  # the statement goes on in the server
+
+    def session_receive(self: Session, *arguments: Any) -> Any:
+        sql = self._sent[0]
+        found = receive(self, *arguments)
+        if not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION")):
+            points.pass_(f"after SQL {sql[:40]}")
+        return found
+
     def os_rename(source: Any, target: Any, **options: Any) -> None:
         rename(source, target, **options)
         points.pass_(f"rename to {Path(os.fsdecode(target)).name[-30:]}")
@@ -97,6 +114,8 @@ def wrap(points: Points) -> None:
     Host.capture = host_capture  # type: ignore[method-assign]
     Host.start_server = host_start_server  # type: ignore[method-assign]
     SupervisorRuntime._call = runtime_call  # type: ignore[method-assign]
+    Session.send = session_send  # type: ignore[method-assign]
+    Session.receive = session_receive  # type: ignore[method-assign]
     durable.os.rename = os_rename  # the one os module of this process
 
 
@@ -168,10 +187,10 @@ class Forker:
 
 def serve() -> None:
     from holdfast.operations import recover
-    from tests.faults.scenarios import SCENARIOS
+    from tests.faults.scenarios import ENGINE_SCENARIOS, SCENARIOS
     from tests.site import Site
 
-    by_name = {scenario.name: scenario for scenario in SCENARIOS}
+    by_name = {scenario.title: scenario for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
     for line in sys.stdin:
         order = json.loads(line)
         site = Site(Path(order["folder"]))

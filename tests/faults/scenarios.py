@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.site import Site
 
@@ -20,6 +20,11 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    engine: str = "sqlite"
+
+    @property
+    def title(self) -> str:
+        return self.name if self.engine == "sqlite" else f"{self.engine}_{self.name}"
 
 
 def _installed(site: Site) -> None:
@@ -93,3 +98,16 @@ SCENARIOS = [
     Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
     Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
+
+_OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration", "rollback_with_data", "restore",
+                 "backup_pause")  # fmt: skip
+ENGINE_SCENARIOS = [
+    replace(scenario, engine=engine)
+    for engine in ("postgresql",)
+    for scenario in SCENARIOS
+    if scenario.name in _OF_DATABASES
+]
+DATABASE_STEPS = {
+    "guard.count", "guard.compare", "backup.finish", "restore_point.create", "restore_point.arm", "restore_point.drop",
+    "task.run", "database.load", "database.swap", "restore.tidy",
+}  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
 from tests.faults.killing import Forker
-from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
@@ -68,6 +69,7 @@ class Ground:
     new: str
     new_label: str | None
     points: list[str]
+    chosen: list[int]  # on another engine than the embedded one: those of the steps that its driver owns
     forker: Forker
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
@@ -75,7 +77,7 @@ class Ground:
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = Path(tempfile.mkdtemp(prefix="hf"))
-    site = Site(folder / "s")
+    site = Site(folder / "s", engine=scenario.engine)
     forker = Forker()
     try:
         scenario.before(site)
@@ -83,17 +85,37 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
         site.put_back(saved, start=scenario.installed)
         old, old_label = site.fingerprint(), site.release_label()
         record = folder / "points"
-        end, output = forker.run(site.folder, scenario.name, "act", kill_at=None, record=record)
+        end, output = forker.run(site.folder, scenario.title, "act", kill_at=None, record=record)
         assert end == ("failed" if scenario.fails else "done"), output
         new, new_label = site.fingerprint(times=scenario.installed), site.release_label()
         if scenario.fails:
             assert (new, new_label) == (old, old_label), "the failed operation was not undone"
         points = record.read_text().splitlines()
-        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker)
+        chosen = list(range(len(points)))
+        if scenario.engine != "sqlite":
+            chosen = points_of_steps(site, points, DATABASE_STEPS)
+        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, chosen, forker)
     finally:
         forker.close()
         site.remove()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def points_of_steps(site: Site, points: list[str], names: set[str]) -> list[int]:
+    """Points from the journal's `doing` of a step with such a name to its end."""
+    app = site.open()
+    try:
+        steps = {step.position: step.name for step in app.journal.steps(app.journal.operations(1)[0].id)}
+    finally:
+        app.close()
+    chosen, inside = [], False
+    for number, label in enumerate(points):
+        found = re.fullmatch(r"journal step (\d+) (\w+)", label)
+        if found is not None:
+            inside = steps[int(found[1])] in names
+        if inside:
+            chosen.append(number)
+    return chosen
 
 
 def check_whole(ground: Ground, acknowledged: list[int]) -> str:
@@ -152,7 +174,7 @@ def one_point(ground: Ground, number: int) -> str:
     writers = Writers(site) if scenario.writers else None
     if writers is not None:
         writers.start()
-    end, output = ground.forker.run(site.folder, scenario.name, "act", kill_at=number)
+    end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
     if writers is not None:
         time.sleep(0.1)  # visitors go on while the operation lies there dead
         writers.stop()
@@ -180,7 +202,7 @@ def kill_recovery(ground: Ground, signature: tuple[str, ...]) -> None:
     """Kills the recovery at one of its own points, another one for each kind of recovery."""
     number = len(ground.recoveries) * 7 % 23
     ground.recoveries[signature] = number
-    end, output = ground.forker.run(ground.site.folder, ground.scenario.name, "recover", kill_at=number)
+    end, output = ground.forker.run(ground.site.folder, ground.scenario.title, "recover", kill_at=number)
     assert end in ("killed", "done"), output
 
 
@@ -189,15 +211,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("shard", range(SHARDS if metafunc.config.getoption("--every") == 1 else 1))
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_killed_at_every_point_ends_old_or_new(
-    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+def take_points(
+    scenario: Scenario, shard: int, request: pytest.FixtureRequest, note: Callable[[str, object], None]
 ) -> None:
     every = request.config.getoption("--every")
     with prepared(scenario) as ground:
-        floor = FLOOR.get(scenario.name, 0)
-        assert len(ground.points) >= floor, f"{len(ground.points)} points, fewer than the {floor} known before"
-        chosen = [number for number in range(len(ground.points)) if number % every == 0]
+        floor = FLOOR.get(scenario.title, 0)
+        assert len(ground.chosen) >= floor, f"{len(ground.chosen)} points, fewer than the {floor} known before"
+        chosen = ground.chosen[::every]
         chosen = chosen[shard::SHARDS] if every == 1 else chosen
         ends = {"old": 0, "new": 0}
         failures = []
@@ -210,10 +231,25 @@ def test_killed_at_every_point_ends_old_or_new(
                 )
                 if len(failures) >= 5:
                     break
-        record_property(
+        note(
             "kill_points",
-            f"{scenario.name} {len(chosen)} of {len(ground.points)} points, {len(ground.recoveries)} recoveries killed, {ends}",
+            f"{scenario.title} {len(chosen)} of {len(ground.chosen)} points, {len(ground.recoveries)} recoveries killed,"
+            f" {ends}",
         )
         assert not failures, "\n".join(failures)
         if every == 1 and not scenario.fails and shard == 0:
             assert ends["old"], "no point ended in the old state"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+def test_killed_at_every_point_ends_old_or_new(
+    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    take_points(scenario, shard, request, record_property)
+
+
+@pytest.mark.parametrize("scenario", ENGINE_SCENARIOS, ids=lambda scenario: scenario.title)
+def test_killed_at_every_point_of_an_engines_steps_ends_old_or_new(
+    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
+    take_points(scenario, shard, request, record_property)

@@ -36,6 +36,19 @@ def programs() -> Path | None:
     return Path(single).resolve().parent if single else None
 
 
+def psql(folder: str, database: str, sql: str, user: str = SUPERUSER) -> str:
+    """What psql prints, unaligned. Raises LockTimeoutError, AssertionError."""
+    done = subprocess.run(
+        ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose",
+         "-h", folder, "-p", str(PostgresqlServer.port), "-U", user, "-d", database, "-c", sql],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if " 55P03: " in done.stderr:
+        raise LockTimeoutError(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip("\n")
+
+
 class PostgresqlServer:
     port = 5432
 
@@ -107,16 +120,7 @@ class PostgresqlServer:
     # --- SQL ---------------------------------------------------------------------------------------
 
     def run(self, database: str, sql: str, *, user: str = SUPERUSER) -> str:
-        """What psql prints, unaligned. Raises LockTimeoutError, AssertionError."""
-        done = subprocess.run(
-            ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose",
-             "-h", str(self.folder), "-p", str(self.port), "-U", user, "-d", database, "-c", sql],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if " 55P03: " in done.stderr:
-            raise LockTimeoutError(done.stderr)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip("\n")
+        return psql(str(self.folder), database, sql, user)
 
     def require_passwords(self) -> None:
         """From now on for every role but the superuser."""

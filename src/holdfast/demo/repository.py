@@ -50,6 +50,7 @@ shared = {{ "guestbook.sqlite3" = "shared/guestbook.sqlite3", "media" = "shared/
 GUESTBOOK_ROWS = "{rows}"
 GUESTBOOK_FILES = "{files}"
 GUESTBOOK_SLOW_SECONDS = "{slow}"
+{environment}
 
 [services.web]
 command = ["python3", "app.py", "{{port}}"]
@@ -64,8 +65,7 @@ warm_cache = ["python3", "manage.py", "warm"]
 console = ["python3", "manage.py"]
 
 [databases.main]
-kind = "sqlite"
-path = "shared/guestbook.sqlite3"
+{database}
 
 [files.media]
 path = "shared/media"
@@ -97,11 +97,12 @@ task_timeout_seconds = {task_timeout}
 def write_configuration(
     folder: Path, repository: Path, state: Path, vault: Path, port: int, *, rows: int = 3000, files: int = 300,
     slow: float = 2.0, settle: float = 0.5, gate: str = "front", health_timeout: float = 3, task_timeout: float = 120,
+    database: str = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"', environment: str = "",
 ) -> Path:  # fmt: skip
-    """Writes holdfast.toml into the application's folder."""
+    """Writes holdfast.toml into the application's folder; `database` and `environment` are lines of their sections."""
     text = _TEMPLATE.format(
         state=state, repository=repository, vault=vault, port=port, rows=rows, files=files, slow=slow, settle=settle,
-        gate=gate, health_timeout=health_timeout, task_timeout=task_timeout,
+        gate=gate, health_timeout=health_timeout, task_timeout=task_timeout, database=database, environment=environment,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "holdfast.toml"
@@ -109,8 +110,8 @@ def write_configuration(
     return path
 
 
-def build(folder: Path, host: Host) -> None:
-    """Makes the repository; every version is a commit with a tag."""
+def build(folder: Path, host: Host, database: Path | None = None) -> None:
+    """Makes the repository; every version is a commit with a tag. `database` is a module instead of the SQLite one."""
     source = resources.files("holdfast.demo") / "application"
     folder.mkdir(parents=True)
     git = ["git", "-C", str(folder), "-c", "user.name=Guestbook", "-c", "user.email=guestbook@example.invalid"]
@@ -120,6 +121,7 @@ def build(folder: Path, host: Host) -> None:
             host.capture([*git, "checkout", "--quiet", "--detach", version.parent])
         for name in ("app.py", "manage.py"):
             (folder / name).write_text((source / name).read_text())
+        (folder / "database.py").write_text((database or source / "database.py").read_text())
         (folder / "migrations").mkdir(exist_ok=True)
         for name in version.migrations:
             (folder / "migrations" / f"{name}.py").write_text((source / "migrations" / f"{name}.py").read_text())

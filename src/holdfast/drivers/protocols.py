@@ -127,6 +127,9 @@ class DatabaseSwapping(Protocol):
     def claim(self, owner: str) -> None:
         """Marks the live database as the owner's, where the engine itself keeps that. May be repeated."""
 
+    def session_environment(self, operation: str) -> dict[str, str]:
+        """What makes the sessions of the application's own commands known as the operation's."""
+
     def end_sessions(self, operation: str) -> None:
         """Ends what a dead operation's commands still do in the engine. Raises StepError if something goes on."""
 

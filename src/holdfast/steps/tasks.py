@@ -18,10 +18,13 @@ def command(opened: Opened, task: str) -> list[str]:
 
 def run(opened: Opened, context: StepContext) -> None:
     release = Release(**context.parameters["release"])
+    environment = opened.resolved_environment(release)
+    for database in opened.databases.values():
+        environment.update(database.session_environment(context.operation))
     opened.host.run(
         command(opened, context.parameters["task"]),
         cwd=release.path,
-        environment=opened.resolved_environment(release),
+        environment=environment,
         timeout_seconds=opened.loaded.configuration.limits.task_timeout_seconds,
     )
 

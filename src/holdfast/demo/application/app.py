@@ -3,24 +3,17 @@
 import hashlib
 import json
 import os
-import sqlite3
 import sys
 import urllib.parse
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from database import Error, connect
+
 HERE = Path(__file__).resolve().parent
 SETTINGS = json.loads((HERE / "settings.json").read_text())
-DATABASE = HERE / "guestbook.sqlite3"
 MEDIA = HERE / "media"
-
-
-def connect():
-    # mode=rw: a database that is gone must show as an error, never come back empty
-    connection = sqlite3.connect(f"file:{DATABASE}?mode=rw", uri=True, timeout=30, isolation_level=None)
-    connection.execute("PRAGMA synchronous=FULL")
-    return connection
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
                     return self.answer(200, {"text": row[0], "whole": digest == row[2]})
                 count = database.execute("SELECT count(*) FROM entries").fetchone()[0]
                 return self.answer(200, {"version": SETTINGS["version"], "entries": count})
-        except (sqlite3.Error, OSError) as error:
+        except (Error, OSError) as error:
             return self.answer(500, {"error": str(error)})
 
     def do_POST(self):
@@ -72,15 +65,16 @@ class Handler(BaseHTTPRequestHandler):
             with closing(connect()) as database:
                 database.execute("BEGIN IMMEDIATE")
                 marks = ", ".join("?" * len(columns))
-                cursor = database.execute(
-                    f"INSERT INTO entries ({', '.join(columns)}) VALUES ({marks})", [values[name] for name in columns]
-                )
+                (number,) = database.execute(
+                    f"INSERT INTO entries ({', '.join(columns)}) VALUES ({marks}) RETURNING id",
+                    [values[name] for name in columns],
+                ).fetchone()
                 # The file is written inside the transaction of its row: row and file are seen together.
                 (MEDIA / name).parent.mkdir(exist_ok=True)
                 (MEDIA / name).write_bytes(content)
                 database.execute("COMMIT")
-                return self.answer(201, {"id": cursor.lastrowid, "sha256": digest})
-        except (sqlite3.Error, OSError) as error:
+                return self.answer(201, {"id": number, "sha256": digest})
+        except (Error, OSError) as error:
             return self.answer(500, {"error": str(error)})
 
 

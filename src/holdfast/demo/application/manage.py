@@ -3,20 +3,18 @@
 import hashlib
 import importlib.util
 import os
-import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
 
+from database import connect
+
 HERE = Path(__file__).resolve().parent
-DATABASE = (HERE / "guestbook.sqlite3").resolve()
 MEDIA = HERE / "media"
 
 
 def migrate():
-    with closing(sqlite3.connect(DATABASE, timeout=30, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
+    with closing(connect(create=True)) as database:
         database.execute("CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY)")
         done = {row[0] for row in database.execute("SELECT name FROM schema_migrations")}
         for path in sorted((HERE / "migrations").glob("*.py")):
@@ -34,7 +32,7 @@ def install():
     migrate()
     rows = int(os.environ.get("GUESTBOOK_ROWS", "3000"))
     files = int(os.environ.get("GUESTBOOK_FILES", "300"))
-    with closing(sqlite3.connect(DATABASE, timeout=30, isolation_level=None)) as database:
+    with closing(connect()) as database:
         database.execute("BEGIN IMMEDIATE")
         for number in range(rows):
             content = (f"upload {number % files} " * 300).encode()

@@ -226,6 +226,9 @@ class PostgresqlDatabase:
 
     # --- sessions and state --------------------------------------------------------------------------
 
+    def session_environment(self, operation: str) -> dict[str, str]:
+        return {"PGAPPNAME": application_name(operation)}
+
     def end_sessions(self, operation: str) -> None:
         """Also waits for a server that is coming back, for what it still does must be known."""
         deadline = time.monotonic() + _RETURN_SECONDS

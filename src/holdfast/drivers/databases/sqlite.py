@@ -343,6 +343,9 @@ class SqliteDatabase:
     def claim(self, owner: str) -> None:
         pass
 
+    def session_environment(self, operation: str) -> dict[str, str]:
+        return {}
+
     def end_sessions(self, operation: str) -> None:
         """A session is a process here, and was ended with it."""
 

@@ -1,0 +1,139 @@
+"""Where a site keeps its rows: told to Holdfast and the application, looked at, saved and put back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.config.schema import Database
+from tests.servers import postgresql
+
+APPLICATIONS = Path(__file__).parent / "applications" / "guestbook"
+
+
+class Store(Protocol):
+    """`lines` and `environment` go into holdfast.toml, `module` into the application."""
+
+    lines: str
+    environment: str
+    module: Path | None
+
+    def digest(self) -> str:
+        """Of every row of every table, and of its columns."""
+
+    def save(self) -> None:
+        """Keeps the rows as they are, for `put_back`."""
+
+    def put_back(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+class SqliteStore:
+    """One file, which lies in the site's folder and is saved with it."""
+
+    lines = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"'
+    environment = ""
+    module = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def digest(self) -> str:
+        if not self.path.exists():
+            return ""
+        digest = hashlib.sha256()
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            for line in connection.iterdump():
+                digest.update(line.encode())
+        return digest.hexdigest()
+
+    def save(self) -> None:
+        pass
+
+    def put_back(self) -> None:
+        pass
+
+    def remove(self) -> None:
+        pass
+
+
+_DIGEST = """
+SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
+  SELECT table_schema || '.' || table_name || ' ' || md5(query_to_xml(
+    format('SELECT * FROM %I.%I ORDER BY 1', table_schema, table_name), true, false, '')::text) AS line
+  FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
+  UNION ALL SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || coalesce(column_default, '')
+  FROM information_schema.columns WHERE table_schema NOT IN ('pg_catalog', 'information_schema')
+  UNION ALL SELECT sequencename || ' ' || coalesce(last_value, 0) FROM pg_sequences) lines
+"""
+
+
+class PostgresqlStore:
+    """A database of the shared server, owned by a role that is no superuser."""
+
+    module = APPLICATIONS / "postgresql.py"
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder = folder
+        self.name = name
+        self._saved = f"{name}saved"
+        self.lines = f'kind = "postgresql"\nname = "{name}"\nhost = "{folder}"\nuser = "{postgresql.ROLE}"'
+        self.environment = f'DATABASE_URL = "host={folder} dbname={name} user={postgresql.ROLE}"'
+
+    @classmethod
+    def create(cls) -> PostgresqlStore:
+        with postgresql.shared() as server:
+            name = f"g{os.getpid()}x{secrets.token_hex(3)}"
+            server.create_if_missing(name)
+            return cls(str(server.folder), name)
+
+    def digest(self) -> str:
+        text = postgresql.psql(self._folder, self.name, _DIGEST)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _beside(self) -> list[str]:
+        """Databases of Holdfast's beside this one: the names carry its digest."""
+        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}-"
+        names = postgresql.psql(self._folder, "postgres", "SELECT datname FROM pg_database").split("\n")
+        return [name for name in names if name.startswith(mark)]
+
+    def _drop(self, *names: str) -> None:
+        for name in names:
+            postgresql.psql(self._folder, "postgres", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _copy(self, source: str, target: str) -> None:
+        self._drop(target)
+        postgresql.psql(
+            self._folder, "postgres",
+            f'CREATE DATABASE "{target}" TEMPLATE "{source}" OWNER {postgresql.ROLE} STRATEGY FILE_COPY',
+        )  # fmt: skip
+
+    def save(self) -> None:
+        self._copy(self.name, self._saved)
+
+    def put_back(self) -> None:
+        self._drop(*self._beside())
+        self._copy(self._saved, self.name)
+
+    def remove(self) -> None:
+        self._drop(self.name, self._saved, *self._beside())
+
+
+def create(engine: str, sqlite_path: Path) -> Store:
+    return PostgresqlStore.create() if engine == "postgresql" else SqliteStore(sqlite_path)
+
+
+def existing(configured: Database, sqlite_path: Path) -> Store:
+    """The store of a site that was made before, by what its holdfast.toml says."""
+    return (
+        PostgresqlStore(configured.host, configured.name)
+        if configured.kind == "postgresql"
+        else SqliteStore(sqlite_path)
+    )
