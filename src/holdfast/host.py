@@ -27,6 +27,7 @@ __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
+_EXEC_LOOKS = 5
 _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
 
 
@@ -292,11 +293,22 @@ class Process:
 
 
 def _carries(pid: int, prefix: bytes) -> bool:
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # gone, a kernel thread, or another user's: not a child that this user started
-        return False
-    return b"\0" + prefix in b"\0" + environment
+    """A process that is just becoming another program has no environment for a moment, and is looked at again."""
+    for _ in range(_EXEC_LOOKS):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if environment or _has_no_memory(pid):
+                return b"\0" + prefix in b"\0" + environment
+        except OSError:  # gone, or another user's: not a child that this user started
+            return False
+        time.sleep(0.001)
+    return False
+
+
+def _has_no_memory(pid: int) -> bool:
+    """A kernel thread or a process that has ended: proc(5) stat, fields 3 and 9, PF_KTHREAD of the kernel's sched.h."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0] in "ZX" or bool(int(fields[6]) & 0x00200000)
 
 
 def processes_with(prefix: str) -> list[Process]:

@@ -136,6 +136,9 @@ def test_cancel_ends_the_whole_session_and_can_be_ignored(mark: str) -> None:
     assert result.output_tail == "done\n"
 
 
+PATH = {"PATH": os.environ.get("PATH", os.defpath)}
+
+
 def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(mark: str) -> None:
     result = Host().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={MARK: mark})
     assert (result.exit_code, result.output_tail) == (0, "started\n")
@@ -189,6 +192,24 @@ def test_a_secret_that_is_not_utf8(kind: str, quick_folder: Path, monkeypatch: p
         assert os.fsencode(Host().resolve_secret(reference)) == b"caf\xe9-au-lait"
     except HoldfastError as error:
         assert reference in str(error)
+
+
+_BECOMES_ITSELF = '$ENV{TURN}++; exit if $ENV{TURN} > 2000; exec "perl", "-e", $ENV{SCRIPT}'
+
+
+def test_a_process_that_keeps_becoming_another_program_is_always_found(mark: str) -> None:
+    process = subprocess.Popen(["perl", "-e", _BECOMES_ITSELF], env={MARK: mark, "SCRIPT": _BECOMES_ITSELF, **PATH})
+    try:
+        missed = looks = 0
+        while process.poll() is None:
+            found = left(mark)
+            looks += 1
+            missed += not found and process.poll() is None
+        assert looks > 20
+        assert missed == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_free_port_can_be_bound() -> None:

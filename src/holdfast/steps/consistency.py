@@ -71,16 +71,9 @@ def take(
     return taken
 
 
-def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:
-    return opened.databases[name].snapshot(dump_path(opened, run.folder, name), *_questions(opened, name))
-
-
-def _questions(opened: Opened, name: str) -> tuple[list[str], float]:
-    """The queries that a database is asked at its instant, and the seconds for counting its rows."""
-    configuration = opened.loaded.configuration
-    references = configuration.backup.references
-    queries = [references.query] if references is not None and references.database == name else []
-    return queries, configuration.guard.budget_seconds
+def _snapshot(opened: Opened, run: VaultRun, name: str, queries: Sequence[str] = ()) -> Snapshot:
+    target = dump_path(opened, run.folder, name)
+    return opened.databases[name].snapshot(target, queries, opened.loaded.configuration.guard.budget_seconds)
 
 
 def _pass(
@@ -116,10 +109,8 @@ def _paused(
                 continue
             instant = utc_now()
             writes = {name: fix() for name, fix in holds.items()}  # all instants first: writing takes its time
-            snapshots = {
-                name: write(dump_path(opened, run.folder, name), *_questions(opened, name))
-                for name, write in writes.items()
-            }
+            budget = opened.loaded.configuration.guard.budget_seconds
+            snapshots = {name: write(dump_path(opened, run.folder, name), (), budget) for name, write in writes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
             return Instant("pause", instant, held, stored, snapshots=snapshots)
     raise AssertionError("unreachable")
@@ -133,7 +124,10 @@ def _live(
     for attempt in range(1, _LIVE_ATTEMPTS + 1):
         earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
         instant = utc_now()
-        snapshots = {name: _snapshot(opened, run, name) for name in databases}
+        snapshots = {
+            name: _snapshot(opened, run, name, [references.query] if references and references.database == name else [])
+            for name in databases
+        }
         stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
         taken = Instant("live", instant, 0.0, stored, snapshots=snapshots)
         if references is None or references.database not in databases or references.files not in files:
