@@ -16,9 +16,10 @@ from holdfast.app import App, open_app
 from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.engine.runner import Observer
-from holdfast.host import Host, end_processes_with
+from holdfast.host import Host
 from holdfast.operations import backup, install, maintenance, package, prune, restore, rollback, upgrade
 from holdfast.ports import can_be_bound
+from holdfast.processes import end_processes_with
 from holdfast.steps import services
 from tests import stores
 

@@ -13,8 +13,9 @@ import select
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,6 @@ __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
-_EXEC_LOOKS = 5
 _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
 
 
@@ -159,6 +159,73 @@ class Host:
                 return False
             stream.feed(chunk)
 
+    def feed(
+        self, argv: Sequence[str], chunks: Iterable[bytes], *, environment: Mapping[str, str] | None = None
+    ) -> CommandResult:
+        """Runs one command with a stream as its standard input; what it prints is kept for messages alone.
+
+        Raises CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
+        """
+        shown = self.redactor.text(" ".join(argv))
+        self.announce(shown)
+        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": "/"})
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as printed:
+            try:
+                process = subprocess.Popen(
+                    list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=printed,
+                    stderr=printed, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise CommandFailedError(
+                    f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127
+                ) from error
+            assert process.stdin is not None
+            try:
+                for chunk in chunks:
+                    self._write_all(process, chunk)
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+                while process.poll() is None:
+                    self._check_cancelled()
+                    time.sleep(0.02)
+            except BrokenPipeError:  # it ended before it had read everything; its exit code and words tell why
+                process.wait()
+            except BaseException:
+                end_session(process)
+                raise
+            finally:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            size = os.fstat(printed.fileno()).st_size
+            tail = os.pread(printed.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+        tail = self.redactor.text(tail)
+        if tail:
+            self.log({"kind": "output", "text": tail})
+        seconds = time.monotonic() - started
+        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(seconds, 3)})
+        if process.returncode != 0:
+            raise CommandFailedError(
+                f"`{shown}` ended with exit code {process.returncode}",
+                exit_code_of_command=process.returncode, output_tail=tail,
+            )  # fmt: skip
+        return CommandResult(tuple(argv), 0, tail, seconds)
+
+    def _write_all(self, process: subprocess.Popen[bytes], chunk: bytes) -> None:
+        assert process.stdin is not None
+        descriptor = process.stdin.fileno()
+        os.set_blocking(descriptor, False)
+        view = memoryview(chunk)
+        while view:
+            self._check_cancelled()
+            if select.select([], [descriptor], [], 0.1)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(descriptor, view) :]
+
+    def _check_cancelled(self) -> None:
+        if self.cancelled():
+            raise CancelledError("stopped a command on request")
+
     def capture(self, argv: Sequence[str], *, cwd: str | Path | None = None, timeout_seconds: float = 60) -> str:
         """Runs a short command for its output (at most some megabytes), not marked as part of an operation's log.
 
@@ -284,90 +351,3 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     process.wait()
-
-
-@dataclass(frozen=True)
-class Process:
-    pid: int
-    command: str
-
-
-def _carries(pid: int, prefix: bytes) -> bool:
-    """A process that is just becoming another program has no environment for a moment, and is looked at again."""
-    for _ in range(_EXEC_LOOKS):
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-            if environment or _has_no_memory(pid):
-                return b"\0" + prefix in b"\0" + environment
-        except OSError:  # gone, or another user's: not a child that this user started
-            return False
-        time.sleep(0.001)
-    return False
-
-
-def _has_no_memory(pid: int) -> bool:
-    """A kernel thread or a process that has ended: proc(5) stat, fields 3 and 9, PF_KTHREAD of the kernel's sched.h."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return fields[0] in "ZX" or bool(int(fields[6]) & 0x00200000)
-
-
-def processes_with(prefix: str) -> list[Process]:
-    """Living processes whose environment (proc(5) environ) has a variable starting with `prefix`; not this one.
-
-    A prefix that ends with NUL matches a whole variable.
-    """
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and _carries(int(name), prefix.encode()):
-            try:
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            found.append(Process(int(name), command.strip()))
-    return found
-
-
-def _signal_all(prefix: str, number: int) -> list[int]:
-    """Signals each such process through a pidfd; returns the pidfds, which the caller closes."""
-    descriptors = []
-    for process in processes_with(prefix):
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            continue
-        if not _carries(process.pid, prefix.encode()):  # the pid was reused between the listing and the pidfd
-            os.close(descriptor)
-            continue
-        try:
-            signal.pidfd_send_signal(descriptor, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # gone is what is wanted; a refused signal shows as a survivor
-        descriptors.append(descriptor)
-    return descriptors
-
-
-def _wait_for_end(descriptors: list[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    poller = select.poll()
-    waiting = set(descriptors)
-    for descriptor in descriptors:
-        poller.register(descriptor, select.POLLIN)
-    while waiting and time.monotonic() < deadline:
-        for descriptor, _ in poller.poll(max(1, int((deadline - time.monotonic()) * 1000))):
-            waiting.discard(descriptor)
-            poller.unregister(descriptor)
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
-    """Ends all such processes, also those that they start meanwhile; returns what could not be ended."""
-    if not processes_with(prefix):
-        return []
-    _wait_for_end(_signal_all(prefix, signal.SIGTERM), grace_seconds)
-    deadline = time.monotonic() + wait_seconds
-    while left := processes_with(prefix):
-        _wait_for_end(_signal_all(prefix, signal.SIGKILL), 1.0)
-        if time.monotonic() > deadline:
-            return left
-    return []

@@ -14,8 +14,9 @@ import pytest
 from holdfast.drivers.protocols import Runtime
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.errors import ConfigurationError, StepError
-from holdfast.host import Host, end_processes_with, processes_with
+from holdfast.host import Host
 from holdfast.model import ServiceInstance
+from holdfast.processes import end_processes_with, processes_with
 from tests.fakes import FakeRuntime
 
 STAY = "import sys, time; print('here I am', flush=True); time.sleep(3600)"

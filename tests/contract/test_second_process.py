@@ -15,12 +15,13 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults import store
 from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import DamagedError, StepError
-from holdfast.host import OPERATION_VARIABLE, Host, Process, processes_with
+from holdfast.host import OPERATION_VARIABLE, Host
+from holdfast.processes import Process, processes_with
 from holdfast.worker import Worker
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress
 
-OPERATION = "second-process-test"
+OPERATION = f"second-process-test-{os.getpid()}"
 FILES = 2000
 
 

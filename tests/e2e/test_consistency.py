@@ -15,8 +15,9 @@ import pytest
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
-from holdfast.host import Host, end_processes_with
+from holdfast.host import Host
 from holdfast.operations import backup, install
+from holdfast.processes import end_processes_with
 
 ROUNDS = 50
 CHURN = Path(__file__).parent / "writers" / "churn.py"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.host import Host, end_processes_with
+from holdfast.host import Host
 from holdfast.ports import free_loopback_port
+from holdfast.processes import end_processes_with
 
 PROJECT = Path(__file__).parent / "django_project"
 

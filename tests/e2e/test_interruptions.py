@@ -93,7 +93,7 @@ def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypa
     kill_in_migration(at_v2)
     # A reboot: nothing runs any more, and the boot id is another one.
     record = at_v2.open().journal.interrupted()[0]
-    from holdfast.host import end_processes_with
+    from holdfast.processes import end_processes_with
 
     end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
     at_v2.shut_down()
@@ -118,7 +118,7 @@ def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:
 def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v2: Site) -> None:
     kill_in_migration(at_v2)
     record = at_v2.open().journal.interrupted()[0]
-    from holdfast.host import end_processes_with
+    from holdfast.processes import end_processes_with
     from holdfast.steps import gate
 
     end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)

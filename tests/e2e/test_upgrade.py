@@ -189,7 +189,7 @@ def test_wipe_installs_afresh_outside_production_after_a_backup(site: Site) -> N
         assert site.get("/")[1]["entries"] == 120
         assert len(run_json(site, "backup", "list")["data"]["backups"]) == 2
     finally:
-        from holdfast.host import end_processes_with
+        from holdfast.processes import end_processes_with
 
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.staging@{site.state}", grace_seconds=0, wait_seconds=10)
 

@@ -34,15 +34,22 @@ class Points:
 
     kill_at: int | None
     record: Path | None
+    wait_at: int | None = None
     count: int = 0
 
     def reach(self, label: str) -> bool:
-        """True if this is the point to die at; otherwise it is counted."""
+        """True if this is the point to die at; otherwise it is counted. At `wait_at` the process says so by a file
+        `.reached` beside the record, and goes on once that is gone."""
         number = self.count
         self.count += 1
         if self.record is not None:
             with open(self.record, "a") as file:
                 file.write(label + "\n")
+            if number == self.wait_at:
+                reached = self.record.with_suffix(".reached")
+                reached.touch()
+                while reached.exists():
+                    time.sleep(0.005)
         return number == self.kill_at
 
     def pass_(self, label: str) -> None:
@@ -119,7 +126,7 @@ def wrap(points: Points) -> None:
     durable.os.rename = os_rename  # the one os module of this process
 
 
-def _die_in(action: Callable[[], None], kill_at: int | None, record: Path | None) -> tuple[str, str]:
+def _die_in(action: Callable[[], None], points: Points) -> tuple[str, str]:
     """Runs an action in a forked child that dies at a point."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -127,7 +134,7 @@ def _die_in(action: Callable[[], None], kill_at: int | None, record: Path | None
         code = 0
         try:
             os.close(reader)
-            wrap(Points(kill_at, record))
+            wrap(points)
             action()
         except BaseException:
             code = 1
@@ -156,13 +163,17 @@ class Forker:
             [sys.executable, "-m", "tests.faults.killing"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, folder: Path, scenario: str, what: str, *, kill_at: int | None, record: Path | None = None) -> None:
+    def start(
+        self, folder: Path, scenario: str, what: str, *, kill_at: int | None, record: Path | None = None,
+        wait_at: int | None = None,
+    ) -> None:  # fmt: skip
         assert self._process.stdin is not None
         order = {
             "folder": str(folder),
             "scenario": scenario,
             "what": what,
             "kill_at": kill_at,
+            "wait_at": wait_at,
             "record": str(record or ""),
         }
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -196,7 +207,8 @@ def serve() -> None:
         site = Site(Path(order["folder"]))
         scenario = by_name[order["scenario"]]
         action = (lambda: scenario.act(site)) if order["what"] == "act" else (lambda: recover.recover(site.state))  # noqa: B023
-        answer = _die_in(action, order["kill_at"], Path(order["record"]) if order["record"] else None)
+        points = Points(order["kill_at"], Path(order["record"]) if order["record"] else None, order["wait_at"])
+        answer = _die_in(action, points)
         print(json.dumps(answer), flush=True)
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
-from holdfast.host import OPERATION_VARIABLE, Host, processes_with
+from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.ports import free_loopback_port
+from holdfast.processes import processes_with
 
 MARK = "HOLDFAST_TEST_HOST"
 

@@ -22,8 +22,9 @@ from typing import Any
 from holdfast.demo import repository
 from holdfast.demo.load import Load
 from holdfast.errors import HoldfastError
-from holdfast.host import Host, end_processes_with
+from holdfast.host import Host
 from holdfast.ports import free_loopback_port
+from holdfast.processes import end_processes_with
 
 Line = Callable[[str], None]
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], None]

@@ -8,7 +8,8 @@ again, so that a reused pid is never hit.
 from __future__ import annotations
 
 from holdfast.errors import StuckError
-from holdfast.host import OPERATION_VARIABLE, Process, end_processes_with, processes_with
+from holdfast.host import OPERATION_VARIABLE
+from holdfast.processes import Process, end_processes_with, processes_with
 
 _TERM_GRACE_SECONDS = 2.0
 _KILL_WAIT_SECONDS = 20.0

@@ -18,8 +18,9 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from holdfast import durable
 from holdfast.errors import ConfigurationError, StepError
-from holdfast.host import Host, end_processes_with
+from holdfast.host import Host
 from holdfast.model import Problem, ServiceInstance, ServiceStatus
+from holdfast.processes import end_processes_with
 
 _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name beside it
 _START_SECONDS = 15.0

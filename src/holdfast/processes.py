@@ -1,0 +1,99 @@
+"""Finding and ending processes by a variable in their environment, wherever they went since."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_EXEC_LOOKS = 5
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    command: str
+
+
+def _carries(pid: int, prefix: bytes) -> bool:
+    """A process that is just becoming another program has no environment for a moment, and is looked at again."""
+    for _ in range(_EXEC_LOOKS):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if environment or _has_no_memory(pid):
+                return b"\0" + prefix in b"\0" + environment
+        except OSError:  # gone, or another user's: not a child that this user started
+            return False
+        time.sleep(0.001)
+    return False
+
+
+def _has_no_memory(pid: int) -> bool:
+    """A kernel thread or a process that has ended: proc(5) stat, fields 3 and 9, PF_KTHREAD of the kernel's sched.h."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0] in "ZX" or bool(int(fields[6]) & 0x00200000)
+
+
+def processes_with(prefix: str) -> list[Process]:
+    """Living processes whose environment (proc(5) environ) has a variable starting with `prefix`; not this one.
+
+    A prefix that ends with NUL matches a whole variable.
+    """
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid() and _carries(int(name), prefix.encode()):
+            try:
+                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            found.append(Process(int(name), command.strip()))
+    return found
+
+
+def _signal_all(prefix: str, number: int) -> list[int]:
+    """Signals each such process through a pidfd; returns the pidfds, which the caller closes."""
+    descriptors = []
+    for process in processes_with(prefix):
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            continue
+        if not _carries(process.pid, prefix.encode()):  # the pid was reused between the listing and the pidfd
+            os.close(descriptor)
+            continue
+        try:
+            signal.pidfd_send_signal(descriptor, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # gone is what is wanted; a refused signal shows as a survivor
+        descriptors.append(descriptor)
+    return descriptors
+
+
+def _wait_for_end(descriptors: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    poller = select.poll()
+    waiting = set(descriptors)
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    while waiting and time.monotonic() < deadline:
+        for descriptor, _ in poller.poll(max(1, int((deadline - time.monotonic()) * 1000))):
+            waiting.discard(descriptor)
+            poller.unregister(descriptor)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
+    """Ends all such processes, also those that they start meanwhile; returns what could not be ended."""
+    if not processes_with(prefix):
+        return []
+    _wait_for_end(_signal_all(prefix, signal.SIGTERM), grace_seconds)
+    deadline = time.monotonic() + wait_seconds
+    while left := processes_with(prefix):
+        _wait_for_end(_signal_all(prefix, signal.SIGKILL), 1.0)
+        if time.monotonic() > deadline:
+            return left
+    return []

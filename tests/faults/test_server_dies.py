@@ -1,0 +1,78 @@
+"""The database server killed with SIGKILL: with Holdfast, or under it. It comes back by itself, as under a supervisor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import HoldfastError
+from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
+from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
+from tests.servers import postgresql
+
+pytestmark = pytest.mark.faults
+
+_SERVERS = {"postgresql": postgresql}
+_NAMES = ("upgrade", "upgrade_that_fails", "restore")
+_SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
+_SPARSER = 4  # than the kill points: what is between two of them is the same to a server
+
+
+def die_together(ground: Ground, number: int) -> str:
+    """Holdfast and the server die at one moment, as when the machine does; the server is back before `recover`."""
+    site, scenario = ground.site, ground.scenario
+    site.put_back(ground.saved)
+    end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
+    assert end == "killed", f"point was not reached: {end} {output}"
+    with _SERVERS[scenario.engine].shared() as server:
+        server.kill()
+        server.start()
+    recover_here(site)
+    return check_whole(ground, [])
+
+
+def die_under_it(ground: Ground, number: int, folder: Path) -> str:
+    """The server dies in the middle of an operation and comes back while Holdfast goes on, or goes back."""
+    site, scenario = ground.site, ground.scenario
+    site.put_back(ground.saved)
+    record = folder / f"record{number}"
+    reached = record.with_suffix(".reached")
+    ground.forker.start(site.folder, scenario.title, "act", kill_at=None, record=record, wait_at=number)
+    deadline = time.monotonic() + 60
+    while not reached.exists():
+        assert time.monotonic() < deadline, "point was not reached"
+        time.sleep(0.01)
+    with _SERVERS[scenario.engine].shared() as server:
+        server.kill()
+        reached.unlink()
+        time.sleep(0.3)
+        server.start()
+    end, output = ground.forker.end()
+    assert end in ("done", "failed"), output
+    recover_here(site)  # what happened after the commit point may still be to do
+    return check_whole(ground, [])
+
+
+@pytest.mark.parametrize("way", ["together", "under it"])
+@pytest.mark.parametrize("scenario", _SCENARIOS, ids=lambda scenario: scenario.title)
+def test_the_server_dies(
+    scenario: Scenario, way: str, request: pytest.FixtureRequest, folder: Path,
+    record_property: Callable[[str, object], None],
+) -> None:  # fmt: skip
+    every = _SPARSER * request.config.getoption("--every")
+    with prepared(scenario) as ground:
+        ends = {"old": 0, "new": 0}
+        failures = []
+        for number in ground.chosen[::every]:
+            try:
+                end = die_together(ground, number) if way == "together" else die_under_it(ground, number, folder)
+                ends[end] += 1
+            except (AssertionError, HoldfastError, OSError) as error:
+                failures.append(
+                    f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1500]}"
+                )
+        record_property("server_dies", f"{scenario.title} {way}: {sum(ends.values())} points, {ends}")
+        assert not failures, "\n".join(failures)
