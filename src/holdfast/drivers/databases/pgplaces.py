@@ -21,6 +21,7 @@ _LEAVE_SECONDS = 5.0
 _TERMINATE_SECONDS = 20.0
 _NAME_BYTES = 63  # NAMEDATALEN less one
 _NO_RIGHT = "42501"
+_INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
 # Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
 _LISTS = {
     "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
@@ -303,10 +304,13 @@ class Places:
             self._open(session, self._database)
 
     def _drop(self, session: Session, database: str) -> None:
-        if self._oid(session, database) is not None:
+        limit = session.value(f"SELECT datconnlimit FROM pg_database WHERE datname = {literal(database)}")
+        if limit is None:
+            return
+        if limit != _INVALID:
             self._close(session, database)
             self.terminate(session, f"datname = {literal(database)}")
-            session.run(f"DROP DATABASE {identifier(database)}")
+        session.run(f"DROP DATABASE {identifier(database)}")
 
     # --- marks and findings --------------------------------------------------------------------------------
 
