@@ -16,7 +16,7 @@ PRIVATE_NAME = b".holdfast"
 _name = operator.attrgetter("name")
 
 
-def _readable(raw: bytes) -> tuple[str, str]:
+def readable(raw: bytes) -> tuple[str, str]:
     """A name for people, and its exact bytes in base64 where the name alone would not carry them."""
     try:
         return raw.decode(), ""
@@ -83,9 +83,9 @@ _octal = functools.cache("{:o}".format)  # a tree has few different modes
 def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     """An entry without what only reading a file tells (digest, attributes, holes); None for sockets and devices, which are no data."""
     mode = status.st_mode
-    readable, encoded = _readable(path)
+    name, encoded = readable(path)
     entry = Entry(
-        readable, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns,
+        name, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns,
         path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino,
     )  # fmt: skip
     if stat.S_ISREG(mode):
@@ -98,7 +98,7 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
         entry.xattrs = read_xattrs(full)
     elif stat.S_ISLNK(mode):
         entry.kind = "symlink"
-        entry.target, entry.target_base64 = _readable(os.readlink(full))
+        entry.target, entry.target_base64 = readable(os.readlink(full))
     elif stat.S_ISFIFO(mode):
         entry.kind = "fifo"
     else:
