@@ -69,8 +69,8 @@ class Ground:
     new: str
     new_label: str | None
     points: list[str]
-    chosen: list[int]  # on another engine than the embedded one: those of the steps that its driver owns
     forker: Forker
+    chosen: list[int] = field(default_factory=list)  # to be taken; on a server engine those of its driver's steps
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
@@ -94,7 +94,7 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
         chosen = list(range(len(points)))
         if scenario.engine != "sqlite":
             chosen = points_of_steps(site, points, DATABASE_STEPS)
-        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, chosen, forker)
+        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker, chosen)
     finally:
         forker.close()
         site.remove()
