@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from holdfast.drivers import foreign
+from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Write
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
@@ -191,6 +193,13 @@ class FakeDatabase:
         content = self._bytes(source)
         identity = next(self._identities)
         self.beside[token] = (identity, content)
+        return identity
+
+    def load(self, token: str, source: Foreign) -> str:
+        if source.format != foreign.SQLITE:
+            raise RefusedError(f"the fake does not read {source.format}")
+        identity = next(self._identities)
+        self.beside[token] = (identity, b"".join(source.chunks()))
         return identity
 
     def _refuse_open(self) -> None:

@@ -17,7 +17,7 @@ from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.engine.runner import Observer
 from holdfast.host import Host
-from holdfast.operations import backup, install, maintenance, package, prune, restore, rollback, upgrade
+from holdfast.operations import backup, import_data, install, maintenance, package, prune, restore, rollback, upgrade
 from holdfast.ports import can_be_bound
 from holdfast.processes import end_processes_with
 from holdfast.steps import services
@@ -80,6 +80,7 @@ class Site:
         plans = {
             "install": install.plan, "upgrade": upgrade.plan, "rollback": rollback.plan, "backup": backup.plan,
             "restore": restore.plan, "prune": prune.plan, "build": package.plan, "maintenance": maintenance.plan,
+            "import_database": import_data.plan_database, "import_files": import_data.plan_files,
         }  # fmt: skip
         return plans[name](app, *arguments, **options)
 

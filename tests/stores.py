@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
 import secrets
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +27,9 @@ class Store(Protocol):
 
     def digest(self) -> str:
         """Of every row of every table, and of its columns."""
+
+    def dump(self, target: Path) -> None:
+        """A dump by the engine's own tool."""
 
     def save(self) -> None:
         """Keeps the rows as they are, for `put_back`."""
@@ -53,6 +58,9 @@ class SqliteStore:
             for line in connection.iterdump():
                 digest.update(line.encode())
         return digest.hexdigest()
+
+    def dump(self, target: Path) -> None:
+        subprocess.run(["sqlite3", str(self.path), f".backup {target}"], check=True)
 
     def save(self) -> None:
         pass
@@ -97,6 +105,10 @@ class PostgresqlStore:
     def digest(self) -> str:
         text = postgresql.psql(self._folder, self.name, _DIGEST)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def dump(self, target: Path) -> None:
+        words = ["pg_dump", "-h", self._folder, "-p", str(postgresql.PostgresqlServer.port), "-U", "postgres", "-Fc"]
+        target.write_bytes(gzip.compress(subprocess.run([*words, self.name], capture_output=True, check=True).stdout))
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.site import Site
 
@@ -18,10 +18,10 @@ def argv(site: Site, *words: str) -> list[str]:
     return [sys.executable, "-m", "holdfast", *command, "--yes", "--config", str(site.config), *separator, *rest]
 
 
-def run(site: Site, *words: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
-    )
+def run(
+    site: Site, *words: str, timeout: float = 90, stdin: IO[bytes] | int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False)
 
 
 def run_json(site: Site, *words: str) -> dict[str, Any]:

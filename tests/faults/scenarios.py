@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -76,6 +78,24 @@ def _discard(site: Site) -> None:
     site.operate("rollback", discard_writes_since=instant)
 
 
+def _with_a_dump(site: Site) -> None:
+    """v1, a dump of it by the engine's own tool, and rows since."""
+    _installed(site)
+    site.store.dump(site.folder / "dump")
+    for number in range(5):
+        site.post(b"since the dump %d" % number)
+
+
+def _with_an_archive(site: Site) -> None:
+    _installed(site)
+    names = sorted(path for path in site.media.rglob("*.bin"))[:2]
+    with tarfile.open(site.folder / "archive", "w:gz") as archive:
+        for name in (*(str(path.relative_to(site.media)) for path in names), "album/new.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            archive.addfile(info, io.BytesIO(name.encode()))
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
@@ -94,13 +114,25 @@ SCENARIOS = [
     Scenario("backup_pause", _installed, lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", _installed, lambda site: site.operate("backup", consistency="quiesce")),
     Scenario("restore", _changed_after_backup, _restore_first),
+    Scenario(
+        "import_database",
+        _with_a_dump,
+        lambda site: site.operate("import_database", str(site.folder / "dump")),
+        keeps_replaced=True,
+    ),
+    Scenario(
+        "import_files",
+        _with_an_archive,
+        lambda site: site.operate("import_files", str(site.folder / "archive"), "media"),
+        keeps_replaced=True,
+    ),
     Scenario("prune", _several_backups, lambda site: site.operate("prune")),
     Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
     Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 
 _OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration", "rollback_with_data", "restore",
-                 "backup_pause")  # fmt: skip
+                 "backup_pause", "import_database")  # fmt: skip
 ENGINE_SCENARIOS = [
     replace(scenario, engine=engine)
     for engine in ("postgresql",)
@@ -109,5 +141,5 @@ ENGINE_SCENARIOS = [
 ]
 DATABASE_STEPS = {
     "guard.count", "guard.compare", "backup.finish", "restore_point.create", "restore_point.arm", "restore_point.drop",
-    "task.run", "database.load", "database.swap", "restore.tidy",
+    "task.run", "database.load", "database.import", "database.swap", "restore.tidy",
 }  # fmt: skip

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from holdfast.drivers.foreign import Foreign
 from holdfast.model import (
     Backup,
     Entry,
@@ -109,6 +110,12 @@ class DatabaseSwapping(Protocol):
         earlier candidate of the token is replaced.
         """
 
+    def load(self, token: str, source: Foreign) -> str:
+        """A candidate as by `prepare`, from a dump that another tool made, owned as the live database is.
+
+        Raises RefusedError for a format that the engine does not read, DamagedError for a dump that is not whole.
+        """
+
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         """Puts the candidate with that identity in place (None: nothing), the present one under `aside`.
 
@@ -120,6 +127,10 @@ class DatabaseSwapping(Protocol):
 
     def tokens(self) -> list[str]:
         """Of what operations left beside the live database."""
+
+
+class DatabaseSessions(Protocol):
+    """Whose a database is, and who uses it."""
 
     def owner(self) -> str | None:
         """Who claimed the live database, where the engine itself keeps that."""
@@ -134,7 +145,7 @@ class DatabaseSwapping(Protocol):
         """Ends what a dead operation's commands still do in the engine. Raises StepError if something goes on."""
 
 
-class Database(DatabaseReading, DatabaseSwapping, Protocol):
+class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
     """One database of the application."""
 
 

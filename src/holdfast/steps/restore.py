@@ -7,7 +7,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
-from holdfast.model import Release
+from holdfast.model import Facts, Release
 from holdfast.steps import backup, consistency, migrations
 from holdfast.steps.opened import Opened
 from holdfast.steps.release import link_shared
@@ -92,8 +92,13 @@ def discard(opened: Opened, context: StepContext) -> None:
         database.discard(context.operation)
 
 
+def _loaded(context: StepContext) -> Facts:
+    """What the step recorded that loaded the candidates, from a set or from a foreign dump."""
+    return context.earlier.get("database.load") or context.earlier["database.import"]
+
+
 def swap_databases(opened: Opened, context: StepContext) -> None:
-    loaded = context.earlier["database.load"]
+    loaded = _loaded(context)
     for name, candidate in loaded["candidates"].items():
         identity = opened.databases[name].inspect()["identity"]
         if identity not in (loaded["databases"][name], candidate):
@@ -105,7 +110,7 @@ def swap_databases(opened: Opened, context: StepContext) -> None:
 
 
 def swap_back(opened: Opened, context: StepContext) -> None:
-    loaded = context.earlier["database.load"]
+    loaded = _loaded(context)
     for name, identity in loaded["databases"].items():
         opened.databases[name].swap(context.operation, identity, f"{context.operation}.undone")
 

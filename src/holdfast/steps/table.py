@@ -7,7 +7,19 @@ from functools import partial
 from typing import Any
 
 from holdfast.engine.runner import Handler, StepContext
-from holdfast.steps import backup, gate, guard, migrations, preflight, release, restore, restore_point, services, tasks
+from holdfast.steps import (
+    backup,
+    gate,
+    guard,
+    imports,
+    migrations,
+    preflight,
+    release,
+    restore,
+    restore_point,
+    services,
+    tasks,
+)
 from holdfast.steps.opened import Opened
 
 Do = Callable[[Opened, StepContext], None]
@@ -44,6 +56,8 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "restore.unpack_code": (restore.unpack_code, release.remove),
     "database.load": (restore.load_databases, restore.discard),
     "database.swap": (restore.swap_databases, restore.swap_back),
+    "database.import": (imports.load, imports.discard),
+    "files.import": (imports.bring_files, imports.revert_files),
     "files.restore": (restore.restore_files, restore.revert_files),
     "restore.tidy": (restore.tidy, None),
 }

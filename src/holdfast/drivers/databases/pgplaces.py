@@ -206,8 +206,23 @@ class Places:
                 ) from error
             return self._identity_of(session, candidate)
 
+    def like_live(self) -> tuple[str | None, Facts]:
+        """Who owns the live database, where that is another role than ours, and its encoding, for an empty one like it."""
+        with self.maintenance() as session:
+            found = session.rows(
+                "SELECT CASE WHEN pg_get_userbyid(datdba) <> current_user THEN pg_get_userbyid(datdba) END,"
+                " pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database"
+                f" WHERE datname = {literal(self._database)}"
+            )
+        if not found:
+            return None, {}
+        owner, encoding, collate, ctype = found[0]
+        return owner, {"encoding": encoding, "collate": collate, "ctype": ctype}
+
     def settle_loaded(self, candidate: str, facts: Facts) -> None:
         """After a load: grants and settings of the dump's database, and everything durable."""
+        with self._clients.session(candidate) as loaded:
+            loaded.run("ANALYZE")  # else every query is planned without knowing the tables
         with self.maintenance() as session:
             self._apply(session, candidate, facts)
             # A message in a transaction of its own makes the log durable up to here.

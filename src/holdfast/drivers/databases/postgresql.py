@@ -7,7 +7,9 @@ settings belong to the OID and stay with the database that is renamed away, so t
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers import foreign
 from holdfast.drivers.databases import pgplaces
+from holdfast.drivers.databases.pgsql_text import adapted
 from holdfast.drivers.databases.psql import (
     Clients,
     Session,
@@ -27,8 +31,9 @@ from holdfast.drivers.databases.psql import (
     quoted,
     table_name,
 )
+from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Write
-from holdfast.errors import DamagedError, RefusedError, StepError
+from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
 
@@ -46,6 +51,8 @@ _COLUMNS = (
     " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
     " AND n.nspname !~ '^pg_' ORDER BY 1, 2, a.attnum"
 )
+# The first minor release of each version whose psql has \\restrict (release notes of August 2025).
+_RESTRICTED = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
 _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIMED_OUT, _NO_LOCK, _NO_RIGHT = "57014", "55P03", "42501"
 
@@ -188,6 +195,61 @@ class PostgresqlDatabase:
         self._places.settle_loaded(candidate, facts)
         self._compare(candidate, facts.get("rows", {}))
         return identity
+
+    def load(self, token: str, source: Foreign) -> str:
+        if source.format not in (foreign.SQL, foreign.CUSTOM, foreign.TAR, foreign.DIRECTORY):
+            raise RefusedError(f"{source.title} is of the format {source.format}, which PostgreSQL does not read")
+        owner, facts = self._places.like_live()
+        identity = self._places.empty(token, facts)
+        candidate = self._places.candidate(token)
+        try:
+            if source.format == foreign.SQL:
+                self._run_sql(candidate, owner, source)
+            else:
+                self._run_archive(candidate, owner, source)
+        except CommandFailedError as error:
+            raise DamagedError(
+                f"database {self.name}: {source.title} could not be loaded: {error.output_tail.strip() or error.what}"
+            ) from error
+        self._places.settle_loaded(candidate, {})
+        with self._clients.session(candidate) as session:
+            if not session.rows(_TABLES):
+                raise DamagedError(f"database {self.name}: {source.title} holds no table")
+        return identity
+
+    def _run_archive(self, candidate: str, owner: str | None, source: Foreign) -> None:
+        """Objects become the live database's owner's; grants to others are not taken over."""
+        words = ["--exit-on-error", "--no-owner", "--no-acl", "--no-password", f"--dbname={candidate}"]
+        if owner is not None:
+            words.append(f"--role={owner}")
+        if source.path is not None:
+            if source.format != foreign.TAR:  # which is read from one end to the other
+                words.append(f"--jobs={self._clients.server.jobs}")
+            self._clients.run("pg_restore", *words, str(source.path))
+        else:
+            argv = self._clients.argv("pg_restore", *words)
+            self._host.feed(argv, source.chunks(), environment=self._clients.environment())
+
+    def _run_sql(self, candidate: str, owner: str | None, source: Foreign) -> None:
+        """Restricted: a dump of strangers must not run commands of psql, which could be the shell's."""
+        self._refuse_unrestricted()
+        key = secrets.token_hex(16)
+        environment = self._clients.environment()
+        if owner is not None:
+            environment["PGOPTIONS"] += " -c role=" + re.sub(r"([\\\s])", r"\\\1", owner)
+        argv = self._clients.argv("psql", "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate)
+        lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(source.chunks(), source.title))
+        self._host.feed(argv, lines, environment=environment)
+
+    def _refuse_unrestricted(self) -> None:
+        text = self._host.capture(self._clients.argv("psql", "--version"))
+        found = re.search(r"(\d+)\.(\d+)", text)
+        major, minor = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+        if minor < _RESTRICTED.get(major, 0 if major > max(_RESTRICTED) else 999):
+            raise RefusedError(
+                f"plain SQL is not run by {text.strip()}, which cannot keep it from running commands of this machine",
+                next_step="Update the PostgreSQL client, or make a dump with `pg_dump --format=custom`.",
+            )
 
     def _refuse_newer(self, facts: Facts) -> None:
         """A dump of a newer server is refused before anything changes."""

@@ -19,6 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from holdfast import durable
+from holdfast.drivers import foreign
+from holdfast.drivers.compressed import ERRORS
+from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Write
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
@@ -245,6 +248,41 @@ class SqliteDatabase:
         identity = self._identity(candidate)
         assert identity is not None
         return identity
+
+    def load(self, token: str, source: Foreign) -> str:
+        """A database file, or the statements of `.dump`."""
+        if source.format not in (foreign.SQLITE, foreign.SQL):
+            raise RefusedError(f"{source.title} is of the format {source.format}, which SQLite does not read")
+        folder = self.private_folder / token
+        durable.make_directory(folder)
+        raw = folder / "loaded"
+        raw.unlink(missing_ok=True)
+        if source.format == foreign.SQLITE:
+            with open(raw, "wb") as file:
+                for chunk in source.chunks():
+                    file.write(chunk)
+        else:
+            self._execute(raw, source)
+        try:
+            return self.prepare(token, raw, {})
+        finally:
+            raw.unlink()
+
+    def _execute(self, target: Path, source: Foreign) -> None:
+        """Runs plain SQL, a statement at a time. Raises DamagedError."""
+        statement = ""
+        with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous=OFF")
+            try:
+                for line in source.stream:
+                    statement += line.decode()
+                    if sqlite3.complete_statement(statement):
+                        connection.execute(statement)
+                        statement = ""
+            except (sqlite3.Error, UnicodeDecodeError, *ERRORS) as error:
+                raise DamagedError(f"{source.title} could not be loaded: {error}") from error
+            if statement.strip() or connection.in_transaction:
+                raise DamagedError(f"{source.title} was cut short: its last statement or transaction is not complete")
 
     def _find(self, identity: str) -> Path | None:
         for folder in self._folders():

@@ -1,0 +1,84 @@
+"""Reading through a compression, told by its magic number: gzip (RFC 1952), zstd (RFC 8878), bzip2, xz."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+CHUNK_BYTES = 1 << 18
+_MOST_LAYERS = 3
+ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""What reading a damaged or cut stream raises."""
+
+
+class _Zstd(io.RawIOBase):
+    """The library's own reader takes a cut stream for its end."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._inner = zstandard.ZstdDecompressor().decompressobj()
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        while not self._rest:
+            more = self._inner.unused_data if self._inner.eof else b""
+            chunk = more or self._source.read(CHUNK_BYTES)
+            if not chunk:
+                if not self._inner.eof:
+                    raise zstandard.ZstdError("it was cut short")
+                return 0
+            if self._inner.eof:
+                self._inner = zstandard.ZstdDecompressor().decompressobj()
+            self._rest = self._inner.decompress(chunk)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _buffered(raw: object) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, raw), CHUNK_BYTES)
+
+
+def _peel(stream: io.BufferedReader) -> io.BufferedReader | None:
+    """The stream inside a compression; None where there is none."""
+    head = stream.peek(6)[:6]
+    inner: object
+    if head.startswith(b"\x1f\x8b"):
+        inner = gzip.GzipFile(fileobj=stream)
+    elif head.startswith(b"BZh"):
+        inner = bz2.BZ2File(stream)
+    elif head.startswith(b"\xfd7zXZ\0"):
+        inner = lzma.LZMAFile(stream)
+    elif head.startswith(b"\x28\xb5\x2f\xfd"):
+        inner = _Zstd(stream)
+    else:
+        return None
+    return _buffered(inner)
+
+
+@contextmanager
+def peeled(source: str) -> Iterator[tuple[io.BufferedReader, int]]:
+    """A file, or `-` for the standard input, read through its compressions; and how many those are.
+
+    Raises FileNotFoundError and what ERRORS lists.
+    """
+    with ExitStack() as layers:
+        stream = layers.enter_context(_buffered(io.FileIO(os.dup(0) if source == "-" else source)))
+        count = 0
+        while count < _MOST_LAYERS and (inner := _peel(stream)) is not None:
+            stream, count = layers.enter_context(inner), count + 1
+        yield stream, count

@@ -1,0 +1,111 @@
+"""`import database` and `import files`: what other tools made, brought in as one operation that can be undone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from holdfast.app import App
+from holdfast.drivers import foreign
+from holdfast.errors import NotFoundError, RefusedError, UsageError
+from holdfast.model import Plan, Step
+from holdfast.operations import parts
+
+
+def plan_database(app: App, source: str, *, database: str | None = None, safety: bool = True) -> Plan:
+    """The plan of an import into one database. Raises UsageError, NotFoundError, RefusedError or DamagedError."""
+    name = _database(app, database)
+    title = "the standard input"
+    if source != "-":
+        source = title = str(Path(source).absolute())
+        with foreign.opened(source) as found:
+            title += f" ({found.format})"
+    release = app.opened.current_release()
+    present = parts.existing(app, parts.choose(app))
+    steps = [
+        parts.preflight(app, present, with_backup=safety),
+        Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source}),
+        *_before(app, present, safety, f"the import into {name}"),
+        Step("database.swap", "put the imported database in place"),
+    ]
+    if release is not None:
+        if app.loaded.configuration.migrations.kind != "none":
+            steps.append(
+                Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": "maintenance"})
+            )
+        steps += [
+            *parts.tasks(app, release, "migrate", "after_restore"),
+            parts.start(release, parts.WEB, "start and verify the web"),
+            parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+        ]
+    after = (
+        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        *([Step("backup.unpin", "unpin the safety backup")] if safety else []),
+        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+    )  # fmt: skip
+    keep = app.loaded.configuration.upgrade.keep_replaced
+    return Plan(
+        kind="import.database", title=f"import into database {name}", steps=tuple(steps), after_commit=after,
+        also_locks=("backup",), barrier_paths=tuple(app.opened.barrier_paths()),
+        parameters=parts.parameters(app, release),
+        notes=(f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
+               "objects become those of the database's owner; grants to others are not taken over"),
+    )  # fmt: skip
+
+
+def _database(app: App, wanted: str | None) -> str:
+    known = list(app.loaded.configuration.databases)
+    if wanted is None:
+        if len(known) != 1:
+            raise UsageError("which database?", next_step=f"`--database NAME`; known are {', '.join(known) or 'none'}.")
+        return known[0]
+    if wanted not in known:
+        raise UsageError(f"there is no database {wanted!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
+    return wanted
+
+
+def _before(app: App, present: parts.Datasets, safety: bool, what: str) -> list[Step]:
+    """A safety backup around closing the gate and stopping the services."""
+    if safety and not app.loaded.configuration.vaults:
+        raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
+    steps = [parts.backup_copy(present)] if safety else []
+    steps += [parts.gate_close(what), Step("services.stop", "stop services in order")]
+    if safety:
+        steps += [parts.backup_finish(present, "quiesce", f"before {what}"), parts.backup_publish(pin=True)]
+    return steps
+
+
+def plan_files(app: App, source: str, into: str, *, replace: bool = False, safety: bool = True) -> Plan:
+    """The plan of bringing files into a dataset, or below a path of it. Raises UsageError, NotFoundError or RefusedError."""
+    name, _, below = into.partition("/")
+    if name not in app.loaded.configuration.files:
+        raise UsageError(
+            f"there is no files dataset {name!r}",
+            next_step=f"Known are {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
+        )
+    if source != "-":
+        source = str(Path(source).absolute())
+        if not Path(source).exists():
+            raise NotFoundError(f"there is no {source}")
+        root = app.opened.files[name].root
+        if Path(source).is_dir() and (Path(source) == root or root in Path(source).parents):
+            raise RefusedError(f"{source} lies in the dataset {name} itself")
+    present = parts.existing(app, parts.choose(app, only=(name,)))
+    if safety and not app.loaded.configuration.vaults:
+        raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
+    steps = [parts.preflight(app, present, with_backup=safety)]
+    if safety:
+        steps += [
+            parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}"),
+            parts.backup_publish(pin=True),
+        ]  # fmt: skip
+    parameters = {"files": name, "below": below, "source": source, "replace": replace}
+    steps.append(Step("files.import", f"bring files into {into}", parameters))
+    keep = app.loaded.configuration.upgrade.keep_replaced
+    what = f"everything below {into} is replaced" if replace else "files of the same path are replaced, others stay"
+    return Plan(
+        kind="import.files", title=f"import files into {into}", steps=tuple(steps),
+        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (), also_locks=("backup",),
+        barrier_paths=tuple(app.opened.barrier_paths()), parameters=parts.parameters(app, None),
+        notes=(f"{what}; what was replaced stays beside for {keep}", "owner and group become the dataset's own"),
+    )  # fmt: skip

@@ -1,0 +1,204 @@
+"""`import database` and `import files`, through the command line, on real sites."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import run
+from tests.site import Site
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
+    site = Site(folder / "s", engine=request.param)
+    site.operate("install", "v1")
+    yield site
+    site.remove()
+
+
+def own_dump(site: Site, target: Path) -> Path:
+    """By the engine's own tool, never by Holdfast."""
+    site.store.dump(target)
+    return target
+
+
+def test_a_dump_comes_in_by_one_command(installed: Site, folder: Path) -> None:
+    dump = own_dump(installed, folder / "dump.bin")
+    before = installed.store.digest()
+    installed.post(b"since the dump")
+    assert installed.get("/")[1]["entries"] == 121
+    done = run(installed, "import", "database", str(dump))
+    assert done.returncode == 0, done.stderr
+    assert installed.get("/")[1] == {"version": "v1", "entries": 120}
+    assert installed.store.digest() == before
+    assert installed.post(b"after the import")[0] == 201
+
+
+def test_an_import_that_fails_leaves_everything_as_it_was(installed: Site, folder: Path) -> None:
+    dump = own_dump(installed, folder / "dump.bin")
+    installed.post(b"since the dump")
+    before = installed.fingerprint()
+    whole = dump.read_bytes()
+    dump.write_bytes(whole[: len(whole) // 2])
+    done = run(installed, "import", "database", str(dump))
+    assert done.returncode != 0
+    assert installed.fingerprint() == before
+    dump.write_bytes(whole)
+    text = installed.config.read_text()
+    installed.config.write_text(text.replace("[tasks]", '[tasks]\nafter_restore = ["false"]'))
+    done = run(installed, "import", "database", str(dump))
+    assert done.returncode == 6, done.stderr
+    assert installed.fingerprint() == before
+    assert installed.get("/")[1]["entries"] == 121
+
+
+def test_a_dump_of_an_older_version_is_migrated(installed: Site, folder: Path) -> None:
+    dump = own_dump(installed, folder / "dump.bin")
+    installed.operate("upgrade", "v2")
+    done = run(installed, "import", "database", str(dump))
+    assert done.returncode == 0, done.stderr
+    assert installed.get("/")[1] == {"version": "v2", "entries": 120}
+    assert installed.get("/health")[0] == 200
+
+
+def test_a_dump_of_a_newer_version_is_refused(installed: Site, folder: Path) -> None:
+    installed.operate("upgrade", "v2")
+    dump = own_dump(installed, folder / "dump.bin")
+    installed.operate("backup")
+    app = installed.open()
+    assert app.opened.vault is not None
+    instant = next(item for item in app.opened.vault.backups() if item.release.get("label") == "v1").instant
+    app.close()
+    installed.operate("rollback", discard_writes_since=instant)
+    before = installed.fingerprint()
+    done = run(installed, "import", "database", str(dump))
+    assert done.returncode == 4, done.stderr
+    assert "0002_mood" in done.stderr
+    assert installed.fingerprint() == before
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def make_tar(target: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
+    with tarfile.open(target, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(content), 0o640, 1_500_000_000
+            archive.addfile(info, io.BytesIO(content))
+    return target
+
+
+def make_zip(target: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target
+
+
+def make_folder(target: Path, members: dict[str, bytes]) -> Path:
+    for name, content in members.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    return target
+
+
+MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "tar.gz": make_tar, "tar": lambda target, members: make_tar(target, members, "w:"),
+    "tar.xz": lambda target, members: make_tar(target, members, "w:xz"), "zip": make_zip, "folder": make_folder,
+}  # fmt: skip
+
+
+def media(site: Site) -> dict[str, bytes]:
+    return {str(path.relative_to(site.media)): path.read_bytes() for path in site.media.rglob("*")
+            if path.is_file() and ".holdfast" not in path.parts}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_files_are_merged_or_replaced(site: Site, folder: Path, kind: str) -> None:
+    site.operate("install", "v1")
+    old = media(site)
+    (site.media / "album").mkdir()
+    (site.media / "album" / "kept.txt").write_bytes(b"kept")
+    (site.media / "album" / "both.txt").write_bytes(b"earlier")
+    source = MAKERS[kind](folder / "source", {"both.txt": b"later", "deep/new.txt": b"new"})
+    done = run(site, "import", "files", str(source), "--into", "media/album")
+    assert done.returncode == 0, done.stderr
+    merged = {"album/kept.txt": b"kept", "album/both.txt": b"later", "album/deep/new.txt": b"new"}
+    assert media(site) == {**old, **merged}
+    done = run(site, "import", "files", str(source), "--into", "media/album", "--replace")
+    assert done.returncode == 0, done.stderr
+    del merged["album/kept.txt"]
+    assert media(site) == {**old, **merged}
+    assert site.get("/health")[0] == 200
+
+
+def test_files_from_the_standard_input(site: Site, folder: Path) -> None:
+    site.operate("install", "v1")
+    make_tar(folder / "source", {"a.txt": b"a"})
+    with open(folder / "source", "rb") as stream:
+        done = run(site, "import", "files", "-", "--into", "media", stdin=stream)
+    assert done.returncode == 0, done.stderr
+    assert media(site)["a.txt"] == b"a"
+
+
+def hostile(folder: Path, kind: str) -> Path:
+    source = folder / "hostile"
+    if kind == "zip that climbs":
+        return make_zip(source, {"../../escaped": b"x"})
+    with tarfile.open(source, "w") as archive:
+        info = tarfile.TarInfo("member")
+        if kind == "climbs":
+            info.name = "a/../../escaped"
+        elif kind == "absolute":
+            info.name = str(folder / "escaped")
+        elif kind == "link out":
+            info.type, info.linkname = tarfile.SYMTYPE, "../../.."
+        elif kind == "absolute link":
+            info.type, info.linkname = tarfile.SYMTYPE, str(folder)
+        elif kind == "device":
+            info.type = tarfile.CHRTYPE
+        elif kind == "hard link out":
+            info.type, info.linkname = tarfile.LNKTYPE, "../holdfast.toml"
+        archive.addfile(info, io.BytesIO(b""))
+        if kind == "through a link":
+            inner = tarfile.TarInfo("way")
+            inner.type, inner.linkname = tarfile.SYMTYPE, "member"
+            archive.addfile(inner)
+            last = tarfile.TarInfo("way/escaped")
+            archive.addfile(last, io.BytesIO(b""))
+    return source
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["climbs", "absolute", "link out", "absolute link", "device", "hard link out", "through a link", "zip that climbs"],
+)
+def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str) -> None:
+    site.operate("install", "v1")
+    before = site.fingerprint()
+    done = run(site, "import", "files", str(hostile(folder, kind)), "--into", "media/album")
+    assert done.returncode == 4, done.stderr
+    assert site.fingerprint() == before
+    assert not list(folder.rglob("escaped"))
+
+
+def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
+    site.operate("install", "v1")
+    for words, code in [
+        (("database", str(folder / "none")), 4), (("files", str(folder / "none"), "--into", "media"), 4),
+        (("files", str(folder), "--into", "nothing"), 2), (("files", str(site.media), "--into", "media"), 4),
+        (("files", str(site.repository), "--into", "media/../out"), 4),
+        (("files", str(site.repository), "--into", "media/.holdfast/x"), 4),
+    ]:  # fmt: skip
+        done = run(site, "import", *words)
+        assert done.returncode == code, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert shutil.which("sqlite3"), "the test makes its dumps by the engine's own tool"
