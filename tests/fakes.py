@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.drivers import foreign
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Write
+from holdfast.drivers.protocols import Fix
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -145,23 +145,20 @@ class FakeDatabase:
         return found
 
     @contextmanager
-    def hold(self, limit_seconds: float) -> Iterator[Callable[[], Write]]:
-        if self.live is None or self.held:
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+        if limit_seconds is not None and (self.live is None or self.held):
             raise StepError(f"writers cannot be held within {limit_seconds:g} s")
-        self.held = True
+        self.held = limit_seconds is not None
 
-        def fix() -> Write:
+        def fix(target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
             content = self._bytes(None)
             self.held = False
-            return lambda target, queries, budget: self._write(content, target, queries, budget)
+            return lambda: self._write(content, target, queries, budget_seconds)
 
         try:
             yield fix
         finally:
             self.held = False
-
-    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
-        return self._write(self._bytes(None), target, queries, budget_seconds)
 
     def _write(self, content: bytes, target: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
         target.write_bytes(sha256(content).encode() + content)

@@ -93,7 +93,15 @@ class PostgresqlStore:
         self.name = name
         self._saved = f"{name}saved"
         self.lines = f'kind = "postgresql"\nname = "{name}"\nhost = "{folder}"\nuser = "{postgresql.ROLE}"'
-        self.environment = f'DATABASE_URL = "host={folder} dbname={name} user={postgresql.ROLE}"'
+        self.environment = f'DATABASE_URL = "{self.dsn}"'
+
+    @property
+    def dsn(self) -> str:
+        return f"host={self._folder} dbname={self.name} user={postgresql.ROLE}"
+
+    def execute(self, sql: str) -> str:
+        """As the application, which owns what it makes."""
+        return postgresql.psql(self._folder, self.name, sql, postgresql.ROLE)
 
     @classmethod
     def create(cls) -> PostgresqlStore:

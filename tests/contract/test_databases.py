@@ -17,6 +17,7 @@ from holdfast.drivers.protocols import Database
 from holdfast.errors import HoldfastError, StepError
 from holdfast.host import Host
 from holdfast.model import Server, Snapshot
+from tests.contract.dumps import snapshot
 from tests.fakes import FakeDatabase
 from tests.servers import postgresql
 
@@ -38,7 +39,7 @@ class Engine:
     taken: dict[Path, Snapshot] = field(default_factory=dict)
 
     def dump(self, target: Path) -> None:
-        self.taken[target] = self.database.snapshot(target, [ROWS])
+        self.taken[target] = snapshot(self.database, target, [ROWS])
 
     def texts(self, dump: Path | None = None) -> list[str]:
         rows = self.taken[dump].answers[0] if dump is not None else self.database.query(ROWS)
@@ -211,12 +212,24 @@ def test_hold_keeps_writers_out_until_the_snapshot_is_taken(engine: Engine) -> N
         with pytest.raises(WriterHeldError):
             engine.add("while held")
         assert engine.texts() == ["one", "two"], "readers go on"
-        write = fix()
-        engine.taken[dump] = write(dump, [ROWS], 10)
+        finish = fix(dump, [ROWS], 10)
+        engine.taken[dump] = finish()
         assert engine.taken[dump].held_seconds > 0 or engine.database.kind == "fake"
         engine.add("after")
     assert engine.texts(dump) == ["one", "two"]
     assert engine.texts() == ["one", "two", "after"]
+
+
+def test_an_instant_is_fixed_while_writers_go_on(engine: Engine) -> None:
+    dump = engine.folder / "dump"
+    with engine.database.hold(None) as fix:
+        engine.add("before")
+        finish = fix(dump, [ROWS], 10)
+        engine.add("after")
+        engine.taken[dump] = finish()
+    assert engine.taken[dump].held_seconds == 0
+    assert engine.texts(dump) == ["one", "two", "before"]
+    assert engine.texts() == ["one", "two", "before", "after"]
 
 
 def test_hold_lets_writers_go_when_no_snapshot_is_taken(engine: Engine) -> None:
@@ -241,7 +254,7 @@ def test_a_missing_database_cannot_be_held_or_copied(missing: Engine) -> None:
     with pytest.raises(StepError), missing.database.hold(0.05):
         pass  # pragma: no cover
     with pytest.raises(StepError):
-        missing.database.snapshot(missing.folder / "dump")
+        snapshot(missing.database, missing.folder / "dump")
 
 
 # --- beside and swap ----------------------------------------------------------------------------------

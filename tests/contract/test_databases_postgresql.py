@@ -14,6 +14,7 @@ from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
+from tests.contract.dumps import snapshot
 from tests.servers import postgresql
 from tests.servers.postgresql import ROLE, PostgresqlServer
 
@@ -104,7 +105,7 @@ def test_a_dump_loaded_elsewhere_has_the_settings_of_its_database(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
 ) -> None:
     server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
-    taken = database.snapshot(quick_folder / "dump")
+    taken = snapshot(database, quick_folder / "dump")
     with server.own_database() as other:
         second = driver(server, other)
         candidate = second.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
@@ -118,7 +119,7 @@ def test_a_dump_of_a_superusers_objects_is_loaded_by_another_role(
 ) -> None:
     """Owners that the role cannot give are mapped to the role itself."""
     server.run(name, "CREATE SCHEMA extra; CREATE TABLE extra.thing (a INTEGER); INSERT INTO extra.thing VALUES (1)")
-    taken = driver(server, name, user="postgres").snapshot(quick_folder / "dump")
+    taken = snapshot(driver(server, name, user="postgres"), quick_folder / "dump")
     assert "keeper" in taken.facts["roles"]
     candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
@@ -136,7 +137,7 @@ def test_large_objects_extensions_and_many_schemas_come_back(
         " CREATE TABLE a.parts (n INTEGER) PARTITION BY RANGE (n);"
         " CREATE TABLE a.part1 PARTITION OF a.parts FOR VALUES FROM (0) TO (10); INSERT INTO a.parts VALUES (3)",
     )
-    taken = database.snapshot(quick_folder / "dump")
+    taken = snapshot(database, quick_folder / "dump")
     assert ["pg_trgm", "1.6"] in taken.facts["extensions"]
     assert taken.tables["a.parts"]["rows"] == 1
     server.run(name, "SELECT lo_unlink(4711); DROP SCHEMA a CASCADE; DROP EXTENSION pg_trgm")
@@ -225,7 +226,7 @@ def test_missing_rights_are_named(server: PostgresqlServer, name: str) -> None:
 def test_a_dump_of_a_newer_server_is_refused_before_anything_changes(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
 ) -> None:
-    taken = database.snapshot(quick_folder / "dump")
+    taken = snapshot(database, quick_folder / "dump")
     with pytest.raises(RefusedError, match="PostgreSQL 99"):
         database.prepare(OPERATION, quick_folder / "dump", {**facts_of(taken), "server_version": 990001})
     assert database.tokens() == []
@@ -234,7 +235,7 @@ def test_a_dump_of_a_newer_server_is_refused_before_anything_changes(
 def test_rows_missing_from_a_dump_are_damage(
     database: PostgresqlDatabase, name: str, server: PostgresqlServer, quick_folder: Path
 ) -> None:
-    taken = database.snapshot(quick_folder / "dump")
+    taken = snapshot(database, quick_folder / "dump")
     before = database.inspect()["identity"]
     with pytest.raises(DamagedError, match="500 rows instead of 501"):
         database.prepare(OPERATION, quick_folder / "dump", {**taken.facts, "rows": {"entry": 501}})
@@ -267,7 +268,7 @@ def test_a_wrong_password_names_no_password(quick_folder: Path) -> None:
         announced: list[str] = []
         host = Host(operation=OPERATION, announce=announced.append)
         right = PostgresqlDatabase("main", "app", reach(own, password=f"file:{quick_folder / 'password'}"), host)
-        right.snapshot(quick_folder / "dump")
+        snapshot(right, quick_folder / "dump")
         assert announced and not any("right-horse" in line for line in announced)
     finally:
         own.remove()
@@ -285,7 +286,7 @@ def test_an_outcome_survives_the_servers_death_right_after_it(outcome: str, quic
         own.run("app", "CREATE TABLE entry AS SELECT i FROM generate_series(1, 1000) i", user=ROLE)
         own.run("postgres", "CHECKPOINT")
         database = driver(own, "app")
-        taken = database.snapshot(quick_folder / "dump")
+        taken = snapshot(database, quick_folder / "dump")
         if outcome == "loaded":
             found = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
         else:

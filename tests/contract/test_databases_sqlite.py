@@ -17,6 +17,7 @@ import pytest
 
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
+from tests.contract.dumps import snapshot
 from tests.contract.test_databases import ROWS
 
 _CRASH = """
@@ -94,7 +95,7 @@ def reader_in_another_process(path: Path) -> Iterator[int]:
 def test_a_left_over_wal_is_part_of_snapshot_and_restore_point(database: SqliteDatabase, path: Path) -> None:
     die(_CRASH, path)
     assert Path(f"{path}-wal").stat().st_size > 0
-    database.snapshot(path.parent / "dump")
+    snapshot(database, path.parent / "dump")
     assert count(database, path.parent / "dump") == 501
     point = database.prepare("op", None, {})
     database.swap("op", point, "op")
@@ -102,7 +103,7 @@ def test_a_left_over_wal_is_part_of_snapshot_and_restore_point(database: SqliteD
 
 
 def test_a_left_over_wal_leaves_with_the_database_it_belongs_to(database: SqliteDatabase, path: Path) -> None:
-    database.snapshot(path.parent / "dump")
+    snapshot(database, path.parent / "dump")
     live = database.inspect()["identity"]
     candidate = database.prepare("op", path.parent / "dump", {})
     die(_CRASH, path)
@@ -116,7 +117,7 @@ def test_a_left_over_wal_leaves_with_the_database_it_belongs_to(database: Sqlite
 def test_a_left_over_wal_beside_no_database_does_not_reach_the_restored_one(
     database: SqliteDatabase, path: Path
 ) -> None:
-    database.snapshot(path.parent / "dump")
+    snapshot(database, path.parent / "dump")
     die(_CRASH, path)
     path.unlink()
     candidate = database.prepare("op", path.parent / "dump", {})
@@ -139,7 +140,7 @@ def test_a_hot_journal_is_rolled_back_before_a_restore_point(database: SqliteDat
 def test_a_swap_killed_between_two_renames_is_repeated_without_loss(
     database: SqliteDatabase, path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, way: str
 ) -> None:  # fmt: skip
-    database.snapshot(path.parent / "dump")
+    snapshot(database, path.parent / "dump")
     live = database.inspect()["identity"]
     candidate = database.prepare("op", path.parent / "dump", {})
     die(_CRASH, path)
@@ -172,7 +173,7 @@ def _killed_swap(database: SqliteDatabase, wanted: str, moves: int, monkeypatch:
 def test_an_open_handle_in_another_process_is_refused_by_name(
     database: SqliteDatabase, path: Path, action: str
 ) -> None:
-    database.snapshot(path.parent / "dump")
+    snapshot(database, path.parent / "dump")
     candidate = database.prepare("op", path.parent / "dump", {})
     before = database.inspect()["identity"]
     calls: dict[str, Callable[[], object]] = {
@@ -187,7 +188,7 @@ def test_an_open_handle_in_another_process_is_refused_by_name(
 
 def test_an_open_reader_does_not_hinder_a_dump_or_a_candidate(database: SqliteDatabase, path: Path) -> None:
     with reader_in_another_process(path):
-        database.snapshot(path.parent / "dump")
+        snapshot(database, path.parent / "dump")
         database.prepare("op", path.parent / "dump", {})
     assert count(database, path.parent / "dump") == 500
 
@@ -210,7 +211,7 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
     with database.hold(5) as fix:
         thread.start()
         assert not done.wait(0.1)
-        fix()(path.parent / "dump", [], 10)
+        fix(path.parent / "dump", [], 10)()
     thread.join(30)
     assert done.is_set()
     assert count(database, path.parent / "dump") == 500
@@ -220,7 +221,7 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
 @pytest.mark.parametrize("damage", ["header", "middle", "cut"])
 def test_a_dump_with_any_page_damaged_is_refused(database: SqliteDatabase, path: Path, damage: str) -> None:
     dump = path.parent / "dump"
-    database.snapshot(dump)
+    snapshot(database, dump)
     content = bytearray(dump.read_bytes())
     if damage == "header":
         content[0:16] = b"\0" * 16
@@ -240,7 +241,7 @@ def test_a_live_database_that_is_damaged_makes_no_restore_point(database: Sqlite
     with pytest.raises(HoldfastError):
         database.prepare("op", None, {})
     with pytest.raises((HoldfastError, sqlite3.DatabaseError)):
-        database.snapshot(path.parent / "dump")
+        snapshot(database, path.parent / "dump")
 
 
 def test_a_candidate_has_the_mode_of_the_live_file(database: SqliteDatabase, path: Path) -> None:

@@ -18,6 +18,7 @@ from holdfast.config.load import load
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
+from tests.stores import PostgresqlStore
 
 ROUNDS = 50
 CHURN = Path(__file__).parent / "writers" / "churn.py"
@@ -32,15 +33,14 @@ state = "{folder}/state"
 repository = "{folder}/repo"
 
 [services.one]
-command = ["{python}", "{churn}", "{folder}/app/shared/main.sqlite3", "{folder}/app/shared/media", "1"]
+command = ["{python}", "{churn}", "{place}", "{folder}/app/shared/media", "1"]
 settle_seconds = 0.05
 [services.two]
-command = ["{python}", "{churn}", "{folder}/app/shared/main.sqlite3", "{folder}/app/shared/media", "2"]
+command = ["{python}", "{churn}", "{place}", "{folder}/app/shared/media", "2"]
 settle_seconds = 0.05
 
 [databases.main]
-kind = "sqlite"
-path = "shared/main.sqlite3"
+{database}
 [files.media]
 path = "shared/media"
 
@@ -53,8 +53,41 @@ keep = {{ last = 2 }}
 """
 
 
-@pytest.fixture
-def churning(folder: Path) -> Iterator[App]:
+TABLES = "CREATE TABLE {table} (id {key}, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)"
+
+
+@contextlib.contextmanager
+def sqlite_place(shared: Path) -> Iterator[dict[str, str]]:
+    """What the configuration says of an SQLite database that has the two tables."""
+    with contextlib.closing(sqlite3.connect(shared / "main.sqlite3")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        for table in ("inside", "outside"):
+            database.execute(TABLES.format(table=table, key="INTEGER PRIMARY KEY"))
+        database.commit()
+    yield {
+        "churn": str(CHURN), "place": str(shared / "main.sqlite3"),
+        "database": 'kind = "sqlite"\npath = "shared/main.sqlite3"',
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def postgresql_place(shared: Path) -> Iterator[dict[str, str]]:
+    store = PostgresqlStore.create()
+    try:
+        for table in ("inside", "outside"):
+            store.execute(TABLES.format(table=table, key="SERIAL PRIMARY KEY"))
+        yield {
+            "churn": str(CHURN.with_name("churn_postgresql.py")), "place": store.dsn, "database": store.lines,
+        }  # fmt: skip
+    finally:
+        store.remove()
+
+
+PLACES = {"sqlite": sqlite_place, "postgresql": postgresql_place}
+
+
+@pytest.fixture(params=list(PLACES))
+def churning(request: pytest.FixtureRequest, folder: Path) -> Iterator[App]:
     """An application whose two services write all the time, installed and running."""
     host = Host()
     repository = folder / "repo"
@@ -68,21 +101,17 @@ def churning(folder: Path) -> Iterator[App]:
     shared = folder / "app" / "shared"
     for name in ("inside", "outside"):
         (shared / "media" / name).mkdir(parents=True)
-    with contextlib.closing(sqlite3.connect(shared / "main.sqlite3")) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        for table in ("inside", "outside"):
-            database.execute(
-                f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL)"
-            )
-        database.commit()
-    (folder / "app" / "holdfast.toml").write_text(
-        CONFIGURATION.format(folder=folder, python=sys.executable, churn=CHURN)
-    )
-    app = open_app(load(str(folder / "app")))
-    app.run(install.plan(app, "v1"))
-    yield app
-    end_processes_with(f"HOLDFAST_INSTANCE=churn.production@{folder}/state", grace_seconds=0, wait_seconds=10)
-    app.close()
+    with PLACES[request.param](shared) as place:
+        (folder / "app" / "holdfast.toml").write_text(
+            CONFIGURATION.format(folder=folder, python=sys.executable, **place)
+        )
+        app = open_app(load(str(folder / "app")))
+        try:
+            app.run(install.plan(app, "v1"))
+            yield app
+        finally:
+            end_processes_with(f"HOLDFAST_INSTANCE=churn.production@{folder}/state", grace_seconds=0, wait_seconds=10)
+            app.close()
 
 
 def rows_and_files(app: App) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -91,11 +120,20 @@ def rows_and_files(app: App) -> tuple[dict[str, dict[str, str]], dict[str, str]]
     newest = app.opened.vault.backups()[-1]
     _, listing, _, folder = app.opened.vault.open_set(newest.id)
     files = {entry.path: entry.sha256 for entry in listing("media") if entry.kind == "file"}
-    tables = {}
-    with contextlib.closing(sqlite3.connect(f"file:{folder}/database.main.sqlite3?immutable=1", uri=True)) as database:
-        for table in ("inside", "outside"):
-            tables[table] = dict(database.execute(f"SELECT file, sha256 FROM {table}").fetchall())
-    return tables, files
+    return {table: rows_of(folder, table) for table in ("inside", "outside")}, files
+
+
+def rows_of(folder: Path, table: str) -> dict[str, str]:
+    """File and digest of a table's rows in a set's dump, read by the engine's own tool."""
+    if (folder / "database.main.sqlite3").exists():
+        with contextlib.closing(sqlite3.connect(f"file:{folder}/database.main.sqlite3?immutable=1", uri=True)) as found:
+            return dict(found.execute(f"SELECT file, sha256 FROM {table}").fetchall())
+    text = subprocess.run(
+        ["pg_restore", "--data-only", "--table", table, "--file", "-", str(folder / "database.main.dump")],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    rows = text.partition(f"COPY public.{table} (id, file, sha256) FROM stdin;\n")[2].partition("\\.\n")[0]
+    return {line.split("\t")[1]: line.split("\t")[2] for line in rows.splitlines()}
 
 
 def check(level: str, tables: dict[str, dict[str, str]], files: dict[str, str]) -> None:
@@ -132,7 +170,7 @@ def test_each_level_keeps_its_promise(
     waited = max(float((shared / f"longest-{seed}").read_text()) for seed in (1, 2))
     record_property(  # type: ignore[operator]
         "writers held",
-        f"{level}, {ROUNDS} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "
+        f"{churning.opened.databases['main'].kind}, {level}, {ROUNDS} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "
         f"a writer waited at most {waited * 1000:.0f} ms ({len(tables['inside'])} + {len(tables['outside'])} rows at the end)",
     )
 

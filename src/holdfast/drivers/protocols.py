@@ -62,9 +62,9 @@ class Runtime(Protocol):
     def check(self) -> list[Problem]: ...
 
 
-Write = Callable[[Path, Sequence[str], float], Snapshot]
-"""Writes the dump of a fixed instant into a new file, with the answers to queries and the seconds that counting rows
-may take."""
+Fix = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
+"""Fixes the instant of a dump into a new file, with queries to be answered and the seconds that counting rows may take.
+What it returns finishes the dump."""
 
 
 class DatabaseReading(Protocol):
@@ -82,15 +82,11 @@ class DatabaseReading(Protocol):
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         """Per table `columns` and exact `rows`; rows not counted within the budget are None."""
 
-    def hold(self, limit_seconds: float) -> AbstractContextManager[Callable[[], Write]]:
-        """Holds writers. The value is called to fix the instant, after which writers go on as soon as the engine can;
-        what it returns writes the dump.
+    def hold(self, limit_seconds: float | None) -> AbstractContextManager[Fix]:
+        """Holds writers until the instant is fixed, after which they go on as soon as the engine can; None: not at all.
 
         Raises StepError if writers cannot be held in time.
         """
-
-    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
-        """A consistent copy at one instant into a new file, in the engine's own dump format."""
 
     def check(self) -> list[Problem]:
         """What stands against an operation on it, as `error`, and what an operator should know."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.config.schema import References
-from holdfast.drivers.protocols import VaultRun
+from holdfast.drivers.protocols import Fix, VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
@@ -71,9 +71,17 @@ def take(
     return taken
 
 
-def _snapshot(opened: Opened, run: VaultRun, name: str, queries: Sequence[str] = ()) -> Snapshot:
-    target = dump_path(opened, run.folder, name)
-    return opened.databases[name].snapshot(target, queries, opened.loaded.configuration.guard.budget_seconds)
+def _fix(
+    opened: Opened, run: VaultRun, name: str, fix: Fix, references: References | None = None
+) -> Callable[[], Snapshot]:
+    """Fixes the instant of one database; the paths that it names are asked for if they are to be looked at."""
+    queries = [references.query] if references is not None and references.database == name else []
+    return fix(dump_path(opened, run.folder, name), queries, opened.loaded.configuration.guard.budget_seconds)
+
+
+def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:
+    with opened.databases[name].hold(None) as fix:
+        return _fix(opened, run, name, fix)()
 
 
 def _pass(
@@ -108,9 +116,9 @@ def _paused(
                     raise
                 continue
             instant = utc_now()
-            writes = {name: fix() for name, fix in holds.items()}  # all instants first: writing takes its time
-            budget = opened.loaded.configuration.guard.budget_seconds
-            snapshots = {name: write(dump_path(opened, run.folder, name), (), budget) for name, write in writes.items()}
+            # All instants first: what then finishes the dumps takes its time.
+            finishes = {name: _fix(opened, run, name, fix) for name, fix in holds.items()}
+            snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
             return Instant("pause", instant, held, stored, snapshots=snapshots)
     raise AssertionError("unreachable")
@@ -123,12 +131,13 @@ def _live(
     references = opened.loaded.configuration.backup.references
     for attempt in range(1, _LIVE_ATTEMPTS + 1):
         earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
-        instant = utc_now()
-        snapshots = {
-            name: _snapshot(opened, run, name, [references.query] if references and references.database == name else [])
-            for name in databases
-        }
-        stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
+        with ExitStack() as stack:
+            holds = {name: stack.enter_context(opened.databases[name].hold(None)) for name in databases}
+            instant = utc_now()
+            # The pass follows the instants as closely as it can; the dumps are finished after it.
+            finishes = {name: _fix(opened, run, name, fix, references) for name, fix in holds.items()}
+            stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
+            snapshots = {name: finish() for name, finish in finishes.items()}
         taken = Instant("live", instant, 0.0, stored, snapshots=snapshots)
         if references is None or references.database not in databases or references.files not in files:
             return taken

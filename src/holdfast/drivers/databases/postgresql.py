@@ -32,7 +32,7 @@ from holdfast.drivers.databases.psql import (
     table_name,
 )
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Write
+from holdfast.drivers.protocols import Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
@@ -98,12 +98,6 @@ class PostgresqlDatabase:
 
     # --- copies ------------------------------------------------------------------------------------
 
-    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
-        self._refuse_missing()
-        with self._clients.session(self.database) as session:
-            session.run(_READING)
-            return self._dump(session, _export(session), target, queries, budget_seconds)
-
     def _dump(
         self, exporter: Session, snapshot: str, target: Path, queries: Sequence[str], budget_seconds: float
     ) -> Snapshot:
@@ -132,12 +126,15 @@ class PostgresqlDatabase:
         return sum(1 for line in listed.splitlines() if line and not line.startswith(";"))
 
     @contextmanager
-    def hold(self, limit_seconds: float) -> Iterator[Callable[[], Write]]:
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
         """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
         self._refuse_missing()
         began = time.monotonic()
         with self._clients.session(self.database) as exporter:
             exporter.run(_READING)  # connected before anybody waits; the snapshot is that of the first statement
+            if limit_seconds is None:
+                yield partial(self._fix, None, exporter, began)
+                return
             for attempt in range(1, _LOCK_ATTEMPTS + 1):
                 with self._clients.session(self.database) as holder:
                     holder.run("BEGIN")
@@ -162,17 +159,22 @@ class PostgresqlDatabase:
         if names:
             holder.run(f"LOCK TABLE {quoted(names)} IN SHARE MODE")
 
-    def _fix(self, holder: Session, exporter: Session, locked_at: float) -> Write:
+    def _fix(
+        self, holder: Session | None, exporter: Session, locked_at: float, target: Path, queries: Sequence[str],
+        budget_seconds: float,
+    ) -> Callable[[], Snapshot]:  # fmt: skip
         """The instant is after all locks; writers go on at once, the exported snapshot keeps it."""
         snapshot = _export(exporter)
-        holder.run("ROLLBACK")
-        held = time.monotonic() - locked_at
+        held = 0.0
+        if holder is not None:
+            holder.run("ROLLBACK")
+            held = time.monotonic() - locked_at
 
-        def write(target: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
+        def finish() -> Snapshot:
             found = self._dump(exporter, snapshot, target, queries, budget_seconds)
             return Snapshot(found.tables, found.facts, found.answers, held)
 
-        return write
+        return finish
 
     # --- beside and swap ---------------------------------------------------------------------------
 

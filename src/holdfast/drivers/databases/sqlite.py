@@ -22,7 +22,7 @@ from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.compressed import ERRORS
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Write
+from holdfast.drivers.protocols import Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 
@@ -127,13 +127,14 @@ class SqliteDatabase:
         if answer != [("ok",)]:
             raise DamagedError(f"database {self.name}: {path.name} fails {pragma}: {answer[0][0]}")
 
-    def snapshot(self, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
+    def _fix(self, target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
+        """The whole copy at once: except in WAL mode a reader that waits would keep writers out."""
         with closing(self._connect(self.path)) as source:
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_master").fetchone()
             self._copy(source, target)
             source.execute("ROLLBACK")
-        return self._look(target, queries, budget_seconds)
+        return lambda: self._look(target, queries, budget_seconds)
 
     def _look(self, dump: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
         """What a dump holds."""
@@ -141,8 +142,11 @@ class SqliteDatabase:
         return Snapshot(self._tables(self._connect(dump, mode="immutable=1"), budget_seconds), answers=answers)
 
     @contextmanager
-    def hold(self, limit_seconds: float) -> Iterator[Callable[[], Write]]:
-        with closing(self._connect(self.path)) as holder:
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+        if limit_seconds is None:
+            yield self._fix
+            return
+        with closing(self._connect(self.path)) as holder, closing(self._connect(self.path)) as reader:
             holder.execute(f"PRAGMA busy_timeout={int(limit_seconds * 1000)}")
             try:
                 holder.execute("BEGIN IMMEDIATE")
@@ -153,30 +157,28 @@ class SqliteDatabase:
             began = time.monotonic()
             wal = holder.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
-            with closing(self._connect(self.path)) as reader:
+            def fix(target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if wal:  # the reader keeps this instant; in the other modes a reader keeps writers out anyway
+                    holder.execute("ROLLBACK")
+                held = time.monotonic() - began
 
-                def fix() -> Write:
-                    reader.execute("BEGIN")
-                    reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                    if wal:  # the reader keeps this instant; in the other modes a reader keeps writers out anyway
+                def finish() -> Snapshot:
+                    self._copy(reader, target)
+                    reader.execute("ROLLBACK")
+                    if not wal:
                         holder.execute("ROLLBACK")
-                    held = time.monotonic() - began
+                    seconds = held if wal else time.monotonic() - began
+                    return replace(self._look(target, queries, budget_seconds), held_seconds=seconds)
 
-                    def write(target: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
-                        self._copy(reader, target)
-                        reader.execute("ROLLBACK")
-                        if not wal:
-                            holder.execute("ROLLBACK")
-                        seconds = held if wal else time.monotonic() - began
-                        return replace(self._look(target, queries, budget_seconds), held_seconds=seconds)
+                return finish
 
-                    return write
-
-                try:
-                    yield fix
-                finally:
-                    if holder.in_transaction:
-                        holder.execute("ROLLBACK")
+            try:
+                yield fix
+            finally:
+                if holder.in_transaction:
+                    holder.execute("ROLLBACK")
 
     # --- beside and swap ---------------------------------------------------------------------------
 
