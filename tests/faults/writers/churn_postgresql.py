@@ -52,9 +52,7 @@ def digest(data):
 def inside():
     connection.execute("BEGIN")
     # A row that the other writer has is left to it: two must not change one file.
-    rows = connection.execute(
-        "SELECT id, file FROM inside ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED"
-    ).fetchall()
+    rows = connection.execute("SELECT id, file FROM inside ORDER BY random() LIMIT 1 FOR UPDATE SKIP LOCKED").fetchall()
     action = chance.choice(["add", "add", "replace", "delete"])
     if action == "add" or not rows:
         name, data = f"inside/{seed}-{time.monotonic_ns()}", content()
@@ -76,7 +74,9 @@ def outside():
         write(name, data)
         change("INSERT INTO outside (file, sha256) VALUES (%s, %s)", name, digest(data))
         return
-    rows = connection.execute("SELECT id, file FROM outside WHERE file LIKE %s LIMIT 1", (f"outside/{seed}-%",)).fetchall()
+    rows = connection.execute(
+        "SELECT id, file FROM outside WHERE file LIKE %s LIMIT 1", (f"outside/{seed}-%",)
+    ).fetchall()
     if rows:
         change("DELETE FROM outside WHERE id=%s", rows[0][0])
         os.unlink(os.path.join(media, rows[0][1]))
