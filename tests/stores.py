@@ -96,6 +96,10 @@ class PostgresqlStore:
         self.environment = f'DATABASE_URL = "{self.dsn}"'
 
     @property
+    def place(self) -> dict[str, str]:
+        return {"NAME": self.name, "HOST": self._folder, "USER": postgresql.ROLE}
+
+    @property
     def dsn(self) -> str:
         return f"host={self._folder} dbname={self.name} user={postgresql.ROLE}"
 

@@ -16,6 +16,7 @@ import pytest
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
+from tests.stores import PostgresqlStore
 
 PROJECT = Path(__file__).parent / "django_project"
 
@@ -34,6 +35,9 @@ interpreter = "{python}"
 
 [environment]
 SECRET_KEY = "file:{folder}/secret"
+{environment}
+[databases.main]
+{database}
 
 [services.web]
 command = ["gunicorn", "shop.wsgi", "--bind", "127.0.0.1:{{port}}", "--workers", "2"]
@@ -50,13 +54,21 @@ path = "{folder}/vault"
 
 
 class Shop:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: PostgresqlStore | None = None) -> None:
+        """With a store on PostgreSQL, else on SQLite as the preset has it."""
         self.folder = folder
+        self.store = store
         self.port = free_loopback_port()
         self.config = folder / "app" / "holdfast.toml"
         self.config.parent.mkdir()
         (folder / "secret").write_text("not-a-real-key\n")
-        self.config.write_text(CONFIGURATION.format(folder=folder, port=self.port, python=sys.executable))
+        self.config.write_text(
+            CONFIGURATION.format(
+                folder=folder, port=self.port, python=sys.executable,
+                database=f'{store.lines}\npath = ""' if store is not None else "",
+                environment="\n".join(f'POSTGRES_{key} = "{value}"' for key, value in store.place.items()) if store else "",
+            )
+        )  # fmt: skip
         self._build_repository()
 
     def _build_repository(self) -> None:
@@ -74,6 +86,10 @@ class Shop:
             host.capture([*git, "commit", "--quiet", "--message", tag])
             host.capture([*git, "tag", tag])
 
+        if self.store is not None:
+            (repository / "requirements.txt").write_text(
+                f"{(PROJECT / 'requirements.txt').read_text()}psycopg[binary]>=3.1\n"
+            )
         commit("v1")
         shutil.copy(PROJECT / "notes/migrations/0002_note_pinned.py.v2", migrations / "0002_note_pinned.py")
         models = repository / "notes" / "models.py"
@@ -122,6 +138,14 @@ def shop(folder: Path) -> Iterator[Shop]:
     end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
 
 
+@pytest.fixture
+def postgresql_shop(folder: Path) -> Iterator[Shop]:
+    store = PostgresqlStore.create()
+    yield Shop(folder, store)
+    end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
+    store.remove()
+
+
 def test_a_django_project_is_installed_upgraded_undone_rolled_and_restored(shop: Shop) -> None:
     done = shop.run("install", "v1")
     assert done.returncode == 0, done.stderr
@@ -159,6 +183,38 @@ def test_a_django_project_is_installed_upgraded_undone_rolled_and_restored(shop:
     assert done.returncode == 0, done.stderr
     assert shop.request("GET", "/")[1] == {"version": "v5", "notes": 5}
     assert shop.media() == media
+
+
+def test_own_dumps_come_into_a_django_project_on_postgresql(postgresql_shop: Shop) -> None:
+    """Made by pg_dump and tar, never by Holdfast; one command each."""
+    shop = postgresql_shop
+    assert shop.store is not None
+    done = shop.run("install", "v1")
+    assert done.returncode == 0, done.stderr
+    for number in range(5):
+        assert shop.request("POST", "/notes", b"attachment %d" % number)[0] == 201
+    media, rows = shop.media(), shop.store.digest()
+    shop.store.dump(shop.folder / "shop.dump")
+    uploads = shop.folder / "app" / "shared" / "media"
+    subprocess.run(
+        ["tar", "-C", str(uploads), "--exclude", ".holdfast*", "-czf", str(shop.folder / "media.tgz"), "."], check=True
+    )
+    assert shop.request("POST", "/notes", b"afterwards")[0] == 201
+    next(uploads.rglob("*.bin")).unlink()
+
+    done = shop.run("import", "database", str(shop.folder / "shop.dump"))
+    assert done.returncode == 0, done.stderr
+    done = shop.run("import", "files", str(shop.folder / "media.tgz"), "--into", "media", "--replace")
+    assert done.returncode == 0, done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v1", "notes": 5}
+    assert (shop.media(), shop.store.digest()) == (media, rows)
+
+    assert shop.run("upgrade", "v2").returncode == 0
+    assert shop.run("upgrade", "v3").returncode == 6
+    assert shop.request("GET", "/")[1] == {"version": "v2", "notes": 5}
+    done = shop.run("import", "database", str(shop.folder / "shop.dump"))
+    assert done.returncode == 0, done.stderr
+    assert shop.request("GET", "/")[1] == {"version": "v2", "notes": 5}, "the dump of v1 was migrated"
 
 
 def test_init_proposes_the_django_preset(shop: Shop, folder: Path) -> None:
