@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -161,6 +163,25 @@ def test_a_strangers_session_is_named_and_refuses(
     database.prepare(OPERATION, None, {})
 
 
+def test_another_roles_session_is_named_where_it_cannot_be_ended(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role that is no superuser sees little of other roles' sessions."""
+    monkeypatch.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
+    server.run("postgres", "DROP ROLE IF EXISTS reporter; CREATE ROLE reporter LOGIN")
+    point = database.prepare(OPERATION, None, {})
+    before = database.inspect()["identity"]
+    with visitor(server, name, user="reporter"):
+        with pytest.raises(RefusedError, match="reporter"):
+            database.prepare(f"{OPERATION}2", None, {})
+        with pytest.raises(StepError, match="reporter"):
+            database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert database.inspect()["identity"] == before
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert database.inspect()["identity"] == point
+    server.run("postgres", "DROP ROLE reporter")
+
+
 def test_a_strangers_session_is_ended_where_that_is_configured(server: PostgresqlServer, name: str) -> None:
     with visitor(server, name):
         driver(server, name, end_sessions=True).prepare(OPERATION, None, {})
@@ -248,6 +269,46 @@ def test_a_server_that_is_down_is_told_as_such(server: PostgresqlServer, name: s
         lost.inspect()
     (problem,) = lost.check()
     assert problem.severity == "error" and problem.advice
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk that has room for a server and little more."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    path = Path(tempfile.mkdtemp(prefix="hfs"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=130m", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    path.rmdir()
+
+
+@pytest.mark.parametrize("what", ["restore point", "restore"])
+def test_a_full_disk_of_the_server_leaves_the_live_database_as_it_is(
+    small_disk: Path, quick_folder: Path, what: str
+) -> None:
+    own = PostgresqlServer(small_disk / "server", wal_keep_size="0", max_wal_size="32MB")
+    try:
+        own.create_if_missing("app")
+        own.run(
+            "app", "CREATE TABLE entry AS SELECT i, repeat('x', 500) AS t FROM generate_series(1, 40000) i", user=ROLE
+        )
+        own.run("postgres", "CHECKPOINT")
+        database = driver(own, "app")
+        taken = snapshot(database, quick_folder / "dump")
+        before = database.inspect()["identity"], database.tables()
+        free = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - (12 << 20))))
+        with pytest.raises(HoldfastError) as caught:
+            database.prepare(OPERATION, None if what == "restore point" else quick_folder / "dump", facts_of(taken))
+        assert "space" in str(caught.value).lower() or "53100" in str(caught.value)
+        assert own.run("app", "SELECT count(*) FROM entry", user=ROLE) == "40000", "visitors may connect"
+        (small_disk / "filler").unlink()
+        database.discard(OPERATION)
+        assert (database.inspect()["identity"], database.tables(), database.tokens()) == (*before, [])
+        database.prepare(OPERATION, None, {})
+    finally:
+        own.stop()
 
 
 # --- secrets ------------------------------------------------------------------------------------------------

@@ -81,16 +81,22 @@ def check_content(server: PostgresqlServer, name: str) -> None:
     assert server.run(name, owners) == ROLE
 
 
-@pytest.mark.parametrize("compression", list(COMPRESSIONS))
+# Each format as it is and by zstd; each compression with one text and one archive format.
+OWN_TOOLS = [
+    (words, compression)
+    for words in ((), ("--inserts",), ("--create",), ("-Fc",), ("-Ft",))
+    for compression in COMPRESSIONS
+    if compression in ("plain", "zstd") or words in ((), ("-Fc",))
+]
+
+
 @pytest.mark.parametrize(
-    "words", [(), ("--inserts",), ("--create",), ("-Fc",), ("-Ft",)], ids=lambda words: " ".join(words) or "sql"
+    ("words", "compression"), OWN_TOOLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
 )
 def test_a_dump_of_the_engines_own_tool(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, words: tuple[str, ...],
     compression: str,
 ) -> None:  # fmt: skip
-    if compression not in ("plain", "zstd") and words not in ((), ("-Fc",)):
-        pytest.skip("each compression is tried with one text and one archive format")
     path = quick_folder / "misleading.jpg"
     path.write_bytes(COMPRESSIONS[compression](pg_dump(server, name, *words)))
     server.run(name, "DROP TABLE entry; CREATE TABLE later (a INTEGER)")
@@ -216,3 +222,10 @@ def test_an_sqlite_file_and_the_text_of_its_dump(quick_folder: Path, kind: str, 
     with foreign.opened(str(quick_folder / "dump")) as dump:
         database.swap(OPERATION, database.load(OPERATION, dump), "aside")
     assert database.tables() == {"entry": {"rows": 500, "columns": ["id", "text"]}}
+
+
+def test_an_sqlite_text_opens_no_other_file(quick_folder: Path) -> None:
+    (quick_folder / "dump").write_text(f"ATTACH '{quick_folder / 'other'}' AS o; CREATE TABLE o.a (b);\n")
+    with pytest.raises(DamagedError), foreign.opened(str(quick_folder / "dump")) as dump:
+        SqliteDatabase("main", quick_folder / "live").load(OPERATION, dump)
+    assert not (quick_folder / "other").exists()

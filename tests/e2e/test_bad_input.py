@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
 from tests.e2e.cli import run
+from tests.servers import postgresql
 from tests.site import Site
+from tests.stores import PostgresqlStore
 
 
 @pytest.fixture
@@ -251,3 +255,53 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
         assert not list(folder.rglob("escaped")) or all(target in path.parents for path in folder.rglob("escaped"))
         assert not Path("/tmp/escaped").exists() and not Path("/etc/escaped").exists()
     app.close()
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_postgresql(folder: Path) -> Iterator[Site]:
+    site = Site(folder / "s", engine="postgresql")
+    site.operate("install", "v1")
+    yield site
+    site.remove()
+
+
+@pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
+@pytest.mark.parametrize("why", ["no right", "unreachable", "wrong role"])
+def test_what_postgresql_cannot_do_is_said_before_anything_changes(
+    on_postgresql: Site, words: tuple[str, ...], why: str
+) -> None:
+    site = on_postgresql
+    before = site.fingerprint()
+    text = site.config.read_text()
+    with postgresql.shared() as server:
+        try:
+            if why == "no right":
+                server.run("postgres", f"ALTER ROLE {postgresql.ROLE} NOCREATEDB")
+            elif why == "unreachable":
+                site.config.write_text(text.replace(f'host = "{server.folder}"', f'host = "{site.folder}"'))
+            else:
+                site.config.write_text(text.replace(f'user = "{postgresql.ROLE}"', 'user = "nobody"', 1))
+            done = run(site, *words)
+        finally:
+            server.run("postgres", f"ALTER ROLE {postgresql.ROLE} CREATEDB")
+            site.config.write_text(text)
+    assert done.returncode == 4, done.stderr
+    assert {"no right": "CREATEDB", "unreachable": "holdfast check", "wrong role": "nobody"}[why] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert site.fingerprint() == before
+    assert site.get("/health")[0] == 200
+
+
+def test_a_strangers_session_refuses_an_upgrade_by_name(on_postgresql: Site) -> None:
+    site = on_postgresql
+    assert isinstance(site.store, PostgresqlStore)
+    before = site.fingerprint()
+    with psycopg.connect(f"{site.store.dsn} application_name=report"):
+        done = run(site, "upgrade", "v2")
+    assert done.returncode == 4, done.stderr
+    assert "report" in done.stderr and "end_sessions" in done.stderr
+    assert site.fingerprint() == before
+    assert site.get("/")[1]["version"] == "v1"

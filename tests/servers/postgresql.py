@@ -52,17 +52,19 @@ def psql(folder: str, database: str, sql: str, user: str = SUPERUSER) -> str:
 class PostgresqlServer:
     port = 5432
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, folder: Path | None = None, **settings: str) -> None:
+        """In a new folder, or in one that is there and empty."""
         binaries = programs()
         if binaries is None:
             pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
         self._binaries = binaries
-        self.folder = Path(tempfile.mkdtemp(prefix="hfp"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="hfp"))
         self._data = self.folder / "data"
         self._settings = {"listen_addresses": "", "max_connections": "60", **settings}
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam(_ACCOUNT)
+            self.folder.mkdir(exist_ok=True)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
         self._databases = 0

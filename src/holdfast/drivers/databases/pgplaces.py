@@ -21,6 +21,8 @@ _LEAVE_SECONDS = 5.0
 _TERMINATE_SECONDS = 20.0
 _NAME_BYTES = 63  # NAMEDATALEN less one
 _NO_RIGHT = "42501"
+# What a session is, which is shown to other roles as nothing unless they may see all statistics.
+_KIND = "coalesce(backend_type, 'client backend')"
 _INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
 # Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
 _LISTS = {
@@ -242,7 +244,7 @@ class Places:
         rows = session.rows(
             "SELECT pid, usename, application_name, host(client_addr), backend_type FROM pg_stat_activity"
             f" WHERE datname = {literal(self._database)} AND pid <> pg_backend_pid()"
-            " AND backend_type NOT IN ('autovacuum worker', 'parallel worker')"
+            f" AND {_KIND} NOT IN ('autovacuum worker', 'parallel worker')"
         )
         return [
             f"pid {pid} ({user or kind}, {name or 'no name'}, {where or 'local'})"
@@ -265,12 +267,16 @@ class Places:
 
     def terminate(self, session: Session, condition: str) -> None:
         """Ends sessions and waits until they are gone. Raises StepError naming those that stay."""
-        which = f"{condition} AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        which = f"{condition} AND pid <> pg_backend_pid() AND {_KIND} = 'client backend'"
+        may = "pg_has_role(usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')"
         deadline = time.monotonic() + _TERMINATE_SECONDS
-        while left := session.rows(f"SELECT pid, usename, application_name FROM pg_stat_activity WHERE {which}"):
-            if time.monotonic() > deadline:
-                pid, user, name = left[0]
-                raise StepError(f"database {self._name}: session {pid} of {user} ({name}) cannot be ended")
+        while left := session.rows(f"SELECT pid, usename, {may} FROM pg_stat_activity WHERE {which}"):
+            for pid, user, allowed in left:
+                if allowed != "t" or time.monotonic() > deadline:
+                    raise StepError(
+                        f"database {self._name}: session {pid} of {user} cannot be ended by this role",
+                        next_step=f"SELECT pg_terminate_backend({pid}), as a superuser; then type the command again.",
+                    )
             session.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}")
             time.sleep(0.02)
 
@@ -349,48 +355,6 @@ class Places:
                 return
             marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
             session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
-
-    def problems(self, session: Session) -> list[tuple[str, str, str]]:
-        """Severity, message and advice of what would stop or spoil an operation on the database."""
-        here = f"database = {literal(self._database)}"
-        found = []
-        for setting in ("fsync", "full_page_writes"):
-            if session.value(f"SELECT current_setting('{setting}')") != "on":
-                found.append(("error", f"the server runs with {setting} = off: a crash can destroy every database of it",
-                              f"ALTER SYSTEM SET {setting} = on; and reload the server."))  # fmt: skip
-        if self._oid(session, self._database) is None:
-            found.append(("warning", f"the server has no database {self._database}",
-                          "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
-            return found
-        for (gid,) in session.rows(f"SELECT gid FROM pg_prepared_xacts WHERE {here}"):
-            found.append(("error", f"prepared transaction {gid} stands open and blocks copies and renames",
-                          f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'."))  # fmt: skip
-        for (slot,) in session.rows(f"SELECT slot_name FROM pg_replication_slots WHERE {here}"):
-            found.append(("error", f"replication slot {slot} belongs to the database and would be lost with it",
-                          f"SELECT pg_drop_replication_slot('{slot}'), and make it again afterwards."))  # fmt: skip
-        subscriptions = session.rows(
-            "SELECT subname FROM pg_subscription WHERE subdbid ="
-            f" (SELECT oid FROM pg_database WHERE datname = {literal(self._database)})"
-        )
-        for (name,) in subscriptions:
-            found.append(("error", f"subscription {name} goes into the database and would not survive a copy",
-                          f"DROP SUBSCRIPTION {name}, and make it again afterwards."))  # fmt: skip
-        found += self._rights(session)
-        return found
-
-    def _rights(self, session: Session) -> list[tuple[str, str, str]]:
-        role, superuser, creates, owns = session.rows(
-            "SELECT r.rolname, r.rolsuper, r.rolcreatedb, pg_has_role(d.datdba, 'USAGE') FROM pg_roles r, pg_database d"
-            f" WHERE r.rolname = current_user AND d.datname = {literal(self._database)}"
-        )[0]
-        found = []
-        if "t" not in (superuser, creates):
-            found.append(("error", f"role {role} may not create databases: no restore point and no restore",
-                          f"ALTER ROLE {role} CREATEDB, as a superuser."))  # fmt: skip
-        if owns != "t":
-            found.append(("error", f"role {role} does not own database {self._database}",
-                          f"ALTER DATABASE {self._database} OWNER TO {role}, as a superuser."))  # fmt: skip
-        return found
 
 
 def _setting(key: str) -> str:

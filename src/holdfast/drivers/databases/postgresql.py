@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers import foreign
-from holdfast.drivers.databases import pgplaces
+from holdfast.drivers.databases import pgfindings, pgplaces
 from holdfast.drivers.databases.pgsql_text import adapted
 from holdfast.drivers.databases.psql import (
     Clients,
@@ -310,9 +310,9 @@ class PostgresqlDatabase:
         subject = f"databases.{self.name}"
         try:
             with self._places.maintenance() as session:
-                return [Problem(subject, *found) for found in self._places.problems(session)] + self._tool_problems(
-                    subject, session
-                )
+                return [
+                    Problem(subject, *found) for found in pgfindings.problems(session, self.database)
+                ] + self._tool_problems(subject, session)
         except StepError as error:
             return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
 

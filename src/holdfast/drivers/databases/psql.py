@@ -29,7 +29,12 @@ _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\
 
 
 class SqlError(StepError):
-    """The server's own error. `state` of the standard, five characters, is empty where the client gave none."""
+    """The server's own error. `sql_state` of the standard, five characters, is empty where none was reached.
+
+    Outside of an operation it is a refusal: nothing was begun.
+    """
+
+    exit_code = 4
 
     def __init__(self, what: str, sql_state: str = "", *, state: str = "", next_step: str = "") -> None:
         super().__init__(what, state=state, next_step=next_step)
@@ -171,7 +176,11 @@ class Session:
         found = _STATE.search(text)
         lines = [line for line in self._host.redactor.text(text.decode(errors="replace")).splitlines() if line.strip()]
         what = lines[0] if lines else "the client ended without a word"
-        return SqlError(f"{what} ({_short(sql)})" if found else what, found[1].decode() if found else "")
+        if found is None:
+            return SqlError(
+                what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
+            )
+        return SqlError(f"{what} ({_short(sql)})", found[1].decode())
 
 
 def _short(sql: str) -> str:

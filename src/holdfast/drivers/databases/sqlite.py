@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from holdfast import durable
 from holdfast.drivers import foreign
-from holdfast.drivers.compressed import ERRORS
+from holdfast.drivers.databases import sqlite_text
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
@@ -264,27 +264,11 @@ class SqliteDatabase:
                 for chunk in source.chunks():
                     file.write(chunk)
         else:
-            self._execute(raw, source)
+            sqlite_text.execute(raw, source)
         try:
             return self.prepare(token, raw, {})
         finally:
             raw.unlink()
-
-    def _execute(self, target: Path, source: Foreign) -> None:
-        """Runs plain SQL, a statement at a time. Raises DamagedError."""
-        statement = ""
-        with closing(sqlite3.connect(target, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous=OFF")
-            try:
-                for line in source.stream:
-                    statement += line.decode()
-                    if sqlite3.complete_statement(statement):
-                        connection.execute(statement)
-                        statement = ""
-            except (sqlite3.Error, UnicodeDecodeError, *ERRORS) as error:
-                raise DamagedError(f"{source.title} could not be loaded: {error}") from error
-            if statement.strip() or connection.in_transaction:
-                raise DamagedError(f"{source.title} was cut short: its last statement or transaction is not complete")
 
     def _find(self, identity: str) -> Path | None:
         for folder in self._folders():
