@@ -15,7 +15,7 @@ from typing import Any
 from holdfast.app import App, open_app
 from holdfast.config.load import load
 from holdfast.demo import repository
-from holdfast.engine.runner import Observer
+from holdfast.engine.observer import Observer
 from holdfast.host import Host
 from holdfast.operations import backup, import_data, install, maintenance, package, prune, restore, rollback, upgrade
 from holdfast.ports import can_be_bound

@@ -19,7 +19,8 @@ from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
 from holdfast.drivers.protocols import Database
 from holdfast.engine.journal import Journal
-from holdfast.engine.runner import Observer, Result, Runner, SilentObserver
+from holdfast.engine.observer import Observer, SilentObserver
+from holdfast.engine.runner import Result, Runner
 from holdfast.engine.signals import Cancellation
 from holdfast.errors import RefusedError
 from holdfast.host import Host

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+from holdfast.processes import session_members
 from holdfast.redaction import MASK, RedactingStream, Redactor
 
 __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
@@ -322,30 +323,16 @@ class Host:
         return value
 
 
-def _session_members(session: int) -> list[int]:
-    """Living processes of a session (proc(5) stat field 6), background jobs with groups of their own too."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(name))
-    return found
-
-
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
     session = process.pid  # the command leads its session, and keeps the number taken until it is waited for
-    for pid in _session_members(session):
+    for pid in session_members(session):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
-    while _session_members(session) and time.monotonic() < deadline:
+    while session_members(session) and time.monotonic() < deadline:
         time.sleep(0.02)
-    while members := _session_members(session):
+    while members := session_members(session):
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

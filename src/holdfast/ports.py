@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from holdfast.errors import StepError
+from holdfast.processes import open_descriptors
 
 _FIRST, _COUNT = 10240, 20000
 _LISTENING = "0A"  # TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp prints it
@@ -36,17 +37,7 @@ def listeners_on(port: int) -> list[int]:
     wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not wanted:
         return []
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            descriptors = os.listdir(f"/proc/{name}/fd")
-        except OSError:  # gone, or another user's
-            continue
-        if any(_link(f"/proc/{name}/fd/{descriptor}") in wanted for descriptor in descriptors):
-            found.append(int(name))
-    return found
+    return sorted({pid for pid, path in open_descriptors() if _link(path) in wanted})
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +98,30 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
         if time.monotonic() > deadline:
             return left
     return []
+
+
+def session_members(session: int) -> list[int]:
+    """Living processes of a session (proc(5) stat field 6), background jobs with groups of their own too."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(name))
+    return found
+
+
+def open_descriptors() -> Iterator[tuple[int, str]]:
+    """Process and path of each open descriptor (proc(5) fd), as far as this user may look; it may close meanwhile."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            descriptors = os.listdir(f"/proc/{name}/fd")
+        except OSError:  # gone, or another user's
+            continue
+        for descriptor in descriptors:
+            yield int(name), f"/proc/{name}/fd/{descriptor}"

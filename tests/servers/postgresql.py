@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.processes import session_members
+
 ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
 SUPERUSER = "postgres"
 _ACCOUNT = "postgres"
@@ -107,7 +109,7 @@ class PostgresqlServer:
         os.kill(leader, signal.SIGKILL)
         self._process.wait()
         deadline = time.monotonic() + 20
-        while _members(leader) and time.monotonic() < deadline:
+        while session_members(leader) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -152,19 +154,6 @@ class PostgresqlServer:
 
     def _all(self) -> list[str]:
         return self.run("postgres", "SELECT datname FROM pg_database").split("\n")
-
-
-def _members(session: int) -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(name))
-    return found
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from holdfast.app import App
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
 from holdfast.engine.journal import Journal
-from holdfast.engine.runner import Runner, SilentObserver, StepContext
+from holdfast.engine.observer import SilentObserver
+from holdfast.engine.runner import Runner, StepContext
 from holdfast.host import Host
 from holdfast.model import Backup, Facts
 from holdfast.steps.opened import Opened

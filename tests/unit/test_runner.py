@@ -14,8 +14,9 @@ import pytest
 from holdfast import durable
 from holdfast.engine import fence
 from holdfast.engine.journal import Journal
+from holdfast.engine.observer import SilentObserver
 from holdfast.engine.records import OperationRecord
-from holdfast.engine.runner import Handler, Result, Runner, SilentObserver, StepContext
+from holdfast.engine.runner import Handler, Result, Runner, StepContext
 from holdfast.errors import (
     BusyError,
     CancelledError,

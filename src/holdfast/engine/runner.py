@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast import durable
 from holdfast.engine import fence
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
+from holdfast.engine.observer import Observer
 from holdfast.engine.records import OperationRecord, StepRecord
 from holdfast.engine.signals import Cancellation
 from holdfast.errors import (
@@ -28,32 +29,6 @@ from holdfast.errors import (
 )
 from holdfast.host import Host
 from holdfast.model import Facts, Outcome, Plan, StepState
-
-
-class Observer(Protocol):
-    """What the operator is shown while a plan runs."""
-
-    def step_started(self, title: str, position: int, total: int, *, undo: bool) -> None: ...
-
-    def step_ended(self, title: str, seconds: float, *, undo: bool, failed: bool) -> None: ...
-
-    def progress(self, done: int, total: int | None, unit: str) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-
-class SilentObserver:
-    def step_started(self, title: str, position: int, total: int, *, undo: bool) -> None:
-        pass
-
-    def step_ended(self, title: str, seconds: float, *, undo: bool, failed: bool) -> None:
-        pass
-
-    def progress(self, done: int, total: int | None, unit: str) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
 
 
 @dataclass

@@ -11,8 +11,8 @@ from holdfast.app import App, open_app
 from holdfast.config.load import Loaded, undump
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
+from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
-from holdfast.engine.runner import Observer, SilentObserver
 from holdfast.errors import NotFoundError
 from holdfast.model import Outcome
 from holdfast.steps import services

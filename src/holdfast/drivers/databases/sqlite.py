@@ -25,6 +25,7 @@ from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
+from holdfast.processes import open_descriptors
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _BUSY_SECONDS = 30.0
@@ -188,23 +189,15 @@ class SqliteDatabase:
             wanted = self.path.stat()
         except FileNotFoundError:
             return []
-        found = []
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
+        found = set()
+        for pid, path in open_descriptors():
             try:
-                descriptors = os.listdir(f"/proc/{name}/fd")
-            except OSError:  # gone, or another user's
+                status = os.stat(path)
+            except OSError:  # closed meanwhile; the others of this process still count
                 continue
-            for descriptor in descriptors:
-                try:
-                    status = os.stat(f"/proc/{name}/fd/{descriptor}")
-                except OSError:  # closed meanwhile; the others of this process still count
-                    continue
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    found.append(int(name))
-                    break
-        return found
+            if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                found.add(pid)
+        return sorted(found)
 
     def _refuse_open(self) -> None:
         handles = self.open_handles()
