@@ -176,14 +176,17 @@ class Backup(Section):
 
 
 class Migrations(Section):
-    kind: Literal["none", "files", "django"] = Field(
+    kind: Literal["none", "files", "django", "alembic", "doctrine", "rails", "flyway"] = Field(
         "none",
-        description="How migrations are known. files: by the names of files in the release; django: by its own list.",
+        description="How migrations are known. files: by the names of files in the release; django: by its own list;"
+        " the others by their own tables and files.",
     )
     database: str = Field("", description="Database that records the applied ones; default: the only one.")
     applied: str = Field("", description="SELECT of the names of applied migrations (kind = files).")
     shipped: str = Field(
-        "", description="Pattern of migration files in the release; their stems are the names (kind = files)."
+        "",
+        description="Pattern of migration files in the release; their stems are the names (kind = files)."
+        " For alembic, doctrine, rails and flyway another place than their usual one.",
     )
     compatible: list[str] = Field(
         [], description="Patterns of migrations that the old code tolerates: a rolling upgrade needs it."

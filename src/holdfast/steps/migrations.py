@@ -11,8 +11,10 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Release
 from holdfast.steps import tasks
+from holdfast.steps.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.steps.opened import Opened
 
+_DJANGO_APPLIED = "SELECT app || '.' || name FROM django_migrations"
 _DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")
 
 
@@ -25,24 +27,38 @@ def _database(opened: Opened) -> str:
     return configured or next(iter(opened.loaded.configuration.databases))
 
 
-def applied(opened: Opened) -> list[str]:
-    """Names of applied migrations in the live database; empty where their table does not exist yet."""
+def _applied_sql(opened: Opened) -> str:
     migrations = opened.loaded.configuration.migrations
+    if migrations.kind in FRAMEWORKS:
+        return FRAMEWORKS[migrations.kind].applied
+    return migrations.applied if migrations.kind == "files" else _DJANGO_APPLIED
+
+
+def applied(opened: Opened, release: Release | None = None) -> list[str]:
+    """Names of applied migrations in the live database; empty where their table does not exist yet.
+
+    A release, which must stand there unpacked, tells those that come before what the database names.
+    """
     database = opened.databases[_database(opened)]
     if not database.inspect()["exists"]:
         return []
-    sql = migrations.applied if migrations.kind == "files" else "SELECT app || '.' || name FROM django_migrations"
+    sql = _applied_sql(opened)
     try:
-        return sorted(str(row[0]) for row in database.query(sql))
+        rows = database.query(sql)
     except StepError:
         if not any(table in sql for table in database.tables(budget_seconds=0)):
             return []
         raise
+    release = release or opened.current_release()
+    migrations = opened.loaded.configuration.migrations
+    return applied_names(migrations.kind, rows, Path(release.path) if release is not None else None, migrations.shipped)
 
 
 def shipped(opened: Opened, release: Release) -> list[str]:
     """Names of the migrations that a release brings."""
     migrations = opened.loaded.configuration.migrations
+    if migrations.kind in FRAMEWORKS:
+        return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
     manage = opened.loaded.configuration.tasks.migrate[:2] or ["python", "manage.py"]
@@ -55,14 +71,14 @@ def shipped(opened: Opened, release: Release) -> list[str]:
 
 
 def pending(opened: Opened, release: Release) -> list[str]:
-    present = set(applied(opened))
+    present = set(applied(opened, release))
     return [name for name in shipped(opened, release) if name not in present]
 
 
 def unknown_to(opened: Opened, release: Release) -> list[str]:
     """Applied migrations that a release does not ship: its code is older than the database."""
     ships = set(shipped(opened, release))
-    return [name for name in applied(opened) if name not in ships]
+    return [name for name in applied(opened, release) if name not in ships]
 
 
 def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:

@@ -1,0 +1,85 @@
+"""How frameworks keep their migrations: the table that names the applied ones, the files that bring them.
+
+Sources: the documentation of Alembic (`alembic_version`), Doctrine Migrations (`doctrine_migration_versions`), Rails
+(`schema_migrations`) and Flyway (`flyway_schema_history`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Framework:
+    """`applied` selects names; `files` is where they are shipped; `name` is that of one file, None if it is none."""
+
+    applied: str
+    files: str
+    name: Callable[[Path], str | None]
+
+
+def _leading_digits(path: Path) -> str | None:
+    found = re.match(r"(\d+)_", path.name)
+    return found[1] if found else None
+
+
+def _flyway(path: Path) -> str | None:
+    """`V1_2__text.sql` brings version 1.2."""
+    found = re.match(r"V([0-9._]+?)__", path.name)
+    return found[1].replace("_", ".") if found else None
+
+
+def _revision(path: Path) -> str | None:
+    found = re.search(r"^revision\b[^=]*=\s*['\"]([^'\"]+)['\"]", path.read_text(errors="replace"), re.MULTILINE)
+    return found[1] if found else None
+
+
+FRAMEWORKS: Mapping[str, Framework] = {
+    "alembic": Framework("SELECT version_num FROM alembic_version", "**/versions/*.py", _revision),
+    "doctrine": Framework(
+        "SELECT version FROM doctrine_migration_versions", "migrations/**/Version*.php",
+        lambda path: path.stem,
+    ),
+    "rails": Framework("SELECT version FROM schema_migrations", "db/migrate/*.rb", _leading_digits),
+    "flyway": Framework(
+        "SELECT version FROM flyway_schema_history WHERE version IS NOT NULL AND success",
+        "**/V*__*.sql", _flyway,
+    ),
+}  # fmt: skip
+
+
+def applied_names(kind: str, rows: Iterable[tuple[object, ...]], release: Path | None, files: str = "") -> list[str]:
+    """Names as the files have them. Alembic stores the last ones only: with the release's files, those before them too."""
+    names = [str(row[0]) for row in rows]
+    if kind == "doctrine":
+        names = [name.rpartition("\\")[2] for name in names]
+    if kind == "alembic" and release is not None:
+        names = _with_ancestors(names, release, files or FRAMEWORKS[kind].files)
+    return sorted(set(names))
+
+
+def shipped_names(kind: str, release: Path, files: str) -> list[str]:
+    framework = FRAMEWORKS[kind]
+    found = [framework.name(path) for path in release.glob(files or framework.files) if path.is_file()]
+    return sorted({name for name in found if name})
+
+
+def _with_ancestors(heads: list[str], release: Path, files: str) -> list[str]:
+    """Revisions below the given ones, by `down_revision` of the files; those the release does not know stay as they are."""
+    parents: dict[str, list[str]] = {}
+    for path in release.glob(files):
+        revision = _revision(path)
+        if revision is not None:
+            line = re.search(r"^down_revision\b[^=]*=\s*(.+?)$", path.read_text(errors="replace"), re.MULTILINE)
+            parents[revision] = re.findall(r"['\"]([^'\"]+)['\"]", line[1]) if line else []
+    found: set[str] = set()
+    left = list(heads)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += parents.get(name, [])
+    return sorted(found)
