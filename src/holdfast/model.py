@@ -164,6 +164,8 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
     gid: int
     mtime_ns: int
     size: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
     sha256: str = ""
     target: str = ""
     target_base64: str = ""
@@ -171,8 +173,6 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
     xattrs: dict[str, str] = {}
     sparse: list[tuple[int, int]] = []
     path_base64: str = ""
-    ctime_ns: int = 0
-    inode: int = 0
     recent: bool = False
 
     def raw_path(self) -> bytes:

@@ -12,6 +12,7 @@ import pickle
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from holdfast.errors import HoldfastError, StepError
@@ -79,9 +80,10 @@ class Worker:
             raise answer.error
         return answer
 
-    def finish(self) -> Any:
-        """The job's last answer; the process has ended then."""
+    def finish(self, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        """The job's last answer; the process has ended then. `meanwhile` is done here while it comes."""
         self.give(None)
+        meanwhile()
         answer = self.take()
         self.end()
         return answer

@@ -118,7 +118,7 @@ class FileMaker:
 
     def handle(self, order: Order) -> None:
         for target, path, mode, uid, gid, mtime_ns, size, sha256, xattrs, sparse in order:
-            entry = Entry(path, "file", mode, uid, gid, mtime_ns, size, sha256, xattrs=xattrs, sparse=sparse)
+            entry = Entry(path, "file", mode, uid, gid, mtime_ns, size, sha256=sha256, xattrs=xattrs, sparse=sparse)
             make_file(self._fetch, entry, target)
 
     def finish(self) -> None:

@@ -85,9 +85,11 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     mode = status.st_mode
     name, encoded = readable(path)
     entry = Entry(
-        name, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns,
-        path_base64=encoded, ctime_ns=status.st_ctime_ns, inode=status.st_ino,
+        name, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns, 0, status.st_ctime_ns,
+        status.st_ino,
     )  # fmt: skip
+    if encoded:
+        entry.path_base64 = encoded
     if stat.S_ISREG(mode):
         entry.size = status.st_size
         if status.st_nlink > 1:

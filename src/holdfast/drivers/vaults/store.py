@@ -93,10 +93,14 @@ class TreeStore:
         self.kept_all = self.kept_all and not merged.lost
         return totals
 
-    def close(self) -> list[str]:
-        """Ends the packs at hand; the names of all packs of the run."""
+    def close_packs(self) -> None:
+        """Ends the packs at hand; what comes later begins new ones."""
         for writer in self._writers:
             writer.close()
+
+    def close(self) -> list[str]:
+        """Ends the packs at hand; the names of all packs of the run."""
+        self.close_packs()
         return [*self._packs_of_workers, *(name for writer in self._writers for name in writer.finished)]
 
     def start_worker(self, files: Files) -> Worker | None:
@@ -270,7 +274,7 @@ class _Pass:
         while self._pending:
             self._finish_one()
         if self._worker is not None:
-            self.packs = self._worker.finish()
+            self.packs = self._worker.finish(self._store.close_packs)
 
     def _send(self, batch: _Batch) -> None:
         if batch.to_read:

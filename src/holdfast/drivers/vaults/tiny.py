@@ -115,9 +115,9 @@ class TinyReader:
         written = 0
         began = time.time_ns()
         for number, (path, path_base64, size, mtime_ns, ctime_ns, inode) in enumerate(order):
-            entry = Entry(
-                path, "file", "", 0, 0, mtime_ns, size, path_base64=path_base64, ctime_ns=ctime_ns, inode=inode
-            )
+            entry = Entry(path, "file", "", 0, 0, mtime_ns, size, ctime_ns, inode)
+            if path_base64:
+                entry.path_base64 = path_base64
             content = read_tiny(self._files, entry)
             if content is None:
                 digests.append(_NONE)
