@@ -52,7 +52,7 @@ class Worker:
         while True:
             try:
                 self._answers.put(pickle.load(self._process.stdout))
-            except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+            except Exception:  # its end, or an answer that cannot be read: never silence, for somebody waits
                 self._answers.put(_Failed(WorkerDiedError("the second process of Holdfast died")))
                 return
 
@@ -115,18 +115,21 @@ def main() -> None:
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     try:
         job: Job = pickle.load(orders)
-        while (order := pickle.load(orders)) is not None:
+        order: Any = ...
+        while order is not None:
+            order = pickle.load(orders)
             try:
-                answer = job.handle(order)
-            except Exception as error:
+                answer = job.handle(order) if order is not None else job.finish()
+            except Exception as error:  # as of a full disk: for the parent to raise
                 answer = _failure(error)
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
-        pickle.dump(job.finish(), answers, pickle.HIGHEST_PROTOCOL)
-        answers.flush()
     except (EOFError, BrokenPipeError):  # the parent is gone
         os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    # Not this module's own `main`: what it pickled would be `__main__`'s, which the parent cannot read.
+    from holdfast import worker
+
+    worker.main()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import postgresql
+from tests.servers.postgresql import PostgresqlServer
+
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
@@ -17,3 +20,10 @@ def quick_folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="hf", dir=memory if os.access(memory, os.W_OK) else None))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresqlServer]:
+    """The one of this process."""
+    with postgresql.shared() as running:
+        yield running

@@ -17,16 +17,9 @@ from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
 from tests.contract.dumps import snapshot
-from tests.servers import postgresql
 from tests.servers.postgresql import ROLE, PostgresqlServer
 
 OPERATION = "20260101-000000-upgrade-ab12"
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    with postgresql.shared() as running:
-        yield running
 
 
 @pytest.fixture
@@ -126,6 +119,19 @@ def test_a_dump_of_a_superusers_objects_is_loaded_by_another_role(
     candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
     assert server.run(name, "SELECT a FROM extra.thing", user=ROLE) == "1"
+
+
+def test_a_superuser_gives_what_was_a_vanished_roles_to_the_databases_owner(
+    server: PostgresqlServer, name: str, quick_folder: Path
+) -> None:
+    server.run("postgres", "DROP ROLE IF EXISTS former; CREATE ROLE former")
+    server.run(name, "CREATE TABLE thing (a INTEGER); ALTER TABLE thing OWNER TO former; INSERT INTO thing VALUES (1)")
+    superuser = driver(server, name, user="postgres")
+    taken = snapshot(superuser, quick_folder / "dump")
+    server.run(name, "DROP TABLE thing; DROP ROLE former")
+    candidate = superuser.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    superuser.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert server.run(name, "SELECT a FROM thing", user=ROLE) == "1", "the application may use it"
 
 
 def test_large_objects_extensions_and_many_schemas_come_back(

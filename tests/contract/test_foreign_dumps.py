@@ -22,7 +22,6 @@ from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
 from holdfast.host import Host
 from holdfast.model import Server
-from tests.servers import postgresql
 from tests.servers.postgresql import ROLE, PostgresqlServer
 
 OPERATION = "20260101-000000-import-database-ab12"
@@ -32,12 +31,6 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "twice": lambda data: gzip.compress(zstandard.ZstdCompressor().compress(data)),
 }  # fmt: skip
 TRICKY = "GRANT ALL ON entry TO nobody;\n\\connect elsewhere\nALTER TABLE entry OWNER TO nobody;\nit's $$ -- /* E'\\n"
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    with postgresql.shared() as running:
-        yield running
 
 
 @pytest.fixture

@@ -151,6 +151,14 @@ def test_its_death_fails_the_backup(keeper: Keeper, number: int, monkeypatch: py
     assert keeper.ids() == []
 
 
+def test_what_its_end_meets_is_raised_here_as_it_is(keeper: Keeper) -> None:
+    run = keeper.vault.begin("run1")
+    (run.folder.parent / "packs").rename(run.folder.parent / "elsewhere")
+    with pytest.raises(OSError, match="No such file"):
+        run.store_tree("media", keeper.files, keep_vanished=False, check=no_check, progress=no_progress)
+    (run.folder.parent / "elsewhere").rename(run.folder.parent / "packs")
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_its_death_does_not_fail_a_restore(
     keeper: Keeper, host: Host, number: int, monkeypatch: pytest.MonkeyPatch

@@ -140,6 +140,16 @@ def test_files_are_merged_or_replaced(site: Site, folder: Path, kind: str) -> No
     assert site.get("/health")[0] == 200
 
 
+def test_more_files_than_one_process_makes(site: Site, folder: Path) -> None:
+    site.operate("install", "v1")
+    many = {f"{number % 9}/file {number}": b"content %d" % number for number in range(2500)}
+    done = run(site, "import", "files", str(make_tar(folder / "source", many)), "--into", "media/many")
+    assert done.returncode == 0, done.stderr
+    assert {name: content for name, content in media(site).items() if name.startswith("many/")} == {
+        f"many/{name}": content for name, content in many.items()
+    }
+
+
 def test_files_from_the_standard_input(site: Site, folder: Path) -> None:
     site.operate("install", "v1")
     make_tar(folder / "source", {"a.txt": b"a"})

@@ -115,14 +115,14 @@ def wrap(points: Points) -> None:
         rename(source, target, **options)
         points.pass_(f"rename to {Path(os.fsdecode(target)).name[-30:]}")
 
-    Journal._write = journal_write  # type: ignore[method-assign]
-    Host.run = host_run  # type: ignore[method-assign]
-    Host._follow = host_follow  # type: ignore[method-assign]
-    Host.capture = host_capture  # type: ignore[method-assign]
-    Host.start_server = host_start_server  # type: ignore[method-assign]
-    SupervisorRuntime._call = runtime_call  # type: ignore[method-assign]
-    Session.send = session_send  # type: ignore[method-assign]
-    Session.receive = session_receive  # type: ignore[method-assign]
+    Journal._write = journal_write  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host.run = host_run  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host._follow = host_follow  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host.capture = host_capture  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host.start_server = host_start_server  # type: ignore[method-assign]  # a fork's child, to be killed
+    SupervisorRuntime._call = runtime_call  # type: ignore[method-assign]  # a fork's child, to be killed
+    Session.send = session_send  # type: ignore[method-assign]  # a fork's child, to be killed
+    Session.receive = session_receive  # type: ignore[method-assign]  # a fork's child, to be killed
     durable.os.rename = os_rename  # the one os module of this process
 
 
@@ -206,7 +206,7 @@ def serve() -> None:
         order = json.loads(line)
         site = Site(Path(order["folder"]))
         scenario = by_name[order["scenario"]]
-        action = (lambda: scenario.act(site)) if order["what"] == "act" else (lambda: recover.recover(site.state))  # noqa: B023
+        action = (lambda: scenario.act(site)) if order["what"] == "act" else (lambda: recover.recover(site.state))  # noqa: B023  # called before the next order
         points = Points(order["kill_at"], Path(order["record"]) if order["record"] else None, order["wait_at"])
         answer = _die_in(action, points)
         print(json.dumps(answer), flush=True)

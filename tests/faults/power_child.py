@@ -55,7 +55,7 @@ def wrap_journal(points: JournalPoints) -> None:
         write(self, what, statements)
         points.pass_(f"journal {what}")
 
-    Journal._write = journal_write  # type: ignore[method-assign]
+    Journal._write = journal_write  # type: ignore[method-assign]  # a fork's child, to be killed
 
 
 def lose_power(mountpoints: list[str]) -> None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,7 +152,7 @@ def check(level: str, tables: dict[str, dict[str, str]], files: dict[str, str]) 
 
 @pytest.mark.parametrize("level", ["live", "pause", "quiesce"])
 def test_each_level_keeps_its_promise(
-    churning: App, level: str, request: pytest.FixtureRequest, record_property: object
+    churning: App, level: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     held = []
     engine = churning.opened.databases["main"].kind
@@ -172,7 +172,7 @@ def test_each_level_keeps_its_promise(
     assert churning.opened.vault.verify(None, lambda *_: None, lambda: None) == []
     shared = churning.loaded.root / "shared"
     waited = max(float((shared / f"longest-{seed}").read_text()) for seed in (1, 2))
-    record_property(  # type: ignore[operator]
+    record_property(
         "writers held",
         f"{engine}, {level}, {rounds} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "
         f"a writer waited at most {waited * 1000:.0f} ms ({len(tables['inside'])} + {len(tables['outside'])} rows at the end)",

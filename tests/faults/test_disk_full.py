@@ -54,7 +54,7 @@ def prepared(part: str, scenario_name: str) -> Iterator[tuple[Machine, Filesyste
             points = file.read().splitlines()
         yield (
             machine, small,
-            Ground(scenario, machine.site, machine.site.folder, old, old_label, new, new_label, points, machine.child),  # type: ignore[arg-type]
+            Ground(scenario, machine.site, machine.site.folder, old, old_label, new, new_label, points, machine.child),  # type: ignore[arg-type]  # a child that forks, as the Forker
         )  # fmt: skip
     finally:
         machine.remove()

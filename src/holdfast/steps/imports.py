@@ -6,7 +6,6 @@ from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.files import incoming, unpack
 from holdfast.engine.runner import StepContext
-from holdfast.model import Entry
 from holdfast.steps.opened import Opened
 
 
@@ -37,12 +36,8 @@ def bring_files(opened: Opened, context: StepContext) -> None:
     durable.make_directory(folder)
     unpack.unpack(context.parameters["source"], folder, context.check_cancelled)
     found = incoming.Incoming(folder, below, files.root)
-
-    def fetch(entry: Entry, target: int) -> None:
-        found.fetch(entry, target)
-
     wanted = found.merged(files.scan(), replace=context.parameters["replace"])
-    files.stage(context.operation, wanted, fetch, context.check_cancelled)
+    files.stage(context.operation, wanted, found.fetch, context.check_cancelled)
     files.apply(context.operation)
     durable.remove_tree(folder)
 

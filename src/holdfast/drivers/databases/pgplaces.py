@@ -186,11 +186,9 @@ class Places:
     def empty(self, token: str, facts: Facts) -> str:
         """An empty candidate in the encoding of a dump, owned like the live database; its identity."""
         candidate = self.candidate(token)
+        owner, _ = self.like_live()
         with self.maintenance() as session:
             self._drop(session, candidate)
-            owner = session.value(
-                f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {literal(self._database)}"
-            )
             words = [f"CREATE DATABASE {identifier(candidate)} TEMPLATE template0"]
             for key, word in (("encoding", "ENCODING"), ("collate", "LC_COLLATE"), ("ctype", "LC_CTYPE")):
                 if facts.get(key):

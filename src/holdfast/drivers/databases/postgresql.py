@@ -187,7 +187,8 @@ class PostgresqlDatabase:
         candidate = self._places.candidate(token)
         words = ["--exit-on-error", f"--jobs={self._clients.server.jobs}", "--no-password", f"--dbname={candidate}"]
         if not self._places.has_roles(facts):
-            words += ["--no-owner", "--no-acl"]
+            owner, _ = self._places.like_live()
+            words += _mapped_to(owner)
         try:
             self._clients.run("pg_restore", *words, str(source))
         except StepError as error:
@@ -221,9 +222,7 @@ class PostgresqlDatabase:
 
     def _run_archive(self, candidate: str, owner: str | None, source: Foreign) -> None:
         """Objects become the live database's owner's; grants to others are not taken over."""
-        words = ["--exit-on-error", "--no-owner", "--no-acl", "--no-password", f"--dbname={candidate}"]
-        if owner is not None:
-            words.append(f"--role={owner}")
+        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
             if source.format != foreign.TAR:  # which is read from one end to the other
                 words.append(f"--jobs={self._clients.server.jobs}")
@@ -325,6 +324,11 @@ class PostgresqlDatabase:
             return [Problem(subject, "error", f"pg_dump is of version {found[1]}, the server of {server}",
                             f"Install postgresql-client-{server}.")]  # fmt: skip
         return []
+
+
+def _mapped_to(owner: str | None) -> list[str]:
+    """Words for pg_restore by which objects become the owner's, or of the role that asks; grants are not taken over."""
+    return ["--no-owner", "--no-acl", *([f"--role={owner}"] if owner is not None else [])]
 
 
 def _export(session: Session) -> str:
