@@ -106,7 +106,7 @@ class _Failed:
 
 def _failure(error: Exception) -> _Failed:
     """An exception in a form that the parent can raise."""
-    if type(error).__init__ in (HoldfastError.__init__, OSError.__init__):
+    if isinstance(error, OSError) or type(error).__init__ is HoldfastError.__init__:
         return _Failed(error)
     return _Failed(StepError(f"the second process of Holdfast: {type(error).__name__}: {error}"))
 
