@@ -212,6 +212,48 @@ class Host:
             )  # fmt: skip
         return CommandResult(tuple(argv), 0, tail, seconds)
 
+    def pour(
+        self, argv: Sequence[str], sink: Callable[[bytes], None], *, environment: Mapping[str, str] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
+
+        Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
+        then.
+        """
+        shown = self.redactor.text(" ".join(argv))
+        self.announce(shown)
+        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": "/"})
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as errors:
+            process = self.start_pipes(argv, environment=environment, errors=errors)
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.close()
+            descriptor = process.stdout.fileno()
+            try:
+                while True:
+                    self._check_cancelled()
+                    if stopped():
+                        raise CancelledError("stopped a command that is no longer needed")
+                    if select.select([descriptor], [], [], 0.1)[0]:
+                        chunk = os.read(descriptor, _PIPE_BYTES)
+                        if not chunk:
+                            break
+                        sink(chunk)
+                process.wait()
+            except BaseException:
+                end_session(process)
+                raise
+            finally:
+                process.stdout.close()
+            tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
+        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(time.monotonic() - started, 3)})
+        if process.returncode != 0:
+            raise CommandFailedError(
+                f"`{shown}` ended with exit code {process.returncode}",
+                exit_code_of_command=process.returncode, output_tail=tail,
+            )  # fmt: skip
+
     def _write_all(self, process: subprocess.Popen[bytes], chunk: bytes) -> None:
         assert process.stdin is not None
         descriptor = process.stdin.fileno()

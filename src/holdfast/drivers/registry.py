@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.files.local import LocalFiles
@@ -19,7 +20,9 @@ from holdfast.errors import ConfigurationError
 from holdfast.host import Host
 
 RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": SupervisorRuntime}
-DATABASES: Mapping[str, Callable[..., Database]] = {"sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase}
+DATABASES: Mapping[str, Callable[..., Database]] = {
+    "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase,
+}  # fmt: skip
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}

@@ -7,38 +7,19 @@ tab-separated, NULL as \\N, with backslash escapes; PGAPPNAME, PGOPTIONS and PGP
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import select
-import signal
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from holdfast.errors import CancelledError, StepError
+from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
 from holdfast.host import Host
 from holdfast.model import Server
 
-CONNECT_SECONDS = 10
-_NEVER_SECONDS = 1e9
+__all__ = ["Clients", "Session", "SqlError", "application_name", "identifier", "literal", "quoted", "table_name"]
+
 _MARK = b"\\.holdfast"
 _STATE = re.compile(rb":\s+([0-9A-Z]{5}):\s")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
-
-
-class SqlError(StepError):
-    """The server's own error. `sql_state` of the standard, five characters, is empty where none was reached.
-
-    Outside of an operation it is a refusal: nothing was begun.
-    """
-
-    exit_code = 4
-
-    def __init__(self, what: str, sql_state: str = "", *, state: str = "", next_step: str = "") -> None:
-        super().__init__(what, state=state, next_step=next_step)
-        self.sql_state = sql_state
 
 
 def identifier(name: str) -> str:
@@ -52,6 +33,26 @@ def literal(text: str) -> str:
 def application_name(operation: str) -> str:
     """What marks the sessions of an operation inside the server."""
     return f"holdfast:{operation}"
+
+
+class _Psql:
+    """The mark stands on a line of its own, which no row can be: there a backslash would be doubled."""
+
+    mark = b"\n" + _MARK + b"\n"
+
+    def order(self, sql: str) -> bytes:
+        # The empty line before lets an answer without rows end with the mark too.
+        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
+
+    def selection(self, sql: str) -> str:
+        return f"COPY (\n{sql.rstrip().rstrip(';')}\n) TO STDOUT"
+
+    def rows(self, answer: bytes) -> list[Row]:
+        return [_values(line) for line in answer.decode()[1:].split("\n")] if answer else []
+
+    def sql_state(self, text: bytes) -> str:
+        found = _STATE.search(text)
+        return found[1].decode() if found is not None else ""
 
 
 class Clients:
@@ -90,102 +91,12 @@ class Clients:
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:
         """A connection that stays. Raises SqlError when it is first used and cannot be made."""
-        with tempfile.TemporaryFile() as errors:
-            argv = self.argv(
-                "psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-v",
-                "SHOW_CONTEXT=never", "-d", database,
-            )  # fmt: skip
-            process = self.host.start_pipes(argv, environment=self.environment(), errors=errors)
-            assert process.stdin is not None and process.stdout is not None
-            session = Session(self.host, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), process.pid)
-            try:
-                yield session
-            finally:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-                try:
-                    process.wait(CONNECT_SECONDS)  # it ends at the end of its input, and the server's session with it
-                finally:
-                    process.kill()
-                    process.wait()
-                    process.stdout.close()
-
-
-class Session:
-    """One connection. Not shared between threads."""
-
-    def __init__(self, host: Host, orders: int, answers: int, errors: int, pid: int) -> None:
-        self._host = host
-        self._orders = orders
-        self._answers = answers
-        self._errors = errors
-        self._pid = pid
-        self._rest = b""
-        self._sent: list[str] = []
-
-    def run(self, sql: str, timeout_seconds: float = _NEVER_SECONDS) -> None:
-        """A statement, or several. Raises SqlError, CancelledError."""
-        self.send(sql)
-        self.receive(timeout_seconds)
-
-    def rows(self, sql: str, timeout_seconds: float = _NEVER_SECONDS) -> list[tuple[str | None, ...]]:
-        """The rows of a SELECT, every value as text. Raises SqlError, CancelledError."""
-        self.send(f"COPY (\n{sql.rstrip().rstrip(';')}\n) TO STDOUT")
-        return self.receive(timeout_seconds)
-
-    def value(self, sql: str) -> str | None:
-        """The first value of the first row; None if there is no row."""
-        found = self.rows(sql)
-        return found[0][0] if found else None
-
-    def send(self, sql: str) -> None:
-        """Gives a statement whose answer is received later; several may be under way."""
-        self._sent.append(sql)
-        data = f"{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
-        try:
-            while data:
-                data = data[os.write(self._orders, data) :]
-        except BrokenPipeError:
-            pass  # what was wrong is told where the answer is received
-
-    def receive(self, timeout_seconds: float = _NEVER_SECONDS) -> list[tuple[str | None, ...]]:
-        """The rows of the oldest statement sent."""
-        sql = self._sent.pop(0)
-        mark = b"\n" + _MARK + b"\n"
-        data = b"\n" + self._rest
-        deadline = time.monotonic() + timeout_seconds
-        while mark not in data:
-            if self._host.cancelled():
-                os.kill(self._pid, signal.SIGINT)  # psql asks the server to stop the statement
-                raise CancelledError("stopped a statement on request")
-            if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGINT)
-                raise SqlError(f"the database server did not answer within {timeout_seconds:g} s: {_short(sql)}")
-            if not select.select([self._answers], [], [], 0.1)[0]:
-                continue
-            chunk = os.read(self._answers, 1 << 16)
-            if not chunk:
-                raise self._error(sql)
-            data += chunk
-        answer, _, self._rest = data.partition(mark)
-        return [_values(line) for line in answer[1:].decode().split("\n")] if answer else []
-
-    def _error(self, sql: str) -> SqlError:
-        """What the client said before it ended."""
-        text = os.pread(self._errors, 1 << 16, 0)
-        found = _STATE.search(text)
-        lines = [line for line in self._host.redactor.text(text.decode(errors="replace")).splitlines() if line.strip()]
-        what = lines[0] if lines else "the client ended without a word"
-        if found is None:
-            return SqlError(
-                what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
-            )
-        return SqlError(f"{what} ({_short(sql)})", found[1].decode())
-
-
-def _short(sql: str) -> str:
-    text = " ".join(sql.split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        argv = self.argv(
+            "psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-v",
+            "SHOW_CONTEXT=never", "-d", database,
+        )  # fmt: skip
+        with conversation(self.host, _Psql(), argv, self.environment()) as session:
+            yield session
 
 
 def _values(line: str) -> tuple[str | None, ...]:

@@ -1,0 +1,113 @@
+"""Talking to a MariaDB server through its own client programs, on this machine or inside a container.
+
+Facts from the documentation of the `mariadb` client: in batch mode it ends at the first error, which is printed with
+the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values; `--binary-mode` takes
+everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this machine; MYSQL_PWD is the
+password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.host import Host
+from holdfast.model import Server
+
+__all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
+
+_STATE = re.compile(rb"ERROR \d+ \(([0-9A-Z]{5})\)")
+_ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
+_FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
+# The lock time-out is that of metadata: longer than any statement of a stopped application, shorter than a night.
+_OPENING = (
+    "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', lock_wait_timeout = 30, max_statement_time = 0,"
+    " wait_timeout = 28800, foreign_key_checks = 0, unique_checks = 0"
+)
+
+
+def identifier(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+class _Xml:
+    """The mark is a row of its own; a value that looks like it has its angle brackets escaped."""
+
+    mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
+
+    def order(self, sql: str) -> bytes:
+        return f"{sql.rstrip().rstrip(';')};\nSELECT 1 AS holdfast_mark;\n".encode()
+
+    def selection(self, sql: str) -> str:
+        return sql
+
+    def rows(self, answer: bytes) -> list[Row]:
+        found = answer.rpartition(b"<?xml")[0]  # the mark's own set of rows is left out
+        return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
+
+    def sql_state(self, text: bytes) -> str:
+        found = _STATE.search(text)
+        return found[1].decode() if found is not None else ""
+
+
+def _text(field: re.Match[bytes]) -> str | None:
+    if field[1] is None:
+        return None
+    text = field[1].decode(errors="surrogateescape")
+    return re.sub("&(?:lt|gt|quot|amp);", lambda match: _ENTITIES[match[0]], text) if "&" in text else text
+
+
+class Clients:
+    """The client programs of one server."""
+
+    def __init__(self, server: Server, host: Host) -> None:
+        self.server = server
+        self.host = host
+
+    def argv(self, program: str, *words: str) -> list[str]:
+        """Where the server is and who asks; files of options are not read, for they could say something else."""
+        server = self.server
+        found = [*self.server.wrapper, program, "--no-defaults", "--default-character-set=utf8mb4"]
+        if server.host.startswith("/"):
+            found += ["--protocol=socket", f"--socket={server.host}"]
+        elif server.host:
+            found += ["--protocol=tcp", f"--host={server.host}"]
+            found += [f"--port={server.port}"] if server.port else []
+        if server.user:
+            found.append(f"--user={server.user}")
+        return [*found, *words]
+
+    def environment(self) -> dict[str, str]:
+        """The password reaches a client only so, never as a word of its command."""
+        if not self.server.password:
+            return {}
+        return {"MYSQL_PWD": self.host.resolve_secret(self.server.password)}
+
+    def _batch(self, *words: str) -> list[str]:
+        return self.argv(
+            "mariadb", "--batch", "--binary-mode", "--skip-local-infile", f"--connect-timeout={CONNECT_SECONDS}", *words
+        )
+
+    @contextmanager
+    def session(self, database: str = "") -> Iterator[Session]:
+        """A connection that stays. Raises SqlError when it is first used and cannot be made."""
+        argv = self._batch("--xml", "--unbuffered", *([database] if database else []))
+        with conversation(self.host, _Xml(), argv, self.environment()) as session:
+            session.run(_OPENING)
+            yield session
+
+    def feed(self, database: str, sql: Iterable[bytes]) -> None:
+        """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
+        self.host.feed(self._batch("--max-allowed-packet=1G", database), sql, environment=self.environment())
+
+    def dump(self, sink: Callable[[bytes], None], *words: str, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Hands on what the dump program prints. Raises CommandFailedError, CancelledError."""
+        argv = self.argv("mariadb-dump", "--max-allowed-packet=1G", *words)
+        self.host.pour(argv, sink, environment=self.environment(), stopped=stopped)

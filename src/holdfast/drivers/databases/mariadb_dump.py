@@ -1,0 +1,203 @@
+"""Dumps of MariaDB: the tables with their rows by one transaction, then what runs by itself, in one file.
+
+The dump program writes a row a line, and newlines inside values escaped; so rows are counted as they pass. What stands
+after the tables - routines and triggers, views, events - is kept apart when the dump is loaded: beside the live
+database no trigger may fire and no event start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from holdfast.drivers.compressed import CHUNK_BYTES, ERRORS, peeled
+from holdfast.drivers.databases.mariadb_client import Clients
+from holdfast.errors import DamagedError
+
+_LEVEL = 1  # keeps pace with the dump program on one core
+_SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
+_EVENT = re.compile(rb"\n(?:INSERT INTO `((?:[^`]|``)+)` |CREATE TABLE `((?:[^`]|``)+)` )")
+_STATEMENT_END = b");\n"
+_PROGRAMS, _VIEWS, _EVENTS, _END = (
+    b"-- Holdfast: routines and triggers\n", b"-- Holdfast: views\n", b"-- Holdfast: events\n", b"-- Holdfast: end\n",
+)  # fmt: skip
+_TABLES_ONLY = ("--single-transaction", "--quick", "--hex-blob", "--no-autocommit", "--skip-triggers",
+                "--skip-add-locks")  # fmt: skip
+_NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
+
+
+class RowCounter:
+    """Tables and rows of a dump that passes by in pieces."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.begun = threading.Event()
+        self._rest = b"\n"
+        self._inside: str | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        data = self._rest + chunk
+        # The last line is looked at when it is whole.
+        cut = data.rfind(b"\n")
+        if cut < 0:
+            self._rest = data
+            return
+        self._lines(data[: cut + 1])
+        self._rest = data[cut:]
+
+    def _lines(self, data: bytes) -> None:
+        """`data` begins and ends with a newline; the next piece begins with that same one."""
+        position = 0
+        while True:
+            if self._inside is not None:
+                end = data.find(_STATEMENT_END, position)
+                stop = len(data) - 1 if end < 0 else end + len(_STATEMENT_END) - 1
+                self.rows[self._inside] += data.count(b"\n(", position, stop)
+                if end < 0:
+                    return
+                self._inside, position = None, stop
+            found = _EVENT.search(data, position)
+            if found is None:
+                return
+            name = (found[1] or found[2]).decode().replace("``", "`")
+            self.rows.setdefault(name, 0)
+            self.begun.set()
+            self._inside = name if found[1] is not None else None
+            position = found.end()
+
+
+class Dump:
+    """One that is under way. `start` returns when its instant is fixed, `finish` when the file is whole."""
+
+    def __init__(self, clients: Clients, database: str, target: Path, views: list[str], history: bool) -> None:
+        self._clients = clients
+        self._database = database
+        self._target = target
+        self._views = views
+        self._history = history
+        self._counter = RowCounter()
+        self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+        self._work: Future[None] | None = None
+
+    def start(self) -> None:
+        self._work = self._pool.submit(self._run)
+        self._work.add_done_callback(lambda _: self._counter.begun.set())
+        self._counter.begun.wait()
+        if self._work.done():
+            self._work.result()
+
+    def finish(self) -> dict[str, int]:
+        """Rows of each table in the dump. Raises what the dump program or the disk had to say."""
+        assert self._work is not None
+        self._work.result()
+        return self._counter.rows
+
+    def close(self) -> None:
+        """Ends it where it is not finished. May be repeated."""
+        self._stopped.set()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
+            self._tables(packed)
+            programs(self._clients, self._database, self._views, packed, self._stopped.is_set)
+
+    def _tables(self, packed: BinaryIO) -> None:
+        first = True
+
+        def sink(chunk: bytes) -> None:
+            nonlocal first
+            if first:
+                chunk, first = _SANDBOX.sub(b"", chunk), False
+            packed.write(chunk)
+            self._counter.feed(chunk)
+
+        ignored = [f"--ignore-table={self._database}.{view}" for view in self._views]
+        history = ["--dump-history"] if self._history else []
+        self._clients.dump(sink, *_TABLES_ONLY, *history, *ignored, self._database, stopped=self._stopped.is_set)
+
+
+def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
+    """What makes a database's tables and sequences, without rows."""
+    pieces: list[bytes] = []
+    ignored = [f"--ignore-table={database}.{view}" for view in views]
+    clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, database)
+    return [_SANDBOX.sub(b"", b"".join(pieces))]
+
+
+def programs(
+    clients: Clients, database: str, views: list[str], target: BinaryIO, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Writes routines and triggers, then views, then events, each after its heading."""
+
+    def part(heading: bytes, *words: str) -> None:
+        pieces: list[bytes] = []
+        clients.dump(pieces.append, "--skip-lock-tables", *words, stopped=stopped)
+        target.write(b"\n" + heading + _SANDBOX.sub(b"", b"".join(pieces)))
+
+    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", database)
+    if views:
+        part(_VIEWS, "--no-data", "--skip-triggers", database, *views)
+    part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", database)
+    target.write(b"\n" + _END)
+
+
+class Reading:
+    """A dump of Holdfast's, read once: the tables first, then `programs` is what runs by itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.programs = b""
+
+    def tables(self) -> Iterator[bytes]:
+        """Raises DamagedError where the file is none, or not whole."""
+        heading = b"\n" + _PROGRAMS
+        rest = b""
+        found = False
+        for chunk in self._chunks():
+            if found:
+                self.programs += chunk
+                continue
+            data = rest + chunk
+            position = data.find(heading)
+            if position >= 0:
+                found = True
+                self.programs = data[position + 1 :]
+                yield data[: position + 1]
+            else:
+                keep = max(0, len(data) - len(heading) + 1)
+                rest = data[keep:]
+                yield data[:keep]
+        if not self.programs.endswith(_END):
+            raise DamagedError(f"{self._path.name} is no whole dump: its end is missing")
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            with peeled(str(self._path)) as (stream, _):
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+        except ERRORS as error:
+            raise DamagedError(f"{self._path.name} is damaged or was cut short: {error}") from error
+
+
+_DEFINER = re.compile(rb"^(CREATE |/\*!50003 CREATE\*/ /\*!50017 |/\*!50106 CREATE\*/ /\*!50117 |/\*!50013 )"
+                      rb"DEFINER=`(?:[^`]|``)*`@`(?:[^`]|``)*`", re.MULTILINE)  # fmt: skip
+
+
+def without_definers(script: bytes) -> bytes:
+    """What it makes belongs to the account that runs it."""
+    return _DEFINER.sub(rb"\1", script)
+
+
+def without_events(script: bytes) -> bytes:
+    return script.partition(b"\n" + _EVENTS)[0]

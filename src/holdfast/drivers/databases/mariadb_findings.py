@@ -1,0 +1,91 @@
+"""What would stop or spoil an operation on a MariaDB database, found before it begins."""
+
+from __future__ import annotations
+
+from holdfast.drivers.databases.mariadb_client import Session, literal
+from holdfast.drivers.databases.mariadb_places import ENDING, rights
+
+Finding = tuple[str, str, str]
+"""Severity, message, advice."""
+
+_OLDEST = (10, 6)  # the first release whose RENAME of many tables is undone after a crash in its middle
+_DEFINING = {"SUPER", "SET USER"}
+_HISTORY_SINCE = (10, 11)
+
+
+def version(session: Session) -> tuple[int, int]:
+    """Major and minor version of the server."""
+    major, minor = (session.value("SELECT VERSION()") or "0.0").split("-")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
+def problems(session: Session, database: str) -> list[Finding]:
+    """Severity, message and advice of what would stop or spoil an operation on the database."""
+    here = version(session)
+    found: list[Finding] = []
+    if here < _OLDEST:
+        found.append(("error", f"the server is {here[0]}.{here[1]}; before 10.6 many tables cannot be renamed as one",
+                      "Upgrade the server to a release that is still maintained."))  # fmt: skip
+    if session.value("SELECT @@innodb_doublewrite") == "0":
+        found.append(("error", "the server runs with innodb_doublewrite = 0: a crash can destroy its tables",
+                      "Set innodb_doublewrite = 1 and restart the server."))  # fmt: skip
+    if session.value("SELECT @@innodb_flush_log_at_trx_commit") != "1":
+        found.append(("warning", "innodb_flush_log_at_trx_commit is not 1: a crash loses the application's last writes",
+                      "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration."))  # fmt: skip
+    if not session.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal(database)}"):
+        found.append(("warning", f"the server has no database {database}",
+                      "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
+        return found
+    return found + _engines(session, database) + _history(session, database, here) + _rights(session, database)
+
+
+def _engines(session: Session, database: str) -> list[Finding]:
+    rows = session.rows(
+        f"SELECT table_name, engine FROM information_schema.tables WHERE table_schema = {literal(database)}"
+        " AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND engine <> 'InnoDB'"
+    )
+    return [
+        ("warning", f"table {table} is of the engine {engine}, whose rows are no part of a transaction: a dump"
+         " of it while it is written to is of no one instant", f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.")
+        for table, engine in rows
+    ]  # fmt: skip
+
+
+def _history(session: Session, database: str, here: tuple[int, int]) -> list[Finding]:
+    if here >= _HISTORY_SINCE:
+        return []
+    rows = session.rows(
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
+        " AND table_type = 'SYSTEM VERSIONED'"
+    )
+    return [("error", f"table {table} keeps its history, which a server before 10.11 cannot copy",
+             "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.")
+            for (table,) in rows]  # fmt: skip
+
+
+def _rights(session: Session, database: str) -> list[Finding]:
+    """An account can make a place beside if a grant on a pattern of names, or on all of them, gives it that."""
+    everywhere = rights(session)
+    grants = " ".join(str(row[0]) for row in session.rows("SHOW GRANTS"))
+    found: list[Finding] = []
+    if "CREATE" not in everywhere and "`hf-%`.*" not in grants.replace("\\", ""):
+        found.append(("error", "this account may not create databases: no restore point and no restore",
+                      "GRANT ALL ON `hf-%`.* TO it, as an administrator."))  # fmt: skip
+    if not everywhere & _DEFINING:
+        rows = session.rows(
+            "SELECT kind, name, definer FROM ("
+            " SELECT 'view' kind, table_name name, definer, table_schema place FROM information_schema.views UNION ALL"
+            " SELECT 'trigger', trigger_name, definer, trigger_schema FROM information_schema.triggers UNION ALL"
+            " SELECT LOWER(routine_type), routine_name, definer, routine_schema FROM information_schema.routines UNION ALL"
+            f" SELECT 'event', event_name, definer, event_schema FROM information_schema.events) f WHERE place = {literal(database)}"
+            " AND definer <> CURRENT_USER()"
+        )
+        found += [
+            ("error", f"{kind} {name} is of {definer}, for whom this account may not make it again",
+             "GRANT SET USER ON *.* TO this account, as an administrator, or make the object as this account.")
+            for kind, name, definer in rows
+        ]  # fmt: skip
+    if not everywhere & ENDING or "PROCESS" not in everywhere:
+        found.append(("warning", "this account sees and ends no sessions of others: one of theirs can make a swap fail",
+                      "GRANT PROCESS, CONNECTION ADMIN ON *.* TO it, as an administrator."))  # fmt: skip
+    return found

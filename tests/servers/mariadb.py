@@ -1,0 +1,148 @@
+"""A MariaDB server in a folder of its own, reached over its socket alone."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+USER = "keeper"  # has every right on the databases of applications and on Holdfast's beside them, and no other
+ADMINISTRATOR = "root"
+_ACCOUNT = "mysql"
+_START_SECONDS = 60
+
+
+class LockTimeoutError(Exception):
+    pass
+
+
+def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR) -> str:
+    """What the client prints: a row a line, values between tabs. Raises LockTimeoutError, AssertionError."""
+    done = subprocess.run(
+        ["mariadb", "--no-defaults", f"--socket={socket}", f"--user={user}", "--batch", "--skip-column-names",
+         "--default-character-set=utf8mb4", database],
+        input=sql, capture_output=True, text=True, check=False, cwd="/",
+    )  # fmt: skip
+    if "ERROR 1205 " in done.stderr:
+        raise LockTimeoutError(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip("\n")
+
+
+class MariadbServer:
+    def __init__(self, folder: Path | None = None, **settings: str) -> None:
+        """In a new folder, or in one that is there and empty."""
+        if shutil.which("mariadbd") is None or shutil.which("mariadb-install-db") is None:
+            pytest.skip("no MariaDB server here: `make test-setup` as root installs one")
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="hfm"))
+        self._data = self.folder / "data"
+        self.socket = str(self.folder / "socket")
+        self._settings = {
+            "skip-networking": "ON", "innodb-buffer-pool-size": "64M", "innodb-log-file-size": "32M",
+            "performance-schema": "OFF", "max-connections": "60", **settings,
+        }  # fmt: skip
+        self._prefix: list[str] = []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            account = pwd.getpwnam(_ACCOUNT)
+            self.folder.mkdir(exist_ok=True)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
+        self._databases = 0
+        done = subprocess.run(
+            [*self._prefix, "mariadb-install-db", "--no-defaults", f"--datadir={self._data}", "--skip-test-db",
+             "--auth-root-authentication-method=normal"],
+            cwd="/", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+        self.start()
+        self.run("mysql", f"CREATE USER {USER}@localhost; GRANT ALL ON `hf-%`.* TO {USER}@localhost")
+
+    def start(self) -> None:
+        words = [f"--{name}={value}" for name, value in self._settings.items()]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*self._prefix, "mariadbd", "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}",
+                 f"--pid-file={self.folder / 'pid'}", *words],
+                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            self.run("mysql", "SELECT 1")
+        except AssertionError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """As by a power failure of the server alone."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(60)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- SQL ---------------------------------------------------------------------------------------
+
+    def run(self, database: str, sql: str, *, user: str = ADMINISTRATOR) -> str:
+        return mariadb(self.socket, database, sql, user)
+
+    def exists(self, database: str) -> bool:
+        return self.run("mysql", f"SELECT 1 FROM information_schema.schemata WHERE schema_name = '{database}'") == "1"
+
+    def create_if_missing(self, database: str) -> None:
+        if not self.exists(database):
+            self.run(
+                "mysql",
+                f"CREATE DATABASE `{database}` CHARACTER SET utf8mb4; GRANT ALL ON `{database}`.* TO {USER}@localhost",
+            )
+
+    @contextmanager
+    def own_database(self) -> Iterator[str]:
+        """A name that no other test uses; what is left under it or beside it is dropped."""
+        self._databases += 1
+        name = f"app{self._databases}"
+        before = set(self._all())
+        self.run("mysql", f"GRANT ALL ON `{name}`.* TO {USER}@localhost")
+        try:
+            yield name
+        finally:
+            for left in set(self._all()) - before:
+                self.run("mysql", f"DROP DATABASE `{left}`")
+
+    def _all(self) -> list[str]:
+        return self.run("mysql", "SELECT schema_name FROM information_schema.schemata").split("\n")
+
+
+@functools.cache
+def _shared() -> MariadbServer:
+    server = MariadbServer()
+    atexit.register(server.remove)
+    return server
+
+
+@contextmanager
+def shared() -> Iterator[MariadbServer]:
+    """One server for all tests of a process."""
+    yield _shared()
