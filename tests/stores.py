@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.config.schema import Database
-from tests.servers import postgresql
+from tests.servers import mariadb, postgresql
 
 APPLICATIONS = Path(__file__).parent / "applications" / "guestbook"
 
@@ -150,14 +150,80 @@ class PostgresqlStore:
         self._drop(self.name, self._saved, *self._beside())
 
 
+class MariadbStore:
+    """A database of the shared server, whose account has every right on it and no other."""
+
+    module = APPLICATIONS / "mariadb.py"
+
+    def __init__(self, socket: str, name: str) -> None:
+        self._socket = socket
+        self.name = name
+        self._saved = Path(socket).parent / f"{name}.sql"
+        self.lines = f'kind = "mariadb"\nname = "{name}"\nhost = "{socket}"\nuser = "{mariadb.USER}"'
+        self.environment = f'DATABASE_URL = "{self.dsn}"'
+
+    @property
+    def place(self) -> dict[str, str]:
+        return {"NAME": self.name, "HOST": self._socket, "USER": mariadb.USER}
+
+    @property
+    def dsn(self) -> str:
+        return f"socket={self._socket} dbname={self.name} user={mariadb.USER}"
+
+    def execute(self, sql: str) -> str:
+        """As the application."""
+        return mariadb.mariadb(self._socket, self.name, sql, mariadb.USER)
+
+    @classmethod
+    def create(cls) -> MariadbStore:
+        with mariadb.shared() as server:
+            name = f"g{os.getpid()}x{secrets.token_hex(3)}"
+            server.create_if_missing(name)
+            return cls(server.socket, name)
+
+    def _dumped(self, *words: str) -> bytes:
+        argv = ["mariadb-dump", "--no-defaults", f"--socket={self._socket}", "--user=root", "--routines", "--events",
+                *words, self.name]  # fmt: skip
+        return subprocess.run(argv, capture_output=True, check=True).stdout
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._dumped("--skip-comments", "--order-by-primary")).hexdigest()
+
+    def dump(self, target: Path) -> None:
+        target.write_bytes(gzip.compress(self._dumped("--single-transaction")))
+
+    def _beside(self) -> list[str]:
+        """Databases of Holdfast's beside this one: the names carry its digest."""
+        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+        names = mariadb.mariadb(self._socket, "", "SELECT schema_name FROM information_schema.schemata").split("\n")
+        return [name for name in names if name.startswith(mark)]
+
+    def _drop(self, *names: str) -> None:
+        for name in names:
+            mariadb.mariadb(self._socket, "", f"DROP DATABASE IF EXISTS `{name}`")
+
+    def save(self) -> None:
+        self._saved.write_bytes(self._dumped())
+
+    def put_back(self) -> None:
+        self._drop(self.name, *self._beside())
+        mariadb.mariadb(self._socket, "", f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
+        mariadb.mariadb(self._socket, self.name, self._saved.read_text())
+
+    def remove(self) -> None:
+        self._drop(self.name, *self._beside())
+        self._saved.unlink(missing_ok=True)
+
+
 def create(engine: str, sqlite_path: Path) -> Store:
-    return PostgresqlStore.create() if engine == "postgresql" else SqliteStore(sqlite_path)
+    if engine == "sqlite":
+        return SqliteStore(sqlite_path)
+    return PostgresqlStore.create() if engine == "postgresql" else MariadbStore.create()
 
 
 def existing(configured: Database, sqlite_path: Path) -> Store:
     """The store of a site that was made before, by what its holdfast.toml says."""
-    return (
-        PostgresqlStore(configured.host, configured.name)
-        if configured.kind == "postgresql"
-        else SqliteStore(sqlite_path)
-    )
+    if configured.kind == "sqlite":
+        return SqliteStore(sqlite_path)
+    kind = PostgresqlStore if configured.kind == "postgresql" else MariadbStore
+    return kind(configured.host, configured.name)

@@ -135,7 +135,7 @@ _OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration",
                  "backup_pause", "import_database")  # fmt: skip
 ENGINE_SCENARIOS = [
     replace(scenario, engine=engine)
-    for engine in ("postgresql",)
+    for engine in ("postgresql", "mariadb")
     for scenario in SCENARIOS
     if scenario.name in _OF_DATABASES
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from holdfast.config.load import load
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
-from tests.stores import PostgresqlStore
+from tests.stores import MariadbStore, PostgresqlStore
 
 ROUNDS = 50
 SAMPLE_ROUNDS = 10  # on a server engine, where kill points are sampled too
@@ -84,7 +85,21 @@ def postgresql_place(shared: Path) -> Iterator[dict[str, str]]:
         store.remove()
 
 
-PLACES = {"sqlite": sqlite_place, "postgresql": postgresql_place}
+@contextlib.contextmanager
+def mariadb_place(shared: Path) -> Iterator[dict[str, str]]:
+    store = MariadbStore.create()
+    try:
+        for table in ("inside", "outside"):
+            store.execute(
+                f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTO_INCREMENT, file VARCHAR(190) NOT NULL UNIQUE,"
+                " sha256 TEXT NOT NULL)"
+            )
+        yield {"churn": str(CHURN.with_name("churn_mariadb.py")), "place": store.dsn, "database": store.lines}
+    finally:
+        store.remove()
+
+
+PLACES = {"sqlite": sqlite_place, "postgresql": postgresql_place, "mariadb": mariadb_place}
 
 
 @pytest.fixture(params=list(PLACES))
@@ -129,6 +144,12 @@ def rows_of(folder: Path, table: str) -> dict[str, str]:
     if (folder / "database.main.sqlite3").exists():
         with contextlib.closing(sqlite3.connect(f"file:{folder}/database.main.sqlite3?immutable=1", uri=True)) as found:
             return dict(found.execute(f"SELECT file, sha256 FROM {table}").fetchall())
+    if (folder / "database.main.sql.zst").exists():
+        text = subprocess.run(
+            ["zstd", "-dcq", str(folder / "database.main.sql.zst")], capture_output=True, text=True, check=True
+        ).stdout
+        pieces = re.findall(rf"^INSERT INTO `{table}` VALUES\n(.*?);$", text, re.MULTILINE | re.DOTALL)
+        return dict(re.findall(r"^\(\d+,'([^']+)','([^']+)'\)", "\n".join(pieces), re.MULTILINE))
     text = subprocess.run(
         ["pg_restore", "--data-only", "--table", table, "--file", "-", str(folder / "database.main.dump")],
         capture_output=True, text=True, check=True,

@@ -31,7 +31,7 @@ def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR) -> 
     """What the client prints: a row a line, values between tabs. Raises LockTimeoutError, AssertionError."""
     done = subprocess.run(
         ["mariadb", "--no-defaults", f"--socket={socket}", f"--user={user}", "--batch", "--skip-column-names",
-         "--default-character-set=utf8mb4", database],
+         "--default-character-set=utf8mb4", *([database] if database else [])],
         input=sql, capture_output=True, text=True, check=False, cwd="/",
     )  # fmt: skip
     if "ERROR 1205 " in done.stderr:
@@ -59,9 +59,13 @@ class MariadbServer:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
         self._databases = 0
+        # Two servers with one folder for temporary tables get in each other's way.
+        temporary = self.folder / "tmp"
+        subprocess.run([*self._prefix, "mkdir", str(temporary)], check=True)
+        self._settings["tmpdir"] = str(temporary)
         done = subprocess.run(
             [*self._prefix, "mariadb-install-db", "--no-defaults", f"--datadir={self._data}", "--skip-test-db",
-             "--auth-root-authentication-method=normal"],
+             "--auth-root-authentication-method=normal", f"--tmpdir={temporary}"],
             cwd="/", capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout

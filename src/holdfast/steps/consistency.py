@@ -138,7 +138,8 @@ def _live(
             finishes = {name: _fix(opened, run, name, fix, references) for name, fix in holds.items()}
             stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
             snapshots = {name: finish() for name, finish in finishes.items()}
-        taken = Instant("live", instant, 0.0, stored, snapshots=snapshots)
+        held = max((snapshot.held_seconds for snapshot in snapshots.values()), default=0.0)
+        taken = Instant("live", instant, held, stored, snapshots=snapshots)
         if references is None or references.database not in databases or references.files not in files:
             return taken
         wanted = _referenced(snapshots[references.database])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers import foreign
+from holdfast.drivers.databases import mariadb_catalogue as catalogue
 from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_places
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
@@ -111,7 +112,7 @@ class MariadbDatabase:
         began = time.monotonic()
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
             with self._session() as holder:
-                names = mariadb_places.base_tables(holder, self.database)
+                names = catalogue.base_tables(holder, self.database)
                 locks = ", ".join(f"{identifier(name)} READ" for name in names)
                 try:
                     if locks:
@@ -140,7 +141,7 @@ class MariadbDatabase:
             with self._locked(_LOCK_SECONDS * _LOCK_ATTEMPTS) as momentary:
                 return self._fix(stack, counter, momentary, time.monotonic(), target, queries, budget_seconds)
         counter.run(_READING)
-        views = mariadb_places.names(counter, self.database, "VIEW")
+        views = catalogue.names(counter, self.database, "VIEW")
         columns = _columns(counter, self.database)
         facts = self._facts(counter)
         dump = Dump(self._clients, self.database, target, views, bool(facts["history"]))
@@ -185,7 +186,7 @@ class MariadbDatabase:
             return self._places.copy(token)
         with self._clients.session() as session:
             self._refuse_newer(session, facts)
-            keeps_definers = bool(mariadb_places.rights(session) & {"SUPER", "SET USER"})
+            keeps_definers = bool(catalogue.rights(session) & catalogue.DEFINING)
         candidate = self._places.empty(token, facts.get("charset", ""))
         reading = Reading(source)
         try:
@@ -212,10 +213,10 @@ class MariadbDatabase:
         except CommandFailedError as error:
             raise self._not_loaded(source.title, error) from error
         with self._clients.session() as session:
-            if not mariadb_places.base_tables(session, candidate):
+            if not catalogue.base_tables(session, candidate):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")
             script = self._places.script(candidate)
-            mariadb_places.drop_programs(session, candidate)
+            catalogue.drop_programs(session, candidate)
         return self._places.settle(candidate, script)
 
     def _refuse_newer(self, session: Session, facts: Facts) -> None:
@@ -282,13 +283,13 @@ class MariadbDatabase:
     def _end_busy(self, session: Session) -> None:
         places = [self.database, *self._places.own(session)]
         began = time.monotonic()
-        suspects = {number for number, *_ in mariadb_places.sessions(session, places)}
+        suspects = {number for number, *_ in catalogue.sessions(session, places)}
         while suspects and time.monotonic() - began < _GRACE_SECONDS:
             time.sleep(_LOOK_AGAIN_SECONDS)
-            now = mariadb_places.sessions(session, places)
+            now = catalogue.sessions(session, places)
             suspects &= {number for number, _, _, command in now if command != "Sleep"}
         if suspects:
-            mariadb_places.end(session, places, self.name, sorted(suspects))
+            catalogue.end(session, places, self.name, sorted(suspects))
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
@@ -301,9 +302,7 @@ class MariadbDatabase:
 
 def _columns(session: Session, database: str) -> dict[str, Facts]:
     """Tables with their columns; rows are not counted yet."""
-    found: dict[str, Facts] = {
-        name: {"rows": None, "columns": []} for name in mariadb_places.base_tables(session, database)
-    }
+    found: dict[str, Facts] = {name: {"rows": None, "columns": []} for name in catalogue.base_tables(session, database)}
     rows = session.rows(
         f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
         " ORDER BY table_name, ordinal_position"

@@ -18,7 +18,8 @@ from holdfast.model import Server
 
 __all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
 
-_STATE = re.compile(rb"ERROR \d+ \(([0-9A-Z]{5})\)")
+_ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
+_CLIENT_ERRORS = range(2000, 3000)  # none of the server's: it was not reached, or is gone
 _ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
 _FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
@@ -52,9 +53,13 @@ class _Xml:
         found = answer.rpartition(b"<?xml")[0]  # the mark's own set of rows is left out
         return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
 
-    def sql_state(self, text: bytes) -> str:
-        found = _STATE.search(text)
-        return found[1].decode() if found is not None else ""
+    def error(self, text: bytes) -> tuple[str, str]:
+        """The client prints the statement first."""
+        found = _ERROR.search(text)
+        if found is None:
+            return text.decode(errors="replace").strip(), ""
+        own = int(found[1]) in _CLIENT_ERRORS
+        return found[0].decode(errors="replace"), "" if own else found[2].decode()
 
 
 def _text(field: re.Match[bytes]) -> str | None:

@@ -23,7 +23,10 @@ from holdfast.errors import DamagedError
 
 _LEVEL = 1  # keeps pace with the dump program on one core
 _SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
-_EVENT = re.compile(rb"\n(?:INSERT INTO `((?:[^`]|``)+)` |CREATE TABLE `((?:[^`]|``)+)` )")
+# Where columns are listed, which those of a table with hidden ones are, the first row stands on the same line.
+_BEGINNING = re.compile(
+    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:`(?:[^`]|``)+`(?:, )?)+\) )?VALUES( \()?|CREATE TABLE `((?:[^`]|``)+)` )"
+)
 _STATEMENT_END = b");\n"
 _PROGRAMS, _VIEWS, _EVENTS, _END = (
     b"-- Holdfast: routines and triggers\n", b"-- Holdfast: views\n", b"-- Holdfast: events\n", b"-- Holdfast: end\n",
@@ -63,11 +66,11 @@ class RowCounter:
                 if end < 0:
                     return
                 self._inside, position = None, stop
-            found = _EVENT.search(data, position)
+            found = _BEGINNING.search(data, position)
             if found is None:
                 return
-            name = (found[1] or found[2]).decode().replace("``", "`")
-            self.rows.setdefault(name, 0)
+            name = (found[1] or found[3]).decode().replace("``", "`")
+            self.rows[name] = self.rows.get(name, 0) + (found[2] is not None)
             self.begun.set()
             self._inside = name if found[1] is not None else None
             position = found.end()

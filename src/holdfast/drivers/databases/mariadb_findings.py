@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from holdfast.drivers.databases.mariadb_catalogue import DEFINING, ENDING, rights
 from holdfast.drivers.databases.mariadb_client import Session, literal
-from holdfast.drivers.databases.mariadb_places import ENDING, rights
 
 Finding = tuple[str, str, str]
 """Severity, message, advice."""
 
 _OLDEST = (10, 6)  # the first release whose RENAME of many tables is undone after a crash in its middle
-_DEFINING = {"SUPER", "SET USER"}
 _HISTORY_SINCE = (10, 11)
 
 
@@ -71,7 +70,7 @@ def _rights(session: Session, database: str) -> list[Finding]:
     if "CREATE" not in everywhere and "`hf-%`.*" not in grants.replace("\\", ""):
         found.append(("error", "this account may not create databases: no restore point and no restore",
                       "GRANT ALL ON `hf-%`.* TO it, as an administrator."))  # fmt: skip
-    if not everywhere & _DEFINING:
+    if not everywhere & DEFINING:
         rows = session.rows(
             "SELECT kind, name, definer FROM ("
             " SELECT 'view' kind, table_name name, definer, table_schema place FROM information_schema.views UNION ALL"

@@ -14,24 +14,28 @@ import io
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from holdfast.drivers.databases import mariadb_dump
+from holdfast.drivers.databases.mariadb_catalogue import (
+    MARKER,
+    base_tables,
+    copying,
+    drop_programs,
+    end,
+    movable,
+    names,
+    sessions,
+)
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 
 _OWNER_MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
-_MARKER = "holdfast_marker"
 _UNMARKED = "first"  # the identity of a live database that was never swapped
 _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
-_DENIED = ("42000", "28000")
-ENDING = {"SUPER", "CONNECTION ADMIN"}
-"""Rights by which other accounts' sessions may be ended."""
-# Order in which things are dropped: what uses others first.
-_KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
+_DENIED, _NO_STATE = ("42000", "28000"), "HY000"
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ class Places:
     def _marker(self, session: Session, place: str) -> Marker | None:
         if not session.rows(
             f"SELECT 1 FROM information_schema.tables WHERE table_schema = {literal(place)}"
-            f" AND table_name = {literal(_MARKER)}"
+            f" AND table_name = {literal(MARKER)}"
         ):
             return None
-        rows = session.rows(f"SELECT identity, placed FROM {identifier(place)}.{_MARKER}")
+        rows = session.rows(f"SELECT identity, placed FROM {identifier(place)}.{MARKER}")
         return Marker(str(rows[0][0]), rows[0][1] == "1") if rows else None
 
     def _make_marker(self, session: Session, place: str, identity: str, script: bytes | None, charset: str) -> None:
-        where = f"{identifier(place)}.{_MARKER}"
+        where = f"{identifier(place)}.{MARKER}"
         session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
         session.run(
             f"CREATE OR REPLACE TABLE {where} (identity VARCHAR(64) NOT NULL, placed BOOLEAN NOT NULL, charset VARCHAR(200)"
@@ -115,11 +119,10 @@ class Places:
         """An empty candidate; its name."""
         candidate = self.candidate(token)
         with self._clients.session() as session:
-            session.run(f"DROP DATABASE IF EXISTS {identifier(candidate)}")
             try:
-                session.run(
-                    f"CREATE DATABASE {identifier(candidate)} {charset or self.charset(session, self._database)}"
-                )
+                session.run(f"DROP DATABASE IF EXISTS {identifier(candidate)}")
+                charset = charset or self.charset(session, self._database)
+                session.run(f"CREATE DATABASE {identifier(candidate)} {charset}")
             except SqlError as error:
                 if error.sql_state not in _DENIED:
                     raise
@@ -168,8 +171,16 @@ class Places:
                         f"INSERT INTO {target}.{quoted} ({into}) SELECT {what} FROM {source}.{quoted} {history}"
                     )
 
-        with ThreadPoolExecutor(self._clients.server.jobs) as pool:
-            list(pool.map(copy_some, range(self._clients.server.jobs)))
+        try:
+            with ThreadPoolExecutor(self._clients.server.jobs) as pool:
+                list(pool.map(copy_some, range(self._clients.server.jobs)))
+        except SqlError as error:
+            if error.sql_state != _NO_STATE:
+                raise
+            raise StepError(  # the server calls a full disk an unknown error
+                f"database {self._name}: the server could not write a copy: {error.what}",
+                next_step="See whether the server's disk is full; its log says more.",
+            ) from error
         return self.settle(candidate, self.script(self._database))
 
     def script(self, database: str) -> bytes:
@@ -221,12 +232,12 @@ class Places:
             name = self._free(session, aside)
             session.run(f"CREATE DATABASE {identifier(name)} {self.charset(session, self._database)}")
             moves += [(self._database, table, name) for table in movable(session, self._database)]
-            moves.append((self._own_place, _MARKER, name))
+            moves.append((self._own_place, MARKER, name))
         if found is not None:
             end(session, [found], self._name)
             session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._own_place)}")
             moves += [(found, table, self._database) for table in movable(session, found)]
-            moves.append((found, _MARKER, self._own_place))
+            moves.append((found, MARKER, self._own_place))
         session.run("RENAME TABLE " + ", ".join(
             f"{identifier(source)}.{identifier(table)} TO {identifier(target)}.{identifier(table)}"
             for source, table, target in moves
@@ -246,7 +257,7 @@ class Places:
         if marker is None or marker.placed:  # else they are kept already, and may be partly gone
             script = self.script(self._database)
             session.run(
-                f"UPDATE {identifier(self._own_place)}.{_MARKER} SET placed = 0, script = {_blob(script)},"
+                f"UPDATE {identifier(self._own_place)}.{MARKER} SET placed = 0, script = {_blob(script)},"
                 f" charset = {literal(self.charset(session, self._database))}; COMMIT"
             )
             barrier(session, self._own_place)
@@ -254,7 +265,7 @@ class Places:
 
     def _place(self, session: Session) -> None:
         """Makes the programs of what stands in place, from its marker."""
-        where = f"{identifier(self._own_place)}.{_MARKER}"
+        where = f"{identifier(self._own_place)}.{MARKER}"
         drop_programs(session, self._database)
         rows = session.rows(f"SELECT charset, HEX(script) FROM {where}")
         charset, script = str(rows[0][0]), bytes.fromhex(rows[0][1] or "")
@@ -302,62 +313,8 @@ class Places:
             session.run(f"ALTER DATABASE {identifier(self._database)} COMMENT = {literal(marked)}")
 
 
-# --- looking ---------------------------------------------------------------------------------------------
-
-
 def _blob(content: bytes | None) -> str:
     return "NULL" if content is None else f"x'{content.hex()}'" if content else "''"
-
-
-def names(session: Session, database: str, kind: str) -> list[str]:
-    """Names of a database's tables of one kind, or of its programs."""
-    queries = {
-        "EVENT": "SELECT event_name FROM information_schema.events WHERE event_schema",
-        "TRIGGER": "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema",
-        "VIEW": "SELECT table_name FROM information_schema.tables WHERE table_type = 'VIEW' AND table_schema",
-    }
-    routine = f"SELECT routine_name FROM information_schema.routines WHERE routine_type = '{kind}' AND routine_schema"
-    return [str(name) for (name,) in session.rows(f"{queries.get(kind, routine)} = {literal(database)} ORDER BY 1")]
-
-
-def drop_programs(session: Session, database: str) -> None:
-    for kind in _KINDS:
-        for name in names(session, database, kind):
-            session.run(f"DROP {kind} IF EXISTS {identifier(database)}.{identifier(name)}")
-
-
-def base_tables(session: Session, database: str) -> list[str]:
-    return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED'")
-
-
-def movable(session: Session, database: str) -> list[str]:
-    """Tables and sequences."""
-    return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE'")
-
-
-def _tables(session: Session, database: str, types: str) -> list[str]:
-    rows = session.rows(
-        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
-        f" AND table_type IN ({types}) AND table_name <> {literal(_MARKER)} ORDER BY 1"
-    )
-    return [str(name) for (name,) in rows]
-
-
-def copying(session: Session, database: str, table: str) -> tuple[str, str, str]:
-    """Columns to fill, what they are filled from, and which rows: all of history for a table that keeps it."""
-    rows = session.rows(
-        "SELECT column_name FROM information_schema.columns WHERE is_generated = 'NEVER'"
-        f" AND table_schema = {literal(database)} AND table_name = {literal(table)} ORDER BY ordinal_position"
-    )
-    columns = [identifier(str(name)) for (name,) in rows]
-    made = session.rows(f"SHOW CREATE TABLE {identifier(database)}.{identifier(table)}")[0][1] or ""
-    history = ""
-    if "WITH SYSTEM VERSIONING" in made:
-        history = "FOR SYSTEM_TIME ALL"
-        period = re.search(r"PERIOD FOR SYSTEM_TIME \((`[^`]+`), (`[^`]+`)\)", made)
-        columns += [period[1], period[2]] if period is not None else ["row_start", "row_end"]
-    listed = ", ".join(columns)
-    return listed, listed, history
 
 
 def barrier(session: Session, place: str) -> None:
@@ -367,43 +324,3 @@ def barrier(session: Session, place: str) -> None:
     """
     where = f"{identifier(place)}.holdfast_barrier"
     session.run(f"CREATE OR REPLACE TABLE {where} (a INT) ENGINE=InnoDB; DROP TABLE {where}")
-
-
-# --- sessions --------------------------------------------------------------------------------------------
-
-
-def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str, str, str]]:
-    """Number, user, host and command of the sessions on databases, as far as this account may see them."""
-    listed = ", ".join(literal(name) for name in databases)
-    rows = session.rows(
-        "SELECT id, user, host, command FROM information_schema.processlist"
-        f" WHERE db IN ({listed}) AND id <> CONNECTION_ID() AND command <> 'Daemon'"
-    )
-    return [(str(number), str(user), str(host), str(command)) for number, user, host, command in rows]
-
-
-def end(session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None) -> None:
-    """Ends sessions, all or `only` those, and waits until they are gone. Raises StepError naming those that stay."""
-    deadline = time.monotonic() + 20
-    while left := [found for found in sessions(session, databases) if only is None or found[0] in only]:
-        for number, user, _, _ in left:
-            kill(session, number, user, name)
-        if time.monotonic() > deadline:
-            raise StepError(f"database {name}: session {left[0][0]} of {left[0][1]} does not end")
-        time.sleep(0.02)
-
-
-def kill(session: Session, number: str, user: str, name: str) -> None:
-    """Ends one session; one that is gone already is no error. Another account's needs a right of its own."""
-    me = session.value("SELECT SUBSTRING_INDEX(USER(), '@', 1)")
-    if user != me and not rights(session) & ENDING:
-        raise StepError(
-            f"database {name}: session {number} of {user} cannot be ended by this account",
-            next_step=f"KILL {number}, as an administrator; then type the command again.",
-        )
-    session.run(f"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; KILL CONNECTION {int(number)}; END")
-
-
-def rights(session: Session) -> set[str]:
-    """Rights of this account on the whole server."""
-    return {str(right) for (right,) in session.rows("SELECT privilege_type FROM information_schema.user_privileges")}

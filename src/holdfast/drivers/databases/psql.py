@@ -50,9 +50,10 @@ class _Psql:
     def rows(self, answer: bytes) -> list[Row]:
         return [_values(line) for line in answer.decode()[1:].split("\n")] if answer else []
 
-    def sql_state(self, text: bytes) -> str:
+    def error(self, text: bytes) -> tuple[str, str]:
         found = _STATE.search(text)
-        return found[1].decode() if found is not None else ""
+        lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+        return lines[0] if lines else "", found[1].decode() if found is not None else ""
 
 
 class Clients:

@@ -49,8 +49,8 @@ class Client(Protocol):
     def rows(self, answer: bytes) -> list[Row]:
         """The rows of an answer without its mark."""
 
-    def sql_state(self, text: bytes) -> str:
-        """That of what the client printed as an error; empty where it names none."""
+    def error(self, text: bytes) -> tuple[str, str]:
+        """Message and SQLSTATE of what the client printed; the state is empty where it names none."""
 
 
 class Session:
@@ -117,9 +117,8 @@ class Session:
     def _error(self, sql: str) -> SqlError:
         """What the client said before it ended."""
         text = os.pread(self._errors, 1 << 16, 0)
-        sql_state = self._client.sql_state(text)
-        lines = [line for line in self._host.redactor.text(text.decode(errors="replace")).splitlines() if line.strip()]
-        what = lines[0] if lines else "the client ended without a word"
+        message, sql_state = self._client.error(text)
+        what = self._host.redactor.text(message) or "the client ended without a word"
         if not sql_state:
             return SqlError(
                 what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
