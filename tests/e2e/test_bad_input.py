@@ -10,14 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
+import pymysql
 import pytest
 
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
 from tests.e2e.cli import run
-from tests.servers import postgresql
+from tests.servers import mariadb, postgresql
 from tests.site import Site
-from tests.stores import PostgresqlStore
+from tests.stores import MariadbStore, PostgresqlStore
 
 
 @pytest.fixture
@@ -303,5 +304,58 @@ def test_a_strangers_session_refuses_an_upgrade_by_name(on_postgresql: Site) -> 
         done = run(site, "upgrade", "v2")
     assert done.returncode == 4, done.stderr
     assert "report" in done.stderr and "end_sessions" in done.stderr
+    assert site.fingerprint() == before
+    assert site.get("/")[1]["version"] == "v1"
+
+
+# --- MariaDB ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_mariadb(folder: Path) -> Iterator[Site]:
+    site = Site(folder / "s", engine="mariadb")
+    site.operate("install", "v1")
+    yield site
+    site.remove()
+
+
+@pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
+@pytest.mark.parametrize("why", ["no right", "unreachable", "wrong account"])
+def test_what_mariadb_cannot_do_is_said_before_anything_changes(
+    on_mariadb: Site, words: tuple[str, ...], why: str
+) -> None:
+    site = on_mariadb
+    assert isinstance(site.store, MariadbStore)
+    before = site.fingerprint()
+    text = site.config.read_text()
+    account = f"{mariadb.USER}@localhost"
+    with mariadb.shared() as server:
+        try:
+            if why == "no right":
+                server.run("mysql", f"REVOKE ALL ON `hf-%`.* FROM {account}")
+            elif why == "unreachable":
+                site.config.write_text(text.replace(f'host = "{server.socket}"', f'host = "{site.folder}/socket"'))
+            else:
+                site.config.write_text(text.replace(f'user = "{mariadb.USER}"', 'user = "nobody"', 1))
+            done = run(site, *words)
+        finally:
+            server.run("mysql", f"GRANT ALL ON `hf-%`.* TO {account}")
+            site.config.write_text(text)
+    assert done.returncode == 4, done.stderr
+    assert {"no right": "hf-%", "unreachable": "holdfast check", "wrong account": "nobody"}[why] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert site.fingerprint() == before
+    assert site.get("/health")[0] == 200
+
+
+def test_a_strangers_session_on_mariadb_refuses_an_upgrade_by_name(on_mariadb: Site) -> None:
+    site = on_mariadb
+    assert isinstance(site.store, MariadbStore)
+    before = site.fingerprint()
+    place = site.store.place
+    with pymysql.connect(unix_socket=place["HOST"], user=place["USER"], database=place["NAME"]):
+        done = run(site, "upgrade", "v2")
+    assert done.returncode == 4, done.stderr
+    assert f"({mariadb.USER} from localhost" in done.stderr and "end_sessions" in done.stderr
     assert site.fingerprint() == before
     assert site.get("/")[1]["version"] == "v1"

@@ -16,7 +16,7 @@ import pytest
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
-from tests.stores import PostgresqlStore
+from tests.stores import MariadbStore, PostgresqlStore
 
 PROJECT = Path(__file__).parent / "django_project"
 
@@ -54,19 +54,20 @@ path = "{folder}/vault"
 
 
 class Shop:
-    def __init__(self, folder: Path, store: PostgresqlStore | None = None) -> None:
-        """With a store on PostgreSQL, else on SQLite as the preset has it."""
+    def __init__(self, folder: Path, store: PostgresqlStore | MariadbStore | None = None) -> None:
+        """With a store on a server, else on SQLite as the preset has it."""
         self.folder = folder
         self.store = store
         self.port = free_loopback_port()
         self.config = folder / "app" / "holdfast.toml"
         self.config.parent.mkdir()
         (folder / "secret").write_text("not-a-real-key\n")
+        place = {"KIND": "mysql" if isinstance(store, MariadbStore) else "postgresql", **store.place} if store else {}
         self.config.write_text(
             CONFIGURATION.format(
                 folder=folder, port=self.port, python=sys.executable,
                 database=f'{store.lines}\npath = ""' if store is not None else "",
-                environment="\n".join(f'POSTGRES_{key} = "{value}"' for key, value in store.place.items()) if store else "",
+                environment="\n".join(f'DATABASE_{key} = "{value}"' for key, value in place.items()),
             )
         )  # fmt: skip
         self._build_repository()
@@ -88,7 +89,7 @@ class Shop:
 
         if self.store is not None:
             (repository / "requirements.txt").write_text(
-                f"{(PROJECT / 'requirements.txt').read_text()}psycopg[binary]>=3.1\n"
+                f"{(PROJECT / 'requirements.txt').read_text()}psycopg[binary]>=3.1\nPyMySQL>=1.1\n"
             )
         commit("v1")
         shutil.copy(PROJECT / "notes/migrations/0002_note_pinned.py.v2", migrations / "0002_note_pinned.py")
@@ -138,9 +139,9 @@ def shop(folder: Path) -> Iterator[Shop]:
     end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
 
 
-@pytest.fixture
-def postgresql_shop(folder: Path) -> Iterator[Shop]:
-    store = PostgresqlStore.create()
+@pytest.fixture(params=[PostgresqlStore, MariadbStore], ids=["postgresql", "mariadb"])
+def server_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
+    store = request.param.create()
     yield Shop(folder, store)
     end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
     store.remove()
@@ -185,9 +186,9 @@ def test_a_django_project_is_installed_upgraded_undone_rolled_and_restored(shop:
     assert shop.media() == media
 
 
-def test_own_dumps_come_into_a_django_project_on_postgresql(postgresql_shop: Shop) -> None:
-    """Made by pg_dump and tar, never by Holdfast; one command each."""
-    shop = postgresql_shop
+def test_own_dumps_come_into_a_django_project(server_shop: Shop) -> None:
+    """Made by pg_dump or mariadb-dump, and tar, never by Holdfast; one command each."""
+    shop = server_shop
     assert shop.store is not None
     done = shop.run("install", "v1")
     assert done.returncode == 0, done.stderr

@@ -56,23 +56,23 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     return check_whole(ground, [])
 
 
-@pytest.mark.parametrize("way", ["together", "under it"])
 @pytest.mark.parametrize("scenario", _SCENARIOS, ids=lambda scenario: scenario.title)
 def test_the_server_dies(
-    scenario: Scenario, way: str, request: pytest.FixtureRequest, folder: Path,
+    scenario: Scenario, request: pytest.FixtureRequest, folder: Path,
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
     every = _SPARSER * request.config.getoption("--every")
     with prepared(scenario) as ground:
-        ends = {"old": 0, "new": 0}
         failures = []
-        for number in ground.chosen[::every]:
-            try:
-                end = die_together(ground, number) if way == "together" else die_under_it(ground, number, folder)
-                ends[end] += 1
-            except (AssertionError, HoldfastError, OSError) as error:
-                failures.append(
-                    f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1500]}"
-                )
-        record_property("server_dies", f"{scenario.title} {way}: {sum(ends.values())} points, {ends}")
+        for way in ("together", "under it"):
+            ends = {"old": 0, "new": 0}
+            for number in ground.chosen[::every]:
+                try:
+                    end = die_together(ground, number) if way == "together" else die_under_it(ground, number, folder)
+                    ends[end] += 1
+                except (AssertionError, HoldfastError, OSError) as error:
+                    failures.append(
+                        f"{way}, point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1500]}"
+                    )
+            record_property("server_dies", f"{scenario.title} {way}: {sum(ends.values())} points, {ends}")
         assert not failures, "\n".join(failures)

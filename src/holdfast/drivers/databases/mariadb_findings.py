@@ -81,7 +81,7 @@ def _rights(session: Session, database: str) -> list[Finding]:
         )
         found += [
             ("error", f"{kind} {name} is of {definer}, for whom this account may not make it again",
-             "GRANT SET USER ON *.* TO this account, as an administrator, or make the object as this account.")
+             "Make it as this account; or as an administrator: GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.")
             for kind, name, definer in rows
         ]  # fmt: skip
     if not everywhere & ENDING or "PROCESS" not in everywhere:

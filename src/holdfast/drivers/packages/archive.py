@@ -42,12 +42,13 @@ def wheels_command(python: str, requirements: Path, target: Path) -> list[str]:
 
 
 def environment_command(python: str, target: Path) -> list[str]:
-    return [python, "-m", "venv", str(target)]
+    # A pip of its own would be most of the environment's time, and a release does not change.
+    return [python, "-m", "venv", "--without-pip", str(target)]
 
 
-def install_command(environment: Path, wheels: Path, requirements: Path) -> list[str]:
-    return [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
-            "--no-index", "--find-links", str(wheels), "--requirement", str(requirements)]  # fmt: skip
+def install_command(python: str, environment: Path, wheels: Path, requirements: Path) -> list[str]:
+    return [python, "-m", "pip", "--python", str(environment / "bin" / "python"), "install",
+            "--disable-pip-version-check", "--quiet", "--no-index", "--find-links", str(wheels), "--requirement", str(requirements)]  # fmt: skip
 
 
 class ArchivePackages:
@@ -236,7 +237,7 @@ class ArchivePackages:
                 timeout_seconds=self._timeout_seconds,
             )
             self._host.run(
-                install_command(target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
+                install_command(self._python, target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
                 timeout_seconds=self._timeout_seconds,
             )  # fmt: skip
             shutil.rmtree(target / WHEELS)

@@ -7,11 +7,15 @@ ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "notes"]
 ROOT_URLCONF = "shop.urls"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3", "OPTIONS": {"timeout": 20}}}
-if "POSTGRES_NAME" in os.environ:
+if "DATABASE_NAME" in os.environ:
     DATABASES["default"] = {
-        "ENGINE": "django.db.backends.postgresql", "NAME": os.environ["POSTGRES_NAME"],
-        "HOST": os.environ["POSTGRES_HOST"], "USER": os.environ["POSTGRES_USER"],
+        "ENGINE": f"django.db.backends.{os.environ['DATABASE_KIND']}", "NAME": os.environ["DATABASE_NAME"],
+        "HOST": os.environ["DATABASE_HOST"], "USER": os.environ["DATABASE_USER"],
     }  # fmt: skip
+if os.environ.get("DATABASE_KIND") == "mysql":
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 MEDIA_ROOT = BASE_DIR / "media"
 USE_TZ = True

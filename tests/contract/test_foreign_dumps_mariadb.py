@@ -1,0 +1,182 @@
+"""Dumps of mariadb-dump and of others on their way into MariaDB: whole, cut and hostile."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from holdfast.drivers import foreign
+from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.mariadb_text import adapted
+from holdfast.errors import HoldfastError, RefusedError
+from holdfast.host import Host
+from holdfast.model import Server
+from tests.servers import mariadb
+from tests.servers.mariadb import USER, MariadbServer
+
+OPERATION = "20260101-000000-import-database-ab12"
+TRICKY = "USE elsewhere;\nCREATE DATABASE x;\nCREATE DEFINER=`a`@`b` it's -- /* \\! # `"
+
+
+@pytest.fixture
+def server() -> Iterator[MariadbServer]:
+    with mariadb.shared() as running:
+        yield running
+
+
+@pytest.fixture
+def name(server: MariadbServer) -> Iterator[str]:
+    """A database of an administrator's tool: definers of another account, values that look like statements."""
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run(made, "CREATE TABLE entry (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT, raw BLOB)")
+        server.run(
+            made, "INSERT INTO entry (text, raw) SELECT CONCAT('row ', seq), CHAR(seq, 0, 255) FROM seq_1_to_300"
+        )
+        quoted = TRICKY.replace("\\", "\\\\").replace("'", "''")
+        server.run(made, f"INSERT INTO entry (text) VALUES ('{quoted}')")
+        server.run(made, "CREATE VIEW some AS SELECT text FROM entry WHERE id < 3")
+        server.run(made, "CREATE TRIGGER noted BEFORE INSERT ON entry FOR EACH ROW SET NEW.raw = 'noted'")
+        server.run(made, "DELIMITER //\nCREATE PROCEDURE p()\nBEGIN\n SELECT 'USE x;';\nEND//\n")
+        server.run(made, "CREATE EVENT yearly ON SCHEDULE EVERY 1 YEAR STARTS '2035-01-01 00:00:00' DO DO 1")
+        yield made
+
+
+@pytest.fixture
+def database(server: MariadbServer, name: str) -> MariadbDatabase:
+    return MariadbDatabase("main", name, Server(host=server.socket, user=USER), Host(operation=OPERATION))
+
+
+def own_dump(server: MariadbServer, name: str, *words: str) -> bytes:
+    return subprocess.run(
+        ["mariadb-dump", "--no-defaults", f"--socket={server.socket}", "--user=root", "--routines", "--events", *words,
+         name],
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+
+
+def bring(database: MariadbDatabase, source: Path) -> None:
+    with foreign.opened(str(source)) as dump:
+        candidate = database.load(OPERATION, dump)
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+
+
+def check_content(server: MariadbServer, name: str) -> None:
+    assert server.run(name, "SELECT COUNT(*), SUM(LENGTH(raw)) FROM entry", user=USER) == "301\t945"
+    assert server.run(name, "SELECT HEX(text) FROM entry WHERE raw IS NULL", user=USER) == TRICKY.encode().hex().upper()
+    server.run(name, "INSERT INTO entry (text) VALUES ('of the application')", user=USER)
+    assert server.run(
+        name, "SELECT raw FROM entry ORDER BY id DESC LIMIT 1; SELECT * FROM some; CALL p()", user=USER
+    ) == ("noted\nrow 1\nrow 2\nUSE x;")
+    definers = (
+        f"SELECT definer FROM information_schema.triggers WHERE trigger_schema = '{name}' UNION SELECT definer FROM"
+        f" information_schema.views WHERE table_schema = '{name}' UNION SELECT definer FROM information_schema.routines"
+        f" WHERE routine_schema = '{name}' UNION SELECT definer FROM information_schema.events WHERE event_schema = '{name}'"
+    )
+    assert server.run(name, definers) == f"{USER}@localhost"
+
+
+WORDS = [
+    (),
+    ("--databases",),
+    ("--skip-extended-insert", "--complete-insert"),
+    ("--skip-opt", "--create-options"),
+    ("--hex-blob", "--tz-utc"),
+]
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+@pytest.mark.parametrize("packed", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
+def test_a_dump_of_the_engines_own_tool(
+    server: MariadbServer,
+    name: str,
+    database: MariadbDatabase,
+    quick_folder: Path,
+    words: tuple[str, ...],
+    packed: object,
+) -> None:
+    path = quick_folder / "misleading.jpg"
+    path.write_bytes(packed(own_dump(server, name, *words)))  # type: ignore[operator]
+    # An account cannot read a routine of another one's; `check` says so.
+    server.run(
+        name, "DROP TABLE entry; DROP VIEW some; DROP PROCEDURE p; DROP EVENT yearly; CREATE TABLE later (a INT)"
+    )
+    bring(database, path)
+    check_content(server, name)
+    assert "later" not in database.tables()
+
+
+def test_sql_that_no_dump_program_wrote(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    (quick_folder / "sql").write_text(
+        "-- from a web interface\nCREATE DATABASE IF NOT EXISTS `shop`;\nUSE `shop`;\nCREATE TABLE t (a TEXT);\n"
+        "INSERT INTO t VALUES ('one\nUSE other;\n''-- it\\'s\n'), (\"CREATE DATABASE y;\n\");\n"
+    )
+    server.run(name, "DROP VIEW some; DROP PROCEDURE p; DROP EVENT yearly; DROP TRIGGER noted")
+    bring(database, quick_folder / "sql")
+    assert server.run(name, "SELECT COUNT(*), MAX(LENGTH(a)) FROM t", user=USER) == "2\t24"
+    assert list(database.tables()) == ["t"]
+
+
+@pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.99])
+def test_a_dump_that_was_cut_changes_nothing(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, packed: object, part: float
+) -> None:
+    whole = packed(own_dump(server, name))  # type: ignore[operator]
+    (quick_folder / "dump").write_bytes(whole[: int(len(whole) * part)])
+    before = database.inspect()["identity"], database.tables()
+    with pytest.raises(HoldfastError):
+        bring(database, quick_folder / "dump")
+    database.discard(OPERATION)
+    assert (database.inspect()["identity"], database.tables()) == before
+    assert database.tokens() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["\\! touch {mark}", "system touch {mark}", "SELECT 1 \\! touch {mark}", "SELECT 1 INTO OUTFILE '{mark}';",
+     "pager touch {mark}\nSELECT 1;", "tee {mark}\nSELECT 1;", "\\T {mark}\nSELECT 1;",
+     "LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE entry (text);\nSELECT text INTO OUTFILE '{mark}' FROM entry;"],
+)  # fmt: skip
+def test_a_dump_runs_no_command_and_reads_no_file_of_this_machine(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, line: str
+) -> None:
+    mark = quick_folder / "pwned"
+    quick_folder.chmod(0o777)
+    text = own_dump(server, name).decode("latin-1")
+    hostile = text.replace("CREATE TABLE", f"{line.format(mark=mark)}\nCREATE TABLE", 1)
+    (quick_folder / "dump").write_text(hostile, encoding="latin-1")
+    with pytest.raises(HoldfastError):
+        bring(database, quick_folder / "dump")
+    assert not mark.exists()
+    assert server.run(name, "SELECT COUNT(*) FROM entry") == "301"
+
+
+def test_a_dump_of_several_databases_is_refused(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    with server.own_database() as second:
+        server.create_if_missing(second)
+        server.run(second, "CREATE TABLE t (a INT)")
+        (quick_folder / "dump").write_bytes(own_dump(server, second, "--databases", name))
+    with pytest.raises(RefusedError, match="several databases"):
+        bring(database, quick_folder / "dump")
+
+
+def test_statements_inside_values_are_left_alone() -> None:
+    text = b"INSERT INTO t VALUES ('a\nUSE x;\n\\'\n'), (`b\nUSE y;\n`), /* \nUSE z;\n */ (1);\n"
+    assert b"".join(adapted([text[:20], text[20:]], "it")) == text
+    assert b"".join(adapted([b"USE only;\nSELECT 1;\n"], "it")) == b"SELECT 1;\n"
+
+
+def test_other_engines_formats_are_refused(database: MariadbDatabase, quick_folder: Path) -> None:
+    (quick_folder / "dump").write_bytes(b"PGDMP" + bytes(100))
+    with pytest.raises(RefusedError, match="which MariaDB does not read"):
+        bring(database, quick_folder / "dump")
