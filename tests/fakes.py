@@ -87,6 +87,7 @@ class FakeDatabase:
         self._identities = (f"fake:{number}" for number in itertools.count(1))
         self.live: tuple[str, bytes] | None = (next(self._identities), live) if live is not None else None
         self.beside: dict[str, tuple[str, bytes]] = {}
+        self.given: dict[str, bytes] = {}
         self.held = False
         self.private_folder: Path | None = None
         self.claimed_by: str | None = None
@@ -214,6 +215,13 @@ class FakeDatabase:
         if present is not None:
             names = (aside if number == 1 else f"{aside}.{number}" for number in itertools.count(1))
             self.beside[next(name for name in names if name not in self.beside)] = present
+
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        if token in self.beside:
+            if name in self.given:
+                raise RefusedError(f"{name} is taken")
+            if not rehearsal:
+                self.given[name] = self.beside.pop(token)[1]
 
     def discard(self, token: str) -> None:
         for key in [key for key in self.beside if key == token or key.startswith(f"{token}.")]:

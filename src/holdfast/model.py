@@ -246,3 +246,6 @@ class Backup(msgspec.Struct):
     files: dict[str, dict[str, Any]] = {}
     pinned: bool = False
     verified_at: str = ""
+    instants_apart_seconds: float = 0.0
+    """Between the first and the last database's instant, where they were not held together."""
+    writer_held_seconds: float = 0.0

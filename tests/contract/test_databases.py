@@ -15,7 +15,7 @@ from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.protocols import Database
-from holdfast.errors import HoldfastError, StepError
+from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Server, Snapshot
 from tests.contract.dumps import snapshot
@@ -38,6 +38,7 @@ class Engine:
     execute: Callable[[str], Any]
     create: str = "CREATE TABLE entry (id INTEGER PRIMARY KEY, text TEXT)"
     taken: dict[Path, Snapshot] = field(default_factory=dict)
+    reached: Server | None = None
 
     def dump(self, target: Path) -> None:
         self.taken[target] = snapshot(self.database, target, [ROWS])
@@ -55,6 +56,16 @@ class Engine:
 
     def add(self, text: str) -> None:
         self.execute(f"INSERT INTO entry (text) VALUES ('{text}')")
+
+    def other(self, name: str) -> list[str]:
+        """The rows of a database that is not the live one."""
+        if self.database.kind == "sqlite":
+            return Engine(SqliteDatabase("other", Path(name)), self.folder, self.execute).texts()
+        if isinstance(self.database, FakeDatabase):
+            return [row[0] for row in FakeDatabase(self.database.given[name]).query(ROWS)]
+        assert self.reached is not None
+        driver = PostgresqlDatabase if self.database.kind == "postgresql" else MariadbDatabase
+        return Engine(driver("other", name, self.reached, Host()), self.folder, self.execute).texts()
 
     def identity(self) -> str | None:
         found = self.database.inspect()["identity"]
@@ -117,7 +128,8 @@ def postgresql_engine(folder: Path) -> Iterator[Engine]:
 
         reached = Server(host=str(server.folder), port=server.port, user=postgresql.ROLE)
         database = PostgresqlDatabase("main", name, reached, Host(operation="contract"))
-        yield Engine(database, folder, execute, "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)")
+        create = "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)"
+        yield Engine(database, folder, execute, create, reached=reached)
 
 
 @contextmanager
@@ -134,7 +146,8 @@ def mariadb_engine(folder: Path) -> Iterator[Engine]:
 
         reached = Server(host=server.socket, user=mariadb.USER)
         database = MariadbDatabase("main", name, reached, Host(operation="contract"))
-        yield Engine(database, folder, execute, "CREATE TABLE entry (id INTEGER PRIMARY KEY AUTO_INCREMENT, text TEXT)")
+        create = "CREATE TABLE entry (id INTEGER PRIMARY KEY AUTO_INCREMENT, text TEXT)"
+        yield Engine(database, folder, execute, create, reached=reached)
 
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
@@ -357,6 +370,30 @@ def test_discard_removes_an_operations_own_and_nothing_else(engine: Engine) -> N
         engine.database.swap("op1", mine, "op1")
     engine.database.swap("op10", other, "op10")
     assert engine.texts() == ["old"]
+
+
+def other_place(engine: Engine) -> str:
+    """A name for a database that does not exist, as this engine takes it."""
+    if engine.database.kind == "sqlite":
+        return str(engine.folder / "other.sqlite3")
+    return f"{getattr(engine.database, 'database', 'fake')}other"
+
+
+def test_a_candidate_is_handed_over_and_the_live_database_stays(engine: Engine) -> None:
+    before, name = engine.identity(), other_place(engine)
+    engine.prepare("op", engine.dump_of("old"))
+    engine.database.hand_over("op", name, rehearsal=True)
+    engine.database.hand_over("op", name)
+    engine.database.hand_over("op", name)
+    engine.database.discard("op")
+    assert (engine.identity(), engine.texts(), engine.database.tokens()) == (before, ["one", "two"], [])
+    assert engine.other(name) == ["old"]
+    engine.prepare("op2", engine.dump_of("newer"))
+    for rehearsal in (True, False):
+        with pytest.raises(RefusedError):
+            engine.database.hand_over("op2", name, rehearsal=rehearsal)
+    engine.database.discard("op2")
+    assert engine.other(name) == ["old"]
 
 
 def test_a_damaged_dump_is_refused_and_nothing_changes(engine: Engine) -> None:

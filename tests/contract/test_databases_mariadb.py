@@ -164,6 +164,20 @@ def test_rows_are_counted_as_they_pass_whatever_the_pieces() -> None:
         assert counter.rows == {"a": 1, "odd`name": 4}, size
 
 
+def test_a_database_dropped_by_hand_is_restored(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    """Its marker is left; what it says is true no more."""
+    taken = snapshot(database, quick_folder / "dump")
+    before = whole(server, name)
+    for again in range(2):
+        point = database.prepare(f"{OPERATION}{again}", quick_folder / "dump", facts_of(taken))
+        database.swap(OPERATION, point, f"{OPERATION}.replaced")
+        assert whole(server, name) == before
+        server.run("mysql", f"DROP DATABASE `{name}`")
+        assert database.inspect()["exists"] is False
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 

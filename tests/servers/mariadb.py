@@ -128,7 +128,8 @@ class MariadbServer:
         self._databases += 1
         name = f"app{self._databases}"
         before = set(self._all())
-        self.run("mysql", f"GRANT ALL ON `{name}`.* TO {USER}@localhost")
+        for granted in (name, f"{name}other"):
+            self.run("mysql", f"GRANT ALL ON `{granted}`.* TO {USER}@localhost")
         try:
             yield name
         finally:

@@ -7,7 +7,7 @@ import msgspec
 
 from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
-from holdfast.errors import DamagedError
+from holdfast.errors import DamagedError, UsageError
 
 
 @click.group()
@@ -21,6 +21,7 @@ def backup() -> None:
     type=click.Choice(["live", "pause", "quiesce"]),
     help="How writers are held; default as configured.",
 )
+@click.option("--quiesce", is_flag=True, help="The same as --consistency quiesce: everything stopped meanwhile.")
 @click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset (may be repeated).")
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option("--comment", default="", help="Why; stands in the manifest.")
@@ -29,6 +30,7 @@ def backup() -> None:
 def create(
     session: Session,
     consistency: str | None,
+    quiesce: bool,
     only: tuple[str, ...],
     except_: tuple[str, ...],
     comment: str,
@@ -37,6 +39,9 @@ def create(
     """Make a backup: databases, files, code and configuration at one instant."""
     from holdfast.operations import backup as operation
 
+    if quiesce and consistency not in (None, "quiesce"):
+        raise UsageError(f"--quiesce and --consistency {consistency} contradict each other")
+    consistency = "quiesce" if quiesce else consistency
     app = session.changing_app()
     session.run(
         app, operation.plan(app, consistency=consistency, only=only, except_=except_, comment=comment), dry_run=dry_run
@@ -79,6 +84,8 @@ def show(session: Session, reference: str) -> None:
         "backup": found.id, "taken": found.instant, "consistency": found.consistency, "reason": found.reason or "-",
         "release": found.release.get("id", "-"), "commit": found.release.get("commit", "-"),
         "size": human_bytes(found.size_bytes), "new in the vault": human_bytes(found.new_bytes),
+        "instants apart": f"{found.instants_apart_seconds:.3f} s" if found.instants_apart_seconds else "-",
+        "writers held": f"{found.writer_held_seconds:.3f} s" if found.writer_held_seconds else "-",
         "secrets inside": "yes" if found.secrets_inside else "no", "pinned": "yes" if found.pinned else "no",
         "made by": f"Holdfast {found.holdfast_version}, {found.operation}",
     }  # fmt: skip
@@ -124,20 +131,38 @@ def verify(session: Session, reference: str | None) -> None:
 
 
 @backup.command()
-@click.argument("reference", metavar="ID")
+@click.argument("references", metavar="ID [ID...]", nargs=-1, required=True)
 @click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset; `code` is one (may be repeated).")
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
+@click.option(
+    "--into", metavar="NAME", help="Load one database under this name, to look into it; nothing else changes."
+)
 @click.option("--no-safety", is_flag=True, help="Make no backup of the present data first, as when they are broken.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def restore(
-    session: Session, reference: str, only: tuple[str, ...], except_: tuple[str, ...], no_safety: bool, dry_run: bool
+    session: Session,
+    references: tuple[str, ...],
+    only: tuple[str, ...],
+    except_: tuple[str, ...],
+    into: str | None,
+    no_safety: bool,
+    dry_run: bool,
 ) -> None:
-    """Bring the application back to a backup: code, databases and files, or some of them."""
+    """Bring the application back to a backup: code, databases and files, or some of them.
+
+    Of several backups each dataset is taken from the first that has it: a set of databases and one of files are joined.
+    """
     from holdfast.operations import restore as operation
 
+    if into is not None:
+        if len(references) > 1 or except_ or no_safety:
+            raise UsageError("--into takes one backup, and --only beside it")
+        app = session.changing_app()
+        session.run(app, operation.plan_into(app, references[0], into, only=only), dry_run=dry_run)
+        return
     app = session.app()
-    plan = operation.plan(app, reference, only=only, except_=except_, safety=not no_safety)
+    plan = operation.plan(app, *references, only=only, except_=except_, safety=not no_safety)
     if not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

@@ -12,9 +12,14 @@ from holdfast.cli.session import Session, common
 @click.option(
     "--discard-writes-since", metavar="TIME", help="Go back with the data of that time, as the refusal names it."
 )
+@click.option(
+    "--keep-data", is_flag=True, help="Code only although the schema changed, where no migrations are configured."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
-def rollback(session: Session, to: str | None, discard_writes_since: str | None, dry_run: bool) -> None:
+def rollback(
+    session: Session, to: str | None, discard_writes_since: str | None, keep_data: bool, dry_run: bool
+) -> None:
     """Go back to the previous release.
 
     Code only where that code knows the applied migrations. Otherwise it is refused with what was written since; the
@@ -23,7 +28,7 @@ def rollback(session: Session, to: str | None, discard_writes_since: str | None,
     from holdfast.operations import rollback as operation
 
     app = session.changing_app()
-    plan = operation.plan(app, to=to, discard_writes_since=discard_writes_since)
+    plan = operation.plan(app, to=to, discard_writes_since=discard_writes_since, keep_data=keep_data)
     if discard_writes_since and not dry_run:
         session.confirm("Go back with the earlier data?", plan.notes)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

@@ -118,6 +118,12 @@ class DatabaseSwapping(Protocol):
         Decided by identity: if it is in place already nothing happens. May be repeated.
         """
 
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        """Gives the candidate away as a database of its own under a name that is free. May be repeated.
+
+        Raises RefusedError where the name is taken or may not be given. A rehearsal finds that out and does no more.
+        """
+
     def discard(self, token: str) -> None:
         """Removes what an operation left beside the live database. May be repeated."""
 

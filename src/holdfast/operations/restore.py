@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from holdfast.app import App
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, UsageError
 from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
@@ -15,40 +16,84 @@ _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "o
 
 
 def plan(
-    app: App, reference: str, *, only: Sequence[str] = (), except_: Sequence[str] = (), safety: bool = True
+    app: App, *references: str, only: Sequence[str] = (), except_: Sequence[str] = (), safety: bool = True
 ) -> Plan:
-    """The plan of a restore. Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed."""
-    found = backups.find(app, reference)
-    backups.vault(app).open_set(found.id)
+    """The plan of a restore. Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
+
+    Of several sets each dataset is taken from the first that has it; the code is that of the set with the database.
+    """
+    joined = [backups.find(app, reference) for reference in references]
+    for item in joined:
+        backups.vault(app).open_set(item.id)
     chosen = parts.choose(app, only, except_)
+    sources = {
+        name: next((item for item in joined if name in item.datasets), joined[0])
+        for name in (*chosen.databases, *chosen.files)
+        if name in only or any(name in item.datasets for item in joined)
+    }
     datasets = parts.Datasets(
-        tuple(name for name in chosen.databases if name in found.datasets or name in only),
-        tuple(name for name in chosen.files if name in found.datasets or name in only),
-        chosen.code,
-    )
+        tuple(name for name in chosen.databases if name in sources),
+        tuple(name for name in chosen.files if name in sources), chosen.code,
+    )  # fmt: skip
+    found = sources[datasets.databases[0]] if datasets.databases else joined[0]
     release = _release(app, found, datasets.code)
     supersedes = _stuck(app)
     safety = safety and supersedes is None
-    steps = _steps(app, found, datasets, release, safety)
-    notes = [
-        f"{', '.join((*datasets.databases, *datasets.files)) or 'no data'}: back to {found.instant}; what was written since is"
-        f" {'kept in a safety backup made first' if safety else 'lost: no safety backup is made'}"
-    ]
+    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, safety)
+    notes = _notes(joined, sources, safety)
     if release is not None and release != app.opened.current_release():
         notes.append(f"the code goes to release {release.label}")
-    missing = [name for name in (*chosen.databases, *chosen.files) if name not in found.datasets and name not in only]
+    missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
     if missing:
-        notes.append(f"not in this backup and left as they are: {', '.join(missing)}")
+        notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
         Step("backup.unpin", "unpin the safety backup"),
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
     )  # fmt: skip
     return Plan(
-        kind="backup.restore", title=f"restore backup {found.id}", steps=tuple(steps), after_commit=after,
+        kind="backup.restore", title=f"restore backup {' + '.join(item.id for item in joined)}", steps=tuple(steps), after_commit=after,
         also_locks=("backup",), notes=tuple(notes), barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
     )  # fmt: skip
+
+
+def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) -> Plan:
+    """The plan that loads one database of a set under another name, to look into it; the application is not touched.
+
+    Raises NotFoundError, UsageError, DamagedError.
+    """
+    found = backups.find(app, reference)
+    backups.vault(app).open_set(found.id)
+    chosen = [dataset for dataset in parts.choose(app, only).databases if dataset in found.datasets]
+    if len(chosen) != 1:
+        raise UsageError(
+            f"--into takes one database; backup {found.id} has {', '.join(chosen) or 'none of those named'}",
+            next_step="Choose it with `--only`.",
+        )
+    dataset = chosen[0]
+    both = {"set": found.id, "sets": {dataset: found.id}, "databases": [dataset], "files": []}
+    if app.loaded.configuration.databases[dataset].kind == "sqlite":
+        name = str(Path(name).absolute())
+    return Plan(
+        kind="backup.restore_into", title=f"load database {dataset} of {found.id} as {name}", lock="backup",
+        steps=(
+            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False),
+            Step("restore.check", "check the backup", {**both, "release": None}),
+            Step("database.load", f"load it beside database {dataset}", {**both, "into": name}),
+        ),
+        after_commit=(Step("database.hand_over", f"name it {name}", {"database": dataset, "name": name}),),
+        notes=(f"{dataset} is that of {found.instant}; the live database stays as it is",),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip
+
+
+def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], safety: bool) -> list[str]:
+    kept = "kept in a safety backup made first" if safety else "lost: no safety backup is made"
+    if len(joined) == 1:
+        return [f"{', '.join(sources) or 'no data'}: back to {joined[0].instant}; what was written since is {kept}"]
+    notes = [f"{name}: back to {item.instant}, from {item.id}" for name, item in sources.items()]
+    return [*notes, "these are different instants: rows and files may not agree", f"what was written since is {kept}"]
 
 
 def _stuck(app: App) -> str | None:
@@ -68,8 +113,10 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
     return app.opened.current_release()
 
 
-def _steps(app: App, found: Backup, datasets: parts.Datasets, release: Release | None, safety: bool) -> list[Step]:
-    both = {"set": found.id, "databases": list(datasets.databases), "files": list(datasets.files)}
+def _steps(
+    app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None, safety: bool
+) -> list[Step]:
+    both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
     present = parts.existing(app, parts.choose(app))
     steps = [

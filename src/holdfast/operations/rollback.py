@@ -14,8 +14,11 @@ from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
 
 
-def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None) -> Plan:
-    """The plan of a rollback. Raises RefusedError with what was written since, or NotFoundError."""
+def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
+    """The plan of a rollback. Raises RefusedError with what was written since, or NotFoundError.
+
+    `keep_data`: code only although the schema changed, where no migrations are configured that could tell more.
+    """
     current = parts.refuse_second_install(app)
     target = _target(app, current, to)
     own = Path(target.path) / "holdfast.toml"
@@ -23,7 +26,9 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     unknown = migrations.unknown_to(app.opened, target) if migrations.known(app.opened) else []
     if discard_writes_since is None:
         if unknown:
-            raise _refusal(app, current, target, unknown)
+            raise _refusal(app, current, target, f"does not know the applied migrations {', '.join(unknown)}")
+        if not migrations.known(app.opened) and not keep_data and (changed := _changed(app, current)):
+            raise _refusal(app, current, target, f"had another schema in {', '.join(changed)}", keep_data=True)
         return _code_only(app, current, target, notes)
     found = _set_before(app, current)
     if found.instant != discard_writes_since:
@@ -59,7 +64,16 @@ def _set_before(app: App, current: Release) -> Backup:
     )
 
 
-def _refusal(app: App, current: Release, target: Release, unknown: list[str]) -> RefusedError:
+def _changed(app: App, current: Release) -> list[str]:
+    """Databases whose schema is not that from before the current release, as far as that was recorded."""
+    try:
+        found = _set_before(app, current)
+    except (NotFoundError, RefusedError):
+        return []
+    return migrations.changed_schemas(app.opened, found.release.get("schema", {}))
+
+
+def _refusal(app: App, current: Release, target: Release, why: str, *, keep_data: bool = False) -> RefusedError:
     found = _set_before(app, current)
     changes = []
     for name, database in app.opened.databases.items():
@@ -69,10 +83,11 @@ def _refusal(app: App, current: Release, target: Release, unknown: list[str]) ->
                 changes.append(f"  {name}.{table}: {before.get(table, 'no such table')} rows then, {facts['rows']} now")
     written = "\n".join(changes) or "  (rows per table are equal; rows may still have been changed)"
     return RefusedError(
-        f"{target.label} does not know the applied migrations {', '.join(unknown)}: it needs the data of {found.instant}",
+        f"{target.label} {why}: it needs the data of {found.instant}",
         state=f"Written since, and lost for the application:\n{written}\nNothing was changed.",
         next_step=f"To go back with that data: holdfast rollback --discard-writes-since {found.instant}\n"
-        "(a backup of the present data is made first, and the replaced data are kept for days)",
+        "(a backup of the present data is made first, and the replaced data are kept for days)"
+        + ("\nIf its code works with the present schema: holdfast rollback --keep-data" if keep_data else ""),
     )
 
 
@@ -100,6 +115,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     datasets = parts.existing(app, parts.choose(app))
     names = {
         "set": found.id,
+        "sets": dict.fromkeys(found.datasets, found.id),
         "databases": [name for name in app.loaded.configuration.databases if name in found.datasets],
         "files": [name for name in app.loaded.configuration.files if name in found.datasets],
     }

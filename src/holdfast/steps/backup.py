@@ -113,13 +113,16 @@ def _manifest(
     facts: dict[str, Any] = asdict(release) if release is not None else {}
     if migrations.known(opened):
         facts["migrations"] = migrations.applied(opened)
+    else:
+        facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
     return Backup(
         id=vault.new_id(), sequence=max((item.sequence for item in existing), default=0) + 1,
         created_at=taken.instant, instant=taken.instant, consistency=taken.level, application=application.name,
         environment=application.environment, operation=context.operation, release=facts, datasets=datasets, packs=[],
         holdfast_version=VERSION, size_bytes=sum(item["size_bytes"] for item in datasets.values()),
         new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
-        reason=context.parameters.get("reason", ""),
+        reason=context.parameters.get("reason", ""), instants_apart_seconds=round(taken.apart_seconds, 4),
+        writer_held_seconds=round(taken.writer_held_seconds, 4),
         secrets_inside=bool(opened.loaded.configuration.backup.config_files),
     )  # fmt: skip
 

@@ -27,11 +27,13 @@ _HOLD_ATTEMPTS = 3
 
 @dataclass
 class Instant:
-    """What was taken: the level reached, the instant, how long writers were held, totals per files dataset."""
+    """What was taken: the level reached, the instant, how long writers were held, how far the databases' instants
+    are apart at most, totals per files dataset."""
 
     level: str
     instant: str
     writer_held_seconds: float = 0.0
+    apart_seconds: float = 0.0
     stored: dict[str, Stored] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -120,7 +122,7 @@ def _paused(
             finishes = {name: _fix(opened, run, name, fix) for name, fix in holds.items()}
             snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
-            return Instant("pause", instant, held, stored, snapshots=snapshots)
+            return Instant("pause", instant, held, 0.0, stored, snapshots)
     raise AssertionError("unreachable")
 
 
@@ -135,11 +137,13 @@ def _live(
             holds = {name: stack.enter_context(opened.databases[name].hold(None)) for name in databases}
             instant = utc_now()
             # The pass follows the instants as closely as it can; the dumps are finished after it.
+            began = time.monotonic()
             finishes = {name: _fix(opened, run, name, fix, references) for name, fix in holds.items()}
+            apart = time.monotonic() - began if len(holds) > 1 else 0.0
             stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
             snapshots = {name: finish() for name, finish in finishes.items()}
         held = max((snapshot.held_seconds for snapshot in snapshots.values()), default=0.0)
-        taken = Instant("live", instant, held, stored, snapshots=snapshots)
+        taken = Instant("live", instant, held, apart, stored, snapshots)
         if references is None or references.database not in databases or references.files not in files:
             return taken
         wanted = _referenced(snapshots[references.database])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
-from holdfast.model import Release
+from holdfast.model import Facts, Release
 from holdfast.steps import tasks
 from holdfast.steps.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.steps.opened import Opened
@@ -68,6 +69,21 @@ def shipped(opened: Opened, release: Release) -> list[str]:
     )  # fmt: skip
     found = [_DJANGO_LINE.match(line.strip()) for line in result.output_tail.splitlines()]
     return sorted(match[2] for match in found if match is not None)
+
+
+def fingerprint(tables: Mapping[str, Facts]) -> str:
+    """Of a schema: the names of its tables and columns."""
+    lines = sorted(f"{table}({', '.join(facts['columns'])})" for table, facts in tables.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def changed_schemas(opened: Opened, known_schemas: Mapping[str, str]) -> list[str]:
+    """Databases whose schema is not the recorded one."""
+    return [
+        name for name, digest in known_schemas.items()
+        if name in opened.databases and opened.databases[name].inspect()["exists"]
+        and fingerprint(opened.databases[name].tables(budget_seconds=0)) != digest
+    ]  # fmt: skip
 
 
 def pending(opened: Opened, release: Release) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
-from holdfast.model import Facts, Release
+from holdfast.model import Backup, Facts, Release
 from holdfast.steps import backup, consistency, migrations
 from holdfast.steps.opened import Opened
 from holdfast.steps.release import link_shared
@@ -20,12 +20,13 @@ def check(opened: Opened, context: StepContext) -> None:
     set_id = context.parameters["set"]
     backup_set, _, _, _ = backup.vault_of(opened).open_set(set_id)
     for name in (*context.parameters["databases"], *context.parameters["files"]):
-        if name not in backup_set.datasets:
+        source = _set_of(opened, context, name)
+        if name not in source.datasets:
             raise RefusedError(
-                f"backup {set_id} has no dataset {name}; it has {', '.join(sorted(backup_set.datasets))}",
+                f"backup {source.id} has no dataset {name}; it has {', '.join(sorted(source.datasets))}",
                 next_step="Choose datasets with `--only` or `--except`.",
             )
-    need = sum(backup_set.datasets[name]["size_bytes"] for name in context.parameters["databases"])
+    need = sum(_set_of(opened, context, name).datasets[name]["size_bytes"] for name in context.parameters["databases"])
     for name in context.parameters["databases"]:
         private = opened.databases[name].private_folder
         if private is not None and (free := durable.free_bytes(private.parent)) < need + _SLACK_BYTES:
@@ -37,6 +38,11 @@ def check(opened: Opened, context: StepContext) -> None:
     if release is not None and migrations.known(opened) and context.parameters["databases"]:
         _check_code_fits(opened, Release(**release), backup_set.release.get("migrations", []))
     context.record({"set_id": set_id})
+
+
+def _set_of(opened: Opened, context: StepContext, dataset: str) -> Backup:
+    """The set that a dataset is taken from. Raises DamagedError."""
+    return backup.vault_of(opened).open_set(context.parameters["sets"][dataset])[0]
 
 
 def _check_code_fits(opened: Opened, release: Release, applied: list[str]) -> None:
@@ -74,14 +80,16 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
 
 def load_databases(opened: Opened, context: StepContext) -> None:
     """Loads each dump beside its live database and verifies it; nothing visible changes."""
-    backup_set, _, _, folder = backup.vault_of(opened).open_set(context.parameters["set"])
     candidates = {}
     identities = {}
     for name in context.parameters["databases"]:
         database = opened.databases[name]
+        backup_set, _, _, folder = backup.vault_of(opened).open_set(context.parameters["sets"][name])
         identities[name] = database.inspect()["identity"]
         facts = {**backup_set.datasets[name].get("engine", {}), "rows": backup_set.datasets[name].get("rows", {})}
         candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name), facts)
+        if context.parameters.get("into"):
+            database.hand_over(context.operation, context.parameters["into"], rehearsal=True)
     durable.barrier(opened.barrier_paths())
     context.record({"candidates": candidates, "databases": identities})
 
@@ -117,8 +125,8 @@ def swap_back(opened: Opened, context: StepContext) -> None:
 
 def restore_files(opened: Opened, context: StepContext) -> None:
     """Stages all differences, verified against their digests, before the first file moves."""
-    _, listing, fetch, _ = backup.vault_of(opened).open_set(context.parameters["set"])
     for name in context.parameters["files"]:
+        _, listing, fetch, _ = backup.vault_of(opened).open_set(context.parameters["sets"][name])
         try:
             opened.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
         except DamagedError as error:
@@ -132,6 +140,13 @@ def revert_files(opened: Opened, context: StepContext) -> None:
     for name in context.parameters["files"]:
         opened.files[name].revert(context.operation)
         opened.files[name].discard(context.operation)
+
+
+def hand_over(opened: Opened, context: StepContext) -> None:
+    """After the commit: what was loaded becomes a database of its own, which Holdfast knows no more."""
+    database = opened.databases[context.parameters["database"]]
+    database.hand_over(context.operation, context.parameters["name"])
+    database.discard(context.operation)
 
 
 def tidy(opened: Opened, context: StepContext) -> None:

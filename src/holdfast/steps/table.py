@@ -59,6 +59,7 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "database.import": (imports.load, imports.discard),
     "files.import": (imports.bring_files, imports.revert_files),
     "files.restore": (restore.restore_files, restore.revert_files),
+    "database.hand_over": (restore.hand_over, None),
     "restore.tidy": (restore.tidy, None),
 }
 

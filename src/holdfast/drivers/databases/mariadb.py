@@ -248,6 +248,9 @@ class MariadbDatabase:
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         self._places.swap(identity, aside)
 
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        self._places.hand_over(token, name, rehearsal)
+
     def discard(self, token: str) -> None:
         self._places.discard(token)
 

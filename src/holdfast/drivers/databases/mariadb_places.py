@@ -14,6 +14,7 @@ import io
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -101,6 +102,8 @@ class Places:
 
     def identity(self, session: Session) -> str | None:
         """Of the live database; None where there is none, or an empty one that nothing was put into."""
+        if not self.charset(session, self._database):
+            return None  # dropped by hand, whatever its marker says
         marker = self._marker(session, self._own_place)
         if marker is not None:
             return marker.identity
@@ -119,18 +122,21 @@ class Places:
         """An empty candidate; its name."""
         candidate = self.candidate(token)
         with self._clients.session() as session:
-            try:
-                session.run(f"DROP DATABASE IF EXISTS {identifier(candidate)}")
-                charset = charset or self.charset(session, self._database)
-                session.run(f"CREATE DATABASE {identifier(candidate)} {charset}")
-            except SqlError as error:
-                if error.sql_state not in _DENIED:
-                    raise
-                raise RefusedError(
-                    f"database {self._name}: this account may not create a database: {error.what}",
-                    next_step="GRANT ALL ON `hf-%`.* TO the account of [databases], as an administrator.",
-                ) from error
+            charset = charset or self.charset(session, self._database)
+            self._create(session, "hf-%", f"CREATE OR REPLACE DATABASE {identifier(candidate)} {charset}")
         return candidate
+
+    def _create(self, session: Session, grant_on: str, statement: str) -> None:
+        """Raises RefusedError where the account has no right on such a name."""
+        try:
+            session.run(statement)
+        except SqlError as error:
+            if error.sql_state not in _DENIED:
+                raise
+            raise RefusedError(
+                f"database {self._name}: this account may not create a database: {error.what}",
+                next_step=f"GRANT ALL ON {identifier(grant_on)}.* TO the account of [databases], as an administrator.",
+            ) from error
 
     def settle(self, candidate: str, script: bytes) -> str:
         """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
@@ -225,9 +231,12 @@ class Places:
             found = next((name for name in self.own(session) if self._holds(session, name, identity)), None)
             if found is None:
                 raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
+        present = self.identity(session)
         session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._database)}")
         moves = []
-        if self.identity(session) is not None:
+        if present is None:
+            session.run(f"DROP TABLE IF EXISTS {identifier(self._own_place)}.{MARKER}")
+        else:
             self._take_down(session)
             name = self._free(session, aside)
             session.run(f"CREATE DATABASE {identifier(name)} {self.charset(session, self._database)}")
@@ -238,10 +247,7 @@ class Places:
             session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._own_place)}")
             moves += [(found, table, self._database) for table in movable(session, found)]
             moves.append((found, MARKER, self._own_place))
-        session.run("RENAME TABLE " + ", ".join(
-            f"{identifier(source)}.{identifier(table)} TO {identifier(target)}.{identifier(table)}"
-            for source, table, target in moves
-        ))  # fmt: skip
+        session.run(_rename(moves))
         barrier(session, self._own_place)
 
     def _holds(self, session: Session, place: str, identity: str) -> bool:
@@ -274,6 +280,29 @@ class Places:
         self._clients.feed(self._database, [script])
         session.run(f"UPDATE {where} SET placed = 1, script = NULL; COMMIT")
         barrier(session, self._own_place)
+
+    def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
+        """The marker stays behind, so that a hand-over that died is finished from it."""
+        candidate = self.candidate(token)
+        with self._clients.session() as session:
+            if self._marker(session, candidate) is None:
+                return
+            left = movable(session, candidate)
+            if left and (movable(session, name) or names(session, name, "VIEW")):
+                raise RefusedError(f"the server has tables in a database {name} already")
+            where = f"{identifier(candidate)}.{MARKER}"
+            charset, script = session.rows(f"SELECT charset, HEX(script) FROM {where}")[0]
+            there = bool(self.charset(session, name))
+            self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {charset}")
+            if rehearsal:
+                if not there:
+                    session.run(f"DROP DATABASE {identifier(name)}")
+                return
+            if left:
+                session.run(_rename([(candidate, table, name) for table in left]))
+            drop_programs(session, name)
+            self._clients.feed(name, [bytes.fromhex(script or "")])
+            session.run(f"DROP DATABASE {identifier(candidate)}")
 
     def _free(self, session: Session, aside: str) -> str:
         """A name that no earlier entry has."""
@@ -311,6 +340,14 @@ class Places:
                 return
             marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
             session.run(f"ALTER DATABASE {identifier(self._database)} COMMENT = {literal(marked)}")
+
+
+def _rename(moves: Iterable[tuple[str, str, str]]) -> str:
+    """One statement for all: from which database, which table, into which."""
+    return "RENAME TABLE " + ", ".join(
+        f"{identifier(source)}.{identifier(table)} TO {identifier(target)}.{identifier(table)}"
+        for source, table, target in moves
+    )
 
 
 def _blob(content: bytes | None) -> str:

@@ -306,6 +306,18 @@ class Places:
             statements.append(f"ALTER DATABASE {identifier(found[0])} RENAME TO {identifier(self._database)}")
         session.run("BEGIN; " + "; ".join(statements) + "; COMMIT")
 
+    def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
+        candidate = self.candidate(token)
+        with self.maintenance() as session:
+            if self._oid(session, candidate) is not None:
+                if self._oid(session, name) is not None:
+                    raise RefusedError(f"the server has a database {name} already")
+                if rehearsal:
+                    return
+                self.terminate(session, f"datname = {literal(candidate)}")
+                session.run(f"ALTER DATABASE {identifier(candidate)} RENAME TO {identifier(name)}")
+            self._open(session, name)
+
     def _free(self, session: Session, aside: str) -> str:
         """A name that no earlier entry has."""
         taken = {name for name, _ in self._own(session)}

@@ -369,6 +369,18 @@ class SqliteDatabase:
     def tokens(self) -> list[str]:
         return [folder.name for folder in self._folders()]
 
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        """`name` is the path of a file."""
+        candidate, target = self.private_folder / token / "candidate", Path(name)
+        if not candidate.exists():
+            return
+        if target.exists():
+            raise RefusedError(f"{target} exists already")
+        if not os.access(target.parent, os.W_OK) or target.parent.stat().st_dev != candidate.stat().st_dev:
+            raise RefusedError(f"{target.parent} is no folder of this disk that can be written to")
+        if not rehearsal:
+            durable.rename(candidate, target)
+
     def discard(self, token: str) -> None:
         if not self.private_folder.is_dir():
             return
