@@ -1,6 +1,6 @@
-"""`python -m tests.bench.databases`: PostgreSQL backed up, restored and brought back, beside the engine's own tools.
+"""`python -m tests.bench.databases`: PostgreSQL and MariaDB backed up, restored and brought back, beside the engine's own tools.
 
-Every tool works on one server of its own with fsync on; what it writes is on the disk when its figure ends. Only
+Every tool works on one server of its own with safe settings; what it writes is on the disk when its figure ends. Only
 figures of one run may be compared.
 """
 
@@ -16,12 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
+from holdfast.drivers.protocols import Database
 from holdfast.host import Host
 from holdfast.model import Facts, Server
+from tests.bench import window
 from tests.bench.bench import Row, table
+from tests.bench.peers import version
+from tests.servers.mariadb import ADMINISTRATOR, MariadbServer
 from tests.servers.postgresql import SUPERUSER, PostgresqlServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks-databases.md"
@@ -39,25 +45,40 @@ def timed(action: Callable[[], object]) -> float:
 
 
 class Bench:
+    """One engine at one size; what the engines differ in is below."""
+
+    engine: str
+    dump_name: str
+    database: Database
+
     def __init__(self, folder: Path, gigabytes: float, say: Callable[[str], None]) -> None:
         self.folder = folder
-        self.title = f"{gigabytes:g} GB"
+        self.title = f"{self.engine}, {gigabytes:g} GB"
+        self.environment: dict[str, str] = {}
         self._say = say
-        self.server = PostgresqlServer(shared_buffers="512MB", max_wal_size="8GB", checkpoint_timeout="1h")
-        self.server.create_if_missing("app")
         say(f"{self.title}: making the database")
-        rows = int(gigabytes * _ROWS_A_GB)
-        self.server.run(
-            "app",
-            "CREATE TABLE entry (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT);"
-            " INSERT INTO entry SELECT i, i % 97, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)"
-            f" FROM generate_series(1, {rows}) i; CREATE INDEX ON entry (kind)",
-        )
-        self.server.run("app", "VACUUM ANALYZE")
-        self.server.run("app", "CHECKPOINT")
-        self.environment = {"PGHOST": str(self.server.folder), "PGPORT": str(self.server.port), "PGUSER": SUPERUSER}
-        reached = Server(host=str(self.server.folder), port=self.server.port, user=SUPERUSER)
-        self.database = PostgresqlDatabase("main", "app", reached, Host(operation=OPERATION))
+        self.fill(int(gigabytes * _ROWS_A_GB))
+
+    def fill(self, rows: int) -> None:
+        raise NotImplementedError
+
+    def sql(self, statement: str, database: str = "app") -> str:
+        raise NotImplementedError
+
+    def dumps(self) -> dict[str, str]:
+        """The engine's own ways to dump: what it is called, what is typed; the first is what Holdfast runs too."""
+        raise NotImplementedError
+
+    def load(self) -> tuple[str, str]:
+        """The engine's own way to load its first dump into a database `other`."""
+        raise NotImplementedError
+
+    def hook(self) -> str:
+        """What borgmatic has to know of the database."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        raise NotImplementedError
 
     def tool(self, command: str) -> float:
         """A peer's own command line; the shell is the operator's, who would type it."""
@@ -70,8 +91,7 @@ class Bench:
         rows = self._backups()
         rows += self._restores()
         rows += self._going_back()
-        size = int(self.server.run("postgres", "SELECT pg_database_size('app')"))
-        rows.append(Row(f"{self.title}: size of the database", f"{size / 1e9:.2f} GB"))
+        rows.append(Row(f"{self.title}: size of the database", f"{self.database.inspect()['size_bytes'] / 1e9:.2f} GB"))
         return rows
 
     def _dump(self) -> Facts:
@@ -79,26 +99,39 @@ class Bench:
             taken = fix(self.folder / "holdfast.dump", [], 60)()
         return {**taken.facts, "rows": {name: facts["rows"] for name, facts in taken.tables.items()}}
 
+    def _borgmatic(self) -> float | None:
+        if shutil.which("borgmatic") is None:
+            return None
+        (self.folder / "nothing").mkdir()
+        (self.folder / "borgmatic.yaml").write_text(
+            f"location:\n  source_directories: [{self.folder}/nothing]\n  repositories: [{self.folder}/borg]\n"
+            f"storage:\n  encryption_passphrase: bench\nhooks:\n{self.hook()}"
+        )
+        self.environment |= {"BORG_PASSPHRASE": "bench", "BORG_BASE_DIR": str(self.folder / "borg-own")}
+        self.tool("borg init --encryption=repokey borg")
+        return self.tool("borgmatic create --config borgmatic.yaml --log-file-verbosity 0")
+
     def _backups(self) -> list[Row]:
-        custom = self.tool("pg_dump -Fc -f custom.dump app")
+        commands = self.dumps()
+        own = next(iter(commands))
+        others: dict[str, float | None] = {own: self.tool(commands.pop(own))}
         facts: list[Facts] = []
         self._say(f"{self.title}: Holdfast, backup")
         ours = timed(lambda: facts.append(self._dump()))
         self.facts = facts[0]
-        others = {
-            "pg_dump -Fc": custom, "pg_dump -Fd -j2": self.tool("pg_dump -Fd -j2 -f folder app"),
-            "pg_dump \\| gzip": self.tool("pg_dump app | gzip > plain.gz"),
-        }  # fmt: skip
+        others |= {name: self.tool(command) for name, command in commands.items()}
+        others["borgmatic with borg, first backup"] = self._borgmatic()
         return [
             Row(f"{self.title}: backup, rows counted and dump looked at", f"{ours:.2f} s", f"{name} {seconds:.2f} s",
-                ours / seconds, 1.1 if name == "pg_dump -Fc" else None)
-            for name, seconds in others.items()
+                ours / seconds, 1.1 if name == own else None)
+            for name, seconds in others.items() if seconds is not None
         ]  # fmt: skip
 
     def _restores(self) -> list[Row]:
-        self.server.run("postgres", "CREATE DATABASE other")
-        theirs = self.tool("pg_restore -j2 -d other custom.dump")
-        self.server.run("postgres", "DROP DATABASE other")
+        self.sql("CREATE DATABASE other")
+        name, command = self.load()
+        theirs = self.tool(command)
+        self.sql("DROP DATABASE other")
         self._say(f"{self.title}: Holdfast, restore")
 
         def restore() -> None:
@@ -107,30 +140,111 @@ class Bench:
 
         ours = timed(restore)
         self.database.discard(OPERATION)
-        self.restore_seconds = theirs
-        return [Row(f"{self.title}: restore, rows compared, statistics made, swapped", f"{ours:.2f} s",
-                    f"pg_restore -j2 {theirs:.2f} s", ours / theirs)]  # fmt: skip
+        self.restored = (name, theirs)
+        return [Row(f"{self.title}: restore, rows compared, swapped", f"{ours:.2f} s", f"{name} {theirs:.2f} s",
+                    ours / theirs)]  # fmt: skip
 
     def _going_back(self) -> list[Row]:
         self._say(f"{self.title}: Holdfast, restore point and going back")
         point: list[str] = []
         copied = timed(lambda: point.append(self.database.prepare(OPERATION, None, {})))
-        digest = self.server.run("app", "SELECT sum(hashtext(entry::text)), count(*) FROM entry")
-        self.server.run(
-            "app", "UPDATE entry SET text = upper(text) WHERE kind < 50; ALTER TABLE entry DROP COLUMN kind"
-        )
+        digest = self.sql(self.digest)
+        self.sql("UPDATE entry SET text = upper(text) WHERE kind < 50")
+        self.sql("ALTER TABLE entry DROP COLUMN kind")
         began = time.monotonic()
         self.database.swap(OPERATION, point[0], f"{OPERATION}.failed")
         back = time.monotonic() - began
-        assert self.server.run("app", "SELECT sum(hashtext(entry::text)), count(*) FROM entry") == digest
+        assert self.sql(self.digest) == digest
         self.database.discard(OPERATION)
+        name, theirs = self.restored
         return [
-            Row(f"{self.title}: making the restore point", f"{copied:.2f} s"),
+            Row(f"{self.title}: making the restore point", f"{copied:.2f} s", f"{name} {theirs:.2f} s", copied / theirs),
             Row(f"{self.title}: going back from a migration that dropped a column and rewrote half the rows",
                 f"{back:.3f} s", "one second", back, 1.0),
-            Row(f"{self.title}: going back", f"{back:.3f} s", f"pg_restore -j2 {self.restore_seconds:.2f} s",
-                back / self.restore_seconds, 0.1),
+            Row(f"{self.title}: going back", f"{back:.3f} s", f"{name} {theirs:.2f} s", back / theirs, 0.1),
         ]  # fmt: skip
+
+    digest: str
+
+
+class PostgresqlBench(Bench):
+    engine = "PostgreSQL"
+    digest = "SELECT sum(hashtext(entry::text)), count(*) FROM entry"
+
+    def fill(self, rows: int) -> None:
+        self.server = PostgresqlServer(shared_buffers="512MB", max_wal_size="8GB", checkpoint_timeout="1h")
+        self.server.create_if_missing("app")
+        self.sql(
+            "CREATE TABLE entry (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT);"
+            " INSERT INTO entry SELECT i, i % 97, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)"
+            f" FROM generate_series(1, {rows}) i; CREATE INDEX ON entry (kind)",
+        )
+        self.sql("VACUUM ANALYZE")
+        self.sql("CHECKPOINT")
+        self.environment = {"PGHOST": str(self.server.folder), "PGPORT": str(self.server.port), "PGUSER": SUPERUSER}
+        reached = Server(host=str(self.server.folder), port=self.server.port, user=SUPERUSER)
+        self.database = PostgresqlDatabase("main", "app", reached, Host(operation=OPERATION))
+
+    def sql(self, statement: str, database: str = "app") -> str:
+        return self.server.run("postgres" if "DATABASE" in statement else database, statement)
+
+    def dumps(self) -> dict[str, str]:
+        return {
+            "pg_dump -Fc": "pg_dump -Fc -f custom.dump app", "pg_dump -Fd -j2": "pg_dump -Fd -j2 -f folder app",
+            "pg_dump \\| gzip": "pg_dump app | gzip > plain.gz",
+        }  # fmt: skip
+
+    def load(self) -> tuple[str, str]:
+        return "pg_restore -j2", "pg_restore -j2 -d other custom.dump"
+
+    def hook(self) -> str:
+        return (
+            f"  postgresql_databases:\n    - name: app\n      hostname: {self.server.folder}\n"
+            f"      port: {self.server.port}\n      username: {SUPERUSER}\n"
+        )
+
+    def remove(self) -> None:
+        self.server.remove()
+
+
+class MariadbBench(Bench):
+    engine = "MariaDB"
+    digest = "CHECKSUM TABLE entry"
+
+    def fill(self, rows: int) -> None:
+        self.server = MariadbServer(**{"innodb-buffer-pool-size": "512M", "innodb-log-file-size": "1G"})
+        self.server.create_if_missing("app")
+        self.sql(
+            "CREATE TABLE entry (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT, KEY (kind));"
+            " INSERT INTO entry SELECT seq, seq % 97, CONCAT(MD5(seq), MD5(seq * 7), MD5(seq * 13))"
+            f" FROM seq_1_to_{rows}; ANALYZE TABLE entry"
+        )
+        self.place = f"--no-defaults --socket={self.server.socket} --user={ADMINISTRATOR}"
+        reached = Server(host=self.server.socket, user=ADMINISTRATOR)
+        self.database = MariadbDatabase("main", "app", reached, Host(operation=OPERATION))
+
+    def sql(self, statement: str, database: str = "app") -> str:
+        return self.server.run(database, statement)
+
+    def dumps(self) -> dict[str, str]:
+        own = f"mariadb-dump {self.place} --single-transaction app"
+        return {"mariadb-dump": f"{own} > plain.sql", "mariadb-dump \\| gzip": f"{own} | gzip > plain.gz"}
+
+    def load(self) -> tuple[str, str]:
+        return "mariadb < dump", f"mariadb {self.place} other < plain.sql"
+
+    def hook(self) -> str:
+        words = f"--socket={self.server.socket}"
+        return (
+            f"  mysql_databases:\n    - name: app\n      username: {ADMINISTRATOR}\n      options: '{words}'\n"
+            f"      list_options: '{words}'\n"
+        )
+
+    def remove(self) -> None:
+        self.server.remove()
+
+
+ENGINES = {"postgresql": PostgresqlBench, "mariadb": MariadbBench}
 
 
 def peak_mb() -> float:
@@ -142,28 +256,36 @@ def peak_mb() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.databases", description=__doc__)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 1.0, 4.0])
+    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
+    parser.add_argument("--media", type=float, nargs="*", default=[0.0, 2.0], help="GB beside, for maintenance windows")
     parser.add_argument("--folder", type=Path, help="where dumps are made and deleted again (default: TMPDIR)")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-databases.md")
     options = parser.parse_args()
+    say = partial(print, file=sys.stderr, flush=True)
     tables = []
-    for gigabytes in options.gigabytes:
-        folder = Path(tempfile.mkdtemp(prefix="holdfast-bench", dir=options.folder))
-        bench = Bench(folder, gigabytes, lambda text: print(text, file=sys.stderr, flush=True))
-        try:
-            tables.append(table(bench.title, bench.run()))
-        finally:
-            bench.server.remove()
-            shutil.rmtree(folder)
+    for engine in options.engines:
+        for gigabytes in options.gigabytes:
+            folder = Path(tempfile.mkdtemp(prefix="holdfast-bench", dir=options.folder))
+            bench = ENGINES[engine](folder, gigabytes, say)
+            try:
+                tables.append(table(bench.title, bench.run()))
+            finally:
+                bench.remove()
+                shutil.rmtree(folder)
+    for engine in options.engines:
+        for gigabytes in options.gigabytes:
+            for media in options.media:
+                tables.append(table(*window.measured(engine, gigabytes, media, options.folder, say)))
     peak = peak_mb()
     tables.append(table("Memory", [Row("Holdfast, all of the above in one process", f"{peak:.0f} MB", "", peak / _MEMORY_MB,
                                        1.0, f"at most {_MEMORY_MB} MB")]))  # fmt: skip
-    version = subprocess.run(["pg_dump", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    versions = "; ".join(found for found in map(version, ("pg_dump", "mariadb-dump", "borg", "borgmatic")) if found)
     command = " ".join(["python -m tests.bench.databases", *sys.argv[1:]])
     text = "\n\n".join(
         [
             "# Benchmarks of databases",
             f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC by `{command}`; this page is written by it.",
-            f"{version}; Linux {platform.release()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end.",
+            f"{versions}; Linux {platform.release()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end.",
             "A ratio is Holdfast's figure divided by the other's; below 1 is faster.",
             *tables,
         ]

@@ -1,0 +1,144 @@
+"""`backup restore` in its less common forms, and what a rollback goes by where no migrations are known."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import run, run_json
+from tests.servers import mariadb, postgresql
+from tests.site import Site
+from tests.stores import MariadbStore, PostgresqlStore
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
+    site = Site(folder / "s", engine=request.param)
+    site.operate("install", "v1")
+    yield site
+    site.remove()
+
+
+@pytest.fixture
+def plain(site: Site) -> Site:
+    site.operate("install", "v1")
+    return site
+
+
+def newest(site: Site) -> str:
+    return str(run_json(site, "backup", "list")["data"]["backups"][-1]["id"])
+
+
+def look_into(site: Site, folder: Path, *words: str) -> int:
+    """Restores under another name by the command line; how many entries are there."""
+    store = site.store
+    if isinstance(store, PostgresqlStore):
+        done = run(site, "backup", "restore", *words, "--into", f"{store.name}look")
+        assert done.returncode == 0, done.stderr
+        with postgresql.shared() as server:
+            found = server.run(f"{store.name}look", "SELECT count(*) FROM entries", user=postgresql.ROLE)
+            server.run("postgres", f"DROP DATABASE {store.name}look")
+        return int(found)
+    if isinstance(store, MariadbStore):
+        name = f"{store.name}look"
+        with mariadb.shared() as server:
+            server.run("mysql", f"GRANT ALL ON `{name}`.* TO {mariadb.USER}@localhost")
+            done = run(site, "backup", "restore", *words, "--into", name)
+            assert done.returncode == 0, done.stderr
+            found = server.run(name, "SELECT SUM(entries), shout('a') FROM authors", user=mariadb.USER)
+            server.run("mysql", f"DROP DATABASE `{name}`")
+        return int(found.split("\t")[0])
+    done = run(site, "backup", "restore", *words, "--into", str(folder / "look.sqlite3"))
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(folder / "look.sqlite3")) as connection:
+        return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+
+def test_a_database_is_loaded_beside_to_look_into_it(installed: Site, folder: Path) -> None:
+    installed.operate("backup")
+    chosen = newest(installed)
+    installed.post(b"since the backup")
+    before = installed.fingerprint()
+    assert look_into(installed, folder, chosen, "--only", "main") == 120
+    assert installed.fingerprint() == before
+    assert installed.get("/")[1]["entries"] == 121
+    app = installed.open()
+    assert app.opened.databases["main"].tokens() == []
+    app.close()
+
+
+def test_a_name_that_is_taken_or_not_allowed_is_refused(installed: Site) -> None:
+    installed.operate("backup")
+    before = installed.fingerprint()
+    store = installed.store
+    taken = store.name if isinstance(store, (PostgresqlStore, MariadbStore)) else str(installed.database)
+    done = run(installed, "backup", "restore", "latest", "--into", taken)
+    assert done.returncode == 4, done.stderr
+    if isinstance(store, MariadbStore):
+        done = run(installed, "backup", "restore", "latest", "--into", "nobodysname")
+        assert done.returncode == 4 and "GRANT ALL ON `nobodysname`" in done.stderr
+    assert run(installed, "backup", "restore", "latest", "latest", "--into", "x").returncode == 2
+    assert installed.fingerprint() == before
+    app = installed.open()
+    assert app.opened.databases["main"].tokens() == [] and not app.journal.unfinished()
+    app.close()
+
+
+def test_partial_sets_are_joined_and_their_instants_shown(plain: Site) -> None:
+    site = plain
+    assert run(site, "backup", "create", "--only", "main").returncode == 0
+    rows = newest(site)
+    site.post(b"since the rows")
+    files_then = {path.name for path in site.media.rglob("*.bin")}
+    assert run(site, "backup", "create", "--only", "media").returncode == 0
+    media = newest(site)
+    next(site.media.rglob("*.bin")).unlink()
+    alone = run(site, "backup", "restore", rows, "--dry-run")
+    assert "left as they are: media" in alone.stdout + alone.stderr
+    shown = run(site, "backup", "restore", rows, media, "--dry-run")
+    text = shown.stdout + shown.stderr
+    assert f"from {rows}" in text and f"from {media}" in text and "different instants" in text
+    done = run(site, "backup", "restore", rows, media)
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1]["entries"] == 120
+    assert {path.name for path in site.media.rglob("*.bin")} == files_then
+
+
+def test_quiesce_is_a_consistency(plain: Site) -> None:
+    assert run(plain, "backup", "create", "--quiesce").returncode == 0
+    assert run_json(plain, "backup", "list")["data"]["backups"][-1]["consistency"] == "quiesce"
+    assert run(plain, "backup", "create", "--quiesce", "--consistency", "live").returncode == 2
+
+
+def test_a_rollback_over_another_schema_is_refused_where_no_migrations_are_known(plain: Site) -> None:
+    site = plain
+    text = site.config.read_text()
+    assert 'kind = "files"' in text
+    site.config.write_text(text.replace('kind = "files"', 'kind = "none"'))
+    done = run(site, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    site.post(b"written on v2")
+    refused = run(site, "rollback")
+    assert refused.returncode == 4
+    assert "had another schema in main" in refused.stderr and "--keep-data" in refused.stderr
+    assert "main.entries: 120 rows then, 121 now" in refused.stderr
+    done = run(site, "rollback", "--keep-data")
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1] == {"version": "v1", "entries": 121}
+
+
+def test_a_rollback_over_the_same_schema_is_one_of_code(plain: Site) -> None:
+    site = plain
+    for tag in ("v2", "v5", "v6"):
+        site.operate("upgrade", tag)
+    text = site.config.read_text()
+    site.config.write_text(text.replace('kind = "files"', 'kind = "none"'))
+    assert run(site, "upgrade", "v6.1").returncode == 0
+    site.post(b"written on v6.1")
+    done = run(site, "rollback")
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1] == {"version": "v6", "entries": 121}
