@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,3 +28,15 @@ def server() -> Iterator[PostgresqlServer]:
     """The one of this process."""
     with postgresql.shared() as running:
         yield running
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk that has room for a server and little more."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    path = Path(tempfile.mkdtemp(prefix="hfs"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    path.rmdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -308,18 +307,6 @@ def test_a_server_that_is_down_is_told_as_such(server: MariadbServer, name: str)
         lost.inspect()
     (problem,) = lost.check()
     assert problem.severity == "error" and problem.advice
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A disk that has room for a server and little more."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    path = Path(tempfile.mkdtemp(prefix="hfs"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(path)], check=True)
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-    path.rmdir()
 
 
 @pytest.mark.parametrize("what", ["restore point", "restore"])

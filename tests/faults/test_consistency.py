@@ -79,7 +79,7 @@ def postgresql_place(shared: Path) -> Iterator[dict[str, str]]:
         for table in ("inside", "outside"):
             store.execute(TABLES.format(table=table, key="SERIAL PRIMARY KEY"))
         yield {
-            "churn": str(CHURN.with_name("churn_postgresql.py")), "place": store.dsn, "database": store.lines,
+            "churn": str(CHURN.with_name("churn_server.py")), "place": store.dsn, "database": store.lines,
         }  # fmt: skip
     finally:
         store.remove()
@@ -94,7 +94,7 @@ def mariadb_place(shared: Path) -> Iterator[dict[str, str]]:
                 f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTO_INCREMENT, file VARCHAR(190) NOT NULL UNIQUE,"
                 " sha256 TEXT NOT NULL)"
             )
-        yield {"churn": str(CHURN.with_name("churn_mariadb.py")), "place": store.dsn, "database": store.lines}
+        yield {"churn": str(CHURN.with_name("churn_server.py")), "place": store.dsn, "database": store.lines}
     finally:
         store.remove()
 

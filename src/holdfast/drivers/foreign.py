@@ -7,7 +7,7 @@ SQLite's file header.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,3 +81,15 @@ def _format(head: bytes, title: str) -> str:
             " compressed by gzip, zstd, bzip2 or xz.",
         )
     return SQL
+
+
+def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines with their ends; the last one may have none."""
+    rest = b""
+    for chunk in chunks:
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest

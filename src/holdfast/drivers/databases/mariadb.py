@@ -20,6 +20,7 @@ from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_p
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
 from holdfast.drivers.databases.mariadb_text import adapted
+from holdfast.drivers.databases.sql import once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
@@ -28,7 +29,6 @@ from holdfast.model import Facts, Problem, Server, Snapshot
 
 _LOCK_SECONDS = 0.25  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
-_RETURN_SECONDS = 60.0
 _GRACE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.1
 _TIMED_OUT, _NO_RIGHT = "70100", "42000"
@@ -275,16 +275,12 @@ class MariadbDatabase:
         A session whose client died ends as soon as its statement does; one that has a living client is idle in between.
         So what was never seen idle is ended.
         """
-        deadline = time.monotonic() + _RETURN_SECONDS
-        while True:
-            try:
-                with self._clients.session() as session:
-                    self._end_busy(session)
-                return
-            except SqlError as error:
-                if time.monotonic() > deadline:
-                    raise StepError(f"database {self.name}: {error.what}") from error
-                time.sleep(0.5)
+
+        def look() -> None:
+            with self._clients.session() as session:
+                self._end_busy(session)
+
+        once_back(look, self.name)
 
     def _end_busy(self, session: Session) -> None:
         places = [self.database, *self._places.own(session)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from holdfast.drivers.databases.mariadb_dump import without_definers
+from holdfast.drivers.foreign import lines_of
 from holdfast.errors import DamagedError, RefusedError
 
 _KNOWN = re.compile(rb"-- (MariaDB|MySQL) dump \d")
@@ -47,23 +48,12 @@ class Quotes:
                 self._inside = b""
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
-
-
 def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
     """The SQL to run, line by line. Raises RefusedError for more than one database, DamagedError for a cut dump."""
     quotes = Quotes()
     used: bytes | None = None
     known = ended = False
-    for line in _lines(chunks):
+    for line in lines_of(chunks):
         if line.startswith((b"(", b"INSERT INTO ")) and known:  # the dump programs write no newline inside a value
             yield line
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from holdfast.drivers.foreign import lines_of
 from holdfast.errors import DamagedError, RefusedError
 
 _COPY = re.compile(rb"COPY .* FROM stdin;\s*$", re.IGNORECASE)
@@ -45,18 +46,6 @@ class Quotes:
                 if token[:1] in b"eE" and self._inside == b"'":
                     pass  # an `e` that ends a value
                 self._inside = b""
-
-
-def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        rest += chunk
-        lines = rest.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
 
 
 def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:

@@ -31,6 +31,7 @@ from holdfast.drivers.databases.psql import (
     quoted,
     table_name,
 )
+from holdfast.drivers.databases.sql import once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
@@ -39,7 +40,6 @@ from holdfast.model import Facts, Problem, Server, Snapshot
 
 _LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
-_RETURN_SECONDS = 60.0
 _TABLES = (
     "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
@@ -296,17 +296,13 @@ class PostgresqlDatabase:
         return {"PGAPPNAME": application_name(operation)}
 
     def end_sessions(self, operation: str) -> None:
-        """Also waits for a server that is coming back, for what it still does must be known."""
-        deadline = time.monotonic() + _RETURN_SECONDS
-        while True:
-            try:
-                with self._places.maintenance() as session:
-                    self._places.terminate(session, f"application_name = {literal(application_name(operation))}")
-                return
-            except SqlError as error:
-                if time.monotonic() > deadline:
-                    raise StepError(f"database {self.name}: {error.what}") from error
-                time.sleep(0.5)
+        """Also waits for a server that is coming back."""
+
+        def terminate() -> None:
+            with self._places.maintenance() as session:
+                self._places.terminate(session, f"application_name = {literal(application_name(operation))}")
+
+        once_back(terminate, self.name)
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"

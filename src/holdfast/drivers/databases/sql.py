@@ -8,7 +8,7 @@ import select
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from holdfast.host import Host
 
 CONNECT_SECONDS = 10
 NEVER_SECONDS = 1e9
+_RETURN_SECONDS = 60.0
 
 Row = tuple[str | None, ...]
 
@@ -124,6 +125,21 @@ class Session:
                 what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
             )
         return SqlError(f"{what} ({_short(sql)})", sql_state)
+
+
+def once_back(action: Callable[[], None], name: str) -> None:
+    """Does something in a server that may just be coming back, for what it still does must be known.
+
+    Raises StepError when it has not come back in time.
+    """
+    deadline = time.monotonic() + _RETURN_SECONDS
+    while True:
+        try:
+            return action()
+        except SqlError as error:
+            if time.monotonic() > deadline:
+                raise StepError(f"database {name}: {error.what}") from error
+            time.sleep(0.5)
 
 
 def _short(sql: str) -> str:

@@ -1,4 +1,4 @@
-"""The same service on MariaDB: `churn_mariadb.py DSN MEDIA SEED`; see churn.py for what it promises."""
+"""The same service on PostgreSQL or MariaDB: `churn_server.py DSN MEDIA SEED`; see churn.py for what it promises."""
 
 import hashlib
 import os
@@ -6,8 +6,6 @@ import random
 import signal
 import sys
 import time
-
-import pymysql
 
 dsn, media, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 chance = random.Random(seed)
@@ -21,10 +19,19 @@ def stop(number, frame):
 
 
 signal.signal(signal.SIGTERM, stop)
-place = dict(part.split("=", 1) for part in dsn.split())
-connection = pymysql.connect(
-    unix_socket=place["socket"], user=place["user"], database=place["dbname"], autocommit=True
-)
+if dsn.startswith("socket="):
+    import pymysql
+
+    place = dict(part.split("=", 1) for part in dsn.split())
+    connection = pymysql.connect(
+        unix_socket=place["socket"], user=place["user"], database=place["dbname"], autocommit=True, sql_mode="ANSI"
+    )
+    ANY = "RAND()"
+else:
+    import psycopg
+
+    connection = psycopg.connect(dsn, autocommit=True)
+    ANY = "random()"
 
 
 def execute(sql, values=None):
@@ -61,7 +68,7 @@ def digest(data):
 def inside():
     execute("BEGIN")
     # A row that the other writer has is left to it: two must not change one file.
-    rows = execute("SELECT id, file FROM inside ORDER BY RAND() LIMIT 1 FOR UPDATE SKIP LOCKED").fetchall()
+    rows = execute(f"SELECT id, file FROM inside ORDER BY {ANY} LIMIT 1 FOR UPDATE SKIP LOCKED").fetchall()
     action = chance.choice(["add", "add", "replace", "delete"])
     if action == "add" or not rows:
         name, data = f"inside/{seed}-{time.monotonic_ns()}", content()
