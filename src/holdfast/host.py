@@ -30,6 +30,9 @@ OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
 _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
+# A program that writes 4 KiB at a time would wake us for each of them; so a pipe is given the time to fill.
+_FULL_BYTES = 1 << 18
+_FILL_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,8 @@ class Host:
                         if not chunk:
                             break
                         sink(chunk)
+                        if len(chunk) < _FULL_BYTES:
+                            time.sleep(_FILL_SECONDS)
                 process.wait()
             except BaseException:
                 end_session(process)

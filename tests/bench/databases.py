@@ -80,12 +80,12 @@ class Bench:
     def remove(self) -> None:
         raise NotImplementedError
 
-    def tool(self, command: str) -> float:
+    def tool(self, command: str, timeout_seconds: float = 1800) -> float:
         """A peer's own command line; the shell is the operator's, who would type it."""
         self._say(f"{self.title}: {command.split()[0]} {' '.join(command.split()[1:4])}")
-        return timed(lambda: subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command], env={**os.environ, **self.environment}, cwd=self.folder, check=True
-        ))  # fmt: skip
+        argv = ["timeout", "--kill-after=5", str(timeout_seconds), "bash", "-o", "pipefail", "-c", command]
+        environment = {**os.environ, **self.environment}
+        return timed(lambda: subprocess.run(argv, env=environment, cwd=self.folder, check=True, stdout=sys.stderr))
 
     def run(self) -> list[Row]:
         rows = self._backups()
@@ -108,8 +108,12 @@ class Bench:
             f"storage:\n  encryption_passphrase: bench\nhooks:\n{self.hook()}"
         )
         self.environment |= {"BORG_PASSPHRASE": "bench", "BORG_BASE_DIR": str(self.folder / "borg-own")}
-        self.tool("borg init --encryption=repokey borg")
-        return self.tool("borgmatic create --config borgmatic.yaml --log-file-verbosity 0")
+        self.tool("borg init --encryption=repokey borg 2> /dev/null")
+        try:
+            return self.tool("borgmatic create --config borgmatic.yaml --verbosity 2 > borgmatic.log 2>&1", 120)
+        except subprocess.CalledProcessError:
+            self._say(f"{self.title}: borgmatic did not end; see {self.folder / 'borgmatic.log'}")
+            return None
 
     def _backups(self) -> list[Row]:
         commands = self.dumps()

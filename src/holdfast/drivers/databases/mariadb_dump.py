@@ -62,7 +62,7 @@ class RowCounter:
             if self._inside is not None:
                 end = data.find(_STATEMENT_END, position)
                 stop = len(data) - 1 if end < 0 else end + len(_STATEMENT_END) - 1
-                self.rows[self._inside] += data.count(b"\n(", position, stop)
+                self.rows[self._inside] += data.count(b"\n", position, stop)  # within a statement each begins a row
                 if end < 0:
                     return
                 self._inside, position = None, stop
@@ -87,7 +87,7 @@ class Dump:
         self._history = history
         self._counter = RowCounter()
         self._stopped = threading.Event()
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(2)
         self._work: Future[None] | None = None
 
     def start(self) -> None:
@@ -112,8 +112,10 @@ class Dump:
         descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
+            # What runs by itself is small, and asked for meanwhile.
+            script = self._pool.submit(programs, self._clients, self._database, self._views, self._stopped.is_set)
             self._tables(packed)
-            programs(self._clients, self._database, self._views, packed, self._stopped.is_set)
+            packed.write(script.result())
 
     def _tables(self, packed: BinaryIO) -> None:
         first = True
@@ -138,21 +140,20 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     return [_SANDBOX.sub(b"", b"".join(pieces))]
 
 
-def programs(
-    clients: Clients, database: str, views: list[str], target: BinaryIO, stopped: Callable[[], bool] = lambda: False
-) -> None:
-    """Writes routines and triggers, then views, then events, each after its heading."""
+def programs(clients: Clients, database: str, views: list[str], stopped: Callable[[], bool] = lambda: False) -> bytes:
+    """Routines and triggers, then views, then events, each after its heading."""
+    found: list[bytes] = []
 
     def part(heading: bytes, *words: str) -> None:
         pieces: list[bytes] = []
         clients.dump(pieces.append, "--skip-lock-tables", *words, stopped=stopped)
-        target.write(b"\n" + heading + _SANDBOX.sub(b"", b"".join(pieces)))
+        found.append(b"\n" + heading + _SANDBOX.sub(b"", b"".join(pieces)))
 
     part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", database)
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", database, *views)
     part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", database)
-    target.write(b"\n" + _END)
+    return b"".join(found) + b"\n" + _END
 
 
 class Reading:

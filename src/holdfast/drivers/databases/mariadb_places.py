@@ -10,7 +10,6 @@ at all; they are kept as a script in the marker while their tables stand beside,
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import secrets
 import time
@@ -191,11 +190,9 @@ class Places:
 
     def script(self, database: str) -> bytes:
         """What makes the triggers, routines, views and events of a database."""
-        script = io.BytesIO()
         with self._clients.session() as session:
             views = names(session, database, "VIEW")
-        mariadb_dump.programs(self._clients, database, views, script)
-        return script.getvalue()
+        return mariadb_dump.programs(self._clients, database, views)
 
     def _await_no_sessions(self, session: Session) -> None:
         """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
