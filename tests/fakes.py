@@ -82,6 +82,7 @@ class FakeDatabase:
 
     kind = "fake"
     extension = "fake"
+    copied_by = "magic"
 
     def __init__(self, live: bytes | None = None) -> None:
         self._identities = (f"fake:{number}" for number in itertools.count(1))

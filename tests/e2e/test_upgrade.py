@@ -57,6 +57,15 @@ def test_dry_run_prints_the_commands_and_changes_nothing(installed: Site) -> Non
     assert len(run_json(installed, "log", "list")["data"]["operations"]) == 1
 
 
+def test_the_plan_names_how_restore_points_are_made(installed: Site) -> None:
+    first = run(installed, "upgrade", "v2", "--dry-run")
+    assert "restore point of main: a copy of the file, 0 MB; back by rename" in first.stdout + first.stderr
+    assert "last time" not in first.stdout + first.stderr
+    installed.operate("upgrade", "v2")
+    again = run(installed, "upgrade", "v5", "--dry-run")
+    assert "making restore points took 0." in again.stdout + again.stderr
+
+
 def test_no_backup_says_what_an_undo_loses(installed: Site) -> None:
     done = run(installed, "upgrade", "v2", "--no-backup")
     assert done.returncode == 0

@@ -72,6 +72,8 @@ class DatabaseReading(Protocol):
 
     kind: str
     extension: str
+    copied_by: str
+    """How a restore point is made, for people."""
 
     def inspect(self) -> Facts:
         """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`."""

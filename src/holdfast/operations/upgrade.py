@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from holdfast.app import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Release, Step
+from holdfast.model import Plan, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 
@@ -28,7 +28,7 @@ def plan(
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=asdict(current))
     if mode == "maintenance":
         steps, after = _maintenance(app, release, commit, saved, backup)
-        notes += _losses(saved, everything, backup)
+        notes += [*_restore_points(app), *_losses(saved, everything, backup)]
     else:
         _refuse_without_front(app, mode)
         steps, after = _beside(app, release, commit, saved, mode, backup)
@@ -54,6 +54,24 @@ def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> 
         notes.append(
             f"if the upgrade is undone, files of {', '.join(files)} that it changed or removed do not come back"
         )
+    return notes
+
+
+def _restore_points(app: App) -> list[str]:
+    """How each is made, what it needs, and how long they took last time."""
+    last = next(
+        (step.seconds for record in app.journal.committed(["upgrade"]) for step in app.journal.steps(record.id)
+         if step.name == "restore_point.create" and step.state is StepState.DONE), None,
+    )  # fmt: skip
+    notes = []
+    for name, database in app.opened.databases.items():
+        facts = database.inspect()
+        if facts["exists"]:
+            notes.append(
+                f"restore point of {name}: {database.copied_by}, {facts['size_bytes'] / 1e6:.0f} MB; back by rename"
+            )
+    if notes and last is not None:
+        notes.append(f"making restore points took {last:.1f} s last time")
     return notes
 
 

@@ -40,6 +40,7 @@ _READING = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 class MariadbDatabase:
     kind = "mariadb"
     extension = "sql.zst"
+    copied_by = "a copy of each table by the server"
     private_folder = None
 
     def __init__(self, name: str, database: str, server: Server, host: Host) -> None:

@@ -60,6 +60,7 @@ _TIMED_OUT, _NO_LOCK, _NO_RIGHT = "57014", "55P03", "42501"
 class PostgresqlDatabase:
     kind = "postgresql"
     extension = "dump"
+    copied_by = "a template copy, which is a file copy by the server"
     private_folder = None
 
     def __init__(self, name: str, database: str, server: Server, host: Host) -> None:

@@ -35,6 +35,7 @@ _PAGES = 4096
 class SqliteDatabase:
     kind = "sqlite"
     extension = "sqlite3"
+    copied_by = "a copy of the file"
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
