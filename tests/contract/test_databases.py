@@ -183,6 +183,8 @@ def test_inspect_of_a_database_and_of_none(engine: Engine) -> None:
     assert facts["identity"]
     assert facts["size_bytes"] > 0
     assert facts["tool"]
+    if engine.database.kind == "mariadb":
+        assert Path(facts["data_folder"]).is_dir()
     engine.database.swap("op", None, "op")
     facts = engine.database.inspect()
     assert (facts["exists"], facts["identity"], facts["size_bytes"]) == (False, None, 0)

@@ -268,6 +268,11 @@ def test_rows_missing_from_a_dump_are_damage(
     assert database.inspect()["identity"] == before
 
 
+def test_who_may_know_is_told_where_the_server_keeps_its_data(server: PostgresqlServer, name: str) -> None:
+    assert driver(server, name).inspect()["data_folder"] is None
+    assert driver(server, name, user="postgres").inspect()["data_folder"] == str(server.folder / "data")
+
+
 def test_a_server_that_is_down_is_told_as_such(server: PostgresqlServer, name: str) -> None:
     lost = driver(server, name, port=1)
     with pytest.raises(HoldfastError):

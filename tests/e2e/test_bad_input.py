@@ -13,6 +13,8 @@ import psycopg
 import pymysql
 import pytest
 
+from holdfast import durable
+from holdfast.errors import NoSpaceError
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
 from tests.e2e.cli import run
@@ -359,3 +361,16 @@ def test_a_strangers_session_on_mariadb_refuses_an_upgrade_by_name(on_mariadb: S
     assert f"({mariadb.USER} from localhost" in done.stderr and "end_sessions" in done.stderr
     assert site.fingerprint() == before
     assert site.get("/")[1]["version"] == "v1"
+
+
+def test_a_server_without_room_for_a_copy_refuses_an_upgrade(on_mariadb: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = on_mariadb
+    before = site.fingerprint()
+    with mariadb.shared() as server:
+        full = str(server.folder / "data") + "/"
+    really = durable.free_bytes
+    monkeypatch.setattr(durable, "free_bytes", lambda path: 1 << 20 if str(path) == full else really(path))
+    with pytest.raises(NoSpaceError, match=full):
+        site.operate("upgrade", "v2")
+    site.operate("backup")
+    assert site.fingerprint() == before

@@ -76,7 +76,10 @@ class DatabaseReading(Protocol):
     """How a restore point is made, for people."""
 
     def inspect(self) -> Facts:
-        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`."""
+        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`.
+
+        `data_folder` where a server on this machine keeps its databases, if that can be known.
+        """
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a read-only query on the live database."""

@@ -97,21 +97,26 @@ def refuse_without_task(app: App, task: str) -> None:
 # --- steps ------------------------------------------------------------------------------------------
 
 
-def preflight(app: App, datasets: Datasets, *, with_backup: bool, reserve: bool = True) -> Step:
-    """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes."""
-    need = needs(app, datasets, with_backup=with_backup)
+def preflight(app: App, datasets: Datasets, *, with_backup: bool, reserve: bool = True, copies: bool = False) -> Step:
+    """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
+
+    `copies`: whether servers will copy their databases.
+    """
+    need = needs(app, datasets, with_backup=with_backup, copies=copies)
     return Step("preflight.check", "check what can be checked", {"need_bytes": need, "reserve": reserve})
 
 
-def needs(app: App, datasets: Datasets, *, with_backup: bool) -> dict[str, int]:
+def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
     """Bytes needed, by path: restore points beside each database, dumps in the vault."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
-        size = app.opened.databases[name].inspect()["size_bytes"]
+        facts = app.opened.databases[name].inspect()
+        size = facts["size_bytes"]
         private = app.opened.databases[name].private_folder
-        if private is not None:
-            found[str(private.parent)] = found.get(str(private.parent), 1 << 20) + size
+        where = str(private.parent) if private is not None else (facts.get("data_folder") if copies else None)
+        if where:
+            found[where] = found.get(where, 1 << 20) + size
         total += size
     if with_backup:
         for item in app.loaded.configuration.vaults.values():

@@ -20,7 +20,7 @@ from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_p
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
 from holdfast.drivers.databases.mariadb_text import adapted
-from holdfast.drivers.databases.sql import once_back
+from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
@@ -56,13 +56,14 @@ class MariadbDatabase:
         with self._clients.session() as session:
             identity = self._places.identity(session)
             version = session.value("SELECT VERSION()")
+            folder = session.value("SELECT @@datadir")
             size = session.value(
                 "SELECT SUM(data_length + index_length) FROM information_schema.tables"
                 f" WHERE table_schema = {literal(self.database)}"
             )
         return {
             "exists": identity is not None, "identity": identity, "size_bytes": int(size or 0) if identity else 0,
-            "tool": f"MariaDB {version}",
+            "tool": f"MariaDB {version}", "data_folder": local_folder(self._clients.server.host, folder),
         }  # fmt: skip
 
     def _refuse_missing(self) -> None:

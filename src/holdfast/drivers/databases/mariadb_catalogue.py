@@ -15,6 +15,7 @@ ENDING = {"SUPER", "CONNECTION ADMIN"}
 """Rights by which other accounts' sessions may be ended."""
 DEFINING = {"SUPER", "SET USER"}
 """Rights by which programs may be made for other accounts."""
+_END_SECONDS = 60.0  # a session that is ended takes its changes back first
 # Order in which things are dropped: what uses others first.
 _KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
 
@@ -85,7 +86,7 @@ def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str,
 
 def end(session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None) -> None:
     """Ends sessions, all or `only` those, and waits until they are gone. Raises StepError naming those that stay."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _END_SECONDS
     while left := [found for found in sessions(session, databases) if only is None or found[0] in only]:
         for number, user, _, _ in left:
             kill(session, number, user, name)

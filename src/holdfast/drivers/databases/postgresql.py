@@ -31,7 +31,7 @@ from holdfast.drivers.databases.psql import (
     quoted,
     table_name,
 )
-from holdfast.drivers.databases.sql import once_back
+from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
@@ -79,9 +79,13 @@ class PostgresqlDatabase:
                 f"SELECT oid, pg_database_size(oid) FROM pg_database WHERE datname = {literal(self.database)}"
             )
             version = session.value("SELECT current_setting('server_version')")
+            folder = session.value(
+                "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory') END"
+            )
         identity, size = found[0] if found else (None, None)
         return {
             "exists": bool(found), "identity": identity, "size_bytes": int(size or 0), "tool": f"PostgreSQL {version}",
+            "data_folder": local_folder(self._clients.server.host, folder),
         }  # fmt: skip
 
     def _refuse_missing(self) -> None:

@@ -127,6 +127,17 @@ class Session:
         return SqlError(f"{what} ({_short(sql)})", sql_state)
 
 
+def local_folder(host: str, path: str | None) -> str | None:
+    """A folder of the server's, where the server is on this machine and its disk can be asked about."""
+    if not path or (host and not host.startswith("/")):
+        return None
+    try:
+        os.statvfs(path)
+    except OSError:
+        return None
+    return path
+
+
 def once_back(action: Callable[[], None], name: str) -> None:
     """Does something in a server that may just be coming back, for what it still does must be known.
 
