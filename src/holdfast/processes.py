@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_EXEC_LOOKS = 5
+_BECOMING_SECONDS = 0.5
+_SETTLED_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,36 @@ class Process:
 
 
 def _carries(pid: int, prefix: bytes) -> bool:
-    """A process that is just becoming another program has no environment for a moment, and is looked at again."""
-    for _ in range(_EXEC_LOOKS):
+    """A process that is just becoming another program has no environment for a moment, and is looked at again.
+
+    One that has none for good has it at one and the same place, which is another one after each such change.
+    """
+    place, since = "", time.monotonic()
+    deadline = since + _BECOMING_SECONDS
+    while True:
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
-            if environment or _has_no_memory(pid):
+            if environment:
                 return b"\0" + prefix in b"\0" + environment
+            now = _place_of_environment(pid)
         except OSError:  # gone, or another user's: not a child that this user started
             return False
-        time.sleep(0.001)
-    return False
+        if now != place:
+            place, since = now, time.monotonic()
+        if not now or time.monotonic() > min(deadline, since + _SETTLED_SECONDS):
+            return False
+        time.sleep(0.0002)
 
 
-def _has_no_memory(pid: int) -> bool:
-    """A kernel thread or a process that has ended: proc(5) stat, fields 3 and 9, PF_KTHREAD of the kernel's sched.h."""
+def _place_of_environment(pid: int) -> str:
+    """Empty where there never is one: proc(5) stat, fields 3, 9 (PF_KTHREAD of the kernel's sched.h), 26, 50, 51.
+
+    Field 26 is where the code begins, and another place in each program that was begun.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return fields[0] in "ZX" or bool(int(fields[6]) & 0x00200000)
+    if fields[0] in "ZX" or int(fields[6]) & 0x00200000:
+        return ""
+    return " ".join((fields[23], fields[47], fields[48]))
 
 
 def processes_with(prefix: str) -> list[Process]:

@@ -199,6 +199,13 @@ def test_it_is_durable_and_closed_to_others(journal: Journal) -> None:
     assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_operations_of_one_second_have_ids_of_their_own(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr("holdfast.engine.journal.secrets.token_hex", lambda size: next(drawn))
+    monkeypatch.setattr("holdfast.engine.journal.time.strftime", lambda *_: "20260101-000000")
+    assert [begin(journal)[-4:] for _ in range(2)] == ["aaaa", "bbbb"]
+
+
 def test_a_newer_format_is_refused_with_the_version_to_install(quick_folder: Path) -> None:
     Journal(quick_folder).close()
     with closing(sqlite3.connect(quick_folder / "journal.sqlite3")) as connection, connection:

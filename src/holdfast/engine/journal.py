@@ -140,10 +140,17 @@ class Journal:
         """Gives the preallocated space back to the filesystem, so that undo can be written on a full disk."""
         durable.unlink(self._reserve)
 
+    def _new_id(self, kind: str, suffix: str) -> str:
+        """That no other operation has, of the same second either."""
+        while True:
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            operation = f"{stamp}-{kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
+            if suffix or self.operation(operation) is None:
+                return operation
+
     def begin(self, plan: Plan, *, command: str, configuration: Mapping[str, Any], user: str, suffix: str = "") -> str:
         """Stores the whole plan before its first step runs; returns the operation's id."""
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        operation = f"{stamp}-{plan.kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
+        operation = self._new_id(plan.kind, suffix)
         owner = Owner.of_this_process(plan.title)
         try:
             durable.write_file(self._markers / operation, json.dumps(asdict(owner)))
