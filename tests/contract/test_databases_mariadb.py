@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_places
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mariadb_dump import RowCounter
@@ -143,8 +145,9 @@ def test_history_of_versioned_tables_comes_back(
     before = server.run(name, history)
     assert before.count("\n") == 2
     taken = snapshot(database, quick_folder / "dump")
+    assert taken.facts["history"] == {"told": 2, "dated": 1}
     for source, facts in ((None, {}), (quick_folder / "dump", facts_of(taken))):
-        point = database.prepare(OPERATION, source, {**facts, "rows": {}})
+        point = database.prepare(OPERATION, source, facts)
         database.swap(OPERATION, point, f"{OPERATION}.failed")
         assert server.run(name, history) == before
 
@@ -175,6 +178,172 @@ def test_a_database_dropped_by_hand_is_restored(
         assert whole(server, name) == before
         server.run("mysql", f"DROP DATABASE `{name}`")
         assert database.inspect()["exists"] is False
+
+
+def test_comments_in_programs_and_names_that_look_like_options_come_back(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    server.run(name, f"CREATE VIEW `--result-file={quick_folder}/pwned` AS SELECT 1 AS a", user=USER)
+    with visitor(server, name) as session:  # whose library leaves comments in
+        session.cursor().execute(
+            "CREATE TRIGGER noted BEFORE INSERT ON entry FOR EACH ROW\nBEGIN\n  -- it's a 'comment'; # ; /* \n"
+            "  # another one\n  SET NEW.text = /* inner; */ TRIM(NEW.text);\nEND"
+        )
+    before = whole(server, name)
+    assert "it's a 'comment'" in before
+    taken = snapshot(database, quick_folder / "dump")
+    for source, facts in ((None, {}), (quick_folder / "dump", facts_of(taken))):
+        point = database.prepare(OPERATION, source, facts)
+        database.swap(OPERATION, point, f"{OPERATION}.failed")
+        assert whole(server, name) == before
+    assert not (quick_folder / "pwned").exists()
+
+
+def test_programs_made_under_another_collation_change_no_database(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    server.run("mysql", f"ALTER DATABASE `{name}` CHARACTER SET latin1")
+    server.run(name, FUNCTION, user=USER)
+    server.run("mysql", f"ALTER DATABASE `{name}` CHARACTER SET utf8mb4")
+    taken = snapshot(database, quick_folder / "dump")
+    charset = server.run("mysql", f"SHOW CREATE DATABASE `{name}`")
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    assert server.run("mysql", f"SHOW CREATE DATABASE `{name}`") == charset
+    server.run("mysql", f"DROP DATABASE `{name}`")
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert server.run("mysql", f"SHOW CREATE DATABASE `{name}`") == charset
+    assert server.run(name, "SELECT shout('a')", user=USER) == "A!; --"
+
+
+def test_a_migration_that_broke_a_view_is_taken_back(
+    server: MariadbServer, name: str, database: MariadbDatabase
+) -> None:
+    server.run(name, "CREATE VIEW texts AS SELECT text FROM entry; CREATE VIEW ids AS SELECT id FROM entry", user=USER)
+    before = whole(server, name)
+    point = database.prepare(OPERATION, None, {})
+    server.run(name, "ALTER TABLE entry DROP COLUMN text", user=USER)
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert whole(server, name) == before
+
+
+def test_programs_of_another_account_are_made_as_this_one_rather_than_left_out(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    """`check` refuses to begin; an undo must not stop there."""
+    taken = snapshot(database, quick_folder / "dump")
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    server.run(name, "CREATE TRIGGER noted BEFORE INSERT ON entry FOR EACH ROW SET NEW.text = 'noted'")
+    live = database.inspect()["identity"]
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    database.swap(OPERATION, live, f"{OPERATION}.undone")
+    server.run(name, "INSERT INTO entry (text) VALUES ('x')", user=USER)
+    assert server.run(name, "SELECT text FROM entry ORDER BY id DESC LIMIT 1", user=USER) == "noted"
+
+
+def test_content_made_after_a_wipe_is_never_taken_for_the_first_one(
+    server: MariadbServer, name: str, database: MariadbDatabase
+) -> None:
+    kept = database.prepare("op1", None, {})
+    database.swap("op1", kept, "op1.replaced")
+    database.swap("op2", None, "op2.wiped")
+    assert database.inspect()["exists"] is False
+    server.run(
+        name, "CREATE TABLE entry (id INT PRIMARY KEY, text TEXT); INSERT INTO entry VALUES (1, 'new')", user=USER
+    )
+    live = database.inspect()["identity"]
+    other = database.prepare("op3", None, {})
+    database.swap("op3", other, "op3.replaced")
+    database.swap("op3", live, "op3.undone")
+    assert server.run(name, "SELECT text FROM entry", user=USER) == "new"
+
+
+def test_a_copy_is_of_one_instant(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
+    """A session without a default database is seen by nobody."""
+    server.run(name, "CREATE TABLE a_first (n INT); CREATE TABLE z_last (n INT)", user=USER)
+    server.run(name, "CREATE TABLE middle AS SELECT seq FROM seq_1_to_200000", user=USER)
+    stop = threading.Event()
+
+    def write() -> None:
+        connection = pymysql.connect(unix_socket=server.socket, user=USER, autocommit=True)
+        while not stop.is_set():
+            for table in ("a_first", "z_last"):
+                connection.cursor().execute(f"INSERT INTO `{name}`.{table} VALUES (1)")
+        connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        point = database.prepare(OPERATION, None, {})
+    finally:
+        stop.set()
+        writer.join()
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    first, last = (int(server.run(name, f"SELECT COUNT(*) FROM {table}")) for table in ("a_first", "z_last"))
+    assert first - last in (0, 1)
+
+
+def test_a_large_value_that_the_server_takes_comes_back(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    server.run(name, "CREATE TABLE large (a LONGBLOB)", user=USER)
+    with visitor(server, name) as session:
+        session.cursor().execute("INSERT INTO large VALUES (REPEAT(CHAR(7, 0, 39, 92, 255, 10), 1500000))")
+        session.commit()
+    before = server.run(name, "SELECT LENGTH(a), MD5(a) FROM large")
+    taken = snapshot(database, quick_folder / "dump")
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert server.run(name, "SELECT LENGTH(a), MD5(a) FROM large") == before
+
+
+def test_packages_come_back(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
+    server.run(
+        name,
+        "SET sql_mode = 'ORACLE';\nDELIMITER //\nCREATE PACKAGE tools AS FUNCTION one RETURN INT; END//\n"
+        "CREATE PACKAGE BODY tools AS FUNCTION one RETURN INT AS BEGIN RETURN 1; END; END//\n",
+        user=USER,
+    )
+    before = whole(server, name)
+    point = database.prepare(OPERATION, None, {})
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert whole(server, name) == before
+    assert server.run(name, "SET sql_mode = 'ORACLE'; SELECT tools.one()") == "1"
+
+
+def test_a_database_that_holds_only_programs_is_not_free(
+    server: MariadbServer, name: str, database: MariadbDatabase
+) -> None:
+    server.run("mysql", f"CREATE DATABASE `{name}other`")
+    server.run(f"{name}other", FUNCTION)
+    database.prepare(OPERATION, None, {})
+    for rehearsal in (True, False):
+        with pytest.raises(RefusedError, match="already"):
+            database.hand_over(OPERATION, f"{name}other", rehearsal=rehearsal)
+    assert server.run(f"{name}other", "SELECT shout('a')") == "A!; --"
+
+
+def test_settings_of_a_server_that_change_what_statements_do(quick_folder: Path) -> None:
+    own = MariadbServer(
+        **{"autocommit": "OFF", "log-bin": "log", "binlog-format": "STATEMENT", "innodb-force-primary-key": "ON"}
+    )
+    try:
+        fill(own, "app")
+        own.run("app", "INSERT INTO entry (text) VALUES ('committed'); COMMIT", user=USER)
+        own.run("app", "INSERT INTO entry (text) SELECT CONCAT('row ', seq) FROM seq_1_to_500; COMMIT", user=USER)
+        rows = own.run("app", "SELECT COUNT(*) FROM entry")
+        database = driver(own, "app")
+        taken = snapshot(database, quick_folder / "dump")
+        for source, facts in ((None, {}), (quick_folder / "dump", facts_of(taken))):
+            point = database.prepare(OPERATION, source, facts)
+            database.swap(OPERATION, point, f"{OPERATION}.failed")
+            assert own.run("app", "SELECT COUNT(*) FROM entry") == rows
+        (quick_folder / "sql").write_text("CREATE TABLE t (a INT PRIMARY KEY);\nINSERT INTO t VALUES (1), (2);\n")
+        with foreign.opened(str(quick_folder / "sql")) as dump:
+            candidate = database.load(OPERATION, dump)
+        database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+        assert own.run("app", "SELECT COUNT(*) FROM t") == "2"
+    finally:
+        own.remove()
 
 
 # --- what is refused --------------------------------------------------------------------------------------
@@ -256,6 +425,43 @@ def test_what_a_server_would_lose_is_found() -> None:
         assert "warning table quick is of the engine MyISAM" in text
     finally:
         own.remove()
+
+
+def test_a_query_whose_end_would_be_waited_for_is_refused(database: MariadbDatabase) -> None:
+    for query in ("SELECT 'a", "SELECT 1 /* a", 'SELECT "'):
+        with pytest.raises(StepError, match="not closed"):
+            database.query(query)
+    assert database.query("SELECT COUNT(*) FROM entry -- rows") == [("500",)]
+
+
+def test_a_session_on_a_database_whose_name_differs_in_case_is_anothers(
+    server: MariadbServer, name: str, database: MariadbDatabase
+) -> None:
+    server.run("mysql", f"CREATE DATABASE `{name.upper()}`; CREATE TABLE `{name.upper()}`.entry (a INT)")
+    with visitor(server, name.upper(), user=ADMINISTRATOR):
+        database.prepare(OPERATION, None, {})
+    assert list(database.tables()) == ["entry"]
+
+
+def test_what_a_rename_cannot_carry_is_found(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
+    server.run(name, "CREATE TABLE parts (n INT) PARTITION BY HASH (n) PARTITIONS 2", user=USER)
+    server.run(
+        name,
+        "CREATE TABLE exact (a INT, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, e BIGINT UNSIGNED GENERATED ALWAYS"
+        " AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+        user=USER,
+    )
+    server.run("mysql", f"CREATE DATABASE `{name}other`")
+    server.run(f"{name}other", f"CREATE TABLE c (e INT, FOREIGN KEY (e) REFERENCES `{name}`.entry (id))")
+    found = {
+        problem.message.split(":")[0]: problem.severity for problem in driver(server, name, user=ADMINISTRATOR).check()
+    }
+    assert found["table parts is partitioned"] == "warning"
+    assert found["table exact keeps its history by transactions, which neither a dump nor a copy can carry"] == "error"
+    assert any(message.startswith("foreign key") and severity == "error" for message, severity in found.items())
+    with pytest.raises(RefusedError, match="by transactions"):
+        database.prepare(OPERATION, None, {})
+    server.run(f"{name}other", "DROP TABLE c")
 
 
 def test_a_dump_of_a_newer_server_is_refused_before_anything_changes(

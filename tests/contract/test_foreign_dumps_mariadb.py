@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import zstandard
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.mariadb_dump import without_definers
 from holdfast.drivers.databases.mariadb_text import adapted
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.host import Host
@@ -168,6 +170,39 @@ def test_a_dump_of_several_databases_is_refused(
         (quick_folder / "dump").write_bytes(own_dump(server, second, "--databases", name))
     with pytest.raises(RefusedError, match="several databases"):
         bring(database, quick_folder / "dump")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [" USE {live};", "USE {live}; DROP TABLE t;", "/*!40000 USE {live} */;", "--\tit's the shop\nUSE {live};",
+     "DROP DATABASE IF EXISTS\n {live};", "DROP TABLE IF EXISTS {live}.entry;", "CREATE TABLE `{live}`.`t` (a INT);",
+     "SELECT 1; USE {live};", "INSERT INTO `{live}` . entry (text) VALUES ('x');", "/* a */ USE {live}; -- b"],
+)  # fmt: skip
+@pytest.mark.parametrize("heading", ["", "-- MariaDB dump 10.19\n"])
+def test_what_leads_into_the_live_database_never_gets_there(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, line: str, heading: str
+) -> None:
+    end = "-- Dump completed\n" if heading else ""
+    (quick_folder / "sql").write_text(
+        f"{heading}{line.format(live=name)}\nDROP TABLE IF EXISTS entry;\nCREATE TABLE entry (a INT);\n{end}"
+    )
+    before = server.run(name, "SELECT COUNT(*) FROM entry; SHOW TABLES")
+    with contextlib.suppress(HoldfastError), foreign.opened(str(quick_folder / "sql")) as dump:
+        database.load(OPERATION, dump)
+    assert server.run(name, "SELECT COUNT(*) FROM entry; SHOW TABLES") == before
+
+
+def test_an_administrators_statement_over_two_lines_is_left_out_whole() -> None:
+    text = b"SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ 'a:1-23,\nb:1-5';\nSELECT 1;\n"
+    assert b"".join(adapted([text], "it")) == b"SELECT 1;\n"
+
+
+def test_a_role_as_definer_is_left_out() -> None:
+    view = b"/*!50001 CREATE ALGORITHM=UNDEFINED DEFINER=`boss` SQL SECURITY DEFINER VIEW `v` AS select 1 AS `a` */;\n"
+    assert b"DEFINER=" not in without_definers(view)
+    assert (
+        without_definers(b"INSERT INTO t VALUES ('DEFINER=`a`@`b`');") == b"INSERT INTO t VALUES ('DEFINER=`a`@`b`');"
+    )
 
 
 def test_statements_inside_values_are_left_alone() -> None:

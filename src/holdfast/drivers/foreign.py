@@ -85,11 +85,14 @@ def _format(head: bytes, title: str) -> str:
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Whole lines with their ends; the last one may have none."""
-    rest = b""
+    pieces: list[bytes] = []
     for chunk in chunks:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
+        pieces.append(chunk)
+        if b"\n" not in chunk:
+            continue
+        lines = b"".join(pieces).split(b"\n")
+        pieces = [lines.pop()]
         for line in lines:
             yield line + b"\n"
-    if rest:
+    if rest := b"".join(pieces):
         yield rest

@@ -7,6 +7,7 @@ variables `binlog_snapshot_file` and `binlog_snapshot_position` tell where that 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,9 +18,9 @@ from typing import Any
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
 from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_places
-from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
+from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
-from holdfast.drivers.databases.mariadb_text import adapted
+from holdfast.drivers.databases.mariadb_text import Quotes, adapted
 from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
@@ -78,7 +79,7 @@ class MariadbDatabase:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self._session() as session:
             session.run(f"{_STANDARD}; START TRANSACTION READ ONLY")
-            return list(session.rows(sql))
+            return _answer(session, sql)
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._session() as session:
@@ -158,15 +159,17 @@ class MariadbDatabase:
 
         def finish() -> Snapshot:
             counter.run(_STANDARD)
-            answers = [list(counter.rows(sql)) for sql in queries]
+            answers = [_answer(counter, sql) for sql in queries]
             rows = dump.finish()
             if set(rows) != set(columns):
                 raise StepError(
                     f"database {self.name}: tables came or went during the dump:"
                     f" {', '.join(sorted(set(rows) ^ set(columns)))}"
                 )
-            tables = {name: {**found, "rows": rows[name]} for name, found in columns.items()}
-            return Snapshot(tables, facts, answers, held)
+            # A dump of a table that keeps its history has more rows than anybody sees.
+            kept = {name: rows[name] for name in facts["history"]}
+            tables = {name: {**found, "rows": None if name in kept else rows[name]} for name, found in columns.items()}
+            return Snapshot(tables, {**facts, "history": kept}, answers, held)
 
         return finish
 
@@ -177,10 +180,7 @@ class MariadbDatabase:
         return {
             "server_version": list(mariadb_findings.version(session)),
             "charset": self._places.charset(session, self.database),
-            "history": session.value(
-                "SELECT COUNT(*) FROM information_schema.tables WHERE table_type = 'SYSTEM VERSIONED'"
-                f" AND table_schema = {literal(self.database)}"
-            ) != "0",
+            "history": catalogue.versioned(session, self.database),
             "binlog": f"{status.get('Binlog_snapshot_file')}:{position}" if position != "0" else None,
         }  # fmt: skip
 
@@ -195,17 +195,15 @@ class MariadbDatabase:
         candidate = self._places.empty(token, facts.get("charset", ""))
         reading = Reading(source)
         try:
-            self._clients.feed(candidate, reading.tables())
+            self._clients.feed(candidate, reading.tables(), ", check_constraint_checks = 0")
         except CommandFailedError as error:
             raise self._not_loaded(source.name, error) from error
-        self._compare(candidate, facts.get("rows", {}))
+        self._compare(candidate, facts.get("rows", {}), facts.get("history", {}))
         script = reading.programs
         return self._places.settle(candidate, script if keeps_definers else mariadb_dump.without_definers(script))
 
     def _not_loaded(self, title: str, error: CommandFailedError) -> DamagedError:
-        return DamagedError(
-            f"database {self.name}: {title} could not be loaded: {error.output_tail.strip() or error.what}"
-        )
+        return DamagedError(f"database {self.name}: {title} could not be loaded: {server_error(error)}")
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQL:
@@ -214,7 +212,7 @@ class MariadbDatabase:
             charset = self._places.charset(session, self.database)
         candidate = self._places.empty(token, charset)
         try:
-            self._clients.feed(candidate, adapted(source.chunks(), source.title))
+            self._clients.feed(candidate, itertools.chain(adapted(source.chunks(), source.title), [b"\nCOMMIT;\n"]))
         except CommandFailedError as error:
             raise self._not_loaded(source.title, error) from error
         with self._clients.session() as session:
@@ -234,14 +232,15 @@ class MariadbDatabase:
                 next_step="Restore it into a server of that version or a newer one.",
             )
 
-    def _compare(self, candidate: str, rows: Facts) -> None:
+    def _compare(self, candidate: str, rows: Facts, history: Facts) -> None:
         """What was loaded has the rows that were counted in the dump. Raises DamagedError."""
         with self._clients.session(candidate) as session:
-            for table, expected in rows.items():
+            for table, expected in {**rows, **history}.items():
                 if expected is None:
                     continue
+                every = "FOR SYSTEM_TIME ALL" if table in history else ""
                 try:
-                    loaded = int(session.value(f"SELECT COUNT(*) FROM {identifier(table)}") or 0)
+                    loaded = int(session.value(f"SELECT COUNT(*) FROM {identifier(table)} {every}") or 0)
                 except SqlError as error:
                     raise DamagedError(f"database {self.name}: table {table} is not in the dump") from error
                 if loaded != expected:
@@ -302,6 +301,16 @@ class MariadbDatabase:
                 return [Problem(subject, *found) for found in mariadb_findings.problems(session, self.database)]
         except StepError as error:
             return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
+
+
+def _answer(session: Session, sql: str) -> list[tuple[Any, ...]]:
+    """Raises StepError for a query whose end the client would wait for."""
+    quotes = Quotes()
+    for line in sql.encode().splitlines(keepends=True):
+        quotes.feed(line)
+    if quotes.open():
+        raise StepError(f"a quote or comment is not closed in the query {sql!r}")
+    return list(session.rows(sql))
 
 
 def _columns(session: Session, database: str) -> dict[str, Facts]:

@@ -6,35 +6,48 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 
-from holdfast.drivers.databases.mariadb_client import Session, identifier, literal
-from holdfast.errors import StepError
+from holdfast.drivers.databases.mariadb_client import SQL_MODE, Session, identifier, literal
+from holdfast.drivers.databases.mariadb_marker import MARKER, NEXT
+from holdfast.errors import RefusedError, StepError
 
-MARKER = "holdfast_marker"
-"""The table that says whose content stands in a place of Holdfast's."""
 ENDING = {"SUPER", "CONNECTION ADMIN"}
 """Rights by which other accounts' sessions may be ended."""
 DEFINING = {"SUPER", "SET USER"}
 """Rights by which programs may be made for other accounts."""
 _END_SECONDS = 60.0  # a session that is ended takes its changes back first
 # Order in which things are dropped: what uses others first.
-_KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
+KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
+
+
+def _is(column: str, database: str) -> str:
+    """The catalogue compares names without regard to case, which on most servers are different databases."""
+    text = literal(database)
+    return f"IF(@@lower_case_table_names = 0, BINARY {column} = {text}, LOWER({column}) = LOWER({text}))"
 
 
 def names(session: Session, database: str, kind: str) -> list[str]:
-    """Names of a database's tables of one kind, or of its programs."""
-    queries = {
-        "EVENT": "SELECT event_name FROM information_schema.events WHERE event_schema",
-        "TRIGGER": "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema",
-        "VIEW": "SELECT table_name FROM information_schema.tables WHERE table_type = 'VIEW' AND table_schema",
-    }
-    routine = f"SELECT routine_name FROM information_schema.routines WHERE routine_type = '{kind}' AND routine_schema"
-    return [str(name) for (name,) in session.rows(f"{queries.get(kind, routine)} = {literal(database)} ORDER BY 1")]
+    """Names of a database's views, or of its programs of one kind."""
+    table, name, place, more = {
+        "EVENT": ("events", "event_name", "event_schema", "TRUE"),
+        "TRIGGER": ("triggers", "trigger_name", "trigger_schema", "TRUE"),
+        "VIEW": ("tables", "table_name", "table_schema", "table_type = 'VIEW'"),
+    }.get(kind, ("routines", "routine_name", "routine_schema", f"routine_type = '{kind}'"))
+    rows = session.rows(
+        f"SELECT {name} FROM information_schema.{table} WHERE {place} = {literal(database)} AND {more}"
+        f" AND {_is(place, database)} ORDER BY 1"
+    )
+    return [str(found) for (found,) in rows]
 
 
 def drop_programs(session: Session, database: str) -> None:
-    for kind in _KINDS:
-        for name in names(session, database, kind):
+    for kind in KINDS:
+        found = names(session, database, kind)
+        if found and kind == "PACKAGE":  # which the parser knows only in this mode
+            session.run("SET sql_mode = 'ORACLE'")
+        for name in found:
             session.run(f"DROP {kind} IF EXISTS {identifier(database)}.{identifier(name)}")
+        if found and kind == "PACKAGE":
+            session.run(f"SET sql_mode = {literal(SQL_MODE)}")
 
 
 def base_tables(session: Session, database: str) -> list[str]:
@@ -49,26 +62,39 @@ def movable(session: Session, database: str) -> list[str]:
 def _tables(session: Session, database: str, types: str) -> list[str]:
     rows = session.rows(
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
-        f" AND table_type IN ({types}) AND table_name <> {literal(MARKER)} ORDER BY 1"
+        f" AND table_type IN ({types}) AND {_is('table_schema', database)}"
+        f" AND table_name NOT IN ({literal(MARKER)}, {literal(NEXT)}) ORDER BY 1"
     )
     return [str(name) for (name,) in rows]
 
 
-def copying(session: Session, database: str, table: str) -> tuple[str, str, str]:
-    """Columns to fill, what they are filled from, and which rows: all of history for a table that keeps it."""
+def versioned(session: Session, database: str) -> list[str]:
+    """Tables that keep their history."""
+    return _tables(session, database, "'SYSTEM VERSIONED'")
+
+
+_PERIOD = re.compile(r"PERIOD FOR SYSTEM_TIME \((`(?:[^`]|``)+`), (`(?:[^`]|``)+`)\)")
+
+
+def copying(session: Session, database: str, table: str, history: bool) -> tuple[str, str]:
+    """Columns to fill from their like, and which rows: all of history for a table that keeps it."""
     rows = session.rows(
         "SELECT column_name FROM information_schema.columns WHERE is_generated = 'NEVER'"
-        f" AND table_schema = {literal(database)} AND table_name = {literal(table)} ORDER BY ordinal_position"
+        f" AND table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND BINARY table_name = {literal(table)} ORDER BY ordinal_position"
     )
     columns = [identifier(str(name)) for (name,) in rows]
+    if not history:
+        return ", ".join(columns), ""
     made = session.rows(f"SHOW CREATE TABLE {identifier(database)}.{identifier(table)}")[0][1] or ""
-    history = ""
-    if "WITH SYSTEM VERSIONING" in made:
-        history = "FOR SYSTEM_TIME ALL"
-        period = re.search(r"PERIOD FOR SYSTEM_TIME \((`[^`]+`), (`[^`]+`)\)", made)
-        columns += [period[1], period[2]] if period is not None else ["row_start", "row_end"]
-    listed = ", ".join(columns)
-    return listed, listed, history
+    period = _PERIOD.search(made)
+    begin, end_ = (period[1], period[2]) if period is not None else ("row_start", "row_end")
+    if re.search(rf"^\s*{re.escape(begin)} bigint", made, re.MULTILINE):
+        raise RefusedError(
+            f"table {table} keeps its history by transactions, which the server cannot copy",
+            next_step="Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).",
+        )
+    return ", ".join((*columns, begin, end_)), "FOR SYSTEM_TIME ALL"
 
 
 # --- sessions --------------------------------------------------------------------------------------------
@@ -76,10 +102,10 @@ def copying(session: Session, database: str, table: str) -> tuple[str, str, str]
 
 def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str, str, str]]:
     """Number, user, host and command of the sessions on databases, as far as this account may see them."""
-    listed = ", ".join(literal(name) for name in databases)
+    chosen = " OR ".join(_is("db", name) for name in databases)
     rows = session.rows(
         "SELECT id, user, host, command FROM information_schema.processlist"
-        f" WHERE db IN ({listed}) AND id <> CONNECTION_ID() AND command <> 'Daemon'"
+        f" WHERE db IS NOT NULL AND ({chosen}) AND id <> CONNECTION_ID() AND command <> 'Daemon'"
     )
     return [(str(number), str(user), str(host), str(command)) for number, user, host, command in rows]
 

@@ -9,10 +9,11 @@ password.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.errors import CommandFailedError
 from holdfast.host import Host
 from holdfast.model import Server
 
@@ -24,9 +25,10 @@ _ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
 _FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
 # The lock time-out is that of metadata: longer than any statement of a stopped application, shorter than a night.
+SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 _OPENING = (
-    "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', lock_wait_timeout = 30, max_statement_time = 0,"
-    " wait_timeout = 28800, foreign_key_checks = 0, unique_checks = 0"
+    f"SET SESSION sql_mode = '{SQL_MODE}', lock_wait_timeout = 30, max_statement_time = 0,"
+    " wait_timeout = 28800, foreign_key_checks = 0, unique_checks = 0, check_constraint_checks = 0, autocommit = 1"
 )
 
 
@@ -44,7 +46,10 @@ class _Xml:
     mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
 
     def order(self, sql: str) -> bytes:
-        return f"{sql.rstrip().rstrip(';')};\nSELECT 1 AS holdfast_mark;\n".encode()
+        text = sql.rstrip()
+        if not text.endswith("DELIMITER ;"):
+            text = text.rstrip(";") + "\n;"  # a comment may end the text
+        return f"{text}\nSELECT 1 AS holdfast_mark;\n".encode()
 
     def selection(self, sql: str) -> str:
         return sql
@@ -97,22 +102,44 @@ class Clients:
 
     def _batch(self, *words: str) -> list[str]:
         return self.argv(
-            "mariadb", "--batch", "--binary-mode", "--skip-local-infile", f"--connect-timeout={CONNECT_SECONDS}", *words
+            "mariadb",
+            "--batch",
+            "--binary-mode",
+            "--comments",
+            "--skip-local-infile",
+            f"--connect-timeout={CONNECT_SECONDS}",
+            *words,
         )
 
     @contextmanager
     def session(self, database: str = "") -> Iterator[Session]:
         """A connection that stays. Raises SqlError when it is first used and cannot be made."""
-        argv = self._batch("--xml", "--unbuffered", *([database] if database else []))
+        argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
         with conversation(self.host, _Xml(), argv, self.environment()) as session:
             session.run(_OPENING)
             yield session
 
-    def feed(self, database: str, sql: Iterable[bytes]) -> None:
+    def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
         """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
-        self.host.feed(self._batch("--max-allowed-packet=1G", database), sql, environment=self.environment())
+        words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
+        self.host.feed(self._batch(*words), sql, environment=self.environment())
 
-    def dump(self, sink: Callable[[bytes], None], *words: str, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Hands on what the dump program prints. Raises CommandFailedError, CancelledError."""
-        argv = self.argv("mariadb-dump", "--max-allowed-packet=1G", *words)
+    def dump(
+        self,
+        sink: Callable[[bytes], None],
+        *words: str,
+        names: Sequence[str],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Hands on what the dump program prints of a database, or of some of its tables and views.
+
+        Raises CommandFailedError, CancelledError.
+        """
+        argv = self.argv("mariadb-dump", "--max-allowed-packet=1G", *words, "--", *names)
         self.host.pour(argv, sink, environment=self.environment(), stopped=stopped)
+
+
+def server_error(error: CommandFailedError) -> str:
+    """The server's words out of what a client printed, which prints the statement first."""
+    found = _ERROR.search(error.output_tail.encode())
+    return found[0].decode() if found is not None else error.output_tail.strip() or error.what

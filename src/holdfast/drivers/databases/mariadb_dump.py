@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -25,13 +25,14 @@ _LEVEL = 1  # keeps pace with the dump program on one core
 _SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
 # Where columns are listed, which those of a table with hidden ones are, the first row stands on the same line.
 _BEGINNING = re.compile(
-    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:`(?:[^`]|``)+`(?:, )?)+\) )?VALUES( \()?|CREATE TABLE `((?:[^`]|``)+)` )"
+    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:(?:`(?:[^`]|``)+`|\w+)(?:, )?)+\) )?VALUES( \()?|CREATE TABLE `((?:[^`]|``)+)` )"
 )
+_CHANGED = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+` CHARACTER SET", re.MULTILINE)
 _STATEMENT_END = b");\n"
 _PROGRAMS, _VIEWS, _EVENTS, _END = (
     b"-- Holdfast: routines and triggers\n", b"-- Holdfast: views\n", b"-- Holdfast: events\n", b"-- Holdfast: end\n",
 )  # fmt: skip
-_TABLES_ONLY = ("--single-transaction", "--quick", "--hex-blob", "--no-autocommit", "--skip-triggers",
+_TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers",
                 "--skip-add-locks")  # fmt: skip
 _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
 
@@ -42,18 +43,18 @@ class RowCounter:
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
         self.begun = threading.Event()
-        self._rest = b"\n"
+        self._pieces = [b"\n"]
         self._inside: str | None = None
 
     def feed(self, chunk: bytes) -> None:
-        data = self._rest + chunk
+        self._pieces.append(chunk)
+        if b"\n" not in chunk:
+            return
+        data = b"".join(self._pieces)
         # The last line is looked at when it is whole.
         cut = data.rfind(b"\n")
-        if cut < 0:
-            self._rest = data
-            return
         self._lines(data[: cut + 1])
-        self._rest = data[cut:]
+        self._pieces = [data[cut:]]
 
     def _lines(self, data: bytes) -> None:
         """`data` begins and ends with a newline; the next piece begins with that same one."""
@@ -129,14 +130,16 @@ class Dump:
 
         ignored = [f"--ignore-table={self._database}.{view}" for view in self._views]
         history = ["--dump-history"] if self._history else []
-        self._clients.dump(sink, *_TABLES_ONLY, *history, *ignored, self._database, stopped=self._stopped.is_set)
+        self._clients.dump(
+            sink, *_TABLES_ONLY, *history, *ignored, names=[self._database], stopped=self._stopped.is_set
+        )
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     """What makes a database's tables and sequences, without rows."""
     pieces: list[bytes] = []
     ignored = [f"--ignore-table={database}.{view}" for view in views]
-    clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, database)
+    clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
     return [_SANDBOX.sub(b"", b"".join(pieces))]
 
 
@@ -144,15 +147,17 @@ def programs(clients: Clients, database: str, views: list[str], stopped: Callabl
     """Routines and triggers, then views, then events, each after its heading."""
     found: list[bytes] = []
 
-    def part(heading: bytes, *words: str) -> None:
+    def part(heading: bytes, *words: str, only: Sequence[str] = ()) -> None:
         pieces: list[bytes] = []
-        clients.dump(pieces.append, "--skip-lock-tables", *words, stopped=stopped)
-        found.append(b"\n" + heading + _SANDBOX.sub(b"", b"".join(pieces)))
+        clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
+        text = _SANDBOX.sub(b"", b"".join(pieces))
+        # Around programs made under another collation the dump changes its database's, by name.
+        found.append(b"\n" + heading + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
-    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", database)
+    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers")
     if views:
-        part(_VIEWS, "--no-data", "--skip-triggers", database, *views)
-    part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", database)
+        part(_VIEWS, "--no-data", "--skip-triggers", only=views)
+    part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers")
     return b"".join(found) + b"\n" + _END
 
 
@@ -194,8 +199,9 @@ class Reading:
             raise DamagedError(f"{self._path.name} is damaged or was cut short: {error}") from error
 
 
-_DEFINER = re.compile(rb"^(CREATE |/\*!50003 CREATE\*/ /\*!50017 |/\*!50106 CREATE\*/ /\*!50117 |/\*!50013 )"
-                      rb"DEFINER=`(?:[^`]|``)*`@`(?:[^`]|``)*`", re.MULTILINE)  # fmt: skip
+_DEFINER = re.compile(
+    rb"^((?:CREATE |/\*!\d{5} )[^\n'\"]*?)DEFINER=`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?", re.MULTILINE
+)  # a role has no host
 
 
 def without_definers(script: bytes) -> bytes:

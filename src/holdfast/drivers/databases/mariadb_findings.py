@@ -35,7 +35,13 @@ def problems(session: Session, database: str) -> list[Finding]:
         found.append(("warning", f"the server has no database {database}",
                       "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
         return found
-    return found + _engines(session, database) + _history(session, database, here) + _rights(session, database)
+    return (
+        found
+        + _moves(session, database)
+        + _engines(session, database)
+        + _history(session, database, here)
+        + _rights(session, database)
+    )
 
 
 def _engines(session: Session, database: str) -> list[Finding]:
@@ -48,6 +54,39 @@ def _engines(session: Session, database: str) -> list[Finding]:
          " of it while it is written to is of no one instant", f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.")
         for table, engine in rows
     ]  # fmt: skip
+
+
+def _moves(session: Session, database: str) -> list[Finding]:
+    """What a RENAME of all tables cannot carry."""
+    here = literal(database)
+    partitioned = session.rows(
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {here}"
+        " AND create_options LIKE '%partitioned%'"
+    )
+    found: list[Finding] = [
+        ("warning", f"table {table} is partitioned: a server that dies in the moment of a swap can lose it",
+         "Keep a backup elsewhere, or give up the partitions: ALTER TABLE ... REMOVE PARTITIONING.")
+        for (table,) in partitioned
+    ]  # fmt: skip
+    keys = session.rows(
+        "SELECT DISTINCT table_schema, table_name, constraint_name FROM information_schema.key_column_usage"
+        f" WHERE referenced_table_schema = {here} AND table_schema <> {here} AND LEFT(table_schema, 3) <> 'hf-'"
+    )
+    found += [
+        ("error", f"foreign key {key} of {place}.{table} refers to this database and would follow its tables aside",
+         f"ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}, and make it again afterwards.")
+        for place, table, key in keys
+    ]  # fmt: skip
+    by_transactions = session.rows(
+        f"SELECT table_name FROM information_schema.columns WHERE table_schema = {here}"
+        " AND generation_expression = 'ROW START' AND data_type = 'bigint'"
+    )
+    found += [
+        ("error", f"table {table} keeps its history by transactions, which neither a dump nor a copy can carry",
+         "Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).")
+        for (table,) in by_transactions
+    ]  # fmt: skip
+    return found
 
 
 def _history(session: Session, database: str, here: tuple[int, int]) -> list[Finding]:

@@ -13,13 +13,13 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 
-from holdfast.drivers.databases import mariadb_dump
+from holdfast.drivers.databases import mariadb_dump, mariadb_marker
 from holdfast.drivers.databases.mariadb_catalogue import (
-    MARKER,
+    KINDS,
     base_tables,
     copying,
     drop_programs,
@@ -27,23 +27,18 @@ from holdfast.drivers.databases.mariadb_catalogue import (
     movable,
     names,
     sessions,
+    versioned,
 )
-from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal
+from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
+from holdfast.drivers.databases.mariadb_marker import MARKER, NEXT
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 
 _OWNER_MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
 _UNMARKED = "first"  # the identity of a live database that was never swapped
 _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
-_DENIED, _NO_STATE = ("42000", "28000"), "HY000"
-
-
-@dataclass(frozen=True)
-class Marker:
-    """`placed` is false while the programs of the content are not in place; then `script` has them."""
-
-    identity: str
-    placed: bool
+_DENIED = ("42000", "28000")
+_CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a disk that is full
 
 
 class Places:
@@ -78,35 +73,15 @@ class Places:
 
     # --- what stands where -------------------------------------------------------------------------------
 
-    def _marker(self, session: Session, place: str) -> Marker | None:
-        if not session.rows(
-            f"SELECT 1 FROM information_schema.tables WHERE table_schema = {literal(place)}"
-            f" AND table_name = {literal(MARKER)}"
-        ):
-            return None
-        rows = session.rows(f"SELECT identity, placed FROM {identifier(place)}.{MARKER}")
-        return Marker(str(rows[0][0]), rows[0][1] == "1") if rows else None
-
-    def _make_marker(self, session: Session, place: str, identity: str, script: bytes | None, charset: str) -> None:
-        where = f"{identifier(place)}.{MARKER}"
-        session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
-        session.run(
-            f"CREATE OR REPLACE TABLE {where} (identity VARCHAR(64) NOT NULL, placed BOOLEAN NOT NULL, charset VARCHAR(200)"
-            " NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
-        )
-        session.run(
-            f"INSERT INTO {where} VALUES ({literal(identity)}, {int(script is None)}, {literal(charset)},"
-            f" {_blob(script)}); COMMIT"
-        )
-
     def identity(self, session: Session) -> str | None:
         """Of the live database; None where there is none, or an empty one that nothing was put into."""
         if not self.charset(session, self._database):
             return None  # dropped by hand, whatever its marker says
-        marker = self._marker(session, self._own_place)
+        filled = bool(movable(session, self._database))
+        marker = mariadb_marker.read(session, self._own_place)
         if marker is not None:
-            return marker.identity
-        return _UNMARKED if movable(session, self._database) else None
+            return marker.identity if filled or not marker.vacant else None
+        return _UNMARKED if filled else None
 
     def charset(self, session: Session, database: str) -> str:
         rows = session.rows(
@@ -143,12 +118,12 @@ class Places:
             self._clients.feed(candidate, [mariadb_dump.without_events(script)])
         except CommandFailedError as error:
             raise DamagedError(
-                f"database {self._name}: its triggers, routines or views cannot be made: {error.output_tail.strip()}"
+                f"database {self._name}: its triggers, routines or views cannot be made: {server_error(error)}"
             ) from error
         identity = secrets.token_hex(12)
         with self._clients.session() as session:
             drop_programs(session, candidate)
-            self._make_marker(session, candidate, identity, script, self.charset(session, candidate))
+            mariadb_marker.make(session, candidate, identity, script=script, charset=self.charset(session, candidate))
             barrier(session, candidate)
         return identity
 
@@ -158,41 +133,64 @@ class Places:
             self._await_no_sessions(session)
             charset = self.charset(session, self._database)
             views = names(session, self._database, "VIEW")
+            kept = versioned(session, self._database)
             tables = [
-                (table, copying(session, self._database, table)) for table in base_tables(session, self._database)
+                (table, copying(session, self._database, table, table in kept))
+                for table in base_tables(session, self._database)
             ]
         candidate = self.empty(token, charset)
-        self._clients.feed(candidate, mariadb_dump.structure(self._clients, self._database, views))
-        source, target = identifier(self._database), identifier(candidate)
-
-        def copy_some(first: int) -> None:
-            with self._clients.session() as session:
-                session.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET check_constraint_checks = 0")
-                for table, (into, what, history) in tables[first :: self._clients.server.jobs]:
-                    if history:
-                        session.run("SET system_versioning_insert_history = 1")
-                    quoted = identifier(table)
-                    session.run(
-                        f"INSERT INTO {target}.{quoted} ({into}) SELECT {what} FROM {source}.{quoted} {history}"
-                    )
-
-        try:
-            with ThreadPoolExecutor(self._clients.server.jobs) as pool:
-                list(pool.map(copy_some, range(self._clients.server.jobs)))
-        except SqlError as error:
-            if error.sql_state != _NO_STATE:
-                raise
-            raise StepError(  # the server calls a full disk an unknown error
-                f"database {self._name}: the server could not write a copy: {error.what}",
-                next_step="See whether the server's disk is full; its log says more.",
-            ) from error
+        with self._clients.session() as holder:
+            # An event of the database's own, or a session without a default database, could write meanwhile.
+            if tables:
+                places = (f"{identifier(self._database)}.{identifier(table)} READ" for table, _ in tables)
+                holder.run(f"LOCK TABLES {', '.join(places)}")
+            self._clients.feed(candidate, mariadb_dump.structure(self._clients, self._database, views))
+            try:
+                with ThreadPoolExecutor(self._clients.server.jobs) as pool:
+                    shares = [tables[first :: self._clients.server.jobs] for first in range(self._clients.server.jobs)]
+                    list(pool.map(partial(self._copy_rows, candidate), shares))
+            except SqlError as error:
+                if not _CANNOT_WRITE.search(error.what):
+                    raise
+                raise StepError(  # the server calls a full disk an unknown error
+                    f"database {self._name}: the server could not write a copy: {error.what}",
+                    next_step="See whether the server's disk is full; its log says more.",
+                ) from error
         return self.settle(candidate, self.script(self._database))
 
-    def script(self, database: str) -> bytes:
-        """What makes the triggers, routines, views and events of a database."""
+    def _copy_rows(self, candidate: str, tables: Sequence[tuple[str, tuple[str, str]]]) -> None:
+        source, target = identifier(self._database), identifier(candidate)
+        with self._clients.session() as session:
+            for table, (columns, history) in tables:
+                if history:
+                    session.run("SET system_versioning_insert_history = 1")
+                quoted = identifier(table)
+                session.run(
+                    f"INSERT INTO {target}.{quoted} ({columns}) SELECT {columns} FROM {source}.{quoted} {history}"
+                )
+
+    def script(self, database: str, *, whatever_is_broken: bool = False) -> bytes:
+        """What makes the triggers, routines, views and events of a database.
+
+        Of one that goes aside a broken view may stay behind: it cannot be made again anyway.
+        """
         with self._clients.session() as session:
             views = names(session, database, "VIEW")
-        return mariadb_dump.programs(self._clients, database, views)
+        try:
+            return mariadb_dump.programs(self._clients, database, views)
+        except CommandFailedError:
+            if not whatever_is_broken:
+                raise
+        whole = [view for view in views if self._is_whole(database, view)]
+        return mariadb_dump.programs(self._clients, database, whole)
+
+    def _is_whole(self, database: str, view: str) -> bool:
+        try:
+            with self._clients.session() as session:
+                session.rows(f"SELECT 1 FROM {identifier(database)}.{identifier(view)} LIMIT 0")
+        except SqlError:
+            return False
+        return True
 
     def _await_no_sessions(self, session: Session) -> None:
         """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
@@ -218,7 +216,7 @@ class Places:
         with self._clients.session() as session:
             if self.identity(session) != identity:
                 self._swap(session, identity, aside)
-            marker = self._marker(session, self._own_place)
+            marker = mariadb_marker.read(session, self._own_place)
             if identity is not None and marker is not None and not marker.placed:
                 self._place(session)
 
@@ -228,77 +226,81 @@ class Places:
             found = next((name for name in self.own(session) if self._holds(session, name, identity)), None)
             if found is None:
                 raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
-        present = self.identity(session)
-        session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._database)}")
-        moves = []
-        if present is None:
-            session.run(f"DROP TABLE IF EXISTS {identifier(self._own_place)}.{MARKER}")
+        moves: list[tuple[str, str, str, str]] = []
+        if self.identity(session) is None:
+            if self.charset(session, self._own_place):  # what its marker says is true no more
+                session.run(f"DROP TABLE IF EXISTS {identifier(self._own_place)}.{MARKER}")
+            session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._database)}")
         else:
             self._take_down(session)
             name = self._free(session, aside)
             session.run(f"CREATE DATABASE {identifier(name)} {self.charset(session, self._database)}")
-            moves += [(self._database, table, name) for table in movable(session, self._database)]
-            moves.append((self._own_place, MARKER, name))
+            moves += [(self._database, table, name, table) for table in movable(session, self._database)]
+            moves.append((self._own_place, MARKER, name, MARKER))
         if found is not None:
             end(session, [found], self._name)
             session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._own_place)}")
-            moves += [(found, table, self._database) for table in movable(session, found)]
-            moves.append((found, MARKER, self._own_place))
+            moves += [(found, table, self._database, table) for table in movable(session, found)]
+            moves.append((found, MARKER, self._own_place, MARKER))
+        else:
+            # What the application makes there next is another content than any before.
+            mariadb_marker.make(session, self._own_place, secrets.token_hex(12), vacant=True, table=NEXT)
+            moves.append((self._own_place, NEXT, self._own_place, MARKER))
         session.run(_rename(moves))
         barrier(session, self._own_place)
 
     def _holds(self, session: Session, place: str, identity: str) -> bool:
-        marker = self._marker(session, place)
+        marker = mariadb_marker.read(session, place)
         return marker is not None and marker.identity == identity
 
     def _take_down(self, session: Session) -> None:
         """Keeps the live database's programs in its marker, then drops them, so that its tables can be moved."""
         end(session, [self._database], self._name)
-        marker = self._marker(session, self._own_place)
+        marker = mariadb_marker.read(session, self._own_place)
+        charset = self.charset(session, self._database)
         if marker is None:
-            self._make_marker(session, self._own_place, _UNMARKED, None, self.charset(session, self._database))
+            mariadb_marker.make(session, self._own_place, _UNMARKED, charset=charset)
         if marker is None or marker.placed:  # else they are kept already, and may be partly gone
-            script = self.script(self._database)
-            session.run(
-                f"UPDATE {identifier(self._own_place)}.{MARKER} SET placed = 0, script = {_blob(script)},"
-                f" charset = {literal(self.charset(session, self._database))}; COMMIT"
-            )
+            script = self.script(self._database, whatever_is_broken=True)
+            mariadb_marker.keep_script(session, self._own_place, script, charset)
             barrier(session, self._own_place)
         drop_programs(session, self._database)
 
     def _place(self, session: Session) -> None:
-        """Makes the programs of what stands in place, from its marker."""
-        where = f"{identifier(self._own_place)}.{MARKER}"
+        """Makes the programs of what stands in place, from its marker; for this account where it may not for another."""
         drop_programs(session, self._database)
-        rows = session.rows(f"SELECT charset, HEX(script) FROM {where}")
-        charset, script = str(rows[0][0]), bytes.fromhex(rows[0][1] or "")
+        charset, script = mariadb_marker.script_of(session, self._own_place)
         if charset:
             session.run(f"ALTER DATABASE {identifier(self._database)} {charset}")
-        self._clients.feed(self._database, [script])
-        session.run(f"UPDATE {where} SET placed = 1, script = NULL; COMMIT")
+        try:
+            self._clients.feed(self._database, [script])
+        except CommandFailedError:
+            drop_programs(session, self._database)
+            self._clients.feed(self._database, [mariadb_dump.without_definers(script)])
+        mariadb_marker.set_placed(session, self._own_place)
         barrier(session, self._own_place)
 
     def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
-        """The marker stays behind, so that a hand-over that died is finished from it."""
+        """The marker stays behind, so that a hand-over that died is finished from it: `placed` once the name is ours."""
         candidate = self.candidate(token)
         with self._clients.session() as session:
-            if self._marker(session, candidate) is None:
+            marker = mariadb_marker.read(session, candidate)
+            if marker is None:
                 return
-            left = movable(session, candidate)
-            if left and (movable(session, name) or names(session, name, "VIEW")):
-                raise RefusedError(f"the server has tables in a database {name} already")
-            where = f"{identifier(candidate)}.{MARKER}"
-            charset, script = session.rows(f"SELECT charset, HEX(script) FROM {where}")[0]
+            if not marker.placed and (movable(session, name) or any(names(session, name, kind) for kind in KINDS)):
+                raise RefusedError(f"the server has something in a database {name} already")
+            charset, script = mariadb_marker.script_of(session, candidate)
             there = bool(self.charset(session, name))
             self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {charset}")
             if rehearsal:
                 if not there:
                     session.run(f"DROP DATABASE {identifier(name)}")
                 return
-            if left:
-                session.run(_rename([(candidate, table, name) for table in left]))
+            mariadb_marker.set_placed(session, candidate)
+            if left := movable(session, candidate):
+                session.run(_rename([(candidate, table, name, table) for table in left]))
             drop_programs(session, name)
-            self._clients.feed(name, [bytes.fromhex(script or "")])
+            self._clients.feed(name, [script])
             session.run(f"DROP DATABASE {identifier(candidate)}")
 
     def _free(self, session: Session, aside: str) -> str:
@@ -339,16 +341,12 @@ class Places:
             session.run(f"ALTER DATABASE {identifier(self._database)} COMMENT = {literal(marked)}")
 
 
-def _rename(moves: Iterable[tuple[str, str, str]]) -> str:
-    """One statement for all: from which database, which table, into which."""
+def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:
+    """One statement for all: each from a database and table to another."""
     return "RENAME TABLE " + ", ".join(
-        f"{identifier(source)}.{identifier(table)} TO {identifier(target)}.{identifier(table)}"
-        for source, table, target in moves
+        f"{identifier(source)}.{identifier(old)} TO {identifier(target)}.{identifier(new)}"
+        for source, old, target, new in moves
     )
-
-
-def _blob(content: bytes | None) -> str:
-    return "NULL" if content is None else f"x'{content.hex()}'" if content else "''"
 
 
 def barrier(session: Session, place: str) -> None:
@@ -357,4 +355,4 @@ def barrier(session: Session, place: str) -> None:
     FLUSH ENGINE LOGS would need a right that owners of databases have not.
     """
     where = f"{identifier(place)}.holdfast_barrier"
-    session.run(f"CREATE OR REPLACE TABLE {where} (a INT) ENGINE=InnoDB; DROP TABLE {where}")
+    session.run(f"CREATE OR REPLACE TABLE {where} (a INT PRIMARY KEY) ENGINE=InnoDB; DROP TABLE {where}")

@@ -1,7 +1,8 @@
 """Plain SQL of mariadb-dump, mysqldump and others on its way into a database of another name and account.
 
-What leads into another database, needs rights of an administrator or names a definer is left out; a line counts only
-where a statement may begin, so that text inside values is never touched.
+What leads into another database, needs rights of an administrator or names a definer is left out where it stands on a
+line of its own, and refused where it does not. This keeps a dump from writing elsewhere by accident; one made to do so
+has every right of the account that runs it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from holdfast.errors import DamagedError, RefusedError
 _KNOWN = re.compile(rb"-- (MariaDB|MySQL) dump \d")
 _END = b"-- Dump completed"
 _SANDBOX = re.compile(rb"/\*M?!999999\\- ")  # a line that older clients do not know
-_USE = re.compile(rb"USE\s+`?((?:[^`;]|``)+?)`?\s*;\s*$", re.IGNORECASE)
-_DATABASE = re.compile(rb"(?:/\*!\d+ )?(CREATE|ALTER|DROP) (DATABASE|SCHEMA)\b", re.IGNORECASE)
+_DELIMITER = re.compile(rb"\s*DELIMITER\s+(\S+)", re.IGNORECASE)
+_USE = re.compile(rb"\s*(?:/\*M?!\d*\s*)?USE\s+`?((?:[^`;\s]|``)+?)`?\s*(?:\*/)?\s*;\s*$", re.IGNORECASE)
+_ELSEWHERE = re.compile(rb"(USE|(CREATE(\s+OR\s+REPLACE)?|ALTER|DROP)\s+(DATABASE|SCHEMA))\b", re.IGNORECASE)
+_NAME = rb"(?:`(?:[^`]|``)+`|[\w$]+)"
+_QUALIFIED = re.compile(
+    rb"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMPORARY\s+)?TABLE(?:\s+IF\s+NOT\s+EXISTS)?|DROP\s+(?:TABLE|VIEW)(?:\s+IF\s+EXISTS)?"
+    rb"|ALTER\s+TABLE|(?:INSERT|REPLACE)(?:\s+IGNORE)?\s+INTO|TRUNCATE(?:\s+TABLE)?|UPDATE|DELETE\s+FROM|RENAME\s+TABLE"
+    rb"|LOCK\s+TABLES)\s+(" + _NAME + rb")\s*\.\s*[`\w]",
+    re.IGNORECASE,
+)
 _ADMINISTRATOR = re.compile(
     rb"SET (@MYSQLDUMP_TEMP_LOG_BIN\b|@@SESSION\.SQL_LOG_BIN\b|@@GLOBAL\.)|CHANGE (MASTER|REPLICATION SOURCE) TO\b"
 )
-_TOKENS = re.compile(rb"-- |#|/\*|\*/|['\"`]|\\")
+_TOKENS = re.compile(rb"--(?=[\x00-\x20]|$)|#|/\*M?!\d*|/\*|\*/|['\"`]|\\")
 
 
 class Quotes:
@@ -33,51 +42,115 @@ class Quotes:
     def open(self) -> bool:
         return bool(self._inside)
 
-    def feed(self, line: bytes) -> None:
-        position = 0
+    def feed(self, line: bytes) -> bytes:
+        """The line without values and comments; what a comment for some versions holds is run and stays."""
+        outside = []
+        position = start = 0
         while found := _TOKENS.search(line, position):
             token, position = found[0], found.end()
-            if not self._inside:
-                if token in (b"-- ", b"#"):
-                    return
-                if token != b"*/" and token != b"\\":
+            if self._inside:
+                if token == b"\\" and self._inside in (b"'", b'"'):
+                    position += 1  # the next character is escaped
+                elif token == self._inside:
+                    start = start if token == b"`" else position
+                    self._inside = b""
+                continue
+            if token in (b"--", b"#"):
+                outside.append(line[start : found.start()])
+                return b"".join(outside)
+            if token == b"`":
+                self._inside = token
+            elif token != b"\\":
+                outside.append(line[start : found.start()] + (b"''" if token in (b"'", b'"') else b" "))
+                start = position
+                if token in (b"'", b'"', b"/*"):
                     self._inside = {b"/*": b"*/"}.get(token, token)
-            elif token == b"\\" and self._inside in (b"'", b'"'):
-                position += 1  # the next character is escaped
-            elif token == self._inside:
-                self._inside = b""
+        if self._inside in (b"", b"`"):
+            outside.append(line[start:])
+        return b"".join(outside)
+
+
+class _Statements:
+    """Where statements begin, line by line. Raises RefusedError for one that leads into another database."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._quotes = Quotes()
+        self._delimiter = b";"
+        self._between = True
+
+    def feed(self, line: bytes) -> None:
+        changed = _DELIMITER.match(line) if self._between and not self._quotes.open() else None
+        if changed is not None:
+            self._delimiter = changed[1]
+            return
+        for number, text in enumerate(self._quotes.feed(line).split(self._delimiter)):
+            self._between = self._between if number == 0 else True
+            if self._between and text.strip():
+                self._judge(text.strip())
+                self._between = False
+
+    def rows_end(self) -> None:
+        """A line of rows that was not looked at has ended its statement."""
+        self._between = True
+
+    def between(self) -> bool:
+        """Whether the next line begins a statement."""
+        return self._between and not self._quotes.open()
+
+    def _judge(self, statement: bytes) -> None:
+        qualified = _QUALIFIED.match(statement)
+        if qualified is None and not _ELSEWHERE.match(statement):
+            return
+        shown = statement[:60].decode(errors="replace")
+        raise RefusedError(
+            f"{self._title} leads into another database: {shown}",
+            next_step="Make a dump that names no database, or take those names out of it.",
+        )
 
 
 def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
     """The SQL to run, line by line. Raises RefusedError for more than one database, DamagedError for a cut dump."""
-    quotes = Quotes()
+    statements = _Statements(title)
     used: bytes | None = None
-    known = ended = False
+    known = ended = skipping = False
     for line in lines_of(chunks):
-        if line.startswith((b"(", b"INSERT INTO ")) and known:  # the dump programs write no newline inside a value
+        if skipping:  # to the end of a statement that is left out
+            skipping = not line.rstrip().endswith(b";")
+            continue
+        # The dump programs write no newline inside a value, and a row a line.
+        if known and line.startswith(b"(") and b";" not in line[:-2]:
+            if line.endswith(b";\n"):
+                statements.rows_end()
             yield line
             continue
-        if not known and quotes.open():
-            quotes.feed(line)
-            yield line
-            continue
-        known = known or _KNOWN.match(line) is not None
-        ended = line.startswith(_END) or (ended and not line.strip())
-        use = _USE.match(line)
-        if use is not None:
-            if used not in (None, use[1]):
-                raise RefusedError(
-                    f"{title} holds several databases: {used!r} and {use[1]!r}",
-                    next_step="Import one at a time: make a dump of each.",
-                )
-            used = use[1]
-            continue
-        if _SANDBOX.match(line) or _ADMINISTRATOR.match(line):
-            continue
-        if _DATABASE.match(line) and line.rstrip().endswith(b";"):
-            continue
-        if not known:
-            quotes.feed(line)
+        if statements.between():
+            known = known or _KNOWN.match(line) is not None
+            ended = line.startswith(_END) or (ended and not line.strip())
+            use = _USE.match(line)
+            if use is not None:
+                if used not in (None, use[1]):
+                    raise RefusedError(
+                        f"{title} holds several databases: {used!r} and {use[1]!r}",
+                        next_step="Import one at a time: make a dump of each.",
+                    )
+                used = use[1]
+                continue
+            if _SANDBOX.match(line):
+                continue
+            whole = line.rstrip().endswith(b";")
+            if _ADMINISTRATOR.match(line):
+                skipping = not whole
+                continue
+            if whole and _is_one_elsewhere(line):
+                continue
+        statements.feed(line)
         yield without_definers(line)
     if known and not ended:
         raise DamagedError(f"{title} was cut short: the line that ends a dump is missing")
+
+
+def _is_one_elsewhere(line: bytes) -> bool:
+    """Whether a line is one statement that makes, changes or drops a database."""
+    text = Quotes().feed(line).strip()
+    return _ELSEWHERE.match(text) is not None and text.count(b";") == 1
