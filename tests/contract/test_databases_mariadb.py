@@ -62,7 +62,7 @@ def name(server: MariadbServer) -> Iterator[str]:
 
 
 def driver(server: MariadbServer, name: str, host: Host | None = None, **changes: object) -> MariadbDatabase:
-    reached = replace(Server(host=server.socket, user=USER), **changes)  # type: ignore[arg-type]
+    reached = replace(Server(host=server.socket, user=USER), **changes)
     return MariadbDatabase("main", name, reached, host or Host(operation=OPERATION))
 
 
@@ -85,7 +85,7 @@ def whole(server: MariadbServer, name: str) -> str:
 
 
 @contextmanager
-def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -> Iterator[pymysql.Connection]:  # type: ignore[type-arg]
+def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -> Iterator[pymysql.Connection]:
     """A session that stays open and has done `sql`."""
     connection = pymysql.connect(unix_socket=server.socket, user=user, database=name)
     try:

@@ -103,7 +103,7 @@ def test_a_dump_of_the_engines_own_tool(
     packed: object,
 ) -> None:
     path = quick_folder / "misleading.jpg"
-    path.write_bytes(packed(own_dump(server, name, *words)))  # type: ignore[operator]
+    path.write_bytes(packed(own_dump(server, name, *words)))
     # An account cannot read a routine of another one's; `check` says so.
     server.run(
         name, "DROP TABLE entry; DROP VIEW some; DROP PROCEDURE p; DROP EVENT yearly; CREATE TABLE later (a INT)"
@@ -131,7 +131,7 @@ def test_sql_that_no_dump_program_wrote(
 def test_a_dump_that_was_cut_changes_nothing(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, packed: object, part: float
 ) -> None:
-    whole = packed(own_dump(server, name))  # type: ignore[operator]
+    whole = packed(own_dump(server, name))
     (quick_folder / "dump").write_bytes(whole[: int(len(whole) * part)])
     before = database.inspect()["identity"], database.tables()
     with pytest.raises(HoldfastError):
