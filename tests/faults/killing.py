@@ -59,9 +59,9 @@ class Points:
 
 def wrap(points: Points) -> None:
     """Puts the points into this process; it never comes back from a fork's child."""
-    write, run, follow, capture, call, start_server, rename, send, receive = (
+    write, run, follow, capture, call, start_server, rename, send, receive, feed, pour = (
         Journal._write, Host.run, Host._follow, Host.capture, SupervisorRuntime._call, Host.start_server, os.rename,
-        Session.send, Session.receive,
+        Session.send, Session.receive, Host.feed, Host.pour,
     )  # fmt: skip
 
     def journal_write(self: Journal, what: str, statements: Any) -> None:
@@ -81,6 +81,37 @@ def wrap(points: Points) -> None:
     def host_capture(self: Host, argv: Any, **options: Any) -> Any:
         points.pass_(f"before {argv[0]}")
         return capture(self, argv, **options)
+
+    def during(label: str) -> None:
+        if points.reach(label):
+            time.sleep(DURING_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)  # the command is left running
+
+    def host_feed(self: Host, argv: Any, chunks: Any, **options: Any) -> Any:
+        name = Path(argv[0]).name
+        points.pass_(f"before feeding {name}")
+
+        def passing() -> Any:
+            for number, chunk in enumerate(chunks):
+                yield chunk
+                if number == 0:
+                    during(f"during feeding {name}")
+
+        result = feed(self, argv, passing(), **options)
+        points.pass_(f"after feeding {name}")
+        return result
+
+    def host_pour(self: Host, argv: Any, sink: Any, **options: Any) -> None:
+        first = True
+
+        def passing(chunk: bytes) -> None:
+            nonlocal first
+            if first:
+                first = False
+                during(f"during {Path(argv[0]).name}")
+            sink(chunk)
+
+        pour(self, argv, passing, **options)
 
     def host_start_server(self: Host, argv: Any, **options: Any) -> Any:
         points.pass_("before the server")
@@ -120,6 +151,8 @@ def wrap(points: Points) -> None:
     Host._follow = host_follow  # type: ignore[method-assign]  # a fork's child, to be killed
     Host.capture = host_capture  # type: ignore[method-assign]  # a fork's child, to be killed
     Host.start_server = host_start_server  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host.feed = host_feed  # type: ignore[method-assign]  # a fork's child, to be killed
+    Host.pour = host_pour  # type: ignore[method-assign]  # a fork's child, to be killed
     SupervisorRuntime._call = runtime_call  # type: ignore[method-assign]  # a fork's child, to be killed
     Session.send = session_send  # type: ignore[method-assign]  # a fork's child, to be killed
     Session.receive = session_receive  # type: ignore[method-assign]  # a fork's child, to be killed
