@@ -194,6 +194,9 @@ class FakeDatabase:
         self.beside[token] = (identity, content)
         return identity
 
+    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        return self._write(self.beside[token][1], target, [], budget_seconds)
+
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQLITE:
             raise RefusedError(f"the fake does not read {source.format}")

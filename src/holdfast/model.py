@@ -155,6 +155,7 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
 
     `mode` is octal text as chmod takes it; `sparse` lists [offset, length] of the data in a file with holes.
     `hardlink` groups names of one file; `path_base64` carries the exact bytes of a name that is not UTF-8.
+    A file that was named but not yet looked at has an empty `mode`.
     """
 
     path: str

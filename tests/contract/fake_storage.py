@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from holdfast.drivers.protocols import Fetch, Files, Progress
+from holdfast.drivers.protocols import Fetch, Files, OpenSet, Progress, never
 from holdfast.errors import DamagedError, NotFoundError, RefusedError
 from holdfast.model import (
     Backup,
@@ -32,7 +32,7 @@ class FakeFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def scan(self) -> Iterator[Entry]:
+    def scan(self, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
         return self._below(self.root) if self.root.is_dir() else iter(())
 
     def _below(self, folder: Path) -> Iterator[Entry]:
@@ -183,6 +183,19 @@ class FakeVault:
         self.runs[run] = FakeRun(self, run, folder)
         return self.runs[run]
 
+    def resume(self, run: str) -> tuple[FakeRun, Backup]:
+        manifest = self.open_run(run)[0]
+        return self.runs[run], manifest
+
+    def open_run(self, run: str) -> OpenSet:
+        found = self.runs.get(run)
+        if found is None or found.manifest is None:
+            raise NotFoundError(f"the unfinished set {run} is not in the vault")
+        return copy.deepcopy(found.manifest), found.listing, self._fetch, found.folder
+
+    def _fetch(self, entry: Entry, target: int) -> None:
+        os.write(target, self.contents[entry.sha256])
+
     def run(self, run: str) -> FakeRun:
         return self.runs[run]
 
@@ -238,16 +251,12 @@ class FakeVault:
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
         return [problem for known in self.sets if id in (None, known) for problem in self._wrong(known)]
 
-    def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
+    def open_set(self, id: str) -> OpenSet:
         manifest = self._manifest(id)
         wrong = self._wrong(id)
         if wrong:
             raise DamagedError("; ".join(wrong))
-
-        def fetch(entry: Entry, target: int) -> None:
-            os.write(target, self.contents[entry.sha256])
-
-        return manifest, self.sets[id].listing, fetch, self.folder(id)
+        return manifest, self.sets[id].listing, self._fetch, self.folder(id)
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
         if any(self._wrong(id) for id in self.sets):
@@ -262,6 +271,11 @@ class FakeVault:
         dead = [digest for digest in self.contents if digest not in used]
         size = sum(len(self.contents.pop(digest)) for digest in dead)
         return {"removed": len(gone), "swept": len(dead), "size_bytes": size}
+
+    def remove(self, id: str) -> None:
+        if self.sets.pop(id, None) is not None:
+            shutil.rmtree(self.folder(id))
+        self.pins = {(pinned, by) for pinned, by in self.pins if pinned != id}
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
         if pinned:

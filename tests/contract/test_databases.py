@@ -322,6 +322,22 @@ def test_restore_point_from_the_live_database(engine: Engine) -> None:
     assert engine.texts() == ["one", "two", "of the migration"]
 
 
+def test_a_dump_of_a_restore_point_is_of_the_time_of_the_restore_point(engine: Engine) -> None:
+    live = snapshot(engine.database, engine.folder / "live")
+    point, target = engine.prepare("op", None), engine.folder / "dump"
+    engine.add("of the migration")
+    engine.database.dump("op", target, 10)
+    taken = engine.taken[target] = engine.database.dump("op", target, 10)
+    assert taken.tables == live.tables
+    assert {**taken.facts, "binlog": None} == {**live.facts, "binlog": None}
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert engine.texts() == ["one", "two", "of the migration"]
+    engine.database.swap("op3", engine.prepare("op3", target), "op3.aside")
+    assert engine.texts() == ["one", "two"]
+    engine.database.swap("op", point, "op.aside")
+    assert (engine.identity(), engine.texts()) == (point, ["one", "two"])
+
+
 def test_prepare_may_be_repeated_and_replaces_the_earlier_candidate(engine: Engine) -> None:
     first = engine.prepare("op", engine.dump_of("first"))
     second = engine.prepare("op", engine.dump_of("second"))

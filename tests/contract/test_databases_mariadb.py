@@ -100,7 +100,7 @@ def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -
 # --- what belongs to a database beside its rows -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["restore point", "dump"])
+@pytest.mark.parametrize("by", ["restore point", "dump", "dump of a restore point"])
 def test_everything_comes_back(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str
 ) -> None:
@@ -108,8 +108,8 @@ def test_everything_comes_back(
         server.run(name, sql, user=USER)
     server.run(name, f"ALTER DATABASE `{name}` CHARACTER SET latin1 COLLATE latin1_german1_ci", user=USER)
     before = whole(server, name)
-    if by == "dump":
-        taken = snapshot(database, quick_folder / "dump")
+    if by != "restore point":
+        taken = taken_by(database, quick_folder / "dump", by)
         assert {table: facts["rows"] for table, facts in taken.tables.items()} == {"entry": 500, "child": 2, "parts": 2}
         point = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     else:
@@ -128,8 +128,16 @@ def test_everything_comes_back(
     assert whole(server, name) == changed
 
 
+def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
+    if by == "dump":
+        return snapshot(database, target)
+    database.prepare(f"{OPERATION}0", None, {})
+    return database.dump(f"{OPERATION}0", target, 10)
+
+
+@pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
 def test_history_of_versioned_tables_comes_back(
-    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str
 ) -> None:
     server.run(
         name,
@@ -144,7 +152,7 @@ def test_history_of_versioned_tables_comes_back(
     )
     before = server.run(name, history)
     assert before.count("\n") == 2
-    taken = snapshot(database, quick_folder / "dump")
+    taken = taken_by(database, quick_folder / "dump", by)
     assert taken.facts["history"] == {"told": 2, "dated": 1}
     for source, facts in ((None, {}), (quick_folder / "dump", facts_of(taken))):
         point = database.prepare(OPERATION, source, facts)

@@ -95,11 +95,21 @@ def test_grants_settings_and_comment_go_back_with_a_restore_point(
     assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"
 
 
+def taken_by(database: PostgresqlDatabase, target: Path, by: str) -> Snapshot:
+    if by == "dump":
+        return snapshot(database, target)
+    database.prepare(f"{OPERATION}0", None, {})
+    taken = database.dump(f"{OPERATION}0", target, 10)
+    database.discard(f"{OPERATION}0")
+    return taken
+
+
+@pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
 def test_a_dump_loaded_elsewhere_has_the_settings_of_its_database(
-    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, by: str
 ) -> None:
     server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
-    taken = snapshot(database, quick_folder / "dump")
+    taken = taken_by(database, quick_folder / "dump", by)
     with server.own_database() as other:
         second = driver(server, other)
         candidate = second.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
@@ -133,8 +143,9 @@ def test_a_superuser_gives_what_was_a_vanished_roles_to_the_databases_owner(
     assert server.run(name, "SELECT a FROM thing", user=ROLE) == "1", "the application may use it"
 
 
+@pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
 def test_large_objects_extensions_and_many_schemas_come_back(
-    server: PostgresqlServer, name: str, quick_folder: Path
+    server: PostgresqlServer, name: str, quick_folder: Path, by: str
 ) -> None:
     database = driver(server, name, user="postgres")
     server.run(
@@ -144,7 +155,7 @@ def test_large_objects_extensions_and_many_schemas_come_back(
         " CREATE TABLE a.parts (n INTEGER) PARTITION BY RANGE (n);"
         " CREATE TABLE a.part1 PARTITION OF a.parts FOR VALUES FROM (0) TO (10); INSERT INTO a.parts VALUES (3)",
     )
-    taken = snapshot(database, quick_folder / "dump")
+    taken = taken_by(database, quick_folder / "dump", by)
     assert ["pg_trgm", "1.6"] in taken.facts["extensions"]
     assert taken.tables["a.parts"]["rows"] == 1
     server.run(name, "SELECT lo_unlink(4711); DROP SCHEMA a CASCADE; DROP EXTENSION pg_trgm")

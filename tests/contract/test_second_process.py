@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdfast.drivers.files import make
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults import store
+from holdfast.drivers.vaults import tree_pass
 from holdfast.drivers.vaults.local import LocalVault
+from holdfast.drivers.vaults.tiny import TINY_BYTES
 from holdfast.errors import DamagedError, StepError
 from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.processes import Process, processes_with
@@ -29,7 +33,7 @@ FILES = 2000
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine with one core, and from the first files on."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for module in (store, make):
+    for module in (tree_pass, make):
         monkeypatch.setattr(module, "_WORKER_FILES", 1)
 
 
@@ -89,6 +93,54 @@ def test_what_two_processes_store_and_make_is_the_tree(keeper: Keeper, host: Hos
     assert trees.look(target.root) == trees.look(keeper.files.root)
 
 
+def test_files_at_rest_are_not_looked_at_by_the_scan(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = keeper.files.root
+    (root / "many3" / "second name").hardlink_to(root / "many3" / "file 10")
+    (root / "many4" / "large").write_bytes(os.urandom(TINY_BYTES + 1))
+    with open(root / "many5" / "holes", "wb") as file:
+        file.write(b"x")
+        file.truncate(TINY_BYTES)
+    os.mkfifo(root / "many6" / "pipe")
+    (root / "many6" / "link").symlink_to("large")
+    at_rest()
+    given: list[dict[str, object]] = []
+    give = Worker.give
+
+    def seen(self: Worker, order: object) -> None:
+        if isinstance(order, bytes):
+            given.extend(msgspec.msgpack.decode(order))
+        give(self, order)
+
+    monkeypatch.setattr(Worker, "give", seen)
+    (root / "many6" / "young").write_bytes(b"changed just now")
+    before = trees.look(root)
+    id = keeper.make("run1")
+    named = [one for one in given if not one["mode"]]
+    assert len(named) > FILES // 4
+    assert keeper.wrong() == []
+    assert keeper.restored(id, "target") == before
+    listing = {entry.path: entry for entry in keeper.vault.open_set(id)[1]("media")}
+    for path, entry in listing.items():
+        status = os.lstat(root / os.fsdecode(entry.raw_path()))
+        assert (entry.inode, entry.ctime_ns, entry.mode) == (
+            status.st_ino, status.st_ctime_ns, f"{stat.S_IMODE(status.st_mode):o}",
+        ), path  # fmt: skip
+    assert listing["many6/young"].recent
+    assert not listing["many5/file 5"].recent
+    assert listing["many5/holes"].sparse
+    assert listing["many3/second name"].hardlink == listing["many3/file 10"].hardlink != ""
+    stored = keeper.vault.begin("run2").store_tree(
+        "media", keeper.files, keep_vanished=False, check=no_check, progress=no_progress
+    )
+    assert stored.read_files == 1, "only the young one is read again"
+    keeper.vault.abandon("run2")
+
+
+def at_rest() -> None:
+    """Waits until what was written is no longer recent."""
+    time.sleep(2.1)
+
+
 def test_a_second_backup_finds_what_the_second_process_stored(keeper: Keeper) -> None:
     keeper.make("run1")
     (keeper.files.root / "many0").rename(keeper.files.root / "moved")
@@ -107,10 +159,10 @@ def test_a_file_that_changed_since_the_scan_is_read_as_it_is_now(
     give = Worker.give
 
     def late(self: Worker, order: object) -> None:
-        if isinstance(order, list):
-            path = keeper.files.root / order[0][0]
-            path.write_bytes(b"another content, longer than before")
-            (keeper.files.root / order[1][0]).unlink()
+        if isinstance(order, bytes):
+            names = [one["path"] for one in msgspec.msgpack.decode(order) if one["type"] == "file"]
+            (keeper.files.root / names[0]).write_bytes(b"another content, longer than before")
+            (keeper.files.root / names[1]).unlink()
         give(self, order)
 
     monkeypatch.setattr(Worker, "give", late)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.protocols import Vault
+from holdfast.drivers.protocols import OpenSet, Vault
 from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup
@@ -66,7 +66,10 @@ class Keeper:
 
     def restored(self, id: str, name: str) -> dict[bytes, tuple[object, ...]]:
         """What a set gives back in an empty folder."""
-        _, listing, fetch, _ = self.vault.open_set(id)
+        return self.put(name, self.vault.open_set(id))
+
+    def put(self, name: str, opened: OpenSet) -> dict[bytes, tuple[object, ...]]:
+        _, listing, fetch, _ = opened
         target = LocalFiles("target", self.files.root.parent / name)
         target.stage("restore", listing("media"), fetch, no_check)
         target.apply("restore")
@@ -188,6 +191,35 @@ def test_unchanged_contents_are_not_stored_again(keeper: Keeper) -> None:
     second = keeper.vault.begin("run2")
     stored = second.store_tree("media", keeper.files, keep_vanished=False, check=no_check, progress=no_progress)
     assert stored.new_bytes == 0
+
+
+def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keeper) -> None:
+    first = keeper.make("run1")
+    (keeper.files.root / "new").write_bytes(b"of the last pass")
+    keeper.finish("run2")
+    before = trees.look(keeper.files.root)
+    assert keeper.ids() == [first], "it is not listed"
+    assert keeper.put("unpublished", keeper.vault.open_run("run2")) == before
+    for content in (b"of an attempt that died", b"more"):
+        run, manifest = keeper.vault.resume("run2")
+        (run.folder / "database.more.fake").unlink(missing_ok=True)
+        (run.folder / "database.more.fake").write_bytes(content)
+        run.finish(manifest)
+    second = keeper.vault.publish("run2")
+    keeper.vault.pin(first, "run1", True)
+    for _ in range(2):
+        keeper.vault.remove(first)
+    assert keeper.ids() == [second]
+    assert keeper.vault.prune([], "run3")["swept"] == 0, "the second one has everything that the first one had"
+    assert keeper.wrong() == []
+    assert keeper.restored(second, "published") == before
+    folder = keeper.vault.open_set(second)[3]
+    assert {path.name: path.read_bytes() for path in folder.glob("database.*")} == {
+        "database.main.fake": b"a dump", "database.more.fake": b"more",
+    }  # fmt: skip
+    for name in ("run2", "run7"):
+        with pytest.raises(NotFoundError):
+            keeper.vault.resume(name)
 
 
 def test_a_missing_set_is_not_found(keeper: Keeper) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults import manifest as manifests
-from holdfast.drivers.vaults import store
+from holdfast.drivers.vaults import store, tiny, tree_pass
 from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
@@ -27,7 +27,8 @@ MASKS = (0x01, 0x20, 0xFF)
 def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     """A small vault that has every kind of file: files above 64 bytes become objects of their own."""
     monkeypatch.setattr(store, "SMALL_BYTES", 64)
-    monkeypatch.setattr(store, "TINY_BYTES", 0)
+    for module in (tiny, tree_pass):
+        monkeypatch.setattr(module, "TINY_BYTES", 0)
     trees.plain(quick_folder / "media")
     (quick_folder / "media" / "large").write_bytes(bytes(range(150)))
     return Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", quick_folder / "media"))
@@ -299,3 +300,11 @@ def test_holes_come_back_as_holes(quick_folder: Path, data: str) -> None:
     for path in (stored, quick_folder / "again" / "sparse"):
         assert path.stat().st_size == 6 << 20
         assert path.stat().st_blocks * 512 < 3 << 20, path  # holes are kept in whole blocks of 1 MiB
+
+
+def test_prune_removes_what_operations_left_that_were_closed_as_they_stood(keeper: Keeper) -> None:
+    keeper.make("run1")
+    keeper.finish("run2")
+    keeper.vault.prune([], "run3")
+    assert os.listdir(keeper.vault.path / "tmp") == []  # type: ignore[attr-defined]  # of the local vault
+    assert keeper.wrong() == []

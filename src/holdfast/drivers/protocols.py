@@ -31,6 +31,9 @@ Progress = Callable[[int, int | None, str], None]
 Fetch = Callable[[Entry, int], None]
 """Writes the content of a listed file to an open descriptor. Raises DamagedError if its digest differs."""
 
+OpenSet = tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]
+"""Manifest, listing of a files dataset by its name, content, and the folder of a set."""
+
 
 class Runtime(Protocol):
     """Where services run. Instances are found by name; nothing starts by itself after a reboot."""
@@ -117,6 +120,12 @@ class DatabaseSwapping(Protocol):
         Raises RefusedError for a format that the engine does not read, DamagedError for a dump that is not whole.
         """
 
+    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        """Dumps the candidate that was copied from the live database into a new file, as if at the time of the copy.
+
+        The candidate stays. May be repeated.
+        """
+
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         """Puts the candidate with that identity in place (None: nothing), the present one under `aside`.
 
@@ -156,13 +165,20 @@ class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
     """One database of the application."""
 
 
+def never() -> bool:
+    return False
+
+
 class Files(Protocol):
     """One tree of files. Restored by difference: staged beside, then moved by rename."""
 
     root: Path
 
-    def scan(self) -> Iterator[Entry]:
-        """Every entry below the root in one fixed order, without content."""
+    def scan(self, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+        """Every entry below the root in one fixed order, without content.
+
+        While `by_name` answers true, regular files may come without having been looked at: with an empty `mode`.
+        """
 
     def open(self, entry: Entry) -> int:
         """A descriptor to read an entry's content. Raises FileNotFoundError if it vanished."""
@@ -215,6 +231,12 @@ class Vault(Protocol):
     def begin(self, run: str) -> VaultRun:
         """Opens an unfinished set under a run id, replacing an earlier attempt of that id."""
 
+    def resume(self, run: str) -> tuple[VaultRun, Backup]:
+        """A finished run that is not published, and its manifest: to be added to and finished again, as often as needed.
+
+        Raises NotFoundError or DamagedError.
+        """
+
     def run(self, run: str) -> VaultRun:
         """An unfinished set begun by this process. Raises KeyError."""
 
@@ -239,11 +261,23 @@ class Vault(Protocol):
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
         """Every byte of one set (None: of the whole vault); a list of what is wrong, empty when whole."""
 
-    def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
+    def open_set(self, id: str) -> OpenSet:
         """Manifest, listings, content and folder of a set. Raises DamagedError before anything is given out."""
 
+    def open_run(self, run: str) -> OpenSet:
+        """As `open_set`, of a finished run that is not published."""
+
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
-        """Removes sets and what no set references any more; pinned ones are refused. May be repeated."""
+        """Removes sets and what no set references any more; pinned ones are refused. May be repeated.
+
+        No other run may be under way: those that operations left are removed too.
+        """
+
+    def remove(self, id: str) -> None:
+        """Removes a set that another one replaces, whoever pinned it; what it alone used goes with the next prune.
+
+        May be repeated.
+        """
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
         """Sets or takes back a pin of an operation or of the operator. May be repeated."""

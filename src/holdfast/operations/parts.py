@@ -107,7 +107,7 @@ def preflight(app: App, datasets: Datasets, *, with_backup: bool, reserve: bool 
 
 
 def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
-    """Bytes needed, by path: restore points beside each database, dumps in the vault."""
+    """Bytes needed, by path: restore points beside each database, dumps in the vault, one more of each restore point."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
@@ -120,7 +120,7 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> d
         total += size
     if with_backup:
         for item in app.loaded.configuration.vaults.values():
-            found[str(app.loaded.path(item.path))] = total + (1 << 20)
+            found[str(app.loaded.path(item.path))] = (2 * total if copies else total) + (1 << 20)
     return found
 
 
@@ -141,6 +141,26 @@ def backup_finish(datasets: Datasets, level: str, reason: str) -> Step:
 
 def backup_publish(*, pin: bool) -> Step:
     return Step("backup.publish", "commit the backup", {"pin": pin})
+
+
+def backup_before(datasets: Datasets, level: str, label: str) -> list[Step]:
+    """A whole set while everything runs."""
+    return [
+        backup_copy(datasets),
+        backup_finish(datasets, level, f"before the upgrade to {label}"),
+        backup_publish(pin=True),
+    ]
+
+
+def backup_last_pass(datasets: Datasets, reason: str) -> Step:
+    return Step(
+        "backup.last_pass", "take the files that changed since",
+        {"files": list(datasets.files), "reason": reason, "code": datasets.code},
+    )  # fmt: skip
+
+
+def backup_complete(datasets: Datasets) -> Step:
+    return Step("backup.complete", "dump the restore points into the backup", {"databases": list(datasets.databases)})
 
 
 def gate_close(comment: str) -> Step:

@@ -85,17 +85,14 @@ def _maintenance(
     label = release.label
     steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
     if backup:
-        steps.append(parts.backup_copy(saved))
+        steps += parts.backup_before(saved, "live", label)
     steps += [
         parts.gate_close(f"upgrade to {label}"),
         Step("services.stop", "stop services in order"),
         Step("guard.count", "count rows"),
     ]
     if backup:
-        steps += [
-            parts.backup_finish(saved, "quiesce", f"before the upgrade to {label}"),
-            parts.backup_publish(pin=True),
-        ]
+        steps.append(parts.backup_last_pass(saved, f"before the upgrade to {label}"))
     steps += [
         Step("restore_point.create", "make the restore point"),
         Step("restore_point.arm", "arm the restore point", {"files": list(saved.files) if backup else []}),
@@ -108,6 +105,7 @@ def _maintenance(
     after = [
         Step("services.adopt", "keep what was started"),
         Step("gate.open", "open the gate"),
+        *([parts.backup_complete(saved)] if backup else []),
         Step("backup.unpin", "unpin the backup"),
         *(
             []
@@ -140,11 +138,7 @@ def _beside(
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
-            level = "pause" if level == "quiesce" else level
-            steps += [
-                parts.backup_copy(saved), parts.backup_finish(saved, level, f"before the rolling upgrade to {release.label}"),
-                parts.backup_publish(pin=True),
-            ]  # fmt: skip
+            steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.migrate:
             steps.append(
                 Step("migrations.apply_compatible", "run migrate while the old version serves",

@@ -82,10 +82,10 @@ def finish(opened: Opened, context: StepContext) -> None:
     for name, totals in taken.stored.items():
         datasets[name] = {"kind": "files", **msgspec.to_builtins(totals)}
     for name in context.parameters["databases"]:
-        datasets[name] = _database_facts(opened, run, name, taken.snapshots[name])
-    _store_code(opened, run, context)
-    _store_configuration(opened, run)
-    manifest = _manifest(opened, context, taken, datasets)
+        datasets[name] = database_facts(opened, run, name, taken.snapshots[name])
+    store_code(opened, run, context)
+    store_configuration(opened, run)
+    manifest = manifest_of(opened, context, taken, datasets)
     run.finish(manifest)
     context.record(
         {"set_id": manifest.id, "instant": taken.instant, "writer_held_seconds": round(taken.writer_held_seconds, 4)}
@@ -94,7 +94,7 @@ def finish(opened: Opened, context: StepContext) -> None:
         context.say(f"writers were held for {taken.writer_held_seconds * 1000:.0f} ms")
 
 
-def _database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> dict[str, Any]:
+def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> dict[str, Any]:
     database = opened.databases[name]
     dump = consistency.dump_path(opened, run.folder, name)
     return {
@@ -103,7 +103,7 @@ def _database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot
     }  # fmt: skip
 
 
-def _manifest(
+def manifest_of(
     opened: Opened, context: StepContext, taken: consistency.Instant, datasets: dict[str, dict[str, Any]]
 ) -> Backup:
     vault = vault_of(opened)
@@ -127,7 +127,7 @@ def _manifest(
     )  # fmt: skip
 
 
-def _store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
+def store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
     """The code of the current release: its package, hard-linked to the one of an earlier set where it is the same."""
     release = opened.current_release()
     mode = opened.loaded.configuration.backup.code
@@ -153,7 +153,7 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
     durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)
 
 
-def _store_configuration(opened: Opened, run: VaultRun) -> None:
+def store_configuration(opened: Opened, run: VaultRun) -> None:
     """holdfast.toml, its overlays, and the files named by backup.config_files."""
     root = opened.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast import durable
+from holdfast.drivers.protocols import OpenSet
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry
@@ -64,14 +65,22 @@ def go_back(opened: Opened, context: StepContext) -> None:
     _files_back(opened, context)
 
 
-def _files_back(opened: Opened, context: StepContext) -> None:
+def _set_of(opened: Opened, context: StepContext) -> OpenSet:
+    """What this operation saved last before anything changed: a run that nobody sees yet, or a committed set."""
+    run = context.earlier.get("backup.last_pass", {}).get("run")
     set_id = context.earlier.get("backup.publish", {}).get("set_id")
+    if opened.vault is not None and run is not None:
+        return opened.vault.open_run(run)
+    if opened.vault is not None and set_id is not None:
+        return opened.vault.open_set(set_id)
+    raise StepError("the set of this operation is not known; files cannot be put back")
+
+
+def _files_back(opened: Opened, context: StepContext) -> None:
     names = context.parameters["files"]
     if not names:
         return
-    if opened.vault is None or set_id is None:
-        raise StepError("the set of this operation is not known; files cannot be put back")
-    _, listing, fetch, _ = opened.vault.open_set(set_id)
+    _, listing, fetch, _ = _set_of(opened, context)
     for name in names:
         files = opened.files[name]
         attempt = 1

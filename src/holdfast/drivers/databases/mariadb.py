@@ -17,7 +17,7 @@ from typing import Any
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_places
+from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_marker, mariadb_places
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
 from holdfast.drivers.databases.mariadb_text import Quotes, adapted
@@ -149,7 +149,7 @@ class MariadbDatabase:
         views = catalogue.names(counter, self.database, "VIEW")
         columns = _columns(counter, self.database)
         facts = self._facts(counter)
-        dump = Dump(self._clients, self.database, target, views, bool(facts["history"]))
+        dump = Dump(self._clients, self.database, target, views, history=bool(facts["history"]))
         stack.callback(dump.close)
         dump.start()
         held = 0.0
@@ -160,18 +160,40 @@ class MariadbDatabase:
         def finish() -> Snapshot:
             counter.run(_STANDARD)
             answers = [_answer(counter, sql) for sql in queries]
-            rows = dump.finish()
-            if set(rows) != set(columns):
-                raise StepError(
-                    f"database {self.name}: tables came or went during the dump:"
-                    f" {', '.join(sorted(set(rows) ^ set(columns)))}"
-                )
-            # A dump of a table that keeps its history has more rows than anybody sees.
-            kept = {name: rows[name] for name in facts["history"]}
-            tables = {name: {**found, "rows": None if name in kept else rows[name]} for name, found in columns.items()}
-            return Snapshot(tables, {**facts, "history": kept}, answers, held)
+            return self._finished(dump, columns, facts, answers, held)
 
         return finish
+
+    def _finished(
+        self, dump: Dump, columns: Facts, facts: Facts, answers: list[list[tuple[Any, ...]]], held: float
+    ) -> Snapshot:
+        rows = dump.finish()
+        if set(rows) != set(columns):
+            raise StepError(
+                f"database {self.name}: tables came or went during the dump:"
+                f" {', '.join(sorted(set(rows) ^ set(columns)))}"
+            )
+        # A dump of a table that keeps its history has more rows than anybody sees.
+        kept = {name: rows[name] for name in facts["history"]}
+        tables = {name: {**found, "rows": None if name in kept else rows[name]} for name, found in columns.items()}
+        return Snapshot(tables, {**facts, "history": kept}, answers, held)
+
+    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        """Rows are counted as they pass, whatever the budget."""
+        candidate = self._places.candidate(token)
+        with self._clients.session(candidate) as session:
+            columns = _columns(session, candidate)
+            charset, script = mariadb_marker.script_of(session, candidate)
+            facts = {**self._facts(session), "charset": charset, "binlog": None,
+                     "history": catalogue.versioned(session, candidate)}  # fmt: skip
+        dump = Dump(
+            self._clients, candidate, target, [mariadb_marker.MARKER], history=bool(facts["history"]), script=script
+        )
+        try:
+            dump.start()
+            return self._finished(dump, columns, facts, [], 0.0)
+        finally:
+            dump.close()
 
     def _facts(self, session: Session) -> Facts:
         """What a dump does not hold and its restore needs."""

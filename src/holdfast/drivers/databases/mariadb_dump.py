@@ -80,12 +80,17 @@ class RowCounter:
 class Dump:
     """One that is under way. `start` returns when its instant is fixed, `finish` when the file is whole."""
 
-    def __init__(self, clients: Clients, database: str, target: Path, views: list[str], history: bool) -> None:
+    def __init__(
+        self, clients: Clients, database: str, target: Path, left_out: list[str], *, history: bool,
+        script: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """`left_out`: what is no table of the application, as its views. `script`: what runs by itself, if that is known."""
         self._clients = clients
         self._database = database
         self._target = target
-        self._views = views
+        self._left_out = left_out
         self._history = history
+        self._script = script
         self._counter = RowCounter()
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(2)
@@ -114,9 +119,14 @@ class Dump:
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
             # What runs by itself is small, and asked for meanwhile.
-            script = self._pool.submit(programs, self._clients, self._database, self._views, self._stopped.is_set)
+            script = self._pool.submit(self._programs)
             self._tables(packed)
             packed.write(script.result())
+
+    def _programs(self) -> bytes:
+        if self._script is not None:
+            return self._script
+        return programs(self._clients, self._database, self._left_out, self._stopped.is_set)
 
     def _tables(self, packed: BinaryIO) -> None:
         first = True
@@ -128,7 +138,7 @@ class Dump:
             packed.write(chunk)
             self._counter.feed(chunk)
 
-        ignored = [f"--ignore-table={self._database}.{view}" for view in self._views]
+        ignored = [f"--ignore-table={self._database}.{view}" for view in self._left_out]
         history = ["--dump-history"] if self._history else []
         self._clients.dump(
             sink, *_TABLES_ONLY, *history, *ignored, names=[self._database], stopped=self._stopped.is_set

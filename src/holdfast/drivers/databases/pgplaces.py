@@ -177,6 +177,17 @@ class Places:
                     self._open(again, self._database)
             return self._identity_of(session, candidate)
 
+    @contextmanager
+    def reachable(self, candidate: str) -> Iterator[None]:
+        """Lets sessions of ours onto a copy, which nobody reaches else."""
+        with self.maintenance() as session:
+            self._open(session, candidate)
+        try:
+            yield
+        finally:
+            with self.maintenance() as again:  # an error has ended the other session
+                self._close(again, candidate)
+
     def _identity_of(self, session: Session, database: str) -> str:
         found = self._oid(session, database)
         if found is None:

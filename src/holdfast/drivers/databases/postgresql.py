@@ -104,10 +104,11 @@ class PostgresqlDatabase:
     # --- copies ------------------------------------------------------------------------------------
 
     def _dump(
-        self, exporter: Session, snapshot: str, target: Path, queries: Sequence[str], budget_seconds: float
-    ) -> Snapshot:
+        self, database: str, exporter: Session, snapshot: str, target: Path, queries: Sequence[str],
+        budget_seconds: float,
+    ) -> Snapshot:  # fmt: skip
         """Dumps an exported snapshot; rows are counted and queries answered in the same snapshot meanwhile."""
-        with self._clients.session(self.database) as counter, ThreadPoolExecutor(1) as meanwhile:
+        with self._clients.session(database) as counter, ThreadPoolExecutor(1) as meanwhile:
             counter.run(_READING)
             counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             answers = [list(counter.rows(sql)) for sql in queries]
@@ -116,7 +117,7 @@ class PostgresqlDatabase:
             target.touch(0o600)
             self._clients.run(
                 "pg_dump", "--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={target}",
-                self.database,
+                database,
             )  # fmt: skip
             exporter.run("ROLLBACK")
             self._contents(target)
@@ -176,7 +177,7 @@ class PostgresqlDatabase:
             held = time.monotonic() - locked_at
 
         def finish() -> Snapshot:
-            found = self._dump(exporter, snapshot, target, queries, budget_seconds)
+            found = self._dump(self.database, exporter, snapshot, target, queries, budget_seconds)
             return Snapshot(found.tables, found.facts, found.answers, held)
 
         return finish
@@ -203,6 +204,13 @@ class PostgresqlDatabase:
         self._places.settle_loaded(candidate, facts)
         self._compare(candidate, facts.get("rows", {}))
         return identity
+
+    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        target.unlink(missing_ok=True)
+        candidate = self._places.candidate(token)
+        with self._places.reachable(candidate), self._clients.session(candidate) as exporter:
+            exporter.run(_READING)
+            return self._dump(candidate, exporter, _export(exporter), target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format not in (foreign.SQL, foreign.CUSTOM, foreign.TAR, foreign.DIRECTORY):

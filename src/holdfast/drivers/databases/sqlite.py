@@ -245,6 +245,13 @@ class SqliteDatabase:
         assert identity is not None
         return identity
 
+    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        target.unlink(missing_ok=True)
+        durable.clone_or_copy(self.private_folder / token / "candidate", target)
+        os.chmod(target, 0o600)
+        self._verify(target, "quick_check")
+        return self._look(target, [], budget_seconds)
+
     def load(self, token: str, source: Foreign) -> str:
         """A database file, or the statements of `.dump`."""
         if source.format not in (foreign.SQLITE, foreign.SQL):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast import durable
 from holdfast.drivers.files import moves, tree
-from holdfast.drivers.protocols import Fetch
+from holdfast.drivers.protocols import Fetch, never
 from holdfast.errors import RefusedError
 from holdfast.host import Host
 from holdfast.model import Entry, Problem
@@ -33,10 +33,10 @@ class LocalFiles:
         self._excludes = tree.Excludes(excludes)
         self._private = root / ".holdfast"
 
-    def scan(self) -> Iterator[Entry]:
+    def scan(self, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
         if not self.root.is_dir():
             return iter(())
-        return tree.scan(self._bytes, self._excludes)
+        return tree.scan(self._bytes, self._excludes, by_name)
 
     def open(self, entry: Entry) -> int:
         try:

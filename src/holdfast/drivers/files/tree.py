@@ -8,8 +8,9 @@ import functools
 import operator
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from holdfast.drivers.protocols import never
 from holdfast.model import Entry
 
 PRIVATE_NAME = b".holdfast"
@@ -29,10 +30,8 @@ def read_xattrs(path: bytes | int) -> dict[str, str]:
     try:
         names = os.listxattr(path, follow_symlinks=False) if isinstance(path, bytes) else os.listxattr(path)
     except OSError:
-        return {}
-    if not names:
-        return {}
-    found = {}
+        names = []
+    found: dict[str, str] = {}
     for name in names:
         try:
             value = (
@@ -108,8 +107,8 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
     return entry
 
 
-def scan(root: bytes, excludes: Excludes) -> Iterator[Entry]:
-    """Every entry below `root`, a directory before its content, siblings by name.
+def scan(root: bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+    """Every entry below `root`, a directory before its content, siblings by name; files not looked at while `by_name`.
 
     What vanishes while it is looked at is left out. Raises OSError for what cannot be read.
     """
@@ -121,6 +120,10 @@ def scan(root: bytes, excludes: Excludes) -> Iterator[Entry]:
             full = child.path
             path = full[prefix:]
             if (child.name.startswith(PRIVATE_NAME) and _is_private(child.name)) or (excluded and excluded(path)):
+                continue
+            if by_name() and child.is_file(follow_symlinks=False):
+                name, encoded = readable(path)
+                yield Entry(name, "file", "", 0, 0, 0, path_base64=encoded)
                 continue
             try:
                 entry = entry_of(path, child.stat(follow_symlinks=False), full)

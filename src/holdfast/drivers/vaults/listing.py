@@ -37,7 +37,11 @@ class ListingWriter:
         self._stream = zstandard.ZstdCompressor(level=1, threads=1).stream_writer(self._file, closefd=False)
 
     def write(self, entries: Sequence[Entry]) -> None:
-        self._stream.write(_encoder.encode_lines(entries))
+        self.write_lines(lines_of(entries))
+
+    def write_lines(self, lines: bytes) -> None:
+        """What `lines_of` gave for entries, in another process perhaps."""
+        self._stream.write(lines)
 
     def close(self) -> None:
         if not self._file.closed:
@@ -54,6 +58,14 @@ class ListingWriter:
             self.close()
         else:
             self._file.close()
+
+
+def lines_of(entries: Sequence[Entry]) -> bytes:
+    return _encoder.encode_lines(entries)
+
+
+def entries_of(lines: bytes) -> list[Entry]:
+    return _decoder.decode_lines(lines)
 
 
 def read_listing(path: Path) -> Iterator[Entry]:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.drivers.protocols import Fetch, Progress
+from holdfast.drivers.protocols import OpenSet, Progress
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
 from holdfast.drivers.vaults.listing import read_digests, read_listing
 from holdfast.drivers.vaults.run import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
 from holdfast.host import Host
-from holdfast.model import Backup, Entry
+from holdfast.model import Backup
 
 _VAULT_FILE = "holdfast-vault.json"
 _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
@@ -68,13 +68,25 @@ class LocalVault:
     # --- writing -----------------------------------------------------------------------------------
 
     def begin(self, run: str) -> LocalRun:
+        self._runs[run] = LocalRun(self.path, run, self._work(run), self.latest(), self._host)
+        return self._runs[run]
+
+    def resume(self, run: str) -> tuple[LocalRun, Backup]:
+        folder = self.path / "tmp" / run / "set"
+        if not folder.is_dir():
+            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
+        manifest = manifests.read_manifest(folder)
+        self._runs[run] = LocalRun(self.path, run, self.path / "tmp" / run, None, self._host, manifest.packs)
+        return self._runs[run], manifest
+
+    def _work(self, run: str) -> Path:
+        """An empty folder for a run."""
         self.create_or_open()
         folder = self.path / "tmp" / run
         if folder.exists():
             durable.remove_tree(folder)
         durable.make_directory(folder / "set")
-        self._runs[run] = LocalRun(self.path, run, folder, self.latest(), self._host)
-        return self._runs[run]
+        return folder
 
     def run(self, run: str) -> LocalRun:
         return self._runs[run]
@@ -173,7 +185,7 @@ class LocalVault:
             return [*problems, f"{folder.name}/SHA256SUMS cannot be read: {error}"]
         if text != expected:
             problems.append(f"{folder.name}/SHA256SUMS is damaged: it differs from the manifest")
-        if backup.id != folder.name:
+        if folder.parent == self.path / "backups" and backup.id != folder.name:
             problems.append(f"{folder.name}/manifest.json belongs to {backup.id}")
         return problems
 
@@ -215,12 +227,21 @@ class LocalVault:
             progress(done, total, "contents")
         return problems
 
-    def open_set(self, id: str) -> tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]:
+    def open_set(self, id: str) -> OpenSet:
         folder = self.path / "backups" / id
         if not folder.is_dir():
             raise NotFoundError(
                 f"there is no backup {id} in {self.path}", next_step="`holdfast backup list` shows them."
             )
+        return self._open(folder)
+
+    def open_run(self, run: str) -> OpenSet:
+        folder = self.path / "tmp" / run / "set"
+        if not folder.is_dir():
+            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
+        return self._open(folder)
+
+    def _open(self, folder: Path) -> OpenSet:
         self._check_owner()
         backup = manifests.read_manifest(folder)
         problems = self._verify_folder(folder, backup)
@@ -228,7 +249,7 @@ class LocalVault:
         problems += contents.problems
         if problems:
             raise DamagedError(
-                f"backup {id} is damaged: {'; '.join(problems[:3])}",
+                f"backup {backup.id} is damaged: {'; '.join(problems[:3])}",
                 state="Nothing was changed.",
                 next_step="`holdfast backup verify` lists all damage; choose another backup.",
             )
@@ -280,8 +301,17 @@ class LocalVault:
                 durable.rename(source, folder / id)
                 removed += 1
         swept, size = self._sweep()
-        durable.remove_tree(folder)
+        for left in (self.path / "tmp").iterdir():  # also of operations that were closed as they stood
+            durable.remove_tree(left)
         return {"removed": removed, "swept": swept, "size_bytes": size}
+
+    def remove(self, id: str) -> None:
+        folder, work = self.path / "backups" / id, self.path / "tmp" / f"removed.{id}"
+        if folder.is_dir():
+            durable.rename(folder, work)
+        durable.remove_tree(work)
+        for by in self.pins(id):
+            self.pin(id, by, False)
 
     def _sweep(self) -> tuple[int, int]:
         """Removes packs and objects that no committed set references; the caller has seen that all sets are whole."""
@@ -301,7 +331,3 @@ class LocalVault:
             size += path.stat().st_size
             os.unlink(path)
         return len(dead), size
-
-    def abandoned_runs(self) -> list[str]:
-        folder = self.path / "tmp"
-        return sorted(os.listdir(folder)) if folder.is_dir() else []

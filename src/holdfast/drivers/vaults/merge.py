@@ -10,7 +10,8 @@ from holdfast.model import Entry
 class Merge:
     """Each entry of now, and whether its content must be read; what vanished stays in if it is to be kept.
 
-    `lost` is true once something of the earlier listing vanished or has another content.
+    `lost` is true once something of the earlier listing vanished or has another content; `is_first` where there is
+    no earlier listing, known before the scan begins.
     """
 
     def __init__(
@@ -22,9 +23,14 @@ class Merge:
         self._earlier = earlier
         self._keep_vanished = keep_vanished
         self.lost = False
+        self.is_first = False
 
     def __iter__(self) -> Iterator[tuple[Entry, bool]]:
         before = next(self._earlier, None)
+        self.is_first = before is None
+        if before is None:
+            yield from ((entry, entry.kind == "file") for entry in self._now)
+            return
         for entry in self._now:
             while before is not None and not _same_name(before, entry) and before.order() < entry.order():
                 yield from self._vanished(before)

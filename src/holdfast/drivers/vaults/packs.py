@@ -41,12 +41,12 @@ class PackWriter:
         self.finished: list[str] = []
 
     def append(self, digest: str, content: bytes) -> None:
-        length = len(content)
+        length, buffer = len(content), self._buffer
         self._index.append(b"%s %010d %010d\n" % (digest.encode(), self._offset, length))
-        self._buffer.append(content)
+        buffer.append(content)
         self._buffered += length
         self._offset += length
-        if self._buffered >= _BUFFER_BYTES or len(self._buffer) >= _BUFFER_CONTENTS:
+        if len(buffer) >= _BUFFER_CONTENTS or self._buffered >= _BUFFER_BYTES:
             self._flush()
             if self._offset >= PACK_BYTES or len(self._index) >= PACK_CONTENTS:
                 self.close()

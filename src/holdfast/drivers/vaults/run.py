@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,9 +21,12 @@ _CHOSEN_ENTRIES = 256
 
 
 class LocalRun:
-    """`work` is tmp/<run>; `parent` the latest committed set."""
+    """`work` is tmp/<run>; `parent` the latest committed set; `packs` those of what its folder has already."""
 
-    def __init__(self, vault: Path, run: str, work: Path, parent: Backup | None, host: Host | None) -> None:
+    def __init__(
+        self, vault: Path, run: str, work: Path, parent: Backup | None, host: Host | None, packs: Sequence[str] = ()
+    ) -> None:
+        self._packs = packs
         self.id = run
         self.folder = work / "set"
         self._vault = vault
@@ -81,7 +84,7 @@ class LocalRun:
             os.rename(path, self.folder / f"files.{name}.jsonl.zst")
         durable.sync_filesystem(self._work)
         self._move_contents(new_packs)
-        manifest.packs = sorted({*new_packs, *(self._parent_packs() if self._passes else [])})
+        manifest.packs = sorted({*new_packs, *self._packs, *(self._parent_packs() if self._passes else [])})
         text, manifest.files = manifests.sums(self.folder)
         durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
         durable.write_file(self.folder / "manifest.json", manifests.write_manifest(manifest), 0o400)

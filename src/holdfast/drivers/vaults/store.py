@@ -13,10 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast import durable
@@ -25,29 +22,15 @@ from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter
 from holdfast.drivers.vaults.merge import Merge
 from holdfast.drivers.vaults.packs import SMALL_BYTES, PackWriter, write_out
-from holdfast.drivers.vaults.tiny import TINY_BYTES, Answer, TinyReader, is_recent, known_digests, order_of, read_tiny
+from holdfast.drivers.vaults.tiny import TinyReader, is_recent, known_digests, read_tiny
+from holdfast.drivers.vaults.tree_pass import TreePass
 from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.model import Entry, Stored
 from holdfast.worker import Worker
 
-_THREADS = 2
-_BATCH_FILES = 256
-_BATCH_BYTES = 4 << 20
-_MOST_BATCHES = 16
-_WORKER_FILES = 512  # a second process costs about as much as reading so many very small files
-_WORKER_BATCHES = 8
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
-
-
-@dataclass
-class _Batch:
-    entries: list[Entry] = field(default_factory=list)
-    to_read: list[Entry] = field(default_factory=list)
-    size_bytes: int = 0
-    written: Future[int] | None = None
-    given: bool = False  # to the second process
 
 
 class TreeStore:
@@ -86,8 +69,8 @@ class TreeStore:
     ) -> Stored:
         """Writes the listing of a tree as it is now, reading what is not in `earlier` with equal inode and ctime."""
         totals = Stored()
-        merged = Merge(files.scan(), earlier, keep_vanished, self._stored)
-        with _Pass(self, files, writer, totals, check, progress) as one:
+        with TreePass(self, files, writer, totals, check, progress) as one:
+            merged = Merge(files.scan(one.by_name), earlier, keep_vanished, self._stored)
             one.run(merged)
         self._packs_of_workers += one.packs
         self.kept_all = self.kept_all and not merged.lost
@@ -123,22 +106,9 @@ class TreeStore:
         return sum(self.read(files, entry) for entry in entries)
 
     def read_tiny(self, files: Files, entries: list[Entry]) -> int:
-        """Reads very small files one after the other; the bytes written."""
-        written = 0
-        append = self._pack_writer().append
-        began = time.time_ns()
-        for entry in entries:
-            content = read_tiny(files, entry) if entry.size <= TINY_BYTES else None
-            if content is None:
-                written += self.read(files, entry)
-                continue
-            digest = hashlib.sha256(content).digest()
-            entry.sha256 = digest.hex()
-            entry.recent = is_recent(entry, began)
-            if self._is_new(digest):
-                append(entry.sha256, content)
-                written += entry.size
-        return written
+        """Reads files, very small ones for the most part, one after the other; the bytes written."""
+        written = read_tiny(files, entries, self._is_new, self._pack_writer().append)
+        return written + sum(self.read(files, entry) for entry in entries if not entry.sha256)
 
     def read(self, files: Files, entry: Entry) -> int:
         """Reads one file into the run and completes its entry; the bytes written. A vanished file becomes `gone`."""
@@ -155,8 +125,11 @@ class TreeStore:
                     entry.kind = "gone"  # the file; what took its place is for the next pass
                     return written
                 entry.mtime_ns, entry.ctime_ns, entry.inode = before.st_mtime_ns, before.st_ctime_ns, before.st_ino
-                entry.recent = is_recent(entry, time.time_ns())
+                entry.recent = is_recent(before.st_ctime_ns, time.time_ns())
                 entry.mode, entry.uid, entry.gid = f"{stat.S_IMODE(before.st_mode):o}", before.st_uid, before.st_gid
+                if before.st_nlink > 1:
+                    entry.hardlink = f"{before.st_dev}:{before.st_ino}"
+                entry.size = before.st_size
                 files.complete(entry, descriptor)
                 written += self._content(entry, descriptor, before.st_size)
                 after = os.fstat(descriptor)
@@ -226,125 +199,6 @@ class TreeStore:
     def _clone(self, source: int, target: int) -> bool:
         self._can_clone = self._can_clone and durable.clone(source, target)
         return self._can_clone
-
-
-class _Pass:
-    """One pass over a tree: batches under way, written to the listing in the order of the scan."""
-
-    def __init__(
-        self, store: TreeStore, files: Files, writer: ListingWriter, totals: Stored, check: Callable[[], None],
-        progress: Progress,
-    ) -> None:  # fmt: skip
-        self._store = store
-        self._files = files
-        self._writer = writer
-        self._totals = totals
-        self._check = check
-        self._progress = progress
-        self._pending: deque[_Batch] = deque()
-        self._links: dict[str, Entry] = {}
-        self._pool = ThreadPoolExecutor(_THREADS)
-        self._worker: Worker | None = None
-        self._alone = False
-        self._tiny = 0
-        self.packs: list[str] = []
-
-    def __enter__(self) -> _Pass:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        if self._worker is not None:
-            self._worker.end()
-
-    def run(self, merged: Merge) -> None:
-        batch = _Batch()
-        linked: set[str] = set()
-        for entry, needs_reading in merged:
-            batch.entries.append(entry)
-            if needs_reading and not (entry.hardlink and entry.hardlink in linked):
-                batch.to_read.append(entry)
-                batch.size_bytes += entry.size
-            if entry.hardlink:
-                linked.add(entry.hardlink)
-            if len(batch.entries) >= _BATCH_FILES or batch.size_bytes >= _BATCH_BYTES:
-                self._send(batch)
-                batch = _Batch()
-        self._send(batch)
-        while self._pending:
-            self._finish_one()
-        if self._worker is not None:
-            self.packs = self._worker.finish(self._store.close_packs)
-
-    def _send(self, batch: _Batch) -> None:
-        if batch.to_read:
-            self._totals.read_files += len(batch.to_read)
-            if batch.size_bytes >= len(batch.to_read) * TINY_BYTES:
-                batch.written = self._pool.submit(self._store.read_all, self._files, batch.to_read)
-            elif not self._give(batch):
-                self._totals.new_bytes += self._store.read_tiny(self._files, batch.to_read)
-        self._pending.append(batch)
-        while len(self._pending) > _MOST_BATCHES or (self._pending and self._is_done(self._pending[0])):
-            self._finish_one()
-
-    def _is_done(self, batch: _Batch) -> bool:
-        if batch.given:
-            return self._worker is not None and self._worker.has_answer()
-        return batch.written is None
-
-    def _give(self, batch: _Batch) -> bool:
-        """Gives a batch to the second process; False if it has enough to do, or if there is none."""
-        self._tiny += len(batch.to_read)
-        if self._worker is None:
-            if self._tiny < _WORKER_FILES or self._alone:
-                return False
-            self._worker = self._store.start_worker(self._files)
-            self._alone = self._worker is None
-        if self._worker is None or self._worker.waiting >= _WORKER_BATCHES:
-            return False
-        if any(entry.size > TINY_BYTES for entry in batch.to_read):
-            return False
-        self._worker.give(order_of(batch.to_read))
-        batch.given = True
-        return True
-
-    def _finish_one(self) -> None:
-        self._finish(self._pending.popleft())
-        self._check()
-        self._progress(self._totals.size_bytes, None, "bytes")
-
-    def _finish(self, batch: _Batch) -> None:
-        """Writes the entries of a batch once its contents are in the run."""
-        if batch.written is not None:
-            self._totals.new_bytes += batch.written.result()
-        if batch.given:
-            assert self._worker is not None
-            answer: Answer = self._worker.take()
-            self._totals.new_bytes += answer.apply(
-                batch.to_read, lambda entry: self._store.read_tiny(self._files, [entry])
-            )
-        size_bytes, gone = 0, False
-        for entry in batch.entries:
-            if entry.hardlink and entry.kind == "file":
-                self._link(entry)
-            if entry.kind == "gone":
-                gone = True
-                continue
-            size_bytes += entry.size
-        entries = [entry for entry in batch.entries if entry.kind != "gone"] if gone else batch.entries
-        self._totals.size_bytes += size_bytes
-        self._totals.files += len(entries)
-        self._writer.write(entries)
-
-    def _link(self, entry: Entry) -> None:
-        """Gives one name of a file what was read under the first of its names."""
-        if not entry.sha256 and entry.hardlink not in self._links:  # the name read first has vanished
-            self._totals.new_bytes += self._store.read(self._files, entry)
-            if entry.kind == "gone":
-                return
-        first = self._links.setdefault(entry.hardlink, entry)
-        entry.sha256, entry.sparse, entry.xattrs = first.sha256, first.sparse, first.xattrs
-        entry.recent = entry.recent or first.recent
 
 
 def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:

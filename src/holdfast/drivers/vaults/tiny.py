@@ -1,24 +1,31 @@
-"""Very small files: read with as few calls as can tell that none changed since the scan looked at it."""
+"""Very small files: read with as few calls as can tell that none changed while it was looked at."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from holdfast.drivers.protocols import Files
 from holdfast.drivers.vaults.digests import DigestTable
-from holdfast.drivers.vaults.listing import read_digests
+from holdfast.drivers.vaults.listing import entries_of, lines_of, read_digests
 from holdfast.drivers.vaults.packs import PackWriter
 from holdfast.model import Entry
 
 TINY_BYTES = 16 << 10
 _RECENT_NS = 2_000_000_000
-_DIGEST_BYTES = 32
-_NONE = bytes(_DIGEST_BYTES)
+_LEAST_HOLE_BYTES = 4096
+
+_octal = functools.cache("{:o}".format)  # a tree has few different modes
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 def known_digests(listings: Sequence[Path]) -> DigestTable:
@@ -30,11 +37,36 @@ def known_digests(listings: Sequence[Path]) -> DigestTable:
     return known
 
 
-def read_tiny(files: Files, entry: Entry) -> bytes | None:
-    """The content of a file that is as the scan saw it, its entry completed; None for any other.
+def is_recent(changed_ns: int, began_ns: int) -> bool:
+    """Whether a file changed so shortly before it was read that a later change may have left the same time."""
+    return began_ns - changed_ns < _RECENT_NS
 
-    `recent` and the digest are left to the caller.
+
+def read_tiny(
+    files: Files, entries: Sequence[Entry], is_new: Callable[[bytes], bool], append: Callable[[str, bytes], None]
+) -> int:
+    """Reads the files among entries that have no digest yet; returns the bytes given to `append`.
+
+    One that is not very small, or that may have changed meanwhile, is left without a digest, for a closer look.
     """
+    written = 0
+    began = time.time_ns()
+    for entry in entries:
+        if entry.sha256 or entry.kind != "file" or entry.size > TINY_BYTES:
+            continue
+        content = _read_seen(files, entry, began) if entry.mode else _read_named(files, entry, began)
+        if content is None:
+            continue
+        digest = hashlib.sha256(content).digest()
+        entry.sha256 = digest.hex()
+        if is_new(digest):
+            append(entry.sha256, content)
+            written += len(content)
+    return written
+
+
+def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
+    """The content of a file that is still as the scan saw it, its entry completed."""
     try:
         descriptor = files.open(entry)
     except FileNotFoundError:
@@ -52,48 +84,55 @@ def read_tiny(files: Files, entry: Entry) -> bytes | None:
         or after.st_mtime_ns != entry.mtime_ns or after.st_ino != entry.inode
     ):  # fmt: skip
         return None
+    entry.recent = is_recent(entry.ctime_ns, began_ns)
     return content
 
 
-def is_recent(entry: Entry, began_ns: int) -> bool:
-    return began_ns - entry.ctime_ns < _RECENT_NS
+def _read_named(files: Files, entry: Entry, began_ns: int) -> bytes | None:
+    """The content of a file that was not looked at before, its entry filled in.
+
+    One look, after reading, is enough for a file that had not changed for a while when reading began.
+    """
+    try:
+        descriptor = files.open(entry)
+    except FileNotFoundError:
+        return None
+    try:
+        files.complete(entry, descriptor)
+        content = os.read(descriptor, TINY_BYTES + 1)
+        after = os.fstat(descriptor)
+    except (IsADirectoryError, BlockingIOError):
+        return None
+    finally:
+        os.close(descriptor)
+    size, changed = after.st_size, after.st_ctime_ns
+    if (
+        len(content) != size or is_recent(changed, began_ns) or after.st_nlink != 1 or not stat.S_ISREG(after.st_mode)
+        or (size > _LEAST_HOLE_BYTES and after.st_blocks * 512 < size)
+    ):  # fmt: skip
+        return None
+    entry.size, entry.ctime_ns, entry.mtime_ns, entry.inode = size, changed, after.st_mtime_ns, after.st_ino
+    entry.mode, entry.uid, entry.gid = _octal(after.st_mode & 0o7777), after.st_uid, after.st_gid
+    return content
 
 
-Order = list[tuple[str, str, int, int, int, int]]
-
-
-def order_of(entries: Sequence[Entry]) -> Order:
-    """What another process must know of entries to read them."""
-    return [
-        (entry.path, entry.path_base64, entry.size, entry.mtime_ns, entry.ctime_ns, entry.inode) for entry in entries
-    ]
+def order_of(entries: Sequence[Entry]) -> bytes:
+    """Entries as another process takes them."""
+    return _encode(entries)
 
 
 @dataclass
 class Answer:
-    """`digests` of all entries one after the other, zeros for one that must be looked at again; `details` of the few
-    that have attributes or holes."""
+    """Lines of a listing; `left` of their files have no digest yet, the others are in the run's packs."""
 
-    digests: bytes
-    began_ns: int
+    lines: bytes
+    left: int
+    files: int
+    size_bytes: int
     written_bytes: int
-    details: Mapping[int, tuple[dict[str, str], list[tuple[int, int]]]] = field(default_factory=dict)
 
-    def apply(self, entries: Sequence[Entry], again: Callable[[Entry], int]) -> int:
-        """Completes the entries; returns the bytes written to the run, `again`'s included."""
-        written = self.written_bytes
-        digits = self.digests.hex()
-        width = 2 * _DIGEST_BYTES
-        for number, entry in enumerate(entries):
-            digest = digits[number * width : (number + 1) * width]
-            if digest == _NONE.hex():
-                written += again(entry)
-                continue
-            entry.sha256 = digest
-            entry.recent = is_recent(entry, self.began_ns)
-            if number in self.details:
-                entry.xattrs, entry.sparse = self.details[number]
-        return written
+    def entries(self) -> list[Entry]:
+        return entries_of(self.lines)
 
 
 class TinyReader:
@@ -106,30 +145,14 @@ class TinyReader:
         self._writer: PackWriter | None = None
         self._known = DigestTable()
 
-    def handle(self, order: Order) -> Answer:
+    def handle(self, order: bytes) -> Answer:
         if self._writer is None:
             self._writer = PackWriter(self._folder, f"worker{os.getpid()}")
             self._known = known_digests(self._listings)
-        digests = []
-        details = {}
-        written = 0
-        began = time.time_ns()
-        for number, (path, path_base64, size, mtime_ns, ctime_ns, inode) in enumerate(order):
-            entry = Entry(path, "file", "", 0, 0, mtime_ns, size, ctime_ns, inode)
-            if path_base64:
-                entry.path_base64 = path_base64
-            content = read_tiny(self._files, entry)
-            if content is None:
-                digests.append(_NONE)
-                continue
-            digest = hashlib.sha256(content).digest()
-            digests.append(digest)
-            if entry.xattrs or entry.sparse:
-                details[number] = (entry.xattrs, entry.sparse)
-            if self._known.add_new(digest):
-                self._writer.append(digest.hex(), content)
-                written += size
-        return Answer(b"".join(digests), began, written, details)
+        entries = _decode(order)
+        written = read_tiny(self._files, entries, self._known.add_new, self._writer.append)
+        left = sum(1 for entry in entries if entry.kind == "file" and not entry.sha256)
+        return Answer(lines_of(entries), left, len(entries), sum(entry.size for entry in entries), written)
 
     def finish(self) -> list[str]:
         """The names of the packs."""
