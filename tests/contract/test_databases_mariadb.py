@@ -16,6 +16,7 @@ import pymysql
 import pytest
 
 from holdfast.drivers import foreign
+from holdfast.drivers.databases import mariadb_catalogue as catalogue
 from holdfast.drivers.databases import mariadb_places
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mariadb_dump import RowCounter
@@ -403,6 +404,17 @@ def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
         with pytest.raises(StepError, match="cannot be held"), database.hold(0.3):
             pass  # pragma: no cover
         server.run(name, "SET lock_wait_timeout = 0; INSERT INTO entry (text) VALUES ('x')", user=USER)
+
+
+def test_it_is_known_which_tables_are_small(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
+    server.run(name, "CREATE TABLE small (a INTEGER); INSERT INTO small VALUES (1)", user=USER)
+    server.run(
+        name, "INSERT INTO entry (text) SELECT REPEAT('x', 200) FROM seq_1_to_2000; ANALYZE TABLE entry", user=USER
+    )
+    with database._session() as session:
+        sizes = catalogue.sizes_bytes(session, name)
+    assert sizes["entry"] > sizes["small"]
+    assert database.tables()["entry"]["rows"] == 2500
 
 
 def test_missing_rights_are_named(server: MariadbServer, name: str) -> None:

@@ -20,7 +20,7 @@ from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
 from tests.faults.killing import Forker
-from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario
+from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, WHOLE_ONLY, Scenario
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
@@ -248,7 +248,11 @@ def test_killed_at_every_point_ends_old_or_new(
     take_points(scenario, shard, request, record_property)
 
 
-@pytest.mark.parametrize("scenario", ENGINE_SCENARIOS, ids=lambda scenario: scenario.title)
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if item.name in WHOLE_ONLY else [])
+     for item in ENGINE_SCENARIOS],
+)  # fmt: skip
 def test_killed_at_every_point_of_an_engines_steps_ends_old_or_new(
     scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:

@@ -88,7 +88,10 @@ class DatabaseReading(Protocol):
         """Rows of a read-only query on the live database."""
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
-        """Per table `columns` and exact `rows`; rows not counted within the budget are None."""
+        """Per table `columns` and exact `rows`; rows not counted within the budget are None.
+
+        Small tables are counted first where the engine knows which those are.
+        """
 
     def hold(self, limit_seconds: float | None) -> AbstractContextManager[Fix]:
         """Holds writers until the instant is fixed, after which they go on as soon as the engine can; None: not at all.

@@ -21,6 +21,7 @@ from holdfast.errors import StepError
 from holdfast.model import Entry, Snapshot, Stored
 from holdfast.steps.opened import Opened
 
+COUNT_SECONDS = 60.0  # for the rows of a dump, counted while it is made
 _LIVE_ATTEMPTS = 5
 _HOLD_ATTEMPTS = 3
 
@@ -78,7 +79,7 @@ def _fix(
 ) -> Callable[[], Snapshot]:
     """Fixes the instant of one database; the paths that it names are asked for if they are to be looked at."""
     queries = [references.query] if references is not None and references.database == name else []
-    return fix(dump_path(opened, run.folder, name), queries, opened.loaded.configuration.guard.budget_seconds)
+    return fix(dump_path(opened, run.folder, name), queries, COUNT_SECONDS)
 
 
 def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:

@@ -43,7 +43,7 @@ def complete(opened: Opened, context: StepContext) -> None:
         for name in context.parameters["databases"]:
             snapshot = opened.databases[name].dump(
                 context.operation, consistency.dump_path(opened, run.folder, name),
-                opened.loaded.configuration.guard.budget_seconds,
+                consistency.COUNT_SECONDS,
             )  # fmt: skip
             facts = manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
             manifest.size_bytes += facts["size_bytes"]

@@ -85,7 +85,8 @@ class MariadbDatabase:
         with self._session() as session:
             found = _columns(session, self.database)
             deadline = time.monotonic() + budget_seconds
-            for name, facts in found.items():
+            sizes = catalogue.sizes_bytes(session, self.database) if budget_seconds > 0 else {}
+            for name, facts in sorted(found.items(), key=lambda item: sizes.get(item[0], 0)):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break

@@ -54,6 +54,14 @@ def base_tables(session: Session, database: str) -> list[str]:
     return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED'")
 
 
+def sizes_bytes(session: Session, database: str) -> dict[str, int]:
+    """Of a database's tables, as far as the engine knows."""
+    rows = session.rows(
+        f"SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables WHERE table_schema = {literal(database)}"
+    )
+    return {str(name): int(size or 0) for name, size in rows}
+
+
 def movable(session: Session, database: str) -> list[str]:
     """Tables and sequences."""
     return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE'")

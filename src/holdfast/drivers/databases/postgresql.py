@@ -45,6 +45,13 @@ _TABLES = (
     " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
     " AND n.nspname !~ '^pg_' ORDER BY 1, 2"
 )
+# The space of each table, with its partitions.
+_SIZES = (
+    "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
+    " AND n.nspname !~ '^pg_' ORDER BY pg_relation_size(c.oid) +"
+    " coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(c.oid) WHERE c.relkind = 'p'), 0)"
+)
 _COLUMNS = (
     "SELECT n.nspname, c.relname, a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
@@ -352,15 +359,13 @@ def _export(session: Session) -> str:
 def _tables(session: Session, budget_seconds: float) -> dict[str, Facts]:
     """Columns and exact rows; what is not counted within the budget, or may not be read, is None."""
     found: dict[str, Facts] = {}
-    places: dict[str, str] = {}
     for schema, table in session.rows(_TABLES):
-        name = table_name(str(schema), str(table))
-        found[name] = {"rows": None, "columns": []}
-        places[name] = f"{identifier(str(schema))}.{identifier(str(table))}"
+        found[table_name(str(schema), str(table))] = {"rows": None, "columns": []}
     for schema, table, column in session.rows(_COLUMNS):
         found[table_name(str(schema), str(table))]["columns"].append(column)
     deadline = time.monotonic() + budget_seconds
-    for name, place in places.items():
+    for schema, table in list(session.rows(_SIZES)) if budget_seconds > 0 else []:
+        name, place = table_name(str(schema), str(table)), f"{identifier(str(schema))}.{identifier(str(table))}"
         left = int((deadline - time.monotonic()) * 1000)
         if left <= 0:
             break

@@ -12,16 +12,12 @@ import pwd
 import sys
 from pathlib import Path
 
-from holdfast.host import Host
-
 
 def main() -> None:
     definition = json.loads(Path(sys.argv[1]).read_text())
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")}
-    host = Host()
     for name, value in definition["environment"].items():
-        secret = value.startswith(("env:", "file:", "command:"))
-        environment[name] = host.resolve_secret(value) if secret else value
+        environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
     environment["HOLDFAST_INSTANCE"] = definition["mark"]
     environment["HOLDFAST_RELEASE"] = definition["release"]
     if definition["user"] and os.geteuid() == 0:
@@ -33,6 +29,12 @@ def main() -> None:
     os.chdir(definition["directory"])
     command = definition["command"]
     os.execvpe(command[0], command, environment)
+
+
+def _resolved(reference: str) -> str:
+    from holdfast.host import Host  # most services have no secret
+
+    return Host().resolve_secret(reference)
 
 
 if __name__ == "__main__":
