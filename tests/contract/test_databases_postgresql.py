@@ -225,7 +225,7 @@ def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
 
 
 def test_small_tables_are_counted_first(server: PostgresqlServer, name: str, database: PostgresqlDatabase) -> None:
-    server.run(name, "CREATE TABLE small (a INTEGER); INSERT INTO small VALUES (1)", user=ROLE)
+    server.run(name, "CREATE TABLE small (a INTEGER); INSERT INTO small VALUES (1); ANALYZE", user=ROLE)
     with visitor(server, name, "BEGIN; LOCK TABLE entry IN ACCESS EXCLUSIVE MODE"):
         found = database.tables(budget_seconds=0.5)
     assert {table: facts["rows"] for table, facts in found.items()} == {"entry": None, "small": 1}
