@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,6 +178,35 @@ def test_a_strangers_session_is_named_and_refuses(
         assert server.run(name, "SELECT 1", user=ROLE) == "1", "visitors may connect again"
     assert database.tokens() == []
     database.prepare(OPERATION, None, {})
+
+
+def test_autovacuum_stops_neither_a_restore_point_nor_going_back(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    """Also for a role that is not shown what it is."""
+    server.run(name, "INSERT INTO entry (text) SELECT repeat('x', 500) FROM generate_series(1, 20000)", user=ROLE)
+    server.run(name, "ALTER TABLE entry SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+               " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)", user=ROLE)  # fmt: skip
+    server.run(name, "UPDATE entry SET text = text || 'y'", user=ROLE)
+    server.run("postgres", "ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    server.run("postgres", "SELECT pg_reload_conf()")
+    at_work = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'autovacuum worker'"
+
+    def await_it() -> None:
+        deadline = time.monotonic() + 90
+        while server.run("postgres", at_work) == "0":
+            assert time.monotonic() < deadline, "autovacuum never came"
+            time.sleep(0.05)
+
+    try:
+        await_it()
+        point = database.prepare(OPERATION, None, {})
+        await_it()
+        database.swap(OPERATION, point, f"{OPERATION}.failed")
+    finally:
+        server.run("postgres", "ALTER SYSTEM RESET autovacuum_naptime")
+        server.run("postgres", "SELECT pg_reload_conf()")
+    assert point == database.inspect()["identity"]
 
 
 def test_another_roles_session_is_named_where_it_cannot_be_ended(

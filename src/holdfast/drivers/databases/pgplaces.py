@@ -21,7 +21,8 @@ _LEAVE_SECONDS = 5.0
 _TERMINATE_SECONDS = 20.0
 _NAME_BYTES = 63  # NAMEDATALEN less one
 _NO_RIGHT = "42501"
-# What a session is, which is shown to other roles as nothing unless they may see all statistics.
+# What a session is, which is shown to other roles as nothing unless they may see all statistics. Only autovacuum has no
+# user (backend_status.c: pgstat_bestart); the server itself ends it for a copy or a rename.
 _KIND = "coalesce(backend_type, 'client backend')"
 _INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
 # Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
@@ -252,8 +253,8 @@ class Places:
     def _sessions(self, session: Session) -> list[str]:
         rows = session.rows(
             "SELECT pid, usename, application_name, host(client_addr), backend_type FROM pg_stat_activity"
-            f" WHERE datname = {literal(self._database)} AND pid <> pg_backend_pid()"
-            f" AND {_KIND} NOT IN ('autovacuum worker', 'parallel worker')"
+            f" WHERE datname = {literal(self._database)} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL"
+            f" AND {_KIND} <> 'parallel worker'"
         )
         return [
             f"pid {pid} ({user or kind}, {name or 'no name'}, {where or 'local'})"
@@ -276,7 +277,7 @@ class Places:
 
     def terminate(self, session: Session, condition: str) -> None:
         """Ends sessions and waits until they are gone. Raises StepError naming those that stay."""
-        which = f"{condition} AND pid <> pg_backend_pid() AND {_KIND} = 'client backend'"
+        which = f"{condition} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL AND {_KIND} = 'client backend'"
         may = "pg_has_role(usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')"
         deadline = time.monotonic() + _TERMINATE_SECONDS
         while left := session.rows(f"SELECT pid, usename, {may} FROM pg_stat_activity WHERE {which}"):
