@@ -203,7 +203,7 @@ class Migrations(Section):
 class Guard(Section):
     may_shrink: list[str] = Field([], description="Tables that an upgrade may empty or drop.")
     budget_seconds: float = Field(
-        1,
+        0.75,
         ge=0,
         description="Time for counting rows before and after a migration, each; visitors wait for it. Small tables come"
         " first; what is not reached is only a warning.",
