@@ -275,7 +275,6 @@ class FakeVault:
     def remove(self, id: str) -> None:
         if self.sets.pop(id, None) is not None:
             shutil.rmtree(self.folder(id))
-        self.pins = {(pinned, by) for pinned, by in self.pins if pinned != id}
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
         if pinned:

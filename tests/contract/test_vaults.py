@@ -206,7 +206,6 @@ def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keep
         (run.folder / "database.more.fake").write_bytes(content)
         run.finish(manifest)
     second = keeper.vault.publish("run2")
-    keeper.vault.pin(first, "run1", True)
     for _ in range(2):
         keeper.vault.remove(first)
     assert keeper.ids() == [second]

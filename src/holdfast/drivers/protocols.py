@@ -277,7 +277,7 @@ class Vault(Protocol):
         """
 
     def remove(self, id: str) -> None:
-        """Removes a set that another one replaces, whoever pinned it; what it alone used goes with the next prune.
+        """Removes a set that another one replaces; what it alone used goes with the next prune.
 
         May be repeated.
         """

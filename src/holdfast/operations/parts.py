@@ -131,11 +131,12 @@ def backup_copy(datasets: Datasets) -> Step:
     )  # fmt: skip
 
 
-def backup_finish(datasets: Datasets, level: str, reason: str) -> Step:
+def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False) -> Step:
+    """`tolerant`: the set may lack files that the database names."""
     return Step(
         "backup.finish", f"take databases and the rest of the files ({level})",
         {"files": list(datasets.files), "databases": list(datasets.databases), "level": level, "reason": reason,
-         "code": datasets.code},
+         "code": datasets.code, "tolerant": tolerant},
     )  # fmt: skip
 
 
@@ -143,11 +144,11 @@ def backup_publish(*, pin: bool) -> Step:
     return Step("backup.publish", "commit the backup", {"pin": pin})
 
 
-def backup_before(datasets: Datasets, level: str, label: str) -> list[Step]:
+def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[Step]:
     """A whole set while everything runs."""
     return [
         backup_copy(datasets),
-        backup_finish(datasets, level, f"before the upgrade to {label}"),
+        backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
         backup_publish(pin=True),
     ]
 

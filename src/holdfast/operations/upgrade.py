@@ -85,7 +85,7 @@ def _maintenance(
     label = release.label
     steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
     if backup:
-        steps += parts.backup_before(saved, "live", label)
+        steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
         parts.gate_close(f"upgrade to {label}"),
         Step("services.stop", "stop services in order"),
@@ -106,7 +106,6 @@ def _maintenance(
         Step("services.adopt", "keep what was started"),
         Step("gate.open", "open the gate"),
         *([parts.backup_complete(saved)] if backup else []),
-        Step("backup.unpin", "unpin the backup"),
         *(
             []
             if app.loaded.configuration.upgrade.keep_restore_point

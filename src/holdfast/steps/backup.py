@@ -76,7 +76,7 @@ def finish(opened: Opened, context: StepContext) -> None:
     stored = {name: msgspec.convert(item, Stored) for name, item in written.items()}
     taken = consistency.take(
         opened, run, context, level=context.parameters["level"], databases=context.parameters["databases"],
-        files=context.parameters["files"], stored=stored,
+        files=context.parameters["files"], stored=stored, tolerant=context.parameters.get("tolerant", False),
     )  # fmt: skip
     datasets: dict[str, dict[str, Any]] = {}
     for name, totals in taken.stored.items():
@@ -86,6 +86,9 @@ def finish(opened: Opened, context: StepContext) -> None:
     store_code(opened, run, context)
     store_configuration(opened, run)
     manifest = manifest_of(opened, context, taken, datasets)
+    for warning in taken.warnings:
+        context.say(warning)
+        manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
     run.finish(manifest)
     context.record(
         {"set_id": manifest.id, "instant": taken.instant, "writer_held_seconds": round(taken.writer_held_seconds, 4)}

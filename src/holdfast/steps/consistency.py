@@ -47,9 +47,12 @@ def dump_path(opened: Opened, folder: Path, name: str) -> Path:
 
 def take(
     opened: Opened, run: VaultRun, context: StepContext, *, level: str, databases: Sequence[str], files: Sequence[str],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, Stored], tolerant: bool = False,
 ) -> Instant:  # fmt: skip
-    """The last pass and the snapshots at one level. Raises StepError if the level cannot be reached and must be."""
+    """The last pass and the snapshots at one level. Raises StepError if the level cannot be reached and must be.
+
+    `tolerant`: files that the database names and that are missing are a warning.
+    """
     configuration = opened.loaded.configuration.backup
     taken: Instant
     if level == "pause" and databases:
@@ -62,7 +65,7 @@ def take(
             taken = _live(opened, run, context, databases, files)
             taken.warnings.append(f"level pause was not reached: {error.what}")
     elif level == "live":
-        taken = _live(opened, run, context, databases, files)
+        taken = _live(opened, run, context, databases, files, tolerant=tolerant)
     else:
         snapshots = {name: _snapshot(opened, run, name) for name in databases}
         stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)
@@ -128,8 +131,9 @@ def _paused(
 
 
 def _live(
-    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str]
-) -> Instant:
+    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str], *,
+    tolerant: bool = False,
+) -> Instant:  # fmt: skip
     """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
     references = opened.loaded.configuration.backup.references
     for attempt in range(1, _LIVE_ATTEMPTS + 1):
@@ -150,6 +154,9 @@ def _live(
         wanted = _referenced(snapshots[references.database])
         missing = _resolve(run, references, wanted, earlier[references.files])
         if not missing:
+            return taken
+        if tolerant:
+            taken.warnings.append(f"{len(missing)} files that the database names are not in the set, as {missing[0]}")
             return taken
         if attempt == _LIVE_ATTEMPTS:
             raise StepError(

@@ -310,8 +310,6 @@ class LocalVault:
         if folder.is_dir():
             durable.rename(folder, work)
         durable.remove_tree(work)
-        for by in self.pins(id):
-            self.pin(id, by, False)
 
     def _sweep(self) -> tuple[int, int]:
         """Removes packs and objects that no committed set references; the caller has seen that all sets are whole."""
