@@ -158,8 +158,9 @@ class FakeRun:
 
     def finish(self, manifest: Backup) -> None:
         manifest.files = {
-            path.name: {"size_bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
-            for path in sorted(self.folder.iterdir())
+            str(path.relative_to(self.folder)): {"size_bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
         }
         self.manifest = manifest
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.drivers.databases import postgresql
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
+from holdfast.drivers.databases.psql import Clients
+from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
 from tests.contract.dumps import snapshot
@@ -96,27 +98,58 @@ def test_grants_settings_and_comment_go_back_with_a_restore_point(
     assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"
 
 
-def taken_by(database: PostgresqlDatabase, target: Path, by: str) -> Snapshot:
-    if by == "dump":
-        return snapshot(database, target)
+BY = ["dump", "parallel dump", "dump of a restore point", "parallel dump of a restore point"]
+
+
+def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    if by.startswith("parallel"):
+        monkeypatch.setattr(postgresql, "_PARALLEL_BYTES", 0)
+    if "restore point" not in by:
+        taken = snapshot(database, target)
+        assert target.is_dir() == by.startswith("parallel")
+        return taken
+    target.mkdir()
+    (target / "of an attempt that died").touch()
     database.prepare(f"{OPERATION}0", None, {})
     taken = database.dump(f"{OPERATION}0", target, 10)
     database.discard(f"{OPERATION}0")
     return taken
 
 
-@pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
+@pytest.mark.parametrize("by", BY)
 def test_a_dump_loaded_elsewhere_has_the_settings_of_its_database(
-    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, by: str
-) -> None:
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, by: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
-    taken = taken_by(database, quick_folder / "dump", by)
+    taken = taken_by(database, quick_folder / "dump", by, monkeypatch)
     with server.own_database() as other:
         second = driver(server, other)
         candidate = second.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
         second.swap(OPERATION, candidate, f"{OPERATION}.replaced")
         assert server.run(other, "SHOW work_mem", user=ROLE) == "9MB"
         assert second.tables() == database.tables()
+
+
+def test_sessions_that_give_up_leave_a_dump_by_one(
+    name: str, database: PostgresqlDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Clients.run
+    words: list[str] = []
+
+    def giving_up(self: Clients, program: str, *arguments: str) -> str:
+        nonlocal words
+        words += [word for word in arguments if word.startswith("--format")]
+        if "--format=directory" in arguments:
+            (quick_folder / "dump" / "toc.dat").touch()
+            raise CommandFailedError("could not obtain lock on relation", exit_code_of_command=1)
+        return run(self, program, *arguments)
+
+    monkeypatch.setattr(postgresql, "_PARALLEL_BYTES", 0)
+    monkeypatch.setattr(Clients, "run", giving_up)
+    taken = snapshot(database, quick_folder / "dump")
+    assert words == ["--format=directory", "--format=custom"]
+    assert (taken.tables["entry"]["rows"], (quick_folder / "dump").is_file()) == (500, True)
 
 
 def test_a_dump_of_a_superusers_objects_is_loaded_by_another_role(
@@ -144,9 +177,9 @@ def test_a_superuser_gives_what_was_a_vanished_roles_to_the_databases_owner(
     assert server.run(name, "SELECT a FROM thing", user=ROLE) == "1", "the application may use it"
 
 
-@pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
+@pytest.mark.parametrize("by", BY)
 def test_large_objects_extensions_and_many_schemas_come_back(
-    server: PostgresqlServer, name: str, quick_folder: Path, by: str
+    server: PostgresqlServer, name: str, quick_folder: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = driver(server, name, user="postgres")
     server.run(
@@ -156,7 +189,7 @@ def test_large_objects_extensions_and_many_schemas_come_back(
         " CREATE TABLE a.parts (n INTEGER) PARTITION BY RANGE (n);"
         " CREATE TABLE a.part1 PARTITION OF a.parts FOR VALUES FROM (0) TO (10); INSERT INTO a.parts VALUES (3)",
     )
-    taken = taken_by(database, quick_folder / "dump", by)
+    taken = taken_by(database, quick_folder / "dump", by, monkeypatch)
     assert ["pg_trgm", "1.6"] in taken.facts["extensions"]
     assert taken.tables["a.parts"]["rows"] == 1
     server.run(name, "SELECT lo_unlink(4711); DROP SCHEMA a CASCADE; DROP EXTENSION pg_trgm")

@@ -52,6 +52,8 @@ class Keeper:
         opened = self.vault.begin(run)
         opened.store_tree("media", self.files, keep_vanished=False, check=no_check, progress=no_progress)
         (opened.folder / "database.main.fake").write_bytes(dump)
+        (opened.folder / "database.parts.fake").mkdir()
+        (opened.folder / "database.parts.fake" / "1").write_bytes(dump)
         opened.finish(self.manifest(run))
 
     def make(self, run: str) -> str:
@@ -213,7 +215,7 @@ def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keep
     assert keeper.wrong() == []
     assert keeper.restored(second, "published") == before
     folder = keeper.vault.open_set(second)[3]
-    assert {path.name: path.read_bytes() for path in folder.glob("database.*")} == {
+    assert {path.name: path.read_bytes() for path in folder.glob("database.m*")} == {
         "database.main.fake": b"a dump", "database.more.fake": b"more",
     }  # fmt: skip
     for name in ("run2", "run7"):

@@ -111,7 +111,9 @@ class Database(Section):
         "", pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password."
     )
     maintenance: str = Field("postgres", description="Another database of the server to connect to (postgresql).")
-    jobs: int = Field(2, ge=1, le=64, description="Parallel jobs of a restore.")
+    jobs: int = Field(
+        2, ge=1, le=64, description="Parallel jobs of a restore, and of dumps and copies where the engine can."
+    )
     end_sessions: bool = Field(
         False, description="End sessions of strangers after the stop, where they would else refuse the operation."
     )

@@ -101,9 +101,14 @@ def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot)
     database = opened.databases[name]
     dump = consistency.dump_path(opened, run.folder, name)
     return {
-        "kind": database.kind, "size_bytes": dump.stat().st_size, "tool": database.inspect()["tool"], "file": dump.name,
+        "kind": database.kind, "size_bytes": _size_bytes(dump), "tool": database.inspect()["tool"], "file": dump.name,
         "rows": {table: facts["rows"] for table, facts in snapshot.tables.items()}, "engine": snapshot.facts,
     }  # fmt: skip
+
+
+def _size_bytes(dump: Path) -> int:
+    """A dump is a file, or a folder of files."""
+    return sum(path.stat().st_size for path in (dump.iterdir() if dump.is_dir() else [dump]))
 
 
 def manifest_of(

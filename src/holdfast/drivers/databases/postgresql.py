@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import pgfindings, pgplaces
 from holdfast.drivers.databases.pgsql_text import adapted
@@ -38,6 +39,7 @@ from holdfast.errors import CommandFailedError, DamagedError, RefusedError, Step
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
 
+_PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before more sessions are there
 _LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
 _TABLES = (
@@ -119,15 +121,29 @@ class PostgresqlDatabase:
             counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             answers = [list(counter.rows(sql)) for sql in queries]
             facts = self._places.facts(counter)
+            size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
             tables = meanwhile.submit(_tables, counter, budget_seconds)
-            target.touch(0o600)
-            self._clients.run(
-                "pg_dump", "--format=custom", f"--snapshot={snapshot}", "--no-password", f"--file={target}",
-                database,
-            )  # fmt: skip
+            self._write(database, snapshot, target, size)
             exporter.run("ROLLBACK")
             self._contents(target)
             return Snapshot(tables.result(), facts, answers)
+
+    def _write(self, database: str, snapshot: str, target: Path, size_bytes: int) -> None:
+        """One file, or where that is worth several sessions a folder that they fill at the same time.
+
+        All but the first of them give up where somebody waits for a table's exclusive lock (manual of pg_dump, `--jobs`).
+        """
+        words = [f"--snapshot={snapshot}", "--no-password", f"--file={target}", database]
+        if size_bytes >= _PARALLEL_BYTES and self._clients.server.jobs > 1:
+            target.mkdir(0o700)
+            try:
+                self._clients.run("pg_dump", "--format=directory", f"--jobs={self._clients.server.jobs}", *words)
+            except CommandFailedError:
+                durable.remove_tree(target)
+            else:
+                return
+        target.touch(0o600)
+        self._clients.run("pg_dump", "--format=custom", *words)
 
     def _contents(self, dump: Path) -> int:
         """How many entries the dump's table of contents has. Raises DamagedError if it cannot be read."""
@@ -212,6 +228,8 @@ class PostgresqlDatabase:
         return identity
 
     def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+        if target.is_dir():
+            durable.remove_tree(target)
         target.unlink(missing_ok=True)
         candidate = self._places.candidate(token)
         with self._places.reachable(candidate), self._clients.session(candidate) as exporter:

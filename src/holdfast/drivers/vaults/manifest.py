@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,9 @@ def read_manifest(folder: Path) -> Backup:
         backup = msgspec.convert(value, Backup)
     except msgspec.ValidationError as error:
         raise DamagedError(f"{folder}/manifest.json is damaged: {error}") from error
-    for name in (*backup.files, *backup.packs):
-        if "/" in name or name in ("", ".", ".."):
+    for name, depth in (*((name, 2) for name in backup.files), *((name, 1) for name in backup.packs)):
+        parts = name.split("/")
+        if len(parts) > depth or any(part in ("", ".", "..") for part in parts):
             raise DamagedError(f"{folder}/manifest.json names a file outside the set: {name!r}")
     return backup
 
@@ -74,12 +74,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files of a set's folder, and those of dumps that are folders."""
+    return [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]
+
+
 def sums(folder: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
     """The SHA256SUMS text for all files of a set, and name -> size and digest for the manifest."""
     found = {}
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if path.is_file() and name not in ("SHA256SUMS", "manifest.json"):
+    for path in sorted(files_of(folder)):
+        name = str(path.relative_to(folder))
+        if name not in ("SHA256SUMS", "manifest.json"):
             found[name] = {"size_bytes": path.stat().st_size, "sha256": file_digest(path)}
     text = "".join(f"{facts['sha256']}  {name}\n" for name, facts in found.items())
     return text.encode(), found

@@ -88,8 +88,8 @@ class LocalRun:
         text, manifest.files = manifests.sums(self.folder)
         durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
         durable.write_file(self.folder / "manifest.json", manifests.write_manifest(manifest), 0o400)
-        for path in self.folder.iterdir():
-            os.chmod(path, 0o400)
+        for path in (*self.folder.glob("*"), *self.folder.glob("*/*")):
+            os.chmod(path, 0o700 if path.is_dir() else 0o400)
         durable.sync_filesystem(self._work)
 
     def _move_contents(self, packs: list[str]) -> None:
