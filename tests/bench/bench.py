@@ -270,8 +270,10 @@ def run(options: argparse.Namespace, chosen: list[str], trees: list[Tree], folde
         speed, peaks = measure_tree(tree, place, skipped, say)
         tables.append(table(tree.title, speed))
         memory += peaks
-        say(f"{tree.title}: deleting them")
-        shutil.rmtree(place)
+        # What is deleted keeps the disk and a core at work long after, to the cost of what is measured next.
+        if shutil.disk_usage(folder).free < 2 * _need_bytes(trees):
+            say(f"{tree.title}: deleting them")
+            shutil.rmtree(place)
     if memory:
         tables.append(table("Peak memory of Holdfast", memory))
     if "help" in chosen:
