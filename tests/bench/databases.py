@@ -117,6 +117,7 @@ class Bench:
 
     def _backups(self) -> list[Row]:
         facts: list[Facts] = []
+        self.sql(self.digest)  # else the first who reads everything pays for it
         self._say(f"{self.title}: Holdfast, backup")
         ours = timed(lambda: facts.append(self._dump()))
         self.facts = facts[0]
@@ -231,7 +232,10 @@ class MariadbBench(Bench):
 
     def dumps(self) -> dict[str, str]:
         own = f"mariadb-dump {self.place} --single-transaction app"
-        return {"mariadb-dump": f"{own} > plain.sql", "mariadb-dump \\| gzip": f"{own} | gzip > plain.gz"}
+        return {
+            "mariadb-dump": f"{own} > plain.sql", "mariadb-dump \\| zstd -1": f"{own} | zstd -q -1 > plain.zst",
+            "mariadb-dump \\| gzip": f"{own} | gzip > plain.gz",
+        }  # fmt: skip
 
     def load(self) -> tuple[str, str]:
         return "mariadb < dump", f"mariadb {self.place} other < plain.sql"
