@@ -105,7 +105,8 @@ def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: p
     if by.startswith("parallel"):
         monkeypatch.setattr(postgresql, "_PARALLEL_BYTES", 0)
     if "restore point" not in by:
-        taken = snapshot(database, target)
+        snapshot(database, target)
+        taken = snapshot(database, target)  # as where an instant is taken again
         assert target.is_dir() == by.startswith("parallel")
         return taken
     target.mkdir()

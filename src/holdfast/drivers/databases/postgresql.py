@@ -133,13 +133,14 @@ class PostgresqlDatabase:
 
         All but the first of them give up where somebody waits for a table's exclusive lock (manual of pg_dump, `--jobs`).
         """
+        _clear(target)
         words = [f"--snapshot={snapshot}", "--no-password", f"--file={target}", database]
         if size_bytes >= _PARALLEL_BYTES and self._clients.server.jobs > 1:
             target.mkdir(0o700)
             try:
                 self._clients.run("pg_dump", "--format=directory", f"--jobs={self._clients.server.jobs}", *words)
             except CommandFailedError:
-                durable.remove_tree(target)
+                _clear(target)
             else:
                 return
         target.touch(0o600)
@@ -228,9 +229,6 @@ class PostgresqlDatabase:
         return identity
 
     def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
-        if target.is_dir():
-            durable.remove_tree(target)
-        target.unlink(missing_ok=True)
         candidate = self._places.candidate(token)
         with self._places.reachable(candidate), self._clients.session(candidate) as exporter:
             exporter.run(_READING)
@@ -360,6 +358,13 @@ class PostgresqlDatabase:
             return [Problem(subject, "error", f"pg_dump is of version {found[1]}, the server of {server}",
                             f"Install postgresql-client-{server}.")]  # fmt: skip
         return []
+
+
+def _clear(target: Path) -> None:
+    """Removes what an earlier attempt wrote."""
+    if target.is_dir():
+        durable.remove_tree(target)
+    target.unlink(missing_ok=True)
 
 
 def _mapped_to(owner: str | None) -> list[str]:

@@ -65,20 +65,27 @@ def read_tiny(
     return written
 
 
-def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
-    """The content of a file that is still as the scan saw it, its entry completed."""
+def _read(files: Files, entry: Entry, most_bytes: int) -> tuple[bytes, os.stat_result] | None:
+    """What one read gives, and what the file looks like after it; None where there is no file any more."""
     try:
         descriptor = files.open(entry)
     except FileNotFoundError:
         return None
     try:
         files.complete(entry, descriptor)
-        content = os.read(descriptor, entry.size + 1)
-        after = os.fstat(descriptor)
+        return os.read(descriptor, most_bytes), os.fstat(descriptor)
     except (IsADirectoryError, BlockingIOError):  # a directory or a pipe took its place
         return None
     finally:
         os.close(descriptor)
+
+
+def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
+    """The content of a file that is still as the scan saw it, its entry completed."""
+    found = _read(files, entry, entry.size + 1)
+    if found is None:
+        return None
+    content, after = found
     if (
         len(content) != entry.size or after.st_ctime_ns != entry.ctime_ns
         or after.st_mtime_ns != entry.mtime_ns or after.st_ino != entry.inode
@@ -93,18 +100,10 @@ def _read_named(files: Files, entry: Entry, began_ns: int) -> bytes | None:
 
     One look, after reading, is enough for a file that had not changed for a while when reading began.
     """
-    try:
-        descriptor = files.open(entry)
-    except FileNotFoundError:
+    found = _read(files, entry, TINY_BYTES + 1)
+    if found is None:
         return None
-    try:
-        files.complete(entry, descriptor)
-        content = os.read(descriptor, TINY_BYTES + 1)
-        after = os.fstat(descriptor)
-    except (IsADirectoryError, BlockingIOError):
-        return None
-    finally:
-        os.close(descriptor)
+    content, after = found
     size, changed = after.st_size, after.st_ctime_ns
     if (
         len(content) != size or is_recent(changed, began_ns) or after.st_nlink != 1 or not stat.S_ISREG(after.st_mode)
