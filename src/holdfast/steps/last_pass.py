@@ -53,6 +53,7 @@ def complete(opened: Opened, context: StepContext) -> None:
         run.finish(manifest)
         if vault.publish(run.id) != taken["set_id"]:
             raise StepError(f"the vault listed another set than {taken['set_id']}")
+    vault.abandon(taken["run"])  # what a publication left that died right after its commit
     vault.pin(before, context.operation, False)
     if not any(one.id == before and one.pinned for one in vault.backups()):  # an operator may want to keep it
         vault.remove(before)
