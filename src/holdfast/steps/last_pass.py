@@ -31,7 +31,8 @@ def take(opened: Opened, context: StepContext) -> None:
 
 def abandon(opened: Opened, context: StepContext) -> None:
     """The undo of `take`."""
-    backup.vault_of(opened).abandon(f"{context.operation}.last")
+    if opened.vault is not None:
+        opened.vault.abandon(f"{context.operation}.last")
 
 
 def complete(opened: Opened, context: StepContext) -> None:

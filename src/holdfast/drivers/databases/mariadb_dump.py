@@ -115,7 +115,8 @@ class Dump:
         self._pool.shutdown()
 
     def _run(self) -> None:
-        descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._target.unlink(missing_ok=True)  # of an earlier attempt, which may be closed to writing already
+        descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
             # What runs by itself is small, and asked for meanwhile.

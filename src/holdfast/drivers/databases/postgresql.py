@@ -21,16 +21,15 @@ from typing import Any
 from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import pgfindings, pgplaces
+from holdfast.drivers.databases.pgcatalogue import TABLES, counted
 from holdfast.drivers.databases.pgsql_text import adapted
 from holdfast.drivers.databases.psql import (
     Clients,
     Session,
     SqlError,
     application_name,
-    identifier,
     literal,
     quoted,
-    table_name,
 )
 from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
@@ -42,27 +41,10 @@ from holdfast.model import Facts, Problem, Server, Snapshot
 _PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before more sessions are there
 _LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
-_TABLES = (
-    "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
-    " AND n.nspname !~ '^pg_' ORDER BY 1, 2"
-)
-# By the pages that the catalogue knows, for which no table has to be looked at that somebody may have locked.
-_BY_SIZE = (
-    "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
-    " AND n.nspname !~ '^pg_' ORDER BY c.relkind = 'p', c.relpages"
-)
-_COLUMNS = (
-    "SELECT n.nspname, c.relname, a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-    " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema'"
-    " AND n.nspname !~ '^pg_' ORDER BY 1, 2, a.attnum"
-)
 # The first minor release of each version whose psql has \\restrict (release notes of August 2025).
 _RESTRICTED = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
 _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_TIMED_OUT, _NO_LOCK, _NO_RIGHT = "57014", "55P03", "42501"
+_NO_LOCK = "55P03"
 
 
 class PostgresqlDatabase:
@@ -107,7 +89,7 @@ class PostgresqlDatabase:
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._clients.session(self.database) as session:
-            return _tables(session, budget_seconds)
+            return counted(session, budget_seconds)
 
     # --- copies ------------------------------------------------------------------------------------
 
@@ -122,7 +104,7 @@ class PostgresqlDatabase:
             answers = [list(counter.rows(sql)) for sql in queries]
             facts = self._places.facts(counter)
             size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
-            tables = meanwhile.submit(_tables, counter, budget_seconds)
+            tables = meanwhile.submit(counted, counter, budget_seconds)
             self._write(database, snapshot, target, size)
             exporter.run("ROLLBACK")
             self._contents(target)
@@ -184,7 +166,7 @@ class PostgresqlDatabase:
     @staticmethod
     def _lock(holder: Session) -> None:
         holder.run(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
-        names = [(str(schema), str(name)) for schema, name in holder.rows(_TABLES)]
+        names = [(str(schema), str(name)) for schema, name in holder.rows(TABLES)]
         if names:
             holder.run(f"LOCK TABLE {quoted(names)} IN SHARE MODE")
 
@@ -251,7 +233,7 @@ class PostgresqlDatabase:
             ) from error
         self._places.settle_loaded(candidate, {})
         with self._clients.session(candidate) as session:
-            if not session.rows(_TABLES):
+            if not session.rows(TABLES):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")
         return identity
 
@@ -301,7 +283,7 @@ class PostgresqlDatabase:
     def _compare(self, candidate: str, rows: Facts) -> None:
         """What was loaded has the rows that were counted in the snapshot. Raises DamagedError."""
         with self._clients.session(candidate) as session:
-            found = _tables(session, 3600 if rows else 0)
+            found = counted(session, 3600 if rows else 0)
         for table, expected in rows.items():
             loaded = found.get(table, {}).get("rows")
             if expected is not None and loaded != expected:
@@ -376,26 +358,3 @@ def _export(session: Session) -> str:
     snapshot = session.value("SELECT pg_export_snapshot()")
     assert snapshot is not None
     return snapshot
-
-
-def _tables(session: Session, budget_seconds: float) -> dict[str, Facts]:
-    """Columns and exact rows; what is not counted within the budget, or may not be read, is None."""
-    found: dict[str, Facts] = {}
-    for schema, table in session.rows(_TABLES):
-        found[table_name(str(schema), str(table))] = {"rows": None, "columns": []}
-    for schema, table, column in session.rows(_COLUMNS):
-        found[table_name(str(schema), str(table))]["columns"].append(column)
-    deadline = time.monotonic() + budget_seconds
-    for schema, table in list(session.rows(_BY_SIZE)) if budget_seconds > 0 else []:
-        name, place = table_name(str(schema), str(table)), f"{identifier(str(schema))}.{identifier(str(table))}"
-        left = int((deadline - time.monotonic()) * 1000)
-        if left <= 0:
-            break
-        session.run(f"SET statement_timeout = {left}")
-        try:
-            found[name]["rows"] = int(session.value(f"SELECT count(*) FROM {place}") or 0)
-        except SqlError as error:
-            if error.sql_state in (_TIMED_OUT, _NO_RIGHT):
-                break
-            raise
-    return found

@@ -72,10 +72,7 @@ class LocalVault:
         return self._runs[run]
 
     def resume(self, run: str) -> tuple[LocalRun, Backup]:
-        folder = self.path / "tmp" / run / "set"
-        if not folder.is_dir():
-            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
-        manifest = manifests.read_manifest(folder)
+        manifest = manifests.read_manifest(self._finished(run))
         self._runs[run] = LocalRun(self.path, run, self.path / "tmp" / run, None, self._host, manifest.packs)
         return self._runs[run], manifest
 
@@ -236,10 +233,13 @@ class LocalVault:
         return self._open(folder)
 
     def open_run(self, run: str) -> OpenSet:
+        return self._open(self._finished(run))
+
+    def _finished(self, run: str) -> Path:
         folder = self.path / "tmp" / run / "set"
         if not folder.is_dir():
             raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
-        return self._open(folder)
+        return folder
 
     def _open(self, folder: Path) -> OpenSet:
         self._check_owner()
