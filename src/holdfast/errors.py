@@ -22,6 +22,7 @@ HoldfastError                    1  unexpected
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -125,3 +126,13 @@ class CommandTimeoutError(StepError):
 
 class PortTakenError(StepError):
     """Another process listens where a service was to."""
+
+
+def lacks_space(error: BaseException) -> bool:
+    """True if an error, or one that led to it, says that a disk is full."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NoSpaceError) or (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):
+            return True
+        cause = cause.__cause__
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -42,6 +43,7 @@ class Engine:
     folder: Path
     journal: Journal
     done: list[str] = field(default_factory=list)
+    room_after: list[str] = field(default_factory=list)  # what was done when the kept space was given
     acts: dict[str, Act] = field(default_factory=dict)
     without_undo: frozenset[str] = frozenset({"d.it", "x.it", "y.it"})
     host: Host = field(default_factory=lambda: Host(Redactor(["correct-horse-battery"])))
@@ -60,7 +62,10 @@ class Engine:
     @property
     def runner(self) -> Runner:
         names = [f"{letter}.it" for letter in "abcdxy"]
-        return Runner(self.journal, {name: self.handler(name) for name in names}, self.host, SilentObserver())
+        return Runner(
+            self.journal, {name: self.handler(name) for name in names}, self.host, SilentObserver(),
+            make_room=lambda: self.room_after.append("".join(self.done)),
+        )  # fmt: skip
 
     def run(self, plan: Plan | None = None) -> Result:
         return self.runner.run(plan or make_plan(), command="test", configuration={}, user="op")
@@ -113,7 +118,29 @@ def in_a_child(engine: Engine) -> None:
     engine.acts.clear()
 
 
+def full_disk_until_there_is_room(engine: Engine) -> Act:
+    def act(context: StepContext) -> None:
+        if not engine.room_after:
+            raise StepError("cannot be written") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return act
+
+
 # --- to one of two ends -------------------------------------------------------------------------------
+
+
+def test_a_closing_step_that_met_a_full_disk_gets_the_space_that_was_kept(engine: Engine) -> None:
+    engine.acts["do x"] = full_disk_until_there_is_room(engine)
+    assert engine.run().outcome is Outcome.COMMITTED
+    assert (engine.done, engine.room_after) == (["a", "b", "c", "d", "x", "x", "y"], ["abcdx"])
+
+
+def test_a_recovery_goes_forward_on_a_full_disk(engine: Engine) -> None:
+    engine.acts["do x"] = die
+    in_a_child(engine)
+    engine.acts["do x"] = full_disk_until_there_is_room(engine)
+    assert engine.runner.recover(engine.journal.interrupted()[0]).outcome is Outcome.COMMITTED
+    assert (engine.done, engine.room_after) == (["x", "x", "y"], ["x"])
 
 
 def test_steps_run_in_order_and_closing_steps_after_the_commit(engine: Engine) -> None:
@@ -133,7 +160,7 @@ def test_a_failure_undoes_in_reverse_the_failed_step_too(engine: Engine) -> None
     engine.acts["do c"] = fail(StepError("the disk is gone", next_step="Bring a disk."))
     with pytest.raises(OperationFailedError) as caught:
         engine.run()
-    assert engine.done == ["a", "b", "c", "-c", "-b", "-a"]
+    assert (engine.done, engine.room_after) == (["a", "b", "c", "-c", "-b", "-a"], ["abc"])
     assert "the disk is gone" in caught.value.what
     assert "Bring a disk." in caught.value.next_step
     assert engine.last().id in caught.value.next_step

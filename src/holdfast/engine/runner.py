@@ -5,6 +5,7 @@ The runner is handed a table of step names to handlers and knows nothing of what
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from holdfast.errors import (
     OperationFailedError,
     RefusedError,
     StuckError,
+    lacks_space,
 )
 from holdfast.host import Host
 from holdfast.model import Facts, Outcome, Plan, StepState
@@ -81,9 +83,15 @@ class Runner:
         observer: Observer,
         cancellation: Cancellation | None = None,
         end_sessions: Callable[[str], None] = lambda operation: None,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`end_sessions` ends what a dead operation's commands still do inside the application's engines."""
+        """`end_sessions` ends what a dead operation's commands still do inside the application's engines.
+
+        `make_room` gives the space kept for that to what must not fail for want of it: undoing, and going forward
+        after the commit.
+        """
         self._end_sessions = end_sessions
+        self._make_room = make_room
         self.journal = journal
         self.handlers = handlers
         self._host = host
@@ -244,7 +252,7 @@ class Runner:
         for record in self.journal.steps(operation):
             if record.after_commit and record.state is not StepState.DONE:
                 try:
-                    self._do(operation, record)
+                    self._do_with_room(operation, record)
                 except Exception as error:
                     raise InterruptedOperationError(
                         f"{record.title} failed after the commit: {self._host.redactor.text(str(error))}",
@@ -259,6 +267,16 @@ class Runner:
             self.journal.finish(superseded, Outcome.SUPERSEDED, error=f"superseded by {operation}")
         self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
         return Result(operation, Outcome.COMMITTED, stored.commit_facts, seconds)
+
+    def _do_with_room(self, operation: str, record: StepRecord) -> None:
+        """A closing step; one that met a full disk is done again with the space that was kept."""
+        try:
+            self._do(operation, record)
+        except Exception as error:
+            if not lacks_space(error):
+                raise
+            self._make_room()
+            self._do(operation, record)
 
     # --- undoing -----------------------------------------------------------------------------------
 
@@ -299,6 +317,8 @@ class Runner:
         except StuckError as error:
             self.journal.finish(operation, Outcome.STUCK, error=str(error))
             raise
+        with contextlib.suppress(OSError):  # an undo that lacks that space says so itself
+            self._make_room()
         records = [step for step in self.journal.steps(operation) if not step.after_commit]
         begun = [step for step in records if step.state not in (StepState.PENDING, StepState.UNDONE)]
         for record in reversed(begun):

@@ -21,6 +21,7 @@ from holdfast.steps.opened import Opened
 STOP_ORDER = ("scheduler", "worker", "web")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
+_UNWELL_SECONDS = 10.0  # visitors wait for it
 _PORT_ATTEMPTS = 3
 _DEAD = ("fatal", "exited", "backoff", "unknown")
 
@@ -100,10 +101,12 @@ def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str
         connection.close()
 
 
-def verify(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
+def verify(
+    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf")
+) -> None:
     """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output."""
     service = _service(opened, instance)
-    timeout = service.health_timeout_seconds if service else 60.0
+    timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
     settle = service.settle_seconds if service else 1.0
     deadline = time.monotonic() + timeout
     pid: int | None = None
@@ -214,7 +217,17 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
     for instance in ordered(instances, stopping=False):
         if instance.name in stopped.get("verified", []):
             verify(opened, instance, context)
+        else:
+            _wait_for_unwell(opened, instance, context)
     set_wanted(opened, instances)
+
+
+def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
+    """One that was unwell when it was stopped, as while its database was down, may have become well; or not."""
+    try:
+        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS)
+    except StepError as error:
+        context.say(f"as before the operation: {error.what}")
 
 
 def ran_before(opened: Opened, context: StepContext) -> set[str] | None:

@@ -73,16 +73,10 @@ def handlers(opened: Opened) -> dict[str, Handler]:
     for name, (do, undo) in TABLE.items():
         bound[name] = Handler(
             do=partial(do, opened),
-            undo=partial(_undo, opened, undo) if undo is not None else None,
+            undo=partial(undo, opened) if undo is not None else None,
             describe=partial(_describe, opened, name),
         )
     return bound
-
-
-def _undo(opened: Opened, undo: Do, context: StepContext) -> None:
-    """An undo must not fail for want of space."""
-    opened.release_reserves()
-    undo(opened, context)
 
 
 def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[str]:

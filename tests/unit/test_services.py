@@ -1,0 +1,50 @@
+"""Stopping and starting again: what was unwell before must not stop an undo, and gets time to become well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.app import App
+from holdfast.model import ServiceInstance
+from holdfast.steps import services
+from tests.unit.applications import make_app, make_context
+
+WEB = ServiceInstance(
+    name="web-r1", service="web", kind="web", release="r1", directory="/", command=("serve",), environment={}, port=4711
+)
+
+
+@pytest.fixture
+def app(quick_folder: Path) -> Iterator[App]:
+    web = {"command": ["serve"], "health": "/health", "settle_seconds": 0}
+    app = make_app(quick_folder, services={"web": web})
+    services.set_wanted(app.opened, [WEB])
+    app.opened.runtime.start(WEB)
+    yield app
+    app.close()
+
+
+def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) -> tuple[list[bool], list[str]]:
+    """The answers of the health check that were not asked for, the last one repeating, and what was said."""
+    answers = list(healthy)
+    monkeypatch.setattr(services, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked"))
+    context, recorded, said = make_context()
+    services.stop_all(app.opened, context)
+    assert app.opened.runtime.statuses() == {}
+    context.facts.update(recorded)
+    services.start_stopped(app.opened, context)
+    assert services.wanted(app.opened) == [WEB]
+    return answers, said
+
+
+def test_one_that_was_unwell_is_waited_for_until_it_is_well(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stop_and_start(app, monkeypatch, False, False, False, True) == ([True], [])
+
+
+def test_one_that_stays_unwell_stops_no_undo_and_is_named(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_UNWELL_SECONDS", 0.1)
+    _, said = stop_and_start(app, monkeypatch, False)
+    assert "service web of release r1: it is not well" in said[0]
