@@ -40,6 +40,13 @@ def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR, pro
     return done.stdout.strip("\n")
 
 
+def numbers(last: int) -> str:
+    """A table expression: its column `seq` counts from one."""
+    return (
+        f"(WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {last}) SELECT seq FROM n) n"
+    )
+
+
 class MariadbServer:
     product = "MariaDB"
     program = "mariadbd"
@@ -47,7 +54,7 @@ class MariadbServer:
     dumper = "mariadb-dump"
     install: tuple[str, ...] = ("mariadb-install-db", "--no-defaults", "--skip-test-db",
                                 "--auth-root-authentication-method=normal")  # fmt: skip
-    own_settings: Mapping[str, str] = {"innodb-log-file-size": "32M"}
+    own_settings: Mapping[str, str] = {"innodb-log-file-size": "32M", "max-recursive-iterations": "1000000"}
 
     @classmethod
     def skip_where_it_is_missing(cls) -> None:

@@ -22,7 +22,6 @@ class MysqlServer(MariadbServer):
     client = str(PROGRAMS / "mysql")
     dumper = str(PROGRAMS / "mysqldump")
     install = (program, "--no-defaults", "--initialize-insecure", "--innodb-redo-log-capacity=32M")
-    # The long queries of tests make rows by recursion, which MariaDB limits no less, but later.
     own_settings = {  # noqa: RUF012 - read only, as in the class above
         "innodb-redo-log-capacity": "32M", "mysqlx": "OFF", "secure-file-priv": "",
         "log-bin-trust-function-creators": "ON", "cte-max-recursion-depth": "1000000",

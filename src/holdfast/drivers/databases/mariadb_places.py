@@ -182,7 +182,8 @@ class Places:
             if not whatever_is_broken:
                 raise
         whole = [view for view in views if self._is_whole(database, view)]
-        return mariadb_dump.programs(self._clients, database, whole)
+        broken = [view for view in views if view not in whole]
+        return mariadb_dump.programs(self._clients, database, whole, broken=broken)
 
     def _is_whole(self, database: str, view: str) -> bool:
         try:
