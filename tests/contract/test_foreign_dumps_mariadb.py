@@ -1,12 +1,12 @@
-"""Dumps of mariadb-dump and of others on their way into MariaDB: whole, cut and hostile."""
+"""Dumps of mariadb-dump, mysqldump and others on their way into MariaDB and MySQL: whole, cut and hostile."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import zstandard
@@ -15,19 +15,20 @@ from holdfast.drivers import foreign
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mariadb_dump import without_definers
 from holdfast.drivers.databases.mariadb_text import adapted
+from holdfast.drivers.databases.mysql import MysqlDatabase
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.host import Host
 from holdfast.model import Server
-from tests.servers import mariadb
-from tests.servers.mariadb import USER, MariadbServer
+from tests.servers import mariadb, mysql
+from tests.servers.mariadb import USER, MariadbServer, numbers
 
 OPERATION = "20260101-000000-import-database-ab12"
 TRICKY = "USE elsewhere;\nCREATE DATABASE x;\nCREATE DEFINER=`a`@`b` it's -- /* \\! # `"
 
 
-@pytest.fixture
-def server() -> Iterator[MariadbServer]:
-    with mariadb.shared() as running:
+@pytest.fixture(params=[mariadb, mysql], ids=["mariadb", "mysql"])
+def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
+    with request.param.shared() as running:
         yield running
 
 
@@ -38,7 +39,7 @@ def name(server: MariadbServer) -> Iterator[str]:
         server.create_if_missing(made)
         server.run(made, "CREATE TABLE entry (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT, raw BLOB)")
         server.run(
-            made, "INSERT INTO entry (text, raw) SELECT CONCAT('row ', seq), CHAR(seq, 0, 255) FROM seq_1_to_300"
+            made, "INSERT INTO entry (text, raw) SELECT CONCAT('row ', seq), CHAR(seq, 0, 255) FROM " + numbers(300)
         )
         quoted = TRICKY.replace("\\", "\\\\").replace("'", "''")
         server.run(made, f"INSERT INTO entry (text) VALUES ('{quoted}')")
@@ -51,15 +52,12 @@ def name(server: MariadbServer) -> Iterator[str]:
 
 @pytest.fixture
 def database(server: MariadbServer, name: str) -> MariadbDatabase:
-    return MariadbDatabase("main", name, Server(host=server.socket, user=USER), Host(operation=OPERATION))
+    driver = MariadbDatabase if server.product == "MariaDB" else MysqlDatabase
+    return driver("main", name, Server(host=server.socket, user=USER), Host(operation=OPERATION))
 
 
 def own_dump(server: MariadbServer, name: str, *words: str) -> bytes:
-    return subprocess.run(
-        ["mariadb-dump", "--no-defaults", f"--socket={server.socket}", "--user=root", "--routines", "--events", *words,
-         name],
-        capture_output=True, check=True,
-    ).stdout  # fmt: skip
+    return server.dumped(name, "--routines", "--events", *words)
 
 
 def bring(database: MariadbDatabase, source: Path) -> None:
@@ -213,5 +211,46 @@ def test_statements_inside_values_are_left_alone() -> None:
 
 def test_other_engines_formats_are_refused(database: MariadbDatabase, quick_folder: Path) -> None:
     (quick_folder / "dump").write_bytes(b"PGDMP" + bytes(100))
-    with pytest.raises(RefusedError, match="which MariaDB does not read"):
+    with pytest.raises(RefusedError, match="does not read"):
         bring(database, quick_folder / "dump")
+
+
+def test_what_an_insert_hides_on_its_line_is_found() -> None:
+    """A quote or a comment that stays open would hide what follows."""
+    heading = b"-- MySQL dump 10.13\n"
+    for opened in (b"'a);\n');", b'"a);\n");', b"/* );\n*/ 1);", b"# );\n1);", b"-- );\n1);"):
+        text = heading + b"INSERT INTO `t` VALUES (" + opened + b" USE live; DROP TABLE t;\n-- Dump completed\n"
+        with pytest.raises(RefusedError):
+            list(adapted([text], "it"))
+    whole = heading + b"INSERT INTO `t` (`a`, `b`) VALUES (1,'it\\'s # -- /* \"'),(-2,NULL);\n-- Dump completed\n"
+    assert b"".join(adapted([whole], "it")) == whole
+
+
+def test_a_dump_that_cannot_be_loaded_is_named_with_its_server(database: MariadbDatabase, quick_folder: Path) -> None:
+    for version, named in (("99.1.0", "MySQL 99.1.0"), ("98.4.2-MariaDB-ubu2404-log", "MariaDB 98.4.2")):
+        (quick_folder / "sql").write_text(
+            f"-- MySQL dump 10.13  Distrib 1, for Linux (x86_64)\n--\n-- Server version\t{version}\n"
+            "CREATE TABLE t (a NOT_YET_KNOWN);\n-- Dump completed\n"
+        )
+        with pytest.raises(HoldfastError, match=named):
+            bring(database, quick_folder / "sql")
+
+
+@pytest.mark.parametrize("source", [mariadb, mysql], ids=["from mariadb", "from mysql"])
+def test_a_dump_of_the_other_product_comes_in_where_its_words_are_known(
+    server: MariadbServer, database: MariadbDatabase, name: str, quick_folder: Path, source: ModuleType
+) -> None:
+    with source.shared() as other, other.own_database() as theirs:
+        other.create_if_missing(theirs)
+        other.run(theirs, "CREATE TABLE t (a INT PRIMARY KEY, b TEXT) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        other.run(theirs, "INSERT INTO t VALUES (1, 'x'), (2, 'it''s')")
+        (quick_folder / "dump").write_bytes(own_dump(other, theirs))
+        strange = {"MySQL": "b VARCHAR(9) COLLATE utf8mb4_0900_as_ci", "MariaDB": "a UUID"}[other.product]
+        other.run(theirs, f"CREATE TABLE u ({strange})")
+        (quick_folder / "strange").write_bytes(own_dump(other, theirs))
+    server.run(name, "DROP VIEW some; DROP PROCEDURE p; DROP EVENT yearly; DROP TRIGGER noted")
+    if other.product != server.product:
+        with pytest.raises(HoldfastError, match=f"which {other.product} .* could not be loaded"):
+            bring(database, quick_folder / "strange")
+    bring(database, quick_folder / "dump")
+    assert server.run(name, "SELECT COUNT(*), MAX(b) FROM t", user=USER) == "2\tx"

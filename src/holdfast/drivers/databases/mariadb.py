@@ -22,7 +22,7 @@ from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_m
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
-from holdfast.drivers.databases.mariadb_text import Quotes, adapted
+from holdfast.drivers.databases.mariadb_text import Origin, Quotes, adapted
 from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Fix
@@ -62,6 +62,7 @@ MARIADB = Dialect(
     oldest=(10, 6),  # the first release whose RENAME of many tables is undone after a crash in its middle
     too_old="before 10.6 many tables cannot be renamed as one",
     partitions_at_risk=True,
+    definer_rights=frozenset(),
     definer_advice="GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.",
     session_rights="PROCESS, CONNECTION ADMIN",
     own_findings=mariadb_findings.history,
@@ -255,10 +256,17 @@ class MariadbDatabase:
             raise self._not_loaded(source.name, error) from error
         self._compare(candidate, facts.get("rows", {}), facts.get("history", {}))
         script = reading.programs
-        return self._places.settle(candidate, script if keeps_definers else mariadb_dump.without_definers(script))
+        if keeps_definers:
+            try:
+                return self._places.settle(candidate, script)
+            except DamagedError:  # one of them may be an account for whom this one has too few rights
+                with self._clients.session() as session:
+                    catalogue.drop_programs(session, candidate)
+        return self._places.settle(candidate, mariadb_dump.without_definers(script))
 
-    def _not_loaded(self, title: str, error: CommandFailedError) -> DamagedError:
-        return DamagedError(f"database {self.name}: {title} could not be loaded: {server_error(error)}")
+    def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
+        told = f", which {origin} wrote," if origin else ""
+        return DamagedError(f"database {self.name}: {title}{told} could not be loaded: {server_error(error)}")
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQL:
@@ -268,10 +276,12 @@ class MariadbDatabase:
         with self._clients.session() as session:
             charset = self._places.charset(session, self.database)
         candidate = self._places.empty(token, charset)
+        origin = Origin()
+        lines = adapted(origin.noted(source.chunks()), source.title)
         try:
-            self._clients.feed(candidate, itertools.chain(adapted(source.chunks(), source.title), [b"\nCOMMIT;\n"]))
+            self._clients.feed(candidate, itertools.chain(lines, [b"\nCOMMIT;\n"]))
         except CommandFailedError as error:
-            raise self._not_loaded(source.title, error) from error
+            raise self._not_loaded(source.title, error, origin.server()) from error
         with self._clients.session() as session:
             if not catalogue.base_tables(session, candidate):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")

@@ -45,6 +45,8 @@ class Dialect:
     too_old: str
     partitions_at_risk: bool
     """Whether a server that dies within a RENAME can lose a partitioned table."""
+    definer_rights: frozenset[str]
+    """Rights needed beside one to define for others, to make and drop programs of any account."""
     definer_advice: str
     session_rights: str
     """Rights to see and end the sessions of other accounts, as GRANT takes them."""

@@ -84,13 +84,15 @@ class RowCounter:
                 position = end
 
 
-def rows_in(values: bytes) -> int:
-    """Of one statement's values as MySQL's dump program writes them: quotes inside are escaped by a backslash.
-
-    What is quoted stands between every second pair of quotes that are left; rows touch only outside of them.
-    """
+def outside_quotes(values: bytes) -> bytes:
+    """What stands between every second pair of quotes, in text whose quoted quotes are escaped by a backslash."""
     unescaped = values.replace(b"\\\\", b"").replace(b"\\'", b"")
-    return b"'".join(unescaped.split(b"'")[::2]).count(b"),(") + 1
+    return b"'".join(unescaped.split(b"'")[::2])
+
+
+def rows_in(values: bytes) -> int:
+    """Of one statement's values as MySQL's dump program writes them: rows touch only outside of quotes."""
+    return outside_quotes(values).count(b"),(") + 1
 
 
 class Dump:

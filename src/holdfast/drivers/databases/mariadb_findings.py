@@ -114,7 +114,7 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     if "CREATE" not in everywhere and "`hf-%`.*" not in grants.replace("\\", ""):
         found.append(("error", "this account may not create databases: no restore point and no restore",
                       "GRANT ALL ON `hf-%`.* TO it, as an administrator."))  # fmt: skip
-    if not everywhere & DEFINING:
+    if not everywhere & DEFINING or not dialect.definer_rights <= everywhere:
         rows = session.rows(
             "SELECT kind, name, definer FROM ("
             " SELECT 'view' kind, table_name name, definer, table_schema place FROM information_schema.views UNION ALL"

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from holdfast.drivers.databases.mariadb_dump import without_definers
+from holdfast.drivers.databases.mariadb_dump import outside_quotes, without_definers
 from holdfast.drivers.foreign import lines_of
 from holdfast.errors import DamagedError, RefusedError
 
 _KNOWN = re.compile(rb"-- (MariaDB|MySQL) dump \d")
 _END = b"-- Dump completed"
+_SERVER = re.compile(rb"^-- Server version\t([\w.]+)(\S*)", re.MULTILINE)
+_HEADING_BYTES = 4096
 _SANDBOX = re.compile(rb"/\*M?!999999\\- ")  # a line that older clients do not know
 _DELIMITER = re.compile(rb"\s*DELIMITER\s+(\S+)", re.IGNORECASE)
 _USE = re.compile(rb"\s*(?:/\*M?!\d*\s*)?USE\s+`?((?:[^`;\s]|``)+?)`?\s*(?:\*/)?\s*;\s*$", re.IGNORECASE)
@@ -27,10 +29,33 @@ _QUALIFIED = re.compile(
     rb"|LOCK\s+TABLES)\s+(" + _NAME + rb")\s*\.\s*[`\w]",
     re.IGNORECASE,
 )
+_ROWS = re.compile(rb"INSERT INTO `(?:[^`]|``)+` (?:\(`[^()']+`\) )?VALUES \(")
 _ADMINISTRATOR = re.compile(
     rb"SET (@MYSQLDUMP_TEMP_LOG_BIN\b|@@SESSION\.SQL_LOG_BIN\b|@@GLOBAL\.)|CHANGE (MASTER|REPLICATION SOURCE) TO\b"
 )
 _TOKENS = re.compile(rb"--(?=[\x00-\x20]|$)|#|/\*M?!\d*|/\*|\*/|['\"`]|\\")
+
+
+class Origin:
+    """Which server a dump is of, as the dump programs write it at the beginning."""
+
+    def __init__(self) -> None:
+        self._heading = b""
+
+    def noted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same chunks, of which the first are looked at."""
+        for chunk in chunks:
+            if len(self._heading) < _HEADING_BYTES:
+                self._heading += chunk[:_HEADING_BYTES]
+            yield chunk
+
+    def server(self) -> str:
+        """Product and version; empty where it does not say."""
+        found = _SERVER.search(self._heading)
+        if found is None:
+            return ""
+        product = "MariaDB" if b"MariaDB" in found[2] else "MySQL"
+        return f"{product} {found[1].decode()}"
 
 
 class Quotes:
@@ -118,12 +143,17 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
         if skipping:  # to the end of a statement that is left out
             skipping = not line.rstrip().endswith(b";")
             continue
-        # The dump programs write no newline inside a value, and a row a line.
-        if known and line.startswith(b"(") and b";" not in line[:-2]:
-            if line.endswith(b";\n"):
-                statements.rows_end()
-            yield line
-            continue
+        # The dump programs write no newline inside a value, and begin a line with each row or with each statement.
+        if known and b";" not in line[:-2]:
+            if line.startswith(b"("):
+                if line.endswith(b";\n"):
+                    statements.rows_end()
+                yield line
+                continue
+            if statements.between() and _is_whole_insert(line):
+                ended = False
+                yield line
+                continue
         if statements.between():
             known = known or _KNOWN.match(line) is not None
             ended = line.startswith(_END) or (ended and not line.strip())
@@ -148,6 +178,14 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
         yield without_definers(line)
     if known and not ended:
         raise DamagedError(f"{title} was cut short: the line that ends a dump is missing")
+
+
+def _is_whole_insert(line: bytes) -> bool:
+    """Whether a line without a `;` inside is one INSERT, and neither a quote nor a comment is open at its end."""
+    if _ROWS.match(line) is None:
+        return False
+    outside = outside_quotes(line)
+    return outside.endswith(b");\n") and not any(mark in outside for mark in (b'"', b"/*", b"#", b"--"))
 
 
 def _is_one_elsewhere(line: bytes) -> bool:

@@ -5,7 +5,8 @@ statement sets a variable for one query, but a hint limits the time of a SELECT 
 SHOW MASTER STATUS became SHOW BINARY LOG STATUS in 8.2 and went in 8.4, and either needs REPLICATION CLIENT; the statistics of
 tables are cached for a day unless a session says otherwise; with a binary log, which is on unless it is turned off, an
 account without SUPER makes no trigger or function before log_bin_trust_function_creators is set; an account with
-SET_ANY_DEFINER (8.2; SET_USER_ID before) makes programs for others, for administrators only with SYSTEM_USER; SHOW GRANTS
+SET_ANY_DEFINER (8.2; SET_USER_ID before) makes programs for others, but views, routines and events of an account that
+has SYSTEM_USER are made and dropped only by one that has it too, which nobody without rights can tell before; SHOW GRANTS
 tells the rights of active roles, information_schema.user_privileges does not.
 """
 
@@ -66,6 +67,7 @@ MYSQL = Dialect(
     oldest=(8, 0),
     too_old="before 8.0 many tables cannot be renamed as one",
     partitions_at_risk=False,
+    definer_rights=frozenset({"SYSTEM_USER"}),
     definer_advice="GRANT SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE ON *.* TO it (before 8.2 SET_USER_ID).",
     session_rights="PROCESS, CONNECTION_ADMIN",
     own_findings=_findings,
