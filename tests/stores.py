@@ -9,11 +9,14 @@ import os
 import secrets
 import sqlite3
 import subprocess
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from holdfast.config.schema import Database
-from tests.servers import mariadb, postgresql
+from tests.servers import mariadb, mysql, postgresql
+from tests.servers.mariadb import MariadbServer
+from tests.servers.mysql import MysqlServer
 
 APPLICATIONS = Path(__file__).parent / "applications" / "guestbook"
 
@@ -154,12 +157,19 @@ class MariadbStore:
     """A database of the shared server, whose account has every right on it and no other."""
 
     module = APPLICATIONS / "mariadb.py"
+    kind = "mariadb"
+    server: type[MariadbServer] = MariadbServer
+    dump_words: tuple[str, ...] = ()
+
+    @staticmethod
+    def shared() -> AbstractContextManager[MariadbServer]:
+        return mariadb.shared()
 
     def __init__(self, socket: str, name: str) -> None:
         self._socket = socket
         self.name = name
         self._saved = Path(socket).parent / f"{name}.sql"
-        self.lines = f'kind = "mariadb"\nname = "{name}"\nhost = "{socket}"\nuser = "{mariadb.USER}"'
+        self.lines = f'kind = "{self.kind}"\nname = "{name}"\nhost = "{socket}"\nuser = "{mariadb.USER}"'
         self.environment = f'DATABASE_URL = "{self.dsn}"'
 
     @property
@@ -172,18 +182,21 @@ class MariadbStore:
 
     def execute(self, sql: str) -> str:
         """As the application."""
-        return mariadb.mariadb(self._socket, self.name, sql, mariadb.USER)
+        return self._run(self.name, sql, mariadb.USER)
+
+    def _run(self, database: str, sql: str, user: str = mariadb.ADMINISTRATOR) -> str:
+        return mariadb.mariadb(self._socket, database, sql, user, self.server.client)
 
     @classmethod
     def create(cls) -> MariadbStore:
-        with mariadb.shared() as server:
+        with cls.shared() as server:
             name = f"g{os.getpid()}x{secrets.token_hex(3)}"
             server.create_if_missing(name)
             return cls(server.socket, name)
 
     def _dumped(self, *words: str) -> bytes:
-        argv = ["mariadb-dump", "--no-defaults", f"--socket={self._socket}", "--user=root", "--routines", "--events",
-                *words, self.name]  # fmt: skip
+        argv = [self.server.dumper, "--no-defaults", f"--socket={self._socket}", "--user=root", "--routines", "--events",
+                *self.dump_words, *words, self.name]  # fmt: skip
         return subprocess.run(argv, capture_output=True, check=True).stdout
 
     def digest(self) -> str:
@@ -195,35 +208,47 @@ class MariadbStore:
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""
         mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
-        names = mariadb.mariadb(self._socket, "", "SELECT schema_name FROM information_schema.schemata").split("\n")
+        names = self._run("", "SELECT schema_name FROM information_schema.schemata").split("\n")
         return [name for name in names if name.startswith(mark)]
 
     def _drop(self, *names: str) -> None:
         for name in names:
-            mariadb.mariadb(self._socket, "", f"DROP DATABASE IF EXISTS `{name}`")
+            self._run("", f"DROP DATABASE IF EXISTS `{name}`")
 
     def save(self) -> None:
         self._saved.write_bytes(self._dumped())
 
     def put_back(self) -> None:
         self._drop(self.name, *self._beside())
-        mariadb.mariadb(self._socket, "", f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
-        mariadb.mariadb(self._socket, self.name, self._saved.read_text())
+        self._run("", f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
+        self._run(self.name, self._saved.read_text())
 
     def remove(self) -> None:
         self._drop(self.name, *self._beside())
         self._saved.unlink(missing_ok=True)
 
 
+class MysqlStore(MariadbStore):
+    kind = "mysql"
+    server = MysqlServer
+    dump_words = ("--set-gtid-purged=OFF",)
+
+    @staticmethod
+    def shared() -> AbstractContextManager[MariadbServer]:
+        return mysql.shared()
+
+
+_SERVED: dict[str, type[PostgresqlStore] | type[MariadbStore]] = {
+    "postgresql": PostgresqlStore, "mariadb": MariadbStore, "mysql": MysqlStore,
+}  # fmt: skip
+
+
 def create(engine: str, sqlite_path: Path) -> Store:
-    if engine == "sqlite":
-        return SqliteStore(sqlite_path)
-    return PostgresqlStore.create() if engine == "postgresql" else MariadbStore.create()
+    return SqliteStore(sqlite_path) if engine == "sqlite" else _SERVED[engine].create()
 
 
 def existing(configured: Database, sqlite_path: Path) -> Store:
     """The store of a site that was made before, by what its holdfast.toml says."""
     if configured.kind == "sqlite":
         return SqliteStore(sqlite_path)
-    kind = PostgresqlStore if configured.kind == "postgresql" else MariadbStore
-    return kind(configured.host, configured.name)
+    return _SERVED[configured.kind](configured.host, configured.name)

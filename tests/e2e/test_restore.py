@@ -15,7 +15,7 @@ from tests.site import Site
 from tests.stores import MariadbStore, PostgresqlStore
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "mysql"])
 def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     site = Site(folder / "s", engine=request.param)
     site.operate("install", "v1")
@@ -45,7 +45,7 @@ def look_into(site: Site, folder: Path, *words: str) -> int:
         return int(found)
     if isinstance(store, MariadbStore):
         name = f"{store.name}look"
-        with mariadb.shared() as server:
+        with store.shared() as server:
             server.run("mysql", f"GRANT ALL ON `{name}`.* TO {mariadb.USER}@localhost")
             done = run(site, "backup", "restore", *words, "--into", name)
             assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The guestbook's database on a MariaDB server, with the few words of SQLite that the guestbook uses."""
+"""The guestbook's database on a MariaDB or MySQL server, with the few words of SQLite that the guestbook uses."""
 
 import os
 
@@ -7,7 +7,7 @@ import pymysql
 Error = pymysql.Error
 _WORDS = {
     "BEGIN IMMEDIATE": "START TRANSACTION", "INTEGER PRIMARY KEY": "INTEGER PRIMARY KEY AUTO_INCREMENT",
-    "name TEXT PRIMARY KEY": "name VARCHAR(190) PRIMARY KEY", "?": "%s",
+    "name TEXT PRIMARY KEY": "name VARCHAR(190) PRIMARY KEY", "DEFAULT 'fine'": "DEFAULT ('fine')", "?": "%s",
 }  # fmt: skip
 # What cannot be moved with a table: it must come back with the rows.
 _PROGRAMS = (
@@ -26,7 +26,10 @@ class Connection:
         for word, ours in _WORDS.items():
             sql = sql.replace(word, ours)
         cursor = self._inner.cursor()
-        cursor.execute(sql, parameters)
+        asked = sql.removesuffix(" RETURNING id")  # which MySQL does not know
+        cursor.execute(asked, parameters)
+        if asked != sql:
+            cursor.execute("SELECT LAST_INSERT_ID()")
         if sql.startswith("CREATE TABLE entries"):
             for program in _PROGRAMS:
                 cursor.execute(program)
