@@ -11,11 +11,11 @@ import pytest
 from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
-from tests.servers import mariadb, postgresql
+from tests.servers import mariadb, mysql, postgresql
 
 pytestmark = pytest.mark.faults
 
-_SERVERS = {"postgresql": postgresql, "mariadb": mariadb}
+_SERVERS = {"postgresql": postgresql, "mariadb": mariadb, "mysql": mysql}
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
