@@ -118,7 +118,10 @@ class Dump:
         self._target.unlink(missing_ok=True)  # of an earlier attempt, which may be closed to writing already
         descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-        with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
+        with (
+            open(descriptor, "wb") as file,
+            compressor.stream_writer(file, closefd=False, write_size=CHUNK_BYTES) as packed,
+        ):
             # What runs by itself is small, and asked for meanwhile.
             script = self._pool.submit(self._programs)
             self._tables(packed)
@@ -142,8 +145,9 @@ class Dump:
         ignored = [f"--ignore-table={self._database}.{view}" for view in self._left_out]
         history = ["--dump-history"] if self._history else []
         self._clients.dump(
-            sink, *_TABLES_ONLY, *history, *ignored, names=[self._database], stopped=self._stopped.is_set
-        )
+            sink, *_TABLES_ONLY, *history, *ignored, names=[self._database], stopped=self._stopped.is_set,
+            spool_folder=self._target.parent,
+        )  # fmt: skip
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
