@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.mysql import MysqlDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.protocols import Database
@@ -20,7 +21,8 @@ from holdfast.host import Host
 from holdfast.model import Server, Snapshot
 from tests.contract.dumps import snapshot
 from tests.fakes import FakeDatabase
-from tests.servers import mariadb, postgresql
+from tests.servers import mariadb, mysql, postgresql
+from tests.servers.mariadb import MariadbServer
 
 ROWS = "SELECT text FROM entry ORDER BY id"
 
@@ -64,7 +66,8 @@ class Engine:
         if isinstance(self.database, FakeDatabase):
             return [row[0] for row in FakeDatabase(self.database.given[name]).query(ROWS)]
         assert self.reached is not None
-        driver = PostgresqlDatabase if self.database.kind == "postgresql" else MariadbDatabase
+        driver = type(self.database)
+        assert driver in (PostgresqlDatabase, MariadbDatabase, MysqlDatabase)
         return Engine(driver("other", name, self.reached, Host()), self.folder, self.execute).texts()
 
     def identity(self) -> str | None:
@@ -133,9 +136,11 @@ def postgresql_engine(folder: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def mariadb_engine(folder: Path) -> Iterator[Engine]:
+def mariadb_engine(
+    folder: Path, shared: Callable[[], AbstractContextManager[MariadbServer]], driver: type[MariadbDatabase]
+) -> Iterator[Engine]:
     """The application and Holdfast use one account with every right on its database, and no other."""
-    with mariadb.shared() as server, server.own_database() as name:
+    with shared() as server, server.own_database() as name:
 
         def execute(sql: str) -> None:
             server.create_if_missing(name)
@@ -145,7 +150,7 @@ def mariadb_engine(folder: Path) -> Iterator[Engine]:
                 raise WriterHeldError(str(error)) from error
 
         reached = Server(host=server.socket, user=mariadb.USER)
-        database = MariadbDatabase("main", name, reached, Host(operation="contract"))
+        database = driver("main", name, reached, Host(operation="contract"))
         create = "CREATE TABLE entry (id INTEGER PRIMARY KEY AUTO_INCREMENT, text TEXT)"
         yield Engine(database, folder, execute, create, reached=reached)
 
@@ -155,7 +160,8 @@ ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
     "sqlite-delete": lambda folder: sqlite_engine(folder, "delete"),
     "fake": fake_engine,
     "postgresql": postgresql_engine,
-    "mariadb": mariadb_engine,
+    "mariadb": lambda folder: mariadb_engine(folder, mariadb.shared, MariadbDatabase),
+    "mysql": lambda folder: mariadb_engine(folder, mysql.shared, MysqlDatabase),
 }
 
 
@@ -183,7 +189,7 @@ def test_inspect_of_a_database_and_of_none(engine: Engine) -> None:
     assert facts["identity"]
     assert facts["size_bytes"] > 0
     assert facts["tool"]
-    if engine.database.kind == "mariadb":
+    if isinstance(engine.database, MariadbDatabase):
         assert Path(facts["data_folder"]).is_dir()
     engine.database.swap("op", None, "op")
     facts = engine.database.inspect()
@@ -262,7 +268,7 @@ def test_an_instant_is_fixed_while_writers_go_on(engine: Engine) -> None:
         engine.add("after")
         engine.taken[dump] = finish()
     # Where the dump and the answers are two transactions, writers are held for the moment in which both begin.
-    assert engine.taken[dump].held_seconds < (1 if engine.database.kind == "mariadb" else 1e-9)
+    assert engine.taken[dump].held_seconds < (1 if isinstance(engine.database, MariadbDatabase) else 1e-9)
     assert engine.texts(dump) == ["one", "two", "before"]
     assert engine.texts() == ["one", "two", "before", "after"]
 
@@ -276,7 +282,7 @@ def test_hold_lets_writers_go_when_no_snapshot_is_taken(engine: Engine) -> None:
 
 def test_two_cannot_hold_unless_both_keep_writers_out(engine: Engine) -> None:
     with engine.database.hold(2):
-        if engine.database.kind in ("postgresql", "mariadb"):  # locks against writers go together
+        if engine.database.kind in ("postgresql", "mariadb", "mysql"):  # locks against writers go together
             with engine.database.hold(0.05), pytest.raises(WriterHeldError):
                 engine.add("while held")
             return

@@ -1,4 +1,4 @@
-"""MariaDB alone: what cannot be renamed, rights, strangers' sessions, statements of dead clients, a server that dies."""
+"""MariaDB and MySQL alone: what cannot be renamed, rights, strangers' sessions, statements of dead clients, a server that dies."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from holdfast.drivers.databases import mariadb_catalogue as catalogue
 from holdfast.drivers.databases import mariadb_places
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mariadb_dump import RowCounter
+from holdfast.drivers.databases.mysql import MysqlDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
 from tests.contract.dumps import snapshot
-from tests.servers import mariadb
-from tests.servers.mariadb import ADMINISTRATOR, USER, MariadbServer
+from tests.servers import mariadb, mysql
+from tests.servers.mariadb import ADMINISTRATOR, USER, MariadbServer, numbers
+from tests.servers.mysql import MysqlServer
 
 OPERATION = "20260101-000000-upgrade-ab12"
 PROGRAMS = """
 CREATE TABLE child (id INT PRIMARY KEY, entry INT, size INT, twice INT GENERATED ALWAYS AS (size * 2) STORED, half INT
   AS (size / 2) VIRTUAL, hidden INT INVISIBLE DEFAULT 7, FOREIGN KEY (entry) REFERENCES entry (id) ON DELETE CASCADE);
 INSERT INTO child (id, entry, size) VALUES (1, 1, 10), (2, 2, 20);
-CREATE SEQUENCE tickets START WITH 40; DO NEXTVAL(tickets);
 CREATE VIEW shouted AS SELECT shout(text) AS text FROM entry;
 CREATE TRIGGER counted AFTER INSERT ON entry FOR EACH ROW INSERT INTO child (id, entry) VALUES (NEW.id + 1000, NEW.id);
 CREATE EVENT yearly ON SCHEDULE EVERY 1 YEAR STARTS '2035-01-01 00:00:00' DO DELETE FROM child WHERE id < 0;
@@ -40,19 +41,32 @@ CREATE TABLE parts (n INT) PARTITION BY RANGE (n) (PARTITION low VALUES LESS THA
   MAXVALUE);
 INSERT INTO parts VALUES (3), (30)
 """
+OF_ONE = {
+    "MariaDB": ["CREATE SEQUENCE tickets START WITH 40; DO NEXTVAL(tickets)"],
+    "MySQL": [
+        "CREATE TABLE mine (id BINARY(16) PRIMARY KEY DEFAULT (UUID_TO_BIN(UUID())), said VARCHAR(200) COLLATE"
+        " utf8mb4_0900_as_cs CHECK (said <> ''), doc JSON DEFAULT (JSON_OBJECT('a', 1)), at POINT SRID 4326, bits BIT(9),"
+        " FULLTEXT (said), KEY odd ((LOWER(said)) DESC) INVISIBLE)",
+        "INSERT INTO mine (said, at, bits) VALUES ('it''s \\\\ (1),(2)', ST_SRID(POINT(1, 2), 4326), b'101')",
+    ],
+}
+DRIVERS = {"MariaDB": MariadbDatabase, "MySQL": MysqlDatabase}
+mariadb_alone = pytest.mark.parametrize("server", [mariadb], ids=["mariadb"], indirect=True)
+mysql_alone = pytest.mark.parametrize("server", [mysql], ids=["mysql"], indirect=True)
+on_both = pytest.mark.parametrize("product", [MariadbServer, MysqlServer], ids=["mariadb", "mysql"])
 FUNCTION = "CREATE FUNCTION shout(said TEXT) RETURNS TEXT DETERMINISTIC RETURN CONCAT(UPPER(said), '!; --')"
 
 
-@pytest.fixture
-def server() -> Iterator[MariadbServer]:
-    with mariadb.shared() as running:
+@pytest.fixture(params=[mariadb, mysql], ids=["mariadb", "mysql"])
+def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
+    with request.param.shared() as running:
         yield running
 
 
 def fill(server: MariadbServer, name: str) -> None:
     server.create_if_missing(name)
     server.run(name, "CREATE TABLE entry (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT)", user=USER)
-    server.run(name, "INSERT INTO entry (text) SELECT CONCAT('row ', seq) FROM seq_1_to_500", user=USER)
+    server.run(name, "INSERT INTO entry (text) SELECT CONCAT('row ', seq) FROM " + numbers(500), user=USER)
 
 
 @pytest.fixture
@@ -64,7 +78,7 @@ def name(server: MariadbServer) -> Iterator[str]:
 
 def driver(server: MariadbServer, name: str, host: Host | None = None, **changes: object) -> MariadbDatabase:
     reached = replace(Server(host=server.socket, user=USER), **changes)
-    return MariadbDatabase("main", name, reached, host or Host(operation=OPERATION))
+    return DRIVERS[server.product]("main", name, reached, host or Host(operation=OPERATION))
 
 
 @pytest.fixture
@@ -78,11 +92,10 @@ def facts_of(taken: Snapshot) -> Facts:
 
 def whole(server: MariadbServer, name: str) -> str:
     """Everything that the dump program finds in a database."""
-    words = ["--skip-comments", "--order-by-primary", "--routines", "--events", "--dump-history"]
-    return subprocess.run(
-        ["mariadb-dump", "--no-defaults", f"--socket={server.socket}", "--user=root", *words, name],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    own = ["--dump-history"] if server.product == "MariaDB" else ["--set-gtid-purged=OFF"]
+    return server.dumped(
+        name, "--skip-comments", "--order-by-primary", "--routines", "--events", "--hex-blob", *own
+    ).decode()
 
 
 @contextmanager
@@ -105,13 +118,15 @@ def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -
 def test_everything_comes_back(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str
 ) -> None:
-    for sql in (FUNCTION, *PROGRAMS.split(";\n")):
+    for sql in (FUNCTION, *PROGRAMS.split(";\n"), *OF_ONE[server.product]):
         server.run(name, sql, user=USER)
     server.run(name, f"ALTER DATABASE `{name}` CHARACTER SET latin1 COLLATE latin1_german1_ci", user=USER)
     before = whole(server, name)
     if by != "restore point":
         taken = taken_by(database, quick_folder / "dump", by)
-        assert {table: facts["rows"] for table, facts in taken.tables.items()} == {"entry": 500, "child": 2, "parts": 2}
+        more = {"mine": 1} if server.product == "MySQL" else {}
+        counted = {table: facts["rows"] for table, facts in taken.tables.items()}
+        assert counted == {"entry": 500, "child": 2, "parts": 2, **more}
         point = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     else:
         point = database.prepare(OPERATION, None, {})
@@ -136,6 +151,7 @@ def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
     return database.dump(f"{OPERATION}0", target, 10)
 
 
+@mariadb_alone
 @pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
 def test_history_of_versioned_tables_comes_back(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str
@@ -269,7 +285,7 @@ def test_content_made_after_a_wipe_is_never_taken_for_the_first_one(
 def test_a_copy_is_of_one_instant(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
     """A session without a default database is seen by nobody."""
     server.run(name, "CREATE TABLE a_first (n INT); CREATE TABLE z_last (n INT)", user=USER)
-    server.run(name, "CREATE TABLE middle AS SELECT seq FROM seq_1_to_200000", user=USER)
+    server.run(name, "CREATE TABLE middle AS SELECT seq FROM " + numbers(200000), user=USER)
     stop = threading.Event()
 
     def write() -> None:
@@ -298,13 +314,14 @@ def test_a_large_value_that_the_server_takes_comes_back(
     with visitor(server, name) as session:
         session.cursor().execute("INSERT INTO large VALUES (REPEAT(CHAR(7, 0, 39, 92, 255, 10), 1500000))")
         session.commit()
-    before = server.run(name, "SELECT LENGTH(a), MD5(a) FROM large")
+    before = server.run(name, "SELECT LENGTH(a), SHA2(a, 256) FROM large")
     taken = snapshot(database, quick_folder / "dump")
     candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
-    assert server.run(name, "SELECT LENGTH(a), MD5(a) FROM large") == before
+    assert server.run(name, "SELECT LENGTH(a), SHA2(a, 256) FROM large") == before
 
 
+@mariadb_alone
 def test_packages_come_back(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
     server.run(
         name,
@@ -331,14 +348,22 @@ def test_a_database_that_holds_only_programs_is_not_free(
     assert server.run(f"{name}other", "SELECT shout('a')") == "A!; --"
 
 
-def test_settings_of_a_server_that_change_what_statements_do(quick_folder: Path) -> None:
-    own = MariadbServer(
-        **{"autocommit": "OFF", "log-bin": "log", "binlog-format": "STATEMENT", "innodb-force-primary-key": "ON"}
-    )
+@pytest.mark.parametrize(
+    ("product", "settings"),
+    [(MariadbServer, {"innodb-force-primary-key": "ON"}),
+     (MysqlServer, {"sql-require-primary-key": "ON", "sql-generate-invisible-primary-key": "ON"})],
+    ids=["mariadb", "mysql"],
+)  # fmt: skip
+def test_settings_of_a_server_that_change_what_statements_do(
+    product: type[MariadbServer], settings: dict[str, str], quick_folder: Path
+) -> None:
+    own = product(**{"autocommit": "OFF", "log-bin": "log", "binlog-format": "STATEMENT", **settings})
     try:
         fill(own, "app")
         own.run("app", "INSERT INTO entry (text) VALUES ('committed'); COMMIT", user=USER)
-        own.run("app", "INSERT INTO entry (text) SELECT CONCAT('row ', seq) FROM seq_1_to_500; COMMIT", user=USER)
+        own.run(
+            "app", "INSERT INTO entry (text) SELECT CONCAT('row ', seq) FROM " + numbers(500) + "; COMMIT", user=USER
+        )
         rows = own.run("app", "SELECT COUNT(*) FROM entry")
         database = driver(own, "app")
         taken = snapshot(database, quick_folder / "dump")
@@ -409,7 +434,9 @@ def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
 def test_it_is_known_which_tables_are_small(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
     server.run(name, "CREATE TABLE small (a INTEGER); INSERT INTO small VALUES (1)", user=USER)
     server.run(
-        name, "INSERT INTO entry (text) SELECT REPEAT('x', 200) FROM seq_1_to_2000; ANALYZE TABLE entry", user=USER
+        name,
+        "INSERT INTO entry (text) SELECT REPEAT('x', 200) FROM " + numbers(2000) + "; ANALYZE TABLE entry",
+        user=USER,
     )
     with database._session() as session:
         sizes = catalogue.sizes_bytes(session, name)
@@ -430,8 +457,9 @@ def test_missing_rights_are_named(server: MariadbServer, name: str) -> None:
         server.run(name, "DROP USER poor@localhost")
 
 
-def test_what_a_server_would_lose_is_found() -> None:
-    own = MariadbServer(**{"innodb-doublewrite": "0", "innodb-flush-log-at-trx-commit": "2"})
+@on_both
+def test_what_a_server_would_lose_is_found(product: type[MariadbServer]) -> None:
+    own = product(**{"innodb-doublewrite": "0", "innodb-flush-log-at-trx-commit": "2"})
     try:
         fill(own, "app")
         own.run("app", "CREATE TABLE quick (a INT) ENGINE=MyISAM")
@@ -463,6 +491,7 @@ def test_a_session_on_a_database_whose_name_differs_in_case_is_anothers(
     assert list(database.tables()) == ["entry"]
 
 
+@mariadb_alone
 def test_what_a_rename_cannot_carry_is_found(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
     server.run(name, "CREATE TABLE parts (n INT) PARTITION BY HASH (n) PARTITIONS 2", user=USER)
     server.run(
@@ -471,25 +500,34 @@ def test_what_a_rename_cannot_carry_is_found(server: MariadbServer, name: str, d
         " AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
         user=USER,
     )
-    server.run("mysql", f"CREATE DATABASE `{name}other`")
-    server.run(f"{name}other", f"CREATE TABLE c (e INT, FOREIGN KEY (e) REFERENCES `{name}`.entry (id))")
     found = {
         problem.message.split(":")[0]: problem.severity for problem in driver(server, name, user=ADMINISTRATOR).check()
     }
     assert found["table parts is partitioned"] == "warning"
     assert found["table exact keeps its history by transactions, which neither a dump nor a copy can carry"] == "error"
-    assert any(message.startswith("foreign key") and severity == "error" for message, severity in found.items())
     with pytest.raises(RefusedError, match="by transactions"):
         database.prepare(OPERATION, None, {})
+
+
+def test_a_foreign_key_into_the_database_is_found(server: MariadbServer, name: str) -> None:
+    server.run("mysql", f"CREATE DATABASE `{name}other`")
+    server.run(f"{name}other", f"CREATE TABLE c (e INT, FOREIGN KEY (e) REFERENCES `{name}`.entry (id))")
+    found = driver(server, name, user=ADMINISTRATOR).check()
+    assert any(problem.message.startswith("foreign key") and problem.severity == "error" for problem in found)
     server.run(f"{name}other", "DROP TABLE c")
 
 
-def test_a_dump_of_a_newer_server_is_refused_before_anything_changes(
-    database: MariadbDatabase, quick_folder: Path
+def test_a_dump_of_a_newer_server_or_of_the_other_product_is_refused_before_anything_changes(
+    server: MariadbServer, database: MariadbDatabase, quick_folder: Path
 ) -> None:
     taken = snapshot(database, quick_folder / "dump")
-    with pytest.raises(RefusedError, match="MariaDB 99"):
+    with pytest.raises(RefusedError, match=f"{server.product} 99"):
         database.prepare(OPERATION, quick_folder / "dump", {**facts_of(taken), "server_version": [99, 1]})
+    other = "MySQL" if server.product == "MariaDB" else "MariaDB"
+    with pytest.raises(RefusedError, match=f"is of {other} 8.0"):
+        database.prepare(
+            OPERATION, quick_folder / "dump", {**facts_of(taken), "product": other, "server_version": [8, 0]}
+        )
     assert database.tokens() == []
 
 
@@ -515,7 +553,10 @@ def test_a_dump_by_an_administrator_is_loaded_by_another_account(
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
     assert server.run(name, "SELECT text FROM shouted LIMIT 1") == "ROW 1!; --"
     assert {
-        row.split("\t")[-1] for row in server.run(name, "SELECT definer FROM information_schema.triggers").split("\n")
+        row.split("\t")[-1]
+        for row in server.run(
+            name, "SELECT definer FROM information_schema.triggers WHERE trigger_schema = DATABASE()"
+        ).split("\n")
     } == {f"{USER}@localhost"}
 
 
@@ -528,21 +569,22 @@ def test_a_dump_that_fails_in_its_middle_is_told(
 
 
 def test_a_server_that_is_down_is_told_as_such(server: MariadbServer, name: str) -> None:
-    lost = MariadbDatabase("main", name, Server(host="/nowhere/socket", user=USER), Host())
+    lost = DRIVERS[server.product]("main", name, Server(host="/nowhere/socket", user=USER), Host())
     with pytest.raises(HoldfastError):
         lost.inspect()
     (problem,) = lost.check()
     assert problem.severity == "error" and problem.advice
 
 
+@on_both
 @pytest.mark.parametrize("what", ["restore point", "restore"])
 def test_a_full_disk_of_the_server_leaves_the_live_database_as_it_is(
-    small_disk: Path, quick_folder: Path, what: str
+    product: type[MariadbServer], small_disk: Path, quick_folder: Path, what: str
 ) -> None:
-    own = MariadbServer(small_disk / "server")
+    own = product(small_disk / "server")
     try:
         own.create_if_missing("app")
-        own.run("app", "CREATE TABLE entry AS SELECT seq AS i, REPEAT('x', 500) AS t FROM seq_1_to_40000", user=USER)
+        own.run("app", "CREATE TABLE entry AS SELECT seq AS i, REPEAT('x', 500) AS t FROM " + numbers(40000), user=USER)
         database = driver(own, "app")
         taken = snapshot(database, quick_folder / "dump")
         before = database.inspect()["identity"], database.tables()
@@ -562,11 +604,12 @@ def test_a_full_disk_of_the_server_leaves_the_live_database_as_it_is(
 # --- secrets ------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_password_names_no_password(quick_folder: Path) -> None:
-    own = MariadbServer()
+@on_both
+def test_a_wrong_password_names_no_password(product: type[MariadbServer], quick_folder: Path) -> None:
+    own = product()
     try:
         fill(own, "app")
-        own.run("app", f"SET PASSWORD FOR {USER}@localhost = PASSWORD('right-horse')")
+        own.run("app", f"ALTER USER {USER}@localhost IDENTIFIED BY 'right-horse'")
         secret = quick_folder / "password"
         secret.write_text("wrong-horse\n")
         with pytest.raises(StepError) as caught:
@@ -584,10 +627,13 @@ def test_a_wrong_password_names_no_password(quick_folder: Path) -> None:
 # --- the server dies, or a client ---------------------------------------------------------------------------
 
 
+@on_both
 @pytest.mark.parametrize("outcome", ["copied", "swapped", "loaded"])
-def test_an_outcome_survives_the_servers_death_right_after_it(outcome: str, quick_folder: Path) -> None:
+def test_an_outcome_survives_the_servers_death_right_after_it(
+    product: type[MariadbServer], outcome: str, quick_folder: Path
+) -> None:
     """With the log written once a second, as an administrator may have set it."""
-    own = MariadbServer(**{"innodb-flush-log-at-trx-commit": "0", "innodb-flush-log-at-timeout": "1000"})
+    own = product(**{"innodb-flush-log-at-trx-commit": "0", "innodb-flush-log-at-timeout": "1000"})
     try:
         fill(own, "app")
         own.run("app", FUNCTION, user=USER)
@@ -610,9 +656,10 @@ def test_an_outcome_survives_the_servers_death_right_after_it(outcome: str, quic
         own.remove()
 
 
-def test_without_its_barrier_an_outcome_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_both
+def test_without_its_barrier_an_outcome_would_be_lost(product: type[MariadbServer]) -> None:
     """The test above can fail: what was only committed is gone with such a server."""
-    own = MariadbServer(**{"innodb-flush-log-at-trx-commit": "0", "innodb-flush-log-at-timeout": "1000"})
+    own = product(**{"innodb-flush-log-at-trx-commit": "0", "innodb-flush-log-at-timeout": "1000"})
     try:
         fill(own, "app")
         own.run("app", "INSERT INTO entry (text) VALUES ('only committed')", user=USER)
@@ -626,7 +673,15 @@ def test_without_its_barrier_an_outcome_would_be_lost(monkeypatch: pytest.Monkey
 def test_what_goes_on_for_a_dead_client_is_ended(server: MariadbServer, name: str, database: MariadbDatabase) -> None:
     """A session with a living client that asks again and again is left alone."""
     client = subprocess.Popen(
-        ["mariadb", "--no-defaults", f"--socket={server.socket}", f"--user={USER}", name, "--execute", "DO SLEEP(60)"]
+        [
+            server.client,
+            "--no-defaults",
+            f"--socket={server.socket}",
+            f"--user={USER}",
+            name,
+            "--execute",
+            "DO SLEEP(60)",
+        ]
     )
     busy = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'DO SLEEP%'"
     deadline = time.monotonic() + 10

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,10 +27,10 @@ class LockTimeoutError(Exception):
     pass
 
 
-def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR) -> str:
+def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR, program: str = "mariadb") -> str:
     """What the client prints: a row a line, values between tabs. Raises LockTimeoutError, AssertionError."""
     done = subprocess.run(
-        ["mariadb", "--no-defaults", f"--socket={socket}", f"--user={user}", "--batch", "--skip-column-names",
+        [program, "--no-defaults", f"--socket={socket}", f"--user={user}", "--batch", "--skip-column-names",
          "--default-character-set=utf8mb4", *([database] if database else [])],
         input=sql, capture_output=True, text=True, check=False, cwd="/",
     )  # fmt: skip
@@ -40,17 +40,36 @@ def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR) -> 
     return done.stdout.strip("\n")
 
 
+def numbers(last: int) -> str:
+    """A table expression: its column `seq` counts from one."""
+    return (
+        f"(WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {last}) SELECT seq FROM n) n"
+    )
+
+
 class MariadbServer:
-    def __init__(self, folder: Path | None = None, **settings: str) -> None:
-        """In a new folder, or in one that is there and empty."""
+    product = "MariaDB"
+    program = "mariadbd"
+    client = "mariadb"
+    dumper = "mariadb-dump"
+    install: tuple[str, ...] = ("mariadb-install-db", "--no-defaults", "--skip-test-db",
+                                "--auth-root-authentication-method=normal")  # fmt: skip
+    own_settings: Mapping[str, str] = {"innodb-log-file-size": "32M", "max-recursive-iterations": "1000000"}
+
+    @classmethod
+    def skip_where_it_is_missing(cls) -> None:
         if shutil.which("mariadbd") is None or shutil.which("mariadb-install-db") is None:
             pytest.skip("no MariaDB server here: `make test-setup` as root installs one")
+
+    def __init__(self, folder: Path | None = None, **settings: str) -> None:
+        """In a new folder, or in one that is there and empty."""
+        self.skip_where_it_is_missing()
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hfm"))
         self._data = self.folder / "data"
         self.socket = str(self.folder / "socket")
         self._settings = {
-            "skip-networking": "ON", "innodb-buffer-pool-size": "64M", "innodb-log-file-size": "32M",
-            "performance-schema": "OFF", "max-connections": "60", **settings,
+            "skip-networking": "ON", "innodb-buffer-pool-size": "64M", "performance-schema": "OFF",
+            "max-connections": "60", **self.own_settings, **settings,
         }  # fmt: skip
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
@@ -64,8 +83,7 @@ class MariadbServer:
         subprocess.run([*self._prefix, "mkdir", str(temporary)], check=True)
         self._settings["tmpdir"] = str(temporary)
         done = subprocess.run(
-            [*self._prefix, "mariadb-install-db", "--no-defaults", f"--datadir={self._data}", "--skip-test-db",
-             "--auth-root-authentication-method=normal", f"--tmpdir={temporary}"],
+            [*self._prefix, *self.install, f"--datadir={self._data}", f"--tmpdir={temporary}"],
             cwd="/", capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
@@ -76,7 +94,7 @@ class MariadbServer:
         words = [f"--{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, "mariadbd", "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}",
+                [*self._prefix, self.program, "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}",
                  f"--pid-file={self.folder / 'pid'}", *words],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -110,7 +128,12 @@ class MariadbServer:
     # --- SQL ---------------------------------------------------------------------------------------
 
     def run(self, database: str, sql: str, *, user: str = ADMINISTRATOR) -> str:
-        return mariadb(self.socket, database, sql, user)
+        return mariadb(self.socket, database, sql, user, self.client)
+
+    def dumped(self, name: str, *words: str) -> bytes:
+        """What the server's own dump program prints of a database, asked by the administrator."""
+        argv = [self.dumper, "--no-defaults", f"--socket={self.socket}", f"--user={ADMINISTRATOR}", *words, name]
+        return subprocess.run(argv, capture_output=True, check=True).stdout
 
     def exists(self, database: str) -> bool:
         return self.run("mysql", f"SELECT 1 FROM information_schema.schemata WHERE schema_name = '{database}'") == "1"

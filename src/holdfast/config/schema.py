@@ -95,17 +95,17 @@ class Limits(Section):
 
 
 class Database(Section):
-    kind: Literal["sqlite", "postgresql", "mariadb"] = Field(description="Engine.")
+    kind: Literal["sqlite", "postgresql", "mariadb", "mysql"] = Field(description="Engine.")
     path: str = Field("", description="The database file, relative to holdfast.toml (sqlite).")
     name: str = Field("", description="Name of the database in its server.")
     host: str = Field(
         "",
-        description="The server's host; or the folder of its socket (postgresql), the socket itself (mariadb). Default: the client's own.",
+        description="The server's host; or the folder of its socket (postgresql), the socket itself (mariadb, mysql). Default: the client's own.",
     )
     port: int = Field(0, ge=0, le=65535, description="The server's port. Default: the client's own.")
     user: str = Field(
         "",
-        description="Role that owns the database and may create others: CREATEDB (postgresql), all on `hf-%` (mariadb).",
+        description="Role that owns the database and may create others: CREATEDB (postgresql), all on `hf-%` (mariadb, mysql).",
     )
     password: str = Field(
         "", pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password."

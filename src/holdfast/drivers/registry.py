@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.mysql import MysqlDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.files.local import LocalFiles
@@ -21,7 +22,7 @@ from holdfast.host import Host
 
 RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": SupervisorRuntime}
 DATABASES: Mapping[str, Callable[..., Database]] = {
-    "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase,
+    "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase, "mysql": MysqlDatabase,
 }  # fmt: skip
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}

@@ -8,6 +8,7 @@ variables `binlog_snapshot_file` and `binlog_snapshot_position` tell where that 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,9 @@ from typing import Any
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_marker, mariadb_places
+from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_marker, mariadb_owner, mariadb_places
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
+from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.mariadb_dump import Dump, Reading
 from holdfast.drivers.databases.mariadb_text import Quotes, adapted
 from holdfast.drivers.databases.sql import local_folder, once_back
@@ -32,13 +34,42 @@ _LOCK_SECONDS = 0.25  # longer, and the visitors queue behind a lock that waits 
 _LOCK_ATTEMPTS = 5
 _GRACE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.1
-_TIMED_OUT, _NO_RIGHT = "70100", "42000"
+_GIVEN_UP = re.compile(r"ERROR (1969|3024) ")  # at the time limit of a statement, of MariaDB and of MySQL
+_NO_RIGHT = "42000"
 # Queries of the configuration mean the same on every engine: `||` joins texts.
 _STANDARD = "SET SESSION sql_mode = 'PIPES_AS_CONCAT'"
 _READING = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
+def _position(session: Session, held: bool) -> str | None:
+    """The server keeps for each transaction where it began."""
+    status = {row[0]: row[1] for row in session.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")}
+    position = status.get("Binlog_snapshot_position") or "0"
+    return f"{status.get('Binlog_snapshot_file')}:{position}" if position != "0" else None
+
+
+MARIADB = Dialect(
+    product="MariaDB",
+    client="mariadb",
+    dumper="mariadb-dump",
+    dumper_words=(),
+    rows_on_lines=True,
+    opening=", max_statement_time = 0, check_constraint_checks = 0",
+    loading=", check_constraint_checks = 0",
+    counting="SET STATEMENT max_statement_time = {seconds:.3f} FOR SELECT COUNT(*) FROM {table}",
+    position=_position,
+    owner_mark=mariadb_owner.InComment(),
+    oldest=(10, 6),  # the first release whose RENAME of many tables is undone after a crash in its middle
+    too_old="before 10.6 many tables cannot be renamed as one",
+    partitions_at_risk=True,
+    definer_advice="GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.",
+    session_rights="PROCESS, CONNECTION ADMIN",
+    own_findings=mariadb_findings.history,
+)
+
+
 class MariadbDatabase:
+    dialect = MARIADB
     kind = "mariadb"
     extension = "sql.zst"
     copied_by = "a copy of each table by the server"
@@ -48,7 +79,7 @@ class MariadbDatabase:
         """`name` is the dataset's, `database` the server's."""
         self.name = name
         self.database = database
-        self._clients = Clients(server, host)
+        self._clients = Clients(server, host, self.dialect)
         self._places = mariadb_places.Places(name, database, self._clients)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -64,7 +95,7 @@ class MariadbDatabase:
             )
         return {
             "exists": identity is not None, "identity": identity, "size_bytes": int(size or 0) if identity else 0,
-            "tool": f"MariaDB {version}", "data_folder": local_folder(self._clients.server.host, folder),
+            "tool": f"{self.dialect.product} {version}", "data_folder": local_folder(self._clients.server.host, folder),
         }  # fmt: skip
 
     def _refuse_missing(self) -> None:
@@ -91,10 +122,12 @@ class MariadbDatabase:
                 if left <= 0:
                     break
                 try:
-                    count = f"SET STATEMENT max_statement_time = {left:.3f} FOR SELECT COUNT(*) FROM {identifier(name)}"
+                    count = self.dialect.counting.format(
+                        seconds=left, milliseconds=int(left * 1000) or 1, table=identifier(name)
+                    )
                     facts["rows"] = int(session.value(count) or 0)
                 except SqlError as error:
-                    if error.sql_state in (_TIMED_OUT, _NO_RIGHT):
+                    if error.sql_state == _NO_RIGHT or _GIVEN_UP.search(error.what):
                         break
                     raise
         return found
@@ -149,7 +182,7 @@ class MariadbDatabase:
         counter.run(_READING)
         views = catalogue.names(counter, self.database, "VIEW")
         columns = _columns(counter, self.database)
-        facts = self._facts(counter)
+        facts = self._facts(counter, held=holder is not None)
         dump = Dump(self._clients, self.database, target, views, history=bool(facts["history"]))
         stack.callback(dump.close)
         dump.start()
@@ -185,7 +218,7 @@ class MariadbDatabase:
         with self._clients.session(candidate) as session:
             columns = _columns(session, candidate)
             charset, script = mariadb_marker.script_of(session, candidate)
-            facts = {**self._facts(session), "charset": charset, "binlog": None,
+            facts = {**self._facts(session, held=False), "charset": charset, "binlog": None,
                      "history": catalogue.versioned(session, candidate)}  # fmt: skip
         dump = Dump(
             self._clients, candidate, target, [mariadb_marker.MARKER], history=bool(facts["history"]), script=script
@@ -196,15 +229,14 @@ class MariadbDatabase:
         finally:
             dump.close()
 
-    def _facts(self, session: Session) -> Facts:
+    def _facts(self, session: Session, *, held: bool) -> Facts:
         """What a dump does not hold and its restore needs."""
-        status = {row[0]: row[1] for row in session.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")}
-        position = status.get("Binlog_snapshot_position") or "0"
         return {
+            "product": self.dialect.product,
             "server_version": list(mariadb_findings.version(session)),
             "charset": self._places.charset(session, self.database),
             "history": catalogue.versioned(session, self.database),
-            "binlog": f"{status.get('Binlog_snapshot_file')}:{position}" if position != "0" else None,
+            "binlog": self.dialect.position(session, held),
         }  # fmt: skip
 
     # --- beside and swap ---------------------------------------------------------------------------
@@ -213,12 +245,12 @@ class MariadbDatabase:
         if source is None:
             return self._places.copy(token)
         with self._clients.session() as session:
-            self._refuse_newer(session, facts)
+            self._refuse_others(session, facts)
             keeps_definers = bool(catalogue.rights(session) & catalogue.DEFINING)
         candidate = self._places.empty(token, facts.get("charset", ""))
         reading = Reading(source)
         try:
-            self._clients.feed(candidate, reading.tables(), ", check_constraint_checks = 0")
+            self._clients.feed(candidate, reading.tables(), self.dialect.loading)
         except CommandFailedError as error:
             raise self._not_loaded(source.name, error) from error
         self._compare(candidate, facts.get("rows", {}), facts.get("history", {}))
@@ -230,7 +262,9 @@ class MariadbDatabase:
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQL:
-            raise RefusedError(f"{source.title} is of the format {source.format}, which MariaDB does not read")
+            raise RefusedError(
+                f"{source.title} is of the format {source.format}, which {self.dialect.product} does not read"
+            )
         with self._clients.session() as session:
             charset = self._places.charset(session, self.database)
         candidate = self._places.empty(token, charset)
@@ -245,14 +279,16 @@ class MariadbDatabase:
             catalogue.drop_programs(session, candidate)
         return self._places.settle(candidate, script)
 
-    def _refuse_newer(self, session: Session, facts: Facts) -> None:
-        """A dump of a newer server is refused before anything changes."""
+    def _refuse_others(self, session: Session, facts: Facts) -> None:
+        """A dump of a newer server, or of the other product, is refused before anything changes."""
         here = mariadb_findings.version(session)
         there = tuple(facts.get("server_version", (0, 0)))
-        if here < there:
+        product = facts.get("product", MARIADB.product)  # which earlier sets do not name
+        if product != self.dialect.product or here < there:
             raise RefusedError(
-                f"database {self.name}: the dump is of MariaDB {there[0]}.{there[1]}, the server is {here[0]}.{here[1]}",
-                next_step="Restore it into a server of that version or a newer one.",
+                f"database {self.name}: the dump is of {product} {there[0]}.{there[1]}, the server is"
+                f" {self.dialect.product} {here[0]}.{here[1]}",
+                next_step=f"Restore it into a server of {product} of that version or a newer one.",
             )
 
     def _compare(self, candidate: str, rows: Facts, history: Facts) -> None:
@@ -290,7 +326,7 @@ class MariadbDatabase:
     # --- sessions and state --------------------------------------------------------------------------
 
     def session_environment(self, operation: str) -> dict[str, str]:
-        """MariaDB's clients take no name for their sessions from the environment."""
+        """The clients take no name for their sessions from the environment."""
         return {}
 
     def end_sessions(self, operation: str) -> None:
@@ -315,15 +351,38 @@ class MariadbDatabase:
             now = catalogue.sessions(session, places)
             suspects &= {number for number, _, _, command in now if command != "Sleep"}
         if suspects:
-            catalogue.end(session, places, self.name, sorted(suspects))
+            catalogue.end(self._clients, session, places, self.name, sorted(suspects))
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
         try:
             with self._clients.session() as session:
-                return [Problem(subject, *found) for found in mariadb_findings.problems(session, self.database)]
+                return [
+                    Problem(subject, *found)
+                    for found in mariadb_findings.problems(session, self.database, self.dialect)
+                ]
         except StepError as error:
+            found = self._other_product()
+            if found:
+                return [
+                    Problem(
+                        subject,
+                        "error",
+                        f"the server is {found}, not {self.dialect.product}",
+                        f'kind = "{found.lower()}"',
+                    )
+                ]
             return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
+
+    def _other_product(self) -> str:
+        """Which product the server is, where that is another one. Sessions set what only their own product knows."""
+        try:
+            with self._clients.session(opened=False) as session:
+                version = session.value("SELECT VERSION()") or ""
+        except StepError:
+            return ""
+        found = "MariaDB" if "MariaDB" in version else "MySQL"
+        return found if found != self.dialect.product else ""
 
 
 def _answer(session: Session, sql: str) -> list[tuple[Any, ...]]:

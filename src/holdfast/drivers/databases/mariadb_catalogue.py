@@ -1,4 +1,4 @@
-"""What a MariaDB server has: tables and programs of a database, sessions, rights."""
+"""What a MariaDB or MySQL server has: tables and programs of a database, sessions, rights."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 
-from holdfast.drivers.databases.mariadb_client import SQL_MODE, Session, identifier, literal
+from holdfast.drivers.databases.mariadb_client import SQL_MODE, Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.mariadb_marker import MARKER, NEXT
 from holdfast.errors import RefusedError, StepError
 
-ENDING = {"SUPER", "CONNECTION ADMIN"}
-"""Rights by which other accounts' sessions may be ended."""
-DEFINING = {"SUPER", "SET USER"}
-"""Rights by which programs may be made for other accounts."""
+ENDING = {"SUPER", "CONNECTION ADMIN", "CONNECTION_ADMIN"}
+"""Rights by which other accounts' sessions may be ended, of either product."""
+DEFINING = {"SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"}
+"""Rights by which programs may be made for other accounts, of either product."""
+_ON_EVERYTHING = re.compile(r"GRANT ([A-Z_, ]+) ON \*\.\* TO ")
+_GONE_ALREADY = re.compile(r"ERROR 1094 ")
 _END_SECONDS = 60.0  # a session that is ended takes its changes back first
 # Order in which things are dropped: what uses others first.
 KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
@@ -87,7 +89,7 @@ _PERIOD = re.compile(r"PERIOD FOR SYSTEM_TIME \((`(?:[^`]|``)+`), (`(?:[^`]|``)+
 def copying(session: Session, database: str, table: str, history: bool) -> tuple[str, str]:
     """Columns to fill from their like, and which rows: all of history for a table that keeps it."""
     rows = session.rows(
-        "SELECT column_name FROM information_schema.columns WHERE is_generated = 'NEVER'"
+        "SELECT column_name FROM information_schema.columns WHERE COALESCE(generation_expression, '') = ''"
         f" AND table_schema = {literal(database)} AND {_is('table_schema', database)}"
         f" AND BINARY table_name = {literal(table)} ORDER BY ordinal_position"
     )
@@ -118,31 +120,42 @@ def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str,
     return [(str(number), str(user), str(host), str(command)) for number, user, host, command in rows]
 
 
-def end(session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None) -> None:
+def end(
+    clients: Clients, session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None
+) -> None:
     """Ends sessions, all or `only` those, and waits until they are gone. Raises StepError naming those that stay."""
     deadline = time.monotonic() + _END_SECONDS
     while left := [found for found in sessions(session, databases) if only is None or found[0] in only]:
         for number, user, _, _ in left:
-            kill(session, number, user, name)
+            kill(clients, session, number, user, name)
         if time.monotonic() > deadline:
             raise StepError(f"database {name}: session {left[0][0]} of {left[0][1]} does not end")
         time.sleep(0.02)
 
 
-def kill(session: Session, number: str, user: str, name: str) -> None:
-    """Ends one session; one that is gone already is no error. Another account's needs a right of its own."""
+def kill(clients: Clients, session: Session, number: str, user: str, name: str) -> None:
+    """Ends one session; one that is gone already is no error. Another account's needs a right of its own.
+
+    The order goes over a connection of its own, for the client ends at an error.
+    """
     me = session.value("SELECT SUBSTRING_INDEX(USER(), '@', 1)")
     if user != me and not rights(session) & ENDING:
         raise StepError(
             f"database {name}: session {number} of {user} cannot be ended by this account",
             next_step=f"KILL {number}, as an administrator; then type the command again.",
         )
-    session.run(
-        "DELIMITER //\nBEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END;"
-        f" KILL CONNECTION {int(number)}; END//\nDELIMITER ;"
-    )
+    with clients.session() as own:
+        try:
+            own.run(f"KILL CONNECTION {int(number)}")
+        except SqlError as error:
+            if not _GONE_ALREADY.search(error.what):
+                raise
 
 
 def rights(session: Session) -> set[str]:
-    """Rights of this account on the whole server."""
-    return {str(right) for (right,) in session.rows("SELECT privilege_type FROM information_schema.user_privileges")}
+    """Rights of this account on the whole server, those of its active roles among them."""
+    found = {str(right) for (right,) in session.rows("SELECT privilege_type FROM information_schema.user_privileges")}
+    for (line,) in session.rows("SHOW GRANTS"):
+        granted = _ON_EVERYTHING.match(line or "")
+        found |= set(re.split(r", ?", granted[1])) if granted is not None else set()
+    return found

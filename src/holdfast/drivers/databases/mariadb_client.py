@@ -1,9 +1,9 @@
-"""Talking to a MariaDB server through its own client programs, on this machine or inside a container.
+"""Talking to a MariaDB or MySQL server through its own client programs, on this machine or inside a container.
 
-Facts from the documentation of the `mariadb` client: in batch mode it ends at the first error, which is printed with
-the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values; `--binary-mode` takes
-everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this machine; MYSQL_PWD is the
-password.
+Facts from the documentation of the `mariadb` and `mysql` clients: in batch mode they end at the first error, which is
+printed with the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values;
+`--binary-mode` takes everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this
+machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
 from holdfast.errors import CommandFailedError
 from holdfast.host import Host
@@ -28,8 +29,8 @@ _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
 # The lock time-out is that of metadata: longer than any statement of a stopped application, shorter than a night.
 SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 _OPENING = (
-    f"SET SESSION sql_mode = '{SQL_MODE}', lock_wait_timeout = 30, max_statement_time = 0,"
-    " wait_timeout = 28800, foreign_key_checks = 0, unique_checks = 0, check_constraint_checks = 0, autocommit = 1"
+    f"SET SESSION sql_mode = '{SQL_MODE}', lock_wait_timeout = 30, wait_timeout = 28800,"
+    " foreign_key_checks = 0, unique_checks = 0, autocommit = 1"
 )
 
 
@@ -60,7 +61,7 @@ class _Xml:
         return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
 
     def error(self, text: bytes) -> tuple[str, str]:
-        """The client prints the statement first."""
+        """MariaDB's client prints the statement first."""
         found = _ERROR.search(text)
         if found is None:
             return text.decode(errors="replace").strip(), ""
@@ -78,9 +79,10 @@ def _text(field: re.Match[bytes]) -> str | None:
 class Clients:
     """The client programs of one server."""
 
-    def __init__(self, server: Server, host: Host) -> None:
+    def __init__(self, server: Server, host: Host, dialect: Dialect) -> None:
         self.server = server
         self.host = host
+        self.dialect = dialect
 
     def argv(self, program: str, *words: str) -> list[str]:
         """Where the server is and who asks; files of options are not read, for they could say something else."""
@@ -103,7 +105,7 @@ class Clients:
 
     def _batch(self, *words: str) -> list[str]:
         return self.argv(
-            "mariadb",
+            self.dialect.client,
             "--batch",
             "--binary-mode",
             "--comments",
@@ -113,11 +115,15 @@ class Clients:
         )
 
     @contextmanager
-    def session(self, database: str = "") -> Iterator[Session]:
-        """A connection that stays. Raises SqlError when it is first used and cannot be made."""
+    def session(self, database: str = "", *, opened: bool = True) -> Iterator[Session]:
+        """A connection that stays. Raises SqlError when it is first used and cannot be made.
+
+        One that is not opened has the server's own settings, as for asking what server it is.
+        """
         argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
         with conversation(self.host, _Xml(), argv, self.environment()) as session:
-            session.run(_OPENING)
+            if opened:
+                session.run(_OPENING + self.dialect.opening)
             yield session
 
     def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
@@ -137,7 +143,9 @@ class Clients:
 
         Raises CommandFailedError, CancelledError.
         """
-        argv = self.argv("mariadb-dump", "--max-allowed-packet=1G", *words, "--", *names)
+        argv = self.argv(
+            self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
+        )
         self.host.pour(argv, sink, environment=self.environment(), stopped=stopped, spool_folder=spool_folder)
 
 

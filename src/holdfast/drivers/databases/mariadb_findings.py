@@ -1,31 +1,28 @@
-"""What would stop or spoil an operation on a MariaDB database, found before it begins."""
+"""What would stop or spoil an operation on a MariaDB or MySQL database, found before it begins."""
 
 from __future__ import annotations
 
 from holdfast.drivers.databases.mariadb_catalogue import DEFINING, ENDING, rights
 from holdfast.drivers.databases.mariadb_client import Session, literal
+from holdfast.drivers.databases.mariadb_dialect import Dialect, Finding, Version
 
-Finding = tuple[str, str, str]
-"""Severity, message, advice."""
-
-_OLDEST = (10, 6)  # the first release whose RENAME of many tables is undone after a crash in its middle
 _HISTORY_SINCE = (10, 11)
 
 
-def version(session: Session) -> tuple[int, int]:
+def version(session: Session) -> Version:
     """Major and minor version of the server."""
     major, minor = (session.value("SELECT VERSION()") or "0.0").split("-")[0].split(".")[:2]
     return int(major), int(minor)
 
 
-def problems(session: Session, database: str) -> list[Finding]:
+def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     """Severity, message and advice of what would stop or spoil an operation on the database."""
     here = version(session)
     found: list[Finding] = []
-    if here < _OLDEST:
-        found.append(("error", f"the server is {here[0]}.{here[1]}; before 10.6 many tables cannot be renamed as one",
+    if here < dialect.oldest:
+        found.append(("error", f"the server is {here[0]}.{here[1]}; {dialect.too_old}",
                       "Upgrade the server to a release that is still maintained."))  # fmt: skip
-    if session.value("SELECT @@innodb_doublewrite") == "0":
+    if session.value("SELECT @@innodb_doublewrite") in ("0", "OFF"):
         found.append(("error", "the server runs with innodb_doublewrite = 0: a crash can destroy its tables",
                       "Set innodb_doublewrite = 1 and restart the server."))  # fmt: skip
     if session.value("SELECT @@innodb_flush_log_at_trx_commit") != "1":
@@ -37,10 +34,10 @@ def problems(session: Session, database: str) -> list[Finding]:
         return found
     return (
         found
-        + _moves(session, database)
+        + _moves(session, database, dialect)
         + _engines(session, database)
-        + _history(session, database, here)
-        + _rights(session, database)
+        + dialect.own_findings(session, database, here)
+        + _rights(session, database, dialect)
     )
 
 
@@ -56,12 +53,16 @@ def _engines(session: Session, database: str) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _moves(session: Session, database: str) -> list[Finding]:
+def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     """What a RENAME of all tables cannot carry."""
     here = literal(database)
-    partitioned = session.rows(
-        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {here}"
-        " AND create_options LIKE '%partitioned%'"
+    partitioned = (
+        session.rows(
+            f"SELECT table_name FROM information_schema.tables WHERE table_schema = {here}"
+            " AND create_options LIKE '%partitioned%'"
+        )
+        if dialect.partitions_at_risk
+        else []
     )
     found: list[Finding] = [
         ("warning", f"table {table} is partitioned: a server that dies in the moment of a swap can lose it",
@@ -77,31 +78,35 @@ def _moves(session: Session, database: str) -> list[Finding]:
          f"ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}, and make it again afterwards.")
         for place, table, key in keys
     ]  # fmt: skip
+    return found
+
+
+def history(session: Session, database: str, here: Version) -> list[Finding]:
+    """Of tables that keep their history, which MariaDB alone has."""
     by_transactions = session.rows(
-        f"SELECT table_name FROM information_schema.columns WHERE table_schema = {here}"
+        f"SELECT table_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
         " AND generation_expression = 'ROW START' AND data_type = 'bigint'"
     )
-    found += [
+    found: list[Finding] = [
         ("error", f"table {table} keeps its history by transactions, which neither a dump nor a copy can carry",
          "Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).")
         for (table,) in by_transactions
     ]  # fmt: skip
-    return found
-
-
-def _history(session: Session, database: str, here: tuple[int, int]) -> list[Finding]:
     if here >= _HISTORY_SINCE:
-        return []
+        return found
     rows = session.rows(
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
         " AND table_type = 'SYSTEM VERSIONED'"
     )
-    return [("error", f"table {table} keeps its history, which a server before 10.11 cannot copy",
-             "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.")
-            for (table,) in rows]  # fmt: skip
+    found += [
+        ("error", f"table {table} keeps its history, which a server before 10.11 cannot copy",
+         "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.")
+        for (table,) in rows
+    ]  # fmt: skip
+    return found
 
 
-def _rights(session: Session, database: str) -> list[Finding]:
+def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     """An account can make a place beside if a grant on a pattern of names, or on all of them, gives it that."""
     everywhere = rights(session)
     grants = " ".join(str(row[0]) for row in session.rows("SHOW GRANTS"))
@@ -120,10 +125,10 @@ def _rights(session: Session, database: str) -> list[Finding]:
         )
         found += [
             ("error", f"{kind} {name} is of {definer}, for whom this account may not make it again",
-             "Make it as this account; or as an administrator: GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.")
+             f"Make it as this account; or as an administrator: {dialect.definer_advice}")
             for kind, name, definer in rows
         ]  # fmt: skip
     if not everywhere & ENDING or "PROCESS" not in everywhere:
         found.append(("warning", "this account sees and ends no sessions of others: one of theirs can make a swap fail",
-                      "GRANT PROCESS, CONNECTION ADMIN ON *.* TO it, as an administrator."))  # fmt: skip
+                      f"GRANT {dialect.session_rights} ON *.* TO it, as an administrator."))  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""The marker of a place of Holdfast's in MariaDB: a table of one row that says whose content stands there."""
+"""The marker of a place of Holdfast's in MariaDB or MySQL: a table of one row that says whose content stands there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(
     where = f"{identifier(place)}.{table}"
     session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
     session.run(
-        f"CREATE OR REPLACE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY, placed BOOLEAN NOT NULL,"
+        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY, placed BOOLEAN NOT NULL,"
         " vacant BOOLEAN NOT NULL, charset VARCHAR(200) NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
     )
     session.run(

@@ -1,7 +1,7 @@
-"""MariaDB databases beside the live one: copied, filled, put in place by one RENAME of all tables, dropped.
+"""MariaDB and MySQL databases beside the live one: copied, filled, put in place by one RENAME of all tables, dropped.
 
-MariaDB cannot rename a database, but renames any number of tables in one atomic statement (from 10.6; documentation of
-"Atomic DDL"). So each place carries a marker, a table of one row that says whose content stands there, and moves in that
+Neither can rename a database, but both rename any number of tables in one atomic statement (MariaDB from 10.6, MySQL
+from 8.0; documentation of "Atomic DDL" and "Atomic Data Definition Statement Support"). So each place carries a marker, a table of one row that says whose content stands there, and moves in that
 same statement: identity is decided by it alone. The live one's marker stands in a database of its own, so that the
 application never meets it. Tables with triggers cannot be moved into another database, views, routines and events not
 at all; they are kept as a script in the marker while their tables stand beside, and made again in place.
@@ -33,7 +33,6 @@ from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError
 from holdfast.drivers.databases.mariadb_marker import MARKER, NEXT
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 
-_OWNER_MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
 _UNMARKED = "first"  # the identity of a live database that was never swapped
 _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
@@ -95,9 +94,10 @@ class Places:
     def empty(self, token: str, charset: str) -> str:
         """An empty candidate; its name."""
         candidate = self.candidate(token)
+        quoted = identifier(candidate)
         with self._clients.session() as session:
             charset = charset or self.charset(session, self._database)
-            self._create(session, "hf-%", f"CREATE OR REPLACE DATABASE {identifier(candidate)} {charset}")
+            self._create(session, "hf-%", f"DROP DATABASE IF EXISTS {quoted}; CREATE DATABASE {quoted} {charset}")
         return candidate
 
     def _create(self, session: Session, grant_on: str, statement: str) -> None:
@@ -182,7 +182,8 @@ class Places:
             if not whatever_is_broken:
                 raise
         whole = [view for view in views if self._is_whole(database, view)]
-        return mariadb_dump.programs(self._clients, database, whole)
+        broken = [view for view in views if view not in whole]
+        return mariadb_dump.programs(self._clients, database, whole, broken=broken)
 
     def _is_whole(self, database: str, view: str) -> bool:
         try:
@@ -195,7 +196,7 @@ class Places:
     def _await_no_sessions(self, session: Session) -> None:
         """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
         if self._clients.server.end_sessions:
-            end(session, [self._database], self._name)
+            end(self._clients, session, [self._database], self._name)
         deadline = time.monotonic() + _LEAVE_SECONDS
         while left := sessions(session, [self._database]):
             if time.monotonic() > deadline:
@@ -238,7 +239,7 @@ class Places:
             moves += [(self._database, table, name, table) for table in movable(session, self._database)]
             moves.append((self._own_place, MARKER, name, MARKER))
         if found is not None:
-            end(session, [found], self._name)
+            end(self._clients, session, [found], self._name)
             session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._own_place)}")
             moves += [(found, table, self._database, table) for table in movable(session, found)]
             moves.append((found, MARKER, self._own_place, MARKER))
@@ -255,7 +256,7 @@ class Places:
 
     def _take_down(self, session: Session) -> None:
         """Keeps the live database's programs in its marker, then drops them, so that its tables can be moved."""
-        end(session, [self._database], self._name)
+        end(self._clients, session, [self._database], self._name)
         marker = mariadb_marker.read(session, self._own_place)
         charset = self.charset(session, self._database)
         if marker is None:
@@ -320,25 +321,13 @@ class Places:
 
     # --- marks -------------------------------------------------------------------------------------------
 
-    # The mark stands at the end of the database's comment.
-
-    def _comment(self, session: Session) -> str | None:
-        return session.value(
-            f"SELECT schema_comment FROM information_schema.schemata WHERE schema_name = {literal(self._database)}"
-        )
-
     def owner(self) -> str | None:
         with self._clients.session() as session:
-            found = _OWNER_MARK.search(self._comment(session) or "")
-        return found[1] if found is not None else None
+            return self._clients.dialect.owner_mark.read(session, self._database, self._own_place)
 
     def claim(self, owner: str) -> None:
         with self._clients.session() as session:
-            comment = self._comment(session)
-            if comment is None or _OWNER_MARK.search(comment):
-                return
-            marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
-            session.run(f"ALTER DATABASE {identifier(self._database)} COMMENT = {literal(marked)}")
+            self._clients.dialect.owner_mark.write(session, self._database, self._own_place, owner)
 
 
 def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:
@@ -355,4 +344,6 @@ def barrier(session: Session, place: str) -> None:
     FLUSH ENGINE LOGS would need a right that owners of databases have not.
     """
     where = f"{identifier(place)}.holdfast_barrier"
-    session.run(f"CREATE OR REPLACE TABLE {where} (a INT PRIMARY KEY) ENGINE=InnoDB; DROP TABLE {where}")
+    session.run(
+        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (a INT PRIMARY KEY) ENGINE=InnoDB; DROP TABLE {where}"
+    )
