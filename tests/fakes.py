@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.drivers import foreign
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Fix
+from holdfast.drivers.protocols import Database, Fix
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -145,6 +145,9 @@ class FakeDatabase:
             rows = self._query(content, f"SELECT count(*) FROM {quoted}")[0][0] if budget_seconds > 0 else None
             found[table] = {"rows": rows, "columns": columns}
         return found
+
+    def hold_with(self, others: Sequence[Database]) -> None:
+        """Each has a memory of its own."""
 
     @contextmanager
     def hold(self, limit_seconds: float | None) -> Iterator[Fix]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -16,6 +17,7 @@ from holdfast.app import App, open_app
 from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.engine.observer import Observer
+from holdfast.errors import HoldfastError
 from holdfast.host import Host
 from holdfast.operations import backup, import_data, install, maintenance, package, prune, restore, rollback, upgrade
 from holdfast.ports import can_be_bound
@@ -88,6 +90,8 @@ class Site:
         app = self.open()
         try:
             services.start_wanted(app.opened)
+            if services.wanted(app.opened):
+                app.opened.gate.hold(app.opened.gate.state().hold)  # one that ran on reads its file again
             for instance in services.wanted(app.opened):
                 if instance.port is not None:
                     _until(lambda port=instance.port: services.answers(port, "/health")[0])
@@ -165,12 +169,29 @@ class Site:
         return target
 
     def put_back(self, saved: Path, *, start: bool = True) -> None:
-        self.shut_down()
-        shutil.rmtree(self.folder)
-        shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        """The site as it was saved. Servers that know nothing of its releases run on: their start is most of the time."""
+        if not (start and self._only_servers_run()):
+            self.shut_down()
+        _empty(self.folder)
+        shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
         self.store.put_back()
         if start:
             self.start()
+
+    def _only_servers_run(self) -> bool:
+        """Stops every service; true if the gate's server is left, and the one that services run under."""
+        app = self.open()
+        try:
+            gate = app.opened.gate.instance()
+            if gate is None or not app.opened.gate.answers():
+                return False
+            for name in set(app.opened.runtime.statuses()) - {gate.name}:
+                app.opened.runtime.stop(name)
+            return True
+        except (HoldfastError, OSError):
+            return False
+        finally:
+            app.close()
 
     def remove(self) -> None:
         self.shut_down()
@@ -181,6 +202,20 @@ class Site:
                     if path.is_dir() and not path.is_symlink():
                         os.chmod(path, 0o700)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Removes all below a folder but sockets, which servers that run on are reached by."""
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in folders:
+            if os.path.islink(os.path.join(path, name)):
+                os.unlink(os.path.join(path, name))
+            else:
+                with contextlib.suppress(OSError):  # a socket stands in it
+                    os.rmdir(os.path.join(path, name))
+        for name in files:
+            if not name.endswith(".sock"):
+                os.unlink(os.path.join(path, name))
 
 
 def _until(condition: Any, seconds: float = 15) -> None:

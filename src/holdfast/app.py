@@ -98,8 +98,13 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
     host.log = OperationLog(loaded.state / "logs", host).write
     cancellation = Cancellation()
     runner = Runner(
-        journal, handlers(opened), host, observer or SilentObserver(), cancellation,
-        end_sessions=opened.end_sessions, make_room=opened.release_reserves,
+        journal,
+        handlers(opened),
+        host,
+        observer or SilentObserver(),
+        cancellation,
+        end_sessions=opened.end_sessions,
+        make_room=opened.release_reserves,
     )
     return App(opened, runner, host.redactor.text(command))
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ from typing import IO, Any
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.processes import session_members
 from holdfast.redaction import MASK, RedactingStream, Redactor
+from holdfast.spool import Spool
 
 __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 
@@ -79,9 +80,7 @@ class Host:
         command's whole session has been ended.
         """
         command = tuple(str(word) for word in argv)
-        shown = self.redactor.text(" ".join(command))
-        self.announce(shown)
-        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in command], "cwd": str(cwd or "")})
+        shown = self._begun(command, str(cwd or ""))
         started = time.monotonic()
         try:
             process = subprocess.Popen(
@@ -89,7 +88,7 @@ class Host:
                 cwd=cwd,
                 env=self.environment(environment),
                 stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                stdout=output if output is not None else subprocess.PIPE,
+                stdout=output.fileno() if output is not None else subprocess.PIPE,
                 stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -101,14 +100,23 @@ class Host:
         assert pipe is not None
         tail = self._follow(process, pipe, shown, started, timeout_seconds, ignore_cancel)
         seconds = time.monotonic() - started
-        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(seconds, 3)})
-        if check and process.returncode != 0:
-            raise CommandFailedError(
-                f"`{shown}` ended with exit code {process.returncode}",
-                exit_code_of_command=process.returncode,
-                output_tail=tail,
-            )
+        self._ended(shown, process.returncode, seconds, tail, check=check)
         return CommandResult(command, process.returncode, tail, seconds)
+
+    def _begun(self, argv: Sequence[str], cwd: str) -> str:
+        """Tells and logs a command that is about to start; as it may be shown."""
+        shown = self.redactor.text(" ".join(argv))
+        self.announce(shown)
+        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": cwd})
+        return shown
+
+    def _ended(self, shown: str, exit_code: int, seconds: float, tail: str, *, check: bool = True) -> None:
+        """Logs a command's end. Raises CommandFailedError."""
+        self.log({"kind": "exit", "exit_code": exit_code, "seconds": round(seconds, 3)})
+        if check and exit_code != 0:
+            raise CommandFailedError(
+                f"`{shown}` ended with exit code {exit_code}", exit_code_of_command=exit_code, output_tail=tail
+            )
 
     def _follow(
         self,
@@ -170,9 +178,7 @@ class Host:
 
         Raises CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
         """
-        shown = self.redactor.text(" ".join(argv))
-        self.announce(shown)
-        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": "/"})
+        shown = self._begun(argv, "/")
         started = time.monotonic()
         with tempfile.TemporaryFile() as printed:
             try:
@@ -207,57 +213,45 @@ class Host:
         if tail:
             self.log({"kind": "output", "text": tail})
         seconds = time.monotonic() - started
-        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(seconds, 3)})
-        if process.returncode != 0:
-            raise CommandFailedError(
-                f"`{shown}` ended with exit code {process.returncode}",
-                exit_code_of_command=process.returncode, output_tail=tail,
-            )  # fmt: skip
+        self._ended(shown, process.returncode, seconds, tail)
         return CommandResult(tuple(argv), 0, tail, seconds)
 
     def pour(
         self, argv: Sequence[str], sink: Callable[[bytes], None], *, environment: Mapping[str, str] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: Callable[[], bool] = lambda: False, spool_folder: Path | None = None,
     ) -> None:  # fmt: skip
         """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
 
-        Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
-        then.
+        In a spool folder it writes into a file there and is never kept waiting, and it wakes nobody for each of its
+        writes. Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has
+        ended then.
         """
-        shown = self.redactor.text(" ".join(argv))
-        self.announce(shown)
-        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": "/"})
+        shown = self._begun(argv, "/")
         started = time.monotonic()
-        with tempfile.TemporaryFile() as errors:
-            process = self.start_pipes(argv, environment=environment, errors=errors)
-            assert process.stdin is not None and process.stdout is not None
+        with contextlib.ExitStack() as stack:
+            errors = stack.enter_context(tempfile.TemporaryFile())
+            spool = Spool.made_in(spool_folder) if spool_folder is not None else None
+            if spool is not None:
+                stack.callback(spool.close)
+            process = self.start_pipes(argv, environment=environment, errors=errors, output=spool)
+            assert process.stdin is not None
             process.stdin.close()
-            descriptor = process.stdout.fileno()
             try:
-                while True:
+                for chunk in _read_from_pipe(process) if spool is None else spool.read_while(process.poll):
                     self._check_cancelled()
                     if stopped():
                         raise CancelledError("stopped a command that is no longer needed")
-                    if select.select([descriptor], [], [], 0.1)[0]:
-                        chunk = os.read(descriptor, _PIPE_BYTES)
-                        if not chunk:
-                            break
+                    if chunk:
                         sink(chunk)
-                        if len(chunk) < _FULL_BYTES:
-                            time.sleep(_FILL_SECONDS)
                 process.wait()
             except BaseException:
                 end_session(process)
                 raise
             finally:
-                process.stdout.close()
+                if process.stdout is not None:
+                    process.stdout.close()
             tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
-        self.log({"kind": "exit", "exit_code": process.returncode, "seconds": round(time.monotonic() - started, 3)})
-        if process.returncode != 0:
-            raise CommandFailedError(
-                f"`{shown}` ended with exit code {process.returncode}",
-                exit_code_of_command=process.returncode, output_tail=tail,
-            )  # fmt: skip
+        self._ended(shown, process.returncode, time.monotonic() - started, tail)
 
     def _write_all(self, process: subprocess.Popen[bytes], chunk: bytes) -> None:
         assert process.stdin is not None
@@ -321,21 +315,23 @@ class Host:
         return pid
 
     def start_pipes(
-        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
-    ) -> subprocess.Popen[bytes]:
+        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None,
+        output: Spool | None = None,
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Starts a process of the operation that is talked to over its standard input and output.
 
-        Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
+        Its standard error goes to `errors`, or nowhere; what it prints to `output`, or a pipe. Raises CommandFailedError
+        if it cannot be started.
         """
         try:
             process = subprocess.Popen(
-                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE,
+                stdout=output.fileno() if output is not None else subprocess.PIPE,
                 stderr=errors if errors is not None else subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
+        for pipe in filter(None, (process.stdin, process.stdout)):
             # Room for several orders and answers; refused beyond what this user may have in pipes.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -368,6 +364,22 @@ class Host:
             raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
         self.redactor.add(value)
         return value
+
+
+def _read_from_pipe(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a process prints until it closes its end; nothing now and then, so that the reader can look around."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    while True:
+        if not select.select([descriptor], [], [], 0.1)[0]:
+            yield b""
+            continue
+        chunk = os.read(descriptor, _PIPE_BYTES)
+        if not chunk:
+            return
+        yield chunk
+        if len(chunk) < _FULL_BYTES:
+            time.sleep(_FILL_SECONDS)
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:

@@ -70,6 +70,10 @@ Fix = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
 What it returns finishes the dump."""
 
 
+FixAll = Callable[[Sequence[tuple[Path, Sequence[str]]], float], list[Callable[[], Snapshot]]]
+"""The same of several databases at one instant, each with its own file and queries."""
+
+
 class DatabaseReading(Protocol):
     """Looking at one database of the application, and copying it."""
 
@@ -97,6 +101,12 @@ class DatabaseReading(Protocol):
         """Holds writers until the instant is fixed, after which they go on as soon as the engine can; None: not at all.
 
         Raises StepError if writers cannot be held in time.
+        """
+
+    def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
+        """Fixes the instant of this database and then others by one transaction, holding no writers.
+
+        None where their engine has no transaction that sees all of them.
         """
 
     def check(self) -> list[Problem]:

@@ -11,6 +11,7 @@ from holdfast.operations import parts
 from holdfast.steps import services
 
 MODES = ("maintenance", "rolling", "source")
+_WORTH_TELLING_SECONDS = 0.1
 
 
 def plan(
@@ -70,7 +71,7 @@ def _restore_points(app: App) -> list[str]:
             notes.append(
                 f"restore point of {name}: {database.copied_by}, {facts['size_bytes'] / 1e6:.0f} MB; back by rename"
             )
-    if notes and last is not None:
+    if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
         notes.append(f"making restore points took {last:.1f} s last time")
     return notes
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.config.schema import References
-from holdfast.drivers.protocols import Fix, VaultRun
+from holdfast.drivers.protocols import Fix, FixAll, VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
@@ -77,12 +77,40 @@ def take(
     return taken
 
 
-def _fix(
-    opened: Opened, run: VaultRun, name: str, fix: Fix, references: References | None = None
-) -> Callable[[], Snapshot]:
-    """Fixes the instant of one database; the paths that it names are asked for if they are to be looked at."""
-    queries = [references.query] if references is not None and references.database == name else []
-    return fix(dump_path(opened, run.folder, name), queries, COUNT_SECONDS)
+def _fix(opened: Opened, run: VaultRun, name: str, fix: Fix) -> Callable[[], Snapshot]:
+    """Fixes the instant of one database."""
+    return fix(dump_path(opened, run.folder, name), [], COUNT_SECONDS)
+
+
+def _queries(name: str, references: References | None) -> list[str]:
+    """The paths that a database names are asked for if they are to be looked at."""
+    return [references.query] if references is not None and references.database == name else []
+
+
+def _groups(opened: Opened, databases: Sequence[str]) -> list[list[str]]:
+    """Databases that one transaction can see, together; every other one alone."""
+    groups: list[list[str]] = []
+    for name in databases:
+        for group in groups:
+            if opened.databases[group[0]].hold_with([opened.databases[name]]) is not None:
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+@contextmanager
+def _holding(opened: Opened, names: Sequence[str]) -> Iterator[FixAll]:
+    """What fixes the instant of databases that belong together, holding no writers."""
+    first, *others = (opened.databases[name] for name in names)
+    together = first.hold_with(others) if others else None
+    if together is not None:
+        with together as fix_all:
+            yield fix_all
+        return
+    with first.hold(None) as fix:
+        yield lambda orders, budget_seconds: [fix(*orders[0], budget_seconds)]
 
 
 def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:
@@ -139,14 +167,17 @@ def _live(
     for attempt in range(1, _LIVE_ATTEMPTS + 1):
         earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
         with ExitStack() as stack:
-            holds = {name: stack.enter_context(opened.databases[name].hold(None)) for name in databases}
+            groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
             instant = utc_now()
             # The pass follows the instants as closely as it can; the dumps are finished after it.
             began = time.monotonic()
-            finishes = {name: _fix(opened, run, name, fix, references) for name, fix in holds.items()}
-            apart = time.monotonic() - began if len(holds) > 1 else 0.0
+            finishes: dict[str, Callable[[], Snapshot]] = {}
+            for names, fix in groups:
+                orders = [(dump_path(opened, run.folder, name), _queries(name, references)) for name in names]
+                finishes.update(zip(names, fix(orders, COUNT_SECONDS), strict=True))
+            apart = time.monotonic() - began if len(groups) > 1 else 0.0
             stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
-            snapshots = {name: finish() for name, finish in finishes.items()}
+            snapshots = {name: finishes[name]() for name in databases}
         held = max((snapshot.held_seconds for snapshot in snapshots.values()), default=0.0)
         taken = Instant("live", instant, held, apart, stored, snapshots)
         if references is None or references.database not in databases or references.files not in files:

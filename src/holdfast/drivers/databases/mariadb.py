@@ -10,35 +10,36 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_dump, mariadb_findings, mariadb_marker, mariadb_owner, mariadb_places
+from holdfast.drivers.databases import (
+    mariadb_dump,
+    mariadb_findings,
+    mariadb_instant,
+    mariadb_marker,
+    mariadb_owner,
+    mariadb_places,
+)
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb_dialect import Dialect
-from holdfast.drivers.databases.mariadb_dump import Dump, Reading
-from holdfast.drivers.databases.mariadb_text import Origin, Quotes, adapted
+from holdfast.drivers.databases.mariadb_dump import Dump, Part, Reading
+from holdfast.drivers.databases.mariadb_text import Origin, adapted
 from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Fix
+from holdfast.drivers.protocols import Database, Fix, FixAll
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
 
-_LOCK_SECONDS = 0.25  # longer, and the visitors queue behind a lock that waits itself
-_LOCK_ATTEMPTS = 5
 _GRACE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.1
 _GIVEN_UP = re.compile(r"ERROR (1969|3024) ")  # at the time limit of a statement, of MariaDB and of MySQL
 _NO_RIGHT = "42000"
-# Queries of the configuration mean the same on every engine: `||` joins texts.
-_STANDARD = "SET SESSION sql_mode = 'PIPES_AS_CONCAT'"
-_READING = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
 def _position(session: Session, held: bool) -> str | None:
@@ -81,7 +82,9 @@ class MariadbDatabase:
         self.name = name
         self.database = database
         self._clients = Clients(server, host, self.dialect)
+        self._server = server
         self._places = mariadb_places.Places(name, database, self._clients)
+        self._source = mariadb_instant.Source(name, database, self._clients, self._places)
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -110,12 +113,12 @@ class MariadbDatabase:
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self._session() as session:
-            session.run(f"{_STANDARD}; START TRANSACTION READ ONLY")
-            return _answer(session, sql)
+            session.run(f"{mariadb_instant.STANDARD}; START TRANSACTION READ ONLY")
+            return mariadb_instant.answer(session, sql)
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._session() as session:
-            found = _columns(session, self.database)
+            found = mariadb_instant.columns(session, self.database)
             deadline = time.monotonic() + budget_seconds
             sizes = catalogue.sizes_bytes(session, self.database) if budget_seconds > 0 else {}
             for name, facts in sorted(found.items(), key=lambda item: sizes.get(item[0], 0)):
@@ -137,108 +140,40 @@ class MariadbDatabase:
 
     @contextmanager
     def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
-        """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
         self._refuse_missing()
-        with ExitStack() as stack:
-            counter = stack.enter_context(self._session())  # connected before anybody waits
-            if limit_seconds is None:
-                yield partial(self._fix, stack, counter, None, 0.0)
-                return
-            holder = stack.enter_context(self._locked(limit_seconds))
-            yield partial(self._fix, stack, counter, holder, time.monotonic())
+        with mariadb_instant.hold(self._source, limit_seconds) as fix:
+            yield fix
 
+    def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
+        """Databases of one server are read by one transaction."""
+        mates = [other for other in others if isinstance(other, MariadbDatabase) and other._server == self._server]
+        if len(mates) < len(others):
+            return None
+        return self._hold_together([self, *mates])
+
+    @staticmethod
     @contextmanager
-    def _locked(self, limit_seconds: float) -> Iterator[Session]:
-        began = time.monotonic()
-        for attempt in range(1, _LOCK_ATTEMPTS + 1):
-            with self._session() as holder:
-                names = catalogue.base_tables(holder, self.database)
-                locks = ", ".join(f"{identifier(name)} READ" for name in names)
-                try:
-                    if locks:
-                        holder.run(f"LOCK TABLES {locks}", _LOCK_SECONDS)
-                except SqlError as error:
-                    late = attempt == _LOCK_ATTEMPTS or time.monotonic() - began > limit_seconds
-                    if error.sql_state or late:
-                        raise StepError(
-                            f"database {self.name}: writers cannot be held within {limit_seconds:g} s: {error.what}"
-                        ) from error
-                else:
-                    yield holder
-                    return
-            time.sleep(0.05 * 2**attempt)
-
-    def _fix(
-        self, stack: ExitStack, counter: Session, holder: Session | None, locked_at: float, target: Path,
-        queries: Sequence[str], budget_seconds: float,
-    ) -> Callable[[], Snapshot]:  # fmt: skip
-        """The instant is the start of the dump's transaction, while all tables are locked.
-
-        Two transactions cannot be told to see the same. So where queries are to be answered of the dump's own instant,
-        writers are held for that moment at every level.
-        """
-        if holder is None and queries:
-            with self._locked(_LOCK_SECONDS * _LOCK_ATTEMPTS) as momentary:
-                return self._fix(stack, counter, momentary, time.monotonic(), target, queries, budget_seconds)
-        counter.run(_READING)
-        views = catalogue.names(counter, self.database, "VIEW")
-        columns = _columns(counter, self.database)
-        facts = self._facts(counter, held=holder is not None)
-        dump = Dump(self._clients, self.database, target, views, history=bool(facts["history"]))
-        stack.callback(dump.close)
-        dump.start()
-        held = 0.0
-        if holder is not None:
-            holder.run("UNLOCK TABLES")
-            held = time.monotonic() - locked_at
-
-        def finish() -> Snapshot:
-            counter.run(_STANDARD)
-            answers = [_answer(counter, sql) for sql in queries]
-            return self._finished(dump, columns, facts, answers, held)
-
-        return finish
-
-    def _finished(
-        self, dump: Dump, columns: Facts, facts: Facts, answers: list[list[tuple[Any, ...]]], held: float
-    ) -> Snapshot:
-        rows = dump.finish()
-        if set(rows) != set(columns):
-            raise StepError(
-                f"database {self.name}: tables came or went during the dump:"
-                f" {', '.join(sorted(set(rows) ^ set(columns)))}"
-            )
-        # A dump of a table that keeps its history has more rows than anybody sees.
-        kept = {name: rows[name] for name in facts["history"]}
-        tables = {name: {**found, "rows": None if name in kept else rows[name]} for name, found in columns.items()}
-        return Snapshot(tables, {**facts, "history": kept}, answers, held)
+    def _hold_together(databases: Sequence[MariadbDatabase]) -> Iterator[FixAll]:
+        for database in databases:
+            database._refuse_missing()
+        with mariadb_instant.hold_together([database._source for database in databases]) as fix:
+            yield fix
 
     def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
         """Rows are counted as they pass, whatever the budget."""
         candidate = self._places.candidate(token)
         with self._clients.session(candidate) as session:
-            columns = _columns(session, candidate)
+            columns = mariadb_instant.columns(session, candidate)
             charset, script = mariadb_marker.script_of(session, candidate)
-            facts = {**self._facts(session, held=False), "charset": charset, "binlog": None,
-                     "history": catalogue.versioned(session, candidate)}  # fmt: skip
-        dump = Dump(
-            self._clients, candidate, target, [mariadb_marker.MARKER], history=bool(facts["history"]), script=script
-        )
+            facts = {**mariadb_instant.facts_of(self._source, session, candidate, held=False), "charset": charset,
+                     "binlog": None}  # fmt: skip
+        part = Part(candidate, target, [mariadb_marker.MARKER], script)
+        dump = Dump(self._clients, [part], history=bool(facts["history"]))
         try:
             dump.start()
-            return self._finished(dump, columns, facts, [], 0.0)
+            return mariadb_instant.snapshot(self.name, dump.finish()[candidate], columns, facts)
         finally:
             dump.close()
-
-    def _facts(self, session: Session, *, held: bool) -> Facts:
-        """What a dump does not hold and its restore needs."""
-        return {
-            "product": self.dialect.product,
-            "server_version": list(mariadb_findings.version(session)),
-            "charset": self._places.charset(session, self.database),
-            "history": catalogue.versioned(session, self.database),
-            "binlog": self.dialect.position(session, held),
-        }  # fmt: skip
 
     # --- beside and swap ---------------------------------------------------------------------------
 
@@ -372,16 +307,9 @@ class MariadbDatabase:
                     for found in mariadb_findings.problems(session, self.database, self.dialect)
                 ]
         except StepError as error:
-            found = self._other_product()
-            if found:
-                return [
-                    Problem(
-                        subject,
-                        "error",
-                        f"the server is {found}, not {self.dialect.product}",
-                        f'kind = "{found.lower()}"',
-                    )
-                ]
+            if other := self._other_product():
+                message = f"the server is {other}, not {self.dialect.product}"
+                return [Problem(subject, "error", message, f'kind = "{other.lower()}"')]
             return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
 
     def _other_product(self) -> str:
@@ -393,26 +321,3 @@ class MariadbDatabase:
             return ""
         found = "MariaDB" if "MariaDB" in version else "MySQL"
         return found if found != self.dialect.product else ""
-
-
-def _answer(session: Session, sql: str) -> list[tuple[Any, ...]]:
-    """Raises StepError for a query whose end the client would wait for."""
-    quotes = Quotes()
-    for line in sql.encode().splitlines(keepends=True):
-        quotes.feed(line)
-    if quotes.open():
-        raise StepError(f"a quote or comment is not closed in the query {sql!r}")
-    return list(session.rows(sql))
-
-
-def _columns(session: Session, database: str) -> dict[str, Facts]:
-    """Tables with their columns; rows are not counted yet."""
-    found: dict[str, Facts] = {name: {"rows": None, "columns": []} for name in catalogue.base_tables(session, database)}
-    rows = session.rows(
-        f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
-        " ORDER BY table_name, ordinal_position"
-    )
-    for table, column in rows:
-        if table in found:
-            found[str(table)]["columns"].append(column)
-    return found

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +31,7 @@ _BEGINNING = re.compile(
     rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:(?:`(?:[^`]|``)+`|\w+)(?:, )?)+\) )?VALUES( \()?|CREATE TABLE `((?:[^`]|``)+)` )"
 )
 _CHANGED = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+` CHARACTER SET", re.MULTILINE)
+_USE = re.compile(rb"^USE `((?:[^`]|``)+)`;\n", re.MULTILINE)
 _STATEMENT_END = b");\n"
 _PROGRAMS, _VIEWS, _EVENTS, _END = (
     b"-- Holdfast: routines and triggers\n", b"-- Holdfast: views\n", b"-- Holdfast: events\n", b"-- Holdfast: end\n",
@@ -41,10 +44,11 @@ _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--creat
 class RowCounter:
     """Tables and rows of a dump that passes by in pieces."""
 
-    def __init__(self, rows_on_lines: bool = True) -> None:
+    def __init__(self, rows_on_lines: bool = True, begun: threading.Event | None = None) -> None:
+        """`begun` is set at the first table."""
         self._rows_on_lines = rows_on_lines
         self.rows: dict[str, int] = {}
-        self.begun = threading.Event()
+        self.begun = begun or threading.Event()
         self._pieces = [b"\n"]
         self._inside: str | None = None
 
@@ -95,37 +99,78 @@ def rows_in(values: bytes) -> int:
     return outside_quotes(values).count(b"),(") + 1
 
 
-class Dump:
-    """One that is under way. `start` returns when its instant is fixed, `finish` when the file is whole."""
+@dataclass(frozen=True)
+class Part:
+    """One database of a dump. `left_out`: what is no table of the application, as its views. `script`: what runs by
+    itself, if that is known."""
 
-    def __init__(
-        self, clients: Clients, database: str, target: Path, left_out: list[str], *, history: bool,
-        script: bytes | None = None,
-    ) -> None:  # fmt: skip
-        """`left_out`: what is no table of the application, as its views. `script`: what runs by itself, if that is known."""
+    database: str
+    target: Path
+    left_out: Sequence[str]
+    script: bytes | None = None
+
+
+class Splitter:
+    """Gives each database its own of a dump of several; what stands before the first is for all of them.
+
+    A line `USE` begins each. No value and no definition looks like one: newlines in them are escaped.
+    """
+
+    def __init__(self, sinks: Mapping[str, Callable[[bytes], None]]) -> None:
+        self._sinks = sinks
+        self._inside: str | None = None
+        self._pieces: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self._pieces.append(chunk)
+        if b"\n" not in chunk:
+            return
+        data = b"".join(self._pieces)
+        cut = data.rfind(b"\n") + 1  # the last line is looked at when it is whole
+        self._pieces = [data[cut:]]
+        position = 0
+        for found in _USE.finditer(data, 0, cut):
+            self._give(data[position : found.start()])
+            self._inside, position = found[1].decode().replace("``", "`"), found.end()
+        self._give(data[position:cut])
+
+    def end(self) -> None:
+        self._give(b"".join(self._pieces))
+
+    def _give(self, piece: bytes) -> None:
+        for name, sink in self._sinks.items():
+            if piece and self._inside in (None, name):
+                sink(piece)
+
+
+class Dump:
+    """One that is under way, of databases of one server. `start` returns when its instant is fixed, `finish` when all
+    files are whole."""
+
+    def __init__(self, clients: Clients, parts: Sequence[Part], *, history: bool) -> None:
         self._clients = clients
-        self._database = database
-        self._target = target
-        self._left_out = left_out
+        self._parts = parts
         self._history = history
-        self._script = script
-        self._counter = RowCounter(clients.dialect.rows_on_lines)
+        self._begun = threading.Event()
+        self._counters = {
+            part.database: RowCounter(clients.dialect.rows_on_lines, self._begun) for part in parts
+        }  # fmt: skip
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(2)
         self._work: Future[None] | None = None
 
     def start(self) -> None:
         self._work = self._pool.submit(self._run)
-        self._work.add_done_callback(lambda _: self._counter.begun.set())
-        self._counter.begun.wait()
+        self._work.add_done_callback(lambda _: self._begun.set())
+        self._begun.wait()
         if self._work.done():
             self._work.result()
 
-    def finish(self) -> dict[str, int]:
-        """Rows of each table in the dump. Raises what the dump program or the disk had to say."""
+    def finish(self) -> dict[str, dict[str, int]]:
+        """Rows of each table in each database's dump. Raises what the dump program or the disk had to say."""
         assert self._work is not None
         self._work.result()
-        return self._counter.rows
+        return {name: counter.rows for name, counter in self._counters.items()}
 
     def close(self) -> None:
         """Ends it where it is not finished. May be repeated."""
@@ -133,21 +178,20 @@ class Dump:
         self._pool.shutdown()
 
     def _run(self) -> None:
-        self._target.unlink(missing_ok=True)  # of an earlier attempt, which may be closed to writing already
-        descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-        with open(descriptor, "wb") as file, compressor.stream_writer(file, closefd=False) as packed:
+        with ExitStack() as stack:
+            packed = [stack.enter_context(_packed(part.target)) for part in self._parts]
             # What runs by itself is small, and asked for meanwhile.
-            script = self._pool.submit(self._programs)
+            scripts = [self._pool.submit(self._programs, part) for part in self._parts]
             self._tables(packed)
-            packed.write(script.result())
+            for writer, script in zip(packed, scripts, strict=True):
+                writer.write(script.result())
 
-    def _programs(self) -> bytes:
-        if self._script is not None:
-            return self._script
-        return programs(self._clients, self._database, self._left_out, self._stopped.is_set)
+    def _programs(self, part: Part) -> bytes:
+        if part.script is not None:
+            return part.script
+        return programs(self._clients, part.database, part.left_out, self._stopped.is_set)
 
-    def _tables(self, packed: BinaryIO) -> None:
+    def _sink(self, counter: RowCounter, packed: BinaryIO) -> Callable[[bytes], None]:
         first = True
 
         def sink(chunk: bytes) -> None:
@@ -155,13 +199,35 @@ class Dump:
             if first:
                 chunk, first = _SANDBOX.sub(b"", chunk), False
             packed.write(chunk)
-            self._counter.feed(chunk)
+            counter.feed(chunk)
 
-        ignored = [f"--ignore-table={self._database}.{view}" for view in self._left_out]
-        history = ["--dump-history"] if self._history else []
+        return sink
+
+    def _tables(self, packed: Sequence[BinaryIO]) -> None:
+        names = [part.database for part in self._parts]
+        words = [f"--ignore-table={part.database}.{view}" for part in self._parts for view in part.left_out]
+        words += ["--dump-history"] if self._history else []
+        sinks = {name: self._sink(self._counters[name], writer) for name, writer in zip(names, packed, strict=True)}
+        splitter = Splitter(sinks)
+        if len(names) > 1:
+            words += ["--databases", "--no-create-db"]
         self._clients.dump(
-            sink, *_TABLES_ONLY, *history, *ignored, names=[self._database], stopped=self._stopped.is_set
-        )
+            splitter.feed if len(names) > 1 else sinks[names[0]], *_TABLES_ONLY, *words, names=names,
+            stopped=self._stopped.is_set, spool_folder=self._parts[0].target.parent,
+        )  # fmt: skip
+        splitter.end()
+
+
+@contextmanager
+def _packed(target: Path) -> Iterator[BinaryIO]:
+    """Writes a compressed file, in place of one of an earlier attempt, which may be closed to writing already."""
+    target.unlink(missing_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+    with open(descriptor, "wb") as file, compressor.stream_writer(
+        file, closefd=False, write_size=CHUNK_BYTES
+    ) as packed:  # fmt: skip
+        yield packed
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
@@ -173,7 +239,7 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
 
 
 def programs(
-    clients: Clients, database: str, views: list[str], stopped: Callable[[], bool] = lambda: False,
+    clients: Clients, database: str, views: Sequence[str], stopped: Callable[[], bool] = lambda: False,
     broken: Sequence[str] = (),
 ) -> bytes:  # fmt: skip
     """Routines and triggers, then views, then events, each after its heading.

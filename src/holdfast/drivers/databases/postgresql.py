@@ -33,7 +33,7 @@ from holdfast.drivers.databases.psql import (
 )
 from holdfast.drivers.databases.sql import local_folder, once_back
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Fix
+from holdfast.drivers.protocols import Database, Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
@@ -186,6 +186,9 @@ class PostgresqlDatabase:
             return Snapshot(found.tables, found.facts, found.answers, held)
 
         return finish
+
+    def hold_with(self, others: Sequence[Database]) -> None:
+        """A snapshot is that of one database."""
 
     # --- beside and swap ---------------------------------------------------------------------------
 

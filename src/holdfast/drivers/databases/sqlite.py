@@ -22,7 +22,7 @@ from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import sqlite_text
 from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Fix
+from holdfast.drivers.protocols import Database, Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 from holdfast.processes import open_descriptors
@@ -181,6 +181,9 @@ class SqliteDatabase:
             finally:
                 if holder.in_transaction:
                     holder.execute("ROLLBACK")
+
+    def hold_with(self, others: Sequence[Database]) -> None:
+        """No transaction is durable over several files, and none reads them at one instant."""
 
     # --- beside and swap ---------------------------------------------------------------------------
 
