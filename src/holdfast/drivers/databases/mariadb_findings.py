@@ -22,8 +22,9 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
     if here < dialect.oldest:
         found.append(("error", f"the server is {here[0]}.{here[1]}; {dialect.too_old}",
                       "Upgrade the server to a release that is still maintained."))  # fmt: skip
-    if session.value("SELECT @@innodb_doublewrite") in ("0", "OFF"):
-        found.append(("error", "the server runs with innodb_doublewrite = 0: a crash can destroy its tables",
+    doublewrite = session.value("SELECT @@innodb_doublewrite")
+    if doublewrite in ("0", "OFF", "DETECT_ONLY"):  # the last finds what it cannot mend
+        found.append(("error", f"the server runs with innodb_doublewrite = {doublewrite}: a crash can destroy its tables",
                       "Set innodb_doublewrite = 1 and restart the server."))  # fmt: skip
     if session.value("SELECT @@innodb_flush_log_at_trx_commit") != "1":
         found.append(("warning", "innodb_flush_log_at_trx_commit is not 1: a crash loses the application's last writes",

@@ -1,7 +1,8 @@
 """MySQL of Oracle: the mechanism of MariaDB's driver, with MySQL's own programs and words.
 
 Facts from the documentation of MySQL 8.0 to 9.7 and measured on 9.7.4: a RENAME of many tables is atomic (8.0); no
-statement sets a variable for one query, but a hint limits the time of a SELECT (error 3024); databases have no comment;
+statement sets a variable for one query, but a hint limits the time of a SELECT (error 3024); databases have no comment; data
+definition syncs InnoDB's log whatever innodb_flush_log_at_trx_commit says;
 SHOW MASTER STATUS became SHOW BINARY LOG STATUS in 8.2 and went in 8.4, and either needs REPLICATION CLIENT; the statistics of
 tables are cached for a day unless a session says otherwise; with a binary log, which is on unless it is turned off, an
 account without SUPER makes no trigger or function before log_bin_trust_function_creators is set; an account with
