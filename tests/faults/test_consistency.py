@@ -19,7 +19,7 @@ from holdfast.config.load import load
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
-from tests.stores import MariadbStore, PostgresqlStore
+from tests.stores import MariadbStore, MysqlStore, PostgresqlStore
 
 ROUNDS = 50
 SAMPLE_ROUNDS = 10  # on a server engine, where kill points are sampled too
@@ -86,8 +86,8 @@ def postgresql_place(shared: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def mariadb_place(shared: Path) -> Iterator[dict[str, str]]:
-    store = MariadbStore.create()
+def mariadb_place(kind: type[MariadbStore]) -> Iterator[dict[str, str]]:
+    store = kind.create()
     try:
         for table in ("inside", "outside"):
             store.execute(
@@ -99,7 +99,10 @@ def mariadb_place(shared: Path) -> Iterator[dict[str, str]]:
         store.remove()
 
 
-PLACES = {"sqlite": sqlite_place, "postgresql": postgresql_place, "mariadb": mariadb_place}
+PLACES = {
+    "sqlite": sqlite_place, "postgresql": postgresql_place, "mariadb": lambda shared: mariadb_place(MariadbStore),
+    "mysql": lambda shared: mariadb_place(MysqlStore),
+}  # fmt: skip
 
 
 @pytest.fixture(params=list(PLACES))
@@ -148,8 +151,8 @@ def rows_of(folder: Path, table: str) -> dict[str, str]:
         text = subprocess.run(
             ["zstd", "-dcq", str(folder / "database.main.sql.zst")], capture_output=True, text=True, check=True
         ).stdout
-        pieces = re.findall(rf"^INSERT INTO `{table}` VALUES\n(.*?);$", text, re.MULTILINE | re.DOTALL)
-        return dict(re.findall(r"^\(\d+,'([^']+)','([^']+)'\)", "\n".join(pieces), re.MULTILINE))
+        pieces = re.findall(rf"^INSERT INTO `{table}` VALUES\s(.*?);$", text, re.MULTILINE | re.DOTALL)
+        return dict(re.findall(r"\(\d+,'([^']+)','([^']+)'\)", "\n".join(pieces)))
     text = subprocess.run(
         ["pg_restore", "--data-only", "--table", table, "--file", "-", str(folder / "database.main.dump")],
         capture_output=True, text=True, check=True,
