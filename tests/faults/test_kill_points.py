@@ -20,7 +20,7 @@ from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
 from tests.faults.killing import Forker
-from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, WHOLE_ONLY, Scenario
+from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, adds_little
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
@@ -250,7 +250,7 @@ def test_killed_at_every_point_ends_old_or_new(
 
 @pytest.mark.parametrize(
     "scenario",
-    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if item.name in WHOLE_ONLY else [])
+    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if adds_little(item) else [])
      for item in ENGINE_SCENARIOS],
 )  # fmt: skip
 def test_killed_at_every_point_of_an_engines_steps_ends_old_or_new(
