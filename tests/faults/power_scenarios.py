@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import replace
 
+from tests import releases
 from tests.faults import scenarios
 from tests.faults.scenarios import Scenario
 from tests.site import Site
@@ -35,18 +34,7 @@ def _with_a_release_that_fills(site: Site) -> None:
     """At v2, with a tag v7 in the repository whose migration writes until the disk is full."""
     site.operate("install", "v1")
     site.operate("upgrade", "v2")
-    git = ["git", "-C", str(site.repository), "-c", "user.name=Guestbook", "-c", "user.email=guestbook@example.invalid"]
-    settings = json.loads(_output([*git, "show", "v2:settings.json"]))
-    _output([*git, "checkout", "--quiet", "--detach", "v2"])
-    (site.repository / "migrations" / "0007_fills.py").write_text(_FILLS)
-    (site.repository / "settings.json").write_text(json.dumps({**settings, "version": "v7"}))
-    _output([*git, "add", "--all"])
-    _output([*git, "commit", "--quiet", "--message", "Guestbook v7"])
-    _output([*git, "tag", "v7"])
-
-
-def _output(argv: list[str]) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    releases.add(site, "v7", "v2", "0007_fills", _FILLS)
 
 
 MIGRATION_THAT_FILLS = Scenario(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -163,6 +164,7 @@ def test_a_failure_undoes_in_reverse_the_failed_step_too(engine: Engine) -> None
     assert (engine.done, engine.room_after) == (["a", "b", "c", "-c", "-b", "-a"], ["abc"])
     assert "the disk is gone" in caught.value.what
     assert "Bring a disk." in caught.value.next_step
+    assert re.search(r" in \d+\.\d\d s: ", caught.value.state), "how long going back took"
     assert engine.last().id in caught.value.next_step
     assert (engine.last().outcome, engine.last().committed) == (Outcome.UNDONE, False)
     assert engine.states() == ["undone", "undone", "undone", "pending", "pending", "pending"]

@@ -18,14 +18,10 @@ from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, relea
 from holdfast.engine.observer import Observer
 from holdfast.engine.records import OperationRecord, StepRecord
 from holdfast.engine.signals import Cancellation
+from holdfast.engine.told import told
 from holdfast.errors import (
-    CancelledError,
-    CommandFailedError,
-    DegradedError,
     HoldfastError,
     InterruptedOperationError,
-    OperationFailedError,
-    RefusedError,
     StuckError,
     lacks_space,
 )
@@ -284,31 +280,17 @@ class Runner:
         """Undoes everything, then raises what the operator is told."""
         self._cancellation.begin_undo()
         text = self._host.redactor.text(str(error))
+        began = time.monotonic()
         outcome = self._undo(operation, text)
+        back_seconds = time.monotonic() - began
         self.journal.finish(operation, outcome, error=text, seconds=time.monotonic() - started)
-        what = self._host.redactor.text(
-            error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
+        degraded = "; ".join(
+            step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
         )
-        tail = self._host.redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""
-        if tail.strip():
-            what += "\n" + "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-12:])
-        next_step = f"Details: holdfast log show {operation}"
-        if isinstance(error, HoldfastError) and error.next_step:
-            next_step = f"{error.next_step}\n{next_step}"
-        if outcome is Outcome.DEGRADED:
-            degraded = "; ".join(
-                step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
-            )
-            raise DegradedError(what, state=f"The old version serves. {degraded}", next_step=next_step) from error
-        if isinstance(error, CancelledError):
-            raise CancelledError(what, state="What had begun was undone.", next_step=next_step) from error
-        if isinstance(error, RefusedError):
-            raise type(error)(
-                what, state="Nothing was changed; what had been prepared was undone.", next_step=next_step
-            ) from error
-        raise OperationFailedError(
-            what, state="Everything was undone: the state before the operation is back.", next_step=next_step
-        ) from error
+        raise told(
+            error, operation, self._host.redactor, back_seconds=back_seconds,
+            degraded=degraded if outcome is Outcome.DEGRADED else None,
+        ) from error  # fmt: skip
 
     def _undo(self, operation: str, why: str) -> Outcome:
         """Ends surviving children, then undoes in reverse; returns `undone` or `degraded`, raises StuckError."""
