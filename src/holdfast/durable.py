@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
-_PUNCH_HOLE = 0x02 | 0x01  # linux/falloc.h: FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # statfs(2) magic numbers of filesystems whose locks or fsync another host decides.
@@ -184,11 +183,6 @@ def preallocate(path: str | os.PathLike[str], size_bytes: int) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def punch(descriptor: int, offset: int, size_bytes: int) -> bool:
-    """Gives the blocks of a part of an open file back, which then reads as zeros; False where that cannot be done."""
-    return bool(_LIBC.fallocate(descriptor, _PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(size_bytes)) == 0)
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:

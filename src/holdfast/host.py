@@ -23,7 +23,6 @@ from typing import IO, Any
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.processes import session_members
 from holdfast.redaction import MASK, RedactingStream, Redactor
-from holdfast.spool import Spool
 
 __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 
@@ -88,7 +87,7 @@ class Host:
                 cwd=cwd,
                 env=self.environment(environment),
                 stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                stdout=output.fileno() if output is not None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -218,26 +217,21 @@ class Host:
 
     def pour(
         self, argv: Sequence[str], sink: Callable[[bytes], None], *, environment: Mapping[str, str] | None = None,
-        stopped: Callable[[], bool] = lambda: False, spool_folder: Path | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
 
-        In a spool folder it writes into a file there and is never kept waiting, and it wakes nobody for each of its
-        writes. Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has
-        ended then.
+        Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
+        then.
         """
         shown = self._begun(argv, "/")
         started = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            errors = stack.enter_context(tempfile.TemporaryFile())
-            spool = Spool.made_in(spool_folder) if spool_folder is not None else None
-            if spool is not None:
-                stack.callback(spool.close)
-            process = self.start_pipes(argv, environment=environment, errors=errors, output=spool)
-            assert process.stdin is not None
+        with tempfile.TemporaryFile() as errors:
+            process = self.start_pipes(argv, environment=environment, errors=errors)
+            assert process.stdin is not None and process.stdout is not None
             process.stdin.close()
             try:
-                for chunk in _read_from_pipe(process) if spool is None else spool.read_while(process.poll):
+                for chunk in _read_from_pipe(process.stdout.fileno()):
                     self._check_cancelled()
                     if stopped():
                         raise CancelledError("stopped a command that is no longer needed")
@@ -248,8 +242,7 @@ class Host:
                 end_session(process)
                 raise
             finally:
-                if process.stdout is not None:
-                    process.stdout.close()
+                process.stdout.close()
             tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
         self._ended(shown, process.returncode, time.monotonic() - started, tail)
 
@@ -316,17 +309,15 @@ class Host:
 
     def start_pipes(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None,
-        output: Spool | None = None,
     ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Starts a process of the operation that is talked to over its standard input and output.
 
-        Its standard error goes to `errors`, or nowhere; what it prints to `output`, or a pipe. Raises CommandFailedError
-        if it cannot be started.
+        Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
         """
         try:
             process = subprocess.Popen(
                 list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE,
-                stdout=output.fileno() if output is not None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=errors if errors is not None else subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -366,10 +357,8 @@ class Host:
         return value
 
 
-def _read_from_pipe(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+def _read_from_pipe(descriptor: int) -> Iterator[bytes]:
     """What a process prints until it closes its end; nothing now and then, so that the reader can look around."""
-    assert process.stdout is not None
-    descriptor = process.stdout.fileno()
     while True:
         if not select.select([descriptor], [], [], 0.1)[0]:
             yield b""

@@ -20,7 +20,6 @@ from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutEr
 from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import processes_with
-from holdfast.spool import Spool
 
 MARK = "HOLDFAST_TEST_HOST"
 
@@ -153,48 +152,28 @@ def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(mark: str) -> None
 WRITER = "import os, sys\nfor number in range(5000): os.write(1, bytes([number % 251]) * 8000)\n"
 
 
-@pytest.mark.parametrize("spooled", [False, True], ids=["pipe", "spool"])
-def test_what_a_command_prints_is_poured_whole(spooled: bool, folder: Path) -> None:
-    """The folder is on a disk: a filesystem in memory may not take back what was read."""
+def test_what_a_command_prints_is_poured_whole() -> None:
     taken = bytearray()
-    Host().pour([sys.executable, "-c", WRITER], taken.extend, spool_folder=folder if spooled else None)
+    Host().pour([sys.executable, "-c", WRITER], taken.extend)
     assert taken == b"".join(bytes([number % 251]) * 8000 for number in range(5000))
-    assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("spooled", [False, True], ids=["pipe", "spool"])
-def test_what_takes_what_is_poured_may_fail(spooled: bool, folder: Path, mark: str) -> None:
+def test_what_takes_what_is_poured_may_fail(mark: str) -> None:
     def sink(chunk: bytes) -> None:
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
         Host().pour(
             [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"], sink, environment={MARK: mark},
-            spool_folder=folder if spooled else None,
         )  # fmt: skip
     assert ended(mark)
 
 
-@pytest.mark.parametrize("spooled", [False, True], ids=["pipe", "spool"])
-def test_pouring_tells_how_a_command_failed(spooled: bool, folder: Path) -> None:
+def test_pouring_tells_how_a_command_failed() -> None:
     argv = [sys.executable, "-c", "import sys\nprint('half')\nsys.exit('the server is gone')"]
     with pytest.raises(CommandFailedError) as caught:
-        Host().pour(argv, lambda chunk: None, spool_folder=folder if spooled else None)
+        Host().pour(argv, lambda chunk: None)
     assert (caught.value.exit_code_of_command, caught.value.output_tail) == (1, "the server is gone\n")
-
-
-def test_a_spool_gives_back_what_was_read(folder: Path) -> None:
-    spool = Spool.made_in(folder)
-    assert spool is not None
-    reading = spool.read_while(lambda: None)
-    most = 0
-    for _ in range(64):
-        os.write(spool.fileno(), b"x" * (1 << 20))
-        while not next(reading):
-            pass
-        most = max(most, os.fstat(spool.fileno()).st_blocks * 512)
-    spool.close()
-    assert most < 40 << 20
 
 
 @pytest.fixture

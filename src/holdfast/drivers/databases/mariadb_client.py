@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
@@ -137,7 +136,6 @@ class Clients:
         *words: str,
         names: Sequence[str],
         stopped: Callable[[], bool] = lambda: False,
-        spool_folder: Path | None = None,
     ) -> None:
         """Hands on what the dump program prints of a database, or of some of its tables and views.
 
@@ -146,7 +144,7 @@ class Clients:
         argv = self.argv(
             self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
         )
-        self.host.pour(argv, sink, environment=self.environment(), stopped=stopped, spool_folder=spool_folder)
+        self.host.pour(argv, sink, environment=self.environment(), stopped=stopped)
 
 
 def server_error(error: CommandFailedError) -> str:

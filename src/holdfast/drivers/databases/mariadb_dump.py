@@ -59,21 +59,21 @@ class RowCounter:
         data = b"".join(self._pieces)
         # The last line is looked at when it is whole.
         cut = data.rfind(b"\n")
-        self._lines(data[: cut + 1])
+        self._lines(data, cut + 1)
         self._pieces = [data[cut:]]
 
-    def _lines(self, data: bytes) -> None:
-        """`data` begins and ends with a newline; the next piece begins with that same one."""
+    def _lines(self, data: bytes, size: int) -> None:
+        """`data` begins with a newline and has one at the end of `size`; the next piece begins with that same one."""
         position = 0
         while True:
             if self._inside is not None:
-                end = data.find(_STATEMENT_END, position)
-                stop = len(data) - 1 if end < 0 else end + len(_STATEMENT_END) - 1
+                end = data.find(_STATEMENT_END, position, size)
+                stop = size - 1 if end < 0 else end + len(_STATEMENT_END) - 1
                 self.rows[self._inside] += data.count(b"\n", position, stop)  # within a statement each begins a row
                 if end < 0:
                     return
                 self._inside, position = None, stop
-            found = _BEGINNING.search(data, position)
+            found = _BEGINNING.search(data, position, size)
             if found is None:
                 return
             name = (found[1] or found[3]).decode().replace("``", "`")
@@ -213,7 +213,7 @@ class Dump:
             words += ["--databases", "--no-create-db"]
         self._clients.dump(
             splitter.feed if len(names) > 1 else sinks[names[0]], *_TABLES_ONLY, *words, names=names,
-            stopped=self._stopped.is_set, spool_folder=self._parts[0].target.parent,
+            stopped=self._stopped.is_set,
         )  # fmt: skip
         splitter.end()
 
