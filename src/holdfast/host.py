@@ -87,7 +87,7 @@ class Host:
                 cwd=cwd,
                 env=self.environment(environment),
                 stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output if output is not None else subprocess.PIPE,
                 stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
                 start_new_session=True,
             )
@@ -308,21 +308,21 @@ class Host:
         return pid
 
     def start_pipes(
-        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None,
-    ) -> subprocess.Popen[bytes]:  # fmt: skip
+        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Starts a process of the operation that is talked to over its standard input and output.
 
         Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
         """
         try:
             process = subprocess.Popen(
-                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=errors if errors is not None else subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
-        for pipe in filter(None, (process.stdin, process.stdout)):
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
             # Room for several orders and answers; refused beyond what this user may have in pipes.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
