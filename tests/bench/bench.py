@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _MEMORY_MB = 200
 _HELP_MS = 150
 _LARGE_BYTES = 20 << 20
 _FOLDERS = 200
+_ROUNDS = 3
+_ONCE = ("gzip", "restic", "borg")
 
 
 @dataclass(frozen=True)
@@ -92,51 +94,78 @@ def holdfast(what: str, vault: Path, root: Path) -> Run:
 
 
 def measure_tree(tree: Tree, folder: Path, skip: list[str], say: Callable[[str], None]) -> tuple[list[Row], list[Row]]:
-    """Rows of speed and of memory. Nothing is deleted in between: ext4 is slow to reuse what was just deleted."""
+    """Rows of speed and of memory, from medians. Nothing is deleted between rounds: ext4 is slow to reuse what was just
+    deleted."""
     source = folder / "source"
-    for name in ("before", "after"):
-        (folder / name).mkdir()
     say(f"{tree.title}: making them")
     tree.make(source)
     # A file changed in the last two seconds is read again by the next backup; a tree at rest is what is measured.
     time.sleep(2.1)
-    found: dict[str, Times] = {}
+    found: dict[str, list[Times]] = {}
+    runs: dict[str, list[Run]] = {}
+    for number in range(1, _ROUNDS + 1):
+        # What takes long is bound by the processor, which is steadier than a disk, and needs much space.
+        left_out = skip if number == 1 else list(_ONCE)
+        place = folder / f"round{number}"
+        place.mkdir()
+        _round(source, place, left_out, found, runs, lambda text, number=number: say(f"{tree.title}, {number}: {text}"))
+    memory = []
+    for name, several in runs.items():
+        peak_mb = max(run.peak_mb for run in several)
+        memory.append(Row(f"{tree.title}: {name}", f"{peak_mb:.0f} MB", "", peak_mb / _MEMORY_MB, 1.0,
+                          f"at most {_MEMORY_MB} MB"))  # fmt: skip
+    seconds = {name: statistics.median(run.seconds for run in several) for name, several in runs.items()}
+    return _speed_rows(tree, {name: _median(several) for name, several in found.items()}, seconds), memory
+
+
+def _round(
+    source: Path, folder: Path, skip: list[str], found: dict[str, list[Times]], runs: dict[str, list[Run]],
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Every tool once. Copies differ by a factor of two or more with what was written before them: one stands right
+    before the restore, one right after it."""
+
+    def peer(name: str, title: str, place: Path) -> None:
+        if name not in skip:
+            say(title)
+            place.mkdir(exist_ok=True)
+            found.setdefault(title, []).append(PEERS[name](source, place))
+
     for name in ("cp", "tar"):
-        say(f"{tree.title}: {name}")
-        found[name] = PEERS[name](source, folder)
-    runs: dict[str, Run] = {}
-    for name, what, root in (
+        peer(name, name, folder)
+    for title, what, root in (
         ("first backup", "backup", source), ("second backup, nothing changed", "backup", source),
         ("restore", "restore", folder / "holdfast-out"), ("verify", "verify", source),
     ):  # fmt: skip
-        # Copies differ by a factor of two or more with what was written before them: one stands right before the
-        # restore, one right after it.
         if what == "restore":
-            say(f"{tree.title}: cp, before the restore")
-            found["cp before"] = PEERS["cp"](source, folder / "before")
-        say(f"{tree.title}: Holdfast, {name}")
-        runs[name] = holdfast(what, folder / "vault", root)
+            peer("cp", "cp before", folder / "before")
+        say(f"Holdfast, {title}")
+        runs.setdefault(title, []).append(holdfast(what, folder / "vault", root))
         if what == "restore":
-            say(f"{tree.title}: cp, after the restore")
-            found["cp after"] = PEERS["cp"](source, folder / "after")
-    for name in ("gzip", "restic", "borg"):
-        if name not in skip:
-            say(f"{tree.title}: {name}")
-            found[name] = PEERS[name](source, folder)
-    memory = [Row(f"{tree.title}: {name}", f"{run.peak_mb:.0f} MB", "", run.peak_mb / _MEMORY_MB, 1.0,
-                  f"at most {_MEMORY_MB} MB") for name, run in runs.items()]  # fmt: skip
-    return _speed_rows(tree, found, runs), memory
+            peer("cp", "cp after", folder / "after")
+    for name in _ONCE:
+        peer(name, name, folder)
 
 
-def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, Run]) -> list[Row]:
+def _median(several: list[Times]) -> Times:
+    def of(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
+
+    first = of(one.first for one in several)
+    assert first is not None
+    return Times(first, of(one.second for one in several), of(one.restore for one in several))
+
+
+def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, float]) -> list[Row]:
     small = tree.bytes_each <= 4096
     first, second, restore = runs["first backup"], runs["second backup, nothing changed"], runs["restore"]
     rows = []
 
-    def row(what: str, run: Run, peer: str, seconds: float | None, budget: float | None, told: str = "") -> None:
+    def row(what: str, ours: float, peer: str, seconds: float | None, budget: float | None, told: str = "") -> None:
         if seconds is not None:
-            rows.append(Row(f"{tree.title}: {what}", f"{run.seconds:.2f} s", f"{peer} {seconds:.2f} s",
-                            run.seconds / seconds, budget, told))  # fmt: skip
+            rows.append(Row(f"{tree.title}: {what}", f"{ours:.2f} s", f"{peer} {seconds:.2f} s", ours / seconds,
+                            budget, told))  # fmt: skip
 
     def of(peer: str) -> Times:
         return found.get(peer, Times(0.0, None, None))
@@ -155,7 +184,7 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, Run]) -> li
     row("restore", restore, "cp -a, right after it", of("cp after").first, 1.5)
     for peer in ("restic", "borg"):
         row("restore", restore, peer, of(peer).restore, None)
-    rows.append(Row(f"{tree.title}: verify, every byte", f"{runs['verify'].seconds:.2f} s"))
+    rows.append(Row(f"{tree.title}: verify, every byte", f"{runs['verify']:.2f} s"))
     return rows
 
 
@@ -202,7 +231,7 @@ def page(tables: list[str], command: str, skipped: list[str], loads: tuple[float
         f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"load average {loads[0]:.1f} at the start and {loads[1]:.1f} at the end (each tool here adds to it).",
         "Beside: " + ", ".join(one for one in versions if one) + ".",
-        "Every figure ends when what was written is on the disk; what is read is in the page cache. Compare ratios "
+        "Every figure of files is the median of three rounds (tar -czf, restic, borg: of one) and ends when what was written is on the disk; what is read is in the page cache. Compare ratios "
         "of one run only: figures move by a factor of two or more from run to run, and with other work on the machine.",
         "A ratio is Holdfast's figure divided by the other's; below 1 is faster, except for requests a second.",
     ]
@@ -230,9 +259,11 @@ def parse() -> argparse.Namespace:
 
 
 def _need_bytes(trees: list[Tree]) -> int:
-    """Each tree on the disk stands there once made, five times copied or restored, and five times packed."""
-    sizes = [11 * tree.files * (tree.bytes_each // 4096 + 1) * 4096 for tree in trees]
-    sizes += [11 * _LARGE_BYTES * (tree.files // tree.large_every + 1) for tree in trees if tree.large_every]
+    """Each tree on the disk stands there once made; five times copied or restored and five times packed in the first
+    round, four times and twice in the others."""
+    times = 11 + 6 * (_ROUNDS - 1)
+    sizes = [times * tree.files * (tree.bytes_each // 4096 + 1) * 4096 for tree in trees]
+    sizes += [times * _LARGE_BYTES * (tree.files // tree.large_every + 1) for tree in trees if tree.large_every]
     return sum(sizes)
 
 
@@ -264,14 +295,14 @@ def run(options: argparse.Namespace, chosen: list[str], trees: list[Tree], folde
     skipped = [name for name in ("restic", "borg") if version(name) is None]
     tables: list[str] = []
     memory: list[Row] = []
-    for tree in trees:
+    for number, tree in enumerate(trees):
         place = folder / str(tree.files)
         place.mkdir()
         speed, peaks = measure_tree(tree, place, skipped, say)
         tables.append(table(tree.title, speed))
         memory += peaks
         # What is deleted keeps the disk and a core at work long after, to the cost of what is measured next.
-        if shutil.disk_usage(folder).free < 2 * _need_bytes(trees):
+        if shutil.disk_usage(folder).free < 1.2 * _need_bytes(trees[number + 1 :]):
             say(f"{tree.title}: deleting them")
             shutil.rmtree(place)
     if memory:
