@@ -267,13 +267,14 @@ def main() -> None:
     parser.add_argument("--media", type=float, nargs="*", default=[0.0, 2.0], help="GB beside, for maintenance windows")
     parser.add_argument("--folder", type=Path, help="where dumps are made and deleted again (default: TMPDIR)")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-ENGINE.md")
+    parser.add_argument("--page", default="", help="what the page's name has besides, as `-4gb`")
     options = parser.parse_args()
     say = partial(print, file=sys.stderr, flush=True)
     for engine in options.engines:
         text = page(engine, measure(engine, options, say))
         print(text)
         if options.write:
-            (DOCS / f"benchmarks-{engine}.md").write_text(text)
+            (DOCS / f"benchmarks-{engine}{options.page}.md").write_text(text)
 
 
 def measure(engine: str, options: argparse.Namespace, say: Callable[[str], None]) -> list[str]:
