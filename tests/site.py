@@ -26,11 +26,15 @@ from holdfast.steps import services
 from tests import stores
 
 
+_GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
+
+
 def gate_port() -> int:
-    """A port that keeps its meaning while its site is shut down: outside the ranges of services and of the kernel,
-    and of a part of its own for each process that runs tests beside this one."""
-    part = 1200 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2)
-    for port in random.sample(range(30300 + part, 31500 + part), 1200):
+    """One that keeps its meaning while its site is shut down: each process that runs tests has ports of its own."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    width = len(_GATE_PORTS) // workers
+    first = width * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for port in random.sample(_GATE_PORTS[first : first + width], width):
         if can_be_bound(port):
             return port
     raise AssertionError("no port is free")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.app import App
-from holdfast.model import ServiceInstance
+from holdfast.errors import StepError
+from holdfast.model import ServiceInstance, ServiceStatus
 from holdfast.steps import services
 from tests.unit.applications import make_app, make_context
 
@@ -48,3 +49,32 @@ def test_one_that_stays_unwell_stops_no_undo_and_is_named(app: App, monkeypatch:
     monkeypatch.setattr(services, "_UNWELL_SECONDS", 0.1)
     _, said = stop_and_start(app, monkeypatch, False)
     assert "service web of release r1: it is not well" in said[0]
+
+
+def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) -> None:
+    """Each start is followed by these states before the service runs."""
+    runtime, left = app.opened.runtime, list(details)
+    real = runtime.statuses
+
+    def statuses() -> dict[str, ServiceStatus]:
+        if left and real():
+            return {WEB.name: ServiceStatus(WEB.name, False, None, 0.0, left.pop(0))}
+        return real()
+
+    monkeypatch.setattr(runtime, "statuses", statuses)
+
+
+def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "answers", lambda *_: (True, "asked"))
+    context, recorded, said = make_context()
+    services.stop_all(app.opened, context)
+    make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
+    context.facts.update(recorded)
+    services.start_stopped(app.opened, context)
+    assert (services.wanted(app.opened), said) == ([WEB], [])
+
+
+def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_it_end_first(app, monkeypatch, "backoff")
+    with pytest.raises(StepError, match=r"does not stay up \(backoff\)"):
+        services.verify(app.opened, WEB, make_context()[0])

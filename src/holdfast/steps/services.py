@@ -23,7 +23,8 @@ _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 _UNWELL_SECONDS = 10.0  # visitors wait for it
 _PORT_ATTEMPTS = 3
-_DEAD = ("fatal", "exited", "backoff", "unknown")
+_RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
+_DEAD = ("fatal", "unknown")
 
 
 # --- what should run ----------------------------------------------------------------------------------
@@ -102,9 +103,14 @@ def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str
 
 
 def verify(
-    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf")
-) -> None:
-    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output."""
+    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf"),
+    patient: bool = False,
+) -> None:  # fmt: skip
+    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
+
+    A `patient` one gives a process that ended the retries that its runtime makes: what ran before an operation
+    need not prove itself, and may lose a race at its start that it wins a second later.
+    """
     service = _service(opened, instance)
     timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
     settle = service.settle_seconds if service else 1.0
@@ -115,12 +121,12 @@ def verify(
     while True:
         context.check_cancelled()
         status = opened.runtime.statuses().get(instance.name)
-        if status is None or status.detail in _DEAD:
+        if status is None or status.detail in _DEAD or (status.detail in _RETRIED and not patient):
             if instance.port is not None and listeners_on(instance.port):
                 raise _port_taken(instance)
             raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
         if status.pid != pid:
-            if pid is not None and status.pid is not None:
+            if pid is not None and status.pid is not None and not patient:
                 raise _unwell(opened, instance, "it was restarted while it was verified")
             pid, steady_since = status.pid, time.monotonic()
         if pid is not None:
@@ -216,7 +222,7 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
     stopped = context.facts if "verified" in context.facts else context.earlier.get("services.stop", {})
     for instance in ordered(instances, stopping=False):
         if instance.name in stopped.get("verified", []):
-            verify(opened, instance, context)
+            verify(opened, instance, context, patient=True)
         else:
             _wait_for_unwell(opened, instance, context)
     set_wanted(opened, instances)
@@ -225,7 +231,7 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
 def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
     """One that was unwell when it was stopped, as while its database was down, may have become well; or not."""
     try:
-        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS)
+        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
     except StepError as error:
         context.say(f"as before the operation: {error.what}")
 

@@ -7,6 +7,11 @@ import signal
 import sys
 import time
 
+
+class Deadlock(Exception):
+    """The server ended a transaction of ours for the other's sake; nothing of it is left."""
+
+
 dsn, media, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 chance = random.Random(seed)
 stopping = False
@@ -27,17 +32,37 @@ if dsn.startswith("socket="):
         unix_socket=place["socket"], user=place["user"], database=place["dbname"], autocommit=True, sql_mode="ANSI"
     )
     ANY = "RAND()"
+
+    def is_deadlock(error):
+        return isinstance(error, pymysql.err.OperationalError) and error.args[0] == 1213
 else:
     import psycopg
 
     connection = psycopg.connect(dsn, autocommit=True)
     ANY = "random()"
 
+    def is_deadlock(error):
+        return isinstance(error, psycopg.errors.DeadlockDetected)
+
 
 def execute(sql, values=None):
     cursor = connection.cursor()
-    cursor.execute(sql, values)
+    try:
+        cursor.execute(sql, values)
+    except Exception as error:
+        if is_deadlock(error):
+            raise Deadlock from error
+        raise
     return cursor
+
+
+def again_after_deadlock(act, *values):
+    """Rows change before files, so what a deadlock ended has changed no file and may begin again."""
+    while True:
+        try:
+            return act(*values)
+        except Deadlock:
+            connection.rollback()
 
 
 def content():
@@ -88,17 +113,17 @@ def outside():
     if chance.random() < 0.7:
         name, data = f"outside/{seed}-{time.monotonic_ns()}", content()
         write(name, data)
-        change("INSERT INTO outside (file, sha256) VALUES (%s, %s)", name, digest(data))
+        again_after_deadlock(change, "INSERT INTO outside (file, sha256) VALUES (%s, %s)", name, digest(data))
         return
     rows = execute(
         "SELECT id, file FROM outside WHERE file LIKE %s LIMIT 1", (f"outside/{seed}-%",)
     ).fetchall()
     if rows:
-        change("DELETE FROM outside WHERE id=%s", rows[0][0])
+        again_after_deadlock(change, "DELETE FROM outside WHERE id=%s", rows[0][0])
         os.unlink(os.path.join(media, rows[0][1]))
 
 
 while not stopping:
-    inside()
+    again_after_deadlock(inside)
     outside()
     time.sleep(0.002)
