@@ -25,7 +25,6 @@ from holdfast.processes import end_processes_with
 from holdfast.steps import services
 from tests import stores
 
-
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 
 
