@@ -25,7 +25,7 @@ test faults faults-all: test-setup
 endif
 
 test: setup check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 36 -m "not whole" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 36 -m "not whole and not combination" tests
 
 check: setup
 	$(BIN)/ruff check src tests

@@ -197,8 +197,11 @@ class FakeDatabase:
         self.beside[token] = (identity, content)
         return identity
 
-    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
-        return self._write(self.beside[token][1], target, [], budget_seconds)
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        content = next((content for known, content in self.beside.values() if known == identity), None)
+        if content is None:
+            raise StepError(f"{identity} is gone")
+        return self._write(content, target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQLITE:

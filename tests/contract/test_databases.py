@@ -332,8 +332,8 @@ def test_a_dump_of_a_restore_point_is_of_the_time_of_the_restore_point(engine: E
     live = snapshot(engine.database, engine.folder / "live")
     point, target = engine.prepare("op", None), engine.folder / "dump"
     engine.add("of the migration")
-    engine.database.dump("op", target, 10)
-    taken = engine.taken[target] = engine.database.dump("op", target, 10)
+    engine.database.dump("op", point, target, 10)
+    taken = engine.taken[target] = engine.database.dump("op", point, target, 10)
     assert taken.tables == live.tables
     assert {**taken.facts, "binlog": None} == {**live.facts, "binlog": None}
     assert target.stat().st_mode & 0o777 == 0o600
@@ -342,6 +342,24 @@ def test_a_dump_of_a_restore_point_is_of_the_time_of_the_restore_point(engine: E
     assert engine.texts() == ["one", "two"]
     engine.database.swap("op", point, "op.aside")
     assert (engine.identity(), engine.texts()) == (point, ["one", "two"])
+
+
+def test_a_dump_of_what_was_replaced_is_of_the_time_of_the_swap(engine: Engine) -> None:
+    candidate, target = engine.prepare("op", engine.dump_of("new")), engine.folder / "replaced"
+    before, live = snapshot(engine.database, engine.folder / "live"), engine.identity()
+    assert live is not None
+    engine.database.swap("op", candidate, "op.replaced")
+    engine.add("written since")
+    engine.database.dump("op", live, target, 10)
+    taken = engine.taken[target] = engine.database.dump("op", live, target, 10)
+    assert taken.tables == before.tables
+    assert {**taken.facts, "binlog": None} == {**before.facts, "binlog": None}
+    assert engine.texts() == ["new", "written since"]
+    engine.database.swap("op2", engine.prepare("op2", target), "op2.aside")
+    assert engine.texts() == ["one", "two"]
+    engine.database.discard("op")
+    with pytest.raises(StepError, match="gone"):
+        engine.database.dump("op", live, target, 10)
 
 
 def test_prepare_may_be_repeated_and_replaces_the_earlier_candidate(engine: Engine) -> None:

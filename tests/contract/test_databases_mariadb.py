@@ -147,8 +147,7 @@ def test_everything_comes_back(
 def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
     if by == "dump":
         return snapshot(database, target)
-    database.prepare(f"{OPERATION}0", None, {})
-    return database.dump(f"{OPERATION}0", target, 10)
+    return database.dump(f"{OPERATION}0", database.prepare(f"{OPERATION}0", None, {}), target, 10)
 
 
 @mariadb_alone

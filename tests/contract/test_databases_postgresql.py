@@ -111,8 +111,7 @@ def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: p
         return taken
     target.mkdir()
     (target / "of an attempt that died").touch()
-    database.prepare(f"{OPERATION}0", None, {})
-    taken = database.dump(f"{OPERATION}0", target, 10)
+    taken = database.dump(f"{OPERATION}0", database.prepare(f"{OPERATION}0", None, {}), target, 10)
     database.discard(f"{OPERATION}0")
     return taken
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,71 @@ def test_partial_sets_are_joined_and_their_instants_shown(plain: Site) -> None:
     assert done.returncode == 0, done.stderr
     assert site.get("/")[1]["entries"] == 120
     assert {path.name for path in site.media.rglob("*.bin")} == files_then
+
+
+def safety_backup(site: Site) -> dict[str, Any]:
+    """The newest set, which the last operation made."""
+    sets = run_json(site, "backup", "list")["data"]["backups"]
+    return dict(run_json(site, "backup", "show", sets[-1]["id"])["data"])
+
+
+def test_what_is_replaced_is_in_a_safety_backup(installed: Site) -> None:
+    site = installed
+    assert run(site, "backup", "create").returncode == 0
+    first = newest(site)
+    site.post(b"written since")
+    before = site.fingerprint()
+    done = run(site, "backup", "restore", first)
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1]["entries"] == 120
+    saved = newest(site)
+    assert saved != first
+    assert run(site, "backup", "verify").returncode == 0
+    done = run(site, "backup", "restore", saved)
+    assert done.returncode == 0, done.stderr
+    assert site.fingerprint() == before
+
+
+@pytest.mark.parametrize("how", ["a page", "all of it"])
+def test_a_broken_database_is_restored_over_and_kept(plain: Site, how: str) -> None:
+    site = plain
+    assert run(site, "backup", "create").returncode == 0
+    path = site.database
+    whole = path.read_bytes()
+    garbage = os.urandom(len(whole) - 4096 if how == "a page" else len(whole))
+    site.shut_down()
+    path.write_bytes(whole[: len(whole) - len(garbage)] + garbage)
+    run(site, "recover", "--auto")
+    done = run(site, "backup", "restore", "latest")
+    assert done.returncode == 0, done.stderr
+    assert "could not be dumped and stays beside" in done.stdout + done.stderr
+    assert site.get("/")[1]["entries"] == 120
+    kept = [file for file in path.parent.rglob(path.name) if file != path]
+    assert [file.read_bytes()[-len(garbage) :] for file in kept] == [garbage]
+    assert run(site, "backup", "verify").returncode == 0
+    shown = safety_backup(site)
+    assert "main" not in shown["datasets"] and "media" in shown["datasets"], shown
+
+
+def test_a_table_of_somebody_else_does_not_stop_a_restore(folder: Path) -> None:
+    """What pg_dump may not read stands for what it cannot read."""
+    site = Site(folder / "s", engine="postgresql")
+    try:
+        site.operate("install", "v1")
+        assert run(site, "backup", "create").returncode == 0
+        assert isinstance(site.store, PostgresqlStore)
+        with postgresql.shared() as server:
+            server.run(site.store.name, "CREATE TABLE theirs AS SELECT 1 AS a")
+        done = run(site, "backup", "restore", "latest")
+        assert done.returncode == 0, done.stderr
+        assert "could not be dumped and stays beside" in done.stdout + done.stderr
+        assert site.get("/")[1]["entries"] == 120
+        app = site.open()
+        assert [token.partition(".")[2] for token in app.opened.databases["main"].tokens()] == ["replaced"]
+        assert not app.journal.unfinished()
+        app.close()
+    finally:
+        site.remove()
 
 
 def test_quiesce_is_a_consistency(plain: Site) -> None:

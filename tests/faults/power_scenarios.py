@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from tests import releases
 from tests.faults import scenarios
@@ -41,3 +45,12 @@ MIGRATION_THAT_FILLS = Scenario(
     "migration_that_fills", _with_a_release_that_fills, lambda site: site.operate("upgrade", "v7"), fails=True
 )
 EVERY = {**SCENARIOS, MIGRATION_THAT_FILLS.name: MIGRATION_THAT_FILLS}
+
+
+def on_layouts(layouts: Iterable[str]) -> list[Any]:
+    """Parameters: every scenario on every layout, marked so that a sample has each layout and each scenario once."""
+    return [
+        pytest.param(layout, scenario, marks=[] if (row - column) % len(SCENARIOS) == 0 else [pytest.mark.combination])
+        for row, layout in enumerate(layouts)
+        for column, scenario in enumerate(SCENARIOS)
+    ]

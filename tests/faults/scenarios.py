@@ -7,6 +7,8 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pytest
+
 from tests.site import Site
 
 
@@ -146,6 +148,14 @@ ENGINE_SCENARIOS = [
 def adds_little(scenario: Scenario) -> bool:
     """Of an engine's steps an upgrade meets nothing that one with the slow migration does not; MySQL's are MariaDB's."""
     return scenario.engine == "mysql" or (scenario.engine != "sqlite" and scenario.name == "upgrade")
+
+
+def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
+    """Of an engine's scenarios a sample has those that fail, load a dump and load a foreign one."""
+    if adds_little(scenario):
+        return [pytest.mark.whole]
+    sampled = ("upgrade_that_fails", "restore", "import_database")
+    return [] if scenario.name in sampled else [pytest.mark.combination]
 
 
 DATABASE_STEPS = {

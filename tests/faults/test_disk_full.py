@@ -15,7 +15,7 @@ from holdfast.errors import HoldfastError
 from tests.faults import loop
 from tests.faults.loop import Filesystem
 from tests.faults.power_machine import Machine, prepare
-from tests.faults.power_scenarios import EVERY, MIGRATION_THAT_FILLS, SCENARIOS
+from tests.faults.power_scenarios import EVERY, MIGRATION_THAT_FILLS, on_layouts
 from tests.faults.test_kill_points import Ground, check_whole
 from tests.faults.test_power_loss import power_every
 
@@ -104,8 +104,7 @@ def recover(machine: Machine) -> None:
     machine.wait_for_answer()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("part", LAYOUTS)
+@pytest.mark.parametrize(("part", "scenario"), on_layouts(LAYOUTS))
 def test_little_space_from_the_start(
     part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:
@@ -129,8 +128,7 @@ def test_little_space_from_the_start(
     assert ends.get("undone"), "the disk was never too full"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("part", LAYOUTS)
+@pytest.mark.parametrize(("part", "scenario"), on_layouts(LAYOUTS))
 def test_disk_that_fills_up_at_every_journal_write(
     part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:

@@ -20,7 +20,7 @@ from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
 from tests.faults.killing import Forker
-from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, adds_little
+from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, marks
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
@@ -250,9 +250,8 @@ def test_killed_at_every_point_ends_old_or_new(
 
 @pytest.mark.parametrize(
     "scenario",
-    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if adds_little(item) else [])
-     for item in ENGINE_SCENARIOS],
-)  # fmt: skip
+    [pytest.param(item, id=item.title, marks=marks(item)) for item in ENGINE_SCENARIOS],
+)
 def test_killed_at_every_point_of_an_engines_steps_ends_old_or_new(
     scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:

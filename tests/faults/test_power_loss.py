@@ -15,7 +15,7 @@ from holdfast.errors import HoldfastError, OperationFailedError
 from tests.faults import loop
 from tests.faults.power_machine import Machine, prepare
 from tests.faults.power_recorder import Recorder, recording
-from tests.faults.power_scenarios import SCENARIOS
+from tests.faults.power_scenarios import SCENARIOS, on_layouts
 from tests.faults.scenarios import SCENARIOS as KILLED
 from tests.faults.scenarios import Scenario
 from tests.faults.test_kill_points import Ground, check_whole
@@ -99,8 +99,7 @@ def backup_state(machine: Machine) -> str:
 
 @pytest.mark.root
 @pytest.mark.skipif(loop.missing() is not None, reason=str(loop.missing()))
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "scenario"), on_layouts(LAYOUTS))
 def test_power_lost_at_every_journal_write_ends_old_or_new(
     layout: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:

@@ -137,7 +137,7 @@ def verify(session: Session, reference: str | None) -> None:
 @click.option(
     "--into", metavar="NAME", help="Load one database under this name, to look into it; nothing else changes."
 )
-@click.option("--no-safety", is_flag=True, help="Make no backup of the present data first, as when they are broken.")
+@click.option("--no-safety", is_flag=True, help="Keep what is replaced beside for days instead of in a backup.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def restore(

@@ -15,7 +15,7 @@ def import_() -> None:
 @import_.command()
 @click.argument("source", metavar="FILE")
 @click.option("--database", metavar="NAME", help="Which database, where the application has several.")
-@click.option("--no-safety", is_flag=True, help="Without a backup of the present state first.")
+@click.option("--no-safety", is_flag=True, help="Without a backup of what is replaced.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def database(session: Session, source: str, database: str | None, no_safety: bool, dry_run: bool) -> None:

@@ -133,10 +133,12 @@ class DatabaseSwapping(Protocol):
         Raises RefusedError for a format that the engine does not read, DamagedError for a dump that is not whole.
         """
 
-    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
-        """Dumps the candidate that was copied from the live database into a new file, as if at the time of the copy.
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        """Dumps into a new file, of an operation's databases beside the live one, that with this identity.
 
-        The candidate stays. May be repeated.
+        It was copied from the live database, or was the live one before a swap: the dump is as if made then. The
+        database stays. May be repeated. Raises StepError where it is gone, StepError or DamagedError where it cannot
+        be read.
         """
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:

@@ -22,10 +22,11 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
             title += f" ({found.format})"
     release = app.opened.current_release()
     present = parts.existing(app, parts.choose(app))
+    saved = parts.safety(app, (name,)) if safety else None
     steps = [
         parts.preflight(app, present, with_backup=safety),
         Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source}),
-        *_before(app, present, safety, f"the import into {name}"),
+        *_before(saved, f"the import into {name}"),
         Step("database.swap", "put the imported database in place"),
     ]
     if release is not None:
@@ -40,7 +41,7 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
         ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        *([Step("backup.unpin", "unpin the safety backup")] if safety else []),
+        *([parts.safety_complete(saved)] if saved is not None else []),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     keep = app.loaded.configuration.upgrade.keep_replaced
@@ -64,14 +65,12 @@ def _database(app: App, wanted: str | None) -> str:
     return wanted
 
 
-def _before(app: App, present: parts.Datasets, safety: bool, what: str) -> list[Step]:
-    """A safety backup around closing the gate and stopping the services."""
-    if safety and not app.loaded.configuration.vaults:
-        raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps = [parts.backup_copy(present)] if safety else []
+def _before(saved: parts.Datasets | None, what: str) -> list[Step]:
+    """Closing the gate and stopping the services, with a safety backup around it."""
+    steps = [parts.backup_copy(saved)] if saved is not None else []
     steps += [parts.gate_close(what), Step("services.stop", "stop services in order")]
-    if safety:
-        steps += [parts.backup_finish(present, "quiesce", f"before {what}"), parts.backup_publish(pin=True)]
+    if saved is not None:
+        steps.append(parts.backup_last_pass(saved, f"before {what}", tolerant=True))
     return steps
 
 

@@ -153,15 +153,34 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def backup_last_pass(datasets: Datasets, reason: str) -> Step:
+def backup_last_pass(datasets: Datasets, reason: str, *, tolerant: bool = False) -> Step:
+    """`tolerant`: databases may be broken."""
     return Step(
         "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "reason": reason, "code": datasets.code},
+        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant},
     )  # fmt: skip
 
 
 def backup_complete(datasets: Datasets) -> Step:
     return Step("backup.complete", "dump the restore points into the backup", {"databases": list(datasets.databases)})
+
+
+def safety(app: App, replaced: Sequence[str]) -> Datasets:
+    """What a safety backup holds: files, code, and of the databases those that are replaced, where they exist.
+
+    Raises RefusedError where there is no vault for it.
+    """
+    if not app.loaded.configuration.vaults:
+        raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
+    present = existing(app, choose(app))
+    return Datasets(tuple(name for name in present.databases if name in replaced), present.files, present.code)
+
+
+def safety_complete(datasets: Datasets) -> Step:
+    return Step(
+        "backup.complete", "dump what was replaced into the safety backup",
+        {"databases": list(datasets.databases), "tolerant": True},
+    )  # fmt: skip
 
 
 def gate_close(comment: str) -> Step:

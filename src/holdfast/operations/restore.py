@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from holdfast.app import App
-from holdfast.errors import RefusedError, UsageError
+from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
@@ -39,7 +39,8 @@ def plan(
     release = _release(app, found, datasets.code)
     supersedes = _stuck(app)
     safety = safety and supersedes is None
-    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, safety)
+    saved = parts.safety(app, datasets.databases) if safety else None
+    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, saved)
     notes = _notes(joined, sources, safety)
     if release is not None and release != app.opened.current_release():
         notes.append(f"the code goes to release {release.label}")
@@ -48,7 +49,7 @@ def plan(
         notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        Step("backup.unpin", "unpin the safety backup"),
+        *([parts.safety_complete(saved)] if saved is not None else []),
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
     )  # fmt: skip
     return Plan(
@@ -89,7 +90,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
 
 
 def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], safety: bool) -> list[str]:
-    kept = "kept in a safety backup made first" if safety else "lost: no safety backup is made"
+    kept = "kept in a safety backup" if safety else "lost: no safety backup is made"
     if len(joined) == 1:
         return [f"{', '.join(sources) or 'no data'}: back to {joined[0].instant}; what was written since is {kept}"]
     notes = [f"{name}: back to {item.instant}, from {item.id}" for name, item in sources.items()]
@@ -114,11 +115,11 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
 
 
 def _steps(
-    app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None, safety: bool
-) -> list[Step]:
+    app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None,
+    saved: parts.Datasets | None,
+) -> list[Step]:  # fmt: skip
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
-    present = parts.existing(app, parts.choose(app))
     steps = [
         parts.preflight(app, parts.Datasets((), (), False), with_backup=False),
         Step("restore.check", "check the backup", {**both, "release": value}),
@@ -127,16 +128,11 @@ def _steps(
         steps.append(Step("restore.unpack_code", "make the release present", {**both, "release": value}))
     if datasets.databases:
         steps.append(Step("database.load", "load databases beside the live ones", both))
-    if safety:
-        if not app.loaded.configuration.vaults:
-            raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-        steps.append(parts.backup_copy(present))
+    if saved is not None:
+        steps.append(parts.backup_copy(saved))
     steps += [parts.gate_close(f"restore of {found.id}"), Step("services.stop", "stop services in order")]
-    if safety:
-        steps += [
-            parts.backup_finish(present, "quiesce", f"before the restore of {found.id}"),
-            parts.backup_publish(pin=True),
-        ]
+    if saved is not None:
+        steps.append(parts.backup_last_pass(saved, f"before the restore of {found.id}", tolerant=True))
     if datasets.databases:
         steps.append(Step("database.swap", "put the restored databases in place", both))
     if datasets.files:

@@ -113,21 +113,22 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
 
 def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Plan:
     datasets = parts.existing(app, parts.choose(app))
+    databases = [name for name in app.loaded.configuration.databases if name in found.datasets]
     names = {
         "set": found.id,
         "sets": dict.fromkeys(found.datasets, found.id),
-        "databases": [name for name in app.loaded.configuration.databases if name in found.datasets],
+        "databases": databases,
         "files": [name for name in app.loaded.configuration.files if name in found.datasets],
     }
+    saved = parts.safety(app, databases)
     steps = [
         parts.preflight(app, datasets, with_backup=True),
         Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
         Step("database.load", "load databases beside the live ones", names),
-        parts.backup_copy(datasets),
+        parts.backup_copy(saved),
         parts.gate_close(f"rollback to {target.label}"),
         Step("services.stop", "stop services in order"),
-        parts.backup_finish(datasets, "quiesce", f"before the rollback to {target.label}"),
-        parts.backup_publish(pin=True),
+        parts.backup_last_pass(saved, f"before the rollback to {target.label}", tolerant=True),
         Step("database.swap", "put the earlier databases in place", names),
         Step("files.restore", "restore files by difference", names),
         parts.switch(target),
@@ -137,7 +138,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        Step("backup.unpin", "unpin the safety backup"),
+        parts.safety_complete(saved),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     return Plan(

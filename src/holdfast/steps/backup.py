@@ -68,15 +68,19 @@ def abandon(opened: Opened, context: StepContext) -> None:
         opened.vault.abandon(context.operation)
 
 
+def copied(context: StepContext) -> dict[str, Stored]:
+    """What the first pass stored."""
+    written = context.earlier.get("backup.copy", {}).get("written", {})
+    return {name: msgspec.convert(item, Stored) for name, item in written.items()}
+
+
 def finish(opened: Opened, context: StepContext) -> None:
     """The last pass and the snapshots at the level asked for, then everything else of the set."""
     vault = vault_of(opened)
     run = vault.run(context.operation)
-    written = context.earlier.get("backup.copy", {}).get("written", {})
-    stored = {name: msgspec.convert(item, Stored) for name, item in written.items()}
     taken = consistency.take(
         opened, run, context, level=context.parameters["level"], databases=context.parameters["databases"],
-        files=context.parameters["files"], stored=stored, tolerant=context.parameters.get("tolerant", False),
+        files=context.parameters["files"], stored=copied(context), tolerant=context.parameters.get("tolerant", False),
     )  # fmt: skip
     datasets: dict[str, dict[str, Any]] = {}
     for name, totals in taken.stored.items():
@@ -112,15 +116,17 @@ def _size_bytes(dump: Path) -> int:
 
 
 def manifest_of(
-    opened: Opened, context: StepContext, taken: consistency.Instant, datasets: dict[str, dict[str, Any]]
-) -> Backup:
+    opened: Opened, context: StepContext, taken: consistency.Instant, datasets: dict[str, dict[str, Any]],
+    *, with_migrations: bool = True,
+) -> Backup:  # fmt: skip
     vault = vault_of(opened)
     existing = vault.backups()
     release = opened.current_release()
     application = opened.loaded.configuration.application
     facts: dict[str, Any] = asdict(release) if release is not None else {}
     if migrations.known(opened):
-        facts["migrations"] = migrations.applied(opened)
+        if with_migrations:
+            facts["migrations"] = migrations.applied(opened)
     else:
         facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
     return Backup(

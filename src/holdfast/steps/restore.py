@@ -100,16 +100,16 @@ def discard(opened: Opened, context: StepContext) -> None:
         database.discard(context.operation)
 
 
-def _loaded(context: StepContext) -> Facts:
+def loaded(context: StepContext) -> Facts:
     """What the step recorded that loaded the candidates, from a set or from a foreign dump."""
     return context.earlier.get("database.load") or context.earlier["database.import"]
 
 
 def swap_databases(opened: Opened, context: StepContext) -> None:
-    loaded = _loaded(context)
-    for name, candidate in loaded["candidates"].items():
+    beside = loaded(context)
+    for name, candidate in beside["candidates"].items():
         identity = opened.databases[name].inspect()["identity"]
-        if identity not in (loaded["databases"][name], candidate):
+        if identity not in (beside["databases"][name], candidate):
             raise RefusedError(
                 f"database {name} was replaced by somebody else during the restore",
                 next_step="See who, then type the command again.",
@@ -118,8 +118,7 @@ def swap_databases(opened: Opened, context: StepContext) -> None:
 
 
 def swap_back(opened: Opened, context: StepContext) -> None:
-    loaded = _loaded(context)
-    for name, identity in loaded["databases"].items():
+    for name, identity in loaded(context)["databases"].items():
         opened.databases[name].swap(context.operation, identity, f"{context.operation}.undone")
 
 
@@ -153,7 +152,9 @@ def tidy(opened: Opened, context: StepContext) -> None:
     """After the commit: drops what was replaced unless it is to be kept; `preflight` removes it when its time is over."""
     if context.parameters.get("keep_replaced"):
         return
-    for database in opened.databases.values():
-        database.discard(context.operation)
+    kept = context.earlier.get("backup.complete", {}).get("kept", [])
+    for name, database in opened.databases.items():
+        if name not in kept:
+            database.discard(context.operation)
     for files in opened.files.values():
         files.discard(context.operation)

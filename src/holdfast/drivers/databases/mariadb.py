@@ -159,19 +159,19 @@ class MariadbDatabase:
         with mariadb_instant.hold_together([database._source for database in databases]) as fix:
             yield fix
 
-    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         """Rows are counted as they pass, whatever the budget."""
-        candidate = self._places.candidate(token)
-        with self._clients.session(candidate) as session:
-            columns = mariadb_instant.columns(session, candidate)
-            charset, script = mariadb_marker.script_of(session, candidate)
-            facts = {**mariadb_instant.facts_of(self._source, session, candidate, held=False), "charset": charset,
+        place = self._places.find(token, identity)
+        with self._clients.session(place) as session:
+            columns = mariadb_instant.columns(session, place)
+            charset, script = mariadb_marker.script_of(session, place)
+            facts = {**mariadb_instant.facts_of(self._source, session, place, held=False), "charset": charset,
                      "binlog": None}  # fmt: skip
-        part = Part(candidate, target, [mariadb_marker.MARKER], script)
+        part = Part(place, target, [mariadb_marker.MARKER], script)
         dump = Dump(self._clients, [part], history=bool(facts["history"]))
         try:
             dump.start()
-            return mariadb_instant.snapshot(self.name, dump.finish()[candidate], columns, facts)
+            return mariadb_instant.snapshot(self.name, dump.finish()[place], columns, facts)
         finally:
             dump.close()
 

@@ -66,6 +66,17 @@ class Places:
         )
         return [str(name) for (name,) in rows]
 
+    def find(self, token: str, identity: str) -> str:
+        """The database of an operation beside the live one that has this identity. Raises StepError.
+
+        Of other operations one may have the same: that of a live database that was never swapped, and made anew by hand.
+        """
+        with self._clients.session() as session:
+            for name in self.own(session):
+                if name.startswith(f"{self._beside(token)}.") and self._holds(session, name, identity):
+                    return name
+        raise StepError(f"database {self._name}: the database {identity} is gone")
+
     def tokens(self) -> list[str]:
         with self._clients.session() as session:
             return [name.removeprefix(self._prefix) for name in self.own(session)]

@@ -74,6 +74,14 @@ class Places:
         with self.maintenance() as session:
             return [name.removeprefix(self._prefix) for name, _ in self._own(session)]
 
+    def find(self, identity: str) -> str:
+        """The name of the database beside the live one that has this identity. Raises StepError."""
+        with self.maintenance() as session:
+            for name, oid in self._own(session):
+                if oid == identity:
+                    return name
+        raise StepError(f"database {self._name}: the database {identity} is gone")
+
     def _oid(self, session: Session, database: str) -> str | None:
         return session.value(f"SELECT oid FROM pg_database WHERE datname = {literal(database)}")
 
@@ -179,15 +187,15 @@ class Places:
             return self._identity_of(session, candidate)
 
     @contextmanager
-    def reachable(self, candidate: str) -> Iterator[None]:
-        """Lets sessions of ours onto a copy, which nobody reaches else."""
+    def reachable(self, place: str) -> Iterator[None]:
+        """Lets sessions of ours onto a database beside the live one, which nobody reaches else."""
         with self.maintenance() as session:
-            self._open(session, candidate)
+            self._open(session, place)
         try:
             yield
         finally:
             with self.maintenance() as again:  # an error has ended the other session
-                self._close(again, candidate)
+                self._close(again, place)
 
     def _identity_of(self, session: Session, database: str) -> str:
         found = self._oid(session, database)

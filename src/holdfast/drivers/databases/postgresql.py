@@ -213,11 +213,11 @@ class PostgresqlDatabase:
         self._compare(candidate, facts.get("rows", {}))
         return identity
 
-    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
-        candidate = self._places.candidate(token)
-        with self._places.reachable(candidate), self._clients.session(candidate) as exporter:
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        place = self._places.find(identity)
+        with self._places.reachable(place), self._clients.session(place) as exporter:
             exporter.run(_READING)
-            return self._dump(candidate, exporter, _export(exporter), target, [], budget_seconds)
+            return self._dump(place, exporter, _export(exporter), target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format not in (foreign.SQL, foreign.CUSTOM, foreign.TAR, foreign.DIRECTORY):

@@ -20,14 +20,13 @@ from urllib.parse import quote
 
 from holdfast import durable
 from holdfast.drivers import foreign
-from holdfast.drivers.databases import sqlite_text
+from holdfast.drivers.databases import sqlite_places, sqlite_text
+from holdfast.drivers.databases.sqlite_places import SIDE_FILES, Places, side_files
 from holdfast.drivers.foreign import Foreign
 from holdfast.drivers.protocols import Database, Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
-from holdfast.processes import open_descriptors
 
-_SIDE_FILES = ("-wal", "-shm", "-journal")
 _BUSY_SECONDS = 30.0
 _PAGES = 4096
 
@@ -40,17 +39,10 @@ class SqliteDatabase:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path
-        self.private_folder = path.parent / f".holdfast-{path.name}"
+        self._places = Places(name, path)
+        self.private_folder = self._places.folder
 
     # --- looking -----------------------------------------------------------------------------------
-
-    def _identity(self, path: Path) -> str | None:
-        """The inode: a rename keeps it, a swap changes it. All that is compared lies on one filesystem, whose device
-        may have another number after the next boot."""
-        try:
-            return str(path.stat().st_ino)
-        except FileNotFoundError:
-            return None
 
     def _connect(self, path: Path, *, mode: str = "rw") -> sqlite3.Connection:
         try:
@@ -62,8 +54,8 @@ class SqliteDatabase:
             raise StepError(f"database {self.name} ({path}) cannot be opened: {error}") from error
 
     def inspect(self) -> Facts:
-        identity = self._identity(self.path)
-        size = sum(_size_bytes(f"{self.path}{ending}") for ending in ("", *_SIDE_FILES))
+        identity = sqlite_places.identity(self.path)
+        size = sum(_size_bytes(f"{self.path}{ending}") for ending in ("", *SIDE_FILES))
         return {
             "exists": identity is not None,
             "identity": identity,
@@ -83,9 +75,19 @@ class SqliteDatabase:
                 raise StepError(f"database {self.name}: {error} (query: {sql[:80]})") from error
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
-        return self._tables(self._connect(self.path), budget_seconds)
+        with self._readable(self.path):
+            return self._tables(self._connect(self.path), budget_seconds)
 
-    def _tables(self, opened: sqlite3.Connection, budget_seconds: float) -> dict[str, Facts]:
+    @contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Raises StepError where SQLite finds the file damaged, or no database."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise StepError(f"database {self.name} ({path}) cannot be read: {error}") from error
+
+    @staticmethod
+    def _tables(opened: sqlite3.Connection, budget_seconds: float) -> dict[str, Facts]:
         deadline = time.monotonic() + budget_seconds
         found: dict[str, Facts] = {}
         with closing(opened) as connection:
@@ -129,13 +131,15 @@ class SqliteDatabase:
         if answer != [("ok",)]:
             raise DamagedError(f"database {self.name}: {path.name} fails {pragma}: {answer[0][0]}")
 
-    def _fix(self, target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
+    def _fix(
+        self, target: Path, queries: Sequence[str], budget_seconds: float, source: Path | None = None
+    ) -> Callable[[], Snapshot]:
         """The whole copy at once: except in WAL mode a reader that waits would keep writers out."""
-        with closing(self._connect(self.path)) as source:
-            source.execute("BEGIN")
-            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            self._copy(source, target)
-            source.execute("ROLLBACK")
+        with closing(self._connect(source or self.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._copy(reader, target)
+            reader.execute("ROLLBACK")
         return lambda: self._look(target, queries, budget_seconds)
 
     def _look(self, dump: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
@@ -187,31 +191,6 @@ class SqliteDatabase:
 
     # --- beside and swap ---------------------------------------------------------------------------
 
-    def open_handles(self) -> list[int]:
-        """Processes that hold the file open, as far as this user may look (proc(5) fd)."""
-        try:
-            wanted = self.path.stat()
-        except FileNotFoundError:
-            return []
-        found = set()
-        for pid, path in open_descriptors():
-            try:
-                status = os.stat(path)
-            except OSError:  # closed meanwhile; the others of this process still count
-                continue
-            if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                found.add(pid)
-        return sorted(found)
-
-    def _refuse_open(self) -> None:
-        handles = self.open_handles()
-        if handles:
-            named = ", ".join(f"{pid} ({_command(pid)})" for pid in handles)
-            raise RefusedError(
-                f"database {self.name} is still open in process {named}",
-                next_step="Stop that process, or make it a service of the application, then type the command again.",
-            )
-
     def _fold(self) -> None:
         """Folds a `-wal` or hot `-journal` into the file, alone on it. Raises StepError."""
         with closing(self._connect(self.path)) as connection:
@@ -228,7 +207,7 @@ class SqliteDatabase:
         durable.make_directory(folder)
         candidate, part = folder / "candidate", folder / "part"
         if source is None:
-            self._refuse_open()
+            self._places.refuse_open()
             self._fold()
             durable.clone_or_copy(self.path, part)
             self._verify(part, "quick_check")
@@ -244,13 +223,19 @@ class SqliteDatabase:
             pass  # an unprivileged user owns what it writes
         durable.sync_file(part)
         durable.rename(part, candidate)
-        identity = self._identity(candidate)
+        identity = sqlite_places.identity(candidate)
         assert identity is not None
         return identity
 
-    def dump(self, token: str, target: Path, budget_seconds: float) -> Snapshot:
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        found = self._places.find(identity)
+        if found is None:
+            raise StepError(f"database {self.name}: the file {identity} is gone")
+        if side_files(found):
+            with self._readable(found):
+                return self._fix(target, [], budget_seconds, source=found)()
         target.unlink(missing_ok=True)
-        durable.clone_or_copy(self.private_folder / token / "candidate", target)
+        durable.clone_or_copy(found, target)
         os.chmod(target, 0o600)
         self._verify(target, "quick_check")
         return self._look(target, [], budget_seconds)
@@ -274,88 +259,33 @@ class SqliteDatabase:
         finally:
             raw.unlink()
 
-    def _find(self, identity: str) -> Path | None:
-        for folder in self._folders():
-            for name in ("candidate", self.path.name):
-                if self._identity(folder / name) == identity:
-                    return folder / name
-        return None
-
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        present = self._identity(self.path)
-        if present is not None and present == identity:
-            self._bring_side_files()
-            return
-        found = self._find(identity) if identity is not None else None
-        if identity is not None and found is None:
-            raise StepError(f"database {self.name}: the file {identity} that should be put in place is gone")
-        self._refuse_open()
-        if present is not None:
-            self._move_aside(aside)
-        elif self._side_files(self.path) and (found is None or found.name != self.path.name or self._side_files(found)):
-            self._follow_aside(aside)
-        if found is not None:
-            durable.rename(found, self.path)
-            self._move_side_files(found, self.path)
-        durable.sync_directory(self.path.parent)
+        self._places.swap(identity, aside)
 
-    # A `-wal` or `-journal` belongs to one file. The main file always moves first, so that after a kill between two
-    # renames it is known whose the side files are: those in place without a main file are of the one moved aside last,
-    # those in a folder without a main file are of the one that left that folder.
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        self._places.hand_over(token, name, rehearsal)
 
-    def _side_files(self, main: Path) -> list[str]:
-        return [ending for ending in _SIDE_FILES if Path(f"{main}{ending}").exists()]
+    def discard(self, token: str) -> None:
+        self._places.discard(token)
 
-    def _move_side_files(self, source: Path, target: Path) -> None:
-        for ending in self._side_files(source):
-            os.rename(f"{source}{ending}", f"{target}{ending}")
-
-    def _bring_side_files(self) -> None:
-        for folder in self._folders():
-            main = folder / self.path.name
-            if not main.exists() and self._side_files(main):
-                self._move_side_files(main, self.path)
-                durable.sync_directory(self.path.parent)
-
-    def _follow_aside(self, aside: str) -> None:
-        """Moves side files after their main file, which a kill had parted from them; those of no file go aside alone."""
-        mains = [folder / self.path.name for folder in self._folders() if (folder / self.path.name).exists()]
-        alone = [main for main in mains if not self._side_files(main)]
-        if alone:
-            self._move_side_files(self.path, max(alone, key=lambda main: main.parent.stat().st_mtime_ns))
-            return
-        durable.make_directory(self.private_folder / aside)
-        self._move_side_files(self.path, self.private_folder / aside / "stray")
-
-    def _folders(self) -> list[Path]:
-        return (
-            sorted(path for path in self.private_folder.iterdir() if path.is_dir())
-            if self.private_folder.is_dir()
-            else []
-        )
-
-    def _move_aside(self, aside: str) -> None:
-        folder = self.private_folder / aside
-        number = 1
-        while (folder / self.path.name).exists():
-            number += 1
-            folder = self.private_folder / f"{aside}.{number}"
-        durable.make_directory(folder)
-        os.rename(self.path, folder / self.path.name)
-        self._move_side_files(self.path, folder / self.path.name)
-        durable.sync_directory(folder)
-        durable.sync_directory(self.path.parent)
+    def tokens(self) -> list[str]:
+        return self._places.tokens()
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
-        if self._identity(self.path) is None:
+        if sqlite_places.identity(self.path) is None:
             return [Problem(subject, "warning", f"{self.path} does not exist",
                             "holdfast install REF, or `holdfast backup restore latest`")]  # fmt: skip
         if not os.access(self.path, os.R_OK | os.W_OK):
             return [Problem(subject, "error", f"{self.path} cannot be read and written by this user",
                             "Run Holdfast as its owner or as root.")]  # fmt: skip
         found = []
-        mode = self.query("PRAGMA journal_mode")[0][0]
+        try:
+            mode = self.query("PRAGMA journal_mode")[0][0]
+        except StepError as error:  # no error: it is there to be replaced
+            return [
+                Problem(subject, "warning", error.what, "`holdfast backup restore latest` brings the last backup back.")
+            ]
         if mode in ("off", "memory"):
             found.append(Problem(subject, "error", f"journal_mode is {mode}: a crash of the application can destroy {self.path}",
                                  f"sqlite3 {self.path} 'PRAGMA journal_mode=WAL'"))  # fmt: skip
@@ -377,28 +307,6 @@ class SqliteDatabase:
     def end_sessions(self, operation: str) -> None:
         """A session is a process here, and was ended with it."""
 
-    def tokens(self) -> list[str]:
-        return [folder.name for folder in self._folders()]
-
-    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        """`name` is the path of a file."""
-        candidate, target = self.private_folder / token / "candidate", Path(name)
-        if not candidate.exists():
-            return
-        if target.exists():
-            raise RefusedError(f"{target} exists already")
-        if not os.access(target.parent, os.W_OK) or target.parent.stat().st_dev != candidate.stat().st_dev:
-            raise RefusedError(f"{target.parent} is no folder of this disk that can be written to")
-        if not rehearsal:
-            durable.rename(candidate, target)
-
-    def discard(self, token: str) -> None:
-        if not self.private_folder.is_dir():
-            return
-        for folder in self.private_folder.iterdir():
-            if folder.name == token or folder.name.startswith(f"{token}."):
-                durable.remove_tree(folder)
-
 
 def _size_bytes(path: str) -> int:
     """0 for a file that is not there: the last connection that closes takes the `-wal` away at any moment."""
@@ -406,10 +314,3 @@ def _size_bytes(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:60]
-    except OSError:
-        return "gone"
