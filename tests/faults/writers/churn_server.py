@@ -77,8 +77,10 @@ def change(sql, *values):
     waited = time.monotonic() - started
     if waited > longest:
         longest = waited
-        with open(os.path.join(os.path.dirname(media), f"longest-{seed}"), "w") as file:
+        place = os.path.join(os.path.dirname(media), f"longest-{seed}")
+        with open(f"{place}.new", "w") as file:
             file.write(str(longest))
+        os.rename(f"{place}.new", place)  # it may be read at any time
 
 
 def write(name, data):
