@@ -11,11 +11,14 @@ from pathlib import Path
 import msgspec
 
 from holdfast import durable
+from holdfast.drivers.protocols import VaultRun
 from holdfast.engine.runner import StepContext
-from holdfast.errors import DamagedError, HoldfastError, StepError, lacks_space
-from holdfast.model import Snapshot, Stored
+from holdfast.errors import DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
+from holdfast.model import Backup, Snapshot, Stored
 from holdfast.steps import backup, consistency, migrations, restore
 from holdfast.steps.opened import Opened
+
+_SLACK_BYTES = 1 << 20
 
 
 def take(opened: Opened, context: StepContext) -> None:
@@ -55,47 +58,61 @@ def complete(opened: Opened, context: StepContext) -> None:
     a `tolerant` step keeps it beside the new one instead.
     """
     vault = backup.vault_of(opened)
-    taken, kept = context.earlier["backup.last_pass"], []
+    taken = context.earlier["backup.last_pass"]
     if all(one.id != taken["set_id"] for one in vault.backups()):
         run, manifest = vault.resume(taken["run"])
         for name in context.parameters["databases"]:
-            try:
-                snapshot = _dump(opened, context, name, consistency.dump_path(opened, run.folder, name))
-            except (StepError, DamagedError) as error:
-                if lacks_space(error) or not context.parameters.get("tolerant"):
-                    raise
-                kept.append(name)
-                warning = f"database {name} as it was could not be dumped and stays beside the new one: {error.what}"
-                context.say(warning)
-                manifest.reason = f"{manifest.reason}; {warning}"
-                continue
-            facts = manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
-            manifest.size_bytes += facts["size_bytes"]
-            manifest.new_bytes += facts["size_bytes"]
-            if "schema" in manifest.release:
-                manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
+            _add(opened, context, run, manifest, name)
         run.finish(manifest)
         if vault.publish(run.id) != taken["set_id"]:
             raise StepError(f"the vault listed another set than {taken['set_id']}")
+    listed = next(one for one in vault.backups() if one.id == taken["set_id"])
     vault.abandon(taken["run"])  # what a publication left that died right after its commit
     before = context.earlier.get("backup.publish", {}).get("set_id")
     if before is not None:
         vault.pin(before, context.operation, False)
         if not any(one.id == before and one.pinned for one in vault.backups()):  # an operator may want to keep it
             vault.remove(before)
+    # Told by the set itself, for this step may have died right after it was listed.
+    kept = [name for name in context.parameters["databases"] if name not in listed.datasets]
     context.record({"set_id": taken["set_id"], "kept": kept})
 
 
+def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, name: str) -> None:
+    """Adds a database to the set, unless it cannot be read and the step is tolerant. May be repeated."""
+    try:
+        snapshot = _dump(opened, context, name, consistency.dump_path(opened, run.folder, name))
+    except (StepError, DamagedError, OSError) as error:  # of a broken disk, too
+        if not context.parameters.get("tolerant"):
+            raise
+        warning = f"database {name} as it was could not be dumped and stays beside the new one: {error}"
+        context.say(warning)
+        manifest.reason = f"{manifest.reason.removesuffix(warning).removesuffix('; ')}; {warning}"
+        return
+    manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
+    manifest.size_bytes = sum(item["size_bytes"] for item in manifest.datasets.values())
+    manifest.new_bytes = sum(item.get("new_bytes", item["size_bytes"]) for item in manifest.datasets.values())
+    if "schema" in manifest.release:
+        manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
+
+
 def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snapshot:
-    """Raises StepError or DamagedError, with nothing left at the target."""
+    """Raises NoSpaceError for a full vault, else StepError, DamagedError or OSError; with nothing left at the target."""
     if "restore_point.create" in context.earlier:
         identity = context.earlier["restore_point.create"]["candidates"][name]
     else:
         identity = restore.loaded(context)["databases"][name]
     try:
         return opened.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
-    except HoldfastError:
+    except (HoldfastError, OSError) as error:
+        # A dump program tells of a full disk in words alone.
+        full = lacks_space(error) or durable.free_bytes(target.parent) < _SLACK_BYTES
         if target.is_dir():
             durable.remove_tree(target)
         target.unlink(missing_ok=True)
+        if full:
+            raise NoSpaceError(
+                f"the vault is full; database {name} is not in the backup of this operation yet",
+                next_step="Free space there, then: holdfast recover",
+            ) from error
         raise

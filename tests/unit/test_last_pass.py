@@ -1,0 +1,107 @@
+"""The databases of a safety backup: what happens to one that cannot be dumped."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.app import App
+from holdfast.engine.runner import StepContext
+from holdfast.errors import NoSpaceError, StepError
+from holdfast.model import Snapshot
+from holdfast.steps import backup, last_pass, restore
+from tests.fakes import FakeDatabase
+from tests.unit.applications import make_app, make_context
+
+TOLERANT = {"databases": ["main"], "tolerant": True}
+
+
+@pytest.fixture
+def app(quick_folder: Path) -> Iterator[App]:
+    app = make_app(quick_folder)
+    app.opened.files["media"].root.mkdir(parents=True)
+    yield app
+    app.close()
+
+
+def prepared(app: App) -> StepContext:
+    """After the commit of a restore: a finished run, the earlier database beside."""
+    database = app.opened.databases["main"]
+    assert isinstance(database, FakeDatabase)
+    database.execute("CREATE TABLE entry (id INTEGER)")
+    live = database.inspect()["identity"]
+    candidate = database.prepare("op1", None, {})
+    context, recorded, _ = make_context()
+    context.parameters = {"files": ["media"], "databases": ["main"], "reason": "before the restore"}
+    earlier = {}
+    for name, step in (("backup.copy", backup.copy), ("backup.last_pass", last_pass.take)):
+        step(app.opened, context)
+        earlier[name] = dict(recorded)
+        context.earlier = {**context.earlier, **earlier}
+        recorded.clear()
+    database.swap("op1", candidate, "op1.replaced")
+    context.earlier = {**context.earlier, "database.load": {"databases": {"main": live}, "candidates": {}}}
+    return context
+
+
+def complete(app: App, context: StepContext, parameters: dict[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    context.parameters, context.record = parameters, found.update
+    last_pass.complete(app.opened, context)
+    return found
+
+
+def fail(app: App, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def dump(*_: object) -> Snapshot:
+        raise error
+
+    monkeypatch.setattr(app.opened.databases["main"], "dump", dump)
+
+
+def test_what_was_replaced_comes_into_the_set(app: App) -> None:
+    context = prepared(app)
+    assert complete(app, context, TOLERANT)["kept"] == []
+    assert app.opened.vault is not None
+    (one,) = app.opened.vault.backups()
+    assert set(one.datasets) == {"main", "media"}
+    assert one.size_bytes == sum(item["size_bytes"] for item in one.datasets.values())
+
+
+@pytest.mark.parametrize("error", [StepError("malformed"), OSError(errno.EIO, "a bad sector")])
+def test_one_that_is_broken_is_kept_also_if_the_step_died_after_the_set_was_listed(
+    app: App, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    context = prepared(app)
+    fail(app, monkeypatch, error)
+    for _ in range(2):
+        assert complete(app, context, TOLERANT)["kept"] == ["main"]
+    assert app.opened.vault is not None
+    (one,) = app.opened.vault.backups()
+    assert set(one.datasets) == {"media"} and "could not be dumped" in one.reason
+    context.earlier = {**context.earlier, "backup.complete": {"kept": ["main"]}}
+    context.parameters = {}
+    restore.tidy(app.opened, context)
+    assert app.opened.databases["main"].tokens() == ["op1.replaced"]
+
+
+def test_one_that_must_be_dumped_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = prepared(app)
+    fail(app, monkeypatch, StepError("gone"))
+    with pytest.raises(StepError, match="gone"):
+        complete(app, context, {"databases": ["main"]})
+
+
+def test_a_full_vault_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = prepared(app)
+    with monkeypatch.context() as patched:
+        fail(app, patched, OSError(errno.ENOSPC, "full"))
+        with pytest.raises(NoSpaceError, match="full"):
+            complete(app, context, TOLERANT)
+        fail(app, patched, StepError("said in words"))
+        patched.setattr(last_pass.durable, "free_bytes", lambda _: 0)
+        with pytest.raises(NoSpaceError, match="full"):
+            complete(app, context, TOLERANT)
+    assert complete(app, context, TOLERANT)["kept"] == []
