@@ -150,6 +150,27 @@ def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
     return database.dump(f"{OPERATION}0", database.prepare(f"{OPERATION}0", None, {}), target, 10)
 
 
+def test_of_two_that_were_never_swapped_an_operations_own_comes_back(
+    server: MariadbServer, name: str, database: MariadbDatabase
+) -> None:
+    """The marker's place was dropped by hand, so both have the identity of a database that has none."""
+    second = OPERATION.replace("-", "-9", 1)
+    for operation, text in ((OPERATION, "earlier"), (second, "later")):
+        server.run(
+            name, f"CREATE TABLE IF NOT EXISTS told (text TEXT); DELETE FROM told; INSERT INTO told VALUES ('{text}')"
+        )
+        live = database.inspect()["identity"]
+        point = database.prepare(operation, None, {})
+        database.swap(operation, point, f"{operation}.replaced")
+        if operation == OPERATION:
+            (own,) = {
+                place for place in server.run("mysql", "SHOW DATABASES LIKE 'hf-%'").split() if place.count("-") == 1
+            }
+            server.run("mysql", f"DROP DATABASE `{own}`")
+    database.swap(second, live, f"{second}.undone")
+    assert server.run(name, "SELECT text FROM told") == "later"
+
+
 @mariadb_alone
 @pytest.mark.parametrize("by", ["dump", "dump of a restore point"])
 def test_history_of_versioned_tables_comes_back(

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.config.load import load
+from holdfast.errors import InterruptedOperationError, StepError
 from holdfast.operations import recover
+from holdfast.steps import preflight, table
 from tests.e2e.cli import argv, output, run, run_json, start
 from tests.site import Site
 
@@ -113,6 +116,48 @@ def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:
     while at_v2.get("/")[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.fixture
+def closing(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A restore that is committed, whose safety backup cannot be finished."""
+
+    def fails(*_: object) -> None:
+        raise StepError("the vault is away")
+
+    at_v2.operate("backup")
+    set_id = run_json(at_v2, "backup", "list")["data"]["backups"][-1]["id"]
+    with monkeypatch.context() as patched:
+        patched.setitem(table.TABLE, "backup.complete", (fails, None))  # type: ignore[arg-type]  # a table of constants
+        with pytest.raises(InterruptedOperationError, match="after the commit"):
+            at_v2.operate("restore", set_id)
+        patched.setattr("holdfast.engine.lock.boot_id", lambda: "another")
+        patched.setattr("holdfast.engine.runner.boot_id", lambda: "another")
+        yield at_v2
+
+
+def test_visitors_need_not_wait_for_closing_steps_after_a_reboot(closing: Site) -> None:
+    closing.shut_down()
+    with pytest.raises(InterruptedOperationError):
+        recover.at_boot(load(str(closing.config)))
+    deadline = time.monotonic() + 10
+    while closing.get("/")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_was_replaced_and_is_in_no_backup_is_not_removed(closing: Site) -> None:
+    app = closing.open()
+    (operation,) = recover.abandon(app, "for a test")
+    before = {path: path.stat().st_size for path in preflight.private_folders(app.opened)}
+    assert any(operation in path.name for path in before), before
+    for path in before:
+        os.utime(path, (0, 0))
+    closing.operate("backup")  # its preflight removes what is outdated
+    assert set(preflight.private_folders(app.opened)) == set(before)
+    app.close()
+    told = run(closing, "check")
+    assert f"what {operation}" in told.stdout + told.stderr and "is in no backup" in told.stdout + told.stderr
 
 
 def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v2: Site) -> None:

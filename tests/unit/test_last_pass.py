@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.app import App
 from holdfast.engine.runner import StepContext
-from holdfast.errors import NoSpaceError, StepError
-from holdfast.model import Snapshot
+from holdfast.errors import CommandFailedError, NoSpaceError, StepError
+from holdfast.model import Facts, Snapshot
 from holdfast.steps import backup, last_pass, restore
 from tests.fakes import FakeDatabase
 from tests.unit.applications import make_app, make_context
@@ -61,6 +62,10 @@ def fail(app: App, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(app.opened.databases["main"], "dump", dump)
 
 
+def no_server() -> Facts:
+    raise StepError("no server")
+
+
 def test_what_was_replaced_comes_into_the_set(app: App) -> None:
     context = prepared(app)
     assert complete(app, context, TOLERANT)["kept"] == []
@@ -75,16 +80,72 @@ def test_one_that_is_broken_is_kept_also_if_the_step_died_after_the_set_was_list
     app: App, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     context = prepared(app)
+    app.opened.host.redactor.add("sector")
     fail(app, monkeypatch, error)
     for _ in range(2):
         assert complete(app, context, TOLERANT)["kept"] == ["main"]
     assert app.opened.vault is not None
     (one,) = app.opened.vault.backups()
     assert set(one.datasets) == {"media"} and "could not be dumped" in one.reason
+    assert "sector" not in one.reason
     context.earlier = {**context.earlier, "backup.complete": {"kept": ["main"]}}
     context.parameters = {}
     restore.tidy(app.opened, context)
     assert app.opened.databases["main"].tokens() == ["op1.replaced"]
+
+
+def test_a_dump_that_was_finished_before_the_step_died_is_not_made_again(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = prepared(app)
+    assert app.opened.vault is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(app.opened.vault, "publish", lambda run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            complete(app, context, TOLERANT)
+    fail(app, monkeypatch, StepError("malformed"))
+    assert complete(app, context, TOLERANT)["kept"] == []
+    (one,) = app.opened.vault.backups()
+    assert one.datasets["main"]["rows"] == {"entry": 0}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CommandFailedError("ended", exit_code_of_command=-15), CommandFailedError("ended", exit_code_of_command=137)],
+)
+def test_a_failure_that_says_nothing_about_the_database_is_waited_for(
+    app: App, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    context = prepared(app)
+    with monkeypatch.context() as patched:
+        fail(app, patched, error)
+        with pytest.raises(CommandFailedError):
+            complete(app, context, TOLERANT)
+    with monkeypatch.context() as patched:
+        fail(app, patched, StepError("no server"))
+        patched.setattr(app.opened.databases["main"], "inspect", no_server)
+        with pytest.raises(StepError, match="no server"):
+            complete(app, context, TOLERANT)
+    assert complete(app, context, TOLERANT)["kept"] == []
+
+
+def test_one_that_fails_once_is_in_the_set(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = prepared(app)
+    database = app.opened.databases["main"]
+    real, failures = database.dump, [StepError("too many sessions")]
+
+    def dump(*words: Any) -> Snapshot:
+        if failures:
+            raise failures.pop()
+        return real(*words)
+
+    monkeypatch.setattr(database, "dump", dump)
+    assert complete(app, context, TOLERANT)["kept"] == []
+
+
+def test_one_that_appeared_after_the_plan_is_kept(app: App) -> None:
+    context = prepared(app)
+    assert complete(app, context, {"databases": [], "tolerant": True})["kept"] == ["main"]
 
 
 def test_one_that_must_be_dumped_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,15 +104,15 @@ def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backu
     assert [step.parameters["remove"] for step in plan.after_commit] == [plan.parameters["remove"]]
 
 
-def test_the_newest_complete_set_is_the_one_that_stays(app: App) -> None:
-    days = [("2026-01-01", ("main", "media")), ("2026-01-02", ("main", "media"))]
+def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App) -> None:
+    days = [(f"2026-01-{day:02d}", ("main", "media")) for day in range(1, 5)]
     days += [(f"2026-02-{day:02d}", ("main",)) for day in range(1, 9)]
     sets = [make_backup(number, f"{day}T00:00:00Z", datasets=names) for number, (day, names) in enumerate(days)]
     app.opened.vault = Listed(Path("/nowhere"), sets)
     plan = prune.plan(app)
     assert "set-0" in plan.parameters["remove"]
-    assert "set-1" not in plan.parameters["remove"]
-    assert "keeps set-1 (last complete)" in plan.notes
+    assert not {"set-1", "set-2", "set-3"} & set(plan.parameters["remove"])
+    assert "keeps set-3 (last, daily)" in plan.notes
 
 
 def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
@@ -121,3 +121,15 @@ def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
     app.opened.vault = vault
     with pytest.raises(DamagedError, match="set-3"):
         prune.plan(app)
+
+
+def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:
+    """Ten days, each with a whole set at night and a partial one, as a safety backup, in the morning."""
+    sets = []
+    for day in range(1, 11):
+        sets.append(make_backup(2 * day, f"2026-03-{day:02d}T02:00:00Z", datasets=("main", "media")))
+        sets.append(make_backup(2 * day + 1, f"2026-03-{day:02d}T10:00:00Z", datasets=("media",)))
+    app.opened.vault = Listed(Path("/nowhere"), sets)
+    removed = prune.plan(app).parameters["remove"]
+    whole = [backup.id for backup in sets if "main" in backup.datasets and backup.id not in removed]
+    assert whole == [f"set-{2 * day}" for day in (8, 9, 10)]

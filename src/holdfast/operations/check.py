@@ -205,9 +205,21 @@ def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
+def _tokens(app: App) -> list[str]:
+    """Of what operations have beside databases and in files datasets."""
+    beside = [token for database in app.opened.databases.values() for token in database.tokens()]
+    return beside + [folder.name for folder in preflight.private_folders(app.opened)]
+
+
 def _left_overs(app: App) -> list[Problem]:
-    """Restore points that no operation of this journal knows."""
+    """Restore points that no operation of this journal knows, and data that were replaced and are in no backup."""
     found = []
+    for operation in sorted({token.partition(".")[0] for token in _tokens(app)}):
+        record = app.journal.operation(operation)
+        if record is not None and preflight.is_in_no_backup(app.opened, record):
+            message = f"what {operation} ({record.title}) replaced stands beside the live data and is in no backup"
+            advice = f"Nothing removes it by itself. Once nothing needs it, remove what has {operation} in its name."
+            found.append(Problem("restore point", "warning", message, advice))
     for folder in preflight.private_folders(app.opened):
         if app.journal.operation(folder.name.partition(".")[0]) is None:
             found.append(

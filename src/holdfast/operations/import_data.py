@@ -41,7 +41,7 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
         ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        *([parts.safety_complete(saved)] if saved is not None else []),
+        *([parts.safety_complete(saved, f"before the import into {name}")] if saved is not None else []),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     keep = app.loaded.configuration.upgrade.keep_replaced

@@ -157,7 +157,8 @@ def backup_last_pass(datasets: Datasets, reason: str, *, tolerant: bool = False)
     """`tolerant`: databases may be broken."""
     return Step(
         "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant},
+        {"files": list(datasets.files), "databases": list(datasets.databases), "reason": reason, "code": datasets.code,
+         "tolerant": tolerant},
     )  # fmt: skip
 
 
@@ -176,10 +177,10 @@ def safety(app: App, replaced: Sequence[str]) -> Datasets:
     return Datasets(tuple(name for name in present.databases if name in replaced), present.files, present.code)
 
 
-def safety_complete(datasets: Datasets) -> Step:
+def safety_complete(datasets: Datasets, reason: str) -> Step:
     return Step(
         "backup.complete", "dump what was replaced into the safety backup",
-        {"databases": list(datasets.databases), "tolerant": True},
+        {"databases": list(datasets.databases), "reason": reason, "tolerant": True},
     )  # fmt: skip
 
 

@@ -45,12 +45,8 @@ def plan(app: App) -> Plan:
         )  # fmt: skip
     sets = vault.backups()
     keep = app.loaded.configuration.backup.keep.model_dump()
-    stay = kept(sets, keep)
-    whole = complete(app, [backup for backup in sets if backup.id in stay])
-    if not whole:  # never remove the last set that has every dataset
-        everything = complete(app, sets)
-        if everything:
-            stay[everything[-1].id] = ["last complete"]
+    # Whole sets are counted by themselves: a partial one, as a safety backup, takes no whole one's place.
+    stay = {**kept(complete(app, sets), keep), **kept(sets, keep)}
     remove = [backup.id for backup in sets if backup.id not in stay]
     notes = [f"keeps {id} ({', '.join(why)})" for id, why in sorted(stay.items())]
     notes += [f"removes {id}" for id in remove]

@@ -14,7 +14,7 @@ from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NotFoundError
-from holdfast.model import Outcome
+from holdfast.model import Outcome, StepState
 from holdfast.steps import services
 
 _MOUNT_WAIT_SECONDS = 120.0
@@ -89,6 +89,7 @@ def at_boot(
     application.close()
     while not _mounted(loaded) and time.monotonic() < deadline:
         wait(1.0)
+    _start_what_serves(loaded, observer)
     done = recover(loaded.state, observer=observer)
     app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
@@ -96,6 +97,21 @@ def at_boot(
     finally:
         app.close()
     return done
+
+
+def _start_what_serves(loaded: Loaded, observer: Observer | None) -> None:
+    """Where only closing steps are left, which may take long or fail, visitors need not wait for them."""
+    app = open_app(loaded, command="holdfast recover --auto", observer=observer)
+    try:
+        left = app.journal.unfinished()
+        opened = [
+            any(step.name == "gate.open" and step.state is StepState.DONE for step in app.journal.steps(record.id))
+            for record in left
+        ]
+        if left and all(opened):
+            services.start_wanted(app.opened)
+    finally:
+        app.close()
 
 
 def _mounted(loaded: Loaded) -> bool:

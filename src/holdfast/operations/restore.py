@@ -41,7 +41,10 @@ def plan(
     safety = safety and supersedes is None
     saved = parts.safety(app, datasets.databases) if safety else None
     steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, saved)
-    notes = _notes(joined, sources, safety)
+    days = app.loaded.configuration.upgrade.keep_replaced
+    notes = _notes(
+        joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
+    )
     if release is not None and release != app.opened.current_release():
         notes.append(f"the code goes to release {release.label}")
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
@@ -49,7 +52,7 @@ def plan(
         notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        *([parts.safety_complete(saved)] if saved is not None else []),
+        *([parts.safety_complete(saved, f"before the restore of {found.id}")] if saved is not None else []),
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
     )  # fmt: skip
     return Plan(
@@ -89,8 +92,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
     )  # fmt: skip
 
 
-def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], safety: bool) -> list[str]:
-    kept = "kept in a safety backup" if safety else "lost: no safety backup is made"
+def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], kept: str) -> list[str]:
     if len(joined) == 1:
         return [f"{', '.join(sources) or 'no data'}: back to {joined[0].instant}; what was written since is {kept}"]
     notes = [f"{name}: back to {item.instant}, from {item.id}" for name, item in sources.items()]

@@ -138,7 +138,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        parts.safety_complete(saved),
+        parts.safety_complete(saved, f"before the rollback to {target.label}"),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     return Plan(

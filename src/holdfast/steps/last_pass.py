@@ -13,16 +13,20 @@ import msgspec
 from holdfast import durable
 from holdfast.drivers.protocols import VaultRun
 from holdfast.engine.runner import StepContext
-from holdfast.errors import DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
+from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot, Stored
 from holdfast.steps import backup, consistency, migrations, restore
 from holdfast.steps.opened import Opened
 
 _SLACK_BYTES = 1 << 20
+_ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # as a shell or an engine between says it
 
 
 def take(opened: Opened, context: StepContext) -> None:
-    """Finishes a set without databases, which an undo can read and nobody else sees."""
+    """Finishes a set without databases, which an undo can read and nobody else sees.
+
+    Raises NoSpaceError where the vault has no room left for the databases that are to follow.
+    """
     vault = backup.vault_of(opened)
     if "backup.publish" in context.earlier:  # the first pass became a set of its own
         run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
@@ -43,6 +47,7 @@ def take(opened: Opened, context: StepContext) -> None:
         manifest = backup.manifest_of(opened, context, taken, datasets, with_migrations=False)
     run.finish(manifest)
     context.record({"run": run.id, "set_id": manifest.id})
+    backup.refuse_without_room(opened, run, context.parameters.get("databases", ()))
 
 
 def abandon(opened: Opened, context: StepContext) -> None:
@@ -61,8 +66,10 @@ def complete(opened: Opened, context: StepContext) -> None:
     taken = context.earlier["backup.last_pass"]
     if all(one.id != taken["set_id"] for one in vault.backups()):
         run, manifest = vault.resume(taken["run"])
+        manifest.reason = context.parameters.get("reason", manifest.reason)
         for name in context.parameters["databases"]:
-            _add(opened, context, run, manifest, name)
+            if name not in manifest.datasets:  # else an attempt that died had finished the set with it
+                _add(opened, context, run, manifest, name)
         run.finish(manifest)
         if vault.publish(run.id) != taken["set_id"]:
             raise StepError(f"the vault listed another set than {taken['set_id']}")
@@ -74,21 +81,35 @@ def complete(opened: Opened, context: StepContext) -> None:
         if not any(one.id == before and one.pinned for one in vault.backups()):  # an operator may want to keep it
             vault.remove(before)
     # Told by the set itself, for this step may have died right after it was listed.
-    kept = [name for name in context.parameters["databases"] if name not in listed.datasets]
+    kept = [name for name, identity in _beside(context).items() if identity and name not in listed.datasets]
     context.record({"set_id": taken["set_id"], "kept": kept})
+
+
+def _beside(context: StepContext) -> dict[str, str | None]:
+    """Identities of what stands beside the live databases: restore points, or what was replaced."""
+    if "restore_point.create" in context.earlier:
+        return dict(context.earlier["restore_point.create"]["candidates"])
+    return dict(restore.loaded(context)["databases"])
 
 
 def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, name: str) -> None:
     """Adds a database to the set, unless it cannot be read and the step is tolerant. May be repeated."""
+    target = consistency.dump_path(opened, run.folder, name)
     try:
-        snapshot = _dump(opened, context, name, consistency.dump_path(opened, run.folder, name))
-    except (StepError, DamagedError, OSError) as error:  # of a broken disk, too
-        if not context.parameters.get("tolerant"):
+        snapshot = _dump(opened, context, name, target)
+    except (StepError, DamagedError, OSError) as error:
+        if not context.parameters.get("tolerant") or _may_pass(opened, name, error, target):
             raise
-        warning = f"database {name} as it was could not be dumped and stays beside the new one: {error}"
-        context.say(warning)
-        manifest.reason = f"{manifest.reason.removesuffix(warning).removesuffix('; ')}; {warning}"
-        return
+        try:
+            snapshot = _dump(opened, context, name, target)  # broken is what fails again
+        except (StepError, DamagedError, OSError) as again:
+            said = again.what if isinstance(again, HoldfastError) else str(again)
+            warning = opened.host.redactor.text(
+                f"database {name} as it was could not be dumped and stays beside the new one: {said.splitlines()[0]}"
+            )
+            context.say(warning)
+            manifest.reason = f"{manifest.reason}; {warning}"
+            return
     manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
     manifest.size_bytes = sum(item["size_bytes"] for item in manifest.datasets.values())
     manifest.new_bytes = sum(item.get("new_bytes", item["size_bytes"]) for item in manifest.datasets.values())
@@ -96,12 +117,26 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
         manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
 
 
+def _may_pass(opened: Opened, name: str, error: Exception, target: Path) -> bool:
+    """Whether the failure says nothing about the database: a program that was ended, a server or vault that is away."""
+    if isinstance(error, CommandFailedError) and (
+        error.exit_code_of_command < 0 or error.exit_code_of_command in _ENDED_BY_SIGNAL
+    ):
+        return True
+    try:
+        opened.databases[name].inspect()
+        durable.write_file(target, b"can be written")
+        target.unlink()
+    except (HoldfastError, OSError):
+        return True
+    return False
+
+
 def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snapshot:
     """Raises NoSpaceError for a full vault, else StepError, DamagedError or OSError; with nothing left at the target."""
-    if "restore_point.create" in context.earlier:
-        identity = context.earlier["restore_point.create"]["candidates"][name]
-    else:
-        identity = restore.loaded(context)["databases"][name]
+    identity = _beside(context)[name]
+    if identity is None:
+        raise StepError(f"database {name} was not there")
     try:
         return opened.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
     except (HoldfastError, OSError) as error:

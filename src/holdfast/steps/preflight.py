@@ -9,8 +9,10 @@ from calendar import timegm
 from pathlib import Path
 
 from holdfast import durable
+from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError
+from holdfast.model import Outcome, StepState
 from holdfast.steps.opened import Opened, is_secret
 
 _STATE_BYTES = 1 << 20
@@ -61,7 +63,7 @@ def remove_outdated(opened: Opened) -> None:
     for folder in private_folders(opened):
         operation = folder.name.partition(".")[0]
         record = opened.journal.operation(operation)
-        if record is None or operation in unfinished:
+        if record is None or operation in unfinished or is_in_no_backup(opened, record):
             continue
         if time.time() - folder.stat().st_mtime > keep_seconds:
             durable.remove_tree(folder)
@@ -69,10 +71,17 @@ def remove_outdated(opened: Opened) -> None:
         for token in database.tokens() if database.private_folder is None else ():
             operation = token.partition(".")[0]
             record = opened.journal.operation(operation)
-            if record is None or operation in unfinished:
+            if record is None or operation in unfinished or is_in_no_backup(opened, record):
                 continue
             if time.time() - timegm(time.strptime(record.started_at, "%Y-%m-%dT%H:%M:%SZ")) > keep_seconds:
                 database.discard(operation)
+
+
+def is_in_no_backup(opened: Opened, record: OperationRecord) -> bool:
+    """Whether an operation was closed as it stood, or superseded, after it had replaced data that came into no backup."""
+    done = {step.name for step in opened.journal.steps(record.id) if step.state is StepState.DONE}
+    closed = record.outcome in (Outcome.ABANDONED, Outcome.SUPERSEDED)
+    return closed and "backup.last_pass" in done and "backup.complete" not in done
 
 
 def private_folders(opened: Opened) -> list[Path]:

@@ -251,7 +251,7 @@ class MariadbDatabase:
                     raise DamagedError(f"database {self.name}: table {table} has {loaded} rows instead of {expected}")
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        self._places.swap(identity, aside)
+        self._places.swap(token, identity, aside)
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
         self._places.hand_over(token, name, rehearsal)

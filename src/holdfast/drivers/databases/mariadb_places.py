@@ -223,19 +223,21 @@ class Places:
 
     # --- the live one ------------------------------------------------------------------------------------
 
-    def swap(self, identity: str | None, aside: str) -> None:
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
         """One RENAME of all tables with both markers; sessions on either database are ended. May be repeated."""
         with self._clients.session() as session:
             if self.identity(session) != identity:
-                self._swap(session, identity, aside)
+                self._swap(session, token, identity, aside)
             marker = mariadb_marker.read(session, self._own_place)
             if identity is not None and marker is not None and not marker.placed:
                 self._place(session)
 
-    def _swap(self, session: Session, identity: str | None, aside: str) -> None:
+    def _swap(self, session: Session, token: str, identity: str | None, aside: str) -> None:
         found = None
         if identity is not None:
-            found = next((name for name in self.own(session) if self._holds(session, name, identity)), None)
+            # This operation's own come first: one that another left may have the same identity, see `find`.
+            places = sorted(self.own(session), key=lambda name: not name.startswith(f"{self._beside(token)}."))
+            found = next((name for name in places if self._holds(session, name, identity)), None)
             if found is None:
                 raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
         moves: list[tuple[str, str, str, str]] = []

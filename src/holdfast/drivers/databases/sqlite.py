@@ -231,14 +231,14 @@ class SqliteDatabase:
         found = self._places.find(identity)
         if found is None:
             raise StepError(f"database {self.name}: the file {identity} is gone")
-        if side_files(found):
-            with self._readable(found):
+        with self._readable(found):
+            if side_files(found):
                 return self._fix(target, [], budget_seconds, source=found)()
-        target.unlink(missing_ok=True)
-        durable.clone_or_copy(found, target)
-        os.chmod(target, 0o600)
-        self._verify(target, "quick_check")
-        return self._look(target, [], budget_seconds)
+            target.unlink(missing_ok=True)
+            durable.clone_or_copy(found, target)
+            os.chmod(target, 0o600)
+            self._verify(target, "quick_check")
+            return self._look(target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
         """A database file, or the statements of `.dump`."""
