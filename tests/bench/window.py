@@ -1,4 +1,4 @@
-"""The maintenance window of an upgrade, as a visitor meets it: from the first answer 503 to the last."""
+"""The maintenance window of an upgrade and of a restore, as a visitor meets it: from the first answer 503 to the last."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from holdfast.errors import OperationFailedError
 from tests.bench.bench import Row
 from tests.site import Site
 from tests.stores import MariadbStore, PostgresqlStore
@@ -49,7 +50,7 @@ class Visitor:
 def measured(
     engine: str, gigabytes: float, media_gigabytes: float, place: Path | None, say: Callable[[str], None]
 ) -> tuple[str, list[Row]]:
-    """Title and rows of an upgrade, and of one that fails and is undone."""
+    """Title and rows of an upgrade, of one that fails and is undone, and of a restore of what was before the first."""
     title = f"Maintenance window: {engine}, {gigabytes:g} GB of data, {media_gigabytes:g} GB of media"
     say(title)
     folder = Path(tempfile.mkdtemp(prefix="hfw", dir=place))
@@ -61,28 +62,38 @@ def measured(
         for number in range(int(media_gigabytes * 1e9) // _PIECE_BYTES):
             (site.media / f"large-{number}.bin").write_bytes(os.urandom(_PIECE_BYTES))
         os.sync()
-        rows = [_row(site, "upgrade, committed", "v2")]
-        rows.append(_row(site, "upgrade whose migration fails, undone", "v3"))
+        rows = [_row(site, "upgrade, committed", "upgrade", "v2")]
+        rows.append(_row(site, "upgrade whose migration fails, undone", "upgrade", "v3", fails=True))
+        rows.append(_row(site, "restore of the data before the upgrade, committed", "restore", _set_of_v1(site)))
         return title, rows
     finally:
         site.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _row(site: Site, what: str, tag: str) -> Row:
+def _set_of_v1(site: Site) -> str:
+    app = site.open()
+    try:
+        assert app.opened.vault is not None
+        return next(one.id for one in app.opened.vault.backups() if one.release.get("label") == "v1")
+    finally:
+        app.close()
+
+
+def _row(site: Site, what: str, operation: str, argument: str, *, fails: bool = False) -> Row:
     app = site.open()
     visitor = Visitor(site)
     began = time.monotonic()
     try:
-        app.run(site.plan(app, "upgrade", tag), wait_seconds=5)
-    except Exception:
-        if tag != "v3":
+        app.run(site.plan(app, operation, argument), wait_seconds=5)
+    except OperationFailedError:
+        if not fails:
             raise
     finally:
         whole = time.monotonic() - began
         window = visitor.seconds()
-        steps = {step.name: step for step in app.journal.steps(app.journal.committed()[0].id)} if tag == "v2" else {}
+        steps = {step.name: step for step in app.journal.steps(app.journal.operations(1)[0].id)}
         app.close()
-    copying = steps["restore_point.create"].seconds if "restore_point.create" in steps else None
+    copying = steps["restore_point.create"].seconds if "restore_point.create" in steps and not fails else None
     own = f"{copying:.2f} s of it the restore point" if copying is not None else ""
     return Row(f"{what}, in {whole:.1f} s", f"{window:.2f} s", own)
