@@ -152,6 +152,9 @@ def test_a_broken_database_is_restored_over_and_kept(plain: Site, how: str) -> N
     assert run(site, "backup", "verify").returncode == 0
     shown = safety_backup(site)
     assert "main" not in shown["datasets"] and "media" in shown["datasets"], shown
+    again = run(site, "backup", "restore", "latest", "--dry-run")
+    assert f"{shown['id']} is newer, and has only media" in again.stdout + again.stderr
+    assert "main, media: back to" in again.stdout + again.stderr
 
 
 def test_a_table_of_somebody_else_does_not_stop_a_restore(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from holdfast.app import App
 from holdfast.drivers.protocols import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
@@ -41,13 +43,16 @@ def plan(
     )  # fmt: skip
 
 
-def find(app: App, reference: str) -> Backup:
-    """A set by id, unique prefix or `latest`. Raises NotFoundError or UsageError naming the candidates."""
+def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
+    """A set by id, unique prefix or `latest`, which is the newest of those that have most of the datasets.
+
+    Raises NotFoundError or UsageError naming the candidates.
+    """
     found = vault(app).backups()
     if reference == "latest":
         if not found:
             raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
-        return found[-1]
+        return max(found, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:

@@ -22,10 +22,11 @@ def plan(
 
     Of several sets each dataset is taken from the first that has it; the code is that of the set with the database.
     """
-    joined = [backups.find(app, reference) for reference in references]
+    chosen = parts.choose(app, only, except_)
+    wanted = (*chosen.databases, *chosen.files) if len(references) == 1 else ()
+    joined = [backups.find(app, reference, wanted) for reference in references]
     for item in joined:
         backups.vault(app).open_set(item.id)
-    chosen = parts.choose(app, only, except_)
     sources = {
         name: next((item for item in joined if name in item.datasets), joined[0])
         for name in (*chosen.databases, *chosen.files)
@@ -45,6 +46,9 @@ def plan(
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
     )
+    newest = backups.vault(app).backups()[-1]
+    if references == ("latest",) and newest.id != found.id:
+        notes.append(f"{newest.id} is newer, and has only {', '.join(newest.datasets) or 'no data'}")
     if release is not None and release != app.opened.current_release():
         notes.append(f"the code goes to release {release.label}")
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
@@ -67,9 +71,10 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
 
     Raises NotFoundError, UsageError, DamagedError.
     """
-    found = backups.find(app, reference)
+    databases = parts.choose(app, only).databases
+    found = backups.find(app, reference, databases)
     backups.vault(app).open_set(found.id)
-    chosen = [dataset for dataset in parts.choose(app, only).databases if dataset in found.datasets]
+    chosen = [dataset for dataset in databases if dataset in found.datasets]
     if len(chosen) != 1:
         raise UsageError(
             f"--into takes one database; backup {found.id} has {', '.join(chosen) or 'none of those named'}",

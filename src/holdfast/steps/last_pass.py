@@ -105,7 +105,9 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
         except (StepError, DamagedError, OSError) as again:
             said = again.what if isinstance(again, HoldfastError) else str(again)
             warning = opened.host.redactor.text(
-                f"database {name} as it was could not be dumped and stays beside the new one: {said.splitlines()[0]}"
+                f"database {name} as it was could not be dumped and stays beside the new one for"
+                f" {opened.loaded.configuration.upgrade.keep_replaced}, with {context.operation} in its name:"
+                f" {said.splitlines()[0]}"
             )
             context.say(warning)
             manifest.reason = f"{manifest.reason}; {warning}"
