@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import itertools
 import os
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
         self.seen = 0
-        for target, name in ((os, "rename"), (moves, "set_metadata")):
+        for target, name in ((os, "rename"), (os, "unlink"), (os, "rmdir"), (moves, "set_metadata")):
             monkeypatch.setattr(target, name, self._counted(getattr(target, name)))
 
     def _counted(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -296,6 +297,37 @@ def test_revert_killed_at_each_change(quick_folder: Path, monkeypatch: pytest.Mo
         if not killed:
             break
     assert changes >= 9
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_undo_killed_at_each_removal_may_be_repeated(
+    quick_folder: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """An undo takes the moves back and removes what they staged; in which order a filesystem lists that is its own."""
+    clock, listed = Clock(monkeypatch), os.scandir
+
+    @contextlib.contextmanager
+    def in_order(path: Any) -> Iterator[list[os.DirEntry[Any]]]:
+        with listed(path) as entries:
+            yield sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=backwards)
+
+    for changes in itertools.count():
+        root = quick_folder / f"r{changes}"
+        trees.plain(root)
+        files = LocalFiles("m", root)
+        _, changed = restore(files, mixed)
+        files.apply("op")
+        files.revert("op")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", in_order)
+            killed = clock.kill_after(changes, lambda files=files: files.discard("op"))
+        again = LocalFiles("m", root)
+        again.revert("op")
+        again.discard("op")
+        assert trees.look(root) == changed, f"killed after {changes} removals"
+        if not killed:
+            break
+    assert changes >= 7
 
 
 def test_staging_killed_at_each_content_can_be_staged_again(quick_folder: Path) -> None:

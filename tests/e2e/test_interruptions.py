@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.config.load import load
-from holdfast.errors import InterruptedOperationError, StepError
+from holdfast.errors import InterruptedOperationError, RefusedError, StepError
 from holdfast.operations import recover
 from holdfast.steps import preflight, table
 from tests.e2e.cli import argv, output, run, run_json, start
@@ -106,6 +106,22 @@ def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypa
     assert [str(item.outcome) for item in done] == ["undone"]
     assert at_v2.fingerprint() == before
     assert at_v2.get("/")[1]["version"] == "v2"
+
+
+def test_nothing_starts_at_boot_on_a_mount_point_without_its_mount(
+    at_v2: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_v2.shut_down()
+    mounted = at_v2.media.with_name("mounted")
+    at_v2.media.rename(mounted)
+    at_v2.media.mkdir()
+    monkeypatch.setattr(recover, "_MOUNT_WAIT_SECONDS", 0.2)
+    with pytest.raises(RefusedError, match="not there"):
+        recover.at_boot(load(str(at_v2.config)), wait=lambda _: time.sleep(0.1))
+    assert at_v2.get("/")[0] == 0
+    at_v2.media.rmdir()
+    mounted.rename(at_v2.media)
+    recover.at_boot(load(str(at_v2.config)))
 
 
 def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:

@@ -213,3 +213,13 @@ def test_wipe_is_refused_in_production(installed: Site) -> None:
     done = run(installed, "install", "v1", "--wipe")
     assert done.returncode == 4
     assert "production" in done.stderr
+
+
+def test_wipe_is_refused_without_a_vault(site: Site) -> None:
+    text = site.config.read_text().replace('environment = "production"', 'environment = "staging"')
+    start = text.index("[vaults.")
+    end = text.find("\n[", start)
+    site.config.write_text(text[:start] + (text[end + 1 :] if end > 0 else ""))
+    done = run(site, "install", "v1", "--wipe")
+    assert done.returncode == 4
+    assert "no vault is configured" in done.stderr

@@ -28,6 +28,7 @@ from holdfast.errors import (
     InterruptedOperationError,
     NotFoundError,
     OperationFailedError,
+    RefusedError,
     StepError,
     StuckError,
 )
@@ -338,6 +339,15 @@ def test_an_operation_that_supersedes_closes_the_stuck_one(engine: Engine) -> No
     found = engine.journal.operation(record.id)
     assert found is not None
     assert found.outcome is Outcome.SUPERSEDED
+
+
+def test_a_plan_that_something_else_overtook_is_refused(engine: Engine) -> None:
+    plan = make_plan(parameters={"planned_after": engine.journal.newest_change()})
+    assert engine.run(make_plan()).outcome is Outcome.COMMITTED
+    with pytest.raises(RefusedError, match="since this was planned"):
+        engine.run(plan)
+    plan = make_plan(parameters={"planned_after": engine.journal.newest_change()})
+    assert engine.run(plan).outcome is Outcome.COMMITTED
 
 
 # --- interrupted --------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from holdfast.app import App
 from holdfast.errors import StepError
-from holdfast.model import ServiceInstance, ServiceStatus
+from holdfast.model import Release, ServiceInstance, ServiceStatus
 from holdfast.steps import services
 from tests.unit.applications import make_app, make_context
 
@@ -78,3 +79,28 @@ def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> No
     make_it_end_first(app, monkeypatch, "backoff")
     with pytest.raises(StepError, match=r"does not stay up \(backoff\)"):
         services.verify(app.opened, WEB, make_context()[0])
+
+
+def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a `service start` that was killed: visitors may be served by what nobody remembers."""
+    monkeypatch.setattr(services, "answers", lambda *_: (True, "asked"))
+    services.set_wanted(app.opened, [])
+    context, _, _ = make_context()
+    services.stop_all(app.opened, context)
+    assert app.opened.runtime.statuses() == {}
+
+
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tolerant: bool) -> None:
+    app = make_app(quick_folder, services={"beat": {"command": ["false"], "kind": "scheduler"}})
+    context, _, said = make_context()
+    release = Release("r1", "p1", "v1", "c1", "/", "2026-01-01T00:00:00Z", "op1")
+    context.parameters = {"release": asdict(release), "kinds": ["scheduler"], "tolerant": tolerant}
+    if tolerant:
+        services.start_release(app.opened, context)
+        assert "holdfast service restart beat" in said[0]
+        assert [instance.service for instance in services.started(app.opened, "op1")] == ["beat"]
+    else:
+        with pytest.raises(StepError):
+            services.start_release(app.opened, context)
+    app.close()

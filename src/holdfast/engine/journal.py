@@ -285,6 +285,11 @@ class Journal:
         where = f"WHERE committed=1 {f'AND kind IN ({marks})' if kinds else ''} ORDER BY sequence DESC"
         return self._operations(where, list(kinds))
 
+    def newest_change(self) -> int:
+        """Sequence of the newest committed operation that changed the application; 0 if there is none."""
+        query = "SELECT COALESCE(MAX(sequence), 0) FROM operation WHERE committed=1 AND lock='change'"
+        return int(self._connection.execute(query).fetchone()[0])
+
     def steps(self, operation: str) -> list[StepRecord]:
         rows = self._connection.execute(
             "SELECT position, name, title, parameters, after_commit, state, facts, error, seconds FROM step"

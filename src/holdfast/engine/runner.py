@@ -22,6 +22,7 @@ from holdfast.engine.told import told
 from holdfast.errors import (
     HoldfastError,
     InterruptedOperationError,
+    RefusedError,
     StuckError,
     lacks_space,
 )
@@ -126,6 +127,15 @@ class Runner:
                 next_step="Type: holdfast recover",
             )
 
+    def _refuse_outdated(self, plan: Plan) -> None:
+        """What a plan goes by, as the present release, may have changed while it waited for a lock or an answer."""
+        planned_after = plan.parameters.get("planned_after")
+        if planned_after is not None and planned_after != self.journal.newest_change():
+            raise RefusedError(
+                "another operation changed the application since this was planned",
+                next_step="`holdfast log list` shows it; type the command again.",
+            )
+
     def _fence_superseded(self, plan: Plan) -> None:
         record = self.journal.operation(plan.parameters.get("supersedes") or "")
         if record is not None:
@@ -155,6 +165,7 @@ class Runner:
             try:
                 self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.get("supersedes"))
                 if plan.lock == "change":
+                    self._refuse_outdated(plan)
                     self.journal.drop_orphan_markers()
                 self._fence_superseded(plan)
                 operation = self.journal.begin(plan, command=command, configuration=configuration, user=user)

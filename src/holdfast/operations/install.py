@@ -20,6 +20,11 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         )
     if wipe and app.loaded.environment_type == "prod":
         raise RefusedError("a production environment is not wiped", next_step="`holdfast upgrade` keeps its data.")
+    if wipe and not app.loaded.configuration.vaults:
+        raise RefusedError(
+            "no vault is configured, and files that are wiped come back from a backup alone",
+            next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
+        )
     commit, label = parts.resolve(app, reference)
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)

@@ -188,8 +188,9 @@ def gate_close(comment: str) -> Step:
     return Step("gate.close", "close the gate", {"comment": comment})
 
 
-def start(release: Release, kinds: Sequence[str], title: str) -> Step:
-    return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds)})
+def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> Step:
+    """`tolerant`: one that does not stay up is told and no failure, for after the commit."""
+    return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
 
 
 def task(release: Release, name: str) -> Step:
@@ -214,8 +215,8 @@ def build(commit: str, label: str) -> Step:
 
 
 def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]:
-    """Parameters of a plan: the release that a commit makes current, and which services are known now."""
-    found: dict[str, Any] = dict(more)
+    """Parameters of a plan: the release that a commit makes current, and what the plan was made after."""
+    found: dict[str, Any] = {"planned_after": app.journal.newest_change(), **more}
     if release is not None:
         found["commit_facts"] = {"release": asdict(release)}
     return found

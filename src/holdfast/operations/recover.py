@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
-from holdfast.errors import NotFoundError
-from holdfast.model import Outcome, StepState
+from holdfast.errors import NotFoundError, RefusedError, StepError
+from holdfast.model import Outcome
 from holdfast.steps import services
 
 _MOUNT_WAIT_SECONDS = 120.0
@@ -83,13 +84,26 @@ def abandon(app: App, reason: str) -> list[str]:
 def at_boot(
     loaded: Loaded, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
 ) -> list[Recovered]:
-    """`recover --auto`: waits for mounts, ends what was interrupted, then starts what ran before."""
+    """`recover --auto`: waits for mounts, starts what should run, ends what was interrupted, starts what ran before.
+
+    Nothing is noted as running while an operation has it stopped. So what is noted need not wait for a recovery, which
+    may take long or fail. Raises RefusedError where data are not mounted in the end.
+    """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
-    application = open_app(loaded, command="holdfast recover --auto")
-    application.close()
-    while not _mounted(loaded) and time.monotonic() < deadline:
-        wait(1.0)
-    _start_what_serves(loaded, observer)
+    application = open_app(loaded, command="holdfast recover --auto", observer=observer)
+    try:
+        while missing := _not_mounted(application):
+            if time.monotonic() > deadline:
+                raise RefusedError(
+                    f"data of this application are not there: {', '.join(map(str, missing))} is missing",
+                    state="Nothing was started: what is written now would be hidden by a mount that comes later.",
+                    next_step="Mount them, then: holdfast recover --auto",
+                )
+            wait(1.0)
+        with contextlib.suppress(StepError):  # it is tried again below, and told then
+            services.start_wanted(application.opened)
+    finally:
+        application.close()
     done = recover(loaded.state, observer=observer)
     app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
@@ -99,24 +113,8 @@ def at_boot(
     return done
 
 
-def _start_what_serves(loaded: Loaded, observer: Observer | None) -> None:
-    """Where only closing steps are left, which may take long or fail, visitors need not wait for them."""
-    app = open_app(loaded, command="holdfast recover --auto", observer=observer)
-    try:
-        left = app.journal.unfinished()
-        opened = [
-            any(step.name == "gate.open" and step.state is StepState.DONE for step in app.journal.steps(record.id))
-            for record in left
-        ]
-        if left and all(opened):
-            services.start_wanted(app.opened)
-    finally:
-        app.close()
-
-
-def _mounted(loaded: Loaded) -> bool:
-    """True once every dataset that carried our marker before is there again."""
-    configuration = loaded.configuration
-    places = [loaded.path(item.path) for item in configuration.files.values()]
-    places += [loaded.path(item.path).parent for item in configuration.databases.values() if item.path]
-    return all(place.is_dir() for place in places)
+def _not_mounted(app: App) -> list[Path]:
+    """Markers of ours that data carried before and that are not there now: a mount point is a folder, mounted or not."""
+    if app.opened.current_release() is None:
+        return []
+    return [marker for marker in app.opened.owner_markers() if not marker.exists()]

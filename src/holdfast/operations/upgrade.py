@@ -155,7 +155,7 @@ def beside_after(release: Release) -> list[Step]:
         parts.switch(release),
         Step("gate.open", "send visitors to the new version, drain the old one"),
         Step("services.adopt", "stop the old version", {"retire": True}),
-        parts.start(release, ("scheduler",), "start schedulers"),
+        parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
         Step("services.adopt", "keep what was started"),
         Step("backup.unpin", "unpin the backup"),
         Step("release.prune", "remove old releases"),

@@ -207,8 +207,19 @@ def stop_all(opened: Opened, context: StepContext) -> None:
         well = [item.name for item in running if _is_well(opened, item, _service(opened, item))[0]]
         context.record({"ran": [instance.name for instance in running], "verified": well})
     set_wanted(opened, [])
-    for instance in ordered(_load(memory), stopping=True):
+    remembered = _load(memory)
+    for instance in ordered(remembered, stopping=True):
         opened.runtime.stop(instance.name)
+    _stop_others(opened, remembered)
+
+
+def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
+    """Ends what runs and should not: left by a command that was killed, or by an operation closed as it stood."""
+    gate = opened.gate.instance()
+    names = {instance.name for instance in known} | ({gate.name} if gate is not None else set())
+    for name in opened.runtime.statuses():
+        if name not in names:
+            opened.runtime.stop(name)
 
 
 def start_stopped(opened: Opened, context: StepContext) -> None:
@@ -262,6 +273,7 @@ def start_release(opened: Opened, context: StepContext) -> None:
 
 
 def _start_release(opened: Opened, context: StepContext) -> None:
+    start_wanted(opened)  # beside what serves, which a runtime that died took along
     release = Release(**context.parameters["release"])
     kinds: Sequence[str] = context.parameters["kinds"]
     services = opened.loaded.configuration.services
@@ -282,11 +294,19 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     earlier = [item for item in _load(memory) if item.name not in {instance.name for instance in instances}]
     _save(memory, [*earlier, *instances])
     for instance in ordered(instances, stopping=False):
-        opened.runtime.start(instance)
-        held = opened.gate.state().operation
-        if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
-            opened.gate.close(held, f"127.0.0.1:{instance.port}")
-        verify(opened, instance, context)
+        try:
+            opened.runtime.start(instance)
+            held = opened.gate.state().operation
+            if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
+                opened.gate.close(held, f"127.0.0.1:{instance.port}")
+            verify(opened, instance, context)
+        except StepError as error:
+            if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
+                raise
+            # After the commit nothing is undone, and to try for ever would only keep the operation open.
+            context.say(
+                f"{error}\nIt is to run all the same: mend it, then `holdfast service restart {instance.service}`"
+            )
 
 
 def _is_new(opened: Opened, context: StepContext, name: str) -> bool:
@@ -365,12 +385,14 @@ def command(opened: Opened, context: StepContext) -> None:
             opened.gate.route(release.id, f"127.0.0.1:{instance.port}")
     set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
     if chosen:
-        start_gate(opened)
+        start_wanted(opened)  # all of them: a runtime that had died took the others along
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:
     """The undo of `command`: what should have run before runs again."""
     memory = _remembered(opened, context.operation, "before")
     if memory.exists():
-        set_wanted(opened, _load(memory))
+        before = _load(memory)
+        set_wanted(opened, before)
+        _stop_others(opened, before)
         start_wanted(opened)

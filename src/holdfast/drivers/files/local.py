@@ -104,6 +104,8 @@ class LocalFiles:
             return
         for folder in self._private.iterdir():
             if folder.name == token or folder.name.startswith(f"{token}."):
+                # First: taking moves back again, with some of what they staged gone, would take originals away.
+                durable.unlink(folder / "moves.jsonl")
                 durable.remove_tree(folder)
 
     def check(self) -> list[Problem]:
