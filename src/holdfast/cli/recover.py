@@ -13,7 +13,7 @@ from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
 
 
 @click.command()
-@click.option("--auto", is_flag=True, help="For boot: wait for mounts, recover, then start what ran before.")
+@click.option("--auto", is_flag=True, help="For boot: wait for mounts, start what should run, recover, start the rest.")
 @click.option("--abandon", metavar="REASON", help="Close interrupted and stuck operations as they stand.")
 @click.option("--state", metavar="FOLDER", help="The state directory, if holdfast.toml cannot be read any more.")
 @common

@@ -92,12 +92,13 @@ def at_boot(
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
     application = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
-        while missing := _not_mounted(application):
+        while missing := application.opened.missing_markers():
             if time.monotonic() > deadline:
                 raise RefusedError(
                     f"data of this application are not there: {', '.join(map(str, missing))} is missing",
                     state="Nothing was started: what is written now would be hidden by a mount that comes later.",
-                    next_step="Mount them, then: holdfast recover --auto",
+                    next_step="Mount them, then: holdfast recover --auto\n"
+                    "If they were lost: holdfast backup restore latest. If they were put there by hand: holdfast backup create.",
                 )
             wait(1.0)
         with contextlib.suppress(StepError):  # it is tried again below, and told then
@@ -111,10 +112,3 @@ def at_boot(
     finally:
         app.close()
     return done
-
-
-def _not_mounted(app: App) -> list[Path]:
-    """Markers of ours that data carried before and that are not there now: a mount point is a folder, mounted or not."""
-    if app.opened.current_release() is None:
-        return []
-    return [marker for marker in app.opened.owner_markers() if not marker.exists()]

@@ -112,6 +112,23 @@ class Opened:
                 durable.write_file(marker, json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)}))
         for database in self.databases.values():
             database.claim(self.loaded.owner)
+        self._note_claimed()
+
+    def _note_claimed(self) -> None:
+        found = json.dumps([str(marker) for marker in self.owner_markers() if marker.exists()], indent=1)
+        if not self._claimed.exists() or self._claimed.read_text() != found:
+            durable.write_file(self._claimed, found)
+
+    @property
+    def _claimed(self) -> Path:
+        return self.loaded.state / "claimed.json"
+
+    def missing_markers(self) -> list[Path]:
+        """Of what is configured, markers that were there at the last operation and are gone, as without a mount."""
+        if not self._claimed.exists():
+            return []
+        known = json.loads(self._claimed.read_text())
+        return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
 
     def end_sessions(self, operation: str) -> None:
         """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
