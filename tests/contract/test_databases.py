@@ -389,16 +389,16 @@ def test_swap_to_nothing_and_back(engine: Engine) -> None:
 
 
 def test_what_steps_aside_never_goes_over_an_earlier_entry(engine: Engine) -> None:
-    """Every identity that was ever in place can be put back."""
+    """Every identity that an operation ever had in place can be put back."""
     seen = [engine.identity()]
     expected = [["one", "two"]]
     for text in ("a", "b", "c"):
-        candidate = engine.prepare(f"op-{text}", engine.dump_of(text))
-        engine.database.swap(f"op-{text}", candidate, "aside")
+        candidate = engine.prepare(f"op.{text}", engine.dump_of(text))
+        engine.database.swap("op", candidate, "op.aside")
         seen.append(candidate)
         expected.append([text])
     for identity, texts in zip(seen, expected, strict=True):
-        engine.database.swap("back", identity, "aside")
+        engine.database.swap("op", identity, "op.aside")
         assert (engine.identity(), engine.texts()) == (identity, texts)
 
 

@@ -218,7 +218,7 @@ def test_a_database_dropped_by_hand_is_restored(
     taken = snapshot(database, quick_folder / "dump")
     before = whole(server, name)
     for again in range(2):
-        point = database.prepare(f"{OPERATION}{again}", quick_folder / "dump", facts_of(taken))
+        point = database.prepare(f"{OPERATION}.{again}", quick_folder / "dump", facts_of(taken))
         database.swap(OPERATION, point, f"{OPERATION}.replaced")
         assert whole(server, name) == before
         server.run("mysql", f"DROP DATABASE `{name}`")

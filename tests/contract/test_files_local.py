@@ -283,14 +283,20 @@ def test_apply_killed_at_each_change(quick_folder: Path, monkeypatch: pytest.Mon
     assert changes >= 9
 
 
+def applied(root: Path) -> tuple[LocalFiles, Any]:
+    """A tree with the moves of `mixed` carried out, and how it was before."""
+    trees.plain(root)
+    files = LocalFiles("m", root)
+    _, changed = restore(files, mixed)
+    files.apply("op")
+    return files, changed
+
+
 def test_revert_killed_at_each_change(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     for changes in itertools.count():
         root = quick_folder / f"r{changes}"
-        trees.plain(root)
-        files = LocalFiles("m", root)
-        _, changed = restore(files, mixed)
-        files.apply("op")
+        files, changed = applied(root)
         killed = clock.kill_after(changes, lambda files=files: files.revert("op"))
         LocalFiles("m", root).revert("op")
         assert trees.look(root) == changed, f"killed after {changes} changes"
@@ -313,10 +319,7 @@ def test_an_undo_killed_at_each_removal_may_be_repeated(
 
     for changes in itertools.count():
         root = quick_folder / f"r{changes}"
-        trees.plain(root)
-        files = LocalFiles("m", root)
-        _, changed = restore(files, mixed)
-        files.apply("op")
+        files, changed = applied(root)
         files.revert("op")
         with monkeypatch.context() as patched:
             patched.setattr(os, "scandir", in_order)

@@ -17,7 +17,7 @@ from holdfast.steps import backup, last_pass, restore
 from tests.fakes import FakeDatabase
 from tests.unit.applications import make_app, make_context
 
-TOLERANT = {"databases": ["main"], "tolerant": True}
+TOLERANT = {"databases": ["main"], "reason": "before the restore", "tolerant": True}
 
 
 @pytest.fixture
@@ -145,14 +145,14 @@ def test_one_that_fails_once_is_in_the_set(app: App, monkeypatch: pytest.MonkeyP
 
 def test_one_that_appeared_after_the_plan_is_kept(app: App) -> None:
     context = prepared(app)
-    assert complete(app, context, {"databases": [], "tolerant": True})["kept"] == ["main"]
+    assert complete(app, context, {**TOLERANT, "databases": []})["kept"] == ["main"]
 
 
 def test_one_that_must_be_dumped_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     context = prepared(app)
     fail(app, monkeypatch, StepError("gone"))
     with pytest.raises(StepError, match="gone"):
-        complete(app, context, {"databases": ["main"]})
+        complete(app, context, {**TOLERANT, "tolerant": False})
 
 
 def test_a_full_vault_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ class DatabaseSwapping(Protocol):
         """
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        """Puts the candidate with that identity in place (None: nothing), the present one under `aside`.
+        """Puts the operation's database with that identity in place (None: nothing), the present one under `aside`.
 
         Decided by identity: if it is in place already nothing happens. May be repeated.
         """

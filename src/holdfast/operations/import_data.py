@@ -22,11 +22,11 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
             title += f" ({found.format})"
     release = app.opened.current_release()
     present = parts.existing(app, parts.choose(app))
-    saved = parts.safety(app, (name,)) if safety else None
+    stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
     steps = [
         parts.preflight(app, present, with_backup=safety),
         Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source}),
-        *_before(saved, f"the import into {name}"),
+        *stopping,
         Step("database.swap", "put the imported database in place"),
     ]
     if release is not None:
@@ -41,7 +41,7 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
         ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        *([parts.safety_complete(saved, f"before the import into {name}")] if saved is not None else []),
+        *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     keep = app.loaded.configuration.upgrade.keep_replaced
@@ -63,15 +63,6 @@ def _database(app: App, wanted: str | None) -> str:
     if wanted not in known:
         raise UsageError(f"there is no database {wanted!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
     return wanted
-
-
-def _before(saved: parts.Datasets | None, what: str) -> list[Step]:
-    """Closing the gate and stopping the services, with a safety backup around it."""
-    steps = [parts.backup_copy(saved)] if saved is not None else []
-    steps += [parts.gate_close(what), Step("services.stop", "stop services in order")]
-    if saved is not None:
-        steps.append(parts.backup_last_pass(saved, f"before {what}", tolerant=True))
-    return steps
 
 
 def plan_files(app: App, source: str, into: str, *, replace: bool = False, safety: bool = True) -> Plan:

@@ -153,35 +153,35 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def backup_last_pass(datasets: Datasets, reason: str, *, tolerant: bool = False) -> Step:
-    """`tolerant`: databases may be broken."""
-    return Step(
+def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False) -> tuple[Step, Step]:
+    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken."""
+    files = Step(
         "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "databases": list(datasets.databases), "reason": reason, "code": datasets.code,
-         "tolerant": tolerant},
+        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant},
     )  # fmt: skip
+    databases = Step(
+        "backup.complete", "dump what stands beside the live databases into the backup",
+        {"databases": list(datasets.databases), "reason": reason, "tolerant": tolerant},
+    )  # fmt: skip
+    return files, databases
 
 
-def backup_complete(datasets: Datasets) -> Step:
-    return Step("backup.complete", "dump the restore points into the backup", {"databases": list(datasets.databases)})
+def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: bool) -> tuple[list[Step], list[Step]]:
+    """Visitors held and services stopped for an operation, around it the safety backup; and that backup's closing steps.
 
-
-def safety(app: App, replaced: Sequence[str]) -> Datasets:
-    """What a safety backup holds: files, code, and of the databases those that are replaced, where they exist.
-
-    Raises RefusedError where there is no vault for it.
+    It holds files, code, and of the databases those that are replaced, where they exist. Raises RefusedError where there
+    is no vault for it.
     """
+    stop = [gate_close(title), Step("services.stop", "stop services in order")]
+    if not safety:
+        return stop, []
     if not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     present = existing(app, choose(app))
-    return Datasets(tuple(name for name in present.databases if name in replaced), present.files, present.code)
-
-
-def safety_complete(datasets: Datasets, reason: str) -> Step:
-    return Step(
-        "backup.complete", "dump what was replaced into the safety backup",
-        {"databases": list(datasets.databases), "reason": reason, "tolerant": True},
-    )  # fmt: skip
+    databases = tuple(name for name in present.databases if name in replaced)
+    saved = Datasets(databases, present.files, present.code)
+    files, dumps = late_backup(saved, f"before the {title}", tolerant=True)
+    return [backup_copy(saved), *stop, files], [dumps]
 
 
 def gate_close(comment: str) -> Step:

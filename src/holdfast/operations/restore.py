@@ -40,8 +40,8 @@ def plan(
     release = _release(app, found, datasets.code)
     supersedes = _stuck(app)
     safety = safety and supersedes is None
-    saved = parts.safety(app, datasets.databases) if safety else None
-    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, saved)
+    stopping, completing = parts.stopped_and_saved(app, datasets.databases, f"restore of {found.id}", safety=safety)
+    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping)
     days = app.loaded.configuration.upgrade.keep_replaced
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
@@ -56,7 +56,7 @@ def plan(
         notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        *([parts.safety_complete(saved, f"before the restore of {found.id}")] if saved is not None else []),
+        *completing,
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
     )  # fmt: skip
     return Plan(
@@ -123,7 +123,7 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
 
 def _steps(
     app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None,
-    saved: parts.Datasets | None,
+    stopping: Sequence[Step],
 ) -> list[Step]:  # fmt: skip
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
@@ -135,11 +135,7 @@ def _steps(
         steps.append(Step("restore.unpack_code", "make the release present", {**both, "release": value}))
     if datasets.databases:
         steps.append(Step("database.load", "load databases beside the live ones", both))
-    if saved is not None:
-        steps.append(parts.backup_copy(saved))
-    steps += [parts.gate_close(f"restore of {found.id}"), Step("services.stop", "stop services in order")]
-    if saved is not None:
-        steps.append(parts.backup_last_pass(saved, f"before the restore of {found.id}", tolerant=True))
+    steps += stopping
     if datasets.databases:
         steps.append(Step("database.swap", "put the restored databases in place", both))
     if datasets.files:

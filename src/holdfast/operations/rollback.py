@@ -120,15 +120,12 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         "databases": databases,
         "files": [name for name in app.loaded.configuration.files if name in found.datasets],
     }
-    saved = parts.safety(app, databases)
+    stopping, completing = parts.stopped_and_saved(app, databases, f"rollback to {target.label}", safety=True)
     steps = [
         parts.preflight(app, datasets, with_backup=True),
         Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
         Step("database.load", "load databases beside the live ones", names),
-        parts.backup_copy(saved),
-        parts.gate_close(f"rollback to {target.label}"),
-        Step("services.stop", "stop services in order"),
-        parts.backup_last_pass(saved, f"before the rollback to {target.label}", tolerant=True),
+        *stopping,
         Step("database.swap", "put the earlier databases in place", names),
         Step("files.restore", "restore files by difference", names),
         parts.switch(target),
@@ -138,7 +135,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        parts.safety_complete(saved, f"before the rollback to {target.label}"),
+        *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )  # fmt: skip
     return Plan(

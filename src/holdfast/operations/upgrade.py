@@ -84,6 +84,7 @@ def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
 ) -> tuple[list[Step], list[Step]]:
     label = release.label
+    files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
     steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
@@ -93,7 +94,7 @@ def _maintenance(
         Step("guard.count", "count rows"),
     ]
     if backup:
-        steps.append(parts.backup_last_pass(saved, f"before the upgrade to {label}"))
+        steps.append(files)
     steps += [
         Step("restore_point.create", "make the restore point"),
         Step("restore_point.arm", "arm the restore point", {"files": list(saved.files) if backup else []}),
@@ -106,7 +107,7 @@ def _maintenance(
     after = [
         Step("services.adopt", "keep what was started"),
         Step("gate.open", "open the gate"),
-        *([parts.backup_complete(saved)] if backup else []),
+        *([databases] if backup else []),
         *(
             []
             if app.loaded.configuration.upgrade.keep_restore_point

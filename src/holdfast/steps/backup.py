@@ -6,7 +6,6 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,12 +48,7 @@ def copy(opened: Opened, context: StepContext) -> None:
     context.record(
         {"run": context.operation, "written": {name: msgspec.to_builtins(item) for name, item in stored.items()}}
     )
-    refuse_without_room(opened, run, context.parameters["databases"])
-
-
-def refuse_without_room(opened: Opened, run: VaultRun, databases: Sequence[str]) -> None:
-    """Raises NoSpaceError where the vault has no room for dumps of these databases."""
-    need = sum(opened.databases[name].inspect()["size_bytes"] for name in databases)
+    need = sum(opened.databases[name].inspect()["size_bytes"] for name in context.parameters["databases"])
     vault_path = run.folder
     if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
         raise NoSpaceError(

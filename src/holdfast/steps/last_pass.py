@@ -23,10 +23,7 @@ _ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # as a shell or an engine between says i
 
 
 def take(opened: Opened, context: StepContext) -> None:
-    """Finishes a set without databases, which an undo can read and nobody else sees.
-
-    Raises NoSpaceError where the vault has no room left for the databases that are to follow.
-    """
+    """Finishes a set without databases, which an undo can read and nobody else sees."""
     vault = backup.vault_of(opened)
     if "backup.publish" in context.earlier:  # the first pass became a set of its own
         run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
@@ -47,7 +44,6 @@ def take(opened: Opened, context: StepContext) -> None:
         manifest = backup.manifest_of(opened, context, taken, datasets, with_migrations=False)
     run.finish(manifest)
     context.record({"run": run.id, "set_id": manifest.id})
-    backup.refuse_without_room(opened, run, context.parameters.get("databases", ()))
 
 
 def abandon(opened: Opened, context: StepContext) -> None:
@@ -66,7 +62,7 @@ def complete(opened: Opened, context: StepContext) -> None:
     taken = context.earlier["backup.last_pass"]
     if all(one.id != taken["set_id"] for one in vault.backups()):
         run, manifest = vault.resume(taken["run"])
-        manifest.reason = context.parameters.get("reason", manifest.reason)
+        manifest.reason = context.parameters["reason"]  # without what an attempt that died added
         for name in context.parameters["databases"]:
             if name not in manifest.datasets:  # else an attempt that died had finished the set with it
                 _add(opened, context, run, manifest, name)

@@ -161,7 +161,8 @@ class MariadbDatabase:
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         """Rows are counted as they pass, whatever the budget."""
-        place = self._places.find(token, identity)
+        with self._clients.session() as session:
+            place = self._places.find(session, token, identity)
         with self._clients.session(place) as session:
             columns = mariadb_instant.columns(session, place)
             charset, script = mariadb_marker.script_of(session, place)

@@ -66,16 +66,20 @@ class Places:
         )
         return [str(name) for (name,) in rows]
 
-    def find(self, token: str, identity: str) -> str:
+    def find(self, session: Session, token: str, identity: str) -> str:
         """The database of an operation beside the live one that has this identity. Raises StepError.
 
         Of other operations one may have the same: that of a live database that was never swapped, and made anew by hand.
         """
-        with self._clients.session() as session:
-            for name in self.own(session):
-                if name.startswith(f"{self._beside(token)}.") and self._holds(session, name, identity):
-                    return name
+        for name in self._of(session, token):
+            if self._holds(session, name, identity):
+                return name
         raise StepError(f"database {self._name}: the database {identity} is gone")
+
+    def _of(self, session: Session, token: str) -> list[str]:
+        """Databases of one operation beside the live one."""
+        place = self._beside(token)
+        return [name for name in self.own(session) if name == place or name.startswith(f"{place}.")]
 
     def tokens(self) -> list[str]:
         with self._clients.session() as session:
@@ -233,13 +237,7 @@ class Places:
                 self._place(session)
 
     def _swap(self, session: Session, token: str, identity: str | None, aside: str) -> None:
-        found = None
-        if identity is not None:
-            # This operation's own come first: one that another left may have the same identity, see `find`.
-            places = sorted(self.own(session), key=lambda name: not name.startswith(f"{self._beside(token)}."))
-            found = next((name for name in places if self._holds(session, name, identity)), None)
-            if found is None:
-                raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
+        found = self.find(session, token, identity) if identity is not None else None
         moves: list[tuple[str, str, str, str]] = []
         if self.identity(session) is None:
             if self.charset(session, self._own_place):  # what its marker says is true no more
@@ -328,9 +326,8 @@ class Places:
 
     def discard(self, token: str) -> None:
         with self._clients.session() as session:
-            for name in self.own(session):
-                if name == self._beside(token) or name.startswith(f"{self._beside(token)}."):
-                    session.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
+            for name in self._of(session, token):
+                session.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
 
     # --- marks -------------------------------------------------------------------------------------------
 

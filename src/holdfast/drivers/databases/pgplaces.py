@@ -74,12 +74,11 @@ class Places:
         with self.maintenance() as session:
             return [name.removeprefix(self._prefix) for name, _ in self._own(session)]
 
-    def find(self, identity: str) -> str:
+    def find(self, session: Session, identity: str) -> str:
         """The name of the database beside the live one that has this identity. Raises StepError."""
-        with self.maintenance() as session:
-            for name, oid in self._own(session):
-                if oid == identity:
-                    return name
+        for name, oid in self._own(session):
+            if oid == identity:
+                return name
         raise StepError(f"database {self._name}: the database {identity} is gone")
 
     def _oid(self, session: Session, database: str) -> str | None:
@@ -310,9 +309,7 @@ class Places:
                 self._open(session, self._database)
 
     def _swap(self, session: Session, present: str | None, identity: str | None, aside: str) -> None:
-        found = [name for name, oid in self._own(session) if oid == identity]
-        if identity is not None and not found:
-            raise StepError(f"database {self._name}: the database {identity} that should be put in place is gone")
+        found = self.find(session, identity) if identity is not None else None
         statements = []
         if present is not None:
             self._close(session, self._database)
@@ -320,10 +317,10 @@ class Places:
             statements.append(
                 f"ALTER DATABASE {identifier(self._database)} RENAME TO {identifier(self._free(session, aside))}"
             )
-        if found:
-            self._close(session, found[0])
-            self.terminate(session, f"datname = {literal(found[0])}")
-            statements.append(f"ALTER DATABASE {identifier(found[0])} RENAME TO {identifier(self._database)}")
+        if found is not None:
+            self._close(session, found)
+            self.terminate(session, f"datname = {literal(found)}")
+            statements.append(f"ALTER DATABASE {identifier(found)} RENAME TO {identifier(self._database)}")
         session.run("BEGIN; " + "; ".join(statements) + "; COMMIT")
 
     def hand_over(self, token: str, name: str, rehearsal: bool) -> None:

@@ -214,7 +214,8 @@ class PostgresqlDatabase:
         return identity
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
-        place = self._places.find(identity)
+        with self._places.maintenance() as session:
+            place = self._places.find(session, identity)
         with self._places.reachable(place), self._clients.session(place) as exporter:
             exporter.run(_READING)
             return self._dump(place, exporter, _export(exporter), target, [], budget_seconds)

@@ -229,8 +229,6 @@ class SqliteDatabase:
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         found = self._places.find(identity)
-        if found is None:
-            raise StepError(f"database {self.name}: the file {identity} is gone")
         with self._readable(found):
             if side_files(found):
                 return self._fix(target, [], budget_seconds, source=found)()

@@ -63,13 +63,13 @@ class Places:
                 next_step="Stop that process, or make it a service of the application, then type the command again.",
             )
 
-    def find(self, wanted: str) -> Path | None:
-        """The file beside the live one that has this identity."""
+    def find(self, wanted: str) -> Path:
+        """The file beside the live one that has this identity. Raises StepError."""
         for folder in self._folders():
             for name in ("candidate", self._path.name):
                 if identity(folder / name) == wanted:
                     return folder / name
-        return None
+        raise StepError(f"database {self._name}: the file {wanted} is gone")
 
     def swap(self, wanted: str | None, aside: str) -> None:
         present = identity(self._path)
@@ -77,8 +77,6 @@ class Places:
             self._bring_side_files()
             return
         found = self.find(wanted) if wanted is not None else None
-        if wanted is not None and found is None:
-            raise StepError(f"database {self._name}: the file {wanted} that should be put in place is gone")
         self.refuse_open()
         if present is not None:
             self._move_aside(aside)
