@@ -55,7 +55,9 @@ class Site:
         if self.config.exists():
             configuration = load(str(self.config)).configuration
             self.port = int(configuration.gate.listen.rpartition(":")[2])
-            self.store = stores.existing(configuration.databases["main"], self.database)
+            self.store = stores.existing(
+                configuration.databases["main"], configuration.environment, self.database
+            )  # fmt: skip
             return
         self.port = gate_port()
         self.store = stores.create(engine, self.database)

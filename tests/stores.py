@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import subprocess
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -228,6 +229,39 @@ class MariadbStore:
         self._saved.unlink(missing_ok=True)
 
 
+class EnclosedPostgresqlStore(PostgresqlStore):
+    """In a container; the application reaches it through a socket in a folder that both see, Holdfast inside alone."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        super().__init__(folder, name)
+        with postgresql.shared_enclosed() as server:
+            self.lines = (
+                f'kind = "postgresql"\nname = "{name}"\nhost = "{server.place}"\nuser = "{postgresql.ROLE}"\n'
+                f'container = "{server.container}"'
+            )
+
+    @classmethod
+    def create(cls) -> EnclosedPostgresqlStore:
+        with postgresql.shared_enclosed() as server:
+            name = f"g{os.getpid()}x{secrets.token_hex(3)}"
+            server.create_if_missing(name)
+            return cls(str(server.folder), name)
+
+
+class EnclosedMariadbStore(MariadbStore):
+    @staticmethod
+    def shared() -> AbstractContextManager[MariadbServer]:
+        return mariadb.shared_enclosed()
+
+    def __init__(self, socket: str, name: str) -> None:
+        super().__init__(socket, name)
+        with self.shared() as server:
+            self.lines = (
+                f'kind = "mariadb"\nname = "{name}"\nhost = "{server.place}/socket"\nuser = "{mariadb.USER}"\n'
+                f'container = "{server.container}"'
+            )
+
+
 class MysqlStore(MariadbStore):
     kind = "mysql"
     server = MysqlServer
@@ -240,6 +274,7 @@ class MysqlStore(MariadbStore):
 
 _SERVED: dict[str, type[PostgresqlStore] | type[MariadbStore]] = {
     "postgresql": PostgresqlStore, "mariadb": MariadbStore, "mysql": MysqlStore,
+    "postgresql-inside": EnclosedPostgresqlStore, "mariadb-inside": EnclosedMariadbStore,
 }  # fmt: skip
 
 
@@ -247,8 +282,10 @@ def create(engine: str, sqlite_path: Path) -> Store:
     return SqliteStore(sqlite_path) if engine == "sqlite" else _SERVED[engine].create()
 
 
-def existing(configured: Database, sqlite_path: Path) -> Store:
+def existing(configured: Database, environment: Mapping[str, str], sqlite_path: Path) -> Store:
     """The store of a site that was made before, by what its holdfast.toml says."""
     if configured.kind == "sqlite":
         return SqliteStore(sqlite_path)
-    return _SERVED[configured.kind](configured.host, configured.name)
+    # Where the application finds it is where tests do, also when Holdfast looks from inside a container.
+    place = environment["DATABASE_URL"].split()[0].partition("=")[2]
+    return _SERVED[configured.kind](place, configured.name)

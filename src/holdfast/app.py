@@ -132,7 +132,7 @@ def _database(loaded: Loaded, host: Host, name: str, item: DatabaseSettings) -> 
         return cast(Database, driver(name, loaded.path(item.path)))
     server = Server(
         host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
-        end_sessions=item.end_sessions, jobs=item.jobs,
+        end_sessions=item.end_sessions, jobs=item.jobs, container=item.container,
     )  # fmt: skip
     return cast(Database, driver(name, item.name, server, host))
 

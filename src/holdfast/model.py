@@ -192,7 +192,7 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
 class Server:
     """A database server as its clients reach it. `password` is a secret reference; empty values are the client's own.
 
-    `wrapper` is put before every client command, as to run it inside a container.
+    Clients run inside `container`, as `docker:NAME`, where there is one: host and port are then those that they see there.
     """
 
     host: str = ""
@@ -202,7 +202,7 @@ class Server:
     maintenance: str = "postgres"
     end_sessions: bool = False
     jobs: int = 2
-    wrapper: tuple[str, ...] = ()
+    container: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def measured(
             (site.media / f"large-{number}.bin").write_bytes(os.urandom(_PIECE_BYTES))
         os.sync()
         rows = [_row(site, "upgrade, committed", "upgrade", "v2")]
-        rows.append(_row(site, "upgrade whose migration destroys rows and 60 files and fails, undone", "upgrade", "v3", fails=True))
+        undone = "upgrade whose migration destroys rows and 60 files and fails, undone"
+        rows.append(_row(site, undone, "upgrade", "v3", fails=True))
         rows.append(_row(site, "restore of the data before the upgrade, committed", "restore", _set_of_v1(site)))
         return title, rows
     finally:

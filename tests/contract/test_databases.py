@@ -23,6 +23,7 @@ from tests.contract.dumps import snapshot
 from tests.fakes import FakeDatabase
 from tests.servers import mariadb, mysql, postgresql
 from tests.servers.mariadb import MariadbServer
+from tests.servers.postgresql import PostgresqlServer
 
 ROWS = "SELECT text FROM entry ORDER BY id"
 
@@ -118,9 +119,11 @@ def fake_engine(folder: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def postgresql_engine(folder: Path) -> Iterator[Engine]:
+def postgresql_engine(
+    folder: Path, shared: Callable[[], AbstractContextManager[PostgresqlServer]] = postgresql.shared
+) -> Iterator[Engine]:
     """The application and Holdfast use one role that owns its database, and is no superuser."""
-    with postgresql.shared() as server, server.own_database() as name:
+    with shared() as server, server.own_database() as name:
 
         def execute(sql: str) -> None:
             server.create_if_missing(name)
@@ -129,7 +132,9 @@ def postgresql_engine(folder: Path) -> Iterator[Engine]:
             except postgresql.LockTimeoutError as error:
                 raise WriterHeldError(str(error)) from error
 
-        reached = Server(host=str(server.folder), port=server.port, user=postgresql.ROLE)
+        reached = Server(
+            host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container
+        )  # fmt: skip
         database = PostgresqlDatabase("main", name, reached, Host(operation="contract"))
         create = "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)"
         yield Engine(database, folder, execute, create, reached=reached)
@@ -149,7 +154,7 @@ def mariadb_engine(
             except mariadb.LockTimeoutError as error:
                 raise WriterHeldError(str(error)) from error
 
-        reached = Server(host=server.socket, user=mariadb.USER)
+        reached = Server(host=str(server.place / "socket"), user=mariadb.USER, container=server.container)
         database = driver("main", name, reached, Host(operation="contract"))
         create = "CREATE TABLE entry (id INTEGER PRIMARY KEY AUTO_INCREMENT, text TEXT)"
         yield Engine(database, folder, execute, create, reached=reached)
@@ -190,7 +195,8 @@ def test_inspect_of_a_database_and_of_none(engine: Engine) -> None:
     assert facts["size_bytes"] > 0
     assert facts["tool"]
     if isinstance(engine.database, MariadbDatabase):
-        assert Path(facts["data_folder"]).is_dir()
+        inside = engine.reached is not None and engine.reached.container
+        assert facts["data_folder"] is None if inside else Path(facts["data_folder"]).is_dir()
     engine.database.swap("op", None, "op")
     facts = engine.database.inspect()
     assert (facts["exists"], facts["identity"], facts["size_bytes"]) == (False, None, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,19 @@ from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
 from tests.servers import mariadb, mysql, postgresql
+from tests.servers.mariadb import MariadbServer
+from tests.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.faults
 
-_SERVERS = {"postgresql": postgresql, "mariadb": mariadb, "mysql": mysql}
+# Inside a container it is the container that is killed.
+_SERVERS: dict[str, Callable[[], AbstractContextManager[PostgresqlServer | MariadbServer]]] = {
+    "postgresql": postgresql.shared, "mariadb": mariadb.shared, "mysql": mysql.shared,
+    "postgresql-inside": postgresql.shared_enclosed, "mariadb-inside": mariadb.shared_enclosed,
+}  # fmt: skip
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
+_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside")  # by the code of others
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
 
@@ -27,7 +35,7 @@ def die_together(ground: Ground, number: int) -> str:
     site.put_back(ground.saved)
     end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
     assert end == "killed", f"point was not reached: {end} {output}"
-    with _SERVERS[scenario.engine].shared() as server:
+    with _SERVERS[scenario.engine]() as server:
         server.kill()
         server.start()
     recover_here(site)
@@ -45,7 +53,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     while not reached.exists():
         assert time.monotonic() < deadline, "point was not reached"
         time.sleep(0.01)
-    with _SERVERS[scenario.engine].shared() as server:
+    with _SERVERS[scenario.engine]() as server:
         server.kill()
         reached.unlink()
         time.sleep(0.3)
@@ -58,7 +66,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
 
 @pytest.mark.parametrize(
     "scenario",
-    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if item.engine == "mysql" else []) for item in _SCENARIOS],
+    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if item.engine in _AGAIN else []) for item in _SCENARIOS],
 )  # fmt: skip
 def test_the_server_dies(
     scenario: Scenario, request: pytest.FixtureRequest, folder: Path,

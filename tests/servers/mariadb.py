@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import docker
+
 USER = "keeper"  # has every right on the databases of applications and on Holdfast's beside them, and no other
 ADMINISTRATOR = "root"
 _ACCOUNT = "mysql"
@@ -65,7 +67,7 @@ class MariadbServer:
         """In a new folder, or in one that is there and empty."""
         self.skip_where_it_is_missing()
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hfm"))
-        self._data = self.folder / "data"
+        self._data = self.place / "data"
         self.socket = str(self.folder / "socket")
         self._settings = {
             "skip-networking": "ON", "innodb-buffer-pool-size": "64M", "performance-schema": "OFF",
@@ -76,10 +78,10 @@ class MariadbServer:
             account = pwd.getpwnam(_ACCOUNT)
             self.folder.mkdir(exist_ok=True)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-            self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
+            self._prefix = self._as_account(account.pw_gid)
         self._databases = 0
         # Two servers with one folder for temporary tables get in each other's way.
-        temporary = self.folder / "tmp"
+        temporary = self.place / "tmp"
         subprocess.run([*self._prefix, "mkdir", str(temporary)], check=True)
         self._settings["tmpdir"] = str(temporary)
         done = subprocess.run(
@@ -90,12 +92,25 @@ class MariadbServer:
         self.start()
         self.run("mysql", f"CREATE USER {USER}@localhost; GRANT ALL ON `hf-%`.* TO {USER}@localhost")
 
+    @property
+    def place(self) -> Path:
+        """Its folder as the server itself sees it."""
+        return self.folder
+
+    @property
+    def container(self) -> str:
+        """What Holdfast is told of a container."""
+        return ""
+
+    def _as_account(self, group: int) -> list[str]:
+        return ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={group}", "--clear-groups"]
+
     def start(self) -> None:
         words = [f"--{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, self.program, "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}",
-                 f"--pid-file={self.folder / 'pid'}", *words],
+                [*self._prefix, self.program, "--no-defaults", f"--datadir={self._data}", f"--socket={self.place / 'socket'}",
+                 f"--pid-file={self.place / 'pid'}", *words],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
@@ -161,6 +176,47 @@ class MariadbServer:
 
     def _all(self) -> list[str]:
         return self.run("mysql", "SELECT schema_name FROM information_schema.schemata").split("\n")
+
+
+class EnclosedMariadbServer(MariadbServer):
+    """In a container of its own, where its folder is another one; so whoever reaches it there is inside."""
+
+    @property
+    def place(self) -> Path:
+        return Path(docker.PLACE)
+
+    @property
+    def container(self) -> str:
+        return f"docker:{self._name}"
+
+    def _as_account(self, group: int) -> list[str]:
+        self._name = docker.engine().new_name()
+        return docker.engine().run_words(self.folder, f"{pwd.getpwnam(_ACCOUNT).pw_uid}:{group}")
+
+    def start(self) -> None:
+        named, self._prefix = self._prefix, [*self._prefix[:-1], f"--name={self._name}", self._prefix[-1]]
+        try:
+            super().start()
+        finally:
+            self._prefix = named
+
+    def kill(self) -> None:
+        subprocess.run(["docker", "kill", self._name], capture_output=True, check=False)
+        self._process.wait()
+
+
+@functools.cache
+def _shared_enclosed() -> EnclosedMariadbServer:
+    server = EnclosedMariadbServer()
+    atexit.register(server.remove)
+    return server
+
+
+@contextmanager
+def shared_enclosed() -> Iterator[EnclosedMariadbServer]:
+    """One in a container for all tests of a process."""
+    docker.engine()  # whose end is to come after the server's
+    yield _shared_enclosed()
 
 
 @functools.cache

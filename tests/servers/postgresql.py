@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.processes import session_members
+from tests.servers import docker
 
 ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
 SUPERUSER = "postgres"
@@ -61,20 +62,33 @@ class PostgresqlServer:
             pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
         self._binaries = binaries
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hfp"))
-        self._data = self.folder / "data"
+        self._data = self.place / "data"
         self._settings = {"listen_addresses": "", "max_connections": "60", **settings}
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam(_ACCOUNT)
             self.folder.mkdir(exist_ok=True)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-            self._prefix = ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={account.pw_gid}", "--clear-groups"]
+            self._prefix = self._as_account(account.pw_gid)
         self._databases = 0
         self._call(
             "initdb", "-D", str(self._data), "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"
         )
         self.start()
         self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+
+    @property
+    def place(self) -> Path:
+        """Its folder as the server itself sees it."""
+        return self.folder
+
+    @property
+    def container(self) -> str:
+        """What Holdfast is told of a container."""
+        return ""
+
+    def _as_account(self, group: int) -> list[str]:
+        return ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={group}", "--clear-groups"]
 
     def _call(self, program: str, *words: str) -> None:
         done = subprocess.run(
@@ -100,7 +114,7 @@ class PostgresqlServer:
         words = [f"-c{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self.folder),
+                [*self._prefix, str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self.place),
                  "-p", str(self.port), *words],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -138,7 +152,7 @@ class PostgresqlServer:
     def require_passwords(self) -> None:
         """From now on for every role but the superuser."""
         rules = f"local all {SUPERUSER} trust\nlocal all all scram-sha-256\n"
-        (self._data / "pg_hba.conf").write_text(rules)
+        (self.folder / "data" / "pg_hba.conf").write_text(rules)
         self.run("postgres", "SELECT pg_reload_conf()")
 
     def exists(self, database: str) -> bool:
@@ -165,11 +179,57 @@ class PostgresqlServer:
         return self.run("postgres", "SELECT datname FROM pg_database").split("\n")
 
 
+class EnclosedPostgresqlServer(PostgresqlServer):
+    """In a container of its own, where its folder is another one; so whoever reaches it there is inside."""
+
+    @property
+    def place(self) -> Path:
+        return Path(docker.PLACE)
+
+    @property
+    def container(self) -> str:
+        return f"docker:{self._name}"
+
+    def _as_account(self, group: int) -> list[str]:
+        self._name = docker.engine().new_name()
+        return docker.engine().run_words(self.folder, f"{pwd.getpwnam(_ACCOUNT).pw_uid}:{group}")
+
+    def _launch(self) -> None:
+        named, self._prefix = self._prefix, [*self._prefix[:-1], f"--name={self._name}", self._prefix[-1]]
+        try:
+            super()._launch()
+        finally:
+            self._prefix = named
+
+    def kill(self) -> None:
+        subprocess.run(["docker", "kill", self._name], capture_output=True, check=True)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            subprocess.run(["docker", "stop", "--time=30", self._name], capture_output=True, check=True)
+            self._process.wait(30)
+
+
 @functools.cache
 def _shared() -> PostgresqlServer:
     server = PostgresqlServer()
     atexit.register(server.remove)
     return server
+
+
+@functools.cache
+def _shared_enclosed() -> EnclosedPostgresqlServer:
+    server = EnclosedPostgresqlServer()
+    atexit.register(server.remove)
+    return server
+
+
+@contextmanager
+def shared_enclosed() -> Iterator[EnclosedPostgresqlServer]:
+    """One in a container for all tests of a process."""
+    docker.engine()  # whose end is to come after the server's
+    yield _shared_enclosed()
 
 
 @contextmanager

@@ -110,6 +110,12 @@ class Database(Section):
     password: str = Field(
         "", pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password."
     )
+    container: str = Field(
+        "",
+        pattern=r"^((docker|podman):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+        description="Container of the server, as `docker:guestbook-db`: its client programs are run inside, where host and"
+        " port are seen from; dumps come out through a pipe.",
+    )
     maintenance: str = Field("postgres", description="Another database of the server to connect to (postgresql).")
     jobs: int = Field(
         2, ge=1, le=64, description="Parallel jobs of a restore, and of dumps and copies where the engine can."
@@ -124,6 +130,8 @@ class Database(Section):
             raise ValueError("path: is needed for kind sqlite")
         if self.kind != "sqlite" and not self.name:
             raise ValueError(f"name: is needed for kind {self.kind}")
+        if self.kind == "sqlite" and self.container:
+            raise ValueError("container: a sqlite file is read by Holdfast itself, where it lies")
         return self
 
 

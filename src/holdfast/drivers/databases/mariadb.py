@@ -25,6 +25,7 @@ from holdfast.drivers.databases import (
     mariadb_owner,
     mariadb_places,
 )
+from holdfast.drivers.databases.inside import end_inside
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.mariadb_dump import Dump, Part, Reading
@@ -99,7 +100,7 @@ class MariadbDatabase:
             )
         return {
             "exists": identity is not None, "identity": identity, "size_bytes": int(size or 0) if identity else 0,
-            "tool": f"{self.dialect.product} {version}", "data_folder": local_folder(self._clients.server.host, folder),
+            "tool": f"{self.dialect.product} {version}", "data_folder": local_folder(self._clients.server, folder),
         }  # fmt: skip
 
     def _refuse_missing(self) -> None:
@@ -281,6 +282,7 @@ class MariadbDatabase:
         A session whose client died ends as soon as its statement does; one that has a living client is idle in between.
         So what was never seen idle is ended.
         """
+        end_inside(self._clients.container, operation, self._clients.host)
 
         def look() -> None:
             with self._clients.session() as session:

@@ -3,7 +3,8 @@
 Facts from the documentation of the `mariadb` and `mysql` clients: in batch mode they end at the first error, which is
 printed with the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values;
 `--binary-mode` takes everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this
-machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it).
+machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it); the dump programs of both end
+with a line that says so.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from holdfast.drivers.databases.inside import Container, ended_inside, session_inside
 from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
-from holdfast.errors import CommandFailedError
+from holdfast.errors import CommandFailedError, StepError
 from holdfast.host import Host
 from holdfast.model import Server
 
 __all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
 
+_LAST_LINE, _LAST_BYTES = b"\n-- Dump completed", 100
 _ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
 _CLIENT_ERRORS = range(2000, 3000)  # none of the server's: it was not reached, or is gone
 _ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
@@ -82,11 +85,18 @@ class Clients:
         self.server = server
         self.host = host
         self.dialect = dialect
+        self.container = Container.parsed(server.container)
+
+    def started(self, program: str, *words: str) -> list[str]:
+        """A program of the client's where the client is."""
+        if self.container is None:
+            return [program, *words]
+        return self.container.argv([program, *words], ["MYSQL_PWD"] if self.server.password else [])
 
     def argv(self, program: str, *words: str) -> list[str]:
         """Where the server is and who asks; files of options are not read, for they could say something else."""
         server = self.server
-        found = [*self.server.wrapper, program, "--no-defaults", "--default-character-set=utf8mb4"]
+        found = ["--no-defaults", "--default-character-set=utf8mb4"]
         if server.host.startswith("/"):
             found += ["--protocol=socket", f"--socket={server.host}"]
         elif server.host:
@@ -94,7 +104,7 @@ class Clients:
             found += [f"--port={server.port}"] if server.port else []
         if server.user:
             found.append(f"--user={server.user}")
-        return [*found, *words]
+        return self.started(program, *found, *words)
 
     def environment(self) -> dict[str, str]:
         """The password reaches a client only so, never as a word of its command."""
@@ -120,7 +130,10 @@ class Clients:
         One that is not opened has the server's own settings, as for asking what server it is.
         """
         argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
-        with conversation(self.host, _Xml(), argv, self.environment()) as session:
+        with (
+            session_inside(self.container, self.host),
+            conversation(self.host, _Xml(), argv, self.environment()) as session,
+        ):
             if opened:
                 session.run(_OPENING + self.dialect.opening)
             yield session
@@ -128,7 +141,8 @@ class Clients:
     def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
         """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
         words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
-        self.host.feed(self._batch(*words), sql, environment=self.environment())
+        with ended_inside(self.container, self.host):
+            self.host.feed(self._batch(*words), sql, environment=self.environment())
 
     def dump(
         self,
@@ -139,12 +153,22 @@ class Clients:
     ) -> None:
         """Hands on what the dump program prints of a database, or of some of its tables and views.
 
-        Raises CommandFailedError, CancelledError.
+        Raises CommandFailedError, CancelledError, StepError where its last line did not come through.
         """
+        end = b""
+
+        def passed(chunk: bytes) -> None:
+            nonlocal end
+            sink(chunk)
+            end = (end + chunk[-_LAST_BYTES:])[-_LAST_BYTES:]
+
         argv = self.argv(
             self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
         )
-        self.host.pour(argv, sink, environment=self.environment(), stopped=stopped)
+        with ended_inside(self.container, self.host):
+            self.host.pour(argv, passed, environment=self.environment(), stopped=stopped)
+        if _LAST_LINE not in end:
+            raise StepError(f"{self.dialect.dumper} ended well, but its last line is missing")
 
 
 def server_error(error: CommandFailedError) -> str:

@@ -84,7 +84,7 @@ class MysqlDatabase(MariadbDatabase):
         clients = self._clients
         for program in (self.dialect.client, self.dialect.dumper):
             try:
-                told = clients.host.capture([*clients.server.wrapper, program, "--version"])
+                told = clients.host.capture(clients.started(program, "--version"))
             except (HoldfastError, OSError) as error:
                 return [Problem(f"databases.{self.name}", "error", f"{program} cannot be run: {error}",
                                 "Install MySQL's own client programs.")]  # fmt: skip

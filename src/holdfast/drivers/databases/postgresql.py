@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import pgfindings, pgplaces
+from holdfast.drivers.databases.inside import end_inside
+from holdfast.drivers.databases.pgarchive import Archives
 from holdfast.drivers.databases.pgcatalogue import TABLES, counted
 from holdfast.drivers.databases.pgsql_text import adapted
 from holdfast.drivers.databases.psql import (
@@ -38,7 +39,6 @@ from holdfast.errors import CommandFailedError, DamagedError, RefusedError, Step
 from holdfast.host import Host
 from holdfast.model import Facts, Problem, Server, Snapshot
 
-_PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before more sessions are there
 _LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
 # The first minor release of each version whose psql has \\restrict (release notes of August 2025).
@@ -60,6 +60,7 @@ class PostgresqlDatabase:
         self._host = host
         self._clients = Clients(server, host)
         self._places = pgplaces.Places(name, database, self._clients)
+        self._archives = Archives(name, self._clients)
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class PostgresqlDatabase:
         identity, size = found[0] if found else (None, None)
         return {
             "exists": bool(found), "identity": identity, "size_bytes": int(size or 0), "tool": f"PostgreSQL {version}",
-            "data_folder": local_folder(self._clients.server.host, folder),
+            "data_folder": local_folder(self._clients.server, folder),
         }  # fmt: skip
 
     def _refuse_missing(self) -> None:
@@ -105,36 +106,9 @@ class PostgresqlDatabase:
             facts = self._places.facts(counter)
             size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
             tables = meanwhile.submit(counted, counter, budget_seconds)
-            self._write(database, snapshot, target, size)
+            self._archives.write(database, snapshot, target, size)
             exporter.run("ROLLBACK")
-            self._contents(target)
             return Snapshot(tables.result(), facts, answers)
-
-    def _write(self, database: str, snapshot: str, target: Path, size_bytes: int) -> None:
-        """One file, or where that is worth several sessions a folder that they fill at the same time.
-
-        All but the first of them give up where somebody waits for a table's exclusive lock (manual of pg_dump, `--jobs`).
-        """
-        _clear(target)
-        words = [f"--snapshot={snapshot}", "--no-password", f"--file={target}", database]
-        if size_bytes >= _PARALLEL_BYTES and self._clients.server.jobs > 1:
-            target.mkdir(0o700)
-            try:
-                self._clients.run("pg_dump", "--format=directory", f"--jobs={self._clients.server.jobs}", *words)
-            except CommandFailedError:
-                _clear(target)
-            else:
-                return
-        target.touch(0o600)
-        self._clients.run("pg_dump", "--format=custom", *words)
-
-    def _contents(self, dump: Path) -> int:
-        """How many entries the dump's table of contents has. Raises DamagedError if it cannot be read."""
-        try:
-            listed = self._host.capture(self._clients.argv("pg_restore", "--list", str(dump)))
-        except StepError as error:
-            raise DamagedError(f"database {self.name}: {dump.name} is no whole dump: {error.state or error}") from error
-        return sum(1 for line in listed.splitlines() if line and not line.startswith(";"))
 
     @contextmanager
     def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
@@ -196,15 +170,15 @@ class PostgresqlDatabase:
         if source is None:
             return self._places.copy(token)
         self._refuse_newer(facts)
-        self._contents(source)
+        self._archives.check(source)
         identity = self._places.empty(token, facts)
         candidate = self._places.candidate(token)
-        words = ["--exit-on-error", f"--jobs={self._clients.server.jobs}", "--no-password", f"--dbname={candidate}"]
+        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
         if not self._places.has_roles(facts):
             owner, _ = self._places.like_live()
             words += _mapped_to(owner)
         try:
-            self._clients.run("pg_restore", *words, str(source))
+            self._archives.restore(*words, dump=source, jobs=self._clients.server.jobs)
         except StepError as error:
             raise DamagedError(
                 f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
@@ -223,6 +197,8 @@ class PostgresqlDatabase:
     def load(self, token: str, source: Foreign) -> str:
         if source.format not in (foreign.SQL, foreign.CUSTOM, foreign.TAR, foreign.DIRECTORY):
             raise RefusedError(f"{source.title} is of the format {source.format}, which PostgreSQL does not read")
+        if source.path is not None:
+            self._archives.refuse_folder(source.path)
         owner, facts = self._places.like_live()
         identity = self._places.empty(token, facts)
         candidate = self._places.candidate(token)
@@ -245,12 +221,10 @@ class PostgresqlDatabase:
         """Objects become the live database's owner's; grants to others are not taken over."""
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
-            if source.format != foreign.TAR:  # which is read from one end to the other
-                words.append(f"--jobs={self._clients.server.jobs}")
-            self._clients.run("pg_restore", *words, str(source.path))
+            jobs = 1 if source.format == foreign.TAR else self._clients.server.jobs  # a tar is read from end to end
+            self._archives.restore(*words, dump=source.path, jobs=jobs)
         else:
-            argv = self._clients.argv("pg_restore", *words)
-            self._host.feed(argv, source.chunks(), environment=self._clients.environment())
+            self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
 
     def _run_sql(self, candidate: str, owner: str | None, source: Foreign) -> None:
         """Restricted: a dump of strangers must not run commands of psql, which could be the shell's."""
@@ -259,9 +233,9 @@ class PostgresqlDatabase:
         environment = self._clients.environment()
         if owner is not None:
             environment["PGOPTIONS"] += " -c role=" + re.sub(r"([\\\s])", r"\\\1", owner)
-        argv = self._clients.argv("psql", "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate)
+        words = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate]
         lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(source.chunks(), source.title))
-        self._host.feed(argv, lines, environment=environment)
+        self._clients.feed("psql", *words, chunks=lines, environment=environment)
 
     def _refuse_unrestricted(self) -> None:
         text = self._host.capture(self._clients.argv("psql", "--version"))
@@ -318,6 +292,7 @@ class PostgresqlDatabase:
 
     def end_sessions(self, operation: str) -> None:
         """Also waits for a server that is coming back."""
+        end_inside(self._clients.container, operation, self._host)
 
         def terminate() -> None:
             with self._places.maintenance() as session:
@@ -344,13 +319,6 @@ class PostgresqlDatabase:
             return [Problem(subject, "error", f"pg_dump is of version {found[1]}, the server of {server}",
                             f"Install postgresql-client-{server}.")]  # fmt: skip
         return []
-
-
-def _clear(target: Path) -> None:
-    """Removes what an earlier attempt wrote."""
-    if target.is_dir():
-        durable.remove_tree(target)
-    target.unlink(missing_ok=True)
 
 
 def _mapped_to(owner: str | None) -> list[str]:

@@ -8,9 +8,11 @@ tab-separated, NULL as \\N, with backslash escapes; PGAPPNAME, PGOPTIONS and PGP
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import IO
 
+from holdfast.drivers.databases.inside import Container, ended_inside, session_inside
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
 from holdfast.host import Host
 from holdfast.model import Server
@@ -62,12 +64,22 @@ class Clients:
     def __init__(self, server: Server, host: Host) -> None:
         self.server = server
         self.host = host
+        self.container = Container.parsed(server.container)
 
     def argv(self, program: str, *words: str) -> list[str]:
-        return [*self.server.wrapper, program, *words]
+        if self.container is None:
+            return [program, *words]
+        password = ["PGPASSWORD"] if self.server.password else []
+        return self.container.argv([program, *words], [*self._settings(), *password])
 
     def environment(self) -> dict[str, str]:
         """Where the server is and who asks; the password reaches a client only so, never as a word of its command."""
+        found = self._settings()
+        if self.server.password:
+            found["PGPASSWORD"] = self.host.resolve_secret(self.server.password)
+        return found
+
+    def _settings(self) -> dict[str, str]:
         server = self.server
         found = {
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS), "PGCLIENTENCODING": "UTF8",
@@ -81,13 +93,20 @@ class Clients:
                 found[name] = value
         if server.port:
             found["PGPORT"] = str(server.port)
-        if server.password:
-            found["PGPASSWORD"] = self.host.resolve_secret(server.password)
         return found
 
-    def run(self, program: str, *words: str) -> str:
+    def run(
+        self, program: str, *words: str, stdin: IO[bytes] | None = None, output: IO[bytes] | None = None
+    ) -> str:  # fmt: skip
         """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
-        return self.host.run(self.argv(program, *words), environment=self.environment()).output_tail
+        argv = self.argv(program, *words)
+        with ended_inside(self.container, self.host):
+            return self.host.run(argv, environment=self.environment(), stdin=stdin, output=output).output_tail
+
+    def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
+        """Runs a client with a stream as its input. Raises as `run` does, and what `chunks` raises."""
+        with ended_inside(self.container, self.host):
+            self.host.feed(self.argv(program, *words), chunks, environment=environment)
 
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:
@@ -96,7 +115,10 @@ class Clients:
             "psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-v",
             "SHOW_CONTEXT=never", "-d", database,
         )  # fmt: skip
-        with conversation(self.host, _Psql(), argv, self.environment()) as session:
+        with (
+            session_inside(self.container, self.host),
+            conversation(self.host, _Psql(), argv, self.environment()) as session,
+        ):
             yield session
 
 

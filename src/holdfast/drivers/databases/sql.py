@@ -14,6 +14,7 @@ from typing import Protocol
 
 from holdfast.errors import CancelledError, StepError
 from holdfast.host import Host
+from holdfast.model import Server
 
 CONNECT_SECONDS = 10
 NEVER_SECONDS = 1e9
@@ -127,9 +128,9 @@ class Session:
         return SqlError(f"{what} ({_short(sql)})", sql_state)
 
 
-def local_folder(host: str, path: str | None) -> str | None:
+def local_folder(server: Server, path: str | None) -> str | None:
     """A folder of the server's, where the server is on this machine and its disk can be asked about."""
-    if not path or (host and not host.startswith("/")):
+    if not path or server.container or (server.host and not server.host.startswith("/")):
         return None
     try:
         os.statvfs(path)

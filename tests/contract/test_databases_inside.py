@@ -1,0 +1,285 @@
+"""Databases whose clients run inside their server's container: what every driver promises, and what a pipe may lose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers import foreign
+from holdfast.drivers.databases.inside import Container, end_inside
+from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.postgresql import PostgresqlDatabase
+from holdfast.errors import CancelledError, HoldfastError, RefusedError, StepError
+from holdfast.host import OPERATION_VARIABLE, Host
+from holdfast.model import Server
+from holdfast.processes import processes_with
+from tests.contract.dumps import snapshot
+from tests.contract.test_databases import (
+    Engine,
+    engine,
+    mariadb_engine,
+    postgresql_engine,
+    test_a_missing_database_cannot_be_held_or_copied,
+    test_a_snapshot_holds_its_instant,
+    test_an_instant_is_fixed_while_writers_go_on,
+    test_hold_keeps_writers_out_until_the_snapshot_is_taken,
+    test_inspect_of_a_database_and_of_none,
+    test_restore_from_a_dump_and_back_by_identity,
+)
+from tests.servers import docker, mariadb, postgresql
+
+__all__ = [
+    "engine",
+    "test_a_missing_database_cannot_be_held_or_copied",
+    "test_a_snapshot_holds_its_instant",
+    "test_an_instant_is_fixed_while_writers_go_on",
+    "test_hold_keeps_writers_out_until_the_snapshot_is_taken",
+    "test_inspect_of_a_database_and_of_none",
+    "test_restore_from_a_dump_and_back_by_identity",
+]
+
+SLEEP = {"postgresql": "SELECT pg_sleep(600);\n", "mariadb": "SELECT SLEEP(600);\n"}
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Engine]:
+    """An engine in a container, whose database does not exist yet."""
+    if request.param == "postgresql":
+        with postgresql_engine(quick_folder, postgresql.shared_enclosed) as made:
+            yield made
+    else:
+        with mariadb_engine(quick_folder, mariadb.shared_enclosed, MariadbDatabase) as made:
+            yield made
+
+
+def container_of(engine: Engine) -> Container:
+    assert engine.reached is not None
+    found = Container.parsed(engine.reached.container)
+    assert found is not None
+    return found
+
+
+def of_operation(engine: Engine, host: Host) -> PostgresqlDatabase | MariadbDatabase:
+    """The same database, as an operation has it that can be cancelled."""
+    assert engine.reached is not None
+    driver = PostgresqlDatabase if engine.database.kind == "postgresql" else MariadbDatabase
+    name = engine.database.database  # type: ignore[attr-defined]  # which of these two it is, both have
+    return driver("main", name, engine.reached, host)
+
+
+def inside(engine: Engine, mark: str) -> list[str]:
+    """What goes on in the container with a mark in its environment."""
+    look = """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline; done 2> /dev/null; true"""
+    box = container_of(engine)
+    done = subprocess.run(
+        [box.engine, "exec", box.name, "sh", "-c", look, "sh", mark], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return done.stdout.split("\n") if done.stdout else []
+
+
+def eventually_inside(engine: Engine, mark: str) -> None:
+    deadline = time.monotonic() + 60
+    while not inside(engine, mark):
+        assert time.monotonic() < deadline, "nothing began inside"
+        time.sleep(0.1)
+
+
+def busy(engine: Engine) -> str:
+    """Statements of the test that the server still carries out."""
+    if engine.database.kind == "postgresql":
+        with postgresql.shared_enclosed() as server:
+            return server.run("postgres", "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
+    with mariadb.shared_enclosed() as maria:
+        return maria.run("", "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")
+
+
+def slow_dump(engine: Engine) -> Path:
+    path = engine.folder / "slow.sql"
+    path.write_text("CREATE TABLE foreign_one (a INTEGER);\n" + SLEEP[engine.database.kind])
+    return path
+
+
+def test_a_cancelled_load_ends_inside_too(engine: Engine) -> None:
+    cancelled = threading.Event()
+    host = Host(operation="20260101-000000-cancelled", cancelled=cancelled.is_set)
+    mark = f"{OPERATION_VARIABLE}={host.operation}"
+
+    def cancel() -> None:
+        try:
+            eventually_inside(engine, mark)
+            time.sleep(0.5)
+        finally:
+            cancelled.set()
+
+    waiter = threading.Thread(target=cancel)
+    waiter.start()
+    try:
+        with pytest.raises(CancelledError), foreign.opened(str(slow_dump(engine))) as source:
+            of_operation(engine, host).load("op", source)
+    finally:
+        waiter.join()
+    assert inside(engine, mark) == []
+    engine.database.discard("op")
+    engine.database.end_sessions("20260101-000000-cancelled")
+    assert busy(engine) == ""
+    assert engine.texts() == ["one", "two"]
+
+
+def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(engine: Engine) -> None:
+    mark, other = (f"{OPERATION_VARIABLE}=20260101-000000-{name}" for name in ("killed", "other"))
+    box = container_of(engine)
+    for variable in (mark, other):
+        name, _, value = variable.partition("=")
+        argv = box.argv(["sleep", "600"], [])
+        with subprocess.Popen(argv, env={**os.environ, name: value}, stdin=subprocess.PIPE) as client:
+            eventually_inside(engine, variable)
+            client.kill()
+    assert inside(engine, mark), "it should run on, or there were nothing to end"
+    engine.database.end_sessions("20260101-000000-killed")
+    assert inside(engine, mark) == []
+    assert inside(engine, other)
+    end_inside(box, "20260101-000000-other", Host())
+    assert inside(engine, other) == []
+    assert processes_with(f"{mark}\0") == []
+
+
+def test_one_that_ignores_signals_is_killed(engine: Engine) -> None:
+    mark = f"{OPERATION_VARIABLE}=20260101-000000-deaf"
+    argv = container_of(engine).argv(["sh", "-c", "trap '' INT TERM; exec sleep 600"], [])
+    environment = {**os.environ, OPERATION_VARIABLE: "20260101-000000-deaf"}
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE) as client:
+        eventually_inside(engine, mark)
+        client.kill()
+    end_inside(container_of(engine), "20260101-000000-deaf", Host())
+    assert inside(engine, mark) == []
+
+
+def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
+    """The exit code comes out of the container."""
+    engine.execute(
+        "INSERT INTO entry (text) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)"
+        " SELECT CONCAT(i, MD5(CONCAT(i, 'x'))) FROM n"
+        if engine.database.kind == "mariadb"
+        else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
+    )
+    program = "pg_dump" if engine.database.kind == "postgresql" else "mariadb-dump"
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.is_set():
+            for process in processes_with(f"{OPERATION_VARIABLE}=contract\0"):
+                command = process.command.split()
+                rows = {"--format=custom", "--single-transaction"} & set(command)
+                if command and os.path.basename(command[0]) == program and rows:
+                    os.kill(process.pid, signal.SIGKILL)
+                    return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(StepError):
+            snapshot(engine.database, engine.folder / "dump")
+    finally:
+        stop.set()
+        killer.join()
+
+
+@pytest.fixture
+def cutting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container engine that loses the end of what comes through, and ends well all the same."""
+    programs = engine.folder / "programs"
+    programs.mkdir()
+    real = next(path for folder in os.environ["PATH"].split(":") if os.path.exists(path := f"{folder}/docker"))
+    script = (
+        f"#!{sys.executable}\nimport subprocess, sys\n"
+        "if not any(word in sys.argv for word in ('pg_dump', 'mariadb-dump')):\n"
+        f"    sys.exit(subprocess.run([{real!r}, *sys.argv[1:]]).returncode)\n"
+        f"whole = subprocess.run([{real!r}, *sys.argv[1:]], stdout=subprocess.PIPE, check=True).stdout\n"
+        "sys.stdout.buffer.write(whole[: len(whole) * 9 // 10])\n"
+    )
+    (programs / "docker").write_text(script)
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("cutting")
+def test_a_dump_that_lost_its_end_on_the_way_is_none(engine: Engine) -> None:
+    with pytest.raises(HoldfastError):
+        snapshot(engine.database, engine.folder / "dump")
+
+
+def test_a_folder_cannot_be_given_to_clients_inside(engine: Engine) -> None:
+    """Only PostgreSQL dumps into folders."""
+    if engine.database.kind != "postgresql":
+        return
+    (engine.folder / "dump").mkdir()
+    live = engine.identity()
+    with pytest.raises(RefusedError, match="is a folder"):
+        engine.database.prepare("op", engine.folder / "dump", {})
+    assert (engine.identity(), engine.database.tokens()) == (live, [])
+
+
+def test_a_password_goes_in_by_the_environment_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "correct-horse-battery")
+    assert engine.reached is not None
+    reached = replace(engine.reached, password="env:SECRET")
+    shown: list[str] = []
+    host = Host(operation="20260101-000000-secret", announce=shown.append)
+    driver = type(engine.database)
+    assert driver in (PostgresqlDatabase, MariadbDatabase)
+    variable = "PGPASSWORD" if driver is PostgresqlDatabase else "MYSQL_PWD"
+    clients = driver("main", "app", reached, host)._clients  # type: ignore[call-arg]
+    argv = clients.argv("printenv")
+    assert "correct-horse" not in " ".join(argv)
+    words = [*argv[: argv.index("printenv") + 1], variable]
+    told = subprocess.run(
+        words, env=host.environment(clients.environment()), capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "correct-horse-battery\n"
+
+
+def test_a_container_that_is_gone_is_named(engine: Engine) -> None:
+    assert engine.reached is not None
+    reached = replace(engine.reached, container="docker:no-such-box")
+    database = type(engine.database)("main", "app", reached, Host())  # type: ignore[call-arg]
+    (problem,) = database.check()
+    assert (problem.severity, "no-such-box" in problem.message) == ("error", True)
+
+
+def test_an_engine_that_dies_in_a_dump_leaves_none(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker.engine()
+    monkeypatch.setenv("DOCKER_HOST", os.environ["DOCKER_HOST"])
+    own = docker.DockerEngine()
+    monkeypatch.setattr(docker, "engine", lambda: own)
+    server = postgresql.EnclosedPostgresqlServer()
+    try:
+        server.create_if_missing("app")
+        server.run("app", "CREATE TABLE entry AS SELECT i, md5(i::text) || md5((i * 7)::text) AS text"
+                          " FROM generate_series(1, 200000) i", user=postgresql.ROLE)  # fmt: skip
+        reached = Server(
+            host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container
+        )  # fmt: skip
+        database = PostgresqlDatabase("main", "app", reached, Host(operation="contract"))
+        look = ["docker", "inspect", "--format={{.State.Pid}}", server.container.partition(":")[2]]
+        first = int(subprocess.run(look, capture_output=True, text=True, check=True).stdout)
+        killer = threading.Timer(1.5, own.kill)
+        killer.start()
+        with pytest.raises(StepError):
+            for number in range(10):
+                snapshot(database, quick_folder / f"dump{number}")
+        killer.join()
+        os.kill(first, signal.SIGKILL)  # else the engine, when it is back, waits for it
+    finally:
+        own.start()
+        own.remove()
+        server.remove()

@@ -1,0 +1,107 @@
+"""A Docker engine of the tests' own, and containers with this machine's own programs: nothing is pulled, nothing listens.
+
+The image holds empty folders; `/usr` and what names accounts are mounted from the machine, for reading alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+PLACE = "/server"  # where a container sees the folder that it is given
+_IMAGE = "holdfast-test"
+_START_SECONDS = 60
+_READ_ONLY = ("/usr", "/etc/passwd", "/etc/group", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf",
+              "/etc/ld.so.conf.d", "/var/cache/holdfast-tests")  # fmt: skip
+
+
+class DockerEngine:
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="hfk"))
+        self._numbers = itertools.count(1)
+        os.environ["DOCKER_HOST"] = f"unix://{self._folder / 'socket'}"
+        self.start()
+        self._import()
+
+    def start(self) -> None:
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                ["dockerd", f"--data-root={self._folder / 'data'}", f"--exec-root={self._folder / 'exec'}",
+                 f"--pidfile={self._folder / 'pid'}", f"--host={os.environ['DOCKER_HOST']}", "--bridge=none",
+                 "--iptables=false", "--ip-forward=false", "--ip-masq=false"],
+                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode != 0:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip(f"no Docker engine can run here: {(self._folder / 'log').read_text()[-300:]}")
+            time.sleep(0.05)
+
+    def _import(self) -> None:
+        tree = io.BytesIO()
+        with tarfile.open(fileobj=tree, mode="w") as tar:
+            for name in ("usr", "etc", "run", "var", "proc", "sys", "dev", "tmp", PLACE[1:]):
+                member = tarfile.TarInfo(name)
+                member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+                tar.addfile(member)
+            for name in ("bin", "sbin", "lib", "lib64"):
+                if os.path.islink(f"/{name}"):
+                    member = tarfile.TarInfo(name)
+                    member.type, member.linkname = tarfile.SYMTYPE, os.readlink(f"/{name}")
+                    tar.addfile(member)
+        subprocess.run(
+            ["docker", "import", "-", _IMAGE], input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True
+        )  # fmt: skip
+
+    def new_name(self) -> str:
+        return f"box{next(self._numbers)}"
+
+    def run_words(self, folder: Path, account: str, name: str = "") -> list[str]:
+        """What is put before a command to run it in a container of its own, until it ends, without a network."""
+        mounts = [f"--volume={path}:{path}:ro" for path in _READ_ONLY if os.path.exists(path)]
+        return ["docker", "run", "--rm", "--network=none", f"--user={account}", "--tmpfs=/tmp", f"--volume={folder}:{PLACE}",
+                *mounts, *([f"--name={name}"] if name else []), _IMAGE]  # fmt: skip
+
+    def kill(self) -> None:
+        """The engine, and with it its containerd; the containers run on until it is back."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        # Where nobody takes leave of orphans, a number that was ended seems to be there still.
+        (self._folder / "exec" / "containerd" / "containerd.pid").unlink()
+        (self._folder / "pid").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        listed = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=False).stdout.split()
+        if listed:
+            subprocess.run(["docker", "rm", "-f", *listed], capture_output=True, check=False)
+        self._process.terminate()
+        self._process.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@functools.cache
+def _started() -> DockerEngine:
+    made = DockerEngine()
+    atexit.register(made.remove)
+    return made
+
+
+def engine() -> DockerEngine:
+    """The one of this process."""
+    if os.geteuid() != 0:
+        pytest.skip("a Docker engine of the tests' own needs root")
+    if shutil.which("dockerd") is None or shutil.which("docker") is None:
+        pytest.skip("no Docker engine here: `make test-setup` as root installs one")
+    return _started()
