@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from holdfast.drivers.databases import postgresql
+from holdfast.drivers.databases import pgarchive
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.psql import Clients
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, RefusedError, StepError
@@ -103,7 +104,7 @@ BY = ["dump", "parallel dump", "dump of a restore point", "parallel dump of a re
 
 def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
     if by.startswith("parallel"):
-        monkeypatch.setattr(postgresql, "_PARALLEL_BYTES", 0)
+        monkeypatch.setattr(pgarchive, "_PARALLEL_BYTES", 0)
     if "restore point" not in by:
         snapshot(database, target)
         taken = snapshot(database, target)  # as where an instant is taken again
@@ -137,15 +138,15 @@ def test_sessions_that_give_up_leave_a_dump_by_one(
     run = Clients.run
     words: list[str] = []
 
-    def giving_up(self: Clients, program: str, *arguments: str) -> str:
+    def giving_up(self: Clients, program: str, *arguments: str, output: IO[bytes] | None = None) -> str:
         nonlocal words
         words += [word for word in arguments if word.startswith("--format")]
         if "--format=directory" in arguments:
             (quick_folder / "dump" / "toc.dat").touch()
             raise CommandFailedError("could not obtain lock on relation", exit_code_of_command=1)
-        return run(self, program, *arguments)
+        return run(self, program, *arguments, output=output)
 
-    monkeypatch.setattr(postgresql, "_PARALLEL_BYTES", 0)
+    monkeypatch.setattr(pgarchive, "_PARALLEL_BYTES", 0)
     monkeypatch.setattr(Clients, "run", giving_up)
     taken = snapshot(database, quick_folder / "dump")
     assert words == ["--format=directory", "--format=custom"]
