@@ -194,6 +194,20 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
         killer.join()
 
 
+def test_a_dump_that_finds_no_room_ends_inside_too(engine: Engine, small_disk: Path) -> None:
+    """The engine takes what a program prints to its end, whoever listens."""
+    many = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000"
+    engine.execute(f"INSERT INTO entry (text) WITH RECURSIVE n (i) AS ({many}) SELECT CONCAT(i, MD5(i + 1)) FROM n"
+                   if engine.database.kind == "mariadb" else
+                   "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i")  # fmt: skip
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=1M", "count=259"], check=True, capture_output=True
+    )
+    with pytest.raises((StepError, OSError)):
+        snapshot(of_operation(engine, Host(operation="20260101-000000-full")), small_disk / "dump")
+    assert inside(engine, f"{OPERATION_VARIABLE}=20260101-000000-full") == []
+
+
 @pytest.fixture
 def cutting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container engine that loses the end of what comes through, and ends well all the same."""
@@ -274,7 +288,7 @@ def test_an_engine_that_dies_in_a_dump_leaves_none(quick_folder: Path, monkeypat
         first = int(subprocess.run(look, capture_output=True, text=True, check=True).stdout)
         killer = threading.Timer(1.5, own.kill)
         killer.start()
-        with pytest.raises(StepError):
+        with pytest.raises(HoldfastError):
             for number in range(10):
                 snapshot(database, quick_folder / f"dump{number}")
         killer.join()

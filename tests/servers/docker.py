@@ -88,7 +88,11 @@ class DockerEngine:
             subprocess.run(["docker", "rm", "-f", *listed], capture_output=True, check=False)
         self._process.terminate()
         self._process.wait(30)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        left = [place for place in mounts if place.startswith(f"{self._folder}/")]
+        for place in reversed(left):  # its own folder is one
+            subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(self._folder)
 
 
 @functools.cache

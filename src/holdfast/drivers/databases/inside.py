@@ -3,7 +3,7 @@
 Facts from the documentation of both and measured on Docker 20.10: a variable that is named without a value comes from
 the environment of `docker` itself; the exit code is the program's; a program runs on after its `docker exec` was
 killed, its input at an end and what it prints thrown away. What such a program starts is, once it is orphaned, a child
-of the server, and PostgreSQL takes a child that is killed for a crash of its own: so no program is run that has children.
+of the server, and PostgreSQL takes a child that is killed for a crash of its own: so no client is run that has children.
 """
 
 from __future__ import annotations
@@ -88,11 +88,9 @@ def end_inside(container: Container | None, operation: str | None, host: Host) -
 
 @contextmanager
 def ended_inside(container: Container | None, host: Host) -> Iterator[None]:
-    """A program that is given up before its end goes on inside unless it is ended there too."""
+    """A program that is given up goes on inside unless it is ended there too; also where its way out broke, as on a full disk."""
     try:
         yield
-    except CommandFailedError:
-        raise
     except BaseException:
         end_inside(container, host.operation, host)
         raise
