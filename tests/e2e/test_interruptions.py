@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.config.load import load
-from holdfast.errors import InterruptedOperationError, RefusedError, StepError
+from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
 from holdfast.steps import preflight, table
 from tests.e2e.cli import argv, output, run, run_json, start
@@ -142,6 +142,59 @@ def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:
 
 
 @pytest.fixture
+def needy(site: Site) -> Site:
+    """Installed, with a worker that ends as long as its engine is not there; all of it is down, and the engine gone."""
+    worker = '["sh", "-c", "test -e {root}/shared/engine && exec sleep 3600"]'
+    site.config.write_text(site.config.read_text() + f"\n[services.queue]\ncommand = {worker}\n")
+    (site.app_folder / "shared").mkdir(exist_ok=True)
+    (site.app_folder / "shared" / "engine").touch()
+    site.operate("install", "v1")
+    site.shut_down()
+    (site.app_folder / "shared" / "engine").unlink()
+    return site
+
+
+def test_a_service_whose_engine_comes_back_late_is_started_again(needy: Site) -> None:
+    seen: list[str] = []
+
+    def wait(seconds: float) -> None:
+        app = needy.open()
+        seen.extend(status.detail for name, status in app.opened.runtime.statuses().items() if name.startswith("queue"))
+        app.close()
+        if "fatal" in seen:  # its runtime gave it up
+            (needy.app_folder / "shared" / "engine").touch()
+        time.sleep(seconds / 4)
+
+    recover.at_boot(load(str(needy.config)), wait=wait)
+    assert "fatal" in seen
+    assert all(status.running for status in needy.open().opened.runtime.statuses().values())
+    wait_until_it_answers(needy)
+
+
+def test_a_service_that_does_not_come_back_is_told(needy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recover, "_ENGINE_WAIT_SECONDS", 1.0)
+    with pytest.raises(StepError, match="queue"):
+        recover.at_boot(load(str(needy.config)))
+    wait_until_it_answers(needy)
+
+
+def test_a_recovery_at_boot_is_tried_again(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = recover.recover, []
+
+    def stuck_at_first(*arguments: object, **options: object) -> object:
+        asked.append(1)
+        if len(asked) < 3:
+            raise StuckError("the database server is still coming back")
+        return real(*arguments, **options)  # type: ignore[arg-type]  # handed on as they came
+
+    at_v2.shut_down()
+    monkeypatch.setattr(recover, "recover", stuck_at_first)
+    recover.at_boot(load(str(at_v2.config)), wait=lambda _: None)
+    assert len(asked) == 3
+    wait_until_it_answers(at_v2)
+
+
+@pytest.fixture
 def closing(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A restore that is committed, whose safety backup cannot be finished."""
 
@@ -159,7 +212,10 @@ def closing(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield at_v2
 
 
-def test_visitors_need_not_wait_for_closing_steps_after_a_reboot(closing: Site) -> None:
+def test_visitors_need_not_wait_for_closing_steps_after_a_reboot(
+    closing: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover, "_ENGINE_WAIT_SECONDS", 0.0)
     closing.shut_down()
     with pytest.raises(InterruptedOperationError):
         recover.at_boot(load(str(closing.config)))

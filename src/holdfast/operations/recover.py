@@ -14,11 +14,14 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
-from holdfast.errors import NotFoundError, RefusedError, StepError
+from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
-from holdfast.steps import services
+from holdfast.steps import boot, services
 
 _MOUNT_WAIT_SECONDS = 120.0
+_ENGINE_WAIT_SECONDS = 300.0
+_TRY_AGAIN_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ def at_boot(
     """`recover --auto`: waits for mounts, starts what should run, ends what was interrupted, starts what ran before.
 
     Nothing is noted as running while an operation has it stopped. So what is noted need not wait for a recovery, which
-    may take long or fail. Raises RefusedError where data are not mounted in the end.
+    may take long or fail. What an undo or a service needs, as a database server, may be back later than the machine:
+    both are tried again for some minutes. Raises RefusedError where data are not mounted in the end, StepError naming
+    services that are not well, and what `recover` raises.
     """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
     application = open_app(loaded, command="holdfast recover --auto", observer=observer)
@@ -105,10 +110,42 @@ def at_boot(
             services.start_wanted(application.opened)
     finally:
         application.close()
-    done = recover(loaded.state, observer=observer)
+    deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
+    done = _recovered(loaded.state, observer, deadline, wait)
     app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
-        services.start_wanted(app.opened)
+        _start(app, deadline, wait)
     finally:
         app.close()
     return done
+
+
+def _start(app: App, deadline: float, wait: Callable[[float], None]) -> None:
+    """Until everything is well; whoever runs an operation meanwhile has taken that over."""
+    while True:
+        try:
+            locks = take_locks(app.loaded.state, "recover --auto")
+        except BusyError:
+            return
+        try:
+            boot.start(app.opened)
+        finally:
+            release_all(locks)
+        unwell = boot.unwell(app.opened)
+        if not unwell:
+            return
+        if time.monotonic() > deadline:
+            raise boot.not_well(unwell)
+        wait(_LOOK_AGAIN_SECONDS)
+
+
+def _recovered(
+    state: Path, observer: Observer | None, deadline: float, wait: Callable[[float], None]
+) -> list[Recovered]:  # fmt: skip
+    while True:
+        try:
+            return recover(state, observer=observer)
+        except (StuckError, InterruptedOperationError):
+            if time.monotonic() > deadline:
+                raise
+        wait(_TRY_AGAIN_SECONDS)

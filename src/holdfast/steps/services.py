@@ -111,7 +111,7 @@ def verify(
     A `patient` one gives a process that ended the retries that its runtime makes: what ran before an operation
     need not prove itself, and may lose a race at its start that it wins a second later.
     """
-    service = _service(opened, instance)
+    service = configured(opened, instance)
     timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
     settle = service.settle_seconds if service else 1.0
     deadline = time.monotonic() + timeout
@@ -131,7 +131,7 @@ def verify(
             pid, steady_since = status.pid, time.monotonic()
         if pid is not None:
             running = opened.runtime.release_of(instance.name)
-            well, said = _is_well(opened, instance, service)
+            well, said = is_well(opened, instance, service)
             if well and running is not None and running != instance.release:
                 raise _unwell(opened, instance, f"it runs release {running}")
             if well and running is not None and time.monotonic() - steady_since >= settle:
@@ -143,11 +143,12 @@ def verify(
         time.sleep(_POLL_SECONDS)
 
 
-def _service(opened: Opened, instance: ServiceInstance) -> Service | None:
+def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
+    """What holdfast.toml says of an instance's service; None where it knows it no more."""
     return opened.loaded.configuration.services.get(instance.service)
 
 
-def _is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
+def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
     if service is None:
         return True, ""
     if service.health and instance.port is not None:
@@ -204,7 +205,7 @@ def stop_all(opened: Opened, context: StepContext) -> None:
             running = _load(_remembered(opened, superseded, "stopped"))
         _save(memory, running)
         # What was unwell before is started again by an undo, but cannot be asked to be well.
-        well = [item.name for item in running if _is_well(opened, item, _service(opened, item))[0]]
+        well = [item.name for item in running if is_well(opened, item, configured(opened, item))[0]]
         context.record({"ran": [instance.name for instance in running], "verified": well})
     set_wanted(opened, [])
     remembered = _load(memory)
@@ -342,8 +343,11 @@ def adopt_started(opened: Opened, context: StepContext) -> None:
         opened.runtime.start(instance)
 
 
-def start_wanted(opened: Opened, names: Sequence[str] = ()) -> list[str]:
-    """Starts what should run and does not; used at boot and by `service start`. May be repeated."""
+def start_wanted(opened: Opened, names: Sequence[str] = (), *, ended_alone: Sequence[str] = ()) -> list[str]:
+    """Starts what should run and does not; used at boot and by `service start`. May be repeated.
+
+    With statuses `ended_alone` one that its runtime is about to start again is left to it.
+    """
     begun = []
     if not names and wanted(opened):
         start_gate(opened)
@@ -352,7 +356,7 @@ def start_wanted(opened: Opened, names: Sequence[str] = ()) -> list[str]:
         if names and instance.service not in names:
             continue
         status = statuses.get(instance.name)
-        if status is None or not status.running:
+        if status is None or (not status.running and (not ended_alone or status.detail in ended_alone)):
             opened.runtime.start(instance)
             begun.append(instance.service)
     return begun

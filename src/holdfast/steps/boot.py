@@ -1,0 +1,41 @@
+"""After a boot: what should run is started until it stays, for what it needs may be back later than the machine."""
+
+from __future__ import annotations
+
+from holdfast.errors import StepError
+from holdfast.steps import services
+from holdfast.steps.opened import Opened
+
+_ENDED = ("fatal", "exited", "unknown", "stopped")  # and not started again by the runtime
+
+
+def start(opened: Opened) -> None:
+    """Starts what should run, what gave up too. To be repeated; with no operation beside it."""
+    services.start_wanted(opened, ended_alone=_ENDED)
+
+
+def unwell(opened: Opened) -> dict[str, str]:
+    """Services that should run and are not well, and why."""
+    found = {}
+    statuses = opened.runtime.statuses()
+    for instance in services.wanted(opened):
+        status = statuses.get(instance.name)
+        service = services.configured(opened, instance)
+        well, said = True, ""
+        if status is None or not status.running:
+            well, said = False, status.detail if status is not None else "gone"
+        elif service is not None and (service.health or service.health_command):
+            well, said = services.is_well(opened, instance, service)
+        elif status.detail != "running":  # as long as it starts it may still end
+            well, said = False, status.detail
+        if not well:
+            found[instance.service] = said
+    return found
+
+
+def not_well(found: dict[str, str]) -> StepError:
+    return StepError(
+        "not well after this boot: " + "; ".join(f"{name} ({why})" for name, why in found.items()),
+        state="Everything that should run was started.",
+        next_step="Look at it: holdfast service status. When it is mended: holdfast service restart NAME",
+    )
