@@ -134,6 +134,27 @@ def test_nothing_starts_at_boot_on_a_mount_point_without_its_mount(
     wait_until_it_answers(at_v2)
 
 
+def test_a_state_directory_that_is_not_mounted_is_waited_for(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = at_v2.fingerprint()
+    kill_in_migration(at_v2)
+    at_v2.shut_down()
+    hidden = at_v2.state.with_name("hidden")
+    at_v2.state.rename(hidden)
+    at_v2.state.mkdir()
+    monkeypatch.setattr(recover, "_MOUNT_WAIT_SECONDS", 0.2)
+    with pytest.raises(RefusedError, match="is empty"):
+        recover.at_boot(load(str(at_v2.config)), wait=lambda _: time.sleep(0.1))
+    assert not list(at_v2.state.iterdir())
+
+    def mount(_: float) -> None:
+        at_v2.state.rmdir()
+        hidden.rename(at_v2.state)
+
+    done = recover.at_boot(load(str(at_v2.config)), wait=mount)
+    assert [str(item.outcome) for item in done] == ["undone"]
+    assert at_v2.fingerprint() == before
+
+
 def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:
     at_v2.shut_down()
     assert at_v2.get("/")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
 from holdfast.steps import boot, services
+from holdfast.steps.opened import OWNER_FILE
 
 _MOUNT_WAIT_SECONDS = 120.0
 _ENGINE_WAIT_SECONDS = 300.0
@@ -95,6 +97,7 @@ def at_boot(
     services that are not well, and what `recover` raises.
     """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
+    _await_state(loaded, deadline, wait)
     application = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
         while missing := application.opened.missing_markers():
@@ -118,6 +121,23 @@ def at_boot(
     finally:
         app.close()
     return done
+
+
+def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None]) -> None:
+    """Opening a state directory that is not mounted would begin another one, without the operation that is open."""
+    marker = loaded.path(loaded.configuration.releases.path) / f".holdfast-{OWNER_FILE}"
+    try:
+        named = json.loads(marker.read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return
+    while named == str(loaded.state) and not (loaded.state / "journal.sqlite3").exists():
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"the state directory {loaded.state} is empty, and {marker} says that it was not",
+                state="Nothing was started: an operation that was interrupted would not be known.",
+                next_step="Mount it, then: holdfast recover --auto\nIf it was lost: holdfast backup restore latest",
+            )
+        wait(1.0)
 
 
 def _start(app: App, deadline: float, wait: Callable[[float], None]) -> None:
