@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,8 @@ from holdfast.drivers import foreign
 from holdfast.drivers.databases.inside import Container, end_inside
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.errors import CancelledError, HoldfastError, RefusedError, StepError
+from holdfast.drivers.databases.sql import SqlError
+from holdfast.errors import CancelledError, CommandFailedError, HoldfastError, RefusedError, StepError
 from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.model import Server
 from holdfast.processes import processes_with
@@ -132,6 +135,37 @@ def test_a_cancelled_load_ends_inside_too(engine: Engine) -> None:
     engine.database.end_sessions("20260101-000000-cancelled")
     assert busy(engine) == ""
     assert engine.texts() == ["one", "two"]
+
+
+def clients_of(engine: Engine) -> Any:
+    return of_operation(engine, Host(operation="20260101-000000-client"))._clients
+
+
+def session_of(engine: Engine, clients: Any) -> AbstractContextManager[Any]:
+    found: AbstractContextManager[Any] = clients.session(engine.database.database)  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_client_that_fails_ends_no_other_of_its_operation(engine: Engine) -> None:
+    """Some failures are expected, as of a dump program that meets a broken view."""
+    clients = clients_of(engine)
+    with session_of(engine, clients) as session:
+        assert session.value("SELECT 1") == "1"
+        with pytest.raises(CommandFailedError):
+            if engine.database.kind == "postgresql":
+                clients.run("pg_restore", "--no-such-option")
+            else:
+                clients.dump(lambda _: None, "--no-such-option", names=["app"])
+        assert session.value("SELECT 2") == "2"
+
+
+def test_a_statement_that_is_not_waited_for_ends_inside(engine: Engine) -> None:
+    """Else a lock that could not be had in time would be waited for, and visitors behind it."""
+    clients = clients_of(engine)
+    with pytest.raises(SqlError, match="did not answer"), session_of(engine, clients) as session:
+        session.run(SLEEP[engine.database.kind], 0.5)
+    assert inside(engine, f"{OPERATION_VARIABLE}=20260101-000000-client") == []
+    assert busy(engine) == ""
 
 
 def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(engine: Engine) -> None:

@@ -8,13 +8,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.config.load import load
 from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
-from holdfast.steps import preflight, table
+from holdfast.steps import last_pass, preflight, table
 from tests.e2e.cli import argv, output, run, run_json, start
 from tests.site import Site
 
@@ -240,6 +241,23 @@ def test_visitors_need_not_wait_for_closing_steps_after_a_reboot(
     closing.shut_down()
     with pytest.raises(InterruptedOperationError):
         recover.at_boot(load(str(closing.config)))
+    wait_until_it_answers(closing)
+
+
+def test_closing_steps_are_tried_again_by_the_same_boot(closing: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def late(*arguments: Any) -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise StepError("the vault is not mounted yet")
+        last_pass.complete(*arguments)
+
+    closing.shut_down()
+    with monkeypatch.context() as patched:
+        patched.setitem(table.TABLE, "backup.complete", (late, None))  # type: ignore[arg-type]  # a table of constants
+        done = recover.at_boot(load(str(closing.config)), wait=lambda _: None)
+    assert ([str(item.outcome) for item in done], len(asked)) == (["committed"], 3)
     wait_until_it_answers(closing)
 
 

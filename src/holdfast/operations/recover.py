@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
-from holdfast.steps import boot, services
+from holdfast.steps import boot
 from holdfast.steps.opened import OWNER_FILE
 
 _MOUNT_WAIT_SECONDS = 120.0
@@ -53,7 +52,8 @@ def recover(state: Path, *, observer: Observer | None = None) -> list[Recovered]
         locks = take_locks(state, "recover")
         try:
             done = []
-            for record in journal.interrupted():
+            # With every lock held nothing runs: what is open was left, also by an earlier try of this process.
+            for record in journal.unfinished():
                 done.append(_recover_one(record, observer))
             journal.drop_orphan_markers()
             return done
@@ -98,9 +98,9 @@ def at_boot(
     """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
     _await_state(loaded, deadline, wait)
-    application = open_app(loaded, command="holdfast recover --auto", observer=observer)
+    app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
-        while missing := application.opened.missing_markers():
+        while missing := app.opened.missing_markers():
             if time.monotonic() > deadline:
                 raise RefusedError(
                     f"data of this application are not there: {', '.join(map(str, missing))} is missing",
@@ -109,18 +109,50 @@ def at_boot(
                     "If they were lost: holdfast backup restore latest. If they were put there by hand: holdfast backup create.",
                 )
             wait(1.0)
-        with contextlib.suppress(StepError):  # it is tried again below, and told then
-            services.start_wanted(application.opened)
-    finally:
-        application.close()
-    deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
-    done = _recovered(loaded.state, observer, deadline, wait)
-    app = open_app(loaded, command="holdfast recover --auto", observer=observer)
-    try:
-        _start(app, deadline, wait)
+        done = _recovered(app, observer, wait)
+        _started(app, wait)
     finally:
         app.close()
     return done
+
+
+def _recovered(app: App, observer: Observer | None, wait: Callable[[float], None]) -> list[Recovered]:
+    """Before each try what no operation has stopped is started, and the page where one has."""
+    deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
+    while True:
+        _start(app)
+        try:
+            return recover(app.loaded.state, observer=observer)
+        except (BusyError, StuckError, InterruptedOperationError):
+            if time.monotonic() > deadline:
+                _start(app)  # a try may have taken long
+                raise
+        wait(_TRY_AGAIN_SECONDS)
+
+
+def _started(app: App, wait: Callable[[float], None]) -> None:
+    """Until everything is well."""
+    deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
+    while True:
+        error = _start(app)
+        unwell = boot.unwell(app.opened)
+        if error is None and not unwell:
+            return
+        if time.monotonic() > deadline:
+            raise error or boot.not_well(unwell)
+        wait(_LOOK_AGAIN_SECONDS)
+
+
+def _start(app: App) -> StepError | None:
+    """What kept something from being started. Whoever runs an operation meanwhile has services in hand."""
+    try:
+        with Lock(app.loaded.state / "locks" / "change.lock").acquire("recover --auto"):
+            boot.start(app.opened)
+    except BusyError:
+        pass
+    except StepError as error:
+        return error
+    return None
 
 
 def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None]) -> None:
@@ -138,34 +170,3 @@ def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None])
                 next_step="Mount it, then: holdfast recover --auto\nIf it was lost: holdfast backup restore latest",
             )
         wait(1.0)
-
-
-def _start(app: App, deadline: float, wait: Callable[[float], None]) -> None:
-    """Until everything is well; whoever runs an operation meanwhile has taken that over."""
-    while True:
-        try:
-            locks = take_locks(app.loaded.state, "recover --auto")
-        except BusyError:
-            return
-        try:
-            boot.start(app.opened)
-        finally:
-            release_all(locks)
-        unwell = boot.unwell(app.opened)
-        if not unwell:
-            return
-        if time.monotonic() > deadline:
-            raise boot.not_well(unwell)
-        wait(_LOOK_AGAIN_SECONDS)
-
-
-def _recovered(
-    state: Path, observer: Observer | None, deadline: float, wait: Callable[[float], None]
-) -> list[Recovered]:  # fmt: skip
-    while True:
-        try:
-            return recover(state, observer=observer)
-        except (StuckError, InterruptedOperationError):
-            if time.monotonic() > deadline:
-                raise
-        wait(_TRY_AGAIN_SECONDS)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from holdfast.errors import StepError
-from holdfast.steps import services
+from holdfast.steps import gate, services
 from holdfast.steps.opened import Opened
 
 _ENDED = ("fatal", "exited", "unknown", "stopped")  # and not started again by the runtime
 
 
 def start(opened: Opened) -> None:
-    """Starts what should run, what gave up too. To be repeated; with no operation beside it."""
+    """Starts what should run, what gave up too, and the page while an operation is open. To be repeated.
+
+    With no operation beside it. Raises StepError.
+    """
+    if opened.journal.unfinished():
+        gate.ensure_running(opened)
     services.start_wanted(opened, ended_alone=_ENDED)
 
 

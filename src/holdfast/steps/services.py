@@ -13,7 +13,7 @@ from typing import Any
 from holdfast import durable
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
-from holdfast.errors import CommandFailedError, PortTakenError, StepError
+from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.ports import free_loopback_port, listeners_on, strangers_on
 from holdfast.steps.opened import Opened
@@ -158,7 +158,7 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
             opened.host.run(
                 service.health_command, cwd=instance.directory, timeout_seconds=service.health_timeout_seconds
             )
-        except CommandFailedError as error:
+        except (CommandFailedError, CommandTimeoutError) as error:
             return False, error.what
     return True, ""
 

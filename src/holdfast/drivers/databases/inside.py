@@ -8,17 +8,24 @@ of the server, and PostgreSQL takes a child that is killed for a crash of its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from holdfast.errors import CancelledError, CommandFailedError, StepError
+from holdfast.drivers.databases.sql import SqlError
+from holdfast.errors import CommandFailedError, CommandTimeoutError
 from holdfast.host import OPERATION_VARIABLE, Host
 
+_CLIENT_VARIABLE = "HOLDFAST_CLIENT"
 _ROUNDS = 100
 _ROUND_SECONDS = 1  # at most: where `sleep` takes no fractions
 # Looks at every process by what stands in its environment. Asked first as by Ctrl-C, a client stops its statement too.
 _END = """
+for program in seq tr grep sleep; do
+    command -v $program > /dev/null || { echo "the image has no $program" >&2; exit 127; }
+done
 for round in $(seq 0 "$2"); do
     case $round in
         0) signal=INT ;;
@@ -54,53 +61,63 @@ class Container:
 
     def argv(self, command: Sequence[str], variables: Iterable[str]) -> list[str]:
         """Runs a command inside, with variables of the environment of who runs this; no value stands among the words."""
-        words = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE)]
+        words = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
         return [self.engine, "exec", "--interactive", *words, self.name, *command]
 
-    def ending(self, operation: str) -> list[str]:
-        """Ends what an operation started inside; without a mark of its own.
+    def ending(self, mark: str) -> list[str]:
+        """Ends what has a variable in its environment, `NAME=value`; without that of its own.
 
         As the container's own user, as whom the others run: root is not shown the environment of others' processes.
         """
-        words = ["sh", "-c", _END, "sh", f"{OPERATION_VARIABLE}={operation}", str(_ROUNDS)]
+        words = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
         return [self.engine, "exec", self.name, *words]
 
     def running(self) -> list[str]:
         return [self.engine, "inspect", "--type=container", "--format={{.State.Running}}", self.name]
 
 
-def end_inside(container: Container | None, operation: str | None, host: Host) -> None:
+def end_inside(container: Container | None, operation: str, host: Host) -> None:
     """Ends what an operation's clients still do inside; in a container that does not run nothing does.
 
-    Raises StepError where something goes on, or nobody can tell.
+    Raises SqlError where something goes on, or nobody can tell, as while the container is coming back.
     """
-    if container is None or operation is None:
-        return
+    if container is not None:
+        _end(container, f"{OPERATION_VARIABLE}={operation}", host)
+
+
+def _end(container: Container, mark: str, host: Host) -> None:
     try:
         if host.capture(container.running()).strip() == "true":
-            host.run(container.ending(operation), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
-    except CommandFailedError as error:
-        raise StepError(
-            f"what {operation} started inside the container {container.name} may go on: {error.output_tail.strip() or error.what}",
-            next_step=f"See that {container.engine} answers, and that {container.name} is there; then type the command again.",
+            host.run(container.ending(mark), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
+    except (CommandFailedError, CommandTimeoutError) as error:
+        raise SqlError(
+            f"what was started inside the container {container.name} may go on: {error.state.strip() or error.what}",
+            next_step=f"See that {container.engine} answers, and that {container.name} runs; then type the command again.",
         ) from error
 
 
+@dataclass(frozen=True)
+class Run:
+    """One client's: its environment, and what ends it inside; None where it is outside and gets its signals itself."""
+
+    environment: Mapping[str, str]
+    end: Callable[[], None] | None = None
+
+
 @contextmanager
-def ended_inside(container: Container | None, host: Host) -> Iterator[None]:
-    """A program that is given up goes on inside unless it is ended there too; also where its way out broke, as on a full disk."""
+def running(container: Container | None, environment: Mapping[str, str], host: Host) -> Iterator[Run]:
+    """A client that is given up, or whose way out broke as on a full disk, goes on inside unless it is ended there."""
+    if container is None:
+        yield Run(environment)
+        return
+    number = secrets.token_hex(8)
+
+    def end() -> None:
+        with contextlib.suppress(SqlError):  # what led here is to be told
+            _end(container, f"{_CLIENT_VARIABLE}={number}", host)
+
     try:
-        yield
+        yield Run({**environment, _CLIENT_VARIABLE: number}, end)
     except BaseException:
-        end_inside(container, host.operation, host)
-        raise
-
-
-@contextmanager
-def session_inside(container: Container | None, host: Host) -> Iterator[None]:
-    """The same of a session: what is raised besides in its course leaves it to end with its input."""
-    try:
-        yield
-    except CancelledError:
-        end_inside(container, host.operation, host)
+        end()
         raise

@@ -282,9 +282,9 @@ class MariadbDatabase:
         A session whose client died ends as soon as its statement does; one that has a living client is idle in between.
         So what was never seen idle is ended.
         """
-        end_inside(self._clients.container, operation, self._clients.host)
 
         def look() -> None:
+            end_inside(self._clients.container, operation, self._clients.host)
             with self._clients.session() as session:
                 self._end_busy(session)
 

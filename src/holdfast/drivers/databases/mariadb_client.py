@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from holdfast.drivers.databases.inside import Container, ended_inside, session_inside
+from holdfast.drivers.databases.inside import Container, running
 from holdfast.drivers.databases.mariadb_dialect import Dialect
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
 from holdfast.errors import CommandFailedError, StepError
@@ -131,8 +131,8 @@ class Clients:
         """
         argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
         with (
-            session_inside(self.container, self.host),
-            conversation(self.host, _Xml(), argv, self.environment()) as session,
+            running(self.container, self.environment(), self.host) as run,
+            conversation(self.host, _Xml(), argv, run.environment, run.end) as session,
         ):
             if opened:
                 session.run(_OPENING + self.dialect.opening)
@@ -141,8 +141,8 @@ class Clients:
     def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
         """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
         words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
-        with ended_inside(self.container, self.host):
-            self.host.feed(self._batch(*words), sql, environment=self.environment())
+        with running(self.container, self.environment(), self.host) as run:
+            self.host.feed(self._batch(*words), sql, environment=run.environment)
 
     def dump(
         self,
@@ -165,8 +165,8 @@ class Clients:
         argv = self.argv(
             self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
         )
-        with ended_inside(self.container, self.host):
-            self.host.pour(argv, passed, environment=self.environment(), stopped=stopped)
+        with running(self.container, self.environment(), self.host) as run:
+            self.host.pour(argv, passed, environment=run.environment, stopped=stopped)
         if _LAST_LINE not in end:
             raise StepError(f"{self.dialect.dumper} ended well, but its last line is missing")
 

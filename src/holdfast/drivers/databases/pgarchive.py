@@ -54,7 +54,8 @@ class Archives:
         return True
 
     def check(self, dump: Path) -> None:
-        """Raises DamagedError for what has no contents that can be read, RefusedError for what cannot be loaded here."""
+        """Raises DamagedError for what has no contents that can be read, RefusedError for what cannot be loaded here,
+        SqlError where nobody is there to read it."""
         self.refuse_folder(dump)
         self._read("--list", dump=dump)
 
@@ -63,6 +64,9 @@ class Archives:
             with open(os.devnull, "wb") as nowhere:
                 self.restore(word, dump=dump, output=nowhere)
         except StepError as error:
+            if self._clients.container is not None:  # which may have gone, with its server
+                with self._clients.session(self._clients.server.maintenance) as session:
+                    session.value("SELECT 1")
             raise DamagedError(
                 f"database {self._name}: {dump.name} is no whole dump: {error.state or error}"
             ) from error

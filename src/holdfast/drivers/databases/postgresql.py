@@ -292,9 +292,9 @@ class PostgresqlDatabase:
 
     def end_sessions(self, operation: str) -> None:
         """Also waits for a server that is coming back."""
-        end_inside(self._clients.container, operation, self._host)
 
         def terminate() -> None:
+            end_inside(self._clients.container, operation, self._host)
             with self._places.maintenance() as session:
                 self._places.terminate(session, f"application_name = {literal(application_name(operation))}")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from holdfast.drivers.databases.inside import Container, ended_inside, session_inside
+from holdfast.drivers.databases.inside import Container, running
 from holdfast.drivers.databases.sql import CONNECT_SECONDS, Row, Session, SqlError, conversation
 from holdfast.host import Host
 from holdfast.model import Server
@@ -100,13 +100,13 @@ class Clients:
     ) -> str:  # fmt: skip
         """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
         argv = self.argv(program, *words)
-        with ended_inside(self.container, self.host):
-            return self.host.run(argv, environment=self.environment(), stdin=stdin, output=output).output_tail
+        with running(self.container, self.environment(), self.host) as run:
+            return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 
     def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
         """Runs a client with a stream as its input. Raises as `run` does, and what `chunks` raises."""
-        with ended_inside(self.container, self.host):
-            self.host.feed(self.argv(program, *words), chunks, environment=environment)
+        with running(self.container, environment, self.host) as run:
+            self.host.feed(self.argv(program, *words), chunks, environment=run.environment)
 
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:
@@ -116,8 +116,8 @@ class Clients:
             "SHOW_CONTEXT=never", "-d", database,
         )  # fmt: skip
         with (
-            session_inside(self.container, self.host),
-            conversation(self.host, _Psql(), argv, self.environment()) as session,
+            running(self.container, self.environment(), self.host) as run,
+            conversation(self.host, _Psql(), argv, run.environment, run.end) as session,
         ):
             yield session
 

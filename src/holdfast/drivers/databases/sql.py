@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 from holdfast.errors import CancelledError, StepError
@@ -58,13 +59,16 @@ class Client(Protocol):
 class Session:
     """One connection. Not shared between threads."""
 
-    def __init__(self, host: Host, client: Client, orders: int, answers: int, errors: int, pid: int) -> None:
+    def __init__(
+        self, host: Host, client: Client, orders: int, answers: int, errors: int, interrupt: Callable[[], None]
+    ) -> None:  # fmt: skip
+        """`interrupt` has the client ask the server to stop the statement."""
         self._host = host
         self._client = client
         self._orders = orders
         self._answers = answers
         self._errors = errors
-        self._pid = pid
+        self._interrupt = interrupt
         self._rest = b""
         self._sent: list[str] = []
 
@@ -101,10 +105,10 @@ class Session:
         deadline = time.monotonic() + timeout_seconds
         while self._client.mark not in seen:
             if self._host.cancelled():
-                os.kill(self._pid, signal.SIGINT)  # the client asks the server to stop the statement
+                self._interrupt()
                 raise CancelledError("stopped a statement on request")
             if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGINT)
+                self._interrupt()
                 raise SqlError(f"the database server did not answer within {timeout_seconds:g} s: {_short(sql)}")
             if not select.select([self._answers], [], [], 0.1)[0]:
                 continue
@@ -160,13 +164,20 @@ def _short(sql: str) -> str:
 
 
 @contextmanager
-def conversation(host: Host, client: Client, argv: Sequence[str], environment: Mapping[str, str]) -> Iterator[Session]:
-    """A connection that stays. What keeps it from being made is raised as SqlError when it is first used."""
+def conversation(
+    host: Host, client: Client, argv: Sequence[str], environment: Mapping[str, str],
+    end: Callable[[], None] | None = None,
+) -> Iterator[Session]:  # fmt: skip
+    """A connection that stays. What keeps it from being made is raised as SqlError when it is first used.
+
+    `end` ends a client that no signal of ours reaches.
+    """
     with tempfile.TemporaryFile() as errors:
         process = host.start_pipes(argv, environment=environment, errors=errors)
         assert process.stdin is not None and process.stdout is not None
+        interrupt = end or partial(os.kill, process.pid, signal.SIGINT)
         session = Session(
-            host, client, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), process.pid
+            host, client, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), interrupt
         )  # fmt: skip
         try:
             yield session
