@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument("--media", type=float, nargs="*", default=[0.0, 2.0], help="GB beside, for maintenance windows")
     parser.add_argument("--folder", type=Path, help="where dumps are made and deleted again (default: TMPDIR)")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-ENGINE.md")
+    parser.add_argument("--windows-only", action="store_true", help="leave the engine's own tools out")
     parser.add_argument("--page", default="", help="what the page's name has besides, as `-4gb`")
     options = parser.parse_args()
     say = partial(print, file=sys.stderr, flush=True)
@@ -279,7 +280,7 @@ def main() -> None:
 
 def measure(engine: str, options: argparse.Namespace, say: Callable[[str], None]) -> list[str]:
     tables = []
-    for gigabytes in options.gigabytes:
+    for gigabytes in [] if options.windows_only else options.gigabytes:
         folder = Path(tempfile.mkdtemp(prefix="holdfast-bench", dir=options.folder))
         bench = ENGINES[engine](folder, gigabytes, say)
         try:

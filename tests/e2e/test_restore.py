@@ -142,7 +142,7 @@ def test_a_broken_database_is_restored_over_and_kept(plain: Site, how: str) -> N
     garbage = os.urandom(len(whole) - 4096 if how == "a page" else len(whole))
     site.shut_down()
     path.write_bytes(whole[: len(whole) - len(garbage)] + garbage)
-    run(site, "recover", "--auto")
+    run(site, "service", "start")
     done = run(site, "backup", "restore", "latest")
     assert done.returncode == 0, done.stderr
     assert "could not be dumped and stays beside" in done.stdout + done.stderr
