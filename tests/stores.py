@@ -235,10 +235,7 @@ class EnclosedPostgresqlStore(PostgresqlStore):
     def __init__(self, folder: str, name: str) -> None:
         super().__init__(folder, name)
         with postgresql.shared_enclosed() as server:
-            self.lines = (
-                f'kind = "postgresql"\nname = "{name}"\nhost = "{server.place}"\nuser = "{postgresql.ROLE}"\n'
-                f'container = "{server.container}"'
-            )
+            self.lines = self.lines.replace(folder, str(server.place)) + f'\ncontainer = "{server.container}"'
 
     @classmethod
     def create(cls) -> EnclosedPostgresqlStore:
@@ -255,11 +252,9 @@ class EnclosedMariadbStore(MariadbStore):
 
     def __init__(self, socket: str, name: str) -> None:
         super().__init__(socket, name)
-        with self.shared() as server:
-            self.lines = (
-                f'kind = "mariadb"\nname = "{name}"\nhost = "{server.place}/socket"\nuser = "{mariadb.USER}"\n'
-                f'container = "{server.container}"'
-            )
+        with mariadb.shared_enclosed() as server:
+            place = str(server.place / "socket")
+            self.lines = self.lines.replace(socket, place) + f'\ncontainer = "{server.container}"'
 
 
 class MysqlStore(MariadbStore):

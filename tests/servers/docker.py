@@ -10,12 +10,15 @@ import functools
 import io
 import itertools
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,11 +71,11 @@ class DockerEngine:
     def new_name(self) -> str:
         return f"box{next(self._numbers)}"
 
-    def run_words(self, folder: Path, account: str, name: str = "") -> list[str]:
+    def run_words(self, folder: Path, account: str) -> list[str]:
         """What is put before a command to run it in a container of its own, until it ends, without a network."""
         mounts = [f"--volume={path}:{path}:ro" for path in _READ_ONLY if os.path.exists(path)]
         return ["docker", "run", "--rm", "--network=none", f"--user={account}", "--tmpfs=/tmp", f"--volume={folder}:{PLACE}",
-                *mounts, *([f"--name={name}"] if name else []), _IMAGE]  # fmt: skip
+                *mounts, _IMAGE]  # fmt: skip
 
     def kill(self) -> None:
         """The engine, and with it its containerd; the containers run on until it is back."""
@@ -93,6 +96,45 @@ class DockerEngine:
         for place in reversed(left):  # its own folder is one
             subprocess.run(["umount", "--lazy", place], check=True)
         shutil.rmtree(self._folder)
+
+
+class Enclosed:
+    """Of a server in a container of its own, where its folder is another one; so whoever reaches it there is inside."""
+
+    account: str
+    folder: Path
+    _prefix: list[str]
+    _process: subprocess.Popen[bytes]
+
+    @property
+    def place(self) -> Path:
+        return Path(PLACE)
+
+    @property
+    def container(self) -> str:
+        return f"docker:{self._name}"
+
+    def _as_account(self, group: int) -> list[str]:
+        self._name = engine().new_name()
+        return engine().run_words(self.folder, f"{pwd.getpwnam(self.account).pw_uid}:{group}")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What is started meanwhile is the server itself."""
+        unnamed, self._prefix = self._prefix, [*self._prefix[:-1], f"--name={self._name}", self._prefix[-1]]
+        try:
+            yield
+        finally:
+            self._prefix = unnamed
+
+    def kill(self) -> None:
+        subprocess.run(["docker", "kill", self._name], capture_output=True, check=False)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            subprocess.run(["docker", "stop", "--time=30", self._name], capture_output=True, check=True)
+            self._process.wait(30)
 
 
 @functools.cache

@@ -178,31 +178,12 @@ class MariadbServer:
         return self.run("mysql", "SELECT schema_name FROM information_schema.schemata").split("\n")
 
 
-class EnclosedMariadbServer(MariadbServer):
-    """In a container of its own, where its folder is another one; so whoever reaches it there is inside."""
-
-    @property
-    def place(self) -> Path:
-        return Path(docker.PLACE)
-
-    @property
-    def container(self) -> str:
-        return f"docker:{self._name}"
-
-    def _as_account(self, group: int) -> list[str]:
-        self._name = docker.engine().new_name()
-        return docker.engine().run_words(self.folder, f"{pwd.getpwnam(_ACCOUNT).pw_uid}:{group}")
+class EnclosedMariadbServer(docker.Enclosed, MariadbServer):
+    account = _ACCOUNT
 
     def start(self) -> None:
-        named, self._prefix = self._prefix, [*self._prefix[:-1], f"--name={self._name}", self._prefix[-1]]
-        try:
+        with self._named():
             super().start()
-        finally:
-            self._prefix = named
-
-    def kill(self) -> None:
-        subprocess.run(["docker", "kill", self._name], capture_output=True, check=False)
-        self._process.wait()
 
 
 @functools.cache

@@ -179,36 +179,12 @@ class PostgresqlServer:
         return self.run("postgres", "SELECT datname FROM pg_database").split("\n")
 
 
-class EnclosedPostgresqlServer(PostgresqlServer):
-    """In a container of its own, where its folder is another one; so whoever reaches it there is inside."""
-
-    @property
-    def place(self) -> Path:
-        return Path(docker.PLACE)
-
-    @property
-    def container(self) -> str:
-        return f"docker:{self._name}"
-
-    def _as_account(self, group: int) -> list[str]:
-        self._name = docker.engine().new_name()
-        return docker.engine().run_words(self.folder, f"{pwd.getpwnam(_ACCOUNT).pw_uid}:{group}")
+class EnclosedPostgresqlServer(docker.Enclosed, PostgresqlServer):
+    account = _ACCOUNT
 
     def _launch(self) -> None:
-        named, self._prefix = self._prefix, [*self._prefix[:-1], f"--name={self._name}", self._prefix[-1]]
-        try:
+        with self._named():
             super()._launch()
-        finally:
-            self._prefix = named
-
-    def kill(self) -> None:
-        subprocess.run(["docker", "kill", self._name], capture_output=True, check=True)
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process.poll() is None:
-            subprocess.run(["docker", "stop", "--time=30", self._name], capture_output=True, check=True)
-            self._process.wait(30)
 
 
 @functools.cache

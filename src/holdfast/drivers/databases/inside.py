@@ -1,9 +1,10 @@
 """Client programs that run inside the server's container, by `docker exec` and `podman exec`.
 
-Facts from the documentation of both and measured on Docker 20.10: a variable that is named without a value comes from
-the environment of `docker` itself; the exit code is the program's; a program runs on after its `docker exec` was
-killed, its input at an end and what it prints thrown away. What such a program starts is, once it is orphaned, a child
-of the server, and PostgreSQL takes a child that is killed for a crash of its own: so no client is run that has children.
+Facts from the documentation of both and measured on Docker 20.10 and Podman 4.3: a variable that is named without a
+value comes from the environment of the command itself; the exit code is the program's; a program runs on after its
+`exec` was killed, its input at an end and what it prints thrown away. What such a program starts is, once it is
+orphaned, a child of the server, and PostgreSQL takes a child that is killed for a crash of its own: so no client is run
+that has children.
 """
 
 from __future__ import annotations
