@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.machine import OnMachine
+
 PLACE = "/server"  # where a container sees the folder that it is given
 _IMAGE = "holdfast-test"
 _START_SECONDS = 60
@@ -98,11 +100,9 @@ class DockerEngine:
         shutil.rmtree(self._folder)
 
 
-class Enclosed:
+class Enclosed(OnMachine):
     """Of a server in a container of its own, where its folder is another one; so whoever reaches it there is inside."""
 
-    account: str
-    folder: Path
     _prefix: list[str]
     _process: subprocess.Popen[bytes]
 

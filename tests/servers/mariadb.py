@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import docker
+from tests.servers.machine import OnMachine
 
 USER = "keeper"  # has every right on the databases of applications and on Holdfast's beside them, and no other
 ADMINISTRATOR = "root"
@@ -49,7 +50,8 @@ def numbers(last: int) -> str:
     )
 
 
-class MariadbServer:
+class MariadbServer(OnMachine):
+    account = _ACCOUNT
     product = "MariaDB"
     program = "mariadbd"
     client = "mariadb"
@@ -91,19 +93,6 @@ class MariadbServer:
         assert done.returncode == 0, done.stderr + done.stdout
         self.start()
         self.run("mysql", f"CREATE USER {USER}@localhost; GRANT ALL ON `hf-%`.* TO {USER}@localhost")
-
-    @property
-    def place(self) -> Path:
-        """Its folder as the server itself sees it."""
-        return self.folder
-
-    @property
-    def container(self) -> str:
-        """What Holdfast is told of a container."""
-        return ""
-
-    def _as_account(self, group: int) -> list[str]:
-        return ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={group}", "--clear-groups"]
 
     def start(self) -> None:
         words = [f"--{name}={value}" for name, value in self._settings.items()]
@@ -179,8 +168,6 @@ class MariadbServer:
 
 
 class EnclosedMariadbServer(docker.Enclosed, MariadbServer):
-    account = _ACCOUNT
-
     def start(self) -> None:
         with self._named():
             super().start()

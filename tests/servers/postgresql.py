@@ -19,6 +19,7 @@ import pytest
 
 from holdfast.processes import session_members
 from tests.servers import docker
+from tests.servers.machine import OnMachine
 
 ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
 SUPERUSER = "postgres"
@@ -52,7 +53,8 @@ def psql(folder: str, database: str, sql: str, user: str = SUPERUSER) -> str:
     return done.stdout.strip("\n")
 
 
-class PostgresqlServer:
+class PostgresqlServer(OnMachine):
+    account = _ACCOUNT
     port = 5432
 
     def __init__(self, folder: Path | None = None, **settings: str) -> None:
@@ -76,19 +78,6 @@ class PostgresqlServer:
         )
         self.start()
         self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
-
-    @property
-    def place(self) -> Path:
-        """Its folder as the server itself sees it."""
-        return self.folder
-
-    @property
-    def container(self) -> str:
-        """What Holdfast is told of a container."""
-        return ""
-
-    def _as_account(self, group: int) -> list[str]:
-        return ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={group}", "--clear-groups"]
 
     def _call(self, program: str, *words: str) -> None:
         done = subprocess.run(
@@ -180,8 +169,6 @@ class PostgresqlServer:
 
 
 class EnclosedPostgresqlServer(docker.Enclosed, PostgresqlServer):
-    account = _ACCOUNT
-
     def _launch(self) -> None:
         with self._named():
             super()._launch()

@@ -202,7 +202,8 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) 
         for found in error.errors():
             key = ".".join(str(part) for part in found["loc"] if part != "[key]")
             origin = _origin(origins, key)
-            text = "unknown key" if found["type"] == "extra_forbidden" else found["msg"].lower()
+            message = found["msg"]  # a pattern in it means what it says, letter by letter
+            text = "unknown key" if found["type"] == "extra_forbidden" else message[:1].lower() + message[1:]
             text = "is missing" if found["type"] == "missing" else text
             problems.append(f"{key}: {text}" + (f" ({origin})" if origin else ""))
         raise _wrong(path, problems) from None

@@ -73,7 +73,8 @@ class Container:
         words = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
         return [self.engine, "exec", self.name, *words]
 
-    def running(self) -> list[str]:
+    def inspection(self) -> list[str]:
+        """Prints `true` while it runs."""
         return [self.engine, "inspect", "--type=container", "--format={{.State.Running}}", self.name]
 
 
@@ -88,7 +89,7 @@ def end_inside(container: Container | None, operation: str, host: Host) -> None:
 
 def _end(container: Container, mark: str, host: Host) -> None:
     try:
-        if host.capture(container.running()).strip() == "true":
+        if host.capture(container.inspection()).strip() == "true":
             host.run(container.ending(mark), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
     except (CommandFailedError, CommandTimeoutError) as error:
         raise SqlError(

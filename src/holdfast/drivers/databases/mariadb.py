@@ -313,7 +313,8 @@ class MariadbDatabase:
             if other := self._other_product():
                 message = f"the server is {other}, not {self.dialect.product}"
                 return [Problem(subject, "error", message, f'kind = "{other.lower()}"')]
-            return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
+            advice = "Correct host, port, user, password or container, or start the server."
+            return [Problem(subject, "error", error.what, advice)]
 
     def _other_product(self) -> str:
         """Which product the server is, where that is another one. Sessions set what only their own product knows."""

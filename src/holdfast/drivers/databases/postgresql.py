@@ -308,7 +308,8 @@ class PostgresqlDatabase:
                     Problem(subject, *found) for found in pgfindings.problems(session, self.database)
                 ] + self._tool_problems(subject, session)
         except StepError as error:
-            return [Problem(subject, "error", error.what, "Correct host, port, user or password, or start the server.")]
+            advice = "Correct host, port, user, password or container, or start the server."
+            return [Problem(subject, "error", error.what, advice)]
 
     def _tool_problems(self, subject: str, session: Session) -> list[Problem]:
         """Clients older than their server cannot dump it."""
