@@ -200,6 +200,21 @@ def test_a_service_that_does_not_come_back_is_told(needy: Site, monkeypatch: pyt
     wait_until_it_answers(needy)
 
 
+def test_a_boot_that_was_killed_is_done_again(needy: Site) -> None:
+    """Nothing is lost with it: what should run stands in a file."""
+    booting = start(needy, "recover", "--auto")
+    deadline = time.monotonic() + 30
+    while needy.get("/")[0] != 200:  # it has begun, and waits for the queue
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    booting.kill()
+    booting.wait()
+    (needy.app_folder / "shared" / "engine").touch()
+    done = run(needy, "recover", "--auto")
+    assert done.returncode == 0, done.stderr
+    assert all(status.running for status in needy.open().opened.runtime.statuses().values())
+
+
 def test_a_recovery_at_boot_is_tried_again(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real, asked = recover.recover, []
 
