@@ -180,12 +180,12 @@ def test_a_service_whose_engine_comes_back_late_is_started_again(needy: Site) ->
     seen: list[str] = []
 
     def wait(seconds: float) -> None:
+        time.sleep(seconds / 4)  # first: what was given up meanwhile is started again right after this
         app = needy.open()
         seen.extend(status.detail for name, status in app.opened.runtime.statuses().items() if name.startswith("queue"))
         app.close()
         if "fatal" in seen:  # its runtime gave it up
             (needy.app_folder / "shared" / "engine").touch()
-        time.sleep(seconds / 4)
 
     recover.at_boot(load(str(needy.config)), wait=wait)
     assert "fatal" in seen
