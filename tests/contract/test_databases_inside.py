@@ -206,11 +206,12 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
         else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
     )
     program = "pg_dump" if engine.database.kind == "postgresql" else "mariadb-dump"
+    operation = "20260101-000000-dying"  # that of no other test, in whatever process
     stop = threading.Event()
 
     def kill() -> None:
         while not stop.is_set():
-            for process in processes_with(f"{OPERATION_VARIABLE}=contract\0"):
+            for process in processes_with(f"{OPERATION_VARIABLE}={operation}\0"):
                 command = process.command.split()
                 rows = {"--format=custom", "--single-transaction"} & set(command)
                 if command and os.path.basename(command[0]) == program and rows:
@@ -222,7 +223,7 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
     killer.start()
     try:
         with pytest.raises(StepError):
-            snapshot(engine.database, engine.folder / "dump")
+            snapshot(of_operation(engine, Host(operation=operation)), engine.folder / "dump")
     finally:
         stop.set()
         killer.join()
