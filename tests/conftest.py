@@ -6,16 +6,24 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.memory import make_folder
+from tests.servers import postgresql
 from tests.site import Site
 
-# The applications of the tests run `python3`: the one that runs the tests, not a version manager's wrapper of it.
-os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+# The applications of the tests run `python3`: the one that runs the tests, not a version manager's wrapper of it. And
+# PostgreSQL's own programs, not a distribution's wrapper: it is a script, and they are started by the thousand.
+os.environ["PATH"] = os.pathsep.join(
+    [
+        os.path.dirname(sys.executable),
+        *filter(None, [str(postgresql.programs() or "")]),
+        os.environ.get("PATH", os.defpath),
+    ]
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +44,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short temporary folder."""
-    path = Path(tempfile.mkdtemp(prefix="hf"))
+    path = make_folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.memory import make_folder
 from tests.servers import postgresql
 from tests.servers.postgresql import PostgresqlServer
 
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
-    memory = "/dev/shm"
-    path = Path(tempfile.mkdtemp(prefix="hf", dir=memory if os.access(memory, os.W_OK) else None))
+    path = make_folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

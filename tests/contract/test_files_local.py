@@ -22,8 +22,7 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.errors import RefusedError
 from tests.contract import trees
 from tests.contract.test_files import no_check
-
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+from tests.memory import MEMORY
 
 
 class Killed(BaseException):

@@ -50,7 +50,7 @@ EVERY = {**SCENARIOS, MIGRATION_THAT_FILLS.name: MIGRATION_THAT_FILLS}
 def on_layouts(layouts: Iterable[str]) -> list[Any]:
     """Parameters: every scenario on every layout, marked so that a sample has each layout and each scenario once."""
     return [
-        pytest.param(layout, scenario, marks=[] if (row - column) % len(SCENARIOS) == 0 else [pytest.mark.combination])
+        pytest.param(layout, scenario, marks=[] if (row - column) % len(SCENARIOS) == 0 else [pytest.mark.later])
         for row, layout in enumerate(layouts)
         for column, scenario in enumerate(SCENARIOS)
     ]

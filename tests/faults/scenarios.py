@@ -164,11 +164,11 @@ def adds_little(scenario: Scenario) -> bool:
 
 
 def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
-    """Of an engine's scenarios a sample has those that fail, load a dump and load a foreign one."""
+    """Of an engine's scenarios a sample has one that fails, and one that loads a dump."""
     if adds_little(scenario):
         return [pytest.mark.whole]
-    sampled = ("upgrade_that_fails", "restore", "import_database")
-    return [] if scenario.name in sampled and "inside" not in scenario.engine else [pytest.mark.combination]
+    sampled = {"postgresql": ("upgrade_that_fails", "restore"), "mariadb": ("upgrade_that_fails", "import_database")}
+    return [] if scenario.name in sampled.get(scenario.engine, ()) else [pytest.mark.later]
 
 
 DATABASE_STEPS = {

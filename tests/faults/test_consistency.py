@@ -21,6 +21,8 @@ from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
 from tests.stores import MariadbStore, MysqlStore, PostgresqlStore
 
+pytestmark = pytest.mark.faults
+
 ROUNDS = 50
 SAMPLE_ROUNDS = 6  # where kill points are sampled too
 CHURN = Path(__file__).parent / "writers" / "churn.py"
@@ -105,7 +107,7 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=list(PLACES))
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.later] if name == "mysql" else []) for name in PLACES])
 def churning(request: pytest.FixtureRequest, folder: Path) -> Iterator[App]:
     """An application whose two services write all the time, installed and running."""
     host = Host()

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from holdfast.operations import recover
 from holdfast.steps import preflight
 from tests.faults.killing import Forker
 from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, marks
+from tests.memory import make_folder
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
@@ -76,7 +76,7 @@ class Ground:
 
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
-    folder = Path(tempfile.mkdtemp(prefix="hf"))
+    folder = make_folder()
     site = Site(folder / "s", engine=scenario.engine)
     forker = Forker()
     try:

@@ -26,6 +26,7 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[PostgresqlServer | Maria
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
 _AGAIN = ("mysql", "postgresql-inside", "mariadb-inside")  # by the code of others
+_SAMPLE = ("postgresql_upgrade_that_fails", "mariadb_restore")
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
 
@@ -64,10 +65,13 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     return check_whole(ground, [])
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [pytest.param(item, id=item.title, marks=[pytest.mark.whole] if item.engine in _AGAIN else []) for item in _SCENARIOS],
-)  # fmt: skip
+def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
+    if scenario.engine in _AGAIN:
+        return [pytest.mark.whole]
+    return [] if scenario.title in _SAMPLE else [pytest.mark.later]
+
+
+@pytest.mark.parametrize("scenario", [pytest.param(item, id=item.title, marks=marks(item)) for item in _SCENARIOS])
 def test_the_server_dies(
     scenario: Scenario, request: pytest.FixtureRequest, folder: Path,
     record_property: Callable[[str, object], None],

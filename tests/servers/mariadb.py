@@ -68,6 +68,7 @@ class MariadbServer(OnMachine):
     def __init__(self, folder: Path | None = None, **settings: str) -> None:
         """In a new folder, or in one that is there and empty."""
         self.skip_where_it_is_missing()
+        # On a disk: where MariaDB finds its log in memory, it writes it otherwise, as if nothing there were ever lost.
         self.folder = folder or Path(tempfile.mkdtemp(prefix="hfm"))
         self._data = self.place / "data"
         self.socket = str(self.folder / "socket")

@@ -9,7 +9,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.processes import session_members
+from tests.memory import make_folder
 from tests.servers import docker
 from tests.servers.machine import OnMachine
 
@@ -63,7 +63,7 @@ class PostgresqlServer(OnMachine):
         if binaries is None:
             pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
         self._binaries = binaries
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="hfp"))
+        self.folder = folder or make_folder("hfp")
         self._data = self.place / "data"
         self._settings = {"listen_addresses": "", "max_connections": "60", **settings}
         self._prefix: list[str] = []

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+from tests.memory import make_folder
 
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="hf", dir=MEMORY))
+    path = make_folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)

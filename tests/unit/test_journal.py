@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from holdfast.engine.journal import RESERVE_BYTES, Journal
 from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
-from tests.unit.conftest import MEMORY
+from tests.memory import make_folder
 
 _text = st.text(max_size=12)
 _json = st.recursive(
@@ -67,7 +66,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="hf", dir=MEMORY))
+        self.folder = make_folder()
         self.journal = Journal(self.folder / "state")
         self.expected: dict[str, Expected] = {}
 

@@ -20,7 +20,7 @@ from holdfast.drivers.vaults.digests import DigestTable
 from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
-from tests.unit.conftest import MEMORY
+from tests.memory import MEMORY
 
 _paths = st.binary(min_size=1, max_size=40).filter(lambda path: b"\0" not in path)
 _big = st.integers(0, 2**63 - 1)

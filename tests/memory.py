@@ -1,0 +1,29 @@
+"""Folders in memory, where the machine has such a place: trees, sites and servers of tests are made by the hundred.
+
+What is tested on a disk (lost power, a full one, reflinks) makes filesystems of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+_PLACE = "/dev/shm"
+_NEEDED_BYTES = 4 << 30
+
+
+def _usable() -> bool:
+    """Programs must be allowed to run from it: some machines mount it without, and small."""
+    if not os.access(_PLACE, os.W_OK):
+        return False
+    status = os.statvfs(_PLACE)
+    return status.f_flag & os.ST_NOEXEC == 0 and status.f_bavail * status.f_frsize >= _NEEDED_BYTES
+
+
+MEMORY = _PLACE if _usable() else None
+
+
+def make_folder(prefix: str = "hf") -> Path:
+    """A new folder with a short path: a socket's is limited."""
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
