@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder() -> Iterator[Path]:
     """A short temporary folder."""
     path = make_folder()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def disk_folder() -> Iterator[Path]:
+    """One that is not in memory."""
+    path = Path(tempfile.mkdtemp(prefix="hf"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -34,6 +34,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 OPERATION = "20260101-000000-bench-ab12"
 _ROWS_A_GB = 6_000_000
 _MEMORY_MB = 200
+_HOLD_SECONDS = 5.0
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -95,7 +96,7 @@ class Bench:
         return rows
 
     def _dump(self) -> Facts:
-        with self.database.hold(None) as fix:
+        with self.database.hold(_HOLD_SECONDS) as fix:  # as `pause` does, which is the default
             taken = fix(self.folder / "holdfast.dump", [], 60)()
         return {**taken.facts, "rows": {name: facts["rows"] for name, facts in taken.tables.items()}}
 

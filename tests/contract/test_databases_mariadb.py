@@ -7,19 +7,24 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_places
+from holdfast.drivers.databases import mariadb_instant, mariadb_places, mariadb_shares
 from holdfast.drivers.databases.mariadb import MariadbDatabase
+from holdfast.drivers.databases.mariadb_client import Clients, identifier
 from holdfast.drivers.databases.mariadb_dump import RowCounter
+from holdfast.drivers.databases.mariadb_shares import Key
 from holdfast.drivers.databases.mysql import MysqlDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
@@ -117,10 +122,21 @@ def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -
 # --- what belongs to a database beside its rows -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["restore point", "dump", "dump of a restore point"])
+@pytest.fixture
+def of_small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further dump programs take their shares of every database."""
+    monkeypatch.setattr(mariadb_shares, "_LEAST_BYTES", 0)
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+@pytest.mark.parametrize(
+    "by", ["restore point", "dump", "dump by tables", "dump by halves of a table", "dump of a restore point"]
+)
 def test_everything_comes_back(
-    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str
-) -> None:
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(mariadb_instant, "largest", lambda sizes: "entry" if "halves" in by else None)
     for sql in (FUNCTION, *PROGRAMS.split(";\n"), *OF_ONE[server.product]):
         server.run(name, sql, user=USER)
     server.run(name, f"ALTER DATABASE `{name}` CHARACTER SET latin1 COLLATE latin1_german1_ci", user=USER)
@@ -150,7 +166,109 @@ def test_everything_comes_back(
 def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
     if by == "dump":
         return snapshot(database, target)
+    if by.startswith("dump by"):
+        return held_snapshot(database, target)
     return database.dump(f"{OPERATION}0", database.prepare(f"{OPERATION}0", None, {}), target, 10)
+
+
+def held_snapshot(database: MariadbDatabase, target: Path) -> Snapshot:
+    with database.hold(5) as fix:
+        return fix(target, [], 10)()
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+@pytest.mark.parametrize("parted", [None, "entry"], ids=["by tables", "by halves of a table"])
+def test_several_dump_programs_see_one_instant(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, parted: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Rows that come to both tables by one transaction are in both shares or in none."""
+    monkeypatch.setattr(mariadb_instant, "largest", lambda sizes: parted)
+    odd = "odd_%`-name"
+    server.run(name, f"CREATE TABLE {identifier(odd)} (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT)", user=USER)
+    stop = threading.Event()
+
+    def write() -> None:
+        with pymysql.connect(unix_socket=server.socket, user=USER, database=name) as connection:
+            with connection.cursor() as cursor:
+                while not stop.is_set():
+                    cursor.execute("INSERT INTO entry (text) VALUES ('both')")
+                    cursor.execute(f"INSERT INTO {identifier(odd)} (text) VALUES ('both')")
+                    connection.commit()
+
+    announced: list[str] = []
+    told = driver(server, name, Host(operation=OPERATION, announce=announced.append))
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(6):
+            taken = held_snapshot(told, quick_folder / f"dump{number}")
+            counted = {table: facts["rows"] for table, facts in taken.tables.items()}
+            assert counted[odd] == counted["entry"] - 500
+            assert taken.held_seconds > 0
+    finally:
+        stop.set()
+        writer.join()
+    assert counted[odd] > 0
+    beside = [line for line in announced if line.endswith(f"-- {name} {parted or odd}")]
+    assert len(beside) == (12 if parted else 6), "another program took nothing"
+    assert sorted(path.name for path in quick_folder.iterdir()) == [f"dump{number}" for number in range(6)]
+    point = database.prepare(OPERATION, quick_folder / "dump5", facts_of(taken))
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert server.run(name, f"SELECT COUNT(*) FROM {identifier(odd)}") == str(counted[odd])
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+def test_a_second_dump_program_that_fails_fails_the_dump(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.run(name, "CREATE TABLE second (a INT)", user=USER)
+    own = Clients.dump
+
+    def dump(self: Clients, sink: Any, *words: str, names: Sequence[str], **options: Any) -> None:
+        own(self, sink, *words, names=names, **options)
+        if len(names) > 1:
+            raise StepError("the second ended badly")
+
+    monkeypatch.setattr(Clients, "dump", dump)
+    with pytest.raises(StepError, match="the second ended badly"):
+        held_snapshot(database, quick_folder / "dump")
+    assert list(quick_folder.glob("*.beside*")) == []
+
+
+@given(sizes=st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40)))
+def test_a_second_dump_program_has_about_as_much_to_do(sizes: dict[str, int]) -> None:
+    second = mariadb_shares.tables_of(mariadb_shares.half(sizes))
+    assert set(second) <= set(sizes)
+    loads = [sum(size for name, size in sizes.items() if (name in second) == beside) for beside in (False, True)]
+    if second:
+        assert loads[1] >= 16 << 20
+        assert abs(loads[0] - loads[1]) <= max(sizes.values())
+
+
+@pytest.mark.parametrize(
+    ("definition", "key"),
+    [("id INT PRIMARY KEY, n INT", Key("id", 3, 9)), ("n INT, id BIGINT UNSIGNED NOT NULL UNIQUE", Key("id", 3, 9)),
+     ("id VARCHAR(9) PRIMARY KEY, n INT", None), ("id INT, n INT, PRIMARY KEY (id, n)", None), ("id INT, n INT", None),
+     ("id DECIMAL(9, 1) PRIMARY KEY, n INT", None)],
+)  # fmt: skip
+def test_a_table_is_parted_by_one_key_of_whole_numbers(
+    server: MariadbServer, name: str, database: MariadbDatabase, definition: str, key: Key | None
+) -> None:
+    server.run(name, f"CREATE TABLE parted ({definition})", user=USER)
+    with database._clients.session() as session:
+        assert catalogue.number_key(session, name, "parted") is None, "it has no row"
+    server.run(name, "INSERT INTO parted (id, n) VALUES (3, 0), (9, 0), (4, 0)", user=USER)
+    with database._clients.session() as session:
+        assert catalogue.number_key(session, name, "parted") == key
+
+
+@given(least=st.integers(-(1 << 63), 1 << 63), more=st.integers(0, 1 << 63))
+def test_every_row_is_in_one_half(least: int, more: int) -> None:
+    lower, upper = mariadb_shares.halves("entry", Key("id", least, least + more))
+    middle = int(lower.where.removeprefix("`id` < "))
+    assert upper.where == f"`id` >= {middle}" and least <= middle <= least + more + 1
+    assert (lower.defines, upper.defines) == (True, False)
 
 
 def test_of_two_that_were_never_swapped_an_operations_own_comes_back(

@@ -16,6 +16,7 @@ import pytest
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
+from holdfast.drivers.databases import mariadb_shares
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
@@ -108,8 +109,13 @@ PLACES = {
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.later] if name == "mysql" else []) for name in PLACES])
-def churning(request: pytest.FixtureRequest, folder: Path) -> Iterator[App]:
-    """An application whose two services write all the time, installed and running."""
+def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
+    """An application whose two services write all the time, installed and running.
+
+    On a disk: in memory they change more between two looks than `live` bears in its five tries.
+    """
+    folder = disk_folder
+    monkeypatch.setattr(mariadb_shares, "_LEAST_BYTES", 0)  # two dump programs, as larger databases have
     host = Host()
     repository = folder / "repo"
     repository.mkdir()

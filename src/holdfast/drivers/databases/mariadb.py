@@ -169,7 +169,8 @@ class MariadbDatabase:
             charset, script = mariadb_marker.script_of(session, place)
             facts = {**mariadb_instant.facts_of(self._source, session, place, held=False), "charset": charset,
                      "binlog": None}  # fmt: skip
-        part = Part(place, target, [mariadb_marker.MARKER], script)
+            beside = mariadb_instant.shared_out(self._clients, session, place, facts)
+        part = Part(place, target, [mariadb_marker.MARKER], script, beside)
         dump = Dump(self._clients, [part], history=bool(facts["history"]))
         try:
             dump.start()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from holdfast.drivers.databases.mariadb_client import SQL_MODE, Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.mariadb_marker import MARKER, NEXT
+from holdfast.drivers.databases.mariadb_shares import Key
 from holdfast.errors import RefusedError, StepError
 
 ENDING = {"SUPER", "CONNECTION ADMIN", "CONNECTION_ADMIN"}
@@ -17,6 +18,7 @@ DEFINING = {"SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"}
 _ON_EVERYTHING = re.compile(r"GRANT ([A-Z_, ]+) ON \*\.\* TO ")
 _GONE_ALREADY = re.compile(r"ERROR 1094 ")
 _END_SECONDS = 60.0  # a session that is ended takes its changes back first
+_WHOLE_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 # Order in which things are dropped: what uses others first.
 KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
 
@@ -62,6 +64,24 @@ def sizes_bytes(session: Session, database: str) -> dict[str, int]:
         f"SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables WHERE table_schema = {literal(database)}"
     )
     return {str(name): int(size or 0) for name, size in rows}
+
+
+def number_key(session: Session, database: str, table: str) -> Key | None:
+    """That of a table with rows whose primary key is one column of whole numbers."""
+    rows = session.rows(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        f" WHERE table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND table_name = {literal(table)} AND {_is('table_name', table)} AND column_key = 'PRI'"
+    )
+    # The dump program repeats in a comment what it was told of rows: a name with a newline would end it.
+    if len(rows) != 1 or str(rows[0][1]).lower() not in _WHOLE_NUMBERS or not re.fullmatch(r"\w+", str(rows[0][0])):
+        return None
+    column = str(rows[0][0])
+    found = session.rows(
+        f"SELECT MIN({identifier(column)}), MAX({identifier(column)}) FROM {identifier(database)}.{identifier(table)}"
+    )
+    least, greatest = found[0]
+    return Key(column, int(least), int(greatest)) if least is not None and greatest is not None else None
 
 
 def movable(session: Session, database: str) -> list[str]:

@@ -8,9 +8,12 @@ database no trigger may fire and no event start.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,6 +25,7 @@ import zstandard
 
 from holdfast.drivers.compressed import CHUNK_BYTES, ERRORS, peeled
 from holdfast.drivers.databases.mariadb_client import Clients
+from holdfast.drivers.databases.mariadb_shares import Share, tables_of
 from holdfast.errors import DamagedError
 
 _LEVEL = 1  # keeps pace with the dump program on one core
@@ -102,12 +106,14 @@ def rows_in(values: bytes) -> int:
 @dataclass(frozen=True)
 class Part:
     """One database of a dump. `left_out`: what is no table of the application, as its views. `script`: what runs by
-    itself, if that is known."""
+    itself, if that is known. `beside`: what further dump programs take at the same time, which see the same only while
+    nobody writes until all have begun."""
 
     database: str
     target: Path
     left_out: Sequence[str]
     script: bytes | None = None
+    beside: Sequence[Share] = ()
 
 
 class Splitter:
@@ -143,6 +149,16 @@ class Splitter:
                 sink(piece)
 
 
+class _Beside:
+    """A further dump program's share of one database, compressed into a file beside."""
+
+    def __init__(self, part: Part, number: int, rows_on_lines: bool) -> None:
+        self.database = part.database
+        self.share = part.beside[number]
+        self.path = part.target.with_name(f"{part.target.name}.beside{number}")
+        self.counter = RowCounter(rows_on_lines)
+
+
 class Dump:
     """One that is under way, of databases of one server. `start` returns when its instant is fixed, `finish` when all
     files are whole."""
@@ -152,46 +168,74 @@ class Dump:
         self._parts = parts
         self._history = history
         self._begun = threading.Event()
-        self._counters = {
-            part.database: RowCounter(clients.dialect.rows_on_lines, self._begun) for part in parts
-        }  # fmt: skip
+        rows_on_lines = clients.dialect.rows_on_lines
+        self._counters = {part.database: RowCounter(rows_on_lines, self._begun) for part in parts}
+        self._beside = [_Beside(part, number, rows_on_lines) for part in parts for number in range(len(part.beside))]
         self._stopped = threading.Event()
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(2 + len(self._beside))
         self._work: Future[None] | None = None
 
     def start(self) -> None:
-        self._work = self._pool.submit(self._run)
-        self._work.add_done_callback(lambda _: self._begun.set())
-        self._begun.wait()
-        if self._work.done():
-            self._work.result()
+        for part in self._parts:
+            for left in part.target.parent.glob(f"{glob.escape(part.target.name)}.beside*"):
+                left.unlink()  # of an attempt that was killed
+        beside = [self._submit(one.counter.begun, self._dump_beside, one) for one in self._beside]
+        self._work = self._submit(self._begun, self._run, beside)
+        for begun in (self._begun, *(one.counter.begun for one in self._beside)):
+            begun.wait()
+        for work in (*beside, self._work):
+            if work.done():
+                work.result()
+
+    def _submit(self, begun: threading.Event, work: Callable[..., None], *arguments: object) -> Future[None]:
+        """One that ends without a table does not let anybody wait for it."""
+        future = self._pool.submit(work, *arguments)
+        future.add_done_callback(lambda _: begun.set())
+        return future
 
     def finish(self) -> dict[str, dict[str, int]]:
         """Rows of each table in each database's dump. Raises what the dump program or the disk had to say."""
         assert self._work is not None
         self._work.result()
-        return {name: counter.rows for name, counter in self._counters.items()}
+        found = {name: Counter(counter.rows) for name, counter in self._counters.items()}
+        for one in self._beside:
+            found[one.database].update(one.counter.rows)
+        return {name: dict(rows) for name, rows in found.items()}
 
     def close(self) -> None:
         """Ends it where it is not finished. May be repeated."""
         self._stopped.set()
         self._pool.shutdown()
+        for one in self._beside:
+            one.path.unlink(missing_ok=True)
 
-    def _run(self) -> None:
+    def _run(self, beside: Sequence[Future[None]]) -> None:
         with ExitStack() as stack:
             packed = [stack.enter_context(_packed(part.target)) for part in self._parts]
             # What runs by itself is small, and asked for meanwhile.
             scripts = [self._pool.submit(self._programs, part) for part in self._parts]
-            self._tables(packed)
-            for writer, script in zip(packed, scripts, strict=True):
+            self._tables([writer for writer, _ in packed])
+            for part, (writer, file), script in zip(self._parts, packed, scripts, strict=True):
+                for one, work in zip(self._beside, beside, strict=True):
+                    if one.database == part.database:
+                        work.result()
+                        writer.flush(zstandard.FLUSH_FRAME)
+                        _append(one.path, file)
                 writer.write(script.result())
+
+    def _dump_beside(self, one: _Beside) -> None:
+        with _packed(one.path) as (writer, _):
+            self._clients.dump(
+                self._sink(one.counter, writer), *_TABLES_ONLY, *one.share.words,
+                names=[one.database, *one.share.tables], stopped=self._stopped.is_set,
+            )  # fmt: skip
 
     def _programs(self, part: Part) -> bytes:
         if part.script is not None:
             return part.script
         return programs(self._clients, part.database, part.left_out, self._stopped.is_set)
 
-    def _sink(self, counter: RowCounter, packed: BinaryIO) -> Callable[[bytes], None]:
+    def _sink(self, counter: RowCounter, packed: zstandard.ZstdCompressionWriter) -> Callable[[bytes], None]:
         first = True
 
         def sink(chunk: bytes) -> None:
@@ -203,9 +247,12 @@ class Dump:
 
         return sink
 
-    def _tables(self, packed: Sequence[BinaryIO]) -> None:
+    def _tables(self, packed: Sequence[zstandard.ZstdCompressionWriter]) -> None:
         names = [part.database for part in self._parts]
-        words = [f"--ignore-table={part.database}.{view}" for part in self._parts for view in part.left_out]
+        words = [
+            f"--ignore-table={part.database}.{name}" for part in self._parts
+            for name in (*part.left_out, *tables_of(part.beside))
+        ]  # fmt: skip
         words += ["--dump-history"] if self._history else []
         sinks = {name: self._sink(self._counters[name], writer) for name, writer in zip(names, packed, strict=True)}
         splitter = Splitter(sinks)
@@ -218,8 +265,16 @@ class Dump:
         splitter.end()
 
 
+def _append(source: Path, file: BinaryIO) -> None:
+    """A compressed file after another is one more frame of it."""
+    file.flush()
+    with open(source, "rb") as more:
+        shutil.copyfileobj(more, file, CHUNK_BYTES)
+    source.unlink()
+
+
 @contextmanager
-def _packed(target: Path) -> Iterator[BinaryIO]:
+def _packed(target: Path) -> Iterator[tuple[zstandard.ZstdCompressionWriter, BinaryIO]]:
     """Writes a compressed file, in place of one of an earlier attempt, which may be closed to writing already."""
     target.unlink(missing_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -227,7 +282,7 @@ def _packed(target: Path) -> Iterator[BinaryIO]:
     with open(descriptor, "wb") as file, compressor.stream_writer(
         file, closefd=False, write_size=CHUNK_BYTES
     ) as packed:  # fmt: skip
-        yield packed
+        yield packed, file
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:

@@ -20,6 +20,7 @@ from holdfast.drivers.databases import mariadb_findings
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier
 from holdfast.drivers.databases.mariadb_dump import Dump, Part
 from holdfast.drivers.databases.mariadb_places import Places
+from holdfast.drivers.databases.mariadb_shares import Share, half, halves, largest, worth_parting
 from holdfast.drivers.databases.mariadb_text import Quotes
 from holdfast.drivers.protocols import Fix, FixAll
 from holdfast.errors import StepError
@@ -116,7 +117,7 @@ def _fix(
             locked = [moment.enter_context(_locked(source, limit)) for source in asked]
             locked_at = time.monotonic()
         taken = [
-            _take(source, session, target, held=source in still)
+            _take(source, session, target, held=source in still, alone=bool(locked) and len(sources) == 1)
             for source, session, (target, _) in zip(sources, sessions, orders, strict=True)
         ]
         dump = Dump(sources[0].clients, [one.part for one in taken], history=any(one.facts["history"] for one in taken))
@@ -131,11 +132,28 @@ def _fix(
     ]
 
 
-def _take(source: Source, session: Session, target: Path, *, held: bool) -> _Taken:
+def _take(source: Source, session: Session, target: Path, *, held: bool, alone: bool) -> _Taken:
+    """`alone`: nobody writes until all that dump have begun."""
     session.run(_READING)
     views = catalogue.names(session, source.database, "VIEW")
     facts = facts_of(source, session, source.database, held=held)
-    return _Taken(source, session, columns(session, source.database), facts, Part(source.database, target, views))
+    found = columns(session, source.database)
+    beside = shared_out(source.clients, session, source.database, facts) if alone else []
+    return _Taken(source, session, found, facts, Part(source.database, target, views, beside=beside))
+
+
+def shared_out(clients: Clients, session: Session, database: str, facts: Facts) -> list[Share]:
+    """What further dump programs take. History is read by options of its own, which are for all tables of a call."""
+    if facts["history"] or clients.server.jobs == 1:
+        return []
+    known = catalogue.sizes_bytes(session, database)
+    sizes = {name: known.get(name, 0) for name in catalogue.base_tables(session, database)}
+    most = largest(sizes)
+    if most is not None and worth_parting(most, sizes):
+        key = catalogue.number_key(session, database, most)
+        if key is not None:
+            return halves(most, key)
+    return half(sizes)
 
 
 def _finish(dump: Dump, taken: _Taken, queries: Sequence[str], held_seconds: float) -> Snapshot:

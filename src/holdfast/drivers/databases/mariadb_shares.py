@@ -1,0 +1,63 @@
+"""What of a database further dump programs take, beside the first: each is busy on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_LEAST_BYTES = 16 << 20  # of tables; with fewer another program's start takes as long
+
+
+@dataclass(frozen=True)
+class Key:
+    """A table's only column of its primary key, which holds whole numbers; the least and the greatest that are there."""
+
+    column: str
+    least: int
+    greatest: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Tables for one program. `where`: of the only one, rows of one half; `defines`: whether the table itself too."""
+
+    tables: tuple[str, ...]
+    where: str = ""
+    defines: bool = True
+
+    @property
+    def words(self) -> list[str]:
+        return ([f"--where={self.where}"] if self.where else []) + ([] if self.defines else ["--no-create-info"])
+
+
+def largest(sizes_bytes: Mapping[str, int]) -> str | None:
+    """The table that has more than half of all."""
+    name = max(sizes_bytes, key=lambda name: sizes_bytes[name], default=None)
+    return name if name is not None and sizes_bytes[name] * 2 > sum(sizes_bytes.values()) else None
+
+
+def halves(table: str, key: Key) -> list[Share]:
+    """One table by two programs. Every row is in one of the two: no key is NULL."""
+    column = "`" + key.column.replace("`", "``") + "`"
+    middle = (key.least + key.greatest + 1) // 2
+    return [Share((table,), f"{column} < {middle}"), Share((table,), f"{column} >= {middle}", defines=False)]
+
+
+def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
+    """Tables for a second program, so that both have about as much to do."""
+    shares: tuple[list[str], list[str]] = ([], [])
+    loads = [0, 0]
+    for name in sorted(sizes_bytes, key=lambda name: (-sizes_bytes[name], name)):
+        lesser = loads.index(min(loads))
+        shares[lesser].append(name)
+        loads[lesser] += sizes_bytes[name]
+    return [Share(tuple(shares[1]))] if shares[1] and loads[1] >= _LEAST_BYTES else []
+
+
+def worth_parting(table: str, sizes_bytes: Mapping[str, int]) -> bool:
+    return sizes_bytes[table] >= 2 * _LEAST_BYTES
+
+
+def tables_of(shares: Sequence[Share]) -> list[str]:
+    """Those that the first program leaves out."""
+    return sorted({table for share in shares for table in share.tables})
