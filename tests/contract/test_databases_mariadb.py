@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from holdfast.drivers import foreign
 from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_instant, mariadb_places, mariadb_shares
+from holdfast.drivers.databases import mariadb_dump, mariadb_instant, mariadb_places, mariadb_shares
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mariadb_client import Clients, identifier
 from holdfast.drivers.databases.mariadb_dump import RowCounter
@@ -233,7 +233,57 @@ def test_a_second_dump_program_that_fails_fails_the_dump(
     monkeypatch.setattr(Clients, "dump", dump)
     with pytest.raises(StepError, match="the second ended badly"):
         held_snapshot(database, quick_folder / "dump")
-    assert list(quick_folder.glob("*.beside*")) == []
+    assert [path.name for path in quick_folder.iterdir()] == ["dump"]
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+def test_writers_of_a_single_table_go_on_once_its_dump_has_begun(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first program has no table then; that the dump is far from its end is seen to by a lock."""
+    allowed = threading.Event()
+    own = mariadb_dump._Beside.append_to
+
+    def append_to(self: mariadb_dump._Beside, *arguments: Any) -> None:
+        assert allowed.wait(30)
+        own(self, *arguments)
+
+    monkeypatch.setattr(mariadb_dump._Beside, "append_to", append_to)
+    with database.hold(5) as fix:
+        finish = fix(quick_folder / "dump", [], 10)
+        server.run(name, "SET lock_wait_timeout = 2; INSERT INTO entry (text) VALUES ('afterwards')", user=USER)
+        allowed.set()
+        assert finish().tables["entry"]["rows"] == 500
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+def test_a_change_of_a_table_that_waits_fails_the_dump_and_not_the_visitors(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the lock that holds writers, and whoever reads waits behind it, as the dump programs do."""
+    monkeypatch.setattr(mariadb_instant, "_BEGIN_SECONDS", 1.0)
+    change = threading.Thread(target=server.run, args=(name, "ALTER TABLE entry ADD COLUMN more INT"))
+    waiting = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'ALTER TABLE%'"
+    with contextlib.ExitStack() as stack:
+        fix = stack.enter_context(database.hold(5))
+        change.start()
+        while server.run("mysql", waiting) != "1":
+            time.sleep(0.01)
+        time.sleep(0.2)
+        with pytest.raises(StepError):  # MySQL's program gives up by itself
+            fix(quick_folder / "dump", [], 10)
+    change.join(30)
+    assert not change.is_alive()
+    assert held_snapshot(database, quick_folder / "dump").tables["entry"]["rows"] == 500
+
+
+@pytest.mark.usefixtures("of_small_ones_too")
+def test_tables_whose_names_differ_in_case_alone_are_dumped_by_one_program(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    server.run(name, "CREATE TABLE Entry (a INT); INSERT INTO Entry VALUES (1)", user=USER)
+    taken = held_snapshot(database, quick_folder / "dump")
+    assert {table: facts["rows"] for table, facts in taken.tables.items()} == {"entry": 500, "Entry": 1}
 
 
 @given(sizes=st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40)))
@@ -248,14 +298,15 @@ def test_a_second_dump_program_has_about_as_much_to_do(sizes: dict[str, int]) ->
 
 @pytest.mark.parametrize(
     ("definition", "key"),
-    [("id INT PRIMARY KEY, n INT", Key("id", 3, 9)), ("n INT, id BIGINT UNSIGNED NOT NULL UNIQUE", Key("id", 3, 9)),
-     ("id VARCHAR(9) PRIMARY KEY, n INT", None), ("id INT, n INT, PRIMARY KEY (id, n)", None), ("id INT, n INT", None),
-     ("id DECIMAL(9, 1) PRIMARY KEY, n INT", None)],
+    [("(id INT PRIMARY KEY, n INT)", Key("id", 3, 9)), ("(n INT, id BIGINT UNSIGNED NOT NULL UNIQUE)", Key("id", 3, 9)),
+     ("(id VARCHAR(9) PRIMARY KEY, n INT)", None), ("(id INT, n INT, PRIMARY KEY (id, n))", None),
+     ("(id INT, n INT)", None), ("(id DECIMAL(9, 1) PRIMARY KEY, n INT)", None),
+     ("(id INT PRIMARY KEY, n INT) ENGINE = MyISAM", None)],
 )  # fmt: skip
 def test_a_table_is_parted_by_one_key_of_whole_numbers(
     server: MariadbServer, name: str, database: MariadbDatabase, definition: str, key: Key | None
 ) -> None:
-    server.run(name, f"CREATE TABLE parted ({definition})", user=USER)
+    server.run(name, f"CREATE TABLE parted {definition}", user=USER)
     with database._clients.session() as session:
         assert catalogue.number_key(session, name, "parted") is None, "it has no row"
     server.run(name, "INSERT INTO parted (id, n) VALUES (3, 0), (9, 0), (4, 0)", user=USER)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.drivers.packages import archive
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.protocols import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
@@ -263,3 +264,26 @@ def test_a_rebuild_killed_at_its_renames_gives_the_earlier_package_back(
         packages.build(repository[1], "v1", "run2")
     packages.abandon("run2")
     assert [package.digest for package in packages.packages()] == [first.digest]
+
+
+def test_modules_of_the_application_do_not_stand_in_for_the_languages_own(folder: Path) -> None:
+    """Compiling runs in the release, which may have a `queue.py`; what is no Python is left as it is."""
+    release = folder / "release"
+    release.mkdir()
+    (release / "queue.py").write_text("raise SystemExit('the application was run')\n")
+    host = Host()
+    host.run(archive.environment_command(sys.executable, release / ".venv"), cwd=release)
+    modules = next((release / ".venv" / "lib").glob("python*")) / "site-packages"
+    (modules / "whole.py").write_text("a = 1\n")
+    (modules / "other.py").write_text("print 'of an older version'\n")
+    archive.ArchivePackages(folder, folder, host)._compile(release)
+    assert [path.name.partition(".")[0] for path in (modules / "__pycache__").iterdir()] == ["whole"]
+
+
+def test_a_compiler_that_is_killed_fails_the_release(folder: Path) -> None:
+    (folder / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (folder / "python").chmod(0o755)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "python").rename(folder / ".venv" / "bin" / "python")
+    with pytest.raises(CommandFailedError):
+        archive.ArchivePackages(folder, folder, Host())._compile(folder)

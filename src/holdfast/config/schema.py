@@ -118,7 +118,11 @@ class Database(Section):
     )
     maintenance: str = Field("postgres", description="Another database of the server to connect to (postgresql).")
     jobs: int = Field(
-        2, ge=1, le=64, description="Parallel jobs of a restore, and of dumps and copies where the engine can."
+        2,
+        ge=1,
+        le=64,
+        description="Parallel jobs of a restore, and of dumps and copies where the engine can; of MariaDB and MySQL, more than"
+        " one lets up to three dump programs run at a time.",
     )
     end_sessions: bool = Field(
         False, description="End sessions of strangers after the stop, where they would else refuse the operation."

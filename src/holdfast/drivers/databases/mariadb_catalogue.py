@@ -67,11 +67,15 @@ def sizes_bytes(session: Session, database: str) -> dict[str, int]:
 
 
 def number_key(session: Session, database: str, table: str) -> Key | None:
-    """That of a table with rows whose primary key is one column of whole numbers."""
+    """That of a table with rows whose primary key is one column of whole numbers, and which transactions see as it was."""
+    where = (
+        f"table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND table_name = {literal(table)} AND {_is('table_name', table)}"
+    )
+    if session.value(f"SELECT engine FROM information_schema.tables WHERE {where}") != "InnoDB":
+        return None
     rows = session.rows(
-        "SELECT column_name, data_type FROM information_schema.columns"
-        f" WHERE table_schema = {literal(database)} AND {_is('table_schema', database)}"
-        f" AND table_name = {literal(table)} AND {_is('table_name', table)} AND column_key = 'PRI'"
+        f"SELECT column_name, data_type FROM information_schema.columns WHERE {where} AND column_key = 'PRI'"
     )
     # The dump program repeats in a comment what it was told of rows: a name with a newline would end it.
     if len(rows) != 1 or str(rows[0][1]).lower() not in _WHOLE_NUMBERS or not re.fullmatch(r"\w+", str(rows[0][0])):

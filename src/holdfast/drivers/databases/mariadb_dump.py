@@ -8,27 +8,28 @@ database no trigger may fire and no event start.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
-import shutil
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import zstandard
 
 from holdfast.drivers.compressed import CHUNK_BYTES, ERRORS, peeled
 from holdfast.drivers.databases.mariadb_client import Clients
 from holdfast.drivers.databases.mariadb_shares import Share, tables_of
-from holdfast.errors import DamagedError
+from holdfast.errors import CancelledError, DamagedError, StepError
 
 _LEVEL = 1  # keeps pace with the dump program on one core
+_COPY_BYTES = 1 << 20
 _SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
 # Where columns are listed, which those of a table with hidden ones are, the first row stands on the same line.
 _BEGINNING = re.compile(
@@ -150,13 +151,23 @@ class Splitter:
 
 
 class _Beside:
-    """A further dump program's share of one database, compressed into a file beside."""
+    """A further dump program's share of one database, compressed into a file that has no name: a kill leaves none."""
 
-    def __init__(self, part: Part, number: int, rows_on_lines: bool) -> None:
+    def __init__(self, part: Part, share: Share, rows_on_lines: bool) -> None:
         self.database = part.database
-        self.share = part.beside[number]
-        self.path = part.target.with_name(f"{part.target.name}.beside{number}")
+        self.share = share
         self.counter = RowCounter(rows_on_lines)
+        self.file: IO[bytes] = tempfile.TemporaryFile(dir=part.target.parent)
+
+    def append_to(self, file: BinaryIO, stopped: Callable[[], bool]) -> None:
+        """A compressed file after another is one more frame of it."""
+        file.flush()
+        self.file.seek(0)
+        while chunk := self.file.read(_COPY_BYTES):
+            if stopped():
+                raise CancelledError("stopped a dump that is no longer needed")
+            file.write(chunk)
+        self.file.close()
 
 
 class Dump:
@@ -170,33 +181,43 @@ class Dump:
         self._begun = threading.Event()
         rows_on_lines = clients.dialect.rows_on_lines
         self._counters = {part.database: RowCounter(rows_on_lines, self._begun) for part in parts}
-        self._beside = [_Beside(part, number, rows_on_lines) for part in parts for number in range(len(part.beside))]
+        self._beside = [_Beside(part, share, rows_on_lines) for part in parts for share in part.beside]
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(2 + len(self._beside))
         self._work: Future[None] | None = None
+        self._failure: BaseException | None = None
 
-    def start(self) -> None:
-        for part in self._parts:
-            for left in part.target.parent.glob(f"{glob.escape(part.target.name)}.beside*"):
-                left.unlink()  # of an attempt that was killed
+    def start(self, limit_seconds: float | None = None) -> None:
+        """Raises StepError where not all have begun within the limit, as behind a statement that waits for a lock."""
+        deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
         beside = [self._submit(one.counter.begun, self._dump_beside, one) for one in self._beside]
         self._work = self._submit(self._begun, self._run, beside)
         for begun in (self._begun, *(one.counter.begun for one in self._beside)):
-            begun.wait()
-        for work in (*beside, self._work):
-            if work.done():
-                work.result()
+            if not begun.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise StepError(f"{self._clients.dialect.dumper} did not begin within {limit_seconds:g} s")
+        if self._failure is not None:
+            raise self._failure
 
     def _submit(self, begun: threading.Event, work: Callable[..., None], *arguments: object) -> Future[None]:
-        """One that ends without a table does not let anybody wait for it."""
+        """One that ends without a table does not let anybody wait for it; one that fails stops the others."""
+
+        def ended(future: Future[None]) -> None:
+            error = future.exception()
+            if error is not None:
+                self._failure = self._failure or error
+                self._stopped.set()
+            begun.set()
+
         future = self._pool.submit(work, *arguments)
-        future.add_done_callback(lambda _: begun.set())
+        future.add_done_callback(ended)
         return future
 
     def finish(self) -> dict[str, dict[str, int]]:
         """Rows of each table in each database's dump. Raises what the dump program or the disk had to say."""
         assert self._work is not None
-        self._work.result()
+        wait([self._work])
+        if self._failure is not None:
+            raise self._failure
         found = {name: Counter(counter.rows) for name, counter in self._counters.items()}
         for one in self._beside:
             found[one.database].update(one.counter.rows)
@@ -207,24 +228,26 @@ class Dump:
         self._stopped.set()
         self._pool.shutdown()
         for one in self._beside:
-            one.path.unlink(missing_ok=True)
+            one.file.close()
 
     def _run(self, beside: Sequence[Future[None]]) -> None:
         with ExitStack() as stack:
-            packed = [stack.enter_context(_packed(part.target)) for part in self._parts]
+            files = [stack.enter_context(_created(part.target)) for part in self._parts]
+            packed = [stack.enter_context(_packed(file)) for file in files]
             # What runs by itself is small, and asked for meanwhile.
             scripts = [self._pool.submit(self._programs, part) for part in self._parts]
-            self._tables([writer for writer, _ in packed])
-            for part, (writer, file), script in zip(self._parts, packed, scripts, strict=True):
+            self._tables(packed)
+            self._begun.set()  # all tables may be others' to dump
+            for part, file, writer, script in zip(self._parts, files, packed, scripts, strict=True):
                 for one, work in zip(self._beside, beside, strict=True):
                     if one.database == part.database:
                         work.result()
                         writer.flush(zstandard.FLUSH_FRAME)
-                        _append(one.path, file)
+                        one.append_to(file, self._stopped.is_set)
                 writer.write(script.result())
 
     def _dump_beside(self, one: _Beside) -> None:
-        with _packed(one.path) as (writer, _):
+        with _packed(one.file) as writer:
             self._clients.dump(
                 self._sink(one.counter, writer), *_TABLES_ONLY, *one.share.words,
                 names=[one.database, *one.share.tables], stopped=self._stopped.is_set,
@@ -265,24 +288,15 @@ class Dump:
         splitter.end()
 
 
-def _append(source: Path, file: BinaryIO) -> None:
-    """A compressed file after another is one more frame of it."""
-    file.flush()
-    with open(source, "rb") as more:
-        shutil.copyfileobj(more, file, CHUNK_BYTES)
-    source.unlink()
-
-
-@contextmanager
-def _packed(target: Path) -> Iterator[tuple[zstandard.ZstdCompressionWriter, BinaryIO]]:
-    """Writes a compressed file, in place of one of an earlier attempt, which may be closed to writing already."""
+def _created(target: Path) -> BinaryIO:
+    """A file in place of one of an earlier attempt, which may be closed to writing already."""
     target.unlink(missing_ok=True)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _packed(file: IO[bytes]) -> zstandard.ZstdCompressionWriter:
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-    with open(descriptor, "wb") as file, compressor.stream_writer(
-        file, closefd=False, write_size=CHUNK_BYTES
-    ) as packed:  # fmt: skip
-        yield packed, file
+    return compressor.stream_writer(file, closefd=False, write_size=CHUNK_BYTES)
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:

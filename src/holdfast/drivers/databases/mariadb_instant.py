@@ -28,6 +28,7 @@ from holdfast.model import Facts, Snapshot
 
 _LOCK_SECONDS = 0.25  # longer, and the visitors queue behind a lock that waits itself
 _LOCK_ATTEMPTS = 5
+_BEGIN_SECONDS = 5.0  # for the dump programs, while writers wait
 # Queries of the configuration mean the same on every engine: `||` joins texts.
 STANDARD = "SET SESSION sql_mode = 'PIPES_AS_CONCAT'"
 _READING = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
@@ -54,6 +55,14 @@ class _Taken:
     part: Part
 
 
+@dataclass(frozen=True)
+class _Lock:
+    """A session that keeps writers out of these tables."""
+
+    session: Session
+    tables: Sequence[str]
+
+
 @contextmanager
 def hold(source: Source, limit_seconds: float | None) -> Iterator[Fix]:
     """Of one database; with a limit, its tables are locked until the dump's transaction has begun."""
@@ -78,7 +87,7 @@ def _sessions(sources: Sequence[Source]) -> Iterator[tuple[ExitStack, list[Sessi
 
 
 @contextmanager
-def _locked(source: Source, limit_seconds: float) -> Iterator[Session]:
+def _locked(source: Source, limit_seconds: float) -> Iterator[_Lock]:
     """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
     began = time.monotonic()
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
@@ -95,13 +104,13 @@ def _locked(source: Source, limit_seconds: float) -> Iterator[Session]:
                         f"database {source.name}: writers cannot be held within {limit_seconds:g} s: {error.what}"
                     ) from error
             else:
-                yield holder
+                yield _Lock(holder, names)
                 return
         time.sleep(0.05 * 2**attempt)
 
 
 def _fix(
-    stack: ExitStack, sources: Sequence[Source], sessions: Sequence[Session], locked: Sequence[Session],
+    stack: ExitStack, sources: Sequence[Source], sessions: Sequence[Session], locked: Sequence[_Lock],
     locked_at: float, orders: Sequence[tuple[Path, Sequence[str]]], budget_seconds: float,
 ) -> list[Callable[[], Snapshot]]:  # fmt: skip
     """The instant is the start of the dump's transaction.
@@ -116,15 +125,16 @@ def _fix(
             limit = _LOCK_SECONDS * _LOCK_ATTEMPTS
             locked = [moment.enter_context(_locked(source, limit)) for source in asked]
             locked_at = time.monotonic()
+        only = locked[0] if len(sources) == 1 and locked else None
         taken = [
-            _take(source, session, target, held=source in still, alone=bool(locked) and len(sources) == 1)
+            _take(source, session, target, held=source in still, lock=only)
             for source, session, (target, _) in zip(sources, sessions, orders, strict=True)
         ]
         dump = Dump(sources[0].clients, [one.part for one in taken], history=any(one.facts["history"] for one in taken))
         stack.callback(dump.close)
-        dump.start()
-        for holder in locked:
-            holder.run("UNLOCK TABLES")
+        dump.start(_BEGIN_SECONDS if locked else None)
+        for lock in locked:
+            lock.session.run("UNLOCK TABLES")
         held = time.monotonic() - locked_at if locked else 0.0
     return [
         partial(_finish, dump, one, queries, held if locked else 0.0)
@@ -132,22 +142,36 @@ def _fix(
     ]
 
 
-def _take(source: Source, session: Session, target: Path, *, held: bool, alone: bool) -> _Taken:
-    """`alone`: nobody writes until all that dump have begun."""
+def _take(source: Source, session: Session, target: Path, *, held: bool, lock: _Lock | None) -> _Taken:
+    """With a lock several may dump: nobody writes until all have begun."""
     session.run(_READING)
     views = catalogue.names(session, source.database, "VIEW")
     facts = facts_of(source, session, source.database, held=held)
     found = columns(session, source.database)
-    beside = shared_out(source.clients, session, source.database, facts) if alone else []
+    # Asked by who has the tables already: a statement that waits to change one would keep everybody else waiting.
+    beside = shared_out(source.clients, lock.session, source.database, facts, lock.tables) if lock is not None else []
     return _Taken(source, session, found, facts, Part(source.database, target, views, beside=beside))
 
 
-def shared_out(clients: Clients, session: Session, database: str, facts: Facts) -> list[Share]:
-    """What further dump programs take. History is read by options of its own, which are for all tables of a call."""
-    if facts["history"] or clients.server.jobs == 1:
+def shared_out(
+    clients: Clients, session: Session, database: str, facts: Facts, locked: Sequence[str] | None = None
+) -> list[Share]:
+    """What further dump programs take, of tables that are all `locked`, or that nobody can reach.
+
+    History is read by options of its own, which are for all tables of a call. The dump programs tell tables that are to be
+    left out without regard to case.
+    """
+    tables = catalogue.base_tables(session, database)
+    differ = len({name.casefold() for name in tables}) == len(tables)
+    if (
+        facts["history"]
+        or clients.server.jobs == 1
+        or not differ
+        or (locked is not None and set(locked) != set(tables))
+    ):
         return []
     known = catalogue.sizes_bytes(session, database)
-    sizes = {name: known.get(name, 0) for name in catalogue.base_tables(session, database)}
+    sizes = {name: known.get(name, 0) for name in tables}
     most = largest(sizes)
     if most is not None and worth_parting(most, sizes):
         key = catalogue.number_key(session, database, most)

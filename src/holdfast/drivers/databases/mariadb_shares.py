@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _LEAST_BYTES = 16 << 20  # of tables; with fewer another program's start takes as long
+_MOST_TABLES = 100  # for a second program: it looks each of them up before it begins, and writers wait for that
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,15 @@ def halves(table: str, key: Key) -> list[Share]:
 
 
 def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
-    """Tables for a second program, so that both have about as much to do."""
-    shares: tuple[list[str], list[str]] = ([], [])
-    loads = [0, 0]
-    for name in sorted(sizes_bytes, key=lambda name: (-sizes_bytes[name], name)):
+    """Large tables for a second program, so that both have about as much to do."""
+    names = sorted(sizes_bytes, key=lambda name: (-sizes_bytes[name], name))
+    second: list[str] = []
+    loads = [sum(sizes_bytes[name] for name in names[_MOST_TABLES:]), 0]
+    for name in names[:_MOST_TABLES]:
         lesser = loads.index(min(loads))
-        shares[lesser].append(name)
         loads[lesser] += sizes_bytes[name]
-    return [Share(tuple(shares[1]))] if shares[1] and loads[1] >= _LEAST_BYTES else []
+        second += [name] if lesser == 1 else []
+    return [Share(tuple(second))] if second and loads[1] >= _LEAST_BYTES else []
 
 
 def worth_parting(table: str, sizes_bytes: Mapping[str, int]) -> bool:

@@ -22,13 +22,15 @@ from typing import Any
 import zstandard
 
 from holdfast import durable
-from holdfast.errors import CommandFailedError, DamagedError, NotFoundError, RefusedError
+from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.host import Host
 from holdfast.model import Package
 
 MARKER = ".holdfast-release.json"
 WHEELS = ".holdfast-wheels"
 _FORMAT = 1
+_SPARE_BYTES = 1 << 20
+_SOME_FAILED = 1  # what compileall ends with
 _SAFE_ID = re.compile(r"[A-Za-z0-9_+@][A-Za-z0-9._+@-]*")
 
 
@@ -52,8 +54,9 @@ def install_command(python: str, environment: Path, wheels: Path, requirements: 
 
 
 def compile_command(environment: Path) -> list[str]:
-    # On every core; pip does it on one, in more than twice the time. What is no Python of this version stays as it is.
-    return [str(environment / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", str(environment / "lib")]
+    # On every core; pip does it on one, in more than twice the time. Isolated: the folder that it runs in is the
+    # application's, which may have modules that are called like the language's own.
+    return [str(environment / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", str(environment / "lib")]
 
 
 class ArchivePackages:
@@ -243,12 +246,28 @@ class ArchivePackages:
                 install_command(self._python, target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
                 timeout_seconds=self._timeout_seconds,
             )  # fmt: skip
-            self._host.run(
-                compile_command(target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds, check=False
-            )
             shutil.rmtree(target / WHEELS)
+            self._compile(target)
         durable.sync_filesystem(target)
         durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
+
+    def _compile(self, release: Path) -> None:
+        """What is no Python of this version, as some packages bring for others, stays as it is."""
+        argv = compile_command(release / ".venv")
+        found = self._host.run(argv, cwd=release, timeout_seconds=self._timeout_seconds, check=False)
+        if found.exit_code not in (0, _SOME_FAILED):
+            raise CommandFailedError(
+                f"compiling the modules of {release.name} ended with exit code {found.exit_code}",
+                exit_code_of_command=found.exit_code, output_tail=found.output_tail,
+            )  # fmt: skip
+        _refuse_full(release)
+
+
+def _refuse_full(folder: Path) -> None:
+    """A module whose compiled form was cut short cannot be imported. Raises NoSpaceError."""
+    status = os.statvfs(folder)
+    if status.f_bavail * status.f_frsize < _SPARE_BYTES:
+        raise NoSpaceError(f"{folder} has no room for the compiled modules of its environment")
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any], str]:
