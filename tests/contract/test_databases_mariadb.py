@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -117,6 +118,33 @@ def visitor(server: MariadbServer, name: str, sql: str = "", user: str = USER) -
     finally:
         with contextlib.suppress(pymysql.Error):
             connection.close()
+
+
+@mariadb_alone
+def test_the_name_of_a_trigger_that_a_dying_server_left_is_in_nobodys_way(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    """Met once: killed in a CREATE TRIGGER, it left the file of the name, which no catalogue knows."""
+    trigger = "CREATE TRIGGER kept BEFORE INSERT ON entry FOR EACH ROW SET NEW.text = 'kept'"
+    server.run(name, trigger, user=USER)
+
+    def leave(pattern: str) -> None:
+        (folder,) = (server.folder / "data").glob(pattern)
+        left = folder / "kept.TRN"
+        left.write_text("TYPE=TRIGGERNAME\ntrigger_table=entry\n")
+        shutil.chown(left, folder.owner(), folder.group())
+
+    taken = snapshot(database, quick_folder / "dump")
+    point = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    server.run(name, "DROP TRIGGER kept", user=USER)
+    leave(name)
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    server.run(name, "INSERT INTO entry (text) VALUES ('said')", user=USER)
+    assert server.run(name, "SELECT text FROM entry ORDER BY id DESC LIMIT 1") == "kept"
+    database.prepare(OPERATION, None, {})
+    leave("hf@002d*new")
+    database.discard(OPERATION)
+    assert database.tokens() == []
 
 
 # --- what belongs to a database beside its rows -----------------------------------------------------------

@@ -81,6 +81,8 @@ class Filesystem:
         """Makes the unmounted filesystem what it was at `keep`."""
         assert not self._mounted
         self._detach()
+        # A file of its own: a device that others still look at is detached a moment later, and must not meet this one.
+        self._image.unlink()
         _run("cp", "--sparse=always", self._kept, self._image)
         self._attach()
 

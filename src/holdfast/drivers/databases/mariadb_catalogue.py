@@ -17,6 +17,7 @@ DEFINING = {"SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"}
 """Rights by which programs may be made for other accounts, of either product."""
 _ON_EVERYTHING = re.compile(r"GRANT ([A-Z_, ]+) ON \*\.\* TO ")
 _GONE_ALREADY = re.compile(r"ERROR 1094 ")
+_FOLDER_NOT_EMPTY = re.compile(r"ERROR 1010 ")
 _END_SECONDS = 60.0  # a session that is ended takes its changes back first
 _WHOLE_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 # Order in which things are dropped: what uses others first.
@@ -52,6 +53,23 @@ def drop_programs(session: Session, database: str) -> None:
             session.run(f"DROP {kind} IF EXISTS {identifier(database)}.{identifier(name)}")
         if found and kind == "PACKAGE":
             session.run(f"SET sql_mode = {literal(SQL_MODE)}")
+
+
+def drop_database(clients: Clients, database: str, known_as: str) -> None:
+    """One of Holdfast's; another that is not there is fine. `known_as`: the live one, of whose programs it had copies.
+
+    The name of a trigger that a dying server left behind is in no catalogue and keeps the folder from being removed.
+    """
+    try:
+        with clients.session() as session:
+            session.run(f"DROP DATABASE IF EXISTS {identifier(database)}")
+    except SqlError as error:
+        if not _FOLDER_NOT_EMPTY.search(error.what):
+            raise
+        with clients.session() as session:
+            for name in names(session, known_as, "TRIGGER"):
+                session.run(f"DROP TRIGGER IF EXISTS {identifier(database)}.{identifier(name)}")
+            session.run(f"DROP DATABASE {identifier(database)}")
 
 
 def base_tables(session: Session, database: str) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from holdfast.drivers.databases import mariadb_catalogue as catalogue
 from holdfast.drivers.databases import mariadb_dump, mariadb_marker
 from holdfast.drivers.databases.mariadb_catalogue import (
     KINDS,
@@ -313,7 +314,7 @@ class Places:
                 session.run(_rename([(candidate, table, name, table) for table in left]))
             drop_programs(session, name)
             self._clients.feed(name, [script])
-            session.run(f"DROP DATABASE {identifier(candidate)}")
+        catalogue.drop_database(self._clients, candidate, self._database)
 
     def _free(self, session: Session, aside: str) -> str:
         """A name that no earlier entry has."""
@@ -326,8 +327,9 @@ class Places:
 
     def discard(self, token: str) -> None:
         with self._clients.session() as session:
-            for name in self._of(session, token):
-                session.run(f"DROP DATABASE IF EXISTS {identifier(name)}")
+            found = self._of(session, token)
+        for name in found:
+            catalogue.drop_database(self._clients, name, self._database)
 
     # --- marks -------------------------------------------------------------------------------------------
 
