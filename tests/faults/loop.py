@@ -104,9 +104,21 @@ class Filesystem:
             )
             if done.returncode == 0:
                 self._mounted = False
+                self._wait_until_free(deadline)
                 return
             assert time.monotonic() < deadline, done.stderr
             time.sleep(0.05)
+
+    def _wait_until_free(self, deadline: float) -> None:
+        """A container that starts has all mounts of the machine for a moment: until then this one goes on, shut down."""
+        assert self.device is not None
+        while True:
+            try:
+                os.close(os.open(self.device, os.O_RDONLY | os.O_EXCL))
+                return
+            except OSError:
+                assert time.monotonic() < deadline, f"{self.device} stays in use"
+                time.sleep(0.02)
 
     def remove(self) -> None:
         if self._mounted:
