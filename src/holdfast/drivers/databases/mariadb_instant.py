@@ -20,7 +20,7 @@ from holdfast.drivers.databases import mariadb_findings
 from holdfast.drivers.databases.mariadb_client import Clients, Session, SqlError, identifier
 from holdfast.drivers.databases.mariadb_dump import Dump, Part
 from holdfast.drivers.databases.mariadb_places import Places
-from holdfast.drivers.databases.mariadb_shares import Share, half, halves, largest, worth_parting
+from holdfast.drivers.databases.mariadb_shares import Share, half, halves, largest
 from holdfast.drivers.databases.mariadb_text import Quotes
 from holdfast.drivers.protocols import Fix, FixAll
 from holdfast.errors import StepError
@@ -162,22 +162,15 @@ def shared_out(
     left out without regard to case.
     """
     tables = catalogue.base_tables(session, database)
-    differ = len({name.casefold() for name in tables}) == len(tables)
-    if (
-        facts["history"]
-        or clients.server.jobs == 1
-        or not differ
-        or (locked is not None and set(locked) != set(tables))
-    ):
+    told_apart = len({name.casefold() for name in tables}) == len(tables)
+    unreachable = locked is None or set(locked) == set(tables)
+    if facts["history"] or clients.server.jobs == 1 or not told_apart or not unreachable:
         return []
     known = catalogue.sizes_bytes(session, database)
     sizes = {name: known.get(name, 0) for name in tables}
     most = largest(sizes)
-    if most is not None and worth_parting(most, sizes):
-        key = catalogue.number_key(session, database, most)
-        if key is not None:
-            return halves(most, key)
-    return half(sizes)
+    key = catalogue.number_key(session, database, most) if most is not None else None
+    return halves(most, key) if most is not None and key is not None else half(sizes)
 
 
 def _finish(dump: Dump, taken: _Taken, queries: Sequence[str], held_seconds: float) -> Snapshot:

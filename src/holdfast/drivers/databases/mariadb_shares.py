@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.drivers.databases.mariadb_client import identifier
+
 _LEAST_BYTES = 16 << 20  # of tables; with fewer another program's start takes as long
 _MOST_TABLES = 100  # for a second program: it looks each of them up before it begins, and writers wait for that
 
@@ -32,14 +34,16 @@ class Share:
 
 
 def largest(sizes_bytes: Mapping[str, int]) -> str | None:
-    """The table that has more than half of all."""
+    """The table that has more than half of all, and enough for two programs."""
     name = max(sizes_bytes, key=lambda name: sizes_bytes[name], default=None)
-    return name if name is not None and sizes_bytes[name] * 2 > sum(sizes_bytes.values()) else None
+    if name is None or sizes_bytes[name] < 2 * _LEAST_BYTES or sizes_bytes[name] * 2 <= sum(sizes_bytes.values()):
+        return None
+    return name
 
 
 def halves(table: str, key: Key) -> list[Share]:
     """One table by two programs. Every row is in one of the two: no key is NULL."""
-    column = "`" + key.column.replace("`", "``") + "`"
+    column = identifier(key.column)
     middle = (key.least + key.greatest + 1) // 2
     return [Share((table,), f"{column} < {middle}"), Share((table,), f"{column} >= {middle}", defines=False)]
 
@@ -54,10 +58,6 @@ def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
         loads[lesser] += sizes_bytes[name]
         second += [name] if lesser == 1 else []
     return [Share(tuple(second))] if second and loads[1] >= _LEAST_BYTES else []
-
-
-def worth_parting(table: str, sizes_bytes: Mapping[str, int]) -> bool:
-    return sizes_bytes[table] >= 2 * _LEAST_BYTES
 
 
 def tables_of(shares: Sequence[Share]) -> list[str]:
