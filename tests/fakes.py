@@ -52,6 +52,7 @@ class FakeRuntime:
     def start(self, instance: ServiceInstance) -> None:
         self.prepare()
         known = self.instances.get(instance.name)
+        instance = replace(instance, comes_back=True)
         if known is not None and known[0] == instance:
             return
         self._output[instance.name] = f"started {' '.join(instance.command)}\n"

@@ -328,6 +328,10 @@ class Host:
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         return process
 
+    def resolved(self, values: Mapping[str, str]) -> dict[str, str]:
+        """With what stands behind those that are secret references. Raises HoldfastError."""
+        return {name: self.resolve_secret(value) if is_secret(value) else value for name, value in values.items()}
+
     def resolve_secret(self, reference: str) -> str:
         """The value behind `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
 
@@ -355,6 +359,11 @@ class Host:
             raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
         self.redactor.add(value)
         return value
+
+
+def is_secret(value: str) -> bool:
+    """Whether a value is a reference to a secret and none itself."""
+    return value.startswith(("env:", "file:", "command:"))
 
 
 def _read_from_pipe(descriptor: int) -> Iterator[bytes]:

@@ -83,6 +83,8 @@ class ServiceInstance:
     stop_signal: str = "TERM"
     stop_timeout_seconds: int = 10
     keep_running: bool = True
+    comes_back: bool = True
+    """Whether a runtime that would start it again after a boot may do so: not while it is on trial."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,19 @@ class ServiceStatus:
     pid: int | None
     uptime_seconds: float
     detail: str = ""
+    healthy: bool | None = None
+    """What a health check of the runtime's own says; None where it has none."""
+    holds_port: bool = False
+    """Whether the runtime itself holds its port for it, so that no other process can."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container of a service that somebody else started; `port` is the one of this machine that leads to it."""
+
+    id: str
+    image: str
+    port: int | None = None
 
 
 @dataclass(frozen=True)

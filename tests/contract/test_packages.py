@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from holdfast.drivers.protocols import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
 from holdfast.host import Host
 from holdfast.model import Package
+from tests.contract import projects
 from tests.fakes import FakePackages
 
 FIRST = {"app.py": "print('one')\n", "holdfast.toml": "\n[tasks]\nmigrate = ['true']\n", "sub/deep.txt": "deep\n"}
@@ -40,7 +41,8 @@ class Source:
         self.packages.unpack(package, target, {"release": name})
         marker = target / ".holdfast-release.json"
         assert json.loads(marker.read_text()) == {"release": name}
-        marker.unlink()
+        for path in (marker, target / "compose.json", target / "images.json"):
+            path.unlink(missing_ok=True)
         return {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
 
 
@@ -75,15 +77,21 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str
     return folder, first, second
 
 
-@pytest.fixture(params=["archive", "fake"])
-def source(request: pytest.FixtureRequest, quick_folder: Path, repository: tuple[Path, str, str]) -> Source:
+@pytest.fixture(params=["archive", "images", "fake"])
+def source(request: pytest.FixtureRequest, quick_folder: Path, repository: tuple[Path, str, str]) -> Iterator[Source]:
     path, first, second = repository
+    archive = ArchivePackages(quick_folder / "packages", path, Host())
     if request.param == "archive":
-        return Source(ArchivePackages(quick_folder / "packages", path, Host()), first, second, quick_folder)
+        yield Source(archive, first, second, quick_folder)
+        return
+    if request.param == "images":
+        with projects.images(quick_folder, archive) as images:
+            yield Source(images, first, second, quick_folder)
+        return
     fake = FakePackages(
         quick_folder / "packages", {first: FIRST, second: SECOND}, {"v1": first, "main": second, "feature/x": second}
     )
-    return Source(fake, first, second, quick_folder)
+    yield Source(fake, first, second, quick_folder)
 
 
 def test_a_tag_a_branch_and_a_commit_are_resolved(source: Source) -> None:

@@ -1,4 +1,4 @@
-"""What every Runtime driver promises, with real processes under supervisord."""
+"""What every Runtime driver promises, with real processes under supervisord and real containers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from holdfast.errors import ConfigurationError, StepError
 from holdfast.host import Host
 from holdfast.model import ServiceInstance
 from holdfast.processes import end_processes_with, processes_with
+from tests.contract import projects
 from tests.fakes import FakeRuntime
 
 STAY = "import sys, time; print('here I am', flush=True); time.sleep(3600)"
@@ -36,10 +37,14 @@ def instance(name: str, folder: Path, code: str = STAY, **changes: object) -> Se
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["supervisor", "fake"])
+@pytest.fixture(params=["supervisor", "compose", "fake"])
 def runtime(request: pytest.FixtureRequest, folder: Path) -> Iterator[Runtime]:
     if request.param == "fake":
         yield FakeRuntime()
+        return
+    if request.param == "compose":
+        with projects.project(folder) as made:
+            yield made.runtime
         return
     mark = f"contract@{folder}"
     made = SupervisorRuntime(folder / "s", mark, Host())

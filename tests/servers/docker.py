@@ -14,6 +14,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -26,10 +27,22 @@ import pytest
 from tests.servers.machine import OnMachine
 
 PLACE = "/server"  # where a container sees the folder that it is given
-_IMAGE = "holdfast-test"
 _START_SECONDS = 60
+_FIRST_NETWORK = 20  # engines of several workers share this machine's bridges, and must not choose one network
+IMAGE = "holdfast-test"
+COMPOSE = Path("/var/cache/holdfast-tests/cli-plugins/docker-compose")
 _READ_ONLY = ("/usr", "/etc/passwd", "/etc/group", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf",
               "/etc/ld.so.conf.d", "/var/cache/holdfast-tests")  # fmt: skip
+
+
+def machine_mounts() -> list[str]:
+    """What a container sees of this machine, in the words of `--volume`: its programs, and the Python of these tests."""
+    places = [*_READ_ONLY, *{path for path in (sys.prefix, sys.base_prefix) if not path.startswith("/usr")}]
+    return [f"{path}:{path}:ro" for path in places if os.path.exists(path)]
+
+
+def _worker() -> int:
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10
 
 
 class DockerEngine:
@@ -37,6 +50,11 @@ class DockerEngine:
         self._folder = Path(tempfile.mkdtemp(prefix="hfk"))
         self._numbers = itertools.count(1)
         os.environ["DOCKER_HOST"] = f"unix://{self._folder / 'socket'}"
+        if COMPOSE.exists():
+            plugins = self._folder / "client" / "cli-plugins"
+            plugins.mkdir(parents=True)
+            (plugins / COMPOSE.name).symlink_to(COMPOSE)
+            os.environ["DOCKER_CONFIG"] = str(plugins.parent)
         self.start()
         self._import()
 
@@ -45,6 +63,7 @@ class DockerEngine:
             self._process = subprocess.Popen(
                 ["dockerd", f"--data-root={self._folder / 'data'}", f"--exec-root={self._folder / 'exec'}",
                  f"--pidfile={self._folder / 'pid'}", f"--host={os.environ['DOCKER_HOST']}", "--bridge=none",
+                 f"--default-address-pool=base=172.{_FIRST_NETWORK + _worker()}.0.0/16,size=24",
                  "--iptables=false", "--ip-forward=false", "--ip-masq=false"],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -67,7 +86,7 @@ class DockerEngine:
                     member.type, member.linkname = tarfile.SYMTYPE, os.readlink(f"/{name}")
                     tar.addfile(member)
         subprocess.run(
-            ["docker", "import", "-", _IMAGE], input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True
+            ["docker", "import", "-", IMAGE], input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True
         )  # fmt: skip
 
     def new_name(self) -> str:
@@ -77,7 +96,7 @@ class DockerEngine:
         """What is put before a command to run it in a container of its own, until it ends, without a network."""
         mounts = [f"--volume={path}:{path}:ro" for path in _READ_ONLY if os.path.exists(path)]
         return ["docker", "run", "--rm", "--network=none", f"--user={account}", "--tmpfs=/tmp", f"--volume={folder}:{PLACE}",
-                *mounts, _IMAGE]  # fmt: skip
+                *mounts, IMAGE]  # fmt: skip
 
     def kill(self) -> None:
         """The engine, and with it its containerd; the containers run on until it is back."""
@@ -91,6 +110,9 @@ class DockerEngine:
         listed = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True, check=False).stdout.split()
         if listed:
             subprocess.run(["docker", "rm", "-f", *listed], capture_output=True, check=False)
+        subprocess.run(
+            ["docker", "network", "prune", "--force"], capture_output=True, check=False
+        )  # bridges of this machine
         self._process.terminate()
         self._process.wait(30)
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
@@ -141,6 +163,19 @@ class Enclosed(OnMachine):
 def _started() -> DockerEngine:
     made = DockerEngine()
     atexit.register(made.remove)
+    return made
+
+
+@contextmanager
+def shared() -> Iterator[DockerEngine]:
+    yield compose()
+
+
+def compose() -> DockerEngine:
+    """The same, for tests that need Compose too."""
+    made = engine()
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no Docker Compose here: `make test-setup` as root installs it")
     return made
 
 

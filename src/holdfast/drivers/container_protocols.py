@@ -1,0 +1,76 @@
+"""What a runtime of containers, and a store of images, must do beside what every runtime and store does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.model import Package, Running, ServiceInstance
+
+
+class OneOffs(Protocol):
+    """The application's one-off commands, and what a release must have for its services."""
+
+    def one_off(
+        self, service: str, directory: str, command: Sequence[str], variables: Iterable[str], operation: str,
+        *, terminal: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """The words that run a command as a release's service would; they end with the command's exit code.
+
+        It is given those variables of the environment that the words are run with.
+        """
+
+    def end_one_offs(self, operation: str) -> None:
+        """Ends what an operation's commands still do. May be repeated. Raises StepError if something goes on."""
+
+    def services_of(self, directory: str) -> list[str]:
+        """Services that a release has."""
+
+    def refused(self, directory: str) -> list[str]:
+        """What stands against running a release, found out before anything is stopped for it."""
+
+    def missing_images(self, directory: str) -> list[str]:
+        """Images of a release that the engine has not, or not as they were."""
+
+    def storage(self) -> str | None:
+        """Where the engine keeps images on this machine."""
+
+
+class Foreigners(Protocol):
+    """Containers of configured services that somebody else started."""
+
+    def strangers(self) -> dict[str, str]:
+        """Those that run and that Holdfast has nothing to do with: their names, each with its service."""
+
+    def end_strangers(self) -> None:
+        """Stops and removes them. May be repeated."""
+
+    def running(self, services: Sequence[str]) -> dict[str, Running]:
+        """Per service the container that the operator's own command started. Raises RefusedError where one has several."""
+
+    def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
+        """Takes containers, by id, for those instances from now on, and no others. May be repeated."""
+
+
+class Containers(OneOffs, Foreigners, Protocol):
+    """What a runtime of containers has beside services."""
+
+
+class ImageKeeping(Protocol):
+    """A store of packages that are images."""
+
+    def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
+        """A package of a commit with images, by id, that are there already. May be repeated."""
+
+    def tags(self, release: Path) -> dict[str, str]:
+        """The project's own names of a release's images, and their ids."""
+
+    def tagged(self, names: Iterable[str]) -> dict[str, str]:
+        """What the engine has under names; an empty id where it has nothing."""
+
+    def tag(self, ids: Mapping[str, str]) -> None:
+        """Gives names to images by their id, and takes a name away where that is empty. May be repeated."""
+
+    def refresh(self, release: Path, package: Package) -> None:
+        """Tells a release of its package's images after these were made again."""

@@ -1,0 +1,267 @@
+"""Packages as the images of a Compose project, beside the source tree of the same commit.
+
+A build leaves the project's own names where they were: what it made is kept under tags of ours, which name the image by
+its id and so never move, and nothing that starts meanwhile meets it. Facts measured on Docker 20.10: a tag is moved by
+tagging anew; an image whose last tag goes is removed unless a container has it; a prune of all images takes tagged ones
+too, where no container has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast import durable
+from holdfast.errors import StepError
+from holdfast.host import Host
+from holdfast.model import Package
+
+MODEL = "compose.json"
+IMAGES = "images.json"
+_RECIPE = "images.recipe"
+_TAGS = "tags.json"
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+_QUIET = {"COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain", "BUILDKIT_PROGRESS": "plain"}
+_ENGINE_SECONDS = 60
+
+
+class Sources(Protocol):
+    """The store of source trees that images are built from."""
+
+    def resolve(self, reference: str) -> tuple[str, str]: ...
+    def file_of(self, commit: str, name: str) -> str | None: ...
+    def build(self, commit: str, label: str, run: str) -> Package: ...
+    def abandon(self, run: str) -> None: ...
+    def packages(self) -> list[Package]: ...
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None: ...
+    def adopt(self, archive: Path) -> Package: ...
+    def remove(self, id: str) -> None: ...
+
+
+class Words(Protocol):
+    """The Compose commands for a tree of sources: of what its files say, resolved, and to build it."""
+
+    def resolving(self) -> list[str]: ...
+    def building(self) -> list[str]: ...
+
+
+class Projects(Protocol):
+    """Makes the commands for the files of a source tree: paths in the model are those of `folder`."""
+
+    def __call__(self, sources: Path, folder: Path, name: str = "") -> Words: ...
+
+
+@dataclass(frozen=True)
+class Image:
+    """One service's image as it is kept: `name` is the project's own, `tag` ours; `built`: by the project itself."""
+
+    name: str
+    tag: str
+    id: str
+    built: bool
+
+
+class ImagePackages:
+    def __init__(
+        self, folder: Path, sources: Sources, projects: Projects, host: Host, *, engine: str, instance: Path, prefix: str,
+        links: Mapping[str, Path], services: Sequence[str] = (), timeout_seconds: float = 3600,
+    ) -> None:  # fmt: skip
+        """`instance` is the project's folder, `prefix` begins our tags; `links` go into a tree before it is built.
+
+        Kept are the images of `services`, and all that the project builds.
+        """
+        self._folder = folder
+        self._sources = sources
+        self._projects = projects
+        self._host = host
+        self._engine = engine
+        self._instance = instance
+        self._prefix = prefix
+        self._links = links
+        self._services = services
+        self._timeout_seconds = timeout_seconds
+
+    # --- sources -----------------------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        return self._sources.resolve(reference)
+
+    def file_of(self, commit: str, name: str) -> str | None:
+        return self._sources.file_of(commit, name)
+
+    def adopt(self, archive: Path) -> Package:
+        return self._sources.adopt(archive)
+
+    # --- images ------------------------------------------------------------------------------------
+
+    def _id(self, name: str) -> str:
+        """Empty where the engine has no image of that name."""
+        exact = name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+        argv = [self._engine, "image", "ls", "--quiet", "--no-trunc", exact]
+        listed = self._host.capture(argv, timeout_seconds=_ENGINE_SECONDS).split()
+        return listed[0] if listed else ""
+
+    def _kept(self, package: Package) -> dict[str, Image]:
+        try:
+            found = json.loads((self._folder / package.id / IMAGES).read_text())
+        except FileNotFoundError:
+            return {}
+        return {service: Image(**value) for service, value in found.items()}
+
+    def _whole(self, package: Package, recipe: str) -> bool:
+        """Whether all of its images are there, made as they would be now."""
+        kept = self._kept(package)
+        made = self._folder / package.id / _RECIPE
+        if not kept or not made.exists() or made.read_text() != recipe:
+            return False
+        return all(self._id(image.tag) == image.id for image in kept.values())
+
+    def build(self, commit: str, label: str, run: str) -> Package:
+        package = self._sources.build(commit, label, run)
+        self._make_images(package, run)
+        return package
+
+    def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
+        package = self._sources.build(commit, label, run)
+        tree = self._tree(package, run)
+        model = self._resolved(self._projects(tree, self._instance))
+        names = _names(model)
+        found = {name: images.get(name) or self._id(names[name]) for name in self._of(model)}
+        kept = {name: self._tagged(model, name, id) for name, id in found.items() if id}
+        self._record(package, kept, _recipe(model))
+        durable.remove_tree(tree.parent)
+        return package
+
+    def tags(self, release: Path) -> dict[str, str]:
+        found = json.loads((release / IMAGES).read_text())
+        return {item["name"]: item["id"] for item in found.values() if item["built"]}
+
+    def tagged(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: self._id(name) for name in names}
+
+    def tag(self, ids: Mapping[str, str]) -> None:
+        for name, id in ids.items():
+            if self._id(name) == id:
+                continue
+            words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
+            # A name is the operator's convenience: one whose image somebody removed must not stop an undo.
+            self._host.run([self._engine, *words], ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)
+
+    def refresh(self, release: Path, package: Package) -> None:
+        durable.write_file(release / IMAGES, (self._folder / package.id / IMAGES).read_text())
+
+    def _tree(self, package: Package, run: str) -> Path:
+        """The sources as they are built."""
+        work = self._folder / "tmp" / f"{run}-images"
+        self._forget(work)
+        tree = work / "tree"
+        durable.make_directory(work)
+        self._sources.unpack(package, tree, {})
+        for inside, target in self._links.items():
+            link = tree / inside
+            if not link.exists() and not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target)
+        return tree
+
+    def _make_images(self, package: Package, run: str) -> None:
+        tree = self._tree(package, run)
+        ours = self._resolved(self._projects(tree, self._instance))
+        if self._whole(package, _recipe(ours)):
+            durable.remove_tree(tree.parent)
+            return
+        # Built from the tree, under the name that the project has at its own place.
+        words = self._projects(tree, tree, ours["name"])
+        model = self._resolved(words)
+        built = [name for name, item in model["services"].items() if item.get("build")]
+        before = self.tagged(_names(model)[name] for name in built)
+        durable.write_file(tree.parent / _TAGS, json.dumps(before, indent=1))
+        try:
+            if built:
+                self._host.run(words.building(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds)
+            kept = {service: self._keep(model, service) for service in self._of(model)}
+        finally:
+            self.tag(before)
+        self._record(package, kept, _recipe(ours))
+        durable.remove_tree(tree.parent)
+
+    def _of(self, model: Mapping[str, Any]) -> list[str]:
+        """Services whose images are kept."""
+        return [name for name, item in model["services"].items() if name in self._services or item.get("build")]
+
+    def _record(self, package: Package, kept: Mapping[str, Image], recipe: str) -> None:
+        found = {service: asdict(image) for service, image in kept.items()}
+        durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
+        durable.write_file(self._folder / package.id / _RECIPE, recipe)
+
+    def _resolved(self, words: Words) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
+        return found
+
+    def _keep(self, model: Mapping[str, Any], service: str) -> Image:
+        name = _names(model)[service]
+        if not self._id(name):
+            self._host.run([self._engine, "pull", "--quiet", name], timeout_seconds=self._timeout_seconds)
+        id = self._id(name)
+        if not id:
+            raise StepError(f"the build ended well and there is no image {name} of service {service}")
+        return self._tagged(model, service, id)
+
+    def _tagged(self, model: Mapping[str, Any], service: str, id: str) -> Image:
+        """The tag names the image: it is never to mean another one."""
+        tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
+        self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
+        return Image(_names(model)[service], tag, id, bool(model["services"][service].get("build")))
+
+    def _forget(self, work: Path) -> None:
+        """An unfinished build, whose names are given back first."""
+        if (work / _TAGS).exists():
+            self.tag(json.loads((work / _TAGS).read_text()))
+        durable.remove_tree(work)
+
+    def abandon(self, run: str) -> None:
+        """Those that a restore began too: nothing else builds while an operation is undone."""
+        for work in (self._folder / "tmp").glob("*-images"):
+            self._forget(work)
+        self._sources.abandon(run)
+
+    # --- the store ---------------------------------------------------------------------------------
+
+    def packages(self) -> list[Package]:
+        """Those whose images were all made."""
+        return [package for package in self._sources.packages() if self._kept(package)]
+
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+        if not self._kept(package) or any(self._id(image.tag) != image.id for image in self._kept(package).values()):
+            self._make_images(package, f"unpack-{package.id}")
+        self._sources.unpack(package, target, marker)
+        model = self._resolved(self._projects(target, self._instance))
+        durable.write_file(target / MODEL, json.dumps(model, indent=1))
+        self.refresh(target, package)
+        durable.sync_filesystem(target)
+
+    def remove(self, id: str) -> None:
+        """Tags that no other package has go too; the engine removes an image unless a container or another tag has it."""
+        known = self._sources.packages()
+        others = {image.tag for package in known if package.id != id for image in self._kept(package).values()}
+        for package in known:
+            for image in self._kept(package).values() if package.id == id else ():
+                if image.tag not in others and self._id(image.tag):
+                    self._host.run([self._engine, "rmi", image.tag], check=False, timeout_seconds=_ENGINE_SECONDS)
+        self._sources.remove(id)
+
+
+def _names(model: Mapping[str, Any]) -> dict[str, str]:
+    """Per service the project's own name of its image; what is built without one has the name that Compose gives it."""
+    return {name: item.get("image") or f"{model['name']}-{name}" for name, item in model["services"].items()}
+
+
+def _recipe(model: Mapping[str, Any]) -> str:
+    """Of which names, arguments and files images are made; environment files may say that too."""
+    made = {name: [item.get("image"), item.get("build")] for name, item in model["services"].items()}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,362 @@
+"""Services as containers of a Compose project, and the application's commands in one-off containers of the same image.
+
+Each instance is one container, known by labels of ours, made from a model of its own (`compose_model`) with the image of
+its release. It is started by Compose and found, stopped and removed by its id. As long as an instance is on trial it has
+no restart policy; kept for good, it gets the one of the project's files (decision 0013).
+
+Facts from the documentation of Docker and measured on 20.10 with Compose 2.26: a container with `always` that was
+stopped by hand is started again with the engine, so one that is to stay stopped is removed; `docker update --restart`
+acts at once; a `docker stop` whose client was killed goes on in the engine; the client of a killed `docker compose run`
+leaves its container running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast import durable
+from holdfast.drivers.runtimes import compose_model
+from holdfast.drivers.runtimes.compose_container import Container, label, reached_by
+from holdfast.drivers.runtimes.compose_engine import Engine, Known
+from holdfast.drivers.runtimes.compose_model import Model
+from holdfast.drivers.runtimes.compose_project import QUIET, Project, for_model, running_once, sources_mounted, starting
+from holdfast.errors import (
+    CommandFailedError,
+    CommandTimeoutError,
+    DamagedError,
+    PortTakenError,
+    RefusedError,
+    StepError,
+)
+from holdfast.host import Host
+from holdfast.model import Problem, Running, ServiceInstance, ServiceStatus
+from holdfast.ports import listeners_on
+
+MODEL = "compose.json"
+IMAGES = "images.json"
+_ADOPTED = "adopted.json"
+_NAME = "project"
+_TAIL_LINES = 40
+_START_SECONDS = 600
+_LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", re.IGNORECASE)
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+_NO_ONE_OFF = "com.docker.compose.oneoff=False"
+
+
+class ComposeRuntime:
+    def __init__(
+        self, folder: Path, mark: str, host: Host, project: Project, *, ports: Mapping[str, int], web: str = "",
+        keep_ports: bool = False,
+    ) -> None:  # fmt: skip
+        """`ports` are the configured services, each with the port that it listens on in its container, if known.
+
+        With `keep_ports` a web is published as its files say, for visitors, beside the port of this machine that is
+        for Holdfast alone.
+        """
+        self._folder = folder
+        self._mark = mark
+        self._host = host
+        self._project = project
+        self._engine = Engine(project.command[0], host)
+        self._ports = ports
+        self._web = web
+        self._keep_ports = keep_ports
+
+    def prepare(self) -> None:
+        self._engine.prepare()
+
+    def _ours(self) -> list[Container]:
+        """Those that were started here, and those that were taken over and are still there."""
+        found = self._engine.containers(f"{compose_model.APPLICATION_LABEL}={self._mark}")
+        adopted = self._adopted()
+        ours = [
+            Container.labelled(item) for item in found
+            if label(item, compose_model.INSTANCE_LABEL) and item["Id"] not in adopted
+        ]  # fmt: skip
+        return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
+
+    def _of(self, name: str) -> list[Container]:
+        return [container for container in self._ours() if container.name == name]
+
+    def _adopted(self) -> dict[str, dict[str, str]]:
+        try:
+            found: dict[str, dict[str, str]] = json.loads((self._folder / _ADOPTED).read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def _read(self, path: Path) -> Model:
+        """A release's file. What looks like a secret in it is redacted from now on."""
+        found = _read(path)
+        for service in found["services"].values() if path.name == MODEL else ():
+            for name, value in (service.get("environment") or {}).items():
+                if value and _LIKE_SECRETS.search(name):
+                    self._host.redactor.add(str(value))
+        return found
+
+    # --- instances ---------------------------------------------------------------------------------
+
+    def statuses(self) -> dict[str, ServiceStatus]:
+        """Raises StepError where the engine does not answer: what it runs is not known then."""
+        try:
+            return {container.name: container.status() for container in self._ours()}
+        except (CommandFailedError, CommandTimeoutError):
+            self.prepare()
+            raise
+
+    def start(self, instance: ServiceInstance) -> None:
+        self.prepare()
+        release = Path(instance.directory)
+        model = self._read(release / MODEL)
+        image = self._image_of(instance.service, instance.directory)
+        policy = compose_model.restart_policy(model, instance.service) if instance.comes_back else "no"
+        port = self._ports.get(instance.service, 0)
+        inside = compose_model.port_inside(model, instance.service, port) if instance.port else 0
+        wanted = compose_model.instance_model(model, instance, image, self._mark, inside, keep_ports=self._keep_ports)
+        digest = wanted["services"][instance.service]["labels"][compose_model.DEFINITION_LABEL]
+        if not self._keeps(instance.name, digest, image["id"]):
+            self.stop(instance.name)
+            self._up(model["name"], instance, wanted)
+        for container in self._of(instance.name):
+            if container.restart_policy != policy:
+                self._engine.do("update", f"--restart={policy}", container.id)
+
+    def _keeps(self, name: str, digest: str, image: str) -> bool:
+        """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.
+
+        One whose end was begun runs on for a while, and must not be taken for one that stays.
+        """
+        found = self._of(name)
+        if len(found) != 1 or self._ending(name).exists():
+            return False
+        return found[0].running and found[0].runs == image and found[0].definition in (digest, "")
+
+    def _image_of(self, service: str, directory: str) -> dict[str, str]:
+        """Raises StepError where the engine has it no more."""
+        images = _read(Path(directory) / IMAGES)
+        if service not in images:
+            raise StepError(f"this release has no image of service {service}")
+        image: dict[str, str] = images[service]
+        if self._engine.image(image["tag"]) != image["id"]:
+            raise StepError(
+                f"the image {image['tag']} of this release is not there",
+                next_step="`holdfast package build REF` makes it again.",
+            )
+        return image
+
+    def _up(self, project: str, instance: ServiceInstance, wanted: Model) -> None:
+        beside = self._beside(project, instance.service)
+        made = compose_model.beside(wanted, instance.service) if beside else wanted
+        file = self._folder / f"{instance.name}.json"
+        durable.make_directory(self._folder)
+        durable.write_file(self._folder / _NAME, project)
+        durable.write_file(file, json.dumps(made, indent=1))
+        argv = starting(self._project, project, file, instance.service, beside + 1)
+        try:
+            environment = {**self._host.resolved(instance.environment), **QUIET}
+            self._host.run(argv, environment=environment, timeout_seconds=_START_SECONDS)
+        except CommandFailedError as error:
+            if instance.port is not None and listeners_on(instance.port):
+                raise PortTakenError(f"port {instance.port} of service {instance.service} is taken") from error
+            raise StepError(f"{instance.service} does not start", state=error.output_tail.strip()) from error
+
+    def _beside(self, project: str, service: str) -> int:
+        """How many containers of a service run. Those that ended are removed: Compose would start them with the new one."""
+        found = self._engine.containers(f"{_PROJECT}={project}", f"{_SERVICE}={service}", _NO_ONE_OFF)
+        ended = [item for item in found if not item["State"]["Running"]]
+        for item in ended:
+            self._engine.remove(item)
+        return len(found) - len(ended)
+
+    def _ending(self, name: str) -> Path:
+        return self._folder / f"{name}.ending"
+
+    def stop(self, name: str) -> None:
+        found = self._of(name)
+        if found:
+            durable.make_directory(self._folder)
+            durable.write_file(self._ending(name), "")
+        for container in found:
+            self._engine.remove(container.known)
+        left = {id: facts for id, facts in self._adopted().items() if facts["name"] != name}
+        if left != self._adopted():
+            durable.write_file(self._folder / _ADOPTED, json.dumps(left, indent=1))
+        for ending in ("json", "ending"):
+            durable.unlink(self._folder / f"{name}.{ending}")
+
+    def release_of(self, name: str) -> str | None:
+        """None too where its container runs another image than the release's."""
+        for container in self._of(name):
+            if container.running and container.runs == container.image:
+                return container.release
+        return None
+
+    def output_tail(self, name: str) -> str:
+        with contextlib.suppress(CommandFailedError, CommandTimeoutError):
+            # Without `run` the two streams would come one after the other, not as they were written.
+            return "".join(
+                self._host.run(
+                    [self._engine.name, "logs", f"--tail={_TAIL_LINES}", container.id], check=False
+                ).output_tail
+                for container in self._of(name)
+            )
+        return ""
+
+    def shut_down(self) -> None:
+        for name in list(self.statuses()):
+            self.stop(name)
+
+    def check(self) -> list[Problem]:
+        try:
+            found = self.statuses()
+            strangers = self.strangers()
+        except StepError as error:
+            return [Problem("runtime", "error", error.what, error.next_step)]
+        if not found:
+            return [Problem("runtime", "warning", "no service of this application runs",
+                            "`holdfast service start` starts what ran before.")]  # fmt: skip
+        problems = [
+            Problem("runtime", "error", f"{status.name} is {status.detail}", f"`holdfast service restart {status.name}`")
+            for status in found.values() if not status.running or status.healthy is False
+        ]  # fmt: skip
+        return problems + [
+            Problem("runtime", "error", f"container {name} of service {service} was not started by Holdfast",
+                    f"docker rm --force {name}, then: holdfast service restart {service}")
+            for name, service in strangers.items()
+        ]  # fmt: skip
+
+    # --- one-off commands --------------------------------------------------------------------------
+
+    def one_off(
+        self, service: str, directory: str, command: Sequence[str], variables: Iterable[str], operation: str,
+        *, terminal: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """The words that run a command in a container of a release, removed afterwards; it ends with the command's code."""
+        model = self._read(Path(directory) / MODEL)
+        image = self._image_of(service, directory)
+        wanted = compose_model.task_model(model, service, image["tag"], variables, self._mark, operation)
+        durable.make_directory(self._folder)
+        # Of its own, for a plan that is made meanwhile may run a command of another release.
+        file = self._folder / f"task-{operation or 'none'}-{secrets.token_hex(4)}.json"
+        durable.write_file(file, json.dumps(wanted, indent=1))
+        return running_once(self._project, model["name"], file, service, command, terminal=terminal)
+
+    def end_one_offs(self, operation: str) -> None:
+        """Ends what an operation's commands still do. May be repeated. Raises StepError."""
+        self.prepare()
+        ours = f"{compose_model.APPLICATION_LABEL}={self._mark}"
+        for item in self._engine.containers(ours, f"{compose_model.OPERATION_LABEL}={operation}"):
+            self._engine.remove(item)
+        for file in self._folder.glob(f"task-{operation}-*.json"):
+            durable.unlink(file)
+
+    # --- releases ----------------------------------------------------------------------------------
+
+    def services_of(self, directory: str) -> list[str]:
+        return list(_read(Path(directory) / MODEL)["services"])
+
+    def refused(self, directory: str) -> list[str]:
+        model, images = _read(Path(directory) / MODEL), _read(Path(directory) / IMAGES)
+        found = compose_model.refused(model, self._ports, images, web=self._web, gated=not self._keep_ports)
+        name = self._name()
+        if name and model["name"] != name:
+            found.append(
+                f"its Compose files call the project {model['name']} instead of {name}: it would begin with empty volumes"
+            )
+        if found:
+            return found
+        durable.make_directory(self._folder)
+        for name in set(self._ports) & set(model["services"]):
+            image, service = images[name]["tag"], model["services"][name]
+            volumes = json.loads(self._engine.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {}
+            found += compose_model.volumes_without_name(name, service, volumes)
+            found += sources_mounted(name, service, Path(directory), self._project.folder)
+            made = compose_model.task_model(model, name, image, [], self._mark, "none")
+            found += self._unread(name, model["name"], made)
+        return found
+
+    def _unread(self, service: str, project: str, made: Model) -> list[str]:
+        """Compose itself reads a model as it will be given, before anything is stopped for it."""
+        file = self._folder / f"task-none-{secrets.token_hex(4)}.json"
+        durable.write_file(file, json.dumps(made))
+        try:
+            self._host.capture(for_model(self._project, project, file, "config", "--quiet"))
+        except CommandFailedError as error:
+            return [f"service {service} cannot be started by itself: {error.output_tail.strip()}"]
+        finally:
+            durable.unlink(file)
+        return []
+
+    def missing_images(self, directory: str) -> list[str]:
+        images = _read(Path(directory) / IMAGES)
+        return [image["tag"] for image in images.values() if self._engine.image(image["tag"]) != image["id"]]
+
+    def storage(self) -> str | None:
+        place = self._engine.ask("info", "--format={{.DockerRootDir}}").strip()
+        return place if place and Path(place).is_dir() else None
+
+    # --- what somebody else started ------------------------------------------------------------------
+
+    def _running(self) -> list[Known]:
+        """Containers of configured services, whoever started them."""
+        name = self._name()
+        found = self._engine.containers(f"{_PROJECT}={name}", _NO_ONE_OFF) if name else []
+        return [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
+
+    def _name(self) -> str:
+        """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
+        known = self._folder / _NAME
+        if self._project.name or known.exists():
+            return self._project.name or known.read_text()
+        if not all(path.exists() for path in self._project.files):
+            return ""
+        return str(json.loads(self._host.capture(self._project.resolving()))["name"])
+
+    def _strangers(self) -> list[Known]:
+        ours = {container.id for container in self._ours()}
+        return [item for item in self._running() if item["Id"] not in ours]
+
+    def strangers(self) -> dict[str, str]:
+        return {str(item["Name"]).lstrip("/"): label(item, _SERVICE) for item in self._strangers()}
+
+    def end_strangers(self) -> None:
+        for item in self._strangers():
+            self._engine.remove(item)
+
+    def running(self, services: Sequence[str]) -> dict[str, Running]:
+        found: dict[str, Running] = {}
+        for item in self._running():
+            service = label(item, _SERVICE)
+            if service not in services:
+                continue
+            if service in found:
+                raise RefusedError(
+                    f"service {service} has several containers",
+                    next_step="Holdfast runs one of each: scale it down to one first.",
+                )
+            found[service] = Running(item["Id"], item["Image"], reached_by(item))
+        return found
+
+    def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
+        images = {item["Id"]: item["Image"] for item in self._engine.inspected(list(instances))}
+        found = {
+            id: {"name": instance.name, "release": instance.release, "image": images[id]}
+            for id, instance in instances.items()
+        }  # fmt: skip
+        durable.make_directory(self._folder)
+        durable.write_file(self._folder / _ADOPTED, json.dumps(found, indent=1))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} of the release cannot be read: {error}") from error
+    return found

@@ -1,0 +1,96 @@
+"""The container engine by its own client: what it knows of containers and images, and what ends them.
+
+An error of the client is never taken for the absence of something: the engine may be starting again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
+from holdfast.host import Host
+
+Known = dict[str, Any]
+"""What `inspect` says of one container."""
+
+_ASK_SECONDS = 60
+_DO_SECONDS = 600  # an engine that works may be slow; one that hangs must not hang us
+_GRACE_SECONDS = 10  # what a container has for its end where nothing is said (documentation of `docker stop`)
+_REMOVAL_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
+
+
+class Engine:
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self._host = host
+
+    def ask(self, *words: str) -> str:
+        return self._host.capture([self.name, *words], timeout_seconds=_ASK_SECONDS)
+
+    def do(self, *words: str, timeout_seconds: float = _DO_SECONDS) -> None:
+        """For what must not be left half done by a Ctrl-C."""
+        self._host.run([self.name, *words], ignore_cancel=True, timeout_seconds=timeout_seconds)
+
+    def prepare(self) -> None:
+        """Raises StepError where it does not answer."""
+        try:
+            self.ask("version", "--format", "{{.Server.Version}}")
+        except (CommandFailedError, CommandTimeoutError) as error:
+            raise StepError(
+                f"{self.name} does not answer: {error.state.strip() or error.what}",
+                next_step=f"Start it, or give this user the right to use it: `{self.name} version` tells.",
+            ) from error
+
+    # --- containers --------------------------------------------------------------------------------
+
+    def containers(self, *labels: str) -> list[Known]:
+        """Running or not, with all of these labels, each `NAME=VALUE`."""
+        given = [f"--filter=label={text}" for text in labels]
+        return self.inspected(self.ask("ps", "--all", "--quiet", "--no-trunc", *given).split())
+
+    def inspected(self, ids: Sequence[str]) -> list[Known]:
+        """Those of them that are there."""
+        if not ids:
+            return []
+        try:
+            found: list[Known] = json.loads(self.ask("container", "inspect", *ids))
+        except CommandFailedError:
+            listed = set(self.ask("ps", "--all", "--quiet", "--no-trunc").split())
+            left = [id for id in ids if id in listed]
+            if left == list(ids):
+                raise
+            return self.inspected(left)  # some are gone by now
+        return found
+
+    def remove(self, container: Known) -> None:
+        """With the time and signal that the container itself has for its end; its volumes stay.
+
+        Nothing may start it again from here on, should the machine die meanwhile. Raises StepError.
+        """
+        id = container["Id"]
+        grace = container["Config"].get("StopTimeout") or _GRACE_SECONDS
+        deadline = time.monotonic() + grace + _REMOVAL_SECONDS
+        while True:
+            try:
+                if container["HostConfig"]["RestartPolicy"]["Name"] not in ("no", ""):
+                    self.do("update", "--restart=no", id)
+                self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
+                self.do("rm", "--force", id)
+                return
+            except CommandFailedError as error:  # one that removes itself may be at it
+                if not self.inspected([id]):
+                    return
+                if time.monotonic() > deadline:
+                    raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
+            time.sleep(_LOOK_SECONDS)
+
+    # --- images ------------------------------------------------------------------------------------
+
+    def image(self, name: str) -> str:
+        """The id of what has this name with its tag; empty where nothing has."""
+        listed = self.ask("image", "ls", "--quiet", "--no-trunc", name).split()
+        return listed[0] if listed else ""

@@ -1,0 +1,80 @@
+"""The guestbook's people put it into containers: Compose file, Dockerfile and a worker in every version.
+
+Images are made of the sources alone; what a container runs are this machine's programs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.demo import repository
+from tests.servers import docker
+
+WORKER = "import time\nwhile True:\n    time.sleep(0.2)\n"
+DYING_WORKER = "raise SystemExit(3)\n"
+
+
+def git(folder: Path, *words: str) -> str:
+    argv = ["git", "-C", str(folder), "-c", "user.name=Guestbook", "-c", "user.email=guestbook@example.invalid"]
+    return subprocess.run([*argv, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def engine(*words: str) -> str:
+    """What the engine's client prints."""
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def containerize(folder: Path, image: str, mounts: Sequence[str], *, user: str = "0:0", **more: Any) -> None:
+    """Writes the files into every version; `more` are services beside web and worker."""
+    for version in repository.VERSIONS:
+        git(folder, "checkout", "--quiet", version.tag)
+        ours = {"build": ".", "image": image, "restart": "always", "user": user, "env_file": ".env",
+                "volumes": [*docker.machine_mounts(), *mounts], "stop_signal": "SIGINT"}  # fmt: skip
+        web = {"command": [sys.executable, "/app/app.py"], "ports": ["127.0.0.1:${APPLICATION_PORT}:8000"]}
+        services = {"web": {**ours, **web}, "worker": {**ours, "command": [sys.executable, "/app/worker.py"]}, **more}
+        for name in ("web", "worker"):
+            services[name]["depends_on"] = list(more)
+        (folder / "compose.yml").write_text(json.dumps({"services": services}, indent=1))  # JSON is YAML
+        (folder / "worker.py").write_text(WORKER)
+        (folder / "Dockerfile").write_text(
+            f"FROM {docker.IMAGE}\nCOPY *.py settings.json /app/\nCOPY migrations /app/migrations\n"
+        )
+        (folder / ".dockerignore").write_text(".git\nmedia\ndatabase\n")
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", f"Guestbook {version.tag} in containers")
+        git(folder, "tag", "--force", version.tag)
+    git(folder, "checkout", "--quiet", "v1")
+
+
+def id_of(image: str) -> str:
+    """Empty where there is no image of that name."""
+    listed = engine("images", "--quiet", "--no-trunc", image).splitlines()
+    return listed[0] if listed else ""
+
+
+def name_image(name: str, id: str) -> None:
+    """Gives a name to an image, or takes it away where there is none."""
+    if id:
+        engine("tag", id, name)
+    elif id_of(name):
+        engine("rmi", name)
+
+
+def of_project(name: str, *more: str) -> list[str]:
+    return engine("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}", *more).split()
+
+
+def remove(name: str, *, images: Sequence[str] = ()) -> None:
+    """Everything of a project: containers, networks, and images by the beginning of their names."""
+    for id in of_project(name):
+        engine("rm", "--force", "--volumes", id)
+    for network in engine("network", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").split():
+        engine("network", "rm", network)
+    for tag in engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
+        if tag.startswith(tuple(images)):
+            engine("rmi", tag)

@@ -1,0 +1,88 @@
+"""A Compose project of the tests' own whose containers have this machine's programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.packages.images import ImagePackages
+from holdfast.drivers.runtimes.compose import ComposeRuntime
+from holdfast.drivers.runtimes.compose_project import Project, files_in
+from holdfast.host import Host
+from tests import containers
+from tests.servers import docker
+
+
+@dataclass
+class Containers:
+    """`folder` is the release's; its model is in `compose.json`."""
+
+    runtime: ComposeRuntime
+    folder: Path
+    name: str
+
+    def write(self, services: Mapping[str, Mapping[str, Any]], tag: str = docker.IMAGE, **more: Any) -> None:
+        """Makes the release's model and images anew."""
+        usual = {"image": docker.IMAGE, "volumes": mounts(), "network_mode": "none"}
+        made = {name: {**usual, **item} for name, item in services.items()}
+        made = {name: {key: value for key, value in item.items() if value is not None} for name, item in made.items()}
+        model = {"name": self.name, "services": made, **more}
+        (self.folder / "compose.json").write_text(json.dumps(model))
+        id = containers.engine("image", "inspect", "--format={{.Id}}", tag)
+        (self.folder / "images.json").write_text(
+            json.dumps({name: {"name": docker.IMAGE, "tag": tag, "id": id, "built": False} for name in services})
+        )
+
+
+def mounts() -> list[dict[str, Any]]:
+    """This machine's programs, as Compose itself writes them in a resolved model."""
+    places = [mount.split(":")[0] for mount in docker.machine_mounts()]
+    return [{"type": "bind", "source": place, "target": place, "read_only": True} for place in places]
+
+
+@contextmanager
+def project(folder: Path) -> Iterator[Containers]:
+    docker.compose()
+    name = f"contract-{folder.name.lower().replace('_', '0')}"
+    command = Project(("docker", "compose"), folder, (folder / "compose.json",), name=name)
+    made = Containers(
+        ComposeRuntime(folder / "s", f"contract@{folder}", Host(), command, ports={"web": 0, "worker": 0}), folder, name
+    )
+    made.write({"web": {}, "worker": {}})
+    try:
+        yield made
+    finally:
+        containers.remove(name)
+
+
+@contextmanager
+def images(folder: Path, sources: ArchivePackages) -> Iterator[ImagePackages]:
+    """A store of images whose project is described outside of its sources, or by them where these have a Compose file."""
+    docker.compose()
+    instance = folder / "instance"
+    instance.mkdir()
+    (instance / "compose.yml").write_text(json.dumps({"services": {"web": {"image": docker.IMAGE}}}))
+    name = f"contract-{folder.name.lower().replace('_', '0')}"
+    prefix = f"holdfast/{name}"
+
+    def project(tree: Path, place: Path, known: str = "") -> Project:
+        return Project(("docker", "compose"), place, files_in([], tree, instance), name=known or name)
+
+    packages = folder / "packages"
+    yield ImagePackages(
+        packages,
+        sources,
+        project,
+        Host(),
+        engine="docker",
+        instance=instance,
+        prefix=prefix,
+        links={},
+        services=["web", "cache"],
+    )
+    containers.remove(name, images=[prefix, name])

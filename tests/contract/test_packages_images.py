@@ -1,0 +1,142 @@
+"""What is the images' own: built by a real engine, kept under tags of ours, and nothing of the project's touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.packages.images import ImagePackages
+from holdfast.errors import CommandFailedError
+from holdfast.host import Host
+from tests import containers
+from tests.contract import projects
+from tests.contract.test_packages import commit, git
+from tests.servers import docker
+
+DOCKERFILE = f"FROM {docker.IMAGE}\nCOPY app.py /app/\n"
+
+
+@dataclass
+class Shop:
+    packages: ImagePackages
+    folder: Path
+    name: str
+    commits: dict[str, str]
+
+    def id(self, name: str) -> str:
+        return containers.id_of(name)
+
+
+@pytest.fixture
+def shop(quick_folder: Path) -> Iterator[Shop]:
+    repository = quick_folder / "repository"
+    repository.mkdir()
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    name = f"contract-{quick_folder.name.lower().replace('_', '0')}"
+    compose = json.dumps(
+        {"services": {"web": {"build": ".", "image": f"{name}:production"}, "cache": {"image": docker.IMAGE}}}
+    )
+    commits = {}
+    for version in ("one", "two"):
+        files = {"app.py": f"print('{version}')\n", "compose.yml": compose, "Dockerfile": DOCKERFILE}
+        commits[version] = commit(repository, files, version)
+    broken = {"app.py": "", "compose.yml": compose, "Dockerfile": f"FROM {docker.IMAGE}\nCOPY nothing /app/\n"}
+    commits["broken"] = commit(repository, broken, "broken")
+    with projects.images(quick_folder, ArchivePackages(quick_folder / "packages", repository, Host())) as packages:
+        yield Shop(packages, quick_folder, name, commits)
+
+
+def test_a_build_keeps_its_images_and_leaves_the_projects_own_names_alone(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    assert shop.id(f"{shop.name}:production") == "", "it had none before"
+    shop.packages.unpack(one, shop.folder / "release", {})
+    kept = json.loads((shop.folder / "release" / "images.json").read_text())
+    assert kept.keys() == {"web", "cache"}
+    for image in kept.values():
+        assert shop.id(image["tag"]) == image["id"]
+    shop.packages.tag(shop.packages.tags(shop.folder / "release"))
+    assert shop.id(f"{shop.name}:production") == kept["web"]["id"]
+    shop.packages.build(shop.commits["two"], "two", "run2")
+    assert shop.id(f"{shop.name}:production") == kept["web"]["id"], "as before the second build"
+    model = json.loads((shop.folder / "release" / "compose.json").read_text())
+    assert model["name"] == shop.name
+    assert model["services"]["web"]["build"]["context"] == str(shop.folder / "instance")
+
+
+def test_a_build_that_fails_leaves_no_package(shop: Shop) -> None:
+    with pytest.raises(CommandFailedError):
+        shop.packages.build(shop.commits["broken"], "broken", "run1")
+    shop.packages.abandon("run1")
+    assert shop.packages.packages() == []
+    assert shop.id(f"{shop.name}:production") == ""
+    assert not list((shop.folder / "packages" / "tmp").iterdir())
+
+
+def test_a_build_that_was_killed_gives_the_projects_names_back(shop: Shop) -> None:
+    """As it stands after a kill between the build and the tags: what the names meant before was written down."""
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    shop.packages.unpack(one, shop.folder / "release", {})
+    before = shop.packages.tags(shop.folder / "release")
+    shop.packages.tag(before)
+    work = shop.folder / "packages" / "tmp" / "run2-images"
+    work.mkdir(parents=True)
+    (work / "tags.json").write_text(json.dumps(before))
+    containers.engine("tag", docker.IMAGE, f"{shop.name}:production")
+    shop.packages.abandon("run2")
+    shop.packages.abandon("run2")
+    assert shop.packages.tagged(before) == before
+
+
+def test_images_that_are_gone_are_built_again(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    shop.packages.unpack(one, shop.folder / "release", {})
+    kept = json.loads((shop.folder / "release" / "images.json").read_text())
+    containers.engine("rmi", kept["web"]["tag"])
+    shop.packages.build(shop.commits["one"], "one", "run2")
+    assert shop.id(kept["web"]["tag"])
+
+
+def test_what_runs_is_kept_without_a_build(shop: Shop) -> None:
+    id = containers.engine("image", "inspect", "--format={{.Id}}", docker.IMAGE)
+    package = shop.packages.keep(shop.commits["one"], "one", "run1", {"web": id})
+    shop.packages.unpack(package, shop.folder / "release", {})
+    kept = json.loads((shop.folder / "release" / "images.json").read_text())
+    assert {service: image["id"] for service, image in kept.items()} == {"web": id, "cache": id}, "not only what runs"
+    assert {service: image["built"] for service, image in kept.items()} == {"web": True, "cache": False}
+
+
+def test_remove_takes_the_tags_along(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    shop.packages.unpack(one, shop.folder / "release", {})
+    kept = json.loads((shop.folder / "release" / "images.json").read_text())
+    shop.packages.remove(one.id)
+    shop.packages.remove(one.id)
+    assert [shop.id(image["tag"]) for image in kept.values()] == ["", ""]
+    assert shop.packages.packages() == []
+    assert shop.id(docker.IMAGE), "another tag has that one"
+
+
+def test_another_name_or_argument_from_the_environment_is_another_image(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    shop.packages.unpack(one, shop.folder / "release", {})
+    first = shop.packages.tags(shop.folder / "release")
+    containers.engine("tag", docker.IMAGE, f"{shop.name}:other")
+    recipe = shop.folder / "packages" / one.id / "images.recipe"
+    recipe.write_text("of another environment")
+    shop.packages.build(shop.commits["one"], "one", "run2")
+    assert recipe.read_text() != "of another environment"
+    assert shop.packages.tags(shop.folder / "release") == first
+
+
+def test_an_image_that_two_packages_share_goes_with_the_last(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    two = shop.packages.build(shop.commits["two"], "two", "run2")
+    shop.packages.unpack(two, shop.folder / "release", {})
+    kept = json.loads((shop.folder / "release" / "images.json").read_text())
+    shop.packages.remove(one.id)
+    assert all(shop.id(image["tag"]) == image["id"] for image in kept.values())

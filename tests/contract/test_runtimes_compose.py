@@ -1,0 +1,310 @@
+"""What is Compose's own: real containers of a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, StepError
+from holdfast.host import Host
+from holdfast.model import ServiceInstance
+from holdfast.ports import free_loopback_port
+from tests import containers
+from tests.contract import projects
+from tests.contract.projects import Containers
+from tests.servers import docker
+
+STAY = "import time; print('here I am', flush=True); time.sleep(3600)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(3600)"
+)
+SERVE = f"{sys.executable} -m http.server 8000".split()
+OPERATION = "20260101-000000-upgrade-ab12"
+
+
+def instance(made: Containers, name: str = "web-r1", code: str = STAY, **changes: object) -> ServiceInstance:
+    usual = ServiceInstance(
+        name=name, service="web", kind="web", release="r1", directory=str(made.folder),
+        command=(sys.executable, "-c", code), environment={}, stop_timeout_seconds=1,
+    )  # fmt: skip
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def made(folder: Path) -> Iterator[Containers]:
+    with projects.project(folder) as found:
+        yield found
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def ids(made: Containers) -> list[str]:
+    return containers.of_project(made.name)
+
+
+def policy(name: str) -> str:
+    return containers.engine("inspect", "--format={{.HostConfig.RestartPolicy.Name}}", name)
+
+
+def test_values_arrive_as_they_are(made: Containers) -> None:
+    greeting = "100% \"quoted\" 'text' $HOME ${HOME} $$"
+    code = "import os, sys, time; print(os.environ['GREETING'], sys.argv[1], flush=True); time.sleep(3600)"
+    command = (sys.executable, "-c", code, "$USER")
+    made.runtime.start(instance(made, command=command, environment={"GREETING": greeting}))
+    eventually(lambda: made.runtime.output_tail("web-r1").strip() == f"{greeting} $USER")
+
+
+def test_a_secret_stands_in_no_file_of_ours(made: Containers) -> None:
+    (made.folder / "secret").write_text("correct-horse-battery\n")
+    code = "import os, time; print(len(os.environ['PASSWORD']), flush=True); time.sleep(3600)"
+    made.runtime.start(instance(made, code=code, environment={"PASSWORD": f"file:{made.folder / 'secret'}"}))
+    eventually(lambda: made.runtime.output_tail("web-r1").strip() == "21")
+    for path in (made.folder / "s").rglob("*"):
+        if path.is_file():
+            assert b"correct-horse" not in path.read_bytes(), path
+
+
+def test_stop_ends_one_that_ignores_the_signal(made: Containers) -> None:
+    made.runtime.start(instance(made, code=STUBBORN))
+    eventually(lambda: "deaf" in made.runtime.output_tail("web-r1"))
+    made.runtime.stop("web-r1")
+    assert ids(made) == []
+
+
+def test_two_releases_of_a_service_run_beside_each_other(made: Containers) -> None:
+    made.runtime.start(instance(made))
+    made.runtime.start(instance(made, name="web-r2", release="r2"))
+    assert {name: status.running for name, status in made.runtime.statuses().items()} == {
+        "web-r1": True,
+        "web-r2": True,
+    }
+    assert (made.runtime.release_of("web-r1"), made.runtime.release_of("web-r2")) == ("r1", "r2")
+    made.runtime.stop("web-r1")
+    assert set(made.runtime.statuses()) == {"web-r2"}
+    assert made.runtime.release_of("web-r2") == "r2"
+
+
+def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
+    made.write({"web": {"command": [sys.executable, "-c", STAY]}})
+    subprocess.run(["docker", "compose", "--project-name", made.name, "--file", str(made.folder / "compose.json"), "up",
+                    "--detach"], capture_output=True, check=True)  # fmt: skip
+    (theirs,) = ids(made)
+    made.runtime.start(instance(made))
+    assert set(made.runtime.statuses()) == {"web-r1"}
+    made.runtime.shut_down()
+    assert ids(made) == [theirs]
+    assert containers.engine("inspect", "--format={{.State.Running}}", theirs) == "true"
+
+
+def test_one_on_trial_does_not_come_back_and_one_that_is_kept_does_as_its_files_say(made: Containers) -> None:
+    made.write({"web": {"restart": "always"}})
+    made.runtime.start(instance(made, comes_back=False))
+    (id,) = ids(made)
+    assert policy(id) == "no"
+    made.runtime.start(instance(made))
+    assert ids(made) == [id], "it goes on as it is"
+    assert policy(id) == "always"
+    made.runtime.start(instance(made, comes_back=False))
+    assert (ids(made), policy(id)) == ([id], "no")
+
+
+def test_one_that_ends_is_not_started_again_while_on_trial(made: Containers) -> None:
+    made.write({"web": {"restart": "always"}})
+    made.runtime.start(instance(made, code="print('gone')", comes_back=False))
+    eventually(lambda: made.runtime.statuses()["web-r1"].detail == "exited")
+    assert made.runtime.release_of("web-r1") is None
+    assert [problem.severity for problem in made.runtime.check()] == ["error"]
+    assert "gone" in made.runtime.output_tail("web-r1")
+
+
+def test_what_its_own_health_check_says_is_told(made: Containers) -> None:
+    check = {"test": ["CMD", "ls", "/tmp/well"], "interval": "100ms", "retries": 2, "timeout": "5s"}
+    made.write({"web": {"healthcheck": check}})
+    made.runtime.start(instance(made))
+    eventually(lambda: made.runtime.statuses()["web-r1"].detail == "unhealthy")
+    assert made.runtime.statuses()["web-r1"].healthy is False
+    containers.engine("exec", ids(made)[0], "touch", "/tmp/well")
+    eventually(lambda: made.runtime.statuses()["web-r1"].healthy is True)
+    assert made.runtime.statuses()["web-r1"].detail == "running"
+
+
+def test_it_is_published_on_a_loopback_port_alone(made: Containers) -> None:
+    public = free_loopback_port()
+    made.write({"web": {"network_mode": None, "ports": [{"target": 8000, "published": str(public)}]}})
+    port = free_loopback_port()
+    made.runtime.start(instance(made, command=tuple(SERVE), port=port))
+    eventually(lambda: _answers(port))
+    assert not _answers(public)
+    bindings = json.loads(containers.engine("inspect", "--format={{json .HostConfig.PortBindings}}", ids(made)[0]))
+    assert bindings == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+
+
+def test_a_port_that_is_taken_is_told(made: Containers) -> None:
+    made.write({"web": {"network_mode": None, "expose": ["8000"]}})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortTakenError):
+            made.runtime.start(instance(made, command=tuple(SERVE), port=taken.getsockname()[1]))
+    made.runtime.stop("web-r1")
+    assert ids(made) == []
+
+
+def test_a_web_whose_port_nobody_knows_is_refused(made: Containers) -> None:
+    with pytest.raises(ConfigurationError, match="which port"):
+        made.runtime.start(instance(made, port=free_loopback_port()))
+
+
+def test_an_image_that_is_no_longer_the_releases_is_refused(made: Containers) -> None:
+    tag = f"holdfast-test-{made.name}"
+    containers.engine("tag", docker.IMAGE, tag)
+    made.write({"web": {}}, tag=tag)
+    containers.engine("rmi", tag)
+    with pytest.raises(StepError, match="not there"):
+        made.runtime.start(instance(made))
+    assert ids(made) == []
+
+
+def test_an_engine_that_does_not_answer_is_told(made: Containers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as gone:
+        gone.setenv("DOCKER_HOST", f"unix://{made.folder}/nothing")
+        with pytest.raises(StepError, match="does not answer"):
+            made.runtime.start(instance(made))
+        with pytest.raises(StepError, match="does not answer"):
+            made.runtime.statuses()
+        assert [problem.severity for problem in made.runtime.check()] == ["error"]
+
+
+def test_one_that_is_about_to_end_is_not_taken_for_one_that_stays(made: Containers) -> None:
+    """Killed while the engine stops a container: the engine goes on, and the container runs on for a while."""
+    code = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit()));"
+        " print('here I am', flush=True); time.sleep(3600)"
+    )
+    slow = instance(made, code=code, stop_timeout_seconds=20)
+    made.runtime.start(slow)
+    eventually(lambda: made.runtime.output_tail("web-r1") != "")
+    (old,) = ids(made)
+    (made.folder / "s" / "web-r1.ending").touch()
+    client = subprocess.Popen(["docker", "stop", old], stdout=subprocess.DEVNULL)
+    made.runtime.start(slow)
+    client.wait(30)
+    (new,) = ids(made)
+    assert new != old
+    assert made.runtime.statuses()["web-r1"].running
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"links": ["worker"]}, "has `links`"),
+        ({"network_mode": "service:worker"}, "has `network_mode`"),
+        ({"volumes": [{"type": "volume", "target": "/uploads"}]}, "in a volume without a name"),
+        ({"cap_add": 7}, "cannot be started by itself"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_by_itself_is_found_out_before_anything_is_stopped(
+    made: Containers, more: dict[str, Any], said: str
+) -> None:
+    assert made.runtime.refused(str(made.folder)) == []
+    made.write({"web": more, "worker": {}})
+    assert said in "; ".join(made.runtime.refused(str(made.folder)))
+
+
+def test_an_image_that_keeps_data_of_its_own_is_refused(made: Containers) -> None:
+    tag = f"{made.name}-uploads"
+    tree = subprocess.run(["tar", "-c", "-T", "/dev/null"], capture_output=True, check=True).stdout
+    subprocess.run(
+        ["docker", "import", "--change", "VOLUME /uploads", "-", tag], input=tree, capture_output=True, check=True
+    )
+    made.write({"web": {}}, tag=f"{tag}:latest")
+    assert "keeps /uploads in a volume without a name" in "; ".join(made.runtime.refused(str(made.folder)))
+    made.write({"web": {"volumes": [{"type": "volume", "source": "uploads", "target": "/uploads"}]}}, tag=f"{tag}:latest",
+               volumes={"uploads": {"name": f"{made.name}_uploads"}})  # fmt: skip
+    assert made.runtime.refused(str(made.folder)) == []
+    containers.engine("rmi", tag)
+
+
+def test_a_start_that_died_in_its_middle_leaves_one_container(made: Containers) -> None:
+    """What Compose had made and not started, or two of one name: there is one afterwards."""
+    made.runtime.start(instance(made))
+    file = made.folder / "s" / "web-r1.json"
+    argv = [
+        "docker",
+        "compose",
+        "--project-name",
+        made.name,
+        "--file",
+        str(file),
+        "up",
+        "--detach",
+        "--no-recreate",
+        "--scale",
+        "web=2",
+    ]
+    subprocess.run(argv, capture_output=True, check=True)
+    assert len(ids(made)) == 2
+    made.runtime.start(instance(made))
+    assert len(ids(made)) == 1
+    assert made.runtime.release_of("web-r1") == "r1"
+
+
+# --- one-off commands ---------------------------------------------------------------------------------
+
+
+def run(made: Containers, code: str, environment: dict[str, str] | None = None) -> str:
+    environment = environment or {}
+    argv = made.runtime.one_off("web", str(made.folder), [sys.executable, "-c", code], environment, OPERATION)
+    return Host().run(argv, environment=environment, cwd="/").output_tail
+
+
+def test_a_one_off_command_ends_with_its_own_exit_code_and_leaves_nothing(made: Containers) -> None:
+    made.write({"web": {"container_name": f"fixed-{made.name}", "restart": "always"}})
+    made.runtime.start(instance(made))
+    assert run(made, "import os; print(os.environ['TOLD'])", {"TOLD": "a $secret"}).strip() == "a $secret"
+    with pytest.raises(CommandFailedError) as failed:
+        run(made, "import sys; print('half done', flush=True); sys.exit(7)")
+    assert failed.value.exit_code_of_command == 7
+    assert "half done" in failed.value.output_tail
+    assert len(ids(made)) == 1
+    assert "secret" not in "".join(path.read_text() for path in (made.folder / "s").iterdir() if path.is_file())
+
+
+def test_a_one_off_command_whose_client_was_killed_is_ended(made: Containers) -> None:
+    argv = made.runtime.one_off("web", str(made.folder), [sys.executable, "-c", STUBBORN], {}, OPERATION)
+    client = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert client.stdout is not None and b"deaf" in client.stdout.readline()
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait()
+    client.stdout.close()
+    assert len(ids(made)) == 1, "what was killed was its client"
+    made.runtime.end_one_offs("20260101-000000-upgrade-cd34")
+    assert len(ids(made)) == 1, "another operation's"
+    made.runtime.end_one_offs(OPERATION)
+    made.runtime.end_one_offs(OPERATION)
+    assert ids(made) == []
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
