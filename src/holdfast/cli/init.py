@@ -18,7 +18,7 @@ def init(session: Session, folder: str, preset: str | None, force: bool) -> None
     """Write a commented holdfast.toml from what is found here."""
     from holdfast.operations import init as operation
 
-    path, findings = operation.write(Path(folder).resolve(), preset=preset, force=force)
+    path, findings = operation.write(Path(folder).resolve(), preset=preset, force=force, host=session.host)
     session.renderer.line(f"wrote {path}")
     for finding in findings:
         session.renderer.line(f"  {finding}")

@@ -9,24 +9,31 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.config.load import FILE_NAME, presets
 from holdfast.errors import NotFoundError, RefusedError
+from holdfast.host import Host
+from holdfast.operations import init_compose
 
 _SKIPPED = {".git", ".venv", "venv", "node_modules", "releases", "__pycache__"}
 _UPLOADS = ("media", "uploads", "attachments", "files")
 
 
-def write(folder: Path, *, preset: str | None = None, force: bool = False) -> tuple[Path, list[str]]:
-    """Writes holdfast.toml; returns its path and what it rests on. Raises RefusedError, NotFoundError."""
+def write(
+    folder: Path, *, preset: str | None = None, force: bool = False, host: Host | None = None
+) -> tuple[Path, list[str]]:
+    """Writes holdfast.toml; returns its path and what it rests on. Raises RefusedError, NotFoundError.
+
+    With a host, Compose is asked for what it makes of its files where there are any.
+    """
     path = folder / FILE_NAME
     if path.exists() and not force:
         raise RefusedError(f"{path} is there already", next_step="Edit it, or replace it with --force.")
     if preset is not None and preset not in presets():
         raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known are {', '.join(sorted(presets()))}.")
-    text, findings = propose(folder, preset)
+    text, findings = propose(folder, preset, host)
     durable.write_file(path, text, 0o644)
     return path, findings
 
 
-def propose(folder: Path, preset: str | None) -> tuple[str, list[str]]:
+def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple[str, list[str]]:
     """The text and the findings, without writing."""
     findings = []
     name = re.sub(r"[^a-z0-9_-]", "-", folder.name.lower()).strip("-_") or "application"
@@ -37,8 +44,10 @@ def propose(folder: Path, preset: str | None) -> tuple[str, list[str]]:
     )
     findings.append(f"git repository: {repository}" if repository else "no git repository found: set source.repository")
     code = folder / (repository or ".")
+    project = init_compose.project_in(folder) if preset is None and host is not None else None
+    model = init_compose.model_of(project, host, findings) if project is not None and host is not None else None
     django = (code / "manage.py").is_file() and _is_django(code)
-    if django and preset is None:
+    if django and preset is None and model is None:
         preset = "django"
         findings.append("a Django project: starts from preset:django")
     lines = [
@@ -47,7 +56,13 @@ def propose(folder: Path, preset: str | None) -> tuple[str, list[str]]:
         "[application]", f'name = "{name}"', 'environment = "production"', "",
         "[source]", f'repository = "{repository or "."}"' + ("" if repository else "   # ?"), "",
     ]  # fmt: skip
-    if preset is None:
+    config_files: list[str] = []
+    if project is not None and model is not None and host is not None:
+        made = init_compose.propose(project, model, host)
+        lines += [*made.lines, "[gate]", 'kind = "none"   # ? "front" puts a proxy before the web', ""]
+        findings += made.findings
+        config_files = made.config_files
+    elif preset is None:
         lines += _services(code, findings) + _data(folder, findings)
         lines += ["[gate]", 'kind = "front"', 'listen = "127.0.0.1:8000"   # ? the address that visitors use', ""]
     else:
@@ -57,7 +72,8 @@ def propose(folder: Path, preset: str | None) -> tuple[str, list[str]]:
             findings.append(f"WSGI module: {module}")
     lines += [
         "[vaults.local]", 'kind = "local"', f'path = "/var/backups/{name}"   # best on another disk than the data', "",
-        "[backup]", "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }", "",
+        "[backup]", "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
+        *([f"config_files = {json.dumps(config_files)}"] if config_files else []), "",
     ]  # fmt: skip
     return "\n".join(lines), findings
 

@@ -1,0 +1,217 @@
+"""What `init` proposes for a folder with Compose files: read from the resolved model, never from the files themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
+from holdfast.errors import CommandFailedError
+from holdfast.host import Host
+
+# Programs by a word of their image's name, or of the service's: what is none of the application's own services.
+_DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
+_BESIDE = ("redis", "valkey", "memcached", "rabbitmq", "elasticsearch", "opensearch", "nginx", "traefik", "caddy",
+           "haproxy", "mailpit", "mailhog", "flower", "deck-chores")  # fmt: skip
+_SCHEDULERS = ("beat", "cron", "schedul")
+_WORKERS = ("worker", "celery", "queue", "consumer", "sidekiq")
+_NO_DATA = ("static", "cache", "tmp", "socket", "log")
+_NAME_KEYS = {"postgresql": ("POSTGRES_DB", "POSTGRES_USER"), "mariadb": ("MARIADB_DATABASE", "MYSQL_DATABASE"),
+              "mysql": ("MYSQL_DATABASE",)}  # fmt: skip
+_USER_KEYS = {"postgresql": ("POSTGRES_USER",), "mariadb": ("MARIADB_USER", "MYSQL_USER"), "mysql": ("MYSQL_USER",)}
+_OF_AN_ENVIRONMENT = ("production.yml", "production.yaml", "docker-compose.production.yml", "docker-compose.prod.yml")
+_ENV_FILES = (".env", ".env_production", ".env.production")
+
+
+@dataclass
+class Proposal:
+    """Lines of holdfast.toml, what they rest on, and files that every set should have."""
+
+    lines: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    config_files: list[str] = field(default_factory=list)
+
+
+def project_in(folder: Path) -> Project | None:
+    """The Compose project of a folder, None where there is none."""
+    named = [name for name in _OF_AN_ENVIRONMENT if (folder / name).is_file()][:1]
+    files = files_in(named, folder, folder)
+    if not files[0].is_file():
+        return None
+    given = [name for name in _ENV_FILES if (folder / name).is_file()][:1]
+    return Project(("docker", "compose"), folder, files, env_files_in(given, folder))
+
+
+def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any] | None:
+    """What Compose makes of the project's files; None where it cannot tell, which is a finding."""
+    try:
+        found: dict[str, Any] = json.loads(host.capture(project.resolving()))
+    except CommandFailedError as error:
+        said = error.output_tail.strip() or error.what
+        findings.append(f"{project.files[0].name} is left aside, for Docker Compose cannot read it: {said}")
+        return None
+    return found
+
+
+def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
+    made = Proposal()
+    folder = project.folder
+    names = [path.name for path in project.files]
+    env_files = [path.name for path in project.env_files]
+    made.findings.append(f"Compose files: {', '.join(names)}; project {model['name']}")
+    made.config_files = [*env_files, *(name for name in names if not (folder / ".git").exists())]
+    made.lines += ["[runtime]", 'kind = "compose"', f"files = {json.dumps(names)}"]
+    made.lines += [f"env_files = {json.dumps(env_files)}"] if env_files else []
+    made.lines += [f'project = "{model["name"]}"', ""]
+    services: Mapping[str, Mapping[str, Any]] = model["services"]
+    own = [name for name, item in services.items() if _database_of(name, item) is None and not _is_beside(name, item)]
+    web = _web_of(own, services)
+    for name in own:
+        made.lines += _service(
+            name, services[name], "web" if name == web else _kind(name, services[name]), made.findings
+        )
+    if not own:
+        made.findings.append("no service of the application's own was found: name them as [services.NAME]")
+    left = [name for name in services if name not in own]
+    if left:
+        made.findings.append(f"left alone, as no services of the application itself: {', '.join(left)}")
+    made.lines += _tasks(folder, made.findings)
+    for name, item in services.items():
+        kind = _database_of(name, item)
+        if kind is not None:
+            made.lines += _database(model["name"], name, item, kind, made.findings)
+    databases = [item for name, item in services.items() if _database_of(name, item) is not None]
+    others = [_source(mount) for item in databases for mount in item.get("volumes") or [] if not mount.get("read_only")]
+    made.lines += _files(model, [services[name] for name in own], others, project, host, made.findings)
+    return made
+
+
+def _source(mount: Mapping[str, Any]) -> str:
+    return str(mount.get("source", ""))
+
+
+def _word_of(name: str, item: Mapping[str, Any]) -> str:
+    """What says which program a service is: its image without registry and tag; of one that is built, its own name too."""
+    image = re.sub(r":[^:/]*$", "", str(item.get("image", ""))).rpartition("/")[2]
+    return f"{image} {name}" if item.get("build") or not image else image
+
+
+def _database_of(name: str, item: Mapping[str, Any]) -> str | None:
+    word = _word_of(name, item)
+    return next((kind for known, kind in _DATABASES.items() if known in word), None)
+
+
+def _is_beside(name: str, item: Mapping[str, Any]) -> bool:
+    return any(known in _word_of(name, item) for known in _BESIDE)
+
+
+def _kind(name: str, item: Mapping[str, Any]) -> str:
+    text = f"{name} {' '.join(map(str, item.get('command') or []))}"
+    return "scheduler" if any(word in text for word in _SCHEDULERS) else "worker"
+
+
+def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The one that is reached by a port; else the one whose name says no worker and no scheduler."""
+    reached = [name for name in own if services[name].get("ports") or services[name].get("expose")]
+    others = [name for name in own if not any(word in name for word in (*_SCHEDULERS, *_WORKERS))]
+    return next(iter([*reached, *others]), None)
+
+
+def _service(name: str, item: Mapping[str, Any], kind: str, findings: list[str]) -> list[str]:
+    lines = [f"[services.{name}]", f'kind = "{kind}"']
+    if kind == "web":
+        ports = {int(port["target"]) for port in item.get("ports") or []} | {
+            int(port) for port in item.get("expose") or []
+        }
+        if len(ports) != 1:
+            lines.append("port = 8000   # ? on which it listens in its container")
+        lines.append('health = "/"   # ? a page that needs the database')
+        findings.append(f"web: {name}" + ("" if len(ports) == 1 else "; its port in the container is a guess"))
+    else:
+        findings.append(f"{kind}: {name}")
+    return [*lines, ""]
+
+
+def _tasks(folder: Path, findings: list[str]) -> list[str]:
+    """A Django project's own; anything else is for the operator to say."""
+    for path in sorted([folder / "manage.py", *folder.glob("*/manage.py")]):
+        if path.is_file() and "django" in path.read_text(errors="replace").lower():
+            inside = path.relative_to(folder)
+            findings.append(f"a Django project: {inside} migrate")
+            return [
+                "[tasks]",
+                f'migrate = ["python", "{inside}", "migrate", "--noinput"]   # ? as inside the image',
+                "",
+            ]
+    findings.append("how the application migrates was not found: fill in tasks.migrate")
+    return ["[tasks]", '# migrate = ["..."]   # ? brings the data to a release; runs in the new image', ""]
+
+
+def _database(project: str, name: str, item: Mapping[str, Any], kind: str, findings: list[str]) -> list[str]:
+    environment = item.get("environment") or {}
+    database = _first(environment, _NAME_KEYS[kind])
+    user = _first(environment, _USER_KEYS[kind])
+    container = item.get("container_name") or f"{project}-{name}-1"
+    key = (
+        "main"
+        if name in ("postgres", "database", "db", "mysql", "mariadb")
+        else re.sub(r"[^a-z0-9_-]", "-", name.lower())
+    )
+    findings.append(f"{kind}: {database or 'a database whose name is not known'} in {container}")
+    lines = [f"[databases.{key}]", f'kind = "{kind}"']
+    lines.append(f'name = "{database}"' if database else 'name = "?"   # ? nothing says it')
+    lines.append(f'user = "{user}"' if user else '# user = ""   # ? who owns it and may create others')
+    return [*lines, f'container = "docker:{container}"', ""]
+
+
+def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return next((str(environment[key]) for key in keys if environment.get(key)), "")
+
+
+def _files(
+    model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, host: Host,
+    findings: list[str],
+) -> list[str]:  # fmt: skip
+    """Mounts that the application's services may write to: named volumes where the engine keeps them, and folders.
+
+    What a database writes to is no files of the application's.
+    """
+    found: dict[str, str] = {}
+    for item in own:
+        for mount in item.get("volumes") or []:
+            target = str(mount.get("target", "")).rstrip("/")
+            if (
+                mount.get("read_only")
+                or _source(mount) in others
+                or any(word in target.rpartition("/")[2] for word in _NO_DATA)
+            ):
+                continue
+            if mount["type"] == "volume" and mount.get("source"):
+                volume = model["volumes"][mount["source"]]["name"]
+                place = _mountpoint(volume, host)
+                found[place or f"?{volume}"] = target.rpartition("/")[2]
+            elif mount["type"] == "bind" and _is_folder_in(Path(_source(mount)), project.folder):
+                found[str(Path(_source(mount)).relative_to(project.folder))] = target.rpartition("/")[2]
+    lines = []
+    for place, word in found.items():
+        name = re.sub(r"[^a-z0-9_-]", "-", word.lower()).strip("-_") or "data"
+        findings.append(f"files: {place}")
+        unsure = "   # ? is this data of the application's?"
+        lines += [f"[files.{name if name[0].isalpha() else f'data-{name}'}]", f'path = "{place}"{unsure}', ""]
+    return lines
+
+
+def _is_folder_in(path: Path, folder: Path) -> bool:
+    return path.is_dir() and path.is_relative_to(folder)
+
+
+def _mountpoint(volume: str, host: Host) -> str:
+    """Where the engine keeps a named volume; empty where it does not say."""
+    try:
+        return host.capture(["docker", "volume", "inspect", "--format={{.Mountpoint}}", volume]).strip()
+    except CommandFailedError:
+        return ""
