@@ -8,7 +8,10 @@ import http.client
 import json
 import os
 import random
+import re
+import secrets
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,11 @@ from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
 from holdfast.host import Host
 from holdfast.operations import backup, import_data, install, maintenance, package, prune, restore, rollback, upgrade
-from holdfast.ports import can_be_bound
+from holdfast.ports import can_be_bound, free_loopback_port
 from holdfast.processes import end_processes_with
-from holdfast.steps import services
-from tests import stores
+from holdfast.steps import services, verification
+from tests import containers, stores
+from tests.servers import docker
 
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 
@@ -37,6 +41,20 @@ def gate_port() -> int:
         if can_be_bound(port):
             return port
     raise AssertionError("no port is free")
+
+
+def get(port: int, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
+    """Status and JSON of a page on a loopback port; 0 where nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        body = response.read()
+        return response.status, json.loads(body) if body else None
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    finally:
+        connection.close()
 
 
 class Site:
@@ -60,14 +78,38 @@ class Site:
             )  # fmt: skip
             return
         self.port = gate_port()
-        self.store = stores.create(engine, self.database)
+        in_containers = engine == "compose"
+        self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host(), self.store.module)
         repository.write_configuration(
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
-            settle=settle, health_timeout=2.0, task_timeout=30, database=self.store.lines,
+            settle=settle, health_timeout=10.0 if in_containers else 2.0, task_timeout=30, database=self.store.lines,
             environment=self.store.environment,
         )  # fmt: skip
+        if in_containers:
+            self._put_into_containers()
+
+    def _put_into_containers(self) -> None:
+        """Web and worker; the database's server stays outside, and its socket goes in."""
+        docker.compose()
+        project = f"guestbook{secrets.token_hex(4)}"
+        place = Path(self.store.place["HOST"])  # type: ignore[attr-defined]  # of a PostgreSQL store
+        mounts = [f"{place}:{place}", f"{self.media}:/app/media"]
+        containers.containerize(self.repository, f"{project}:production", mounts)
+        (self.app_folder / ".env").write_text(f"PORT=8000\nADDRESS=0.0.0.0\nAPPLICATION_PORT={free_loopback_port()}\n")
+        text = self.config.read_text()
+        text = text.replace('["python3", "manage.py"', f'["{sys.executable}", "/app/manage.py"')
+        text = re.sub(r"^command = .*$", "port = 8000\nstop_timeout_seconds = 1", text, flags=re.MULTILINE)
+        text = re.sub(r"^shared = .*$", 'shared = { ".env" = ".env" }', text, flags=re.MULTILINE)
+        worker = "settle_seconds = 0.05\nstop_timeout_seconds = 1"
+        text += f'\n[runtime]\nkind = "compose"\nproject = "{project}"\n\n[services.worker]\n{worker}\n'
+        self.config.write_text(text)
+
+    @property
+    def project(self) -> str:
+        """Of the containers that it runs in; empty where it runs in none."""
+        return load(str(self.config)).configuration.runtime.project
 
     # --- running -----------------------------------------------------------------------------------
 
@@ -99,7 +141,7 @@ class Site:
                 app.opened.gate.hold(app.opened.gate.state().hold)  # one that ran on reads its file again
             for instance in services.wanted(app.opened):
                 if instance.port is not None:
-                    _until(lambda port=instance.port: services.answers(port, "/health")[0])
+                    _until(lambda port=instance.port: verification.answers(port, "/health")[0])
             if services.wanted(app.opened):
                 _until(lambda: self.get("/")[0] in (200, 503))
         finally:
@@ -108,20 +150,13 @@ class Site:
     def shut_down(self) -> None:
         """Ends everything that runs for this site, and nothing else."""
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+        if self.project:
+            containers.remove(self.project)
 
     # --- looking -----------------------------------------------------------------------------------
 
     def get(self, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request("GET", path, headers={"Accept": "application/json"})
-            response = connection.getresponse()
-            body = response.read()
-            return response.status, json.loads(body) if body else None
-        except (OSError, http.client.HTTPException):
-            return 0, None
-        finally:
-            connection.close()
+        return get(self.port, path, timeout)
 
     def post(self, content: bytes, timeout: float = 10) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -169,6 +204,8 @@ class Site:
         self.shut_down()
         target = self.folder.with_name(self.folder.name + ".saved")
         shutil.rmtree(target, ignore_errors=True)
+        if self.project:
+            (self.folder / "image").write_text(containers.id_of(f"{self.project}:production"))
         shutil.copytree(self.folder, target, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
         self.store.save()
         return target
@@ -180,6 +217,8 @@ class Site:
         _empty(self.folder)
         shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
         self.store.put_back()
+        if self.project:
+            containers.name_image(f"{self.project}:production", (self.folder / "image").read_text())
         if start:
             self.start()
 
@@ -200,6 +239,8 @@ class Site:
 
     def remove(self) -> None:
         self.shut_down()
+        if self.project:
+            containers.remove(self.project, images=[f"{self.project}:"])
         self.store.remove()
         for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):
             if folder.exists():

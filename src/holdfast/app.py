@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
-from holdfast.drivers.protocols import Database
+from holdfast.drivers.protocols import Database, Packages
+from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.runner import Result, Runner
@@ -27,6 +29,8 @@ from holdfast.host import Host
 from holdfast.model import Plan, Server
 from holdfast.steps.opened import Opened
 from holdfast.steps.table import handlers
+
+_COMPOSE = ("docker", "compose")
 
 
 @dataclass
@@ -76,14 +80,18 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
             f"the state directory {loaded.state} cannot be used: {error.strerror}",
             next_step="Run Holdfast as root, or set `application.state` to a folder of this user.",
         ) from error
-    _keep_type(loaded)
+    _keep_kinds(loaded)
+    supervisor = registry.driver(registry.RUNTIMES, "supervisor", "runtime.kind")(
+        loaded.state / "supervisor", _mark(loaded), host
+    )
+    compose = _compose(loaded, host) if configuration.runtime.kind == "compose" else None
     opened = Opened(
         loaded=loaded,
         host=host,
         journal=journal,
-        runtime=registry.driver(registry.RUNTIMES, configuration.runtime.kind, "runtime.kind")(
-            loaded.state / "supervisor", _mark(loaded), host
-        ),
+        runtime=compose or supervisor,
+        gate_runtime=supervisor,
+        containers=compose,
         databases={name: _database(loaded, host, name, item) for name, item in configuration.databases.items()},
         files={
             name: registry.FILES["local"](
@@ -156,32 +164,76 @@ def _gate(loaded: Loaded) -> Any:
     )  # fmt: skip
 
 
-def _packages(loaded: Loaded, host: Host) -> Any:
+def _packages(loaded: Loaded, host: Host) -> Packages:
     source = loaded.configuration.source
-    return registry.PACKAGES["archive"](
+    limit = loaded.configuration.limits.build_timeout_seconds
+    archive = registry.PACKAGES["archive"](
         loaded.state / "packages", loaded.path(source.repository), host, build=source.build,
         requirements=source.python.requirements if source.python else "",
         python=source.python.interpreter if source.python else "python3",
-        timeout_seconds=loaded.configuration.limits.build_timeout_seconds,
+        timeout_seconds=limit,
+    )  # fmt: skip
+    if loaded.configuration.runtime.kind != "compose":
+        return archive
+    application = loaded.configuration.application
+    return registry.PACKAGES["images"](
+        loaded.state / "packages", archive, partial(_project, loaded), host, engine=_COMPOSE[0], instance=loaded.root,
+        prefix=f"holdfast/{application.name}.{application.environment}",
+        links=_beside_sources(loaded), services=list(loaded.configuration.services), timeout_seconds=limit,
     )  # fmt: skip
 
 
-def _keep_type(loaded: Loaded) -> None:
-    """An environment that was once `prod` is not made something less by editing a file."""
+def _beside_sources(loaded: Loaded) -> dict[str, Path]:
+    """What Compose files may name and no commit has: environment files, and what else lies beside holdfast.toml."""
+    configuration = loaded.configuration
+    names = [*configuration.runtime.env_files, *configuration.backup.config_files]
+    names = [name for name in (".env", *names) if (loaded.root / name).exists() and not Path(name).is_absolute()]
+    found = {name: loaded.root / name for name in names}
+    return found | {inside: loaded.path(shared) for inside, shared in configuration.source.shared.items()}
+
+
+def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Project:
+    """The Compose project by the files of a tree of sources, with `folder` as what its paths are relative to."""
+    runtime = loaded.configuration.runtime
+    return Project(
+        _COMPOSE, folder, files_in(runtime.files, sources, loaded.root),
+        env_files_in(runtime.env_files, loaded.root), tuple(runtime.profiles), name or runtime.project,
+    )  # fmt: skip
+
+
+def _compose(loaded: Loaded, host: Host) -> Any:
+    ports = {name: service.port for name, service in loaded.configuration.services.items()}
+    web = next((name for name in ports if loaded.configuration.service_kind(name) == "web"), "")
+    return registry.driver(registry.RUNTIMES, "compose", "runtime.kind")(
+        loaded.state / "compose", _mark(loaded), host, _project(loaded, loaded.root, loaded.root), ports=ports, web=web,
+        keep_ports=loaded.configuration.gate.kind == "none",
+    )  # fmt: skip
+
+
+def _keep_kinds(loaded: Loaded) -> None:
+    """An environment that was once `prod` is not made something less by editing a file, nor its runtime another one.
+
+    Raises RefusedError: what the other runtime started would run on beside this one's.
+    """
     path = loaded.state / "environment.json"
+    runtime = loaded.configuration.runtime.kind
     try:
-        known = json.loads(path.read_text())["type"]
-    except (OSError, ValueError, KeyError):
-        durable.write_file(path, json.dumps({"type": loaded.environment_type}))
-        return
-    if known == loaded.environment_type:
-        return
-    if known == "prod":
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if known.get("type", loaded.environment_type) != loaded.environment_type and known["type"] == "prod":
         raise RefusedError(
             f"this environment was set up as prod; {loaded.environment_type} in the configuration is refused",
             next_step=f"Put `type` back, or, if it really is no production any more, remove {path}.",
         )
-    durable.write_file(path, json.dumps({"type": loaded.environment_type}))
+    if known.get("runtime", runtime) != runtime:
+        raise RefusedError(
+            f"services of this environment run by {known['runtime']}; runtime.kind {runtime!r} is refused",
+            next_step=f"Put it back, `holdfast service stop`, change it, and remove {path}.",
+        )
+    wanted = {"type": loaded.environment_type, "runtime": runtime}
+    if known != wanted:
+        durable.write_file(path, json.dumps(wanted))
 
 
 class OperationLog:

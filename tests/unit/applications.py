@@ -31,8 +31,9 @@ def make_app(folder: Path, **sections: Any) -> App:
     )
     host = Host()
     journal = Journal(folder / "state")
+    runtime = FakeRuntime()
     opened = Opened(
-        loaded=Loaded(configuration, folder), host=host, journal=journal, runtime=FakeRuntime(),
+        loaded=Loaded(configuration, folder), host=host, journal=journal, runtime=runtime, gate_runtime=runtime,
         databases={"main": FakeDatabase()}, files={"media": FakeFiles(folder / "shared" / "media")},
         vault=FakeVault(folder / "vault"), gate=FakeGate(), packages=FakePackages(folder / "packages", {}, {}),
     )  # fmt: skip

@@ -98,7 +98,7 @@ paint = "red"
     found = problems(folder)
     by_key = {problem.partition(":")[0]: problem for problem in found}
     assert set(by_key) == {
-        "gate.kind", "gate.drain_seconds", "services.batch.command", "services.batch.comand", "files.thumbs.path",
+        "gate.kind", "gate.drain_seconds", "services.batch.comand", "files.thumbs.path",
         "colour", "backup.keep.last", "backup.pause_limit_seconds",
     }  # fmt: skip
     for key in ("gate.kind", "gate.drain_seconds", "services.batch.comand", "colour"):
@@ -106,7 +106,22 @@ paint = "red"
     for key in ("backup.keep.last", "backup.pause_limit_seconds"):
         assert by_key[key].endswith("(holdfast.production.toml)"), by_key[key]
     assert "unknown key" in by_key["services.batch.comand"]
-    assert "is missing" in by_key["services.batch.command"]
+    assert "is missing" in by_key["files.thumbs.path"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[services.batch]\nkind = 'worker'\n", "services.batch.command: is needed"),
+        ("[runtime]\nfiles = ['compose.yml']\n", "runtime.files: is for kind compose"),
+        ("[runtime]\nkind = 'compose'\ntask_service = 'x'\n", "runtime.task_service: there is no service 'x'"),
+        ("[runtime]\nkind = 'compose'\n[source.python]\n", "source.python: what a container needs"),
+        ("[runtime]\nkind = 'compose'\n[services.batch]\nhealth_command = ['true']\n", "services.batch.health_command"),
+    ],
+)
+def test_what_belongs_to_another_runtime_is_told(folder: Path, text: str, said: str) -> None:
+    write(folder, GOOD + text)
+    assert any(said in problem for problem in problems(folder)), problems(folder)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from holdfast.app import App
 from holdfast.errors import StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
-from holdfast.steps import services
+from holdfast.steps import services, verification
 from tests.unit.applications import make_app, make_context
 
 WEB = ServiceInstance(
@@ -32,7 +32,9 @@ def app(quick_folder: Path) -> Iterator[App]:
 def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) -> tuple[list[bool], list[str]]:
     """The answers of the health check that were not asked for, the last one repeating, and what was said."""
     answers = list(healthy)
-    monkeypatch.setattr(services, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked"))
+    monkeypatch.setattr(
+        verification, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked")
+    )
     context, recorded, said = make_context()
     services.stop_all(app.opened, context)
     assert app.opened.runtime.statuses() == {}
@@ -66,7 +68,7 @@ def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) 
 
 
 def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
     context, recorded, said = make_context()
     services.stop_all(app.opened, context)
     make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
@@ -78,12 +80,12 @@ def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: 
 def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     make_it_end_first(app, monkeypatch, "backoff")
     with pytest.raises(StepError, match=r"does not stay up \(backoff\)"):
-        services.verify(app.opened, WEB, make_context()[0])
+        verification.verify(app.opened, WEB, make_context()[0])
 
 
 def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a `service start` that was killed: visitors may be served by what nobody remembers."""
-    monkeypatch.setattr(services, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
     services.set_wanted(app.opened, [])
     context, _, _ = make_context()
     services.stop_all(app.opened, context)

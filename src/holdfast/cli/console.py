@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from holdfast.cli.session import Session, common
@@ -18,5 +21,13 @@ def console(session: Session, arguments: tuple[str, ...]) -> None:
     parts.refuse_without_task(app, "console")
     release = parts.refuse_second_install(app)
     command = [*app.loaded.configuration.tasks.console, *arguments]
-    code = app.opened.host.interactive(command, cwd=release.path, environment=app.opened.resolved_environment(release))
+    environment = app.opened.resolved_environment(release)
+    containers, own = app.opened.containers, f"console-{os.getpid()}"
+    if containers is not None:
+        service = app.loaded.configuration.task_service()
+        terminal = sys.stdin.isatty()
+        command = containers.one_off(service, release.path, command, environment, own, terminal=terminal)
+    code = app.opened.host.interactive(command, cwd=release.path, environment=environment)
+    if containers is not None:
+        containers.end_one_offs(own)
     raise SystemExit(code)

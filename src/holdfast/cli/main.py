@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Write a commented holdfast.toml from what is found here."),
     "check": ("check", "A doctor: what is wrong or risky, and what to type."),
     "status": ("status", "What runs, which release, the last backup, what is open."),
+    "adopt": ("adopt", "Take over a project whose containers run already."),
     "install": ("install", "First installation of the application."),
     "upgrade": ("upgrade", "Upgrade to a release; undone by itself if it is bad."),
     "rollback": ("rollback", "Go back to the previous release."),

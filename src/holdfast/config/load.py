@@ -19,6 +19,7 @@ from holdfast.config.schema import Configuration
 from holdfast.errors import ConfigurationError, NotFoundError
 
 FILE_NAME = "holdfast.toml"
+_OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release may bring in a holdfast.toml of its own: they belong to the code."""
 
@@ -245,11 +246,41 @@ def cross_problems(loaded: Loaded) -> list[str]:
     if configuration.gate.kind == "front" and configuration.services and not webs:
         problems.append("gate.kind: the front needs a service of kind web")
     problems += _migration_problems(configuration) + _reference_problems(configuration)
+    problems += _runtime_problems(configuration)
     for name, service in configuration.services.items():
         if service.health and configuration.service_kind(name) != "web":
             problems.append(f"services.{name}.health: only the web has a port; use health_command")
         if service.health and not service.health.startswith("/"):
             problems.append(f"services.{name}.health: is a path and starts with /")
+    return problems
+
+
+def _runtime_problems(configuration: Configuration) -> list[str]:
+    runtime = configuration.runtime
+    if runtime.kind != "compose":
+        given = [key for key in _OF_COMPOSE if getattr(runtime, key)]
+        missing = [name for name, service in configuration.services.items() if not service.command]
+        return [
+            *(f"runtime.{key}: is for kind compose" for key in given),
+            *(f"services.{name}.command: is needed for runtime.kind {runtime.kind}" for name in missing),
+            *(
+                f"services.{name}.port: is for kind compose"
+                for name, item in configuration.services.items()
+                if item.port
+            ),
+        ]
+    problems = [
+        f"services.{name}.health_command: a container has a health check of its own"
+        for name, service in configuration.services.items() if service.health_command
+    ]  # fmt: skip
+    problems += [
+        f"services.{name}.user: is what the Compose files say"
+        for name, service in configuration.services.items() if service.user
+    ]  # fmt: skip
+    if configuration.source.python is not None:
+        problems.append("source.python: what a container needs is in its image")
+    if runtime.task_service and runtime.task_service not in configuration.services:
+        problems.append(f"runtime.task_service: there is no service {runtime.task_service!r}")
     return problems
 
 

@@ -48,12 +48,38 @@ class Source(Section):
 
 
 class Runtime(Section):
-    kind: Literal["supervisor"] = Field("supervisor", description="Where services run: supervisord, owned by Holdfast.")
+    kind: Literal["supervisor", "compose"] = Field(
+        "supervisor",
+        description="Where services run. supervisor: supervisord, owned by Holdfast; compose: containers of a Compose project.",
+    )
+    files: list[str] = Field(
+        [],
+        description="Compose files, as after `docker compose -f`: from the release where its sources have them, else from"
+        " beside holdfast.toml. Default: those that Compose itself takes (compose).",
+    )
+    env_files: list[str] = Field(
+        [],
+        description="Files beside holdfast.toml that variables come from, as after `docker compose --env-file`."
+        " Default: `.env` if it is there (compose).",
+    )
+    profiles: list[str] = Field([], description="Profiles that are on (compose).")
+    project: str = Field("", description="Name of the project. Default: what its files and variables say (compose).")
+    task_service: str = Field(
+        "", description="Service whose image the tasks run in. Default: the first one of kind web (compose)."
+    )
 
 
 class Service(Section):
-    command: Argv = Field(
+    command: list[str] = Field(
+        [],
         description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
+        " In containers by default the one of their image.",
+    )
+    port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port that the web listens on in its container. Default: the only one it publishes.",
     )
     kind: Literal["web", "worker", "scheduler"] | None = Field(
         None,
@@ -269,6 +295,11 @@ class Configuration(Section):
         if len(value) > 1:
             raise ValueError("only one vault is supported")
         return value
+
+    def task_service(self) -> str:
+        """Whose image the tasks run in, where they run in containers; empty without services."""
+        web = [name for name in self.services if self.service_kind(name) == "web"]
+        return self.runtime.task_service or next(iter([*web, *self.services]), "")
 
     def service_kind(self, name: str) -> str:
         return self.services[name].kind or ("web" if name == "web" else "worker")

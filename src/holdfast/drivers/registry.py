@@ -14,20 +14,22 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.gates.front import FrontGate
 from holdfast.drivers.gates.none import NoGate
 from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.packages.images import ImagePackages
 from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.runtimes.compose import ComposeRuntime
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import ConfigurationError
 from holdfast.host import Host
 
-RUNTIMES: Mapping[str, Callable[[Path, str, Host], Runtime]] = {"supervisor": SupervisorRuntime}
+RUNTIMES: Mapping[str, Callable[..., Runtime]] = {"supervisor": SupervisorRuntime, "compose": ComposeRuntime}
 DATABASES: Mapping[str, Callable[..., Database]] = {
     "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase, "mysql": MysqlDatabase,
 }  # fmt: skip
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
-PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages}
+PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages, "images": ImagePackages}
 
 
 def driver(table: Mapping[str, Callable[..., Any]], kind: str, key: str) -> Callable[..., Any]:

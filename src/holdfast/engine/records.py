@@ -71,6 +71,7 @@ ALLOWED_FACTS = frozenset(
         "stopped",
         "swapped",
         "tables",
+        "tags",
         "target",
         "token",
         "unpacked",

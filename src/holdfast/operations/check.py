@@ -11,9 +11,9 @@ from pathlib import Path
 
 from holdfast.app import App
 from holdfast.errors import HoldfastError
+from holdfast.host import is_secret
 from holdfast.model import Outcome, Problem
 from holdfast.steps import preflight
-from holdfast.steps.opened import is_secret
 
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10
@@ -51,6 +51,8 @@ def _tools(app: App) -> list[Problem]:
         found.append(Problem("source.repository", "error", f"{app.loaded.path(app.loaded.configuration.source.repository)} does not exist",
                              "Correct `source.repository`."))  # fmt: skip
     for name, service in app.loaded.configuration.services.items():
+        if app.opened.containers is not None:
+            break  # programs are those of images
         program = service.command[0]
         if (
             "/" not in program

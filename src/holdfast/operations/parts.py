@@ -97,13 +97,25 @@ def refuse_without_task(app: App, task: str) -> None:
 # --- steps ------------------------------------------------------------------------------------------
 
 
-def preflight(app: App, datasets: Datasets, *, with_backup: bool, reserve: bool = True, copies: bool = False) -> Step:
+def preflight(
+    app: App,
+    datasets: Datasets,
+    *,
+    with_backup: bool,
+    reserve: bool = True,
+    copies: bool = False,
+    taken_over: bool = True,
+) -> Step:
     """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
 
-    `copies`: whether servers will copy their databases.
+    `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
     """
     need = needs(app, datasets, with_backup=with_backup, copies=copies)
-    return Step("preflight.check", "check what can be checked", {"need_bytes": need, "reserve": reserve})
+    return Step(
+        "preflight.check",
+        "check what can be checked",
+        {"need_bytes": need, "reserve": reserve, "taken_over": taken_over},
+    )
 
 
 def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
@@ -225,7 +237,8 @@ def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]
 def refuse_second_install(app: App) -> Release:
     release = app.opened.current_release()
     if release is None:
-        raise RefusedError("nothing is installed here", next_step="holdfast install REF")
+        over = "\nTo take over what runs: holdfast adopt" if app.opened.containers is not None else ""
+        raise RefusedError("nothing is installed here", next_step=f"holdfast install REF{over}")
     if not Path(release.path).is_dir():
         raise RefusedError(
             f"the folder of the current release is gone: {release.path}",

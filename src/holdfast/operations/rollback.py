@@ -21,6 +21,11 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     """
     current = parts.refuse_second_install(app)
     target = _target(app, current, to)
+    if app.opened.containers is not None and (gone := app.opened.containers.missing_images(target.path)):
+        raise RefusedError(
+            f"images of {target.label} are gone: {', '.join(gone)}",
+            next_step=f"holdfast package build {target.label} makes them again.",
+        )
     own = Path(target.path) / "holdfast.toml"
     notes = parts.adopt_release_configuration(app, target.commit, target.label) if own.is_file() else []
     unknown = migrations.unknown_to(app.opened, target) if migrations.known(app.opened) else []

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from holdfast.app import App
+from holdfast.errors import StepError
 from holdfast.model import Outcome
 
 
@@ -36,12 +37,16 @@ def report(app: App) -> Report:
     )
     found.lines.append(("gate", words))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
-    services = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+    try:
+        services = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+        nothing = "nothing runs"
+    except StepError as error:
+        services, nothing = [], error.what
     found.data["services"] = [asdict(item) for item in services]
     for item in services:
         found.lines.append(("service", f"{item.name}: {item.detail}"))
     if not services:
-        found.lines.append(("service", "nothing runs"))
+        found.lines.append(("service", nothing))
     _backups(app, found)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.errors import StepError
-from holdfast.steps import gate, services
+from holdfast.steps import gate, services, verification
 from holdfast.steps.opened import Opened
 
 _ENDED = ("fatal", "exited", "unknown", "stopped")  # and not started again by the runtime
@@ -22,15 +22,18 @@ def start(opened: Opened) -> None:
 def unwell(opened: Opened) -> dict[str, str]:
     """Services that should run and are not well, and why."""
     found = {}
-    statuses = opened.runtime.statuses()
+    try:
+        statuses = opened.runtime.statuses()
+    except StepError as error:  # an engine that is coming back
+        return {instance.service: error.what for instance in services.wanted(opened)}
     for instance in services.wanted(opened):
         status = statuses.get(instance.name)
-        service = services.configured(opened, instance)
+        service = verification.configured(opened, instance)
         well, said = True, ""
         if status is None or not status.running:
             well, said = False, status.detail if status is not None else "gone"
         elif service is not None and (service.health or service.health_command):
-            well, said = services.is_well(opened, instance, service)
+            well, said = verification.is_well(opened, instance, service)
         elif status.detail != "running":  # as long as it starts it may still end
             well, said = False, status.detail
         if not well:

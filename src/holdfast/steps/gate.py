@@ -15,8 +15,7 @@ def ensure_running(opened: Opened) -> bool:
     instance = opened.gate.instance()
     if instance is None:
         return False
-    status = opened.runtime.statuses().get(instance.name)
-    if status is not None and status.running:
+    if _runs(opened):
         services.start_gate(opened)
         return False
     problems = [problem for problem in opened.gate.check() if problem.severity == "error"]
@@ -26,13 +25,18 @@ def ensure_running(opened: Opened) -> bool:
     return True
 
 
+def _runs(opened: Opened) -> bool:
+    instance = opened.gate.instance()
+    status = opened.gate_runtime.statuses().get(instance.name) if instance is not None else None
+    return status is not None and status.running
+
+
 def close(opened: Opened, context: StepContext) -> None:
     reason: dict[str, Any] = {"operation": context.operation, "comment": context.parameters.get("comment", "")}
     opened.gate.close(reason)
-    if "started" not in context.facts:
-        context.record({"started": False})
+    if "started" not in context.facts:  # before it is started: killed in between, it would be left with its port
+        context.record({"started": opened.gate.instance() is not None and not _runs(opened)})
     if ensure_running(opened):
-        context.record({"started": True})
         opened.gate.close(reason)
 
 
@@ -41,7 +45,7 @@ def reopen(opened: Opened, context: StepContext) -> None:
     opened.gate.open()
     instance = opened.gate.instance()
     if instance is not None and context.facts.get("started") and opened.current_release() is None:
-        opened.runtime.stop(instance.name)
+        opened.gate_runtime.stop(instance.name)
     elif opened.current_release() is not None:
         services.start_gate(opened)
 

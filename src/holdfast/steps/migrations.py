@@ -63,10 +63,7 @@ def shipped(opened: Opened, release: Release) -> list[str]:
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
     manage = opened.loaded.configuration.tasks.migrate[:2] or ["python", "manage.py"]
-    result = opened.host.run(
-        [*manage, "showmigrations", "--plan"], cwd=release.path, environment=opened.resolved_environment(release),
-        timeout_seconds=opened.loaded.configuration.limits.task_timeout_seconds,
-    )  # fmt: skip
+    result = tasks.invoke(opened, release, [*manage, "showmigrations", "--plan"], {})
     found = [_DJANGO_LINE.match(line.strip()) for line in result.output_tail.splitlines()]
     return sorted(match[2] for match in found if match is not None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from holdfast import durable
 from holdfast.config.load import Loaded
+from holdfast.drivers.container_protocols import Containers
 from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError
@@ -31,6 +32,10 @@ class Opened:
     vault: Vault | None
     gate: Gate
     packages: Packages
+    gate_runtime: Runtime
+    """Where the gate's own server runs: always on this machine."""
+    containers: Containers | None = None
+    """None: services and commands are processes of this machine, in the release's folder."""
 
     @property
     def releases(self) -> Path:
@@ -64,6 +69,8 @@ class Opened:
         """Everything that an outcome rests on: state, releases, datasets, databases, vault."""
         configuration = self.loaded.configuration
         paths = [self.loaded.state, self.releases]
+        images = self.containers.storage() if self.containers is not None else None
+        paths += [Path(images)] if images else []
         paths += [self.loaded.path(item.path) for item in configuration.files.values()]
         paths += [folder.parent for folder in self._private_folders()]
         paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
@@ -132,6 +139,8 @@ class Opened:
 
     def end_sessions(self, operation: str) -> None:
         """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
+        if self.containers is not None:
+            self.containers.end_one_offs(operation)
         for database in self.databases.values():
             database.end_sessions(operation)
 
@@ -179,11 +188,4 @@ class Opened:
 
     def resolved_environment(self, release: Release | None) -> dict[str, str]:
         """The same with secrets resolved, for a child process only."""
-        return {
-            name: self.host.resolve_secret(value) if is_secret(value) else value
-            for name, value in self.environment(release).items()
-        }
-
-
-def is_secret(value: str) -> bool:
-    return value.startswith(("env:", "file:", "command:"))
+        return self.host.resolved(self.environment(release))

@@ -12,8 +12,9 @@ from holdfast import durable
 from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError
+from holdfast.host import is_secret
 from holdfast.model import Outcome, StepState
-from holdfast.steps.opened import Opened, is_secret
+from holdfast.steps.opened import Opened
 
 _STATE_BYTES = 1 << 20
 _SECONDS = {"h": 3600, "d": 86400}
@@ -34,9 +35,11 @@ def check(opened: Opened, context: StepContext) -> None:
     for problem in found:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
-    if opened.gate.instance() is not None:
-        for problem in opened.gate.check():
-            raise RefusedError(problem.message, next_step=problem.advice)
+    if context.parameters.get("taken_over", True):
+        if opened.gate.instance() is not None:
+            for problem in opened.gate.check():
+                raise RefusedError(problem.message, next_step=problem.advice)
+        _refuse_strange_containers(opened)
     for where, need in context.parameters.get("need_bytes", {}).items():
         free = durable.free_bytes(where)
         if free < need:
@@ -53,6 +56,23 @@ def check(opened: Opened, context: StepContext) -> None:
     remove_outdated(opened)
     if context.parameters.get("reserve", True):
         opened.reserve()
+
+
+def _refuse_strange_containers(opened: Opened) -> None:
+    """What an operator started by hand would go on through a migration; without the images there is no way back."""
+    release = opened.current_release()
+    if opened.containers is None or release is None:
+        return
+    for name, service in opened.containers.strangers().items():
+        raise RefusedError(
+            f"container {name} of service {service} runs and was not started by Holdfast",
+            next_step=f"docker rm --force {name}; holdfast service restart {service}",
+        )
+    if gone := opened.containers.missing_images(release.path):
+        raise RefusedError(
+            f"images of the current release are gone: {', '.join(gone)}",
+            next_step=f"holdfast package build {release.commit} makes them again.",
+        )
 
 
 def remove_outdated(opened: Opened) -> None:

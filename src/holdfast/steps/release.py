@@ -6,8 +6,10 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 from holdfast import durable
+from holdfast.drivers.container_protocols import ImageKeeping
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Release
@@ -17,6 +19,10 @@ from holdfast.steps.opened import Opened
 def build(opened: Opened, context: StepContext) -> None:
     package = opened.packages.build(context.parameters["commit"], context.parameters["label"], context.operation)
     context.record({"package": package.id})
+    images = _images(opened)
+    for release in known_releases(opened) if images is not None else ():
+        if images is not None and release.commit == package.commit:
+            images.refresh(Path(release.path), package)
 
 
 def unbuild(opened: Opened, context: StepContext) -> None:
@@ -37,6 +43,14 @@ def unpack(opened: Opened, context: StepContext) -> None:
     opened.packages.unpack(package, path, asdict(release))
     link_shared(opened, path)
     durable.sync_filesystem(path)
+    refuse_unfit(opened, release)
+
+
+def refuse_unfit(opened: Opened, release: Release) -> None:
+    """Raises RefusedError for a release whose services cannot run, before anything is stopped for it."""
+    found = opened.containers.refused(release.path) if opened.containers is not None else []
+    if found:
+        raise RefusedError(f"release {release.label} cannot run: " + "; ".join(found))
 
 
 def link_shared(opened: Opened, release: Path) -> None:
@@ -63,15 +77,29 @@ def link_shared(opened: Opened, release: Path) -> None:
 
 def remove(opened: Opened, context: StepContext) -> None:
     """The undo of `unpack`: the folder was made by this operation and carries its own name."""
+    opened.packages.abandon(context.operation)
     if context.facts.get("created"):
         durable.remove_tree(context.facts["path"])
 
 
 def switch(opened: Opened, context: StepContext) -> None:
+    release = Release(**context.parameters["release"])
+    images = _images(opened)
+    tags = images.tags(Path(release.path)) if images is not None else {}
     if "previous" not in context.facts:
         link = opened.current_link
-        context.record({"previous": os.readlink(link) if link.is_symlink() else None})
-    point(opened, context.parameters["release"]["path"])
+        context.record({
+            "previous": os.readlink(link) if link.is_symlink() else None,
+            "tags": images.tagged(tags) if images is not None else {},
+        })  # fmt: skip
+    if images is not None:
+        images.tag(tags)
+    point(opened, release.path)
+
+
+def _images(opened: Opened) -> ImageKeeping | None:
+    """The store of packages, where these are images."""
+    return cast(ImageKeeping, opened.packages) if opened.containers is not None else None
 
 
 def point(opened: Opened, path: str) -> None:
@@ -81,6 +109,9 @@ def point(opened: Opened, path: str) -> None:
 def switch_back(opened: Opened, context: StepContext) -> None:
     if "previous" not in context.facts:
         return
+    images = _images(opened)
+    if images is not None:
+        images.tag(context.facts.get("tags", {}))
     previous = context.facts["previous"]
     if previous is None:
         durable.unlink(opened.current_link)

@@ -62,6 +62,11 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
     release = Release(**context.parameters["release"])
     path = Path(release.path)
     if path.is_dir() and (path / ".holdfast-release.json").exists():
+        if opened.containers is not None and (gone := opened.containers.missing_images(release.path)):
+            raise RefusedError(
+                f"images of {release.label} are gone: {', '.join(gone)}",
+                next_step=f"holdfast package build {release.commit} makes them again.",
+            )
         return
     package = opened.find_package(release.commit)
     if package is None:

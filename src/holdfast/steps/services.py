@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import durable
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
-from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
+from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
-from holdfast.ports import free_loopback_port, listeners_on, strangers_on
+from holdfast.ports import free_loopback_port
 from holdfast.steps.opened import Opened
+from holdfast.steps.verification import configured, is_well, verify
 
 STOP_ORDER = ("scheduler", "worker", "web")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 _UNWELL_SECONDS = 10.0  # visitors wait for it
 _PORT_ATTEMPTS = 3
-_RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
-_DEAD = ("fatal", "unknown")
 
 
 # --- what should run ----------------------------------------------------------------------------------
@@ -65,11 +63,11 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
     kind = opened.loaded.configuration.service_kind(name)
     python = Path(release.path) / ".venv" / "bin" / "python"
     values = {
-        "port": str(port or ""), "release": release.path, "root": str(opened.loaded.root),
+        "port": str(service.port or port or ""), "release": release.path, "root": str(opened.loaded.root),
         "python": str(python) if python.exists() else "python3",
     }  # fmt: skip
     environment = opened.environment(release, service.environment)
-    if port is not None:
+    if port is not None and opened.containers is None:  # in a container it listens where its image says
         environment["PORT"] = str(port)
     return ServiceInstance(
         name=f"{name}-{release.id}", service=name, kind=kind, release=release.id, directory=release.path,
@@ -84,107 +82,16 @@ def _fill(word: str, values: Mapping[str, str]) -> str:
     return word
 
 
-# --- verification -------------------------------------------------------------------------------------
-
-
-def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str]:
-    """Whether the web on a loopback port answers a path with 2xx, and what it said."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
-    try:
-        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast"})
-        response = connection.getresponse()
-        response.read()
-        status = response.status
-        return 200 <= status < 300, f"GET {path} answered {status}"
-    except (OSError, http.client.HTTPException) as error:
-        return False, f"GET {path}: {error or type(error).__name__}"
-    finally:
-        connection.close()
-
-
-def verify(
-    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf"),
-    patient: bool = False,
-) -> None:  # fmt: skip
-    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
-
-    A `patient` one gives a process that ended the retries that its runtime makes: what ran before an operation
-    need not prove itself, and may lose a race at its start that it wins a second later.
-    """
-    service = configured(opened, instance)
-    timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
-    settle = service.settle_seconds if service else 1.0
-    deadline = time.monotonic() + timeout
-    pid: int | None = None
-    steady_since = time.monotonic()
-    said = "it has not answered yet"
-    while True:
-        context.check_cancelled()
-        status = opened.runtime.statuses().get(instance.name)
-        if status is None or status.detail in _DEAD or (status.detail in _RETRIED and not patient):
-            if instance.port is not None and listeners_on(instance.port):
-                raise _port_taken(instance)
-            raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
-        if status.pid != pid:
-            if pid is not None and status.pid is not None and not patient:
-                raise _unwell(opened, instance, "it was restarted while it was verified")
-            pid, steady_since = status.pid, time.monotonic()
-        if pid is not None:
-            running = opened.runtime.release_of(instance.name)
-            well, said = is_well(opened, instance, service)
-            if well and running is not None and running != instance.release:
-                raise _unwell(opened, instance, f"it runs release {running}")
-            if well and running is not None and time.monotonic() - steady_since >= settle:
-                if instance.port is not None and strangers_on(instance.port, pid):
-                    raise _port_taken(instance)
-                return
-        if time.monotonic() > deadline:
-            raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
-        time.sleep(_POLL_SECONDS)
-
-
-def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
-    """What holdfast.toml says of an instance's service; None where it knows it no more."""
-    return opened.loaded.configuration.services.get(instance.service)
-
-
-def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
-    if service is None:
-        return True, ""
-    if service.health and instance.port is not None:
-        return answers(instance.port, service.health)
-    if service.health_command:
-        try:
-            opened.host.run(
-                service.health_command, cwd=instance.directory, timeout_seconds=service.health_timeout_seconds
-            )
-        except (CommandFailedError, CommandTimeoutError) as error:
-            return False, error.what
-    return True, ""
-
-
-def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
-    tail = opened.runtime.output_tail(instance.name).strip().splitlines()[-8:]
-    shown = "\n".join(f"  | {opened.host.redactor.text(line)}" for line in tail)
-    return StepError(
-        f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
-    )
-
-
-def _port_taken(instance: ServiceInstance) -> PortTakenError:
-    return PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")
-
-
 def start_gate(opened: Opened) -> None:
     """Starts the gate's own server where it has one and waits until it answers. May be repeated."""
     instance = opened.gate.instance()
     if instance is None:
         return
-    opened.runtime.start(instance)
+    opened.gate_runtime.start(instance)
     deadline = time.monotonic() + _GATE_SECONDS
     while not opened.gate.answers():
         if time.monotonic() > deadline:
-            raise StepError("the gate does not answer", state=opened.runtime.output_tail(instance.name))
+            raise StepError("the gate does not answer", state=opened.gate_runtime.output_tail(instance.name))
         time.sleep(_POLL_SECONDS)
 
 
@@ -221,6 +128,8 @@ def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
     for name in opened.runtime.statuses():
         if name not in names:
             opened.runtime.stop(name)
+    if opened.containers is not None:
+        opened.containers.end_strangers()
 
 
 def start_stopped(opened: Opened, context: StepContext) -> None:
@@ -279,9 +188,10 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     kinds: Sequence[str] = context.parameters["kinds"]
     services = opened.loaded.configuration.services
     ran = ran_before(opened, context)
+    present = services if opened.containers is None else opened.containers.services_of(release.path)
     names = [
         name for name in services
-        if opened.loaded.configuration.service_kind(name) in kinds and (ran is None or name in ran or _is_new(opened, context, name))
+        if name in present and opened.loaded.configuration.service_kind(name) in kinds and (ran is None or name in ran or _is_new(opened, context, name))
     ]  # fmt: skip
     instances = []
     ports: dict[str, int] = dict(context.facts.get("ports", {}))
@@ -296,7 +206,7 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     _save(memory, [*earlier, *instances])
     for instance in ordered(instances, stopping=False):
         try:
-            opened.runtime.start(instance)
+            opened.runtime.start(replace(instance, comes_back=False))  # until the commit
             held = opened.gate.state().operation
             if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
                 opened.gate.close(held, f"127.0.0.1:{instance.port}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.engine.runner import Handler, StepContext
 from holdfast.steps import (
+    adopt,
     backup,
     gate,
     guard,
@@ -28,6 +29,7 @@ Do = Callable[[Opened, StepContext], None]
 TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "preflight.check": (preflight.check, None),
     "package.build": (release.build, release.unbuild),
+    "release.adopt": (adopt.take, adopt.give_back),
     "release.unpack": (release.unpack, release.remove),
     "release.switch": (release.switch, release.switch_back),
     "release.prune": (release.prune, None),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.engine.runner import StepContext
+from holdfast.host import CommandResult
 from holdfast.model import Release
 from holdfast.steps.opened import Opened
 
@@ -18,15 +19,25 @@ def command(opened: Opened, task: str) -> list[str]:
 
 def run(opened: Opened, context: StepContext) -> None:
     release = Release(**context.parameters["release"])
-    environment = opened.resolved_environment(release)
+    environment: dict[str, str] = {}
     for database in opened.databases.values():
         environment.update(database.session_environment(context.operation))
-    opened.host.run(
-        command(opened, context.parameters["task"]),
-        cwd=release.path,
-        environment=environment,
-        timeout_seconds=opened.loaded.configuration.limits.task_timeout_seconds,
-    )
+    invoke(opened, release, command(opened, context.parameters["task"]), environment)
+
+
+def invoke(opened: Opened, release: Release, argv: Sequence[str], more: Mapping[str, str]) -> CommandResult:
+    """Runs a command in a release to its end. Raises what Host.run raises."""
+    environment = {**opened.resolved_environment(release), **more}
+    limit = opened.loaded.configuration.limits.task_timeout_seconds
+    if opened.containers is None:
+        return opened.host.run(argv, cwd=release.path, environment=environment, timeout_seconds=limit)
+    operation = opened.host.operation or ""
+    service = opened.loaded.configuration.task_service()
+    words = opened.containers.one_off(service, release.path, argv, environment, operation)
+    try:
+        return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit)
+    finally:
+        opened.containers.end_one_offs(operation)  # where only its client was ended, the container goes on
 
 
 def describe(opened: Opened, parameters: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,23 @@
+"""`holdfast adopt [REF]`."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.argument("reference", metavar="[REF]", default="HEAD")
+@click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
+@common
+def adopt(session: Session, reference: str, dry_run: bool) -> None:
+    """Take over a project whose containers run: their images and the sources of REF become the first release.
+
+    REF is the commit that the images were built from; by default the one that the repository stands at.
+    """
+    from holdfast.operations import adopt as operation
+
+    app = session.changing_app()
+    plan = operation.plan(app, reference)
+    session.run(app, plan, dry_run=dry_run)

@@ -1,0 +1,43 @@
+"""`adopt`: takes over a project whose containers run already."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from holdfast.app import App
+from holdfast.errors import RefusedError
+from holdfast.model import Plan, Step
+from holdfast.operations import parts
+
+
+def plan(app: App, reference: str = "HEAD") -> Plan:
+    """Raises RefusedError where something is installed, or where services are no containers."""
+    current = app.opened.current_release()
+    if current is not None:
+        raise RefusedError(f"{current.label} is installed here already", next_step="holdfast status")
+    if app.opened.containers is None:
+        raise RefusedError("only containers can be taken over", next_step="holdfast install REF")
+    commit, label = parts.resolve(app, reference)
+    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    datasets = parts.existing(app, parts.choose(app))
+    steps = [
+        parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
+        Step("release.adopt", f"take over what runs as {label}", {"release": asdict(release)}),
+    ]
+    notes = [f"what runs is taken for {label} ({commit[:12]}); its images are kept from now on"]
+    if app.loaded.configuration.gate.kind == "none":
+        after: tuple[Step, ...] = ()
+    else:
+        # The front may be to have the very port that the web has now, so that one is stopped first.
+        steps += [
+            Step("services.stop", "stop services in order"),
+            parts.gate_close("Holdfast takes over"),
+            parts.start(release, parts.WEB, "start and verify the web behind the gate"),
+            parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+        ]
+        after = (Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"))
+        notes.append("services are started anew, the web behind the gate: visitors wait for some seconds")
+    return Plan(
+        kind="adopt", title=f"take over {label}", steps=tuple(steps), after_commit=after, notes=tuple(notes),
+        parameters=parts.parameters(app, release), barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip

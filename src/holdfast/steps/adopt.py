@@ -1,0 +1,50 @@
+"""Taking over what runs in containers already: its images and sources become the first release. Nothing is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+from holdfast import durable
+from holdfast.drivers.container_protocols import ImageKeeping
+from holdfast.engine.runner import StepContext
+from holdfast.errors import RefusedError
+from holdfast.model import Release, ServiceInstance
+from holdfast.steps import services
+from holdfast.steps.opened import Opened
+from holdfast.steps.release import refuse_unfit
+
+
+def take(opened: Opened, context: StepContext) -> None:
+    """Raises RefusedError where nothing of the project runs."""
+    release = Release(**context.parameters["release"])
+    containers = opened.containers
+    configured = opened.loaded.configuration.services
+    found = containers.running(list(configured)) if containers is not None else {}
+    if containers is None or not found:
+        raise RefusedError("no container of these services runs", next_step="holdfast install REF")
+    images = {service: running.image for service, running in found.items()}
+    package = cast(ImageKeeping, opened.packages).keep(release.commit, release.label, context.operation, images)
+    context.record({"created": True, "path": release.path})
+    durable.make_directory(Path(release.path).parent, 0o755)
+    opened.packages.unpack(package, Path(release.path), asdict(release))
+    refuse_unfit(opened, release)
+    instances: dict[str, ServiceInstance] = {}
+    for service, running in found.items():
+        port = running.port if opened.loaded.configuration.service_kind(service) == "web" else None
+        made = services.instance_of(opened, service, configured[service], release, port)
+        instances[running.id] = replace(made, environment={}, command=())  # as the project's own files have it
+    containers.adopt(instances)
+    services.set_wanted(opened, instances.values())
+    context.record({"instances": [instance.name for instance in instances.values()]})
+
+
+def give_back(opened: Opened, context: StepContext) -> None:
+    """The undo of `take`: the containers run on, as the operator's own."""
+    if not context.facts.get("created") or opened.containers is None:
+        return
+    opened.packages.abandon(context.operation)
+    opened.containers.adopt({})
+    services.set_wanted(opened, [])
+    durable.remove_tree(context.facts["path"])

@@ -1,0 +1,107 @@
+"""Whether a service runs, is of its release, stays up and is well."""
+
+from __future__ import annotations
+
+import http.client
+import time
+
+from holdfast.config.schema import Service
+from holdfast.engine.runner import StepContext
+from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
+from holdfast.model import ServiceInstance
+from holdfast.ports import listeners_on, strangers_on
+from holdfast.steps.opened import Opened
+
+_POLL_SECONDS = 0.05
+_RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
+_DEAD = ("fatal", "unknown")
+
+
+def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str]:
+    """Whether the web on a loopback port answers a path with 2xx, and what it said."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast"})
+        response = connection.getresponse()
+        response.read()
+        status = response.status
+        return 200 <= status < 300, f"GET {path} answered {status}"
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"GET {path}: {error or type(error).__name__}"
+    finally:
+        connection.close()
+
+
+def verify(
+    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf"),
+    patient: bool = False,
+) -> None:  # fmt: skip
+    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
+
+    A `patient` one gives a process that ended the retries that its runtime makes: what ran before an operation
+    need not prove itself, and may lose a race at its start that it wins a second later.
+    """
+    service = configured(opened, instance)
+    timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
+    settle = service.settle_seconds if service else 1.0
+    deadline = time.monotonic() + timeout
+    pid: int | None = None
+    steady_since = time.monotonic()
+    said = "it has not answered yet"
+    while True:
+        context.check_cancelled()
+        status = opened.runtime.statuses().get(instance.name)
+        if status is None or status.detail in _DEAD or (status.detail in _RETRIED and not patient):
+            if instance.port is not None and listeners_on(instance.port):
+                raise _port_taken(instance)
+            raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
+        if status.pid != pid:
+            if pid is not None and status.pid is not None and not patient:
+                raise _unwell(opened, instance, "it was restarted while it was verified")
+            pid, steady_since = status.pid, time.monotonic()
+        if pid is not None:
+            running = opened.runtime.release_of(instance.name)
+            well, said = is_well(opened, instance, service)
+            if status.healthy is False:
+                well, said = False, f"its health check says {status.detail}"
+            if well and running is not None and running != instance.release:
+                raise _unwell(opened, instance, f"it runs release {running}")
+            if well and running is not None and time.monotonic() - steady_since >= settle:
+                if instance.port is not None and not status.holds_port and strangers_on(instance.port, pid):
+                    raise _port_taken(instance)
+                return
+        if time.monotonic() > deadline:
+            raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
+        time.sleep(_POLL_SECONDS)
+
+
+def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
+    """What holdfast.toml says of an instance's service; None where it knows it no more."""
+    return opened.loaded.configuration.services.get(instance.service)
+
+
+def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
+    if service is None:
+        return True, ""
+    if service.health and instance.port is not None:
+        return answers(instance.port, service.health)
+    if service.health_command:
+        try:
+            opened.host.run(
+                service.health_command, cwd=instance.directory, timeout_seconds=service.health_timeout_seconds
+            )
+        except (CommandFailedError, CommandTimeoutError) as error:
+            return False, error.what
+    return True, ""
+
+
+def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
+    tail = opened.runtime.output_tail(instance.name).strip().splitlines()[-8:]
+    shown = "\n".join(f"  | {opened.host.redactor.text(line)}" for line in tail)
+    return StepError(
+        f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
+    )
+
+
+def _port_taken(instance: ServiceInstance) -> PortTakenError:
+    return PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")

@@ -1,0 +1,244 @@
+"""The guestbook as a Compose project that its operator runs: web, worker and PostgreSQL in containers.
+
+The folder is a checkout of the repository, with `.env`, the data and holdfast.toml in it, as many applications tell their
+operators to lay it out. Images are made of the sources alone; what a container runs are this machine's programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App, open_app
+from holdfast.config.load import load
+from holdfast.demo import repository
+from holdfast.host import Host
+from holdfast.ports import free_loopback_port
+from holdfast.processes import end_processes_with
+from tests import containers
+from tests.servers import docker, postgresql
+from tests.site import gate_port, get
+from tests.stores import _DIGEST, APPLICATIONS
+
+_ROLE = postgresql.ROLE
+_SECONDS = 60
+_POSTGRES = "postgres:holdfast-test"
+
+
+class ComposeSite:
+    def __init__(self, folder: Path, *, rows: int = 120, files: int = 12, gate: str = "front") -> None:
+        docker.compose()
+        containers.engine("tag", docker.IMAGE, _POSTGRES)
+        self.folder = folder / "guestbook"
+        self.state = folder / "state"
+        self.config = self.folder / "holdfast.toml"
+        self.name = f"guestbook-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        self.port = gate_port()
+        self.web_port = free_loopback_port()
+        self._digest = ""
+        folder.mkdir(parents=True, exist_ok=True)
+        repository.build(self.folder, Host(), APPLICATIONS / "postgresql.py")
+        self._containerize()
+        (self.folder / ".env").write_text(
+            f"COMPOSE_PROJECT_NAME={self.name}\nAPPLICATION_PORT={self.web_port}\nSECRET_KEY='not-for-$logs'\n"
+            f"PORT=8000\nADDRESS=0.0.0.0\nDATABASE_URL='host=/server dbname=guestbook user={_ROLE}'\n"
+            f"GUESTBOOK_ROWS={rows}\nGUESTBOOK_FILES={files}\n"
+        )
+        (self.folder / ".git" / "info" / "exclude").write_text(
+            "/media/\n/database/\n/.env\n/holdfast.toml\n/releases/\n/current\n"
+        )
+        account = pwd.getpwnam("postgres")
+        for name in ("media", "database"):
+            (self.folder / name).mkdir()
+            os.chown(self.folder / name, account.pw_uid, account.pw_gid)
+        self.config.write_text(self._configuration(gate))
+
+    # --- what the application's own people made --------------------------------------------------------
+
+    def _containerize(self) -> None:
+        account = f"{pwd.getpwnam('postgres').pw_uid}:{pwd.getpwnam('postgres').pw_gid}"
+        database = {
+            "image": _POSTGRES, "user": account, "volumes": [*docker.machine_mounts(), "./database:/server"],
+            "environment": {"POSTGRES_DB": "guestbook", "POSTGRES_USER": _ROLE, "PGHOST": "/server"},
+            "command": [str(_programs() / "postgres"), "-D", "/server/data", "-k", "/server", "-c", "listen_addresses="],
+            "restart": "always", "stop_signal": "SIGINT",
+        }  # fmt: skip
+        mounts = ["./media:/app/media", "./database:/server"]
+        containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, database=database)
+
+    def add(self, tag: str, base: str, change: Callable[[Path], None]) -> None:
+        """One more version."""
+        self.git("checkout", "--quiet", base)
+        change(self.folder)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", f"Guestbook {tag}")
+        self.git("tag", tag)
+        self.git("checkout", "--quiet", "v1")
+
+    def add_bad_ones(self) -> None:
+        self.add("dying-worker", "v2", lambda folder: _write(folder / "worker.py", containers.DYING_WORKER))
+        self.add(
+            "no-build", "v2", lambda folder: _write(folder / "Dockerfile", f"FROM {docker.IMAGE}\nCOPY nothing /app\n")
+        )
+        self.add("no-start", "v2", lambda folder: _write(folder / "app.py", "raise SystemExit('no')\n"))
+        self.add("loses", "v2", lambda folder: _write(folder / "migrations" / "0009_loses.py", _LOSES))
+
+    def git(self, *words: str) -> str:
+        return containers.git(self.folder, *words)
+
+    # --- what its operator did -------------------------------------------------------------------------
+
+    def _configuration(self, gate: str) -> str:
+        return f"""
+[application]
+name = "guestbook"
+environment = "production"
+state = "{self.state}"
+
+[runtime]
+kind = "compose"
+
+[source]
+repository = "."
+
+[services.web]
+health = "/health"
+settle_seconds = 0.3
+health_timeout_seconds = 10
+stop_timeout_seconds = 2
+
+[services.worker]
+settle_seconds = 0.3
+health_timeout_seconds = 5
+stop_timeout_seconds = 1
+
+[tasks]
+install = ["{sys.executable}", "/app/manage.py", "install"]
+migrate = ["{sys.executable}", "/app/manage.py", "migrate"]
+console = ["{sys.executable}", "/app/manage.py"]
+
+[databases.main]
+kind = "postgresql"
+name = "guestbook"
+host = "/server"
+user = "{_ROLE}"
+container = "docker:{self.name}-database-1"
+
+[files.media]
+path = "media"
+
+[migrations]
+kind = "files"
+applied = "SELECT name FROM schema_migrations"
+shipped = "migrations/*.py"
+
+[gate]
+kind = "{gate}"
+listen = "127.0.0.1:{self.port}"
+drain_seconds = 2
+
+[vaults.local]
+kind = "local"
+path = "{self.state.parent / "vault"}"
+
+[backup]
+references = {{ database = "main", files = "media", query = "SELECT DISTINCT file, sha256 FROM entries" }}
+config_files = [".env"]
+"""
+
+    def compose(self, *words: str) -> str:
+        """The operator's own command."""
+        argv = ["docker", "compose", *words]
+        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def start(self) -> None:
+        """First installation by hand: the database, its role, the application's own installation, all services."""
+        mounts = [f"--volume={mount}" for mount in docker.machine_mounts()]
+        account = pwd.getpwnam("postgres")
+        subprocess.run(
+            ["docker", "run", "--rm", "--network=none", f"--user={account.pw_uid}:{account.pw_gid}",
+             f"--volume={self.folder}/database:/server", *mounts, docker.IMAGE, str(_programs() / "initdb"), "-D",
+             "/server/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        self.compose("build")
+        self.compose("up", "--detach", "database")
+        _until(lambda: self.sql("SELECT 1", "postgres", check=False) == "1")
+        self.sql(f"CREATE ROLE {_ROLE} LOGIN CREATEDB", "postgres")
+        self.sql(f"CREATE DATABASE guestbook OWNER {_ROLE}", "postgres")
+        self.compose("run", "--rm", "--no-deps", "web", sys.executable, "/app/manage.py", "install")
+        self.compose("up", "--detach")
+        _until(lambda: self.get("/", self.web_port)[0] == 200)
+
+    def remove(self) -> None:
+        self.shut_down_front()
+        containers.remove(self.name, images=[self.name, "holdfast/guestbook.production/"])
+
+    def shut_down_front(self) -> None:
+        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def open(self) -> App:
+        return open_app(load(str(self.config)), command="test")
+
+    def containers(self, *more: str) -> list[str]:
+        return containers.of_project(self.name, *more)
+
+    def image_of(self, service: str) -> str:
+        (id,) = self.containers(f"--filter=label=com.docker.compose.service={service}")
+        return containers.engine("inspect", "--format={{.Image}}", id)
+
+    def sql(self, statement: str, database: str = "guestbook", *, check: bool = True) -> str:
+        argv = ["docker", "exec", f"{self.name}-database-1", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "/server", "-U",
+                "postgres", "-d", database, "-c", statement]  # fmt: skip
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout.strip()
+
+    def get(self, path: str = "/", port: int | None = None) -> tuple[int, Any]:
+        return get(port or self.port, path)
+
+    def fingerprint(self) -> str:
+        """Of all rows and columns, and of all files with their owners and modes."""
+        digest = hashlib.sha256(self.sql(_DIGEST).encode())
+        for path in sorted((self.folder / "media").rglob("*")):
+            if ".holdfast" in path.parts:
+                continue
+            status = path.stat()
+            digest.update(f"{path} {status.st_mode:o} {status.st_uid}".encode())
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return digest.hexdigest()
+
+
+_LOSES = """
+def apply(database, media):
+    database.execute("CREATE TABLE notes (id SERIAL PRIMARY KEY, text TEXT)")
+    database.execute("DELETE FROM entries")
+"""
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _programs() -> Path:
+    found = postgresql.programs()
+    assert found is not None
+    return found
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)

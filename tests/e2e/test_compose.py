@@ -1,0 +1,160 @@
+"""An application whose operator runs it by `docker compose`: taken over, upgraded, brought back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import containers
+from tests.compose_site import ComposeSite
+from tests.e2e.cli import run, run_json
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[ComposeSite]:
+    made = ComposeSite(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def adopted(site: ComposeSite) -> ComposeSite:
+    done = run(site, "adopt")
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
+    before, image = site.fingerprint(), site.image_of("web")
+    done = run(site, "adopt")
+    assert done.returncode == 0, done.stderr
+    assert site.get("/") == (200, {"version": "v1", "entries": 120})
+    assert site.image_of("web") == image
+    assert site.fingerprint() == before
+    status = run_json(site, "status")["data"]
+    assert {service["name"].partition("-")[0]: service["detail"] for service in status["services"]} == {
+        "web": "running", "worker": "running"
+    }  # fmt: skip
+    assert run(site, "adopt").returncode == 4
+
+
+def test_an_upgrade_and_a_rollback(adopted: ComposeSite) -> None:
+    before, old = adopted.fingerprint(), adopted.image_of("web")
+    done = run(adopted, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
+    assert adopted.image_of("web") != old
+    backups = run_json(adopted, "backup", "list")["data"]["backups"]
+    done = run(adopted, "rollback", "--discard-writes-since", backups[-1]["instant"])
+    assert done.returncode == 0, done.stderr
+    assert adopted.get("/") == (200, {"version": "v1", "entries": 120})
+    assert adopted.image_of("web") == old
+    assert adopted.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        pytest.param("v3", "exit code 1", marks=pytest.mark.later),
+        pytest.param("v4", "answered 500", marks=pytest.mark.later),
+        ("dying-worker", "does not stay up"),
+        pytest.param("no-start", "does not stay up", marks=pytest.mark.later),
+        pytest.param("no-build", "exit code", marks=pytest.mark.later),
+        ("loses", "entries"),
+    ],
+)
+def test_a_bad_release_is_undone_by_itself(adopted: ComposeSite, tag: str, said: str) -> None:
+    adopted.add_bad_ones()
+    assert run(adopted, "upgrade", "v2").returncode == 0
+    before, image, worker = adopted.fingerprint(), adopted.image_of("web"), adopted.image_of("worker")
+    done = run(adopted, "upgrade", tag)
+    assert done.returncode == 6, done.stderr
+    assert said in done.stderr
+    assert adopted.fingerprint() == before
+    assert (adopted.image_of("web"), adopted.image_of("worker")) == (image, worker)
+    assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
+
+
+@pytest.mark.later
+def test_containers_that_the_operator_made_anew_are_told_before_anything_is_stopped(adopted: ComposeSite) -> None:
+    assert run(adopted, "check").returncode == 0
+    adopted.compose("up", "--detach", "web")
+    done = run(adopted, "upgrade", "v2")
+    assert done.returncode == 4, done.stderr
+    assert "was not started by Holdfast" in done.stderr
+    assert run(adopted, "check").returncode != 0
+    name = next(word for word in done.stderr.split() if word.startswith(adopted.name) and "-web-" in word)
+    containers.engine("rm", "--force", name.rstrip(";"))
+    done = run(adopted, "service", "restart", "web")
+    assert done.returncode == 0, done.stderr
+    assert adopted.get("/") == (200, {"version": "v1", "entries": 120})
+    done = run(adopted, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    done = run(adopted, "console", "--", "warm")
+    assert done.returncode == 0, done.stderr
+    assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
+
+
+@pytest.mark.later
+def test_a_release_that_drops_a_service_and_one_that_mounts_its_sources(adopted: ComposeSite) -> None:
+    adopted.add("without-worker", "v2", lambda folder: _change(folder, lambda services: services.pop("worker")))
+    adopted.add(
+        "mounted",
+        "v2",
+        lambda folder: _change(folder, lambda services: services["web"]["volumes"].append("./app.py:/app/app.py")),
+    )
+    before = adopted.fingerprint()
+    done = run(adopted, "upgrade", "mounted")
+    assert done.returncode == 4, done.stderr
+    assert "which is of the checkout" in done.stderr
+    assert "stop services" not in done.stderr
+    assert adopted.fingerprint() == before
+    done = run(adopted, "upgrade", "without-worker")
+    assert done.returncode == 0, done.stderr
+    assert len(adopted.containers("--filter=label=com.docker.compose.service=worker")) == 0
+    assert (
+        run(
+            adopted,
+            "rollback",
+            "--discard-writes-since",
+            run_json(adopted, "backup", "list")["data"]["backups"][-1]["instant"],
+        ).returncode
+        == 0
+    )
+    assert len(adopted.containers("--filter=label=com.docker.compose.service=worker")) == 0, "it did not run before"
+    assert adopted.fingerprint() == before
+
+
+def _change(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    model = json.loads((folder / "compose.yml").read_text())
+    change(model["services"])
+    (folder / "compose.yml").write_text(json.dumps(model))
+
+
+def test_init_proposes_what_takes_over_and_upgrades(site: ComposeSite) -> None:
+    """Paths of the tests' own and the way this application migrates, which nothing says, are in an overlay."""
+    before = site.config.read_text()
+    site.config.unlink()
+    done = run(site, "init", str(site.folder))
+    assert done.returncode == 0, done.stderr
+    assert "web: web" in done.stdout and "worker: worker" in done.stdout
+    assert "left alone, as no services of the application itself: database" in done.stdout
+    assert "postgresql: guestbook in " in done.stdout
+    text = site.config.read_text()
+    migrate = next(line for line in before.splitlines() if line.startswith("migrate = "))
+    (site.folder / "holdfast.production.toml").write_text(
+        f'[application]\nstate = "{site.state}"\n[tasks]\n{migrate}\n[vaults.local]\npath = "{site.state.parent / "vault"}"\n'
+    )
+    assert "files.media" in text and "files.server" not in text, text
+    assert run(site, "adopt").returncode == 0
+    site.port = site.web_port  # without a gate of Holdfast's the web keeps the port of its files
+    done = run(site, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    assert site.get("/") == (200, {"version": "v2", "entries": 120})
