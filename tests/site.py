@@ -73,12 +73,14 @@ class Site:
         if self.config.exists():
             configuration = load(str(self.config)).configuration
             self.port = int(configuration.gate.listen.rpartition(":")[2])
+            self.project = configuration.runtime.project
             self.store = stores.existing(
                 configuration.databases["main"], configuration.environment, self.database
             )  # fmt: skip
             return
         self.port = gate_port()
         in_containers = engine == "compose"
+        self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
         self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host(), self.store.module)
@@ -93,23 +95,17 @@ class Site:
     def _put_into_containers(self) -> None:
         """Web and worker; the database's server stays outside, and its socket goes in."""
         docker.compose()
-        project = f"guestbook{secrets.token_hex(4)}"
         place = Path(self.store.place["HOST"])  # type: ignore[attr-defined]  # of a PostgreSQL store
         mounts = [f"{place}:{place}", f"{self.media}:/app/media"]
-        containers.containerize(self.repository, f"{project}:production", mounts)
+        containers.containerize(self.repository, f"{self.project}:production", mounts)
         (self.app_folder / ".env").write_text(f"PORT=8000\nADDRESS=0.0.0.0\nAPPLICATION_PORT={free_loopback_port()}\n")
         text = self.config.read_text()
         text = text.replace('["python3", "manage.py"', f'["{sys.executable}", "/app/manage.py"')
         text = re.sub(r"^command = .*$", "port = 8000\nstop_timeout_seconds = 1", text, flags=re.MULTILINE)
         text = re.sub(r"^shared = .*$", 'shared = { ".env" = ".env" }', text, flags=re.MULTILINE)
         worker = "settle_seconds = 0.05\nstop_timeout_seconds = 1"
-        text += f'\n[runtime]\nkind = "compose"\nproject = "{project}"\n\n[services.worker]\n{worker}\n'
+        text += f'\n[runtime]\nkind = "compose"\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
         self.config.write_text(text)
-
-    @property
-    def project(self) -> str:
-        """Of the containers that it runs in; empty where it runs in none."""
-        return load(str(self.config)).configuration.runtime.project
 
     # --- running -----------------------------------------------------------------------------------
 

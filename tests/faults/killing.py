@@ -25,6 +25,7 @@ from holdfast.engine.journal import Journal
 from holdfast.host import Host
 
 MUTATING_CALLS = {"reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess"}
+CONTAINER_LOOKS = {"ps", "container", "image", "version", "compose"}
 DURING_SECONDS = 0.06
 
 
@@ -79,7 +80,8 @@ def wrap(points: Points) -> None:
         return follow(self, process, *arguments)
 
     def host_capture(self: Host, argv: Any, **options: Any) -> Any:
-        points.pass_(f"before {argv[0]}")
+        if argv[0] != "docker" or argv[1] not in CONTAINER_LOOKS:  # as often as it takes until a service is well
+            points.pass_(f"before {argv[0]}")
         return capture(self, argv, **options)
 
     def during(label: str) -> None:

@@ -139,6 +139,8 @@ _OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration",
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
 _INSIDE = ("upgrade_that_fails", "restore")
+# Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
+_IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 ENGINE_SCENARIOS = [
     replace(scenario, engine=engine)
     for engine, names in (
@@ -147,6 +149,7 @@ ENGINE_SCENARIOS = [
         ("mysql", _OF_MYSQL),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
+        ("compose", _IN_CONTAINERS),
     )
     for scenario in SCENARIOS
     if scenario.name in names
@@ -158,6 +161,8 @@ def adds_little(scenario: Scenario) -> bool:
 
     Of clients inside a container one scenario is enough where time is short: none is so much in their hands as a restore.
     """
+    if scenario.engine == "compose":
+        return scenario.name != "upgrade_that_fails"
     return scenario.engine in ("mysql", "mariadb-inside") or (
         scenario.engine != "sqlite" and scenario.name == "upgrade"
     )
@@ -171,6 +176,10 @@ def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
     return [] if scenario.name in sampled.get(scenario.engine, ()) else [pytest.mark.later]
 
 
+CONTAINER_STEPS = {
+    "package.build", "release.unpack", "release.switch", "release.prune", "services.stop", "services.start",
+    "services.adopt", "task.run",
+}  # fmt: skip
 DATABASE_STEPS = {
     "guard.count", "guard.compare", "backup.finish", "backup.complete", "restore_point.create", "restore_point.arm", "restore_point.drop",
     "task.run", "database.load", "database.import", "database.swap", "restore.tidy",

@@ -18,12 +18,14 @@ from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight
+from tests import containers
 from tests.faults.killing import Forker
-from tests.faults.scenarios import DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, marks
+from tests.faults.scenarios import CONTAINER_STEPS, DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, marks
 from tests.memory import make_folder
 from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
+_ATTEMPTS = 3
 SHARDS = 4  # of a scenario, when every point is taken; a sample needs one
 
 pytestmark = pytest.mark.faults
@@ -93,7 +95,8 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
         points = record.read_text().splitlines()
         chosen = list(range(len(points)))
         if scenario.engine != "sqlite":
-            chosen = points_of_steps(site, points, DATABASE_STEPS)
+            steps = CONTAINER_STEPS if scenario.engine == "compose" else DATABASE_STEPS
+            chosen = points_of_steps(site, points, steps)
         yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker, chosen)
     finally:
         forker.close()
@@ -149,6 +152,8 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             raise AssertionError(f"the application does not answer: {status}\n{log}")
         assert body["version"] == label
         assert site.get("/health")[0] == 200
+    if site.project:
+        check_containers(site, label)
     if scenario.writers:
         for number in acknowledged:
             assert site.get(f"/entry?id={number}") == (200, site.get(f"/entry?id={number}")[1] | {"whole": True})
@@ -163,22 +168,48 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     return "new"
 
 
+def check_containers(site: Site, label: str | None) -> None:
+    """One of each service, of the release's images, which come back by themselves; and the project's own name leads to it."""
+    listed = containers.of_project(site.project)
+    found = json.loads(containers.engine("container", "inspect", *listed)) if listed else []
+    services = sorted(item["Config"]["Labels"]["com.docker.compose.service"] for item in found)
+    assert services == ([] if label is None else ["web", "worker"])
+    if label is None:
+        return
+    wanted = json.loads((site.app_folder / "current" / "images.json").read_text())
+    for item in found:
+        service = item["Config"]["Labels"]["com.docker.compose.service"]
+        assert item["State"]["Running"], service
+        assert item["Image"] == wanted[service]["id"], service
+        assert item["HostConfig"]["RestartPolicy"]["Name"] == "always", service
+    assert containers.id_of(f"{site.project}:production") == wanted["web"]["id"]
+
+
 def recover_here(site: Site) -> None:
     recover.recover(site.state)
 
 
 def one_point(ground: Ground, number: int) -> str:
-    """Kills at one point, recovers, checks; a recovery of a new kind is itself killed once and done again."""
+    """Kills at one point, recovers, checks; a recovery of a new kind is itself killed once and done again.
+
+    A run may have a point less than the one that was recorded, as was seen once of MySQL on a busy machine. It is then
+    done again, and must reach its point.
+    """
     site, scenario = ground.site, ground.scenario
-    site.put_back(ground.saved, start=scenario.installed)
-    writers = Writers(site) if scenario.writers else None
-    if writers is not None:
-        writers.start()
-    end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
-    if writers is not None:
-        time.sleep(0.1)  # visitors go on while the operation lies there dead
-        writers.stop()
-    assert end == "killed", f"point was not reached: {end} {output}"
+    for attempt in range(_ATTEMPTS):
+        site.put_back(ground.saved, start=scenario.installed)
+        writers = Writers(site) if scenario.writers else None
+        if writers is not None:
+            writers.start()
+        end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
+        if writers is not None:
+            time.sleep(0.1)  # visitors go on while the operation lies there dead
+            writers.stop()
+        if end == "killed":
+            break
+        assert attempt + 1 < _ATTEMPTS and end == ("failed" if scenario.fails else "done"), (
+            f"not reached: {end} {output}"
+        )
     signature = signature_of(site)
     if signature not in ground.recoveries:
         kill_recovery(ground, signature)

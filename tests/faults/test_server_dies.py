@@ -12,20 +12,22 @@ import pytest
 from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
-from tests.servers import mariadb, mysql, postgresql
+from tests.servers import docker, mariadb, mysql, postgresql
+from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
 from tests.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.faults
 
-# Inside a container it is the container that is killed.
-_SERVERS: dict[str, Callable[[], AbstractContextManager[PostgresqlServer | MariadbServer]]] = {
+# Inside a container it is the container that is killed; where services run in containers, their engine.
+_SERVERS: dict[str, Callable[[], AbstractContextManager[PostgresqlServer | MariadbServer | DockerEngine]]] = {
     "postgresql": postgresql.shared, "mariadb": mariadb.shared, "mysql": mysql.shared,
     "postgresql-inside": postgresql.shared_enclosed, "mariadb-inside": mariadb.shared_enclosed,
+    "compose": docker.shared,
 }  # fmt: skip
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
-_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside")  # by the code of others
+_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside", "compose")  # by the code of others, or slow
 _SAMPLE = ("postgresql_upgrade_that_fails", "mariadb_restore")
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
