@@ -112,7 +112,7 @@ PLACES = {
 def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     """An application whose two services write all the time, installed and running.
 
-    On a disk: in memory they change more between two looks than `live` bears in its five tries.
+    On a disk: in memory they change more between two looks than `live` bears in its tries.
     """
     folder = disk_folder
     monkeypatch.setattr(mariadb_shares, "_LEAST_BYTES", 0)  # two dump programs, as larger databases have

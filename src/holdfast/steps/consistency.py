@@ -22,7 +22,8 @@ from holdfast.model import Entry, Snapshot, Stored
 from holdfast.steps.opened import Opened
 
 COUNT_SECONDS = 60.0  # for the rows of a dump, counted while it is made
-_LIVE_ATTEMPTS = 5
+_LIVE_ATTEMPTS = 5  # with a file that stays away
+_CHANGING_ATTEMPTS = 12  # with other files each time, as under fast writers
 _HOLD_ATTEMPTS = 3
 
 
@@ -164,7 +165,8 @@ def _live(
 ) -> Instant:  # fmt: skip
     """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
     references = opened.loaded.configuration.backup.references
-    for attempt in range(1, _LIVE_ATTEMPTS + 1):
+    lacked: set[str] = set()
+    for attempt in range(1, _CHANGING_ATTEMPTS + 1):
         earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
         with ExitStack() as stack:
             groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
@@ -189,7 +191,9 @@ def _live(
         if tolerant:
             taken.warnings.append(f"{len(missing)} files that the database names are not in the set, as {missing[0]}")
             return taken
-        if attempt == _LIVE_ATTEMPTS:
+        stays = attempt >= _LIVE_ATTEMPTS and bool(lacked & set(missing))
+        lacked = set(missing)
+        if stays or attempt == _CHANGING_ATTEMPTS:
             raise StepError(
                 f"{len(missing)} files that the database names are not in the set, as {missing[0]}",
                 next_step="Use `--consistency pause` or `quiesce`, or correct backup.references.query.",
