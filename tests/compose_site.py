@@ -25,7 +25,7 @@ from holdfast.processes import end_processes_with
 from tests import containers
 from tests.servers import docker, postgresql
 from tests.site import gate_port, get
-from tests.stores import _DIGEST, APPLICATIONS
+from tests.stores import APPLICATIONS, DIGEST_OF_POSTGRESQL
 
 _ROLE = postgresql.ROLE
 _SECONDS = 60
@@ -210,7 +210,7 @@ config_files = [".env"]
 
     def fingerprint(self) -> str:
         """Of all rows and columns, and of all files with their owners and modes."""
-        digest = hashlib.sha256(self.sql(_DIGEST).encode())
+        digest = hashlib.sha256(self.sql(DIGEST_OF_POSTGRESQL).encode())
         for path in sorted((self.folder / "media").rglob("*")):
             if ".holdfast" in path.parts:
                 continue

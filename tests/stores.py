@@ -76,7 +76,7 @@ class SqliteStore:
         pass
 
 
-_DIGEST = """
+DIGEST_OF_POSTGRESQL = """
 SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
   SELECT table_schema || '.' || table_name || ' ' || md5(query_to_xml(
     format('SELECT * FROM %I.%I ORDER BY 1', table_schema, table_name), true, false, '')::text) AS line
@@ -119,7 +119,7 @@ class PostgresqlStore:
             return cls(str(server.folder), name)
 
     def digest(self) -> str:
-        text = postgresql.psql(self._folder, self.name, _DIGEST)
+        text = postgresql.psql(self._folder, self.name, DIGEST_OF_POSTGRESQL)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def dump(self, target: Path) -> None:
