@@ -155,7 +155,9 @@ def test_disk_that_fills_up_at_every_journal_write(
     assert part == "state" or set(ends) != {"done"}, "the disk was never too full"
 
 
-@pytest.mark.parametrize("part", ["state", "application", "all"])
+@pytest.mark.parametrize(
+    "part", ["application", *(pytest.param(name, marks=pytest.mark.later) for name in ("state", "all"))]
+)
 def test_recovery_of_a_killed_upgrade_needs_no_space(
     part: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
 ) -> None:

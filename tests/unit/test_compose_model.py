@@ -80,6 +80,7 @@ def test_a_task_is_reached_by_nobody_and_known_as_its_operations() -> None:
     assert not {"ports", "container_name"} & service.keys()
     assert service["environment"] == {"KEPT": "1", "TOLD": None}
     assert service["labels"] == {"holdfast.application": "shop@/state", "holdfast.operation": "op"}
+    assert service["stop_grace_period"] == "2s"
 
 
 def test_the_port_in_the_container() -> None:

@@ -25,6 +25,7 @@ DEFINITION_LABEL = "holdfast.definition"
 OPERATION_LABEL = "holdfast.operation"
 _NOT_OURS = ("build", "depends_on", "profiles", "scale", "develop")
 _BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets the first overrule `restart`
+_TASK_GRACE = "2s"  # as the fence gives to processes: a first process without a handler ignores every other signal
 _USUAL = ServiceInstance("", "", "", "", "", (), {})
 _SHARED = ("networks", "volumes", "secrets", "configs")
 
@@ -108,6 +109,7 @@ def task_model(
     for key in ("ports", "container_name", "healthcheck"):
         service.pop(key, None)
     service["environment"] = {**(service.get("environment") or {}), **dict.fromkeys(variables)}
+    service["stop_grace_period"] = _TASK_GRACE
     service["labels"] = {APPLICATION_LABEL: application, OPERATION_LABEL: operation}
     return _alone(model, service_name, service)
 
