@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.app import App
-from holdfast.drivers.protocols import Database, FixAll
+from holdfast.drivers.protocols import Database, Fix, FixAll
 from holdfast.model import Snapshot
 from holdfast.steps import consistency
 from tests.fakes import FakeDatabase
@@ -74,3 +74,43 @@ def test_one_of_another_server_is_apart(app: App) -> None:
     alone.execute("CREATE TABLE entry (id INTEGER)")
     assert taken(app, Sharing(begun), alone, Sharing(begun)).apart_seconds > 0
     assert begun == [2]
+
+
+class Fleeting(FakeDatabase):
+    """Names a file that is there from when a backup looks for its instant until just after it."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.execute("CREATE TABLE entry (path TEXT); INSERT INTO entry VALUES ('fleeting')")
+        self._place = place
+
+    @contextmanager
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+        self._place.write_bytes(b"here for a moment")
+        with super().hold(limit_seconds) as fix:
+
+            def fix_and_lose(target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
+                found = fix(target, queries, budget_seconds)
+                self._place.unlink()
+                return found
+
+            yield fix_and_lose
+
+
+def test_what_is_there_for_a_moment_around_the_instant_is_in_the_set(quick_folder: Path) -> None:
+    references = {"database": "main", "files": "media", "query": "SELECT path FROM entry"}
+    app = make_app(quick_folder, backup={"references": references})
+    media = quick_folder / "shared" / "media"
+    media.mkdir(parents=True)
+    app.opened.databases = {"main": Fleeting(media / "fleeting")}
+    assert app.opened.vault is not None
+    context, _, said = make_context()
+    run = app.opened.vault.begin("op1")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.store_tree(
+        "media", app.opened.files["media"], keep_vanished=False, check=lambda: None, progress=context.progress
+    )
+    consistency.take(app.opened, run, context, level="live", databases=["main"], files=["media"], stored={})
+    assert [entry.path for entry in run.listing("media")] == ["fleeting"]
+    assert len(said) == 1, "the first try met it too late"
+    app.close()

@@ -165,11 +165,14 @@ def _live(
 ) -> Instant:  # fmt: skip
     """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
     references = opened.loaded.configuration.backup.references
-    lacked: set[str] = set()
+    lacked: set[tuple[str, str | None]] = set()
     for attempt in range(1, _CHANGING_ATTEMPTS + 1):
-        earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
         with ExitStack() as stack:
             groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
+            if attempt > 1:
+                # The pass before was taken before a whole dump. What comes and goes is only had from one near the instant.
+                _pass(opened, run, context.check_cancelled, context, files, keep=True)
+            earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
             instant = utc_now()
             # The pass follows the instants as closely as it can; the dumps are finished after it.
             began = time.monotonic()
@@ -191,8 +194,9 @@ def _live(
         if tolerant:
             taken.warnings.append(f"{len(missing)} files that the database names are not in the set, as {missing[0]}")
             return taken
-        stays = attempt >= _LIVE_ATTEMPTS and bool(lacked & set(missing))
-        lacked = set(missing)
+        lacks = {(path, wanted[path]) for path in missing}
+        stays = attempt >= _LIVE_ATTEMPTS and bool(lacked & lacks)
+        lacked = lacks
         if stays or attempt == _CHANGING_ATTEMPTS:
             raise StepError(
                 f"{len(missing)} files that the database names are not in the set, as {missing[0]}",
