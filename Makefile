@@ -29,7 +29,7 @@ test faults faults-all: test-setup
 endif
 
 test: setup check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 36 -m "not whole and not later" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 48 -m "not whole and not later" tests
 
 check: setup
 	$(BIN)/ruff check src tests

@@ -139,6 +139,7 @@ def _change(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "compose.yml").write_text(json.dumps(model))
 
 
+@pytest.mark.later
 def test_init_proposes_what_takes_over_and_upgrades(site: ComposeSite) -> None:
     """Paths of the tests' own and the way this application migrates, which nothing says, are in an overlay."""
     before = site.config.read_text()

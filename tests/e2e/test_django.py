@@ -80,6 +80,7 @@ class Shop:
         git = ["git", "-C", str(repository), "-c", "user.name=Shop", "-c", "user.email=shop@example.invalid"]
         host.capture([*git, "init", "--quiet"])
         migrations = repository / "notes" / "migrations"
+        _add_history(repository / "archive" / "migrations")
 
         def commit(tag: str) -> None:
             (repository / "VERSION").write_text(f"{tag}\n")
@@ -132,6 +133,19 @@ class Shop:
         }  # fmt: skip
 
 
+def _add_history(migrations: Path) -> None:
+    """Of an application that is some years old: its migrations fill more than the last lines of a list."""
+    migrations.mkdir(parents=True)
+    for folder in (migrations.parent, migrations):
+        (folder / "__init__.py").touch()
+    names = [f"{number:04}_{'what_was_changed_in_that_month_' * 4}" for number in range(1, 81)]
+    for name, earlier in zip(names, ["", *names], strict=False):
+        (migrations / f"{name}.py").write_text(
+            "from django.db import migrations\n\n\nclass Migration(migrations.Migration):\n"
+            f"    dependencies = {[('archive', earlier)] if earlier else []}\n"
+        )
+
+
 @pytest.fixture
 def shop(folder: Path) -> Iterator[Shop]:
     made = Shop(folder)
@@ -139,7 +153,12 @@ def shop(folder: Path) -> Iterator[Shop]:
     end_processes_with(f"HOLDFAST_INSTANCE=shop.production@{folder}/state", grace_seconds=0, wait_seconds=10)
 
 
-@pytest.fixture(params=[PostgresqlStore, MariadbStore], ids=["postgresql", "mariadb"])
+@pytest.fixture(
+    params=[
+        pytest.param(PostgresqlStore, id="postgresql"),
+        pytest.param(MariadbStore, id="mariadb", marks=pytest.mark.later),
+    ]
+)
 def server_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:
     store = request.param.create()
     yield Shop(folder, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,10 +63,17 @@ def shipped(opened: Opened, release: Release) -> list[str]:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
-    manage = opened.loaded.configuration.tasks.migrate[:2] or ["python", "manage.py"]
-    result = tasks.invoke(opened, release, [*manage, "showmigrations", "--plan"], {})
-    found = [_DJANGO_LINE.match(line.strip()) for line in result.output_tail.splitlines()]
+    with tempfile.TemporaryFile() as printed:  # some thousand lines, of which messages keep the last ones only
+        words = [*_manage(opened.loaded.configuration.tasks.migrate), "showmigrations", "--plan"]
+        tasks.invoke(opened, release, words, {}, printed)
+        printed.seek(0)
+        found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
     return sorted(match[2] for match in found if match is not None)
+
+
+def _manage(migrate: Sequence[str]) -> list[str]:
+    """The words that come before the name of a command, as in `python manage.py migrate` or `/app/manage.py migrate`."""
+    return list(migrate[: migrate.index("migrate")]) if "migrate" in migrate else ["python", "manage.py"]
 
 
 def fingerprint(tables: Mapping[str, Facts]) -> str:

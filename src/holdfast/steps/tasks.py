@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from holdfast.engine.runner import StepContext
 from holdfast.host import CommandResult
@@ -25,17 +25,19 @@ def run(opened: Opened, context: StepContext) -> None:
     invoke(opened, release, command(opened, context.parameters["task"]), environment)
 
 
-def invoke(opened: Opened, release: Release, argv: Sequence[str], more: Mapping[str, str]) -> CommandResult:
-    """Runs a command in a release to its end. Raises what Host.run raises."""
+def invoke(
+    opened: Opened, release: Release, argv: Sequence[str], more: Mapping[str, str], output: IO[bytes] | None = None
+) -> CommandResult:
+    """Runs a command in a release to its end; what it prints goes to the log, or to `output`. Raises what Host.run raises."""
     environment = {**opened.resolved_environment(release), **more}
     limit = opened.loaded.configuration.limits.task_timeout_seconds
     if opened.containers is None:
-        return opened.host.run(argv, cwd=release.path, environment=environment, timeout_seconds=limit)
+        return opened.host.run(argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output)
     operation = opened.host.operation or ""
     service = opened.loaded.configuration.task_service()
     words = opened.containers.one_off(service, release.path, argv, environment, operation)
     try:
-        return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit)
+        return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit, output=output)
     finally:
         opened.containers.end_one_offs(operation)  # where only its client was ended, the container goes on
 
