@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import HoldfastError
-from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
+from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario, adds_little
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
 from tests.servers import docker, mariadb, mysql, postgresql
 from tests.servers.docker import DockerEngine
@@ -68,7 +68,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
 
 
 def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
-    if scenario.engine in _AGAIN:
+    if scenario.engine in _AGAIN or adds_little(scenario):
         return [pytest.mark.whole]
     return [] if scenario.title in _SAMPLE else [pytest.mark.later]
 
