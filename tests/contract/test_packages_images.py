@@ -68,6 +68,24 @@ def test_a_build_keeps_its_images_and_leaves_the_projects_own_names_alone(shop: 
     assert model["services"]["web"]["build"]["context"] == str(shop.folder / "instance")
 
 
+def test_files_of_one_size_and_one_second_are_not_taken_for_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two commits of a rebase have them: BuildKit goes by size and time."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-11-26T12:00:00Z")
+    repository = shop.folder / "repository"
+    files = {name: (repository / name).read_text() for name in ("compose.yml",)}
+    files["Dockerfile"] = DOCKERFILE
+    built = {}
+    for version in ("v2", "v4"):
+        made = shop.packages.build(
+            commit(repository, {**files, "app.py": f"print('{version}')\n"}, version), version, version
+        )
+        shop.packages.unpack(made, shop.folder / version, {})
+        built[version] = json.loads((shop.folder / version / "images.json").read_text())["web"]["id"]
+    assert built["v2"] != built["v4"]
+
+
 def test_a_build_that_fails_leaves_no_package(shop: Shop) -> None:
     with pytest.raises(CommandFailedError):
         shop.packages.build(shop.commits["broken"], "broken", "run1")
