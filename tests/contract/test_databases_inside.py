@@ -304,7 +304,8 @@ def test_a_container_that_is_gone_is_named(engine: Engine) -> None:
 
 def test_an_engine_that_dies_in_a_dump_leaves_none(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docker.engine()
-    monkeypatch.setenv("DOCKER_HOST", os.environ["DOCKER_HOST"])
+    for name in {"DOCKER_HOST", "DOCKER_CONFIG"} & os.environ.keys():  # which an engine sets for all that come after
+        monkeypatch.setenv(name, os.environ[name])
     own = docker.DockerEngine()
     monkeypatch.setattr(docker, "engine", lambda: own)
     server = postgresql.EnclosedPostgresqlServer()
