@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
@@ -33,7 +34,7 @@ def invoke(
     limit = opened.loaded.configuration.limits.task_timeout_seconds
     if opened.containers is None:
         return opened.host.run(argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output)
-    operation = opened.host.operation or ""
+    operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release what it ships
     service = opened.loaded.configuration.task_service()
     words = opened.containers.one_off(service, release.path, argv, environment, operation)
     try:

@@ -244,7 +244,7 @@ class ComposeRuntime:
         wanted = compose_model.task_model(model, service, image["tag"], variables, self._mark, operation)
         durable.make_directory(self._folder)
         # Of its own, for a plan that is made meanwhile may run a command of another release.
-        file = self._folder / f"task-{operation or 'none'}-{secrets.token_hex(4)}.json"
+        file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         durable.write_file(file, json.dumps(wanted, indent=1))
         return running_once(self._project, model["name"], file, service, command, terminal=terminal)
 
