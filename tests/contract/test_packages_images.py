@@ -74,8 +74,7 @@ def test_files_of_one_size_and_one_second_are_not_taken_for_the_same(
     """As two commits of a rebase have them: BuildKit goes by size and time."""
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-11-26T12:00:00Z")
     repository = shop.folder / "repository"
-    files = {name: (repository / name).read_text() for name in ("compose.yml",)}
-    files["Dockerfile"] = DOCKERFILE
+    files = {"compose.yml": (repository / "compose.yml").read_text(), "Dockerfile": DOCKERFILE}
     built = {}
     for version in ("v2", "v4"):
         made = shop.packages.build(
