@@ -28,7 +28,8 @@ from tests.servers.machine import OnMachine
 
 PLACE = "/server"  # where a container sees the folder that it is given
 _START_SECONDS = 60
-_FIRST_NETWORK = 20  # engines of several workers share this machine's bridges, and must not choose one network
+# Engines of several workers share this machine's bridges, and must not choose one network; nor must two runs side by side.
+_FIRST_NETWORK = os.environ.get("HOLDFAST_TESTS_FIRST_NETWORK", "172.20")
 IMAGE = "holdfast-test"
 COMPOSE = Path("/var/cache/holdfast-tests/cli-plugins/docker-compose")
 _READ_ONLY = ("/usr", "/etc/passwd", "/etc/group", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf",
@@ -41,8 +42,10 @@ def machine_mounts() -> list[str]:
     return [f"{path}:{path}:ro" for path in places if os.path.exists(path)]
 
 
-def _worker() -> int:
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10
+def network() -> str:
+    """The first two bytes of the addresses that this worker's engine may give away."""
+    first, second = _FIRST_NETWORK.split(".")
+    return f"{first}.{int(second) + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]) % 10}"
 
 
 class DockerEngine:
@@ -63,7 +66,7 @@ class DockerEngine:
             self._process = subprocess.Popen(
                 ["dockerd", f"--data-root={self._folder / 'data'}", f"--exec-root={self._folder / 'exec'}",
                  f"--pidfile={self._folder / 'pid'}", f"--host={os.environ['DOCKER_HOST']}", "--bridge=none",
-                 f"--default-address-pool=base=172.{_FIRST_NETWORK + _worker()}.0.0/16,size=24",
+                 f"--default-address-pool=base={network()}.0.0/16,size=24",
                  "--iptables=false", "--ip-forward=false", "--ip-masq=false"],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
