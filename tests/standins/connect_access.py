@@ -5,7 +5,6 @@ Code is in the images; nothing migrates at start; services have neither a restar
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import time
 from pathlib import Path
@@ -17,9 +16,9 @@ from tests import containers
 from tests.servers import docker
 from tests.site import gate_port
 from tests.standins import connect_access_files as files
-from tests.standins import postgres, visitor
+from tests.standins import fingerprint, visitor
 from tests.standins.connect_access_files import PACKAGE
-from tests.standins.project import BAD, GOOD, RESTLESS, Project
+from tests.standins.project import BAD, GOOD, Project
 
 SERVICES = ("celerybeat", "celeryworker", "django", "nginx", "postgres", "redis", "traefik")
 _PASSWORD = "not-for-'logs"
@@ -280,10 +279,7 @@ config_files = [".env_{self.environment}"]
 
     def fingerprint(self) -> str:
         """Of all rows of the application's tables, and of all uploads with their owners and modes."""
-        digest = hashlib.sha256(self.sql(postgres.digest_statement(apart_from=RESTLESS)).encode())
-        for line in postgres.listing(self.media):
-            digest.update(line.encode())
-        return digest.hexdigest()
+        return fingerprint.of(self.sql, self.media)
 
     def left_behind(self) -> list[str]:
         """What is there of it in the engine."""

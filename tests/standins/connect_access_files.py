@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.servers import docker
 from tests.standins import postgres
+from tests.standins.images import NGINX_DOCKERFILE, PATH, nginx_configuration
 
 PACKAGE = "connect_access"
 MEDIA = "/app/backend/connect_access/media"
@@ -57,9 +57,8 @@ services:
     volumes: [MACHINE, "ENVIRONMENT_django_media:/srv/media:ro"]
 """
 
-_PATH = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 DOCKERFILE = f"""FROM {docker.IMAGE}
-ENV PATH={_PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH={PATH} HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY compose/production/django/entrypoint /entrypoint
 COPY compose/production/django/start /start
 COPY compose/production/django/celery/worker/start /start-celeryworker
@@ -102,28 +101,6 @@ _START_LOOP = """#!/bin/bash
 exec python /app/backend/manage.py work NAME --interval 1
 """
 
-_NGINX = """
-user www-data;
-worker_processes 1;
-daemon off;
-pid /tmp/nginx.pid;
-error_log stderr;
-events {}
-http {
-    access_log off;
-    client_max_body_size 100m;
-    client_body_temp_path /tmp/body;
-    proxy_temp_path /tmp/proxy;
-    fastcgi_temp_path /tmp/fastcgi;
-    uwsgi_temp_path /tmp/uwsgi;
-    scgi_temp_path /tmp/scgi;
-    resolver 127.0.0.11 valid=1s ipv6=off;
-    server {
-        listen 80;
-PLACES
-    }
-}
-"""
 _TRAEFIK_PLACES = """
         set $media nginx:80;
         set $web django:5000;
@@ -132,13 +109,6 @@ _TRAEFIK_PLACES = """
         location / { proxy_pass http://$web; }
 """
 _NGINX_PLACES = "        location /media/ { alias /srv/media/; }\n"
-_NGINX_DOCKERFILE = f"""FROM {docker.IMAGE}
-ENV PATH={_PATH}
-COPY nginx.conf /nginx.conf
-STOPSIGNAL SIGQUIT
-CMD ["nginx", "-e", "stderr", "-c", "/nginx.conf"]
-"""
-
 # Answers whatever it is asked as an idle Redis answers PING: nothing of these tests depends on a queue.
 _REDIS = """import signal, socketserver, sys
 
@@ -165,10 +135,10 @@ def write(folder: Path) -> None:
     postgres.write(folder, "compose/production/postgres")
     files = {
         "compose/production/postgres/init-scripts/end_to_end.sql": "CREATE DATABASE connect_access_end_to_end;\n",
-        "compose/production/traefik/Dockerfile": _NGINX_DOCKERFILE,
-        "compose/production/traefik/nginx.conf": _NGINX.replace("PLACES", _TRAEFIK_PLACES),
-        "compose/production/nginx/Dockerfile": _NGINX_DOCKERFILE,
-        "compose/production/nginx/nginx.conf": _NGINX.replace("PLACES", _NGINX_PLACES),
+        "compose/production/traefik/Dockerfile": NGINX_DOCKERFILE,
+        "compose/production/traefik/nginx.conf": nginx_configuration(_TRAEFIK_PLACES),
+        "compose/production/nginx/Dockerfile": NGINX_DOCKERFILE,
+        "compose/production/nginx/nginx.conf": nginx_configuration(_NGINX_PLACES),
         "compose/production/django/entrypoint": _ENTRYPOINT, "compose/production/django/start": _START,
         "compose/production/django/celery/worker/start": _START_LOOP.replace("NAME", "celeryworker"),
         "compose/production/django/celery/beat/start": _START_LOOP.replace("NAME", "celerybeat"),
@@ -189,6 +159,6 @@ def build_redis(folder: Path, engine: str) -> None:
     folder.mkdir()
     (folder / "redis.py").write_text(_REDIS)
     (folder / "Dockerfile").write_text(
-        f'FROM {docker.IMAGE}\nENV PATH={_PATH}\nCOPY redis.py /redis.py\nCMD ["python", "/redis.py"]\n'
+        f'FROM {docker.IMAGE}\nENV PATH={PATH}\nCOPY redis.py /redis.py\nCMD ["python", "/redis.py"]\n'
     )
     subprocess.run([engine, "build", "--quiet", "--tag", "redis:5.0", str(folder)], capture_output=True, check=True)

@@ -6,9 +6,7 @@ what lies in /docker-entrypoint-initdb.d. Its programs are this machine's, so sc
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.servers import docker, postgresql
@@ -110,21 +108,3 @@ def _programs() -> Path:
     found = postgresql.programs()
     assert found is not None
     return found
-
-
-def digest_statement(*, apart_from: tuple[str, ...]) -> str:
-    """SQL for one line per table with all its rows; tables whose names match one of the patterns are left out."""
-    left_out = " ".join(f"AND table_name NOT LIKE '{pattern}'" for pattern in apart_from)
-    return f"""
-SELECT table_name || ' ' || md5(query_to_xml(format('SELECT * FROM %I ORDER BY 1', table_name), true, false, '')::text)
-FROM information_schema.tables WHERE table_schema = 'public' {left_out} ORDER BY table_name
-"""
-
-
-def listing(root: Path) -> Iterator[str]:
-    """A line for each entry of a tree but Holdfast's own: name, mode, owner, content."""
-    for path in sorted(root.rglob("*")):
-        if not any(part.startswith(".holdfast") for part in path.parts):
-            status = path.stat()
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-            yield f"{path.relative_to(root)} {status.st_mode:o} {status.st_uid}:{status.st_gid} {content}\n"

@@ -18,7 +18,8 @@ BAD = ("migration-dies", "loses-rows", "answers-500", "worker-dies", "does-not-s
 # Tables whose rows come and go while nobody does anything, or which are Django's own.
 RESTLESS = ("django_session", "django_migrations", "%_tick")
 
-_MANAGE = """import os
+_MANAGE = """#!/usr/bin/env python
+import os
 import sys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "PACKAGE.settings")
@@ -326,6 +327,7 @@ class Project:
             if f"migrations/{path.name}" not in self._files(version):
                 path.unlink()
         (place / "manage.py").write_text(_MANAGE.replace("PACKAGE", self._package))
+        (place / "manage.py").chmod(0o755)
         (checkout / "VERSION").write_text(f"{version}\n")
 
     def _files(self, version: str) -> dict[str, str]:
