@@ -213,9 +213,9 @@ config_files = [".env_{self.environment}"]
         """First installation by the page; example data."""
         self.compose("build")
         self.manage("migrate")
-        self.manage("install_example_data")
         self.compose("up", "-d")
         self.wait()
+        self.compose("exec", "-T", "django", "python", "backend/manage.py", "install_example_data")
 
     def wait(self, path: str = "/health/") -> None:
         """Until its own proxy answers with a good page."""

@@ -48,9 +48,10 @@ class Uso:
         holdfast: str | None = None,
     ) -> None:
         """`socket` is the engine's, for the cron; without one Podman's has no cron. `holdfast`: as for ConnectAccess."""
-        docker.compose()
         self.web = web
         self.engine = "podman" if command[0] == "podman-compose" else command[0]
+        if self.engine == "docker":  # Podman's owner starts it, and brings the test image over
+            docker.compose()
         self.upstream = folder / "upstream"
         self.checkout = folder / "uso"
         self.instance = folder / f"uso-{web}"
