@@ -155,6 +155,7 @@ SCENARIOS = [
     ),
     Scenario("clone", _beside_another, _clone, keeps_replaced=True),
     Scenario("prune", _several_backups, lambda site: site.operate("prune")),
+    Scenario("export", _several_backups, lambda site: site.operate("export", None, str(site.folder / "away"))),
     Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
     Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]

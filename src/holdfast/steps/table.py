@@ -10,6 +10,7 @@ from holdfast.engine.runner import Handler, StepContext
 from holdfast.steps import (
     adopt,
     backup,
+    export,
     gate,
     guard,
     imports,
@@ -43,6 +44,8 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "backup.complete": (last_pass.complete, None),
     "backup.unpin": (backup.unpin, None),
     "backup.prune": (backup.prune, None),
+    "export.write": (export.write, export.discard),
+    "export.publish": (export.publish, None),
     "gate.close": (gate.close, gate.reopen),
     "gate.open": (gate.open_committed, None),
     "gate.hold": (gate.hold, gate.unhold),
