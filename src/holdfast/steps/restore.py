@@ -130,8 +130,9 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates, from a set or from a foreign dump."""
-    return context.earlier.get("database.load") or context.earlier["database.import"]
+    """What the step recorded that loaded the candidates, from a set or from a foreign dump; of files alone there are none."""
+    found = context.earlier.get("database.load") or context.earlier.get("database.import")
+    return found or {"candidates": {}, "databases": {}}
 
 
 def swap_databases(opened: Opened, context: StepContext) -> None:
