@@ -153,9 +153,9 @@ def titled(title: str, namespace: str) -> dict[int, int]:
     found = {}
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):  # gone, or another user's
-            if name.isdigit() and Path(f"/proc/{name}/cmdline").read_bytes().startswith(title.encode()):
-                if namespace_of(name) == namespace:
-                    found[int(name)] = _started(int(name))
+            words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
+            if words.startswith(title.encode()) and namespace_of(name) == namespace:
+                found[int(name)] = _started(int(name))
     return found
 
 

@@ -33,6 +33,7 @@ _FOLLOW_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _INCLUDE_MODE = 0o644  # a proxy's own account may have to read it
 _NO_ANSWER_FROM_WEB = (502, 504)
+_NOTHING = dict.fromkeys(("release", "target", "hold", "operation", "preview_target", "preview_token"))
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class ProxyGate:
 
     def _change(self, change: Callable[[dict[str, Any]], None], *, drain: bool = False) -> None:
         with self._locked():
-            state = self._read()
+            state = {**_NOTHING, **self._read()}
             before = json.dumps(state, sort_keys=True)
             state.setdefault("id", secrets.token_hex(6))
             state.update(message=self._message, template=self._template)
