@@ -78,7 +78,7 @@ def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
     assert done.returncode == 0, done.stderr
     assert set(met) == {"v1", "v2", "503 True"}, met
     visitors = Visitors(adopted.port)
-    done = run(adopted, "upgrade", "v2", "--mode", "rolling")
+    done = run(adopted, "upgrade", "v2", "--rolling")
     met = visitors.end()
     assert done.returncode == 0, done.stderr
     assert set(met) == {"v2"}, met
@@ -88,9 +88,7 @@ def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
 def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     adopted.add("same-schema", "v1", lambda folder: (folder / "note.txt").write_text("another commit"))
     visitors = Visitors(adopted.port)
-    outcomes = [
-        run(adopted, "upgrade", tag, "--mode", "rolling") for tag in ("same-schema", "v1") * 2 + ("same-schema",)
-    ]
+    outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("same-schema", "v1") * 2 + ("same-schema",)]
     met = visitors.end()
     assert [done.returncode for done in outcomes] == [0] * 5, [done.stderr for done in outcomes]
     assert set(met) == {"v1"}, met
