@@ -456,6 +456,19 @@ def test_a_web_is_tried_out_through_the_proxy_before_visitors_reach_it(proxied: 
     assert proxied.get(Cookie=f"holdfast_preview={token}")[:2] == (200, "new")
 
 
+def test_opening_and_trying_out_cut_nobody(proxied: VisitedProxy) -> None:
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
+    visitor.start()
+    assert proxied.old.entered.wait(30)
+    proxied.gate.try_out(proxied.new.address)
+    proxied.gate.open()
+    assert answers == []
+    proxied.old.go_on.set()
+    visitor.join(30)
+    assert answers == [(200, "old")]
+
+
 def test_a_long_page_with_signs_that_nginx_takes_for_its_own(proxied: VisitedProxy, folder: Path) -> None:
     text = 'Zurück um 5 $uhr "bald" \\ \' ; }' + "ü" * 9000
     proxied.gate.hold({"message": text})

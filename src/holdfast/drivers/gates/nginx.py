@@ -21,6 +21,8 @@ _PAGE = "/.holdfast/page"
 _NOWHERE = "unix:/holdfast-leads-nobody-to-the-web:"
 _TITLE = "nginx: worker process"
 _PARAMETER_BYTES = 3000
+_ENDING_TITLE = f"{_TITLE} is shutting down"
+_ACCEPTING_SECONDS = 5.0
 _CUT_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
 
@@ -35,7 +37,7 @@ class Nginx:
     def test(self) -> None:
         self._place.run("nginx", *self._config, "-t", "-q")
 
-    def reload(self, ask: Callable[[], str]) -> Callable[[float], None]:
+    def reload(self, ask: Callable[[], str]) -> Callable[[float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
             before = processes.titled(_TITLE, namespace)
@@ -43,11 +45,14 @@ class Nginx:
             namespace, before = "", {}
         self._place.run("nginx", *self._config, "-s", "reload")
 
-        def drain(seconds: float) -> None:
+        def drain(seconds: float | None) -> None:
             if not namespace:
-                time.sleep(seconds)
+                time.sleep(_ACCEPTING_SECONDS if seconds is None else max(seconds, _ACCEPTING_SECONDS))
                 return
-            _end(_of_the_same(before, namespace, ask), seconds)
+            old = _of_the_same(before, namespace, ask)
+            _wait_for_last_visitor(old, namespace)
+            if seconds is not None:
+                _end(old, seconds)
 
         return drain
 
@@ -134,6 +139,15 @@ def _inside(pid: int) -> int:
         return processes.known_inside_as(pid)
     except OSError:
         return -1
+
+
+def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
+    """An old worker goes on taking connections for some time after new ones do; ending, it says so."""
+    deadline = time.monotonic() + _ACCEPTING_SECONDS
+    while processes.living(workers).keys() - processes.titled(_ENDING_TITLE, namespace).keys():
+        if time.monotonic() > deadline:
+            return  # one that hangs is ended with the rest, where they are
+        time.sleep(_LOOK_SECONDS)
 
 
 def _end(workers: Mapping[int, int], seconds: float) -> None:

@@ -63,10 +63,11 @@ class Product(Protocol):
     def test(self) -> None:
         """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
 
-    def reload(self, ask: Callable[[], str]) -> Callable[[float], None]:
+    def reload(self, ask: Callable[[], str]) -> Callable[[float | None], None]:
         """Tells it to follow; `ask` is what it answers on the gate's own path.
 
-        Returns what ends requests that were under way before: it waits so many seconds, then cuts them.
+        Returns what waits until nobody is led by the old configuration any more; given seconds, it waits as long for
+        requests that were under way before, then cuts them.
         """
 
 
@@ -119,7 +120,7 @@ class ProxyGate:
             change(state)
             if json.dumps(state, sort_keys=True) != before:
                 state["generation"] = state.get("generation", 0) + 1
-            self._apply(state, json.loads(before), self._drain_seconds if drain else 0)
+            self._apply(state, json.loads(before), self._drain_seconds if drain else None)
 
     def state(self) -> GateState:
         found = self._read()
@@ -167,7 +168,7 @@ class ProxyGate:
             json=found.decode(), nameservers=tuple(self._place.nameservers()),
         )  # fmt: skip
 
-    def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float) -> None:
+    def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
         """Brings the proxy to a state, which is durable whatever becomes of this process. Raises StepError."""
         view = self._view(state)
         text = self._product.text(view)
