@@ -64,22 +64,22 @@ class Visitors:
             time.sleep(0.005)
         connection.close()
 
-    def end(self) -> Counter[str]:
+    def __enter__(self) -> Counter[str]:
+        return self.met
+
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         for thread in self._threads:
             thread.join()
-        return self.met
 
 
 def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
-    visitors = Visitors(adopted.port)
-    done = run(adopted, "upgrade", "v2")
-    met = visitors.end()
+    with Visitors(adopted.port) as met:
+        done = run(adopted, "upgrade", "v2")
     assert done.returncode == 0, done.stderr
     assert set(met) == {"v1", "v2", "503 True"}, met
-    visitors = Visitors(adopted.port)
-    done = run(adopted, "upgrade", "v2", "--rolling")
-    met = visitors.end()
+    with Visitors(adopted.port) as met:
+        done = run(adopted, "upgrade", "v2", "--rolling")
     assert done.returncode == 0, done.stderr
     assert set(met) == {"v2"}, met
 
@@ -87,9 +87,8 @@ def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
 @pytest.mark.later
 def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     adopted.add("same-schema", "v1", lambda folder: (folder / "note.txt").write_text("another commit"))
-    visitors = Visitors(adopted.port)
-    outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("same-schema", "v1") * 2 + ("same-schema",)]
-    met = visitors.end()
+    with Visitors(adopted.port) as met:
+        outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("same-schema", "v1") * 2 + ("same-schema",)]
     assert [done.returncode for done in outcomes] == [0] * 5, [done.stderr for done in outcomes]
     assert set(met) == {"v1"}, met
 
@@ -97,9 +96,8 @@ def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
 @pytest.mark.later
 def test_a_failed_upgrade_is_met_by_nobody(adopted: ComposeSite) -> None:
     before = adopted.fingerprint()
-    visitors = Visitors(adopted.port)
-    done = run(adopted, "upgrade", "v4")
-    met = visitors.end()
+    with Visitors(adopted.port) as met:
+        done = run(adopted, "upgrade", "v4")
     assert done.returncode == 6, done.stderr
     assert set(met) == {"v1", "503 True"}, met
     assert adopted.fingerprint() == before
