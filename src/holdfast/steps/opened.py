@@ -11,7 +11,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.drivers.container_protocols import Containers
-from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.protocols import Database, Files, Gate, Packages, Proxy, Runtime, Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError
 from holdfast.host import Host
@@ -34,6 +34,8 @@ class Opened:
     packages: Packages
     gate_runtime: Runtime
     """Where the gate's own server runs: always on this machine."""
+    proxy: Proxy | None = None
+    """The gate, where it is the user's own proxy."""
     containers: Containers | None = None
     """None: services and commands are processes of this machine, in the release's folder."""
 
