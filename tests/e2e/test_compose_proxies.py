@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose_site import ComposeSite
-from tests.e2e.cli import run
+from tests.e2e.cli import run, run_json, start
 
 
 @pytest.fixture
@@ -35,8 +37,9 @@ def adopted(folder: Path) -> Iterator[ComposeSite]:
 class Visitors:
     """Ask again and again on connections that they keep."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = "/") -> None:
         self.met: Counter[str] = Counter()
+        self._path = path
         self._port = port
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._visit) for _ in range(2)]
@@ -48,7 +51,7 @@ class Visitors:
         while not self._ended.is_set():
             kept = connection.sock is not None
             try:
-                connection.request("GET", "/")
+                connection.request("GET", self._path)
                 answer = connection.getresponse()
                 body = answer.read()
                 retry = answer.getheader("Retry-After")
@@ -84,13 +87,41 @@ def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
     assert set(met) == {"v2"}, met
 
 
+def _with_a_slow_page(folder: Path) -> None:
+    app = folder / "app.py"
+    slow = "    def do_GET(self):\n        if self.path == '/slow':\n            __import__('time').sleep(5)\n            self.path = '/'\n"
+    app.write_text(app.read_text().replace("    def do_GET(self):\n", slow))
+
+
 @pytest.mark.later
 def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
-    adopted.add("same-schema", "v1", lambda folder: (folder / "note.txt").write_text("another commit"))
-    with Visitors(adopted.port) as met:
-        outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("same-schema", "v1") * 2 + ("same-schema",)]
+    """Nor one on a connection that is kept, nor one whose answer takes five seconds."""
+    adopted.add("slow", "v1", _with_a_slow_page)
+    adopted.add("slower", "slow", lambda folder: (folder / "note.txt").write_text("another commit"))
+    assert run(adopted, "upgrade", "slow", "--rolling").returncode == 0
+    with Visitors(adopted.port) as met, Visitors(adopted.port, "/slow") as met_slowly:
+        outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("slower", "slow") * 2 + ("slower",)]
     assert [done.returncode for done in outcomes] == [0] * 5, [done.stderr for done in outcomes]
-    assert set(met) == {"v1"}, met
+    assert (set(met), set(met_slowly)) == ({"v1"}, {"v1"}), (met, met_slowly)
+
+
+@pytest.mark.later
+def test_one_that_was_killed_is_met_old_or_new(adopted: ComposeSite) -> None:
+    """At moments of its whole length; until it is recovered visitors meet the page, or the version from before."""
+    for seconds in (0.5, 2, 4, 6, 8, 11, 14):
+        before = adopted.get("/")[1]["version"]
+        with Visitors(adopted.port) as met:
+            process = start(adopted, "upgrade", "v2")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.kill()
+            process.wait()
+            done = run(adopted, "recover")
+        assert done.returncode == 0, done.stderr
+        status, page = adopted.get("/")
+        assert (status, page["version"] in (before, "v2")) == (200, True), (seconds, page)
+        assert set(met) <= {before, page["version"], "503 True"}, (seconds, met)
+        assert run_json(adopted, "status")["data"]["operations"] == []
 
 
 @pytest.mark.later
