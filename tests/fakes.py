@@ -21,6 +21,7 @@ from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
     GateState,
+    Newer,
     Package,
     Problem,
     ServiceInstance,
@@ -290,6 +291,17 @@ class FakePackages:
 
     def file_of(self, commit: str, name: str) -> str | None:
         return self._commits[commit].get(name)
+
+    def fetch(self) -> None:
+        pass
+
+    def newer(self, commit: str) -> Newer:
+        """Commits stand in their order; a name is a branch's."""
+        order = list(self._commits)
+        if commit not in order:
+            raise NotFoundError(f"there is no {commit!r}")
+        ahead = {name: order.index(at) - order.index(commit) for name, at in self._names.items()}
+        return Newer(tags=[], follows=False, ahead={name: count for name, count in ahead.items() if count > 0})
 
     def build(self, commit: str, label: str, run: str) -> Package:
         for package in self._built.values():

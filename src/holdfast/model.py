@@ -137,6 +137,23 @@ class Release:
 
 
 @dataclass(frozen=True)
+class NewerTag:
+    name: str
+    commit: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Newer:
+    """What a repository has beyond a commit: tags, newest first, and by how many commits branches are ahead."""
+
+    tags: list[NewerTag]
+    follows: bool
+    """The tags' commits have the commit as an ancestor; else they were only made later."""
+    ahead: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A finding of `check`: what, how bad (`error` or `warning`), what to type."""
 

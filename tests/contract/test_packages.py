@@ -108,6 +108,14 @@ def test_an_unknown_reference_is_not_found(source: Source, reference: str) -> No
         source.packages.resolve(reference)
 
 
+def test_what_is_ahead_of_a_commit_is_counted(source: Source) -> None:
+    assert source.packages.newer(source.first).ahead == {"main": 1, "feature/x": 1}
+    assert source.packages.newer(source.second).ahead == {}
+    assert source.packages.newer(source.second).tags == []
+    with pytest.raises(NotFoundError):
+        source.packages.newer("0" * 40)
+
+
 def test_a_file_of_a_commit_is_read_as_it_is(source: Source) -> None:
     assert source.packages.file_of(source.first, "holdfast.toml") == FIRST["holdfast.toml"]
 

@@ -157,3 +157,15 @@ def test_an_image_that_two_packages_share_goes_with_the_last(shop: Shop) -> None
     kept = json.loads((shop.folder / "release" / "images.json").read_text())
     shop.packages.remove(one.id)
     assert all(shop.id(image["tag"]) == image["id"] for image in kept.values())
+
+
+def test_names_that_were_built_or_pulled_since_are_told(shop: Shop) -> None:
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    release = shop.folder / "release"
+    shop.packages.unpack(one, release, {})
+    shop.packages.tag(shop.packages.tags(release))
+    assert shop.packages.moved(release) == []
+    containers.engine("tag", docker.IMAGE, f"{shop.name}:production")
+    assert shop.packages.moved(release) == [f"{shop.name}:production"]
+    containers.engine("rmi", f"{shop.name}:production")
+    assert shop.packages.moved(release) == [], "a name that means nothing is no newer image"

@@ -223,3 +223,17 @@ def test_wipe_is_refused_without_a_vault(site: Site) -> None:
     done = run(site, "install", "v1", "--wipe")
     assert done.returncode == 4
     assert "no vault is configured" in done.stderr
+
+
+def test_what_is_newer_is_told_and_a_fetch_that_fails_too(installed: Site) -> None:
+    found = run_json(installed, "status", "--updates")["data"]["updates"]
+    assert "v2" in [tag["name"] for tag in found["tags"]]
+    assert "v1" not in [tag["name"] for tag in found["tags"]]
+    assert not found["fetched"] and found["problems"] == []
+    with (installed.repository / ".git" / "config").open("a") as config:
+        config.write('[remote "origin"]\n\turl = /nonexistent/repository\n')
+    done = run(installed, "status", "--updates", "--fetch")
+    assert done.returncode == 0, done.stderr
+    assert "newer        v2 (" in done.stdout
+    assert "told is what is known here" in done.stdout
+    assert run(installed, "status", "--fetch").returncode == 2

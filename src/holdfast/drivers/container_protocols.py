@@ -78,6 +78,9 @@ class ImageKeeping(Protocol):
     def tags(self, release: Path) -> dict[str, str]:
         """The project's own names of a release's images, and their ids."""
 
+    def moved(self, release: Path) -> list[str]:
+        """The project's own names of a release's images that mean other images by now."""
+
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
         """What the engine has under names; an empty id where it has nothing."""
 

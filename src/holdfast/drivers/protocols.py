@@ -17,6 +17,7 @@ from holdfast.model import (
     Entry,
     Facts,
     GateState,
+    Newer,
     Package,
     Problem,
     ServiceInstance,
@@ -339,14 +340,24 @@ class Proxy(Protocol):
         """Proves that a web which visitors are not led to is reached through the proxy. May be repeated. Raises StepError."""
 
 
-class Packages(Protocol):
-    """Immutable builds."""
+class References(Protocol):
+    """The repository that packages are built from."""
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Full commit and label of a tag, branch or commit (short ones too). Raises NotFoundError."""
 
     def file_of(self, commit: str, name: str) -> str | None:
         """The text of a file at a commit, None if it has none."""
+
+    def fetch(self) -> None:
+        """Brings what the repository's remote has. May be repeated. Raises StepError."""
+
+    def newer(self, commit: str) -> Newer:
+        """What is newer than a commit, as far as it is known here. Raises NotFoundError where the commit is not."""
+
+
+class Packages(References, Protocol):
+    """Immutable builds."""
 
     def build(self, commit: str, label: str, run: str) -> Package:
         """Builds and stores a package; one that is there with the same recipe is returned. May be repeated."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from holdfast.app import App
-from holdfast.errors import StepError
-from holdfast.model import Outcome
+from holdfast.drivers.container_protocols import ImageKeeping
+from holdfast.errors import NotFoundError, StepError
+from holdfast.model import Outcome, Release
 
 
 @dataclass
@@ -83,3 +85,58 @@ def _backups(app: App, found: Report) -> None:
         found.lines.append(("", f"{name} is damaged; type: holdfast backup verify"))
     found.data["last_backup"] = sets[-1].id if sets else None
     found.data["damaged"] = damaged
+
+
+def updates(app: App, found: Report, *, fetch: bool) -> None:
+    """Adds to a report what is newer than the current release; with `fetch` the repository's remote is asked first."""
+    data: dict[str, Any] = {"fetched": False, "problems": [], "tags": [], "follows": False, "ahead": {}}
+    found.data["updates"] = data
+    if fetch:
+        try:
+            app.opened.packages.fetch()
+            data["fetched"] = True
+        except StepError as error:
+            # What the remote's own words are is not repeated: an address may hold a password.
+            _problem(found, f"{error.what}; told is what is known here")
+    release = app.opened.current_release()
+    if release is None:
+        found.lines.append(("updates", "no release is deployed"))
+        return
+    before = len(found.lines)
+    _sources(app, found, release)
+    if app.opened.containers is not None:
+        _images(app, found, release)
+    if len(found.lines) == before:
+        found.lines.append(("updates", "nothing newer is known"))
+
+
+def _problem(found: Report, what: str) -> None:
+    found.data["updates"]["problems"].append(what)
+    found.lines.append(("updates", what))
+
+
+def _sources(app: App, found: Report, release: Release) -> None:
+    try:
+        newer = app.opened.packages.newer(release.commit)
+    except (NotFoundError, StepError) as error:
+        _problem(found, error.what)
+        return
+    found.data["updates"].update(asdict(newer))
+    for tag in newer.tags:
+        later = "" if newer.follows else "; it does not contain this release"
+        found.lines.append(("newer", f"{tag.name} ({tag.commit[:12]}), {tag.created_at}{later}"))
+    for branch, count in newer.ahead.items():
+        found.lines.append(("ahead", f"{branch}: {count} commit{'s' if count > 1 else ''}"))
+
+
+def _images(app: App, found: Report, release: Release) -> None:
+    assert app.opened.containers is not None
+    data = found.data["updates"]
+    try:
+        data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
+        data["images_gone"] = app.opened.containers.missing_images(release.path)
+    except (StepError, OSError) as error:
+        _problem(found, error.what if isinstance(error, StepError) else f"the release's images are not known: {error}")
+        return
+    found.lines += [("image", f"{name}: built or pulled since") for name in data["images_moved"]]
+    found.lines += [("image", f"{tag}: gone") for tag in data["images_gone"]]

@@ -22,14 +22,16 @@ from typing import Any
 import zstandard
 
 from holdfast import durable
+from holdfast.drivers.packages import newer
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.host import Host
-from holdfast.model import Package
+from holdfast.model import Newer, Package
 
 MARKER = ".holdfast-release.json"
 WHEELS = ".holdfast-wheels"
 _FORMAT = 1
 _SPARE_BYTES = 1 << 20
+_FETCH_SECONDS = 600
 _SOME_FAILED = 1  # what compileall ends with
 _SAFE_ID = re.compile(r"[A-Za-z0-9_+@][A-Za-z0-9._+@-]*")
 
@@ -106,6 +108,13 @@ class ArchivePackages:
         if not self._git("ls-tree", "--name-only", commit, "--", name):
             return None
         return self._host.capture(["git", "-C", str(self._repository), "show", f"{commit}:{name}"])
+
+    def fetch(self) -> None:
+        words = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
+        self._host.capture(words, timeout_seconds=_FETCH_SECONDS)
+
+    def newer(self, commit: str) -> Newer:
+        return newer.newer(self._git, commit)
 
     def _recipe(self) -> str:
         recipe = json.dumps([_FORMAT, self._build, self._requirements, self._python if self._requirements else ""])

@@ -22,7 +22,7 @@ from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.packages.image_names import ImageNames, exact
 from holdfast.errors import StepError
 from holdfast.host import Host
-from holdfast.model import Package
+from holdfast.model import Newer, Package
 
 MODEL = "compose.json"
 IMAGES = "images.json"
@@ -39,6 +39,8 @@ class Sources(Protocol):
 
     def resolve(self, reference: str) -> tuple[str, str]: ...
     def file_of(self, commit: str, name: str) -> str | None: ...
+    def fetch(self) -> None: ...
+    def newer(self, commit: str) -> Newer: ...
     def build(self, commit: str, label: str, run: str) -> Package: ...
     def abandon(self, run: str) -> None: ...
     def packages(self) -> list[Package]: ...
@@ -101,6 +103,12 @@ class ImagePackages:
     def file_of(self, commit: str, name: str) -> str | None:
         return self._sources.file_of(commit, name)
 
+    def fetch(self) -> None:
+        self._sources.fetch()
+
+    def newer(self, commit: str) -> Newer:
+        return self._sources.newer(commit)
+
     def adopt(self, archive: Path) -> Package:
         return self._sources.adopt(archive)
 
@@ -141,6 +149,11 @@ class ImagePackages:
         found = json.loads((release / IMAGES).read_text())
         more: dict[str, str] = json.loads((release / NAMES).read_text()) if (release / NAMES).exists() else {}
         return {item["name"]: item["id"] for item in found.values() if item["built"]} | more
+
+    def moved(self, release: Path) -> list[str]:
+        kept = json.loads((release / IMAGES).read_text()).values()
+        wanted = {item["name"]: item["id"] for item in kept} | self.tags(release)
+        return [name for name, id in self.tagged(wanted).items() if id and id != wanted[name]]
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
         return self._names.tagged(names)
