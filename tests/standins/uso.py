@@ -37,7 +37,8 @@ except ImportError:
 
 
 def elsewhere(text: str, state: Path) -> str:
-    text = re.sub(r"(?m)^(environment = .*)$", rf'\\1\nstate = "{state}"', text, count=1)
+    """A configuration whose state and vault lie in the test's own folder; nothing else of it is changed."""
+    text = text.replace('environment = "production"\n', f'environment = "production"\nstate = "{state}"\n', 1)
     return re.sub(r'(?m)^path = "/var/backups/.*$', f'path = "{state.parent}/vault"', text)
 
 
