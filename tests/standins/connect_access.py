@@ -132,7 +132,7 @@ repository = "."
 kind = "web"
 port = 5000
 health = "/health/"
-health_timeout_seconds = 60
+health_timeout_seconds = 30
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 

@@ -131,7 +131,7 @@ images = [["env", "ENGINE={self.engine}", "./deploy/build-image.sh", "{self.web}
 kind = "web"
 port = 80
 health = "/health/"
-health_timeout_seconds = 60
+health_timeout_seconds = 30
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
