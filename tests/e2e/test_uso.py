@@ -92,8 +92,11 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
 
 
 @pytest.mark.later
-def test_its_configuration_is_found_out_and_upgrades_without_an_edit(folder: Path) -> None:
+def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = Uso(folder)
+    monkeypatch.setenv("ENGINE", site.engine)  # else its script takes Podman where that is installed
     try:
         site.start()
         site.config.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast.errors import CommandFailedError
 from holdfast.host import Host
 
-_LISTENS = re.compile(r"(?:0\.0\.0\.0|\[::\]|\*|--port[ =]|-p )(?::)?(\d{2,5})\b")
+_LISTENS = re.compile(r"(?:(?:0\.0\.0\.0|\[::\]|\*):|--port[ =])(\d{2,5})\b")
 _LARGEST_BYTES = 1 << 18
 _SKIPPED = {".git", ".venv", "node_modules", "database", "media"}
 _DEPTH = 4
@@ -65,15 +65,15 @@ def start_of(item: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
 
 
 def script_of(words: list[str], checkout: Path) -> str:
-    """The text of what is started, where the sources have a script of that path; empty else."""
+    """The text of all scripts among what is started that the sources have; an entry point may start the next one."""
+    texts = []
     for word in words:
         name = Path(word).name
         found = [path for path in _files(checkout) if path.name == name and _text(path).startswith("#!")]
-        # The one whose place in the sources is most like that in the image.
-        found.sort(key=lambda path: -len(set(path.parts) & set(Path(word).parts)))
-        if name and found:
-            return _text(found[0])
-    return ""
+        # The one whose place in the sources is most like that in the image; else the least deep one.
+        found.sort(key=lambda path: (-len(set(path.parts) & set(Path(word).parts)), len(path.parts)))
+        texts += [_text(path) for path in found[:1]]
+    return "\n".join(texts)
 
 
 def port_of(item: Mapping[str, Any], image: Mapping[str, Any], words: list[str], script: str) -> int | None:
