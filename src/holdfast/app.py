@@ -93,6 +93,11 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         gate_runtime=supervisor,
         containers=compose,
         databases={name: _database(loaded, host, name, item) for name, item in configuration.databases.items()},
+        cold={
+            name: registry.COLD[item.kind](name, item.name, item.container, _mark(loaded), host)
+            for name, item in configuration.databases.items()
+            if item.kind in registry.COLD
+        },
         files={
             name: registry.FILES["local"](
                 name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)], host
