@@ -129,7 +129,7 @@ kind = "postgresql"
 name = "guestbook"
 host = "/server"
 user = "{_ROLE}"
-container = "docker:{self.name}-database-1"
+container = "compose:database"
 
 [files.media]
 path = "media"

@@ -22,7 +22,18 @@ from holdfast.demo import repository
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
 from holdfast.host import Host
-from holdfast.operations import backup, import_data, install, maintenance, package, prune, restore, rollback, upgrade
+from holdfast.operations import (
+    backup,
+    export,
+    import_data,
+    install,
+    maintenance,
+    package,
+    prune,
+    restore,
+    rollback,
+    upgrade,
+)
 from holdfast.ports import can_be_bound, free_loopback_port
 from holdfast.processes import end_processes_with
 from holdfast.steps import services, verification
@@ -125,7 +136,7 @@ class Site:
         plans = {
             "install": install.plan, "upgrade": upgrade.plan, "rollback": rollback.plan, "backup": backup.plan,
             "restore": restore.plan, "prune": prune.plan, "build": package.plan, "maintenance": maintenance.plan,
-            "import_database": import_data.plan_database, "import_files": import_data.plan_files,
+            "import_database": import_data.plan_database, "import_files": import_data.plan_files, "export": export.plan,
         }  # fmt: skip
         return plans[name](app, *arguments, **options)
 

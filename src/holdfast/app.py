@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,13 +18,15 @@ from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
+from holdfast.drivers.container_protocols import Containers
+from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.protocols import Database, Packages
 from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.runner import Result, Runner
 from holdfast.engine.signals import Cancellation
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Plan, Server
 from holdfast.steps.opened import Opened
@@ -85,6 +87,9 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         loaded.state / "supervisor", _mark(loaded), host
     )
     compose = _compose(loaded, host) if configuration.runtime.kind == "compose" else None
+    if compose is not None:
+        loaded = _with_places(loaded, compose)
+        configuration = loaded.configuration
     opened = Opened(
         loaded=loaded,
         host=host,
@@ -92,9 +97,11 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         runtime=compose or supervisor,
         gate_runtime=supervisor,
         containers=compose,
-        databases={name: _database(loaded, host, name, item) for name, item in configuration.databases.items()},
+        databases={
+            name: _database(loaded, host, name, item, compose) for name, item in configuration.databases.items()
+        },
         cold={
-            name: registry.COLD[item.kind](name, item.name, item.container, _mark(loaded), host)
+            name: registry.COLD[item.kind](name, item.name, _server(item, compose), _mark(loaded), host)
             for name, item in configuration.databases.items()
             if item.kind in registry.COLD
         },
@@ -139,15 +146,47 @@ def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
     return patterns
 
 
-def _database(loaded: Loaded, host: Host, name: str, item: DatabaseSettings) -> Database:
+def _with_places(loaded: Loaded, containers: Containers) -> Loaded:
+    """With the folders of this machine where the engine keeps the volumes that datasets are.
+
+    While it is not answering those count that it said last, for a recovery may come before the engine is back.
+    """
+    configuration = loaded.configuration
+    volumes = {name: item for name, item in configuration.files.items() if item.volume and not item.path}
+    if not volumes:
+        return loaded
+    memory = loaded.state / "volumes.json"
+    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+    try:
+        places = {item.volume: containers.place_of(item.volume) for item in volumes.values()}
+    except StepError:
+        if not {item.volume for item in volumes.values()} <= set(known):
+            raise
+        places = known
+    if places != known:
+        durable.write_file(memory, json.dumps(places, indent=1))
+    found = {name: item.model_copy(update={"path": places[item.volume]}) for name, item in volumes.items()}
+    return replace(loaded, configuration=configuration.model_copy(update={"files": {**configuration.files, **found}}))
+
+
+def _database(
+    loaded: Loaded, host: Host, name: str, item: DatabaseSettings, containers: Containers | None
+) -> Database:  # fmt: skip
     driver = registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")
     if item.kind == "sqlite":
         return cast(Database, driver(name, loaded.path(item.path)))
-    server = Server(
+    return cast(Database, driver(name, item.name, _server(item, containers), host))
+
+
+def _server(item: DatabaseSettings, containers: Containers | None) -> Server:
+    container, find = item.container, None
+    if containers is not None and container.startswith("compose:"):
+        find = partial(containers.container_of, container.removeprefix("compose:"))
+        container = f"{_COMPOSE[0]}:"
+    return Server(
         host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
-        end_sessions=item.end_sessions, jobs=item.jobs, container=item.container,
+        end_sessions=item.end_sessions, jobs=item.jobs, container=container, find_container=find,
     )  # fmt: skip
-    return cast(Database, driver(name, item.name, server, host))
 
 
 def _vault(loaded: Loaded, host: Host) -> Any:
@@ -181,9 +220,11 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     if loaded.configuration.runtime.kind != "compose":
         return archive
     application = loaded.configuration.application
+    prefix = f"holdfast/{application.name}.{application.environment}"
+    script = BuildScript(source.images, loaded.path(source.repository), prefix) if source.images else None
     return registry.PACKAGES["images"](
         loaded.state / "packages", archive, partial(_project, loaded), host, engine=_COMPOSE[0], instance=loaded.root,
-        prefix=f"holdfast/{application.name}.{application.environment}",
+        prefix=prefix, script=script,
         links=_beside_sources(loaded), services=list(loaded.configuration.services), timeout_seconds=limit,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,6 +208,7 @@ class Server:
     """A database server as its clients reach it. `password` is a secret reference; empty values are the client's own.
 
     Clients run inside `container`, as `docker:NAME`, where there is one: host and port are then those that they see there.
+    Of `docker:` alone the name is asked of `find_container` when it is first needed.
     """
 
     host: str = ""
@@ -218,6 +219,7 @@ class Server:
     end_sessions: bool = False
     jobs: int = 2
     container: str = ""
+    find_container: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.packages.images import ImagePackages
 from holdfast.drivers.runtimes.compose import ComposeRuntime
 from holdfast.drivers.runtimes.compose_project import Project, files_in
@@ -61,7 +62,7 @@ def project(folder: Path) -> Iterator[Containers]:
 
 
 @contextmanager
-def images(folder: Path, sources: ArchivePackages) -> Iterator[ImagePackages]:
+def images(folder: Path, sources: ArchivePackages, script: BuildScript | None = None) -> Iterator[ImagePackages]:
     """A store of images whose project is described outside of its sources, or by them where these have a Compose file."""
     docker.compose()
     instance = folder / "instance"
@@ -84,5 +85,6 @@ def images(folder: Path, sources: ArchivePackages) -> Iterator[ImagePackages]:
         prefix=prefix,
         links={},
         services=["web", "cache"],
+        script=script,
     )
     containers.remove(name, images=[prefix, name])

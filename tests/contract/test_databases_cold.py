@@ -13,6 +13,7 @@ import pytest
 from holdfast.drivers.databases.pgcold import ColdDirectory
 from holdfast.errors import RefusedError
 from holdfast.host import Host
+from holdfast.model import Server
 from tests.servers.postgresql import PostgresqlServer
 
 
@@ -39,7 +40,7 @@ def copied(server: PostgresqlServer, target: Path) -> Path:
 
 
 def dumped(scratch: Path) -> str:
-    directory = ColdDirectory("main", "app", "", "test", Host(operation="20260101-000000-cold"))
+    directory = ColdDirectory("main", "app", Server(), "test", Host(operation="20260101-000000-cold"))
     dump = directory.dump(scratch, scratch / "unpacked", 99)
     return subprocess.run(["pg_restore", "--file=-", str(dump)], capture_output=True, text=True, check=True).stdout
 

@@ -66,7 +66,7 @@ def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Engi
 
 def container_of(engine: Engine) -> Container:
     assert engine.reached is not None
-    found = Container.parsed(engine.reached.container)
+    found = Container.of(engine.reached)
     assert found is not None
     return found
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from holdfast.operations import clone
 from tests.site import Site
 
 
@@ -98,6 +99,30 @@ def _with_an_archive(site: Site) -> None:
             archive.addfile(info, io.BytesIO(name.encode()))
 
 
+def _beside_another(site: Site) -> None:
+    """A staging at v1, and a production at v2 beside it with a backup, other rows and other files."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
+    _installed(site)
+    other = Site(site.folder / "other", rows=30, files=3)
+    try:
+        other.operate("install", "v1")
+        other.post(b"of the other one")
+        other.operate("backup")
+    finally:
+        other.shut_down()
+
+
+def _clone(site: Site) -> None:
+    other = Site(site.folder / "other").open()
+    app = site.open()
+    try:
+        app.run(clone.plan(app, other, "latest", unsanitized=True, safety=True))
+    finally:
+        app.close()
+        other.close()
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
@@ -128,7 +153,9 @@ SCENARIOS = [
         lambda site: site.operate("import_files", str(site.folder / "archive"), "media"),
         keeps_replaced=True,
     ),
+    Scenario("clone", _beside_another, _clone, keeps_replaced=True),
     Scenario("prune", _several_backups, lambda site: site.operate("prune")),
+    Scenario("export", _several_backups, lambda site: site.operate("export", None, str(site.folder / "away"))),
     Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
     Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]

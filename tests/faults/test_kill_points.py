@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert preflight.private_folders(app.opened) == []
     finally:
         app.close()
+    check_exports(site.folder / "away")
     label = site.release_label()
     held = site.get("/")[0] == 503
     if label is not None:
@@ -166,6 +168,15 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     state = site.fingerprint(times=scenario.installed)
     assert state == ground.new, f"the data at {label} are neither the old nor the new"
     return "new"
+
+
+def check_exports(folder: Path) -> None:
+    """What is there has a backup's name and is whole; of others nothing is left."""
+    for path in folder.iterdir() if folder.exists() else ():
+        assert not path.name.startswith("."), "what was not finished is left"
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=path, check=True)
+        for name, facts in json.loads((path / "manifest.json").read_text())["datasets"].items():
+            assert (path / facts.get("file", f"{name}.tar.gz")).exists()
 
 
 def check_containers(site: Site, label: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`holdfast backup create | list | show | verify | restore | prune | pin`."""
+"""`holdfast backup create | list | show | verify | restore | export | prune | pin`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.errors import DamagedError, UsageError
 
 @click.group()
 def backup() -> None:
-    """Create, list, show, verify, restore, prune and pin backups."""
+    """Create, list, show, verify, restore, export, prune and pin backups."""
 
 
 @backup.command()
@@ -166,6 +166,42 @@ def restore(
     if not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
+
+
+@backup.command()
+@click.argument("words", metavar="[ID] FOLDER", nargs=-1, required=True)
+@click.option("--all", "all_", is_flag=True, help="All backups, instead of one.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this dataset, `code` or `config` (may be repeated)."
+)  # fmt: skip
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["tar.gz", "folder"]),
+    default="tar.gz",
+    show_default=True,
+    help="What a dataset of files becomes.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def export(
+    session: Session, words: tuple[str, ...], all_: bool, only: tuple[str, ...], format_: str, dry_run: bool
+) -> None:
+    """Write a backup as plain files into FOLDER/ID, to carry it away; without an ID, the latest.
+
+    Databases are in their engine's own format, files as tar archives or folders; SHA256SUMS is beside them.
+    """
+    from holdfast.operations import export as operation
+
+    if len(words) > 2 or (all_ and len(words) != 1):
+        raise UsageError("export takes one ID or --all, and one FOLDER")
+    app = session.changing_app()
+    if len(words) == 1 and not all_ and operation.is_reference(app, words[0]):
+        raise UsageError(
+            f"{words[0]} is a backup; the folder is missing", next_step="Name it: backup export ID FOLDER."
+        )
+    reference = None if all_ else words[0] if len(words) == 2 else "latest"
+    session.run(app, operation.plan(app, reference, words[-1], only=only, format=format_), dry_run=dry_run)
 
 
 @backup.command()

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("upgrade", "Upgrade to a release; undone by itself if it is bad."),
     "rollback": ("rollback", "Go back to the previous release."),
     "backup": ("backup", "Create, list, show, verify, restore, prune and pin backups."),
+    "clone": ("clone", "Copy one environment's data to another."),
     "import": ("import_", "Bring in a dump or files that another tool made."),
     "recover": ("recover", "Bring an interrupted operation to its end."),
     "package": ("package", "Build, list, deploy and prune packages."),

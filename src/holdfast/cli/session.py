@@ -44,11 +44,13 @@ class Session:
 
     def app(self) -> Any:
         """The application, opened; its journal is closed when the process ends."""
+        return self.opened(self.loaded(), self.host)
+
+    def opened(self, loaded: Any, host: Any = None) -> Any:
+        """The same of a configuration. Of two applications each has a host of its own, for its log is that of one."""
         from holdfast.app import command_line, open_app
 
-        return open_app(
-            self.loaded(), command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=self.host
-        )
+        return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
 
     def changing_app(self) -> Any:
         """The application for a command that changes it: refused while an operation waits for `recover`."""

@@ -228,7 +228,7 @@ def cross_problems(loaded: Loaded) -> list[str]:
     """What only several keys together show to be wrong."""
     configuration = loaded.configuration
     problems = []
-    places = {f"files.{name}.path": loaded.path(item.path) for name, item in configuration.files.items()}
+    places = {f"files.{name}.path": loaded.path(item.path) for name, item in configuration.files.items() if item.path}
     places |= {f"vaults.{name}.path": loaded.path(item.path) for name, item in configuration.vaults.items()}
     places["application.state"] = loaded.state
     keys = list(places)
@@ -259,14 +259,26 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
     runtime = configuration.runtime
     if runtime.kind != "compose":
         given = [key for key in _OF_COMPOSE if getattr(runtime, key)]
+        of_images = ["source.images: is for runtime.kind compose"] if configuration.source.images else []
         missing = [name for name, service in configuration.services.items() if not service.command]
         return [
+            *of_images,
             *(f"runtime.{key}: is for kind compose" for key in given),
             *(f"services.{name}.command: is needed for runtime.kind {runtime.kind}" for name in missing),
             *(
                 f"services.{name}.port: is for kind compose"
                 for name, item in configuration.services.items()
                 if item.port
+            ),
+            *(
+                f"files.{name}.volume: is for runtime.kind compose"
+                for name, item in configuration.files.items()
+                if item.volume
+            ),
+            *(
+                f"databases.{name}.container: {item.container} is for runtime.kind compose"
+                for name, item in configuration.databases.items()
+                if item.container.startswith("compose:")
             ),
         ]
     problems = [
@@ -287,7 +299,7 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
 def _migration_problems(configuration: Configuration) -> list[str]:
     migrations = configuration.migrations
     if migrations.kind == "none":
-        return []
+        return ["migrations.on_start: what a start left undone is known by migrations.kind alone"] * migrations.on_start
     problems = []
     if migrations.database and migrations.database not in configuration.databases:
         problems.append(f"migrations.database: there is no database {migrations.database!r}")

@@ -41,6 +41,11 @@ class Source(Section):
     build: list[Argv] = Field(
         [], description="Commands run in the built tree before it is packed; each a list of words."
     )
+    images: list[Argv] = Field(
+        [],
+        description="The project's own commands that build its images, run in a checkout of the commit instead of"
+        " `compose build`; believed by the images that they made, not by how they ended (compose).",
+    )
     shared: dict[str, str] = Field(
         {}, description="Links made in each release: path in the release -> path that all releases share."
     )
@@ -138,9 +143,9 @@ class Database(Section):
     )
     container: str = Field(
         "",
-        pattern=r"^((docker|podman):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
-        description="Container of the server, as `docker:guestbook-db`: its client programs are run inside, where host and"
-        " port are seen from; dumps come out through a pipe.",
+        pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+        description="Container of the server, as `docker:guestbook-db`, or `compose:SERVICE` for that of the Compose project:"
+        " its client programs are run inside, where host and port are seen from; dumps come out through a pipe.",
     )
     maintenance: str = Field("postgres", description="Another database of the server to connect to (postgresql).")
     jobs: int = Field(
@@ -171,8 +176,19 @@ class Database(Section):
 
 
 class Files(Section):
-    path: str = Field(description="Folder, relative to holdfast.toml.")
+    path: str = Field("", description="Folder, relative to holdfast.toml.")
+    volume: str = Field(
+        "",
+        description="Instead of a path: a named volume, by the name that the Compose files give it; read where the engine keeps"
+        " it (compose).",
+    )
     exclude: list[str] = Field([], description="Shell patterns of what can be made again: caches, thumbnails, locks.")
+
+    @model_validator(mode="after")
+    def place_is_named(self) -> Files:
+        if not self.path and not self.volume:
+            raise ValueError("path: is missing; name a folder, or a volume of the Compose project as `volume`")
+        return self
 
 
 class Gate(Section):
@@ -218,7 +234,10 @@ class Backup(Section):
     code: Literal["archive", "commit", "none"] = Field(
         "archive", description="How the set holds the code of its release."
     )
-    config_files: list[str] = Field([], description="Files beside holdfast.toml to keep in each set, such as `.env`.")
+    config_files: list[str] = Field(
+        [],
+        description="Files and folders beside holdfast.toml to keep in each set, such as `.env`; datasets in them are not.",
+    )
     keep: Keep = Field(
         default_factory=lambda: Keep(), description="What `backup prune` keeps; pinned sets are kept besides."
     )
@@ -238,6 +257,11 @@ class Migrations(Section):
         "",
         description="Pattern of migration files in the release; their stems are the names (kind = files)."
         " For alembic, doctrine, rails and flyway another place than their usual one.",
+    )
+    on_start: bool = Field(
+        False,
+        description="The web migrates by itself when it starts. What it left undone is found out before its workers start and"
+        " before the commit, for such start scripts serve after a failed migration too.",
     )
     compatible: list[str] = Field(
         [], description="Patterns of migrations that the old code tolerates: a rolling upgrade needs it."

@@ -36,6 +36,15 @@ class OneOffs(Protocol):
     def storage(self) -> str | None:
         """Where the engine keeps images on this machine."""
 
+    def project_name(self) -> str:
+        """Of what its containers, networks and volumes are parts."""
+
+    def container_of(self, service: str) -> str:
+        """The name of a service's container, whoever started it. Raises StepError where it has none."""
+
+    def place_of(self, volume: str) -> str:
+        """Where the engine keeps a volume, by its name in the project's files. Raises StepError where there is none."""
+
 
 class Foreigners(Protocol):
     """Containers of configured services that somebody else started."""

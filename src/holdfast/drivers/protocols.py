@@ -123,7 +123,8 @@ class DatabaseSwapping(Protocol):
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         """A candidate beside the live database, from it (None, no open sessions allowed) or from a dump; verified.
 
-        `facts` are those of the dump's snapshot, its `tables` among them. Returns its identity. May be repeated: an
+        `facts` are those of the dump's snapshot, its `tables` among them. With `elsewhere` in them it is another
+        environment's, whose roles, grants and settings mean nothing here. Returns its identity. May be repeated: an
         earlier candidate of the token is replaced.
         """
 

@@ -45,8 +45,7 @@ def plan_database(
             )
         steps += [
             *parts.tasks(app, release, "migrate", "after_restore"),
-            parts.start(release, parts.WEB, "start and verify the web"),
-            parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+            *parts.start_all(app, release),
         ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),

@@ -50,8 +50,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         parts.switch(release),
         *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
         *parts.tasks(app, release, "warm_cache"),
-        parts.start(release, parts.WEB, "start and verify the web"),
-        parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+        *parts.start_all(app, release),
     ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),

@@ -207,6 +207,22 @@ def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool 
     return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
 
 
+def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step]:
+    """Web, workers and schedulers, each kind verified. `guarded`: rows are compared with those from before.
+
+    That is done before anything starts, unless it is the web's start that migrates: then right after it.
+    """
+    web, behind = (
+        start(release, WEB, "start and verify the web"),
+        start(release, BEHIND, "start and verify workers and schedulers"),
+    )
+    compare = [Step("guard.compare", "compare rows")] if guarded else []
+    if not app.loaded.configuration.migrations.on_start:
+        return [*compare, web, behind]
+    verify = Step("migrations.verify", "look for migrations that the start left undone", {"release": asdict(release)})
+    return [web, verify, *compare, behind]
+
+
 def task(release: Release, name: str) -> Step:
     return Step("task.run", f"run {name}", {"release": asdict(release), "task": name})
 

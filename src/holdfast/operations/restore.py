@@ -144,7 +144,6 @@ def _steps(
         steps += [
             parts.switch(release),
             *parts.tasks(app, release, "after_restore"),
-            parts.start(release, parts.WEB, "start and verify the web"),
-            parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+            *parts.start_all(app, release),
         ]
     return steps

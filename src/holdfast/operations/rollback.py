@@ -103,8 +103,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
     else:
         steps = [
             parts.gate_close(f"rollback to {target.label}"), Step("services.stop", "stop services in order"), parts.switch(target),
-            parts.start(target, parts.WEB, "start and verify the web"),
-            parts.start(target, parts.BEHIND, "start and verify workers and schedulers"),
+            *parts.start_all(app, target),
         ]  # fmt: skip
         after = [Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate")]
     nothing = parts.Datasets((), (), False)
@@ -135,8 +134,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         Step("files.restore", "restore files by difference", names),
         parts.switch(target),
         *parts.tasks(app, target, "after_restore"),
-        parts.start(target, parts.WEB, "start and verify the web"),
-        parts.start(target, parts.BEHIND, "start and verify workers and schedulers"),
+        *parts.start_all(app, target),
     ]
     after = (
         Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),

@@ -100,9 +100,7 @@ def _maintenance(
         Step("restore_point.arm", "arm the restore point", {"files": list(saved.files) if backup else []}),
         parts.switch(release),
         *parts.tasks(app, release, "migrate", "warm_cache"),
-        Step("guard.compare", "compare rows"),
-        parts.start(release, parts.WEB, "start and verify the web"),
-        parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+        *parts.start_all(app, release, guarded=True),
     ]
     after = [
         Step("services.adopt", "keep what was started"),

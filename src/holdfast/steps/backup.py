@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
@@ -168,20 +167,31 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
 
 
 def store_configuration(opened: Opened, run: VaultRun) -> None:
-    """holdfast.toml, its overlays, and the files named by backup.config_files."""
+    """holdfast.toml, its overlays, and what backup.config_files names, without datasets and what is Holdfast's own in it."""
     root = opened.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))
     names += opened.loaded.configuration.backup.config_files
-    buffer = io.BytesIO()
-    with zstandard.ZstdCompressor().stream_writer(buffer, closefd=False) as stream:
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for name in names:
-                path = root / name
-                if root not in path.resolve().parents:
-                    raise StepError(f"backup.config_files: {name} lies outside {root}")
-                if path.is_file():
-                    tar.add(path, arcname=name, recursive=False)
-    durable.write_file(run.folder / "config.tar.zst", buffer.getvalue())
+    others = {Path(place) for place in opened.places()}
+
+    def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
+        return member if kept and root / member.name not in others else None
+
+    with (
+        open(run.folder / "config.tar.zst", "wb", opener=_private) as file,
+        zstandard.ZstdCompressor().stream_writer(file) as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name in names:
+            path = root / name
+            if root not in path.resolve().parents:
+                raise StepError(f"backup.config_files: {name} lies outside {root}")
+            if path.exists():
+                tar.add(path, arcname=os.path.normpath(name), filter=own)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def publish(opened: Opened, context: StepContext) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
-from holdfast.steps import tasks
+from holdfast.steps import services, tasks
 from holdfast.steps.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.steps.opened import Opened
 
@@ -63,17 +63,23 @@ def shipped(opened: Opened, release: Release) -> list[str]:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
+    configured = opened.loaded.configuration.tasks
     with tempfile.TemporaryFile() as printed:  # some thousand lines, of which messages keep the last ones only
-        words = [*_manage(opened.loaded.configuration.tasks.migrate), "showmigrations", "--plan"]
+        words = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
         tasks.invoke(opened, release, words, {}, printed)
         printed.seek(0)
         found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
     return sorted(match[2] for match in found if match is not None)
 
 
-def _manage(migrate: Sequence[str]) -> list[str]:
-    """The words that come before the name of a command, as in `python manage.py migrate` or `/app/manage.py migrate`."""
-    return list(migrate[: migrate.index("migrate")]) if "migrate" in migrate else ["python", "manage.py"]
+def _manage(migrate: Sequence[str], console: Sequence[str]) -> list[str]:
+    """The words that come before the name of a command, as in `python manage.py migrate` or `/app/manage.py migrate`.
+
+    Those of a console where no task migrates.
+    """
+    if "migrate" in migrate:
+        return list(migrate[: migrate.index("migrate")])
+    return list(console) or ["python", "manage.py"]
 
 
 def fingerprint(tables: Mapping[str, Facts]) -> str:
@@ -126,6 +132,11 @@ def check(opened: Opened, context: StepContext) -> None:
     waiting = pending(opened, release)
     context.record({"pending": waiting})
     mode = context.parameters["mode"]
+    if mode == "rolling" and waiting and opened.loaded.configuration.migrations.on_start:
+        raise RefusedError(
+            f"the web runs {', '.join(waiting)} when it starts, beside the old one and before it was verified",
+            next_step="Upgrade in maintenance mode.",
+        )
     if mode == "source" and waiting:
         raise RefusedError(
             f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
@@ -143,6 +154,18 @@ def check(opened: Opened, context: StepContext) -> None:
                 "migrations of this database are not transactional; one that fails would stay half done",
                 next_step="Upgrade in maintenance mode.",
             )
+
+
+def verify(opened: Opened, context: StepContext) -> None:
+    """Raises StepError where a web that migrates when it starts has served without having done it all."""
+    release = Release(**context.parameters["release"])
+    left = pending(opened, release)
+    if left:
+        web = [item.name for item in services.started(opened, context.operation) if item.kind == "web"]
+        said = opened.host.redactor.text(opened.runtime.output_tail(web[0]).strip()) if web else ""
+        raise StepError(
+            f"release {release.label} serves, and its start has left migrations undone: {', '.join(left)}", state=said
+        )
 
 
 def apply_compatible(opened: Opened, context: StepContext) -> None:

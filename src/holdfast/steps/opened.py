@@ -78,6 +78,16 @@ class Opened:
         paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
         return [str(path) for path in paths]
 
+    def places(self) -> list[Path]:
+        """Where datasets and what is Holdfast's own lie, files of a database with those that its engine puts beside."""
+        configuration = self.loaded.configuration
+        found = [self.loaded.state, self.releases, self.current_link]
+        found += [self.loaded.path(item.path) for item in configuration.files.values()]
+        found += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        files = [self.loaded.path(item.path) for item in configuration.databases.values() if item.path]
+        found += [Path(f"{path}{ending}") for path in files for ending in ("", "-wal", "-shm", "-journal")]
+        return found + self._private_folders()
+
     # --- owner markers -----------------------------------------------------------------------------
 
     def owner_markers(self) -> list[Path]:

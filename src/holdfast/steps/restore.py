@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from holdfast import durable
+from holdfast.drivers import registry
+from holdfast.drivers.protocols import Vault
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release
@@ -15,10 +18,30 @@ from holdfast.steps.release import link_shared
 _SLACK_BYTES = 4 << 20
 
 
+def source_vault(opened: Opened, context: StepContext) -> Vault:
+    """The vault that a plan takes sets from: another environment's where its parameters name one."""
+    other = context.parameters.get("vault")
+    if other is None:
+        return backup.vault_of(opened)
+    kind = registry.driver(registry.VAULTS, other["kind"], "vaults")
+    return cast(Vault, kind(Path(other["path"]), other["owner"], opened.host))
+
+
+def pin(opened: Opened, context: StepContext) -> None:
+    """Another environment's prune must not take the set away meanwhile."""
+    source_vault(opened, context).pin(context.parameters["set"], context.operation, True)
+
+
+def unpin(opened: Opened, context: StepContext) -> None:
+    """The undo of `pin`, and a closing step. Where that vault is gone, its pins are too."""
+    if Path(context.parameters["vault"]["path"]).is_dir():
+        source_vault(opened, context).pin(context.parameters["set"], context.operation, False)
+
+
 def check(opened: Opened, context: StepContext) -> None:
     """Everything that can be seen before anything changes: damage, missing datasets, versions, space."""
     set_id = context.parameters["set"]
-    backup_set, _, _, _ = backup.vault_of(opened).open_set(set_id)
+    backup_set, _, _, _ = source_vault(opened, context).open_set(set_id)
     for name in (*context.parameters["databases"], *context.parameters["files"]):
         source = _set_of(opened, context, name)
         if name not in source.datasets:
@@ -42,7 +65,7 @@ def check(opened: Opened, context: StepContext) -> None:
 
 def _set_of(opened: Opened, context: StepContext, dataset: str) -> Backup:
     """The set that a dataset is taken from. Raises DamagedError."""
-    return backup.vault_of(opened).open_set(context.parameters["sets"][dataset])[0]
+    return source_vault(opened, context).open_set(context.parameters["sets"][dataset])[0]
 
 
 def _check_code_fits(opened: Opened, release: Release, applied: list[str]) -> None:
@@ -89,9 +112,10 @@ def load_databases(opened: Opened, context: StepContext) -> None:
     identities = {}
     for name in context.parameters["databases"]:
         database = opened.databases[name]
-        backup_set, _, _, folder = backup.vault_of(opened).open_set(context.parameters["sets"][name])
+        backup_set, _, _, folder = source_vault(opened, context).open_set(context.parameters["sets"][name])
         identities[name] = database.inspect()["identity"]
         facts = {**backup_set.datasets[name].get("engine", {}), "rows": backup_set.datasets[name].get("rows", {})}
+        facts["elsewhere"] = "vault" in context.parameters
         candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name), facts)
         if context.parameters.get("into"):
             database.hand_over(context.operation, context.parameters["into"], rehearsal=True)
@@ -106,8 +130,9 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates, from a set or from a foreign dump."""
-    return context.earlier.get("database.load") or context.earlier["database.import"]
+    """What the step recorded that loaded the candidates: from a set, a foreign dump or a data directory."""
+    names = ("database.load", "database.import", "database.import_cold")
+    return next(context.earlier[name] for name in names if context.earlier.get(name))
 
 
 def swap_databases(opened: Opened, context: StepContext) -> None:
@@ -130,7 +155,7 @@ def swap_back(opened: Opened, context: StepContext) -> None:
 def restore_files(opened: Opened, context: StepContext) -> None:
     """Stages all differences, verified against their digests, before the first file moves."""
     for name in context.parameters["files"]:
-        _, listing, fetch, _ = backup.vault_of(opened).open_set(context.parameters["sets"][name])
+        _, listing, fetch, _ = source_vault(opened, context).open_set(context.parameters["sets"][name])
         try:
             opened.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
         except DamagedError as error:

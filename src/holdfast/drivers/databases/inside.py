@@ -10,6 +10,7 @@ that has children.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from holdfast.drivers.databases.sql import SqlError
 from holdfast.errors import CommandFailedError, CommandTimeoutError
 from holdfast.host import OPERATION_VARIABLE, Host
+from holdfast.model import Server
 
 _CLIENT_VARIABLE = "HOLDFAST_CLIENT"
 _ROUNDS = 100
@@ -49,16 +51,25 @@ exit 1
 
 @dataclass(frozen=True)
 class Container:
-    """A container that runs. `engine` is `docker` or `podman`, `name` what it knows the container by."""
+    """A container that runs. `engine` is `docker` or `podman`, `find` tells what it knows the container by.
+
+    A name outlives its container, which its operator may make anew: so it is asked for once.
+    """
 
     engine: str
-    name: str
+    find: Callable[[], str]
 
     @classmethod
-    def parsed(cls, text: str) -> Container | None:
-        """Of `docker:NAME` or `podman:NAME`; None where there is none."""
-        engine, _, name = text.partition(":")
-        return cls(engine, name) if text else None
+    def of(cls, server: Server) -> Container | None:
+        """The one that a server's clients run in; None where they run on this machine."""
+        engine, _, name = server.container.partition(":")
+        find = server.find_container if not name and server.find_container is not None else lambda: name
+        return cls(engine, functools.cache(find)) if engine else None
+
+    @property
+    def name(self) -> str:
+        """Raises StepError where it is to be found and is not there."""
+        return self.find()
 
     def argv(self, command: Sequence[str], variables: Iterable[str]) -> list[str]:
         """Runs a command inside, with variables of the environment of who runs this; no value stands among the words."""

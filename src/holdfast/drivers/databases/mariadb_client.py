@@ -85,7 +85,7 @@ class Clients:
         self.server = server
         self.host = host
         self.dialect = dialect
-        self.container = Container.parsed(server.container)
+        self.container = Container.of(server)
 
     def started(self, program: str, *words: str) -> list[str]:
         """A program of the client's where the client is."""

@@ -15,7 +15,7 @@ from holdfast.drivers.foreign import lines_of
 from holdfast.errors import DamagedError, RefusedError
 
 _KNOWN = re.compile(rb"-- (MariaDB|MySQL) dump \d")
-_END = b"-- Dump completed"
+_ENDS = (b"-- Dump completed", b"-- Holdfast: end")  # the second is that of a dump in a backup
 _SERVER = re.compile(rb"^-- Server version\t([\w.]+)(\S*)", re.MULTILINE)
 _HEADING_BYTES = 4096
 _SANDBOX = re.compile(rb"/\*M?!999999\\- ")  # a line that older clients do not know
@@ -156,7 +156,7 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
                 continue
         if statements.between():
             known = known or _KNOWN.match(line) is not None
-            ended = line.startswith(_END) or (ended and not line.strip())
+            ended = line.startswith(_ENDS) or (ended and not line.strip())
             use = _USE.match(line)
             if use is not None:
                 if used not in (None, use[1]):

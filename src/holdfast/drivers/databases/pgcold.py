@@ -25,6 +25,7 @@ from holdfast.drivers.databases.inside import Container
 from holdfast.drivers.databases.psql import literal
 from holdfast.errors import CommandFailedError, CommandTimeoutError, RefusedError, StepError
 from holdfast.host import Host, end_session
+from holdfast.model import Server
 from holdfast.processes import end_processes_in
 
 _PLACES = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
@@ -80,11 +81,11 @@ class Run:
 class ColdDirectory:
     """Reads data directories for one configured database. `mark` tells this application's containers from others'."""
 
-    def __init__(self, name: str, database: str, container: str, mark: str, host: Host) -> None:
-        """`name` is the dataset's, `database` the server's, `container` as configured or empty."""
+    def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
+        """`name` is the dataset's, `database` the one in `server`, whose container's image has the programs."""
         self._name = name
         self._database = database
-        self._container = Container.parsed(container)
+        self._container = Container.of(server)
         self._labels = f"holdfast.application={mark}"
         self._host = host
 

@@ -243,7 +243,8 @@ class Places:
         with self._clients.session(candidate) as loaded:
             loaded.run("ANALYZE")  # else every query is planned without knowing the tables
         with self.maintenance() as session:
-            self._apply(session, candidate, facts)
+            if not facts.get("elsewhere"):
+                self._apply(session, candidate, facts)
             # A message in a transaction of its own makes the log durable up to here.
             session.rows("SELECT pg_logical_emit_message(true, 'holdfast', 'barrier')")
 

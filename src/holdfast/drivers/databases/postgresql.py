@@ -174,7 +174,7 @@ class PostgresqlDatabase:
         identity = self._places.empty(token, facts)
         candidate = self._places.candidate(token)
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
-        if not self._places.has_roles(facts):
+        if facts.get("elsewhere") or not self._places.has_roles(facts):
             owner, _ = self._places.like_live()
             words += _mapped_to(owner)
         try:

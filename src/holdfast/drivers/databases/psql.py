@@ -64,7 +64,7 @@ class Clients:
     def __init__(self, server: Server, host: Host) -> None:
         self.server = server
         self.host = host
-        self.container = Container.parsed(server.container)
+        self.container = Container.of(server)
 
     def argv(self, program: str, *words: str) -> list[str]:
         if self.container is None:

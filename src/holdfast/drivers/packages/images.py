@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast import durable
+from holdfast.drivers.packages.build_script import BuildScript
+from holdfast.drivers.packages.image_names import ImageNames, exact
 from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.model import Package
 
 MODEL = "compose.json"
 IMAGES = "images.json"
+NAMES = "names.json"
 _RECIPE = "images.recipe"
 _TAGS = "tags.json"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
@@ -70,17 +73,20 @@ class Image:
 class ImagePackages:
     def __init__(
         self, folder: Path, sources: Sources, projects: Projects, host: Host, *, engine: str, instance: Path, prefix: str,
-        links: Mapping[str, Path], services: Sequence[str] = (), timeout_seconds: float = 3600,
+        links: Mapping[str, Path], services: Sequence[str] = (), script: BuildScript | None = None,
+        timeout_seconds: float = 3600,
     ) -> None:  # fmt: skip
         """`instance` is the project's folder, `prefix` begins our tags; `links` go into a tree before it is built.
 
-        Kept are the images of `services`, and all that the project builds.
+        Kept are the images of `services`, and all that the project builds. With a `script` that builds, not Compose.
         """
         self._folder = folder
         self._sources = sources
         self._projects = projects
         self._host = host
         self._engine = engine
+        self._names = ImageNames(engine, host)
+        self._script = script
         self._instance = instance
         self._prefix = prefix
         self._links = links
@@ -100,13 +106,6 @@ class ImagePackages:
 
     # --- images ------------------------------------------------------------------------------------
 
-    def _id(self, name: str) -> str:
-        """Empty where the engine has no image of that name."""
-        exact = name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
-        argv = [self._engine, "image", "ls", "--quiet", "--no-trunc", exact]
-        listed = self._host.capture(argv, timeout_seconds=_ENGINE_SECONDS).split()
-        return listed[0] if listed else ""
-
     def _kept(self, package: Package) -> dict[str, Image]:
         try:
             found = json.loads((self._folder / package.id / IMAGES).read_text())
@@ -120,7 +119,7 @@ class ImagePackages:
         made = self._folder / package.id / _RECIPE
         if not kept or not made.exists() or made.read_text() != recipe:
             return False
-        return all(self._id(image.tag) == image.id for image in kept.values())
+        return all(self._names.id(image.tag) == image.id for image in kept.values())
 
     def build(self, commit: str, label: str, run: str) -> Package:
         package = self._sources.build(commit, label, run)
@@ -132,29 +131,27 @@ class ImagePackages:
         tree = self._tree(package, run)
         model = self._resolved(self._projects(tree, self._instance))
         names = _names(model)
-        found = {name: images.get(name) or self._id(names[name]) for name in self._of(model)}
+        found = {name: images.get(name) or self._names.id(names[name]) for name in self._of(model)}
         kept = {name: self._tagged(model, name, id) for name, id in found.items() if id}
-        self._record(package, kept, _recipe(model))
+        self._record(package, kept, self._recipe(model), {})
         durable.remove_tree(tree.parent)
         return package
 
     def tags(self, release: Path) -> dict[str, str]:
         found = json.loads((release / IMAGES).read_text())
-        return {item["name"]: item["id"] for item in found.values() if item["built"]}
+        more: dict[str, str] = json.loads((release / NAMES).read_text()) if (release / NAMES).exists() else {}
+        return {item["name"]: item["id"] for item in found.values() if item["built"]} | more
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
-        return {name: self._id(name) for name in names}
+        return self._names.tagged(names)
 
     def tag(self, ids: Mapping[str, str]) -> None:
-        for name, id in ids.items():
-            if self._id(name) == id:
-                continue
-            words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
-            # A name is the operator's convenience: one whose image somebody removed must not stop an undo.
-            self._host.run([self._engine, *words], ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)
+        self._names.tag(ids)
 
     def refresh(self, release: Path, package: Package) -> None:
-        durable.write_file(release / IMAGES, (self._folder / package.id / IMAGES).read_text())
+        for name in (IMAGES, NAMES):
+            if (self._folder / package.id / name).exists():
+                durable.write_file(release / name, (self._folder / package.id / name).read_text())
 
     def _tree(self, package: Package, run: str) -> Path:
         """The sources as they are built."""
@@ -174,8 +171,11 @@ class ImagePackages:
     def _make_images(self, package: Package, run: str) -> None:
         tree = self._tree(package, run)
         ours = self._resolved(self._projects(tree, self._instance))
-        if self._whole(package, _recipe(ours)):
+        if self._whole(package, self._recipe(ours)):
             durable.remove_tree(tree.parent)
+            return
+        if self._script is not None:
+            self._make_by_script(self._script, package, tree, ours)
             return
         # Built from the tree, under the name that the project has at its own place.
         words = self._projects(tree, tree, ours["name"])
@@ -189,15 +189,39 @@ class ImagePackages:
             kept = {service: self._keep(model, service) for service in self._of(model)}
         finally:
             self.tag(before)
-        self._record(package, kept, _recipe(ours))
+        self._record(package, kept, self._recipe(ours), {})
         durable.remove_tree(tree.parent)
+
+    def _make_by_script(self, script: BuildScript, package: Package, tree: Path, model: dict[str, Any]) -> None:
+        wanted = _names(model)
+        names = list(dict.fromkeys(wanted[name] for name in self._of(model)))
+        try:
+            made = script.run(names, tree, package.commit, self._names, self._host, _QUIET, self._timeout_seconds)
+            by_name = {service: made[name] for service in self._of(model) if (name := exact(wanted[service])) in made}
+            kept = {service: self._tagged(model, service, id, built=True) for service, id in by_name.items()}
+        finally:
+            script.give_back(tree.parent, self._names)
+        kept |= {service: self._keep(model, service, built=False) for service in self._of(model) if service not in kept}
+        self._record(package, kept, self._recipe(model), made)
+        durable.remove_tree(tree.parent)
+
+    def _recipe(self, model: Mapping[str, Any]) -> str:
+        """Of which names, arguments and files images are made; environment files may say that too."""
+        made: dict[str, Any] = {
+            name: [item.get("image"), item.get("build")] for name, item in model["services"].items()
+        }
+        if self._script is not None:
+            made["by"] = self._script.commands
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
     def _of(self, model: Mapping[str, Any]) -> list[str]:
         """Services whose images are kept."""
         return [name for name, item in model["services"].items() if name in self._services or item.get("build")]
 
-    def _record(self, package: Package, kept: Mapping[str, Image], recipe: str) -> None:
+    def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
+        """`names` are what a release's images are called beside the names that the Compose files have."""
         found = {service: asdict(image) for service, image in kept.items()}
+        durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
         durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
@@ -205,25 +229,28 @@ class ImagePackages:
         found: dict[str, Any] = json.loads(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
         return found
 
-    def _keep(self, model: Mapping[str, Any], service: str) -> Image:
+    def _keep(self, model: Mapping[str, Any], service: str, *, built: bool | None = None) -> Image:
         name = _names(model)[service]
-        if not self._id(name):
+        if not self._names.id(name):
             self._host.run([self._engine, "pull", "--quiet", name], timeout_seconds=self._timeout_seconds)
-        id = self._id(name)
+        id = self._names.id(name)
         if not id:
             raise StepError(f"the build ended well and there is no image {name} of service {service}")
-        return self._tagged(model, service, id)
+        return self._tagged(model, service, id, built=built)
 
-    def _tagged(self, model: Mapping[str, Any], service: str, id: str) -> Image:
+    def _tagged(self, model: Mapping[str, Any], service: str, id: str, *, built: bool | None = None) -> Image:
         """The tag names the image: it is never to mean another one."""
         tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
         self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
-        return Image(_names(model)[service], tag, id, bool(model["services"][service].get("build")))
+        by_compose = bool(model["services"][service].get("build"))
+        return Image(_names(model)[service], tag, id, by_compose if built is None else built)
 
     def _forget(self, work: Path) -> None:
         """An unfinished build, whose names are given back first."""
         if (work / _TAGS).exists():
             self.tag(json.loads((work / _TAGS).read_text()))
+        if self._script is not None:
+            self._script.give_back(work, self._names)
         durable.remove_tree(work)
 
     def abandon(self, run: str) -> None:
@@ -239,7 +266,9 @@ class ImagePackages:
         return [package for package in self._sources.packages() if self._kept(package)]
 
     def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
-        if not self._kept(package) or any(self._id(image.tag) != image.id for image in self._kept(package).values()):
+        if not self._kept(package) or any(
+            self._names.id(image.tag) != image.id for image in self._kept(package).values()
+        ):
             self._make_images(package, f"unpack-{package.id}")
         self._sources.unpack(package, target, marker)
         model = self._resolved(self._projects(target, self._instance))
@@ -253,7 +282,7 @@ class ImagePackages:
         others = {image.tag for package in known if package.id != id for image in self._kept(package).values()}
         for package in known:
             for image in self._kept(package).values() if package.id == id else ():
-                if image.tag not in others and self._id(image.tag):
+                if image.tag not in others and self._names.id(image.tag):
                     self._host.run([self._engine, "rmi", image.tag], check=False, timeout_seconds=_ENGINE_SECONDS)
         self._sources.remove(id)
 
@@ -276,9 +305,3 @@ def _set_apart(tree: Path, commit: str) -> None:
 def _names(model: Mapping[str, Any]) -> dict[str, str]:
     """Per service the project's own name of its image; what is built without one has the name that Compose gives it."""
     return {name: item.get("image") or f"{model['name']}-{name}" for name, item in model["services"].items()}
-
-
-def _recipe(model: Mapping[str, Any]) -> str:
-    """Of which names, arguments and files images are made; environment files may say that too."""
-    made = {name: [item.get("image"), item.get("build")] for name, item in model["services"].items()}
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()

@@ -265,7 +265,7 @@ class ComposeRuntime:
     def refused(self, directory: str) -> list[str]:
         model, images = _read(Path(directory) / MODEL), _read(Path(directory) / IMAGES)
         found = compose_model.refused(model, self._ports, images, web=self._web, gated=not self._keep_ports)
-        name = self._name()
+        name = self.project_name()
         if name and model["name"] != name:
             found.append(
                 f"its Compose files call the project {model['name']} instead of {name}: it would begin with empty volumes"
@@ -302,15 +302,30 @@ class ComposeRuntime:
         place = self._engine.ask("info", "--format={{.DockerRootDir}}").strip()
         return place if place and Path(place).is_dir() else None
 
+    def container_of(self, service: str) -> str:
+        self.prepare()
+        found = self._engine.containers(f"{_PROJECT}={self.project_name()}", f"{_SERVICE}={service}", _NO_ONE_OFF)
+        found.sort(key=lambda item: not item["State"]["Running"])
+        if not found:
+            raise StepError(
+                f"service {service} of project {self.project_name()} has no container",
+                next_step=f"`{' '.join(self._project.command)} up --detach {service}` with the project's files starts it.",
+            )
+        return str(found[0]["Name"]).lstrip("/")
+
+    def place_of(self, volume: str) -> str:
+        self.prepare()
+        return self._engine.place_of(self.project_name(), volume)
+
     # --- what somebody else started ------------------------------------------------------------------
 
     def _running(self) -> list[Known]:
         """Containers of configured services, whoever started them."""
-        name = self._name()
+        name = self.project_name()
         found = self._engine.containers(f"{_PROJECT}={name}", _NO_ONE_OFF) if name else []
         return [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
 
-    def _name(self) -> str:
+    def project_name(self) -> str:
         """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
         known = self._folder / _NAME
         if self._project.name or known.exists():

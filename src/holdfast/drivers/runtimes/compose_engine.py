@@ -88,6 +88,21 @@ class Engine:
                     raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
             time.sleep(_LOOK_SECONDS)
 
+    # --- volumes -----------------------------------------------------------------------------------
+
+    def place_of(self, project: str, volume: str) -> str:
+        """Where a volume of a project lies on this machine, by its name in the project's files or its own. Raises StepError."""
+        labels = (f"--filter=label=com.docker.compose.{key}" for key in (f"project={project}", f"volume={volume}"))
+        labelled = self.ask("volume", "ls", "--quiet", *labels).split()
+        known = self.ask("volume", "ls", "--quiet").split()
+        named = [name for name in (f"{project}_{volume}", volume) if name in known]
+        for name in (*labelled, *named):
+            return self.ask("volume", "inspect", "--format={{.Mountpoint}}", name).strip()
+        raise StepError(
+            f"project {project} has no volume {volume}",
+            next_step=f"`{self.name} volume ls` shows those that there are.",
+        )
+
     # --- images ------------------------------------------------------------------------------------
 
     def image(self, name: str) -> str:

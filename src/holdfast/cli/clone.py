@@ -1,0 +1,66 @@
+"""`holdfast clone FROM TO`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from holdfast.cli.session import Session, common
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option(
+    "--backup", "reference", metavar="ID", help="A backup of FROM that is there (or `latest`); default: a new one."
+)
+@click.option("--only", multiple=True, metavar="NAME", help="Only this dataset; may be given several times.")
+@click.option("--except", "except_", multiple=True, metavar="NAME", help="Not this dataset.")
+@click.option("--unsanitized", is_flag=True, help="Take the data as they are, personal ones too.")
+@click.option("--no-safety", is_flag=True, help="Without a backup of what is replaced.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing. Needs --backup.")
+@common
+def clone(
+    session: Session, source: str, target: str, reference: str | None, only: tuple[str, ...], except_: tuple[str, ...],
+    unsanitized: bool, no_safety: bool, dry_run: bool,
+) -> None:  # fmt: skip
+    """Copy databases and files of one environment to another, which is never production.
+
+    FROM and TO are environments of this holdfast.toml, or the path of another one. The copy is one operation of TO: on any
+    failure its earlier data are back. Its own code and configuration stay; `migrate` and `after_clone` run in it.
+    """
+    from holdfast.errors import UsageError
+    from holdfast.operations import backup
+    from holdfast.operations import clone as operation
+
+    if dry_run and reference is None:
+        raise UsageError("without a backup there is no plan to show", next_step="Name one: --backup latest")
+    before, app = _opened(session, source), _opened(session, target)
+    operation.refuse(app, before, unsanitized=unsanitized)
+    if not dry_run:
+        session.confirm(
+            f"Replace data of {target} by those of {source}?", (f"{source}: unsanitized, with personal data",)
+        )
+    wait_seconds = app.loaded.configuration.backup.wait_seconds
+    if reference is None:
+        made = before.run(
+            backup.plan(before, only=only, except_=except_, comment=f"for a clone to {target}"),
+            wait_seconds=wait_seconds,
+        )
+        reference = made.facts["set_id"]
+        session.renderer.line(f"backup {reference} of {source}")
+    plan = operation.plan(
+        app, before, reference, only=only, except_=except_, unsanitized=unsanitized, safety=not no_safety
+    )
+    session.run(app, plan, dry_run=dry_run, wait_seconds=wait_seconds)
+
+
+def _opened(session: Session, name: str) -> Any:
+    """An environment of this configuration, or the application of another file; refused while it waits for `recover`."""
+    from holdfast.config.load import load
+
+    other = name.endswith(".toml") or "/" in name
+    app = session.opened(load(name, None) if other else load(session.config, name))
+    app.runner.refuse_if_interrupted()
+    return app

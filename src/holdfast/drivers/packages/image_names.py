@@ -1,0 +1,82 @@
+"""Names of images in an engine: what they mean, and that they mean it again afterwards.
+
+Facts measured on Docker 20.10: a name is moved by tagging anew; an image whose last name goes is removed unless a container
+has it; an image that is built of another one with nothing but a label more has an id of its own and no content of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from holdfast.host import Host
+
+_ENGINE_SECONDS = 60
+_STAND_IN_LABEL = "holdfast.before"
+
+
+def exact(name: str) -> str:
+    """A name with its tag."""
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+
+
+def repository_of(name: str) -> str:
+    """A name without its tag."""
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition("@")[0].partition(":")[0]
+
+
+class ImageNames:
+    def __init__(self, engine: str, host: Host) -> None:
+        self.engine = engine
+        self._host = host
+
+    def _ask(self, *words: str) -> str:
+        return self._host.capture([self.engine, *words], timeout_seconds=_ENGINE_SECONDS)
+
+    def id(self, name: str) -> str:
+        """Empty where the engine has no image of that name."""
+        listed = self._ask("image", "ls", "--quiet", "--no-trunc", exact(name)).split()
+        return listed[0] if listed else ""
+
+    def tagged(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: self.id(name) for name in names}
+
+    def below(self, repositories: Iterable[str]) -> dict[str, str]:
+        """All names of these repositories, with what they mean."""
+        found: dict[str, str] = {}
+        for repository in repositories:
+            listed = self._ask("image", "ls", "--no-trunc", "--format={{.Repository}}:{{.Tag}} {{.ID}}", repository)
+            lines = [line.split() for line in listed.splitlines() if "<none>" not in line]
+            # Of an image that has a name there the engine lists its other names too.
+            found.update(
+                (name, id) for name, id in lines if repository_of(name).removeprefix("localhost/") == repository
+            )
+        return found
+
+    def tag(self, ids: Mapping[str, str]) -> None:
+        """Gives names to images by their id, and takes a name away where that is empty. May be repeated."""
+        for name, id in ids.items():
+            if self.id(name) == id:
+                continue
+            words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
+            # A name is the operator's convenience: one whose image somebody removed must not stop an undo.
+            self._host.run([self.engine, *words], ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)
+
+    # --- what tells whether somebody made an image ---------------------------------------------------
+
+    def stand_in(self, name: str, mark: str) -> str:
+        """Lets a name mean an image that is the same and has another id; returns that id.
+
+        What starts by the name meanwhile runs as before, and a build that says it went well and made nothing leaves it.
+        """
+        recipe = f"FROM {name}\nLABEL {_STAND_IN_LABEL}={mark}\n"
+        self._host.feed([self.engine, "build", "--quiet", "--tag", name, "-"], [recipe.encode()])
+        return self.id(name)
+
+    def remove_stand_ins(self, mark: str) -> None:
+        """Those that have no name any more; what was built on one has the label too, and a name. May be repeated."""
+        filters = ("--filter=dangling=true", f"--filter=label={_STAND_IN_LABEL}={mark}")
+        ids = self._ask("image", "ls", "--quiet", "--no-trunc", *filters).split()
+        for id in dict.fromkeys(ids):
+            argv = [self.engine, "rmi", id]
+            self._host.run(argv, ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)

@@ -1,0 +1,134 @@
+"""`clone FROM TO`: data of one environment in another, as a restore whose set comes from the other one's vault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App
+from holdfast.config.schema import Database
+from holdfast.errors import RefusedError
+from holdfast.model import Plan, Step
+from holdfast.operations import backup as backups
+from holdfast.operations import parts
+
+
+def plan(
+    app: App, source: App, reference: str, *, only: Sequence[str] = (), except_: Sequence[str] = (),
+    unsanitized: bool = False, safety: bool = True,
+) -> Plan:  # fmt: skip
+    """The plan that brings a set of `source` into `app`. Raises RefusedError, NotFoundError, UsageError or DamagedError.
+
+    Code and configuration stay those of the target; its `migrate` brings the data to its release.
+    """
+    refuse(app, source, unsanitized=unsanitized)
+    release = parts.refuse_second_install(app)
+    chosen = parts.choose(app, only, (*except_, *([] if "code" in except_ else ["code"])))
+    wanted = (*chosen.databases, *chosen.files)
+    found = backups.find(source, reference, wanted)
+    backups.vault(source).open_set(found.id)
+    databases = tuple(name for name in chosen.databases if name in only or name in found.datasets)
+    files = tuple(name for name in chosen.files if name in only or name in found.datasets)
+    (kind, place), *_ = [
+        (item.kind, source.loaded.path(item.path)) for item in source.loaded.configuration.vaults.values()
+    ]
+    vault = {"kind": kind, "path": str(place), "owner": source.loaded.owner}
+    names: dict[str, Any] = {
+        "set": found.id, "sets": dict.fromkeys((*databases, *files), found.id), "databases": list(databases),
+        "files": list(files), "vault": vault, "release": asdict(release),
+    }  # fmt: skip
+    title = f"clone of {_named(source)} to {_named(app)}"
+    stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
+    present = parts.existing(app, parts.Datasets(databases, files, False))
+    steps = [
+        parts.preflight(app, present, with_backup=safety),
+        Step("clone.pin", f"keep backup {found.id} of {_named(source)}", names),
+        Step("restore.check", "check the backup", names),
+        *([Step("database.load", "load databases beside the live ones", names)] if databases else []),
+        *stopping,
+        *([Step("database.swap", "put the loaded databases in place", names)] if databases else []),
+        *([Step("files.restore", "bring files by difference", names)] if files else []),
+        *parts.tasks(app, release, "migrate", "after_clone"),
+        *parts.start_all(app, release),
+    ]
+    after = (
+        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        *completing,
+        Step("clone.unpin", f"let go of backup {found.id} of {_named(source)}", names),
+        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+    )  # fmt: skip
+    return Plan(
+        kind="clone", title=title, steps=tuple(steps), after_commit=after, also_locks=("backup",),
+        notes=tuple(_notes(app, source, found.instant, (*databases, *files), wanted)),
+        parameters=parts.parameters(app, release, set=found.id), barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip
+
+
+def _named(app: App) -> str:
+    application = app.loaded.configuration.application
+    return f"{application.name}.{application.environment}"
+
+
+def _notes(app: App, source: App, instant: str, taken: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    keep = app.loaded.configuration.upgrade.keep_replaced
+    notes = [
+        f"{', '.join(taken) or 'nothing'} of {_named(app)} become those of {_named(source)} at {instant};"
+        f" what is replaced stays beside for {keep}",
+        f"unsanitized: personal data of {_named(source)} come into {_named(app)} as they are",
+    ]
+    if left := [name for name in wanted if name not in taken]:
+        notes.append(f"in that backup there is no {', '.join(left)}: left as they are")
+    if not app.loaded.configuration.tasks.after_clone:
+        notes.append("no tasks.after_clone: site addresses, mail and schedules are those of the source from now on")
+    return notes
+
+
+def refuse(app: App, source: App, *, unsanitized: bool) -> None:
+    """Raises RefusedError where a clone must not be, before any backup is made for it."""
+    if app.loaded.environment_type == "prod":
+        raise RefusedError(
+            f"{_named(app)} is a production environment: nothing is cloned into it",
+            next_step="`holdfast backup restore` and `holdfast import` bring data back.",
+        )
+    if shared := _shared(app, source):
+        raise RefusedError(f"{_named(source)} and {_named(app)} are not apart: both have {', '.join(shared)}")
+    if not unsanitized:
+        raise RefusedError(
+            f"data of {_named(source)} would come into {_named(app)} as they are, personal ones too",
+            next_step="If that is meant: --unsanitized. It is noted in the history.",
+        )
+
+
+def _shared(app: App, source: App) -> list[str]:
+    """What two environments must not have in common: each would write into the other's."""
+    found = [f"{what} {place}" for what, place in sorted(_places(app) & _places(source))]
+    mine, theirs = _trees(app), _trees(source)
+    found += [f"{one} inside {other}" for one in mine for other in theirs if one != other and one.is_relative_to(other)]
+    found += [f"{one} inside {other}" for one in theirs for other in mine if one != other and one.is_relative_to(other)]
+    return found
+
+
+def _trees(app: App) -> list[Path]:
+    configuration = app.loaded.configuration
+    files = [item.path for item in configuration.files.values()]
+    return [app.loaded.path(path) for path in (*files, *(item.path for item in configuration.vaults.values()))]
+
+
+def _places(app: App) -> set[tuple[str, str]]:
+    found = {("the path", str(path)) for path in _trees(app)}
+    found |= {("the state directory", str(app.loaded.state)), ("the releases", str(app.opened.releases))}
+    if app.opened.containers is not None:
+        found.add(("the Compose project", app.opened.containers.project_name()))
+    return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}
+
+
+def _database(app: App, item: Database) -> str:
+    """What tells it from every other one on this machine, as its configuration says it."""
+    if item.path:
+        return str(app.loaded.path(item.path))
+    where = item.container
+    if where.startswith("compose:") and app.opened.containers is not None:
+        where = app.opened.containers.container_of(where.removeprefix("compose:"))
+    return f"{item.name} of {where.rpartition(':')[2] or f'{item.host}:{item.port}'}"

@@ -1,0 +1,144 @@
+"""`backup export`: a set's databases, files, code and configuration as plain files, to carry them away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.app import App
+from holdfast.errors import DamagedError, NotFoundError, RefusedError, UsageError
+from holdfast.model import Backup, Plan, Step
+from holdfast.operations import backup as backups
+from holdfast.steps import export
+
+FORMATS = ("tar.gz", "folder")
+_STORED = {"code": ("code.tar.zst", "code.json"), "config": ("config.tar.zst",)}
+
+
+def plan(
+    app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: str = FORMATS[0]
+) -> Plan:  # fmt: skip
+    """The plan of an export; without a reference, of all sets.
+
+    Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
+    """
+    target = _folder(app, folder)
+    sets = _sets(app, reference, only)
+    chosen = [_chosen(item, only) for item in sets]
+    for item in sets:
+        if (target / item.id).exists() or (target / item.id).is_symlink():
+            raise export.taken(target / item.id)
+    stored = sum(
+        facts["size_bytes"]
+        for item, names in zip(sets, chosen, strict=True)
+        for name, facts in item.files.items()
+        if name.partition("/")[0] in names["stored"]
+    )
+    files = sum(
+        item.datasets[name]["size_bytes"]
+        for item, names in zip(sets, chosen, strict=True)
+        for name in names["files"]
+    )  # fmt: skip
+    leaves = _leaves(app, sets, chosen)
+    title = f"export backup {sets[0].id}" if len(sets) == 1 else f"export {len(sets)} backups"
+    return Plan(
+        kind="backup.export", title=f"{title} to {target}", lock="backup",
+        steps=(Step("export.write", "write plain files", {
+            "folder": str(target), "sets": chosen, "format": format, "size_bytes": stored + files, "leaves": leaves,
+            # Of files it cannot be told before: they are compressed, or have holes and several names.
+            "need_bytes": {str(target): stored + (1 << 20)},
+        }),),
+        after_commit=(
+            Step("export.publish", "put them in place", {"folder": str(target), "sets": [{"id": item.id} for item in sets]}),
+        ),
+        notes=(*leaves, *_left_out(sets, only)), barrier_paths=(str(app.loaded.state),),
+    )  # fmt: skip
+
+
+def is_reference(app: App, word: str) -> bool:
+    """Whether a word can only be meant for a backup."""
+    return word == "latest" or any(item.id.startswith(word) for item in backups.vault(app).backups())
+
+
+def _folder(app: App, folder: str) -> Path:
+    """Where to, absolute and without links. Raises RefusedError, NotFoundError."""
+    target = Path(folder).resolve()
+    configuration = app.loaded.configuration
+    places = {f"dataset {name}": app.loaded.path(item.path) for name, item in configuration.files.items()}
+    places |= {f"vault {name}": app.loaded.path(item.path) for name, item in configuration.vaults.items()}
+    places |= {"state directory": app.loaded.state, "folder of releases": app.opened.releases}
+    for what, place in places.items():
+        if target.is_relative_to(place.resolve()):
+            raise RefusedError(
+                f"{target} lies inside the {what} ({place})", state="Nothing was changed.",
+                next_step="Name a folder elsewhere.",
+            )  # fmt: skip
+    if target.exists() and not target.is_dir():
+        raise RefusedError(f"{target} is no folder", state="Nothing was changed.", next_step="Name a folder.")
+    if not target.parent.is_dir():
+        raise NotFoundError(
+            f"there is no folder {target.parent}", state="Nothing was changed.",
+            next_step="Mount the disk or make that folder, and type the command again.",
+        )  # fmt: skip
+    return target
+
+
+def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
+    """The sets that have what is asked for."""
+    configuration = app.loaded.configuration
+    if reference is not None:
+        found = [backups.find(app, reference, only or (*configuration.databases, *configuration.files))]
+    else:
+        broken = backups.vault(app).damaged()
+        if broken:
+            raise DamagedError(
+                f"not all can be exported, for some are damaged: {', '.join(broken)}", state="Nothing was changed.",
+                next_step="`holdfast backup verify` tells what is wrong; export those that are whole by their ids.",
+            )  # fmt: skip
+        found = backups.vault(app).backups()
+        if not found:
+            raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
+    known = sorted({name for item in found for name in _names(item)})
+    for name in only:
+        if name not in known:
+            whose = f"backup {found[0].id} has" if len(found) == 1 else "there is"
+            raise UsageError(
+                f"{whose} no dataset {name!r}",
+                next_step=f"Known are {', '.join(known)}.",
+            )
+    return [item for item in found if not only or {*only} & _names(item)]
+
+
+def _names(item: Backup) -> set[str]:
+    return {*item.datasets, *(part for part, names in _STORED.items() if any(name in item.files for name in names))}
+
+
+def _chosen(item: Backup, only: Sequence[str]) -> dict[str, Any]:
+    """What of one set is written: files as the vault stores them, and datasets of files."""
+    wanted = {name for name in _names(item) if not only or name in only}
+    stored = [facts["file"] for name, facts in item.datasets.items() if name in wanted and facts["kind"] != "files"]
+    stored += [name for part, names in _STORED.items() if part in wanted for name in names if name in item.files]
+    files = [name for name, facts in item.datasets.items() if name in wanted and facts["kind"] == "files"]
+    return {"id": item.id, "stored": sorted(stored), "files": sorted(files)}
+
+
+def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[dict[str, Any]]) -> list[str]:
+    """What an operator should know of data that leave the vault; kept in the operation's record."""
+    found = []
+    data = [item.id for item, names in zip(sets, chosen, strict=True) if {*names["stored"], *names["files"]} - _code()]
+    if app.loaded.environment_type == "prod" and data:
+        found.append(f"data of production, not sanitized, leave the vault: {', '.join(data)}")
+    config = [item.id for item, names in zip(sets, chosen, strict=True)
+              if item.secrets_inside and "config.tar.zst" in names["stored"]]  # fmt: skip
+    if config:
+        found.append(f"config.tar.zst holds secrets: {', '.join(config)}")
+    return found
+
+
+def _code() -> set[str]:
+    return {name for names in _STORED.values() for name in names}
+
+
+def _left_out(sets: Sequence[Backup], only: Sequence[str]) -> list[str]:
+    return [f"{item.id} has no {name}" for item in sets for name in only if name not in _names(item)]

@@ -1,0 +1,185 @@
+"""Plain files out of a set, to be carried away: written under a hidden name, put in place by rename after the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from holdfast import durable
+from holdfast.drivers.files.plain import write_folder
+from holdfast.drivers.files.tarball import write_tar
+from holdfast.drivers.protocols import OpenSet
+from holdfast.engine.runner import StepContext
+from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
+from holdfast.model import Entry
+from holdfast.steps import backup
+from holdfast.steps.opened import Opened
+
+SUMS = "SHA256SUMS"
+_BLOCK_BYTES = 1 << 20
+
+
+def hidden(opened: Opened, folder: Path, id: str) -> Path:
+    """Where an export is written: the same for each attempt at a set, and no other application's."""
+    application = opened.loaded.configuration.application
+    return folder / f".{id}.{application.name}.{application.environment}.export"
+
+
+def taken(path: Path) -> RefusedError:
+    return RefusedError(
+        f"{path} exists already, and nothing is written over it",
+        state="Nothing was changed.",
+        next_step="Move it away, or name another folder, and type the command again.",
+    )
+
+
+def write(opened: Opened, context: StepContext) -> None:
+    """Writes all chosen sets, every content proven by its digest, and makes them durable; none is in place yet."""
+    folder = Path(context.parameters["folder"])
+    for where, need in context.parameters["need_bytes"].items():
+        if (free := durable.free_bytes(where)) < need:
+            raise NoSpaceError(
+                f"{where} has {free >> 20} MiB free; this needs more than {need >> 20} MiB",
+                next_step="Free space there, or name another folder, and type the command again.",
+            )
+    if not folder.is_dir():
+        context.record({"created": True})
+        durable.make_directory(folder)
+    context.record({"warnings": list(context.parameters["leaves"])})
+    done = 0
+
+    def passed(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        context.check_cancelled()
+        context.progress(done, context.parameters["size_bytes"], "bytes")
+
+    for chosen in context.parameters["sets"]:
+        target = hidden(opened, folder, chosen["id"])
+        durable.remove_tree(target)  # what a killed export left, where its own undo could not reach it
+        if os.path.lexists(folder / chosen["id"]):
+            raise taken(folder / chosen["id"])
+        os.mkdir(target, 0o700)
+        source = backup.vault_of(opened).open_set(chosen["id"])
+        with _SumsFile(target / SUMS) as sums:
+            _write_set(source, target, chosen, context.parameters["format"], sums, passed)
+    durable.sync_filesystem(folder)
+    durable.sync_directory(folder)
+
+
+def discard(opened: Opened, context: StepContext) -> None:
+    """The undo of `write`."""
+    folder = Path(context.parameters["folder"])
+    if not folder.is_dir():
+        return  # as of a disk that was taken out; what is left there goes with the next export of that set
+    for chosen in context.parameters["sets"]:
+        durable.remove_tree(hidden(opened, folder, chosen["id"]))
+    if context.facts.get("created") and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def publish(opened: Opened, context: StepContext) -> None:
+    """After the commit: gives each export its name.
+
+    One that is gone, as with a disk that was taken out, is an error once; a recovery that finds it still gone lets it be.
+    """
+    folder = Path(context.parameters["folder"])
+    for chosen in context.parameters["sets"]:
+        source, target = hidden(opened, folder, chosen["id"]), folder / chosen["id"]
+        if not source.is_dir():
+            if target.is_dir():
+                continue
+            if context.facts.get("failed"):
+                context.say(f"the export of {chosen['id']} is gone; type the command again")
+                continue
+            context.record({"failed": chosen["id"]})
+            raise NotFoundError(f"{folder} has the export of {chosen['id']} no more")
+        if os.path.lexists(target):
+            raise taken(target)
+        durable.rename(source, target)
+
+
+def _write_set(
+    source: OpenSet, target: Path, chosen: Mapping[str, Any], form: str, sums: _SumsFile, passed: Callable[[int], None]
+) -> None:
+    manifest, listing, fetch, folder = source
+    for name, facts in sorted(manifest.files.items()):
+        if name.partition("/")[0] in chosen["stored"]:
+            (target / name).parent.mkdir(mode=0o700, exist_ok=True)
+            _copy(folder / name, target / name, facts["sha256"], passed)
+            sums.add(os.fsencode(name), facts["sha256"])
+    for name in chosen["files"]:
+        if form == "folder":
+
+            def wrote(path: bytes, entry: Entry, name: str = name) -> None:
+                sums.add(os.fsencode(name) + b"/" + path, entry.sha256)
+
+            write_folder(target / name, partial(listing, name), fetch, wrote, passed)
+            continue
+        with _Hashed(target / f"{name}.tar.gz") as archive:
+            taken_at = datetime.fromisoformat(manifest.instant).timestamp()
+            write_tar(archive, listing(name), fetch, target, passed, taken_at)
+        sums.add(os.fsencode(f"{name}.tar.gz"), archive.digest())
+    with _Hashed(target / "manifest.json") as copy:
+        copy.write((folder / "manifest.json").read_bytes())
+    sums.add(b"manifest.json", copy.digest())
+
+
+def _copy(source: Path, target: Path, sha256: str, passed: Callable[[int], None]) -> None:
+    """Raises DamagedError if what was read is not what the manifest names."""
+    with open(source, "rb") as reader, _Hashed(target) as writer:
+        while block := reader.read(_BLOCK_BYTES):
+            writer.write(block)
+            passed(len(block))
+    if writer.digest() != sha256:
+        raise DamagedError(
+            f"{source} is damaged: its digest does not match",
+            next_step="`holdfast backup verify` lists all damage; choose another backup.",
+        )
+
+
+class _Hashed:
+    """A new file for its owner alone, hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> _Hashed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class _SumsFile:
+    """SHA256SUMS as coreutils' `sha256sum -c` reads it: a name with a backslash or a line's end is escaped."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _Hashed(path)
+
+    def add(self, name: bytes, sha256: str) -> None:
+        escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+        mark = b"\\" if escaped != name else b""
+        self._file.write(mark + sha256.encode() + b"  " + escaped + b"\n")
+
+    def __enter__(self) -> _SumsFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(*error)

@@ -1,0 +1,283 @@
+"""A stand-in of USO: a checkout whose script builds images, and an instance folder of its own that runs them.
+
+It migrates when it starts, and serves whatever came of it. Its cron is a container that runs commands inside another one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from holdfast.ports import free_loopback_port
+from holdfast.processes import end_processes_with
+from tests import containers
+from tests.servers import docker
+from tests.site import gate_port
+from tests.standins import fingerprint, postgres, uso_files, visitor
+from tests.standins.project import BAD, GOOD, Project
+
+PACKAGE = "usonline"
+_SECONDS = 60
+_DATABASE = """{
+    "NAME": os.environ.get("DATABASE_NAME", "usonline"), "USER": os.environ.get("DATABASE_USER", "usonline"),
+    "PASSWORD": os.environ["DATABASE_PASSWORD"], "HOST": os.environ.get("DATABASE_HOST", "database"), "PORT": 5432,
+    }"""
+_LOCAL_SETTINGS = """
+try:
+    from local.settings import *
+except ImportError:
+    pass
+"""
+
+
+class Uso:
+    """One instance: `web` says which server its pages set up. `instance` is its folder, `checkout` the one beside it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str] = ("docker", "compose"),
+        *,
+        web: Literal["apache", "nginx"] = "apache",
+        socket: str | None = None,
+        holdfast: str | None = None,
+    ) -> None:
+        """`socket` is the engine's, for the cron; without one Podman's has no cron. `holdfast`: as for ConnectAccess."""
+        self.web = web
+        self.engine = "podman" if command[0] == "podman-compose" else command[0]
+        if self.engine == "docker":  # Podman's owner starts it, and brings the test image over
+            docker.compose()
+        self.upstream = folder / "upstream"
+        self.checkout = folder / "uso"
+        self.instance = folder / f"uso-{web}"
+        self.project = self.instance.name
+        self.media = self.instance / "local" / "media"
+        self.state = folder / "state"
+        self.config = self.instance / "holdfast.toml"
+        self.port = gate_port()
+        self.web_port = free_loopback_port()
+        self._command = list(command)
+        if socket is None and self.engine == "docker":
+            socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_upstream()
+        containers.git(folder, "clone", "--quiet", "--branch", "main", str(self.upstream), str(self.checkout))
+        uso_files.write_instance(self.instance, self.web, self.web_port, socket)
+        self.config.write_text(holdfast if holdfast is not None else self.configuration())
+        postgres.build(folder / "postgres", "postgres:17-alpine", self.engine)
+        uso_files.build_cron(folder / "cron", self.engine)
+        if web == "nginx":
+            uso_files.build_nginx(folder / "nginx", self.engine)
+
+    # --- what its own people made ----------------------------------------------------------------------
+
+    def _write_upstream(self) -> None:
+        self.upstream.mkdir()
+        self._upstream_git("init", "--quiet", "--initial-branch=main")
+        uso_files.write_checkout(self.upstream)
+        media = 'BASE_DIR / "local" / "media"'
+        project = Project(
+            ".", PACKAGE, secret="SECRET_KEY", database=_DATABASE, media=media, more_settings=_LOCAL_SETTINGS
+        )
+        for version in (*GOOD, *BAD):
+            if version in BAD:
+                self._upstream_git("checkout", "--quiet", "v2")
+            project.write(self.upstream, version)
+            uso_files.write_dockerfiles(self.upstream, broken=version == "does-not-build")
+            self._upstream_git("add", "--all")
+            self._upstream_git("commit", "--quiet", "--message", f"USO {version}")
+            self._upstream_git("tag", "--annotate", "--message", version, version)
+        self._upstream_git("checkout", "--quiet", "--detach", "v1")
+        self.publish("v1")
+
+    def publish(self, version: str) -> None:
+        """From now on `git pull origin main` brings this one."""
+        self._upstream_git("branch", "--force", "main", f"{version}^{{commit}}")
+
+    def _upstream_git(self, *words: str) -> str:
+        return containers.git(self.upstream, *words)
+
+    # --- what its operator did -------------------------------------------------------------------------
+
+    def configuration(self) -> str:
+        """Beside the instance's files: the sources are elsewhere, and their own script builds the image."""
+        return f"""
+[application]
+name = "uso"
+environment = "production"
+state = "{self.state}"
+
+[runtime]
+kind = "compose"
+files = ["docker-compose.yml"]
+
+[source]
+repository = "../uso"
+build = [["./deploy/build-image.sh", "{self.web}"]]
+
+[services.uso]
+kind = "web"
+port = 80
+health = "/health/"
+health_timeout_seconds = 20
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+
+[services.cron]
+kind = "scheduler"
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+
+[tasks]
+migrate = ["python", "manage.py", "migrate", "--noinput"]
+console = ["python", "manage.py"]
+
+[databases.main]
+kind = "postgresql"
+name = "usonline"
+user = "usonline"
+host = "127.0.0.1"
+password = "file:{self.instance}/database-password"
+container = "docker:{self.project}-database-1"
+
+[files.media]
+path = "local/media"
+
+[migrations]
+kind = "django"
+
+[guard]
+may_shrink = ["django_session"]
+
+[gate]
+kind = "front"
+listen = "127.0.0.1:{self.port}"
+drain_seconds = 2
+
+[vaults.local]
+kind = "local"
+path = "{self.state.parent / "vault"}"
+
+[backup]
+references = {{ database = "main", files = "media", query = "SELECT DISTINCT file, sha256 FROM {PACKAGE}_upload" }}
+config_files = [".env", "docker-compose.yml", "local/settings.py", "local/.dbinit"]
+"""
+
+    def git(self, *words: str) -> str:
+        return containers.git(self.checkout, *words)
+
+    def build(self) -> subprocess.CompletedProcess[str]:
+        """By the project's own script, whose exit code is that of its last clean-up."""
+        return subprocess.run(
+            ["./deploy/build-image.sh", self.web], cwd=self.checkout, env={**os.environ, "ENGINE": self.engine},
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self._command, *words], cwd=self.instance, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )  # fmt: skip
+
+    def compose(self, *words: str) -> str:
+        done = self.attempt(*words)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def manage(self, *words: str) -> str:
+        return self.compose("exec", "-T", "uso", "python", "manage.py", *words)
+
+    def start(self) -> None:
+        """First installation by the page; example data."""
+        built = self.build()
+        assert built.returncode == 0 and self.image("latest"), built.stderr
+        self.compose("up", "-d")
+        self.wait()
+        self.manage("install_example_data")
+        self.compose("exec", "-T", "uso", "chown", "-R", "www-data:", "local/media")
+
+    def wait(self, path: str = "/health/") -> None:
+        """Until the instance answers with a good page where its files publish it."""
+        deadline = time.monotonic() + _SECONDS
+        while self.get(path, self.web_port)[0] != 200:
+            assert time.monotonic() < deadline, self.attempt("logs").stdout[-3000:]
+            time.sleep(0.05)
+
+    def backup(self) -> Path:
+        """The page's own archive of the database's folder; it says to stop everything first."""
+        target = self.instance / f"backup-{time.strftime('%Y-%m-%d')}.tar.gz"
+        subprocess.run(["tar", "-czf", str(target), "./database"], cwd=self.instance, check=True)
+        return target
+
+    def restore(self, archive: Path) -> None:
+        """Into an emptied folder, which the page forgets to say."""
+        shutil.rmtree(self.instance / "database")
+        subprocess.run(["tar", "-xzf", str(archive)], cwd=self.instance, check=True)
+
+    def remove(self) -> None:
+        self.shut_down_front()
+        for id in self.containers():
+            self._engine("rm", "--force", "--volumes", id)
+        for kind in ("network", "volume"):
+            for id in self._labelled(kind):
+                self._engine(kind, "rm", id)
+        for image in self._images():
+            self._engine("rmi", image)
+
+    def shut_down_front(self) -> None:
+        end_processes_with(f"HOLDFAST_INSTANCE=uso.production@{self.state}", grace_seconds=0, wait_seconds=10)
+
+    # --- looking ---------------------------------------------------------------------------------------
+
+    def get(self, path: str = "/", port: int | None = None) -> tuple[int, Any]:
+        """On the gate's port unless one is given; the instance's own is `web_port`."""
+        return visitor.get(port or self.port, path)
+
+    def upload(self, content: bytes, port: int | None = None) -> tuple[int, Any]:
+        return visitor.get(port or self.port, "/uploads/", content)
+
+    def sql(self, statement: str, database: str = PACKAGE) -> str:
+        words = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "usonline", "-d", database, "-c", statement]
+        (id,) = self.containers("--filter=label=com.docker.compose.service=database")
+        return self._engine("exec", id, *words)
+
+    def containers(self, *more: str) -> list[str]:
+        return self._engine(
+            "ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={self.project}", *more
+        ).split()
+
+    def image(self, tag: str) -> str:
+        """Id of an image that the script built; empty where there is none."""
+        listed = self._engine("images", "--quiet", "--no-trunc", f"usonline:{tag}").splitlines()
+        return listed[0] if listed else ""
+
+    def image_of(self, service: str) -> str:
+        (id,) = self.containers(f"--filter=label=com.docker.compose.service={service}")
+        return self._engine("inspect", "--format={{.Image}}", id)
+
+    def fingerprint(self) -> str:
+        return fingerprint.of(self.sql, self.media)
+
+    def left_behind(self) -> list[str]:
+        """What is there of it in the engine."""
+        return [*self.containers(), *self._labelled("network"), *self._labelled("volume"), *self._images()]
+
+    def _labelled(self, kind: str) -> list[str]:
+        label = f"--filter=label=com.docker.compose.project={self.project}"
+        return self._engine(kind, "ls", "--quiet", label).split()
+
+    def _images(self) -> list[str]:
+        listed = self._engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines()
+        return [
+            image for image in listed
+            if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso.production/"))
+        ]  # fmt: skip
+
+    def _engine(self, *words: str) -> str:
+        done = subprocess.run([self.engine, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout.strip()
