@@ -115,7 +115,8 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
     return []
 
 
-def _working_in(folder: str) -> list[int]:
+def working_in(folder: str) -> list[int]:
+    """Processes whose working directory (proc(5) cwd) is a folder or below it, as far as this user may look; not this one."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -129,19 +130,19 @@ def _working_in(folder: str) -> list[int]:
 
 
 def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
-    """Ends at once all processes whose working directory (proc(5) cwd) is in a folder; returns what is left after a while.
+    """Ends at once all processes whose working directory is in a folder; returns what is left after a while.
 
     A server's own children may have no environment to be known by.
     """
     deadline = time.monotonic() + wait_seconds
-    while left := _working_in(folder):
+    while left := working_in(folder):
         for pid in left:
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
             try:
-                if pid in _working_in(folder):  # the number was not given to another one meanwhile
+                if pid in working_in(folder):  # the number was not given to another one meanwhile
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from holdfast.model import Plan, Step
 from holdfast.operations import import_list, parts
 
 SCRATCH = "/var/tmp"
+_SOCKET = "/run/.s.PGSQL.5432"
+_MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
 
 def plan_database(
@@ -88,6 +91,11 @@ def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[st
         raise NotFoundError(f"there is no folder {scratch}", next_step="Name one with --scratch.")
     place = Path(scratch).resolve()
     parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
+    if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
+        raise RefusedError(
+            f"the folder {place} has too long a path for a server's socket, or a comma, quote or line's end in it",
+            next_step="Name another one with --scratch.",
+        )
     title = "the standard input" if source == "-" else source
     step = Step("database.import_cold", f"load the data directory {title} beside database {name}", parameters)
     size = 0 if source == "-" else foreign.unpacked_bytes(source)

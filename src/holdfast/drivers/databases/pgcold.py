@@ -39,7 +39,8 @@ _ENGINE_SECONDS = 120
 _READY_LINE = 7
 _DEEPEST = 4
 _BY_HAND = "Start the server that it is of, make a dump with `pg_dump --format=custom`, and import that."
-_CONFIGURATION = """listen_addresses = ''
+_CONFIGURATION = """port = 5432
+listen_addresses = ''
 unix_socket_permissions = 0700
 shared_buffers = '32MB'
 max_locks_per_transaction = 1024
@@ -109,7 +110,7 @@ class ColdDirectory:
         data.chmod(0o700)
         self._refuse_unclean(run, data)
         with self._serving(run, scratch, data, major) as role:
-            words = ["-w", "-h", str(scratch / "run"), "-U", role]
+            words = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
             wanted = self._chosen(run, words)
             quoted = wanted.replace("\\", "\\\\").replace("'", "\\'")
             self._do(
@@ -154,11 +155,14 @@ class ColdDirectory:
         if uid == 0:
             uid, gid = (account.pw_uid, account.pw_gid) if account is not None else (_NOBODY, _NOBODY)
         places = ":".join(place.format(major) for place in _PLACES)
+        # Single-user mode asks for the name of its account, which the image may not have under that number.
+        (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{_ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
         words = [
             engine, "run", "--rm", "--interactive", "--network=none", "--pull=never", "--cap-drop=ALL",
             "--security-opt=no-new-privileges", f"--user={uid}:{gid}", *mapping, "--workdir=/",
             f"--label={self._labels}", f"--label=holdfast.operation={self._host.operation or 'none'}",
             f"--env=PATH={_USUAL_PATH}:{places}", "--env=LC_ALL=C", f"--mount=type=bind,source={scratch},target={scratch}",
+            f"--mount=type=bind,source={scratch / 'passwd'},target=/etc/passwd,readonly",
         ]  # fmt: skip
         run = Run(tuple(words), "", image, uid, gid)
         told = self._do(run, "postgres", "--version")

@@ -1,0 +1,154 @@
+"""`import database --cold` through the command line: the files of a server that was shut down replace an application's rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.model import Outcome, StepState
+from holdfast.processes import working_in
+from tests.e2e.cli import output, run, run_json, start
+from tests.site import Site
+from tests.stores import PostgresqlStore
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[Site]:
+    """A guestbook with PostgreSQL, and a folder for `--scratch`."""
+    site = Site(folder / "s", engine="postgresql")
+    site.operate("install", "v1")
+    (folder / "scratch").mkdir()
+    yield site
+    site.remove()
+
+
+def data_directory(site: Site, target: Path, *, running: bool = False) -> Path:
+    assert isinstance(site.store, PostgresqlStore)
+    site.store.cold(target, running=running)
+    return target
+
+
+def never_stopped(site: Site) -> bool:
+    """Whether the last operation ended before it came to the gate and the services."""
+    app = site.open()
+    try:
+        record = app.journal.operations(1)[0]
+        assert record.outcome is Outcome.UNDONE
+        steps = {step.name: step.state for step in app.journal.steps(record.id)}
+        return steps["gate.close"] is steps["services.stop"] is StepState.PENDING
+    finally:
+        app.close()
+
+
+def nothing_left(scratch: Path) -> bool:
+    return list(scratch.iterdir()) == [] and working_in(str(scratch)) == []
+
+
+def test_a_data_directory_comes_in_by_one_command(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz")
+    before = served.store.digest()
+    served.post(b"since the copy")
+    assert served.get("/")[1]["entries"] == 121
+    done = run(served, "import", "database", str(source), "--cold", "--scratch", str(folder / "scratch"))
+    assert done.returncode == 0, done.stderr
+    assert served.get("/")[1] == {"version": "v1", "entries": 120}
+    assert served.store.digest() == before
+    assert served.post(b"after the import")[0] == 201
+    assert nothing_left(folder / "scratch")
+
+
+def test_one_on_the_standard_input_of_an_older_version_is_migrated(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz")
+    served.operate("upgrade", "v2")
+    with open(source, "rb") as stream:
+        words = ("import", "database", "-", "--cold", "--scratch", str(folder / "scratch"))
+        done = run(served, *words, stdin=stream)
+    assert done.returncode == 0, done.stderr
+    assert served.get("/")[1] == {"version": "v2", "entries": 120}
+    assert nothing_left(folder / "scratch")
+
+
+def test_that_of_a_running_server_is_refused_and_nothing_touched(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz", running=True)
+    served.post(b"since the copy")
+    before = served.fingerprint()
+    done = run(served, "import", "database", str(source), "--cold", "--scratch", str(folder / "scratch"))
+    assert done.returncode == 4, done.stderr
+    assert "postmaster.pid" in done.stderr
+    assert never_stopped(served)
+    assert served.fingerprint() == before
+    assert served.get("/")[1]["entries"] == 121
+    assert nothing_left(folder / "scratch")
+
+
+def test_without_the_option_it_is_named(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz")
+    before = served.fingerprint()
+    operations = len(run_json(served, "log", "list")["data"]["operations"])
+    done = run(served, "import", "database", str(source))
+    assert done.returncode == 4, done.stderr
+    assert f"holdfast import database {source} --cold" in done.stderr
+    assert served.fingerprint() == before
+    assert len(run_json(served, "log", "list")["data"]["operations"]) == operations
+
+
+def test_what_cannot_come_in_so_is_said(served: Site, site: Site, folder: Path) -> None:
+    (folder / "dump").write_bytes(b"CREATE TABLE a (b INTEGER);\n")
+    scratch = str(folder / "scratch")
+    before = served.fingerprint()
+    for source, place in ((str(folder / "none"), scratch), (str(folder / "dump"), scratch), (str(folder / "s" / "repo"), scratch),
+                          (str(folder / "dump"), str(folder / "none")), (str(folder / "dump"), "/" + "x" * 200)):  # fmt: skip
+        done = run(served, "import", "database", source, "--cold", "--scratch", place)
+        assert done.returncode in (4, 5), (source, place, done.stderr)
+        assert "Traceback" not in done.stderr
+    site.operate("install", "v1")
+    done = run(site, "import", "database", str(folder / "dump"), "--cold")
+    assert done.returncode == 4, done.stderr
+    assert served.fingerprint() == before
+    assert nothing_left(folder / "scratch")
+
+
+def held_server(scratch: Path) -> int:
+    """Stops the private server at its beginning, so that Holdfast waits for it; its number."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline, "no private server began"
+        for path in scratch.glob("holdfast-*/unpacked/database/postmaster.pid"):
+            first = path.read_text().partition("\n")[0] if path.exists() else ""
+            if first.isdigit() and int(first) in working_in(str(scratch)):  # that of single-user mode is negative
+                os.kill(int(first), signal.SIGSTOP)
+                return int(first)
+        time.sleep(0.002)
+
+
+def test_killed_while_the_private_server_runs(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz")
+    served.post(b"since the copy")
+    before = served.fingerprint()
+    process = start(served, "import", "database", str(source), "--cold", "--scratch", str(folder / "scratch"))
+    server = held_server(folder / "scratch")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, output(served)
+    assert server in working_in(str(folder / "scratch"))
+    assert [item["state"] for item in run_json(served, "status")["data"]["operations"]] == ["interrupted"]
+    done = run(served, "recover")
+    assert done.returncode == 0, done.stderr
+    assert nothing_left(folder / "scratch")
+    assert served.fingerprint() == before
+    assert served.get("/")[1]["entries"] == 121
+
+
+def test_ctrl_c_while_the_private_server_starts(served: Site, folder: Path) -> None:
+    source = data_directory(served, folder / "directory.tar.gz")
+    before = served.fingerprint()
+    process = start(served, "import", "database", str(source), "--cold", "--scratch", str(folder / "scratch"))
+    held_server(folder / "scratch")
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130, output(served)
+    assert nothing_left(folder / "scratch")
+    assert served.fingerprint() == before
