@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ def served(folder: Path) -> Iterator[Site]:
     site = Site(folder / "s", engine="postgresql")
     site.operate("install", "v1")
     (folder / "scratch").mkdir()
+    folder.chmod(0o711)  # the private server's account passes through
     yield site
     site.remove()
 
@@ -38,7 +41,7 @@ def never_stopped(site: Site) -> bool:
     app = site.open()
     try:
         record = app.journal.operations(1)[0]
-        assert record.outcome is Outcome.UNDONE
+        assert (record.kind, record.outcome) == ("import.database", Outcome.UNDONE)
         steps = {step.name: step.state for step in app.journal.steps(record.id)}
         return steps["gate.close"] is steps["services.stop"] is StepState.PENDING
     finally:
@@ -86,6 +89,24 @@ def test_that_of_a_running_server_is_refused_and_nothing_touched(served: Site, f
     assert nothing_left(folder / "scratch")
 
 
+def test_another_version_is_refused_before_all_is_unpacked(served: Site, folder: Path) -> None:
+    """The archive is cut behind it, which would be another failure."""
+    with tarfile.open(folder / "directory.tar", "w") as archive:
+        for name, content in (("PG_VERSION", b"98\n"), ("base/1/1", b"x" * (1 << 20))):
+            member = tarfile.TarInfo(f"./database/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    os.truncate(folder / "directory.tar", 1 << 19)
+    before = served.fingerprint()
+    words = ("import", "database", str(folder / "directory.tar"), "--cold", "--scratch", str(folder / "scratch"))
+    done = run(served, *words)
+    assert done.returncode == 4, done.stderr
+    assert "PostgreSQL 98" in done.stderr
+    assert never_stopped(served)
+    assert served.fingerprint() == before
+    assert nothing_left(folder / "scratch")
+
+
 def test_without_the_option_it_is_named(served: Site, folder: Path) -> None:
     source = data_directory(served, folder / "directory.tar.gz")
     before = served.fingerprint()
@@ -104,8 +125,12 @@ def test_what_cannot_come_in_so_is_said(served: Site, site: Site, folder: Path) 
     for source, place in ((str(folder / "none"), scratch), (str(folder / "dump"), scratch), (str(folder / "s" / "repo"), scratch),
                           (str(folder / "dump"), str(folder / "none")), (str(folder / "dump"), "/" + "x" * 200)):  # fmt: skip
         done = run(served, "import", "database", source, "--cold", "--scratch", place)
-        assert done.returncode in (4, 5), (source, place, done.stderr)
+        assert done.returncode in (4, 6), (source, place, done.stderr)
         assert "Traceback" not in done.stderr
+    source = data_directory(served, folder / "directory.tar.gz")
+    folder.chmod(0o700)
+    done = run(served, "import", "database", str(source), "--cold", "--scratch", scratch)
+    assert done.returncode == (4 if os.geteuid() == 0 else 0), done.stderr
     site.operate("install", "v1")
     done = run(site, "import", "database", str(folder / "dump"), "--cold")
     assert done.returncode == 4, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from tests.e2e.cli import run, run_json
 from tests.site import Site
 
-SQL = b"CREATE TABLE a (b INTEGER);\n" + b"".join(b"INSERT INTO a VALUES (%d);\n" % number for number in range(5000))
+# More than is read to tell a format.
+LINES = [f"INSERT INTO a VALUES ('{hashlib.sha256(b'%d' % number).hexdigest()}');" for number in range(9000)]
+SQL = "\n".join(["CREATE TABLE a (b VARCHAR(64));", *LINES, ""]).encode()
 
 
 @pytest.fixture

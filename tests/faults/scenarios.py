@@ -95,6 +95,7 @@ def _with_a_cold_directory(site: Site) -> None:
     _installed(site)
     assert isinstance(site.store, PostgresqlStore)
     site.store.cold(site.folder / "cold")
+    site.folder.parent.chmod(0o711)  # the private server's account passes through
     (site.folder / "scratch").mkdir()
     for number in range(5):
         site.post(b"since the copy %d" % number)

@@ -184,6 +184,9 @@ class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
 class Cold(Protocol):
     """Reading a database out of the files of a server that was shut down."""
 
+    def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
+        """Whether what is unpacked so far tells its version. Raises RefusedError where that cannot be read here."""
+
     def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
         """Dumps the wanted database of files below `unpacked`, which are changed; nothing of it runs afterwards.
 

@@ -38,12 +38,20 @@ def load_cold(opened: Opened, context: StepContext) -> None:
     name = context.parameters["database"]
     newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[name].inspect()["tool"]))
     scratch = Path(context.parameters["scratch"])
+    known = False
+
+    def check() -> None:
+        """Before each member: what cannot be read here is not unpacked to its end."""
+        nonlocal known
+        context.check_cancelled()
+        known = known or opened.cold[name].known(scratch, scratch / "unpacked", newest)
+
     _clear(opened, context)
     scratch.mkdir(0o700)
     try:
         (scratch / "unpacked").mkdir(0o700)
         try:
-            unpack.unpack(context.parameters["source"], scratch / "unpacked", context.check_cancelled)
+            unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
         except RefusedError as error:
             error.next_step += (
                 " Tablespaces and a pg_wal in other places cannot come in so: make a dump with `pg_dump`."

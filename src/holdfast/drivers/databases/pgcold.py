@@ -38,6 +38,7 @@ _STOP_SECONDS = 60.0
 _ENGINE_SECONDS = 120
 _READY_LINE = 7
 _DEEPEST = 4
+_NOT_THERE = (126, 127)  # of `run`, for a program that the image has not
 _BY_HAND = "Start the server that it is of, make a dump with `pg_dump --format=custom`, and import that."
 _CONFIGURATION = """port = 5432
 listen_addresses = ''
@@ -90,6 +91,14 @@ class ColdDirectory:
         self._labels = f"holdfast.application={mark}"
         self._host = host
 
+    def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
+        """Whether what is unpacked so far tells its version; it is then one that can be read here. Raises RefusedError."""
+        for pattern in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):  # those of single databases say the same
+            for path in unpacked.glob(pattern):
+                self._run(scratch, _version(path), newest)
+                return True
+        return False
+
     def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
         """Dumps the wanted database of a directory below `unpacked`, which is changed; no server runs afterwards.
 
@@ -97,13 +106,9 @@ class ColdDirectory:
         RefusedError for what was not shut down cleanly or cannot be read here, StepError where a program fails.
         """
         data = _found(unpacked)
-        major = _looked_at(data)
-        if major > newest:
-            raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, the server of database {self._name} is {newest}",
-                next_step="Import it into a server of that version or a newer one.",
-            )
-        run = self._run(scratch, major)
+        _refuse_parts(data)
+        major = _version(data / "PG_VERSION")
+        run = self._run(scratch, major, newest)
         (data / "postgresql.auto.conf").unlink(missing_ok=True)
         (scratch / "run").mkdir(0o700)
         _give_away(scratch, run.uid, run.gid)
@@ -121,7 +126,12 @@ class ColdDirectory:
 
     # --- where programs come from --------------------------------------------------------------------
 
-    def _run(self, scratch: Path, major: int) -> Run:
+    def _run(self, scratch: Path, major: int, newest: int) -> Run:
+        if major > newest:
+            raise RefusedError(
+                f"the data directory is of PostgreSQL {major}, the server of database {self._name} is {newest}",
+                next_step="Import it into a server of that version or a newer one.",
+            )
         if self._container is not None:
             return self._run_in(self._container, scratch, major)
         places = [place.format(major) for place in _PLACES]
@@ -140,8 +150,14 @@ class ColdDirectory:
                 f"a PostgreSQL server does not run as root, and there is no account {_ACCOUNT}",
                 next_step=f"Make one: useradd --system {_ACCOUNT}",
             )
-        words = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups", "--no-new-privs")
-        return Run(("setpriv", *words), folder, "", account.pw_uid, account.pw_gid)
+        ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}")
+        words = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
+        if self._host.run([*words, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
+            raise RefusedError(
+                f"the account {_ACCOUNT}, which the private server runs as, cannot reach {scratch.parent}",
+                next_step="Name another folder with --scratch, one that every account may pass through.",
+            )
+        return Run(words, folder, "", account.pw_uid, account.pw_gid)
 
     def _run_in(self, container: Container, scratch: Path, major: int) -> Run:
         """One-off containers of its image: without a network, known as the operation's, and with the scratch folder alone."""
@@ -165,11 +181,16 @@ class ColdDirectory:
             f"--mount=type=bind,source={scratch / 'passwd'},target=/etc/passwd,readonly",
         ]  # fmt: skip
         run = Run(tuple(words), "", image, uid, gid)
-        told = self._do(run, "postgres", "--version")
+        try:
+            told = self._do(run, "postgres", "--version").strip()
+        except CommandFailedError as error:
+            if error.exit_code_of_command not in _NOT_THERE:
+                raise
+            told = "no server of that version"
         found = re.search(r"(\d+)", told)
         if found is None or int(found[1]) != major:
             raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, the image of container {container.name} has {told.strip()}",
+                f"the data directory is of PostgreSQL {major}, the image of container {container.name} has {told}",
                 next_step=f"Start a container of PostgreSQL {major} on a copy of the directory, make a dump in it with"
                 " `pg_dump --format=custom`, and import that.",
             )
@@ -324,12 +345,16 @@ def _found(unpacked: Path) -> Path:
     return found[0]
 
 
-def _looked_at(data: Path) -> int:
-    """What files alone tell: the version. Raises RefusedError for what is no whole directory of a server that had ended."""
-    text = (data / "PG_VERSION").read_text(errors="replace").strip()
-    major = re.fullmatch(r"(\d+)", text)
+def _version(path: Path) -> int:
+    text = path.read_text(errors="replace").strip()
+    major = re.fullmatch(r"(\d{1,4})", text)
     if major is None:
         raise RefusedError(f"the data directory is of PostgreSQL {text[:20]!r}, which is not known", next_step=_BY_HAND)
+    return int(major[1])
+
+
+def _refuse_parts(data: Path) -> None:
+    """What files alone tell. Raises RefusedError for what is no whole directory of a server that had ended."""
     if (data / "postmaster.pid").exists():
         raise _unclean("postmaster.pid is in it")
     for name in ("backup_label", "recovery.signal", "standby.signal", "recovery.conf"):
@@ -343,7 +368,6 @@ def _looked_at(data: Path) -> int:
     for name in ("pg_wal", "pg_xact"):
         if not (data / name).is_dir():
             raise RefusedError(f"the data directory has no {name}: it is not whole", next_step=_BY_HAND)
-    return int(major[1])
 
 
 def _give_away(folder: Path, uid: int, gid: int) -> None:
