@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -15,14 +17,30 @@ import pytest
 from holdfast.model import Outcome, StepState
 from holdfast.processes import working_in
 from tests.e2e.cli import output, run, run_json, start
+from tests.servers import docker, postgresql
 from tests.site import Site
 from tests.stores import PostgresqlStore
 
 
+@pytest.fixture(params=["here", "inside"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An engine for a site: a server on this machine, or in a container whose image has its programs."""
+    if request.param == "here":
+        yield "postgresql"
+        return
+    docker.engine()
+    monkeypatch.setattr(docker, "IMAGE", postgresql.image())
+    server = postgresql.EnclosedPostgresqlServer()
+    monkeypatch.setattr(postgresql, "shared_enclosed", lambda: contextlib.nullcontext(server))
+    yield "postgresql-inside"
+    server.remove()
+
+
 @pytest.fixture
-def served(folder: Path) -> Iterator[Site]:
+def served(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     """A guestbook with PostgreSQL, and a folder for `--scratch`."""
-    site = Site(folder / "s", engine="postgresql")
+    engine = request.getfixturevalue("either") if "either" in request.fixturenames else "postgresql"
+    site = Site(folder / "s", engine=engine)
     site.operate("install", "v1")
     (folder / "scratch").mkdir()
     folder.chmod(0o711)  # the private server's account passes through
@@ -52,7 +70,7 @@ def nothing_left(scratch: Path) -> bool:
     return list(scratch.iterdir()) == [] and working_in(str(scratch)) == []
 
 
-def test_a_data_directory_comes_in_by_one_command(served: Site, folder: Path) -> None:
+def test_a_data_directory_comes_in_by_one_command(either: str, served: Site, folder: Path) -> None:
     source = data_directory(served, folder / "directory.tar.gz")
     before = served.store.digest()
     served.post(b"since the copy")
@@ -63,6 +81,7 @@ def test_a_data_directory_comes_in_by_one_command(served: Site, folder: Path) ->
     assert served.store.digest() == before
     assert served.post(b"after the import")[0] == 201
     assert nothing_left(folder / "scratch")
+    assert one_offs(served) == []
 
 
 def test_one_on_the_standard_input_of_an_older_version_is_migrated(served: Site, folder: Path) -> None:
@@ -118,7 +137,15 @@ def test_without_the_option_it_is_named(served: Site, folder: Path) -> None:
     assert len(run_json(served, "log", "list")["data"]["operations"]) == operations
 
 
-def test_what_cannot_come_in_so_is_said(served: Site, site: Site, folder: Path) -> None:
+def test_a_database_of_another_product_is_refused(site: Site, folder: Path) -> None:
+    site.operate("install", "v1")
+    before = site.fingerprint()
+    done = run(site, "import", "database", str(folder), "--cold")
+    assert done.returncode == 4, done.stderr
+    assert site.fingerprint() == before
+
+
+def test_what_cannot_come_in_so_is_said(served: Site, folder: Path) -> None:
     (folder / "dump").write_bytes(b"CREATE TABLE a (b INTEGER);\n")
     scratch = str(folder / "scratch")
     before = served.fingerprint()
@@ -131,39 +158,51 @@ def test_what_cannot_come_in_so_is_said(served: Site, site: Site, folder: Path) 
     folder.chmod(0o700)
     done = run(served, "import", "database", str(source), "--cold", "--scratch", scratch)
     assert done.returncode == (4 if os.geteuid() == 0 else 0), done.stderr
-    site.operate("install", "v1")
-    done = run(site, "import", "database", str(folder / "dump"), "--cold")
-    assert done.returncode == 4, done.stderr
     assert served.fingerprint() == before
     assert nothing_left(folder / "scratch")
 
 
-def held_server(scratch: Path) -> int:
-    """Stops the private server at its beginning, so that Holdfast waits for it; its number."""
+def held_server(scratch: Path) -> list[int]:
+    """Stops the private server at its beginning, so that Holdfast waits for it; its processes as this machine knows them."""
     deadline = time.monotonic() + 60
     while True:
         assert time.monotonic() < deadline, "no private server began"
         for path in scratch.glob("holdfast-*/unpacked/database/postmaster.pid"):
             first = path.read_text().partition("\n")[0] if path.exists() else ""
-            if first.isdigit() and int(first) in working_in(str(scratch)):  # that of single-user mode is negative
-                os.kill(int(first), signal.SIGSTOP)
-                return int(first)
+            found = working_in(str(scratch))
+            if first.isdigit() and found:  # the number of single-user mode is negative
+                for number in found:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGSTOP)
+                return found
         time.sleep(0.002)
 
 
-def test_killed_while_the_private_server_runs(served: Site, folder: Path) -> None:
+def one_offs(site: Site) -> list[str]:
+    """Containers that the last operation left."""
+    if "container" not in site.store.lines:
+        return []
+    app = site.open()
+    operation = app.journal.operations(1)[0].id
+    app.close()
+    words = ["docker", "ps", "--all", "--quiet", f"--filter=label=holdfast.operation={operation}"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_killed_while_the_private_server_runs(either: str, served: Site, folder: Path) -> None:
     source = data_directory(served, folder / "directory.tar.gz")
     served.post(b"since the copy")
     before = served.fingerprint()
     process = start(served, "import", "database", str(source), "--cold", "--scratch", str(folder / "scratch"))
-    server = held_server(folder / "scratch")
+    held = held_server(folder / "scratch")
     process.kill()
     assert process.wait() == -signal.SIGKILL, output(served)
-    assert server in working_in(str(folder / "scratch"))
+    assert set(held) & set(working_in(str(folder / "scratch")))
     assert [item["state"] for item in run_json(served, "status")["data"]["operations"]] == ["interrupted"]
     done = run(served, "recover")
     assert done.returncode == 0, done.stderr
     assert nothing_left(folder / "scratch")
+    assert one_offs(served) == []
     assert served.fingerprint() == before
     assert served.get("/")[1]["entries"] == 121
 

@@ -189,10 +189,12 @@ def image() -> str:
     share = Path("/usr/share/postgresql") / binaries.parts[-2]
     tree = io.BytesIO()
     with tarfile.open(fileobj=tree, mode="w", dereference=True) as tar:
-        for path in (binaries, binaries.parent / "lib", share, *map(Path, libraries)):
+        docker.add_links(tar)
+        places = [Path(library).parent.resolve() / Path(library).name for library in libraries]
+        for path in (binaries, binaries.parent / "lib", share, *places):
             if path.exists():
                 tar.add(path)
-    words = ["docker", "import", "--change", f"ENV PATH={binaries}", "-", IMAGE]
+    words = ["docker", "import", "--change", f"ENV PATH=/usr/bin:{binaries}", "-", IMAGE]
     subprocess.run(words, input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True)
     return IMAGE
 

@@ -38,13 +38,16 @@ def load_cold(opened: Opened, context: StepContext) -> None:
     name = context.parameters["database"]
     newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[name].inspect()["tool"]))
     scratch = Path(context.parameters["scratch"])
-    known = False
+    known = looking = False
 
     def check() -> None:
         """Before each member: what cannot be read here is not unpacked to its end."""
-        nonlocal known
+        nonlocal known, looking
         context.check_cancelled()
-        known = known or opened.cold[name].known(scratch, scratch / "unpacked", newest)
+        if not known:
+            looking = True
+            known = opened.cold[name].known(scratch, scratch / "unpacked", newest)
+            looking = False
 
     _clear(opened, context)
     scratch.mkdir(0o700)
@@ -53,9 +56,9 @@ def load_cold(opened: Opened, context: StepContext) -> None:
         try:
             unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
         except RefusedError as error:
-            error.next_step += (
-                " Tablespaces and a pg_wal in other places cannot come in so: make a dump with `pg_dump`."
-            )
+            if not looking:  # of a member
+                hint = " Tablespaces and a pg_wal in other places cannot come in so: make a dump with `pg_dump`."
+                error.next_step += hint
             raise
         dump = opened.cold[name].dump(scratch, scratch / "unpacked", newest)
         durable.remove_tree(scratch / "unpacked")
