@@ -22,7 +22,7 @@ from tests.site import Site
 from tests.stores import PostgresqlStore
 
 
-@pytest.fixture(params=["here", "inside"])
+@pytest.fixture(params=["here", pytest.param("inside", marks=pytest.mark.later)])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An engine for a site: a server on this machine, or in a container whose image has its programs."""
     if request.param == "here":
