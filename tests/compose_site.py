@@ -43,6 +43,7 @@ class ComposeSite:
         self.port = gate_port()
         self.web_port = free_loopback_port()
         self._digest = ""
+        self._gate = gate
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.folder, Host(), APPLICATIONS / "postgresql.py")
         self._containerize()
@@ -52,15 +53,25 @@ class ComposeSite:
             f"GUESTBOOK_ROWS={rows}\nGUESTBOOK_FILES={files}\n"
         )
         (self.folder / ".git" / "info" / "exclude").write_text(
-            "/media/\n/database/\n/.env\n/holdfast.toml\n/releases/\n/current\n"
+            "/media/\n/database/\n/.env\n/holdfast.toml\n/proxy/\n/releases/\n/current\n"
         )
         account = pwd.getpwnam("postgres")
         for name in ("media", "database"):
             (self.folder / name).mkdir()
             os.chown(self.folder / name, account.pw_uid, account.pw_gid)
+        if gate == "nginx":
+            (self.folder / "proxy" / "holdfast").mkdir(parents=True)
+            (self.folder / "proxy" / "nginx.conf").write_text(_NGINX)
+            (self.folder / "proxy" / "holdfast" / "gate.conf").write_text(_NGINX_SEED)
         self.config.write_text(self._configuration(gate))
 
     # --- what the application's own people made --------------------------------------------------------
+
+    def _proxy(self) -> dict[str, Any]:
+        return {
+            "image": _POSTGRES, "volumes": [*docker.machine_mounts(), "./proxy:/proxy"], "restart": "always",
+            "command": ["nginx", "-c", "/proxy/nginx.conf"], "ports": [f"127.0.0.1:{self.port}:8080"],
+        }  # fmt: skip
 
     def _containerize(self) -> None:
         account = f"{pwd.getpwnam('postgres').pw_uid}:{pwd.getpwnam('postgres').pw_gid}"
@@ -71,7 +82,8 @@ class ComposeSite:
             "restart": "always", "stop_signal": "SIGINT",
         }  # fmt: skip
         mounts = ["./media:/app/media", "./database:/server"]
-        containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, database=database)
+        more = {"database": database, **({"proxy": self._proxy()} if self._gate == "nginx" else {})}
+        containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, **more)
 
     def add(self, tag: str, base: str, change: Callable[[Path], None]) -> None:
         """One more version."""
@@ -141,8 +153,8 @@ shipped = "migrations/*.py"
 
 [gate]
 kind = "{gate}"
-listen = "127.0.0.1:{self.port}"
-drain_seconds = 2
+{_OF_NGINX.format(port=self.port) if gate == "nginx" else f'listen = "127.0.0.1:{self.port}"'}
+drain_seconds = {10 if gate == "nginx" else 2}
 
 [vaults.local]
 kind = "local"
@@ -220,6 +232,34 @@ config_files = [".env"]
         return digest.hexdigest()
 
 
+_OF_NGINX = """
+include = "proxy/holdfast/gate.conf"
+container = "compose:proxy"
+config = "/proxy/nginx.conf"
+check_url = "http://127.0.0.1:{port}/"
+"""
+_NGINX = """
+daemon off; pid /tmp/nginx.pid; error_log /tmp/error.log; worker_processes 2;
+events { worker_connections 256; }
+http {
+    access_log off;
+    client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+    server {
+        listen 8080;
+        include /proxy/holdfast/gate.conf;
+        location / {
+            if ($holdfast_closed) { rewrite ^ $holdfast_page last; }
+            proxy_pass http://$holdfast_web;
+            proxy_set_header Host $http_host;
+        }
+    }
+}
+"""
+_NGINX_SEED = """
+resolver 127.0.0.11 valid=1s;
+set $holdfast_closed ""; set $holdfast_page /; set $holdfast_web "web:8000";
+"""
 _LOSES = """
 def apply(database, media):
     database.execute("CREATE TABLE notes (id SERIAL PRIMARY KEY, text TEXT)")

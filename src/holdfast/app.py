@@ -19,6 +19,9 @@ from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
 from holdfast.drivers.container_protocols import Containers
+from holdfast.drivers.gates.place import Place
+from holdfast.drivers.gates.proxy import ProxyGate
+from holdfast.drivers.gates.visit import Door
 from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.protocols import Database, Packages
 from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
@@ -90,6 +93,7 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
     if compose is not None:
         loaded = _with_places(loaded, compose)
         configuration = loaded.configuration
+    proxied = _proxied(loaded, host, compose) if configuration.gate.kind in registry.PROXIES else None
     opened = Opened(
         loaded=loaded,
         host=host,
@@ -112,7 +116,8 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
             for name, item in configuration.files.items()
         },
         vault=_vault(loaded, host),
-        gate=_gate(loaded),
+        gate=proxied or _gate(loaded),
+        proxy=proxied,
         packages=_packages(loaded, host),
     )
     host.log = OperationLog(loaded.state / "logs", host).write
@@ -208,6 +213,20 @@ def _gate(loaded: Loaded) -> Any:
     )  # fmt: skip
 
 
+def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
+    gate = loaded.configuration.gate
+    engine, _, name = gate.container.partition(":")
+    if engine == "compose":
+        place = Place(host, _COMPOSE[0], partial(compose.container_of, name))
+    else:
+        place = Place(host, engine, partial(str, name))
+    return ProxyGate(
+        loaded.state / "front", loaded.path(gate.include), registry.PROXIES[gate.kind](place, gate.config), place,
+        Door(gate.check_url, gate.check_host), message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
+    )  # fmt: skip
+
+
 def _packages(loaded: Loaded, host: Host) -> Packages:
     source = loaded.configuration.source
     limit = loaded.configuration.limits.build_timeout_seconds
@@ -252,7 +271,7 @@ def _compose(loaded: Loaded, host: Host) -> Any:
     web = next((name for name in ports if loaded.configuration.service_kind(name) == "web"), "")
     return registry.driver(registry.RUNTIMES, "compose", "runtime.kind")(
         loaded.state / "compose", _mark(loaded), host, _project(loaded, loaded.root, loaded.root), ports=ports, web=web,
-        keep_ports=loaded.configuration.gate.kind == "none",
+        keep_ports=loaded.configuration.gate.kind == "none", reached_inside=bool(loaded.configuration.gate.container),
     )  # fmt: skip
 
 

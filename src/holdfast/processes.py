@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,3 +180,64 @@ def open_descriptors() -> Iterator[tuple[int, str]]:
             continue
         for descriptor in descriptors:
             yield int(name), f"/proc/{name}/fd/{descriptor}"
+
+
+def namespace_of(pid: int | str = "self") -> str:
+    """The namespace of process ids that a process is in (namespaces(7)). Raises OSError where this user may not know."""
+    return os.readlink(f"/proc/{pid}/ns/pid")
+
+
+def titled(title: str, namespace: str) -> dict[int, int]:
+    """Processes of a namespace that call themselves so, by the beginning, each with its start in clock ticks since boot."""
+    found = {}
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):  # gone, or another user's
+            words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
+            if words.startswith(title.encode()) and namespace_of(name) == namespace:
+                found[int(name)] = _started(int(name))
+    return found
+
+
+def known_inside_as(pid: int) -> int:
+    """The number that a process has in its own namespace (proc(5) status, NSpid). Raises OSError."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
+
+
+def parent_of(pid: int) -> int:
+    """proc(5) stat, field 4. Raises OSError."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _started(pid: int) -> int:
+    """proc(5) stat, field 22; of one that is a zombie it is as if it were gone. Raises OSError."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return int(fields[19])
+
+
+def living(known: Mapping[int, int]) -> dict[int, int]:
+    """Those of them, each with its start, that are there still."""
+    found = {}
+    for pid, started in known.items():
+        with contextlib.suppress(OSError):
+            if _started(pid) == started:
+                found[pid] = started
+    return found
+
+
+def signal_known(known: Mapping[int, int], number: int) -> None:
+    """Signals those that are there still, through pidfds."""
+    for pid in living(known):
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if pid in living({pid: known[pid]}):
+                signal.pidfd_send_signal(descriptor, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(descriptor)

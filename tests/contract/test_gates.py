@@ -16,14 +16,29 @@ from typing import Any
 import pytest
 
 from holdfast.drivers.gates.front import FrontGate
+from holdfast.drivers.gates.nginx import Nginx
 from holdfast.drivers.gates.none import NoGate
+from holdfast.drivers.gates.place import Place
+from holdfast.drivers.gates.proxy import ProxyGate
+from holdfast.drivers.gates.visit import Door
 from holdfast.drivers.protocols import Gate
+from holdfast.errors import StepError
+from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from tests.fakes import FakeGate
+from tests.servers.nginx import NginxServer
+
+
+def _nginx_that_does_not_run(folder: Path) -> Gate:
+    place = Place(Host())
+    door = Door(f"http://127.0.0.1:{free_loopback_port()}/")
+    return ProxyGate(folder, folder / "proxy" / "gate.conf", Nginx(place), place, door)
+
 
 GATES: dict[str, Callable[[Path], Gate]] = {
     "front": lambda folder: FrontGate(folder, "127.0.0.1:9"),
     "none": NoGate,
+    "nginx": lambda folder: _nginx_that_does_not_run(folder),
     "fake": lambda folder: FakeGate(),
 }
 
@@ -83,7 +98,7 @@ def test_opening_ends_a_preview(gate: Gate) -> None:
 
 
 def test_another_preview_target_has_another_secret(folder: Path) -> None:
-    for name in ("front", "fake"):
+    for name in ("front", "nginx", "fake"):
         gate = GATES[name](folder / name)
         gate.close({"operation": "op1"}, "127.0.0.1:2")
         token = gate.state().preview_token
@@ -100,7 +115,7 @@ def test_a_gate_without_its_server_does_not_answer(folder: Path) -> None:
 
 
 def test_the_state_outlives_the_process_that_wrote_it(folder: Path) -> None:
-    for name in ("front", "none"):
+    for name in ("front", "nginx", "none"):
         GATES[name](folder / name).close({"operation": "op1"})
         GATES[name](folder / name).hold({"comment": "x"})
         again = GATES[name](folder / name).state()
@@ -153,8 +168,45 @@ class Web:
         self._server.server_close()
 
 
-class Visited:
+class Visitor:
+    """Asks what is before two webs."""
+
+    port: int
+    gate: Gate
+    old: Web
+    new: Web
+
+    def get(self, path: str = "/", **headers: str) -> tuple[int, str, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), {key.lower(): value for key, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+
+class VisitedProxy(Visitor):
+    """nginx before two webs, led to the first."""
+
+    gate: ProxyGate
+
+    def __init__(self, folder: Path, drain_seconds: float) -> None:
+        self.old, self.new = Web("old"), Web("new")
+        self.server = NginxServer(folder, self.old.address, drain_seconds=drain_seconds)
+        self.port, self.gate = self.server.port, self.server.gate
+        self.gate.route("r1", self.old.address)
+
+    def end(self) -> None:
+        self.old.close()
+        self.new.close()
+        self.server.end()
+
+
+class Visited(Visitor):
     """A running front before two webs."""
+
+    gate: FrontGate
 
     def __init__(self, folder: Path, drain_seconds: float) -> None:
         self.port = free_loopback_port()
@@ -171,15 +223,6 @@ class Visited:
             assert time.monotonic() < deadline, "the front did not come up"
             time.sleep(0.02)
 
-    def get(self, path: str = "/", **headers: str) -> tuple[int, str, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode(), {key.lower(): value for key, value in answer.getheaders()}
-        finally:
-            connection.close()
-
     def end(self) -> None:
         self._process.terminate()
         self._process.wait(30)
@@ -188,9 +231,27 @@ class Visited:
         self.new.close()
 
 
+VISITED = {"front": Visited, "nginx": VisitedProxy}
+
+
+@pytest.fixture(params=list(VISITED))
+def visited(request: pytest.FixtureRequest, folder: Path) -> Iterator[Any]:
+    (folder / "gate").mkdir()
+    found = VISITED[request.param](folder / "gate", drain_seconds=20)
+    yield found
+    found.end()
+
+
 @pytest.fixture
-def visited(folder: Path) -> Iterator[Visited]:
+def front(folder: Path) -> Iterator[Visited]:
     found = Visited(folder / "gate", drain_seconds=20)
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def proxied(folder: Path) -> Iterator[VisitedProxy]:
+    found = VisitedProxy(folder, drain_seconds=20)
     yield found
     found.end()
 
@@ -297,10 +358,10 @@ def test_a_request_that_outlasts_the_drain_is_cut(folder: Path) -> None:
         visited.end()
 
 
-def test_a_state_file_that_cannot_be_read_shows_the_page(visited: Visited, folder: Path) -> None:
+def test_a_state_file_that_cannot_be_read_shows_the_page(front: Visited, folder: Path) -> None:
     (folder / "gate" / "gate.json").write_text("{")
-    visited.gate.ask({"do": "reload", "drain_seconds": 0})
-    assert visited.get()[0] == 503
+    front.gate.ask({"do": "reload", "drain_seconds": 0})
+    assert front.get()[0] == 503
 
 
 def test_check_names_an_address_that_is_taken(folder: Path) -> None:
@@ -311,3 +372,114 @@ def test_check_names_an_address_that_is_taken(folder: Path) -> None:
         assert web.address in problem.message
     finally:
         web.close()
+
+
+# --- a proxy of the operator's own ----------------------------------------------------------------------
+
+
+def test_a_proxy_that_starts_again_follows_the_file_as_it_stands(proxied: VisitedProxy) -> None:
+    proxied.gate.close({"operation": "op1"})
+    proxied.server.end()
+    proxied.server.start()
+    assert proxied.get()[0] == 503
+    assert proxied.get("/media/")[:2] == (200, "media"), "what the operator keeps open stays open"
+    proxied.server.end()
+    proxied.gate.open()
+    proxied.server.start()
+    assert proxied.get()[:2] == (200, "old")
+
+
+def test_until_something_is_routed_the_operators_own_first_file_stands(folder: Path) -> None:
+    web = Web("own")
+    server = NginxServer(folder, web.address)
+    try:
+        server.gate.close({"operation": "op1"})
+        server.gate.open()
+        assert server.gate.answers()
+        assert server.include.read_text().startswith("set $holdfast_closed")
+        assert http_status(server.port) == 200
+    finally:
+        server.end()
+        web.close()
+
+
+def test_a_configuration_that_the_proxy_refuses_is_taken_back(proxied: VisitedProxy) -> None:
+    good = proxied.server.config.read_text()
+    before = proxied.server.include.read_text()
+    proxied.server.config.write_text(good.replace("server {", "server { no_such_word on;"))
+    with pytest.raises(StepError, match="refuses its configuration"):
+        proxied.gate.close({"operation": "op1"})
+    assert proxied.server.include.read_text() == before
+    assert proxied.get()[:2] == (200, "old")
+    proxied.gate.open()  # the undo, with the configuration still bad
+    assert proxied.gate.state().open
+    proxied.server.config.write_text(good)
+    proxied.gate.close({"operation": "op1"})
+    assert proxied.get()[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("location / { proxy_pass http://OLD; }", "not held"),
+        ("location / { proxy_pass http://$holdfast_web; }", "not held"),
+        ("location /other/ { proxy_pass http://$holdfast_web; }", "not held"),
+    ],
+)
+def test_visitors_that_the_file_does_not_lead_are_noticed(folder: Path, location: str, said: str) -> None:
+    web = Web("old")
+    server = NginxServer(folder, web.address, location=location.replace("OLD", web.address))
+    try:
+        with pytest.raises(StepError, match=said):
+            server.gate.close({"operation": "op1"})
+    finally:
+        server.end()
+        web.close()
+
+
+def test_without_the_line_that_shows_the_page_nobody_reaches_the_web_either(folder: Path) -> None:
+    web = Web("old")
+    server = NginxServer(folder, web.address, location="location / { proxy_pass http://$holdfast_web; }")
+    try:
+        with pytest.raises(StepError):
+            server.gate.close({"operation": "op1"})
+        assert http_status(server.port) == 502
+    finally:
+        server.end()
+        web.close()
+
+
+def test_a_web_is_tried_out_through_the_proxy_before_visitors_reach_it(proxied: VisitedProxy) -> None:
+    proxied.gate.try_out(proxied.new.address)
+    assert proxied.get()[:2] == (200, "old")
+    token = proxied.gate.state().preview_token
+    assert proxied.get(Cookie=f"holdfast_preview={token}")[:2] == (200, "new")
+
+
+def test_opening_and_trying_out_cut_nobody(proxied: VisitedProxy) -> None:
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
+    visitor.start()
+    assert proxied.old.entered.wait(30)
+    proxied.gate.try_out(proxied.new.address)
+    proxied.gate.open()
+    assert answers == []
+    proxied.old.go_on.set()
+    visitor.join(30)
+    assert answers == [(200, "old")]
+
+
+def test_a_long_page_with_signs_that_nginx_takes_for_its_own(proxied: VisitedProxy, folder: Path) -> None:
+    text = 'Zurück um 5 $uhr "bald" \\ \' ; }' + "ü" * 9000
+    proxied.gate.hold({"message": text})
+    status, body, _ = proxied.get(Accept="application/json")
+    assert (status, json.loads(body)["message"]) == (503, text)
+
+
+def http_status(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()

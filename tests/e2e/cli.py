@@ -6,12 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any
-
-from tests.site import Site
+from typing import IO, Any, Protocol
 
 
-def argv(site: Site, *words: str) -> list[str]:
+class Configured(Protocol):
+    """What has a holdfast.toml."""
+
+    config: Path
+
+
+class Placed(Configured, Protocol):
+    """And a folder beside which a command's output goes."""
+
+    folder: Path
+
+
+def argv(site: Configured, *words: str) -> list[str]:
     command, separator, rest = (
         (words[: words.index("--")], ["--"], words[words.index("--") + 1 :]) if "--" in words else (words, [], ())
     )
@@ -19,22 +29,22 @@ def argv(site: Site, *words: str) -> list[str]:
 
 
 def run(
-    site: Site, *words: str, timeout: float = 90, stdin: IO[bytes] | int = subprocess.DEVNULL
+    site: Configured, *words: str, timeout: float = 240, stdin: IO[bytes] | int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False)
 
 
-def run_json(site: Site, *words: str) -> dict[str, Any]:
+def run_json(site: Configured, *words: str) -> dict[str, Any]:
     done = run(site, *words, "--json")
     value: dict[str, Any] = json.loads(done.stdout)
     return value
 
 
-def start(site: Site, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+def start(site: Placed, *words: str, **options: Any) -> subprocess.Popen[bytes]:
     """Starts a command and leaves it running; its output goes to a file beside the site."""
     with open(site.folder / "command.log", "ab") as log:
         return subprocess.Popen(argv(site, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
 
 
-def output(site: Site) -> str:
+def output(site: Placed) -> str:
     return Path(site.folder / "command.log").read_text()

@@ -212,3 +212,20 @@ def test_a_rollback_over_the_same_schema_is_one_of_code(plain: Site) -> None:
     done = run(site, "rollback")
     assert done.returncode == 0, done.stderr
     assert site.get("/")[1] == {"version": "v6", "entries": 121}
+
+
+@pytest.mark.parametrize("dataset", ["media", "main"])
+def test_one_dataset_alone_is_restored_and_the_other_stays(site: Site, dataset: str) -> None:
+    site.operate("install", "v1")
+    site.operate("backup")
+    before = site.store.digest()
+    victim = next(path for path in sorted(site.media.rglob("*.bin")))
+    content = victim.read_bytes()
+    victim.unlink()
+    site.post(b"since the backup")
+    done = run(site, "backup", "restore", "latest", "--only", dataset)
+    assert done.returncode == 0, done.stderr
+    assert victim.exists() == (dataset == "media")
+    assert (site.store.digest() == before) == (dataset == "main")
+    assert dataset == "main" or victim.read_bytes() == content
+    assert run(site, "status").returncode == 0

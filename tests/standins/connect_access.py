@@ -132,19 +132,19 @@ repository = "."
 kind = "web"
 port = 5000
 health = "/health/"
-health_timeout_seconds = 20
+health_timeout_seconds = 60
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
 [services.celeryworker]
 kind = "worker"
-health_timeout_seconds = 10
+health_timeout_seconds = 40
 settle_seconds = 2
 stop_timeout_seconds = 5
 
 [services.celerybeat]
 kind = "scheduler"
-health_timeout_seconds = 10
+health_timeout_seconds = 40
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
@@ -158,10 +158,10 @@ name = "connect_access"
 user = "debug"
 host = "127.0.0.1"
 password = "file:{self.folder}/database-password"
-container = "docker:{self.project}-postgres-1"
+container = "compose:postgres"
 
 [files.media]
-path = "{self.media}"
+volume = "{self.environment}_django_media"
 
 [migrations]
 kind = "django"

@@ -6,6 +6,7 @@ It migrates when it starts, and serves whatever came of it. Its cron is a contai
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -33,6 +34,11 @@ try:
 except ImportError:
     pass
 """
+
+
+def elsewhere(text: str, state: Path) -> str:
+    text = re.sub(r"(?m)^(environment = .*)$", rf'\\1\nstate = "{state}"', text, count=1)
+    return re.sub(r'(?m)^path = "/var/backups/.*$', f'path = "{state.parent}/vault"', text)
 
 
 class Uso:
@@ -118,13 +124,13 @@ files = ["docker-compose.yml"]
 
 [source]
 repository = "../uso"
-build = [["./deploy/build-image.sh", "{self.web}"]]
+images = [["env", "ENGINE={self.engine}", "./deploy/build-image.sh", "{self.web}"]]
 
 [services.uso]
 kind = "web"
 port = 80
 health = "/health/"
-health_timeout_seconds = 20
+health_timeout_seconds = 60
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
@@ -134,7 +140,6 @@ settle_seconds = 0.3
 stop_timeout_seconds = 5
 
 [tasks]
-migrate = ["python", "manage.py", "migrate", "--noinput"]
 console = ["python", "manage.py"]
 
 [databases.main]
@@ -143,13 +148,14 @@ name = "usonline"
 user = "usonline"
 host = "127.0.0.1"
 password = "file:{self.instance}/database-password"
-container = "docker:{self.project}-database-1"
+container = "compose:database"
 
 [files.media]
 path = "local/media"
 
 [migrations]
 kind = "django"
+on_start = true
 
 [guard]
 may_shrink = ["django_session"]
@@ -165,8 +171,12 @@ path = "{self.state.parent / "vault"}"
 
 [backup]
 references = {{ database = "main", files = "media", query = "SELECT DISTINCT file, sha256 FROM {PACKAGE}_upload" }}
-config_files = [".env", "docker-compose.yml", "local/settings.py", "local/.dbinit"]
+config_files = [".env", "docker-compose.yml", "local"]
 """
+
+    def elsewhere(self, text: str) -> str:
+        """A configuration whose state and vault lie in the test's own folder; nothing else of it is changed."""
+        return elsewhere(text, self.state)
 
     def git(self, *words: str) -> str:
         return containers.git(self.checkout, *words)

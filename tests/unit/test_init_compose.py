@@ -15,11 +15,9 @@ from holdfast.operations import init, init_compose
 
 
 class Answering(Host):
-    """Knows where one volume is kept, and nothing of Compose."""
+    """Knows nothing."""
 
     def capture(self, argv: Sequence[str], **options: Any) -> str:
-        if argv[:3] == ["docker", "volume", "inspect"] and argv[-1] == "access_production_django_media":
-            return "/var/lib/docker/volumes/access_production_django_media/_data\n"
         raise CommandFailedError(f"`{argv[0]}` ended", exit_code_of_command=1, output_tail="it is not running")
 
 
@@ -73,9 +71,9 @@ def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> No
         "django": "web", "celeryworker": "worker", "celerybeat": "scheduler"
     }  # fmt: skip
     assert value["databases"] == {
-        "main": {"kind": "postgresql", "name": "access", "user": "debug", "container": "docker:access-postgres-1"}
+        "main": {"kind": "postgresql", "name": "access", "user": "debug", "container": "compose:postgres"}
     }
-    assert value["files"] == {"media": {"path": "/var/lib/docker/volumes/access_production_django_media/_data"}}
+    assert value["files"] == {"media": {"volume": "production_django_media"}}
     assert value["tasks"]["migrate"][:2] == ["python", "backend/manage.py"]
     assert (
         "left alone, as no services of the application itself: flower, postgres, redis, traefik, nginx" in made.findings

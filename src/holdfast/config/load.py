@@ -20,6 +20,7 @@ from holdfast.errors import ConfigurationError, NotFoundError
 
 FILE_NAME = "holdfast.toml"
 _OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
+_OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release may bring in a holdfast.toml of its own: they belong to the code."""
 
@@ -245,6 +246,7 @@ def cross_problems(loaded: Loaded) -> list[str]:
         problems.append(f"services: only one may be of kind web, not {', '.join(webs)}")
     if configuration.gate.kind == "front" and configuration.services and not webs:
         problems.append("gate.kind: the front needs a service of kind web")
+    problems += _proxy_problems(configuration)
     problems += _migration_problems(configuration) + _reference_problems(configuration)
     problems += _runtime_problems(configuration)
     for name, service in configuration.services.items():
@@ -252,6 +254,18 @@ def cross_problems(loaded: Loaded) -> list[str]:
             problems.append(f"services.{name}.health: only the web has a port; use health_command")
         if service.health and not service.health.startswith("/"):
             problems.append(f"services.{name}.health: is a path and starts with /")
+    return problems
+
+
+def _proxy_problems(configuration: Configuration) -> list[str]:
+    gate = configuration.gate
+    if gate.kind in ("front", "none"):
+        return [f"gate.{key}: is for kind nginx" for key in _OF_PROXIES if getattr(gate, key)]
+    problems = [
+        f"gate.{key}: is needed for kind {gate.kind}" for key in ("include", "check_url") if not getattr(gate, key)
+    ]
+    if gate.container and configuration.runtime.kind != "compose":
+        problems.append("gate.container: leads to containers only, so it needs runtime.kind compose")
     return problems
 
 

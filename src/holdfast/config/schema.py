@@ -192,8 +192,10 @@ class Files(Section):
 
 
 class Gate(Section):
-    kind: Literal["front", "none"] = Field(
-        "none", description="`front`: a small proxy of Holdfast's own before the web."
+    kind: Literal["front", "nginx", "none"] = Field(
+        "none",
+        description="`front`: a small proxy of Holdfast's own before the web; `nginx`: your own, which includes a file of"
+        " Holdfast's.",
     )
     listen: str = Field(
         "127.0.0.1:8000", pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port."
@@ -201,6 +203,26 @@ class Gate(Section):
     message: str = Field("", description="What the maintenance page says.")
     template: str = Field("", description="Own page: HTML with $message, $comment and $retry_after_seconds.")
     drain_seconds: float = Field(10, ge=0, description="How long requests under way may take before they are cut.")
+    include: str = Field(
+        "",
+        description="File that Holdfast writes and your proxy's configuration includes, relative to holdfast.toml; its folder"
+        " is mounted into the proxy's container (nginx).",
+    )
+    container: str = Field(
+        "",
+        pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+        description="Container of your proxy, as `docker:NAME`, or `compose:SERVICE` of the project; else it runs on this"
+        " machine (nginx).",
+    )
+    config: str = Field(
+        "", description="Your proxy's configuration file, where the proxy sees it. Default: the program's own (nginx)."
+    )
+    check_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Where visitors come in at your proxy, asked to prove that it follows: a path that leads to the web (nginx).",
+    )
+    check_host: str = Field("", description="Name of the site that is asked for at check_url, if another (nginx).")
 
 
 class Vault(Section):

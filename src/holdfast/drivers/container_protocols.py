@@ -30,6 +30,9 @@ class OneOffs(Protocol):
     def refused(self, directory: str) -> list[str]:
         """What stands against running a release, found out before anything is stopped for it."""
 
+    def reached_at(self, instance: ServiceInstance) -> str:
+        """The name that an instance's container alone has on its networks, and the port it listens on there."""
+
     def missing_images(self, directory: str) -> list[str]:
         """Images of a release that the engine has not, or not as they were."""
 

@@ -347,6 +347,17 @@ class Gate(Protocol):
     def check(self) -> list[Problem]: ...
 
 
+class Proxy(Protocol):
+    """What a gate has beside that is the user's own proxy."""
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it runs in a container, and reaches others over a network of theirs."""
+
+    def try_out(self, target: str) -> None:
+        """Proves that a web which visitors are not led to is reached through the proxy. May be repeated. Raises StepError."""
+
+
 class Packages(Protocol):
     """Immutable builds."""
 

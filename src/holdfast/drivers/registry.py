@@ -13,7 +13,10 @@ from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.gates.front import FrontGate
+from holdfast.drivers.gates.nginx import Nginx
 from holdfast.drivers.gates.none import NoGate
+from holdfast.drivers.gates.place import Place
+from holdfast.drivers.gates.proxy import Product
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.images import ImagePackages
 from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Runtime, Vault
@@ -31,6 +34,8 @@ COLD: Mapping[str, Callable[..., Cold]] = {"postgresql": ColdDirectory}
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
+PROXIES: Mapping[str, Callable[[Place, str], Product]] = {"nginx": Nginx}
+"""Gates that are the user's own proxy, by what differs among them."""
 PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages, "images": ImagePackages}
 
 

@@ -29,9 +29,11 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         after: tuple[Step, ...] = ()
     else:
         # The front may be to have the very port that the web has now, so that one is stopped first.
+        closing = [Step("services.stop", "stop services in order"), parts.gate_close("Holdfast takes over")]
+        if app.opened.proxy is not None:
+            closing.reverse()  # nothing is stopped for a proxy that does not follow
         steps += [
-            Step("services.stop", "stop services in order"),
-            parts.gate_close("Holdfast takes over"),
+            *closing,
             parts.start(release, parts.WEB, "start and verify the web behind the gate"),
             parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
         ]

@@ -35,14 +35,13 @@ def write(
 
 def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple[str, list[str]]:
     """The text and the findings, without writing."""
-    findings = []
+    findings: list[str] = []
     name = re.sub(r"[^a-z0-9_-]", "-", folder.name.lower()).strip("-_") or "application"
     name = name if name[0].isalpha() else f"app-{name}"
     repository = next(
         (candidate for candidate in (".", "repository", "repo", "source") if (folder / candidate / ".git").exists()),
         None,
     )
-    findings.append(f"git repository: {repository}" if repository else "no git repository found: set source.repository")
     code = folder / (repository or ".")
     project = init_compose.project_in(folder) if preset is None and host is not None else None
     model = init_compose.model_of(project, host, findings) if project is not None and host is not None else None
@@ -54,11 +53,18 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check what is marked ?.",
         *([f'extends = "preset:{preset}"', ""] if preset else []),
         "[application]", f'name = "{name}"', 'environment = "production"', "",
-        "[source]", f'repository = "{repository or "."}"' + ("" if repository else "   # ?"), "",
     ]  # fmt: skip
+    made = (
+        init_compose.propose(project, model, host)
+        if project is not None and model is not None and host is not None
+        else None
+    )
+    found = made.repository if made is not None else repository
+    findings.insert(0, f"git repository: {found}" if found else "no git repository found: set source.repository")
+    lines += ["[source]", f'repository = "{found or "."}"' + ("" if found else "   # ?")]
+    lines += [f"images = {json.dumps([list(made.script)])}", ""] if made is not None and made.script else [""]
     config_files: list[str] = []
-    if project is not None and model is not None and host is not None:
-        made = init_compose.propose(project, model, host)
+    if made is not None:
         lines += [*made.lines, "[gate]", 'kind = "none"   # ? "front" puts a proxy before the web', ""]
         findings += made.findings
         config_files = made.config_files

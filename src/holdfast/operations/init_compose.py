@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
 from holdfast.errors import CommandFailedError
 from holdfast.host import Host
+from holdfast.operations import init_seen
 
 # Programs by a word of their image's name, or of the service's: what is none of the application's own services.
 _DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
@@ -19,6 +21,7 @@ _BESIDE = ("redis", "valkey", "memcached", "rabbitmq", "elasticsearch", "opensea
            "haproxy", "mailpit", "mailhog", "flower", "deck-chores")  # fmt: skip
 _SCHEDULERS = ("beat", "cron", "schedul")
 _WORKERS = ("worker", "celery", "queue", "consumer", "sidekiq")
+_UPLOADS = ("media", "uploads", "attachments", "files")
 _NO_DATA = ("static", "cache", "tmp", "socket", "log")
 _NAME_KEYS = {"postgresql": ("POSTGRES_DB", "POSTGRES_USER"), "mariadb": ("MARIADB_DATABASE", "MYSQL_DATABASE"),
               "mysql": ("MYSQL_DATABASE",)}  # fmt: skip
@@ -34,6 +37,8 @@ class Proposal:
     lines: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     config_files: list[str] = field(default_factory=list)
+    repository: str | None = None
+    script: tuple[str, ...] = ()
 
 
 def project_in(folder: Path) -> Project | None:
@@ -60,6 +65,12 @@ def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any
 def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     made = Proposal()
     folder = project.folder
+    checkout = init_seen.checkout_of(folder, model)
+    made.repository = os.path.relpath(checkout.folder, folder) if checkout is not None else None
+    made.script = checkout.script if checkout is not None else ()
+    sources = checkout.folder if checkout is not None else folder
+    if made.script:
+        made.findings.append(f"images are built by {made.script[0]} of {made.repository}")
     names = [path.name for path in project.files]
     env_files = [path.name for path in project.env_files]
     made.findings.append(f"Compose files: {', '.join(names)}; project {model['name']}")
@@ -70,23 +81,28 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     services: Mapping[str, Mapping[str, Any]] = model["services"]
     own = [name for name, item in services.items() if _database_of(name, item) is None and not _is_beside(name, item)]
     web = _web_of(own, services)
+    start = ""
     for name in own:
-        made.lines += _service(
-            name, services[name], "web" if name == web else _kind(name, services[name]), made.findings
-        )
+        if name != web:
+            made.lines += _service(name, _kind(name, services[name]), made.findings)
+            continue
+        image = init_seen.image_facts(str(services[name].get("image") or f"{model['name']}-{name}"), host)
+        words = init_seen.start_of(services[name], image)
+        start = init_seen.script_of(words, sources)
+        made.lines += _web(name, init_seen.port_of(services[name], image, words, start), services[name], made.findings)
     if not own:
         made.findings.append("no service of the application's own was found: name them as [services.NAME]")
     left = [name for name in services if name not in own]
     if left:
         made.findings.append(f"left alone, as no services of the application itself: {', '.join(left)}")
-    made.lines += _tasks(folder, made.findings)
+    made.lines += _tasks(sources, made.findings, at_start="migrate" in start)
     for name, item in services.items():
         kind = _database_of(name, item)
         if kind is not None:
             made.lines += _database(model["name"], name, item, kind, made.findings)
     databases = [item for name, item in services.items() if _database_of(name, item) is not None]
     others = [_source(mount) for item in databases for mount in item.get("volumes") or [] if not mount.get("read_only")]
-    made.lines += _files(model, [services[name] for name in own], others, project, host, made.findings)
+    made.lines += _files(model, [services[name] for name in own], others, project, made)
     return made
 
 
@@ -121,32 +137,33 @@ def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> st
     return next(iter([*reached, *others]), None)
 
 
-def _service(name: str, item: Mapping[str, Any], kind: str, findings: list[str]) -> list[str]:
-    lines = [f"[services.{name}]", f'kind = "{kind}"']
-    if kind == "web":
-        ports = {int(port["target"]) for port in item.get("ports") or []} | {
-            int(port) for port in item.get("expose") or []
-        }
-        if len(ports) != 1:
-            lines.append("port = 8000   # ? on which it listens in its container")
-        lines.append('health = "/"   # ? a page that needs the database')
-        findings.append(f"web: {name}" + ("" if len(ports) == 1 else "; its port in the container is a guess"))
-    else:
-        findings.append(f"{kind}: {name}")
+def _service(name: str, kind: str, findings: list[str]) -> list[str]:
+    findings.append(f"{kind}: {name}")
+    return [f"[services.{name}]", f'kind = "{kind}"', ""]
+
+
+def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[str]) -> list[str]:
+    lines = [f"[services.{name}]", 'kind = "web"']
+    if port is None:
+        lines.append("port = 8000   # ? on which it listens in its container")
+    elif not item.get("ports"):
+        lines.append(f"port = {port}")
+    lines.append('health = "/"   # ? a page that needs the database')
+    findings.append(f"web: {name}" + ("; its port in the container is a guess" if port is None else ""))
     return [*lines, ""]
 
 
-def _tasks(folder: Path, findings: list[str]) -> list[str]:
-    """A Django project's own; anything else is for the operator to say."""
+def _tasks(folder: Path, findings: list[str], *, at_start: bool) -> list[str]:
+    """A Django project's own; anything else is for the operator to say. `at_start`: the web's start migrates."""
     for path in sorted([folder / "manage.py", *folder.glob("*/manage.py")]):
         if path.is_file() and "django" in path.read_text(errors="replace").lower():
             inside = path.relative_to(folder)
-            findings.append(f"a Django project: {inside} migrate")
-            return [
-                "[tasks]",
-                f'migrate = ["python", "{inside}", "migrate", "--noinput"]   # ? as inside the image',
-                "",
-            ]
+            findings.append(f"a Django project: {inside} migrate" + (", which its start does" if at_start else ""))
+            console = f'console = ["python", "{inside}"]   # ? as inside the image'
+            known = ["[migrations]", 'kind = "django"', *(["on_start = true"] if at_start else []), ""]
+            known += ["[guard]", 'may_shrink = ["django_session"]', ""]
+            migrate = [] if at_start else [f'migrate = ["python", "{inside}", "migrate", "--noinput"]']
+            return ["[tasks]", *migrate, console, "", *known]
     findings.append("how the application migrates was not found: fill in tasks.migrate")
     return ["[tasks]", '# migrate = ["..."]   # ? brings the data to a release; runs in the new image', ""]
 
@@ -155,17 +172,16 @@ def _database(project: str, name: str, item: Mapping[str, Any], kind: str, findi
     environment = item.get("environment") or {}
     database = _first(environment, _NAME_KEYS[kind])
     user = _first(environment, _USER_KEYS[kind])
-    container = item.get("container_name") or f"{project}-{name}-1"
     key = (
         "main"
         if name in ("postgres", "database", "db", "mysql", "mariadb")
         else re.sub(r"[^a-z0-9_-]", "-", name.lower())
     )
-    findings.append(f"{kind}: {database or 'a database whose name is not known'} in {container}")
+    findings.append(f"{kind}: {database or 'a database whose name is not known'} in service {name}")
     lines = [f"[databases.{key}]", f'kind = "{kind}"']
     lines.append(f'name = "{database}"' if database else 'name = "?"   # ? nothing says it')
     lines.append(f'user = "{user}"' if user else '# user = ""   # ? who owns it and may create others')
-    return [*lines, f'container = "docker:{container}"', ""]
+    return [*lines, f'container = "compose:{name}"', ""]
 
 
 def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -173,14 +189,14 @@ def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def _files(
-    model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, host: Host,
-    findings: list[str],
+    model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, made: Proposal
 ) -> list[str]:  # fmt: skip
-    """Mounts that the application's services may write to: named volumes where the engine keeps them, and folders.
+    """Mounts that the application's services may write to: named volumes, and folders.
 
-    What a database writes to is no files of the application's.
+    What a database writes to is no files of the application's. A folder that has settings beside data is kept with the
+    configuration, and of what is in it the folders that are called like data are datasets.
     """
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
     for item in own:
         for mount in item.get("volumes") or []:
             target = str(mount.get("target", "")).rstrip("/")
@@ -191,27 +207,24 @@ def _files(
             ):
                 continue
             if mount["type"] == "volume" and mount.get("source"):
-                volume = model["volumes"][mount["source"]]["name"]
-                place = _mountpoint(volume, host)
-                found[place or f"?{volume}"] = target.rpartition("/")[2]
+                found[("volume", _source(mount))] = target.rpartition("/")[2]
             elif mount["type"] == "bind" and _is_folder_in(Path(_source(mount)), project.folder):
-                found[str(Path(_source(mount)).relative_to(project.folder))] = target.rpartition("/")[2]
+                folder = Path(_source(mount))
+                inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name in _UPLOADS]
+                if inside:
+                    made.config_files.append(str(folder.relative_to(project.folder)))
+                for path in inside or [folder]:
+                    found[("path", str(path.relative_to(project.folder)))] = (
+                        path.name if inside else target.rpartition("/")[2]
+                    )
     lines = []
-    for place, word in found.items():
+    for (key, place), word in found.items():
         name = re.sub(r"[^a-z0-9_-]", "-", word.lower()).strip("-_") or "data"
-        findings.append(f"files: {place}")
+        made.findings.append(f"files: {key} {place}")
         unsure = "   # ? is this data of the application's?"
-        lines += [f"[files.{name if name[0].isalpha() else f'data-{name}'}]", f'path = "{place}"{unsure}', ""]
+        lines += [f"[files.{name if name[0].isalpha() else f'data-{name}'}]", f'{key} = "{place}"{unsure}', ""]
     return lines
 
 
 def _is_folder_in(path: Path, folder: Path) -> bool:
     return path.is_dir() and path.is_relative_to(folder)
-
-
-def _mountpoint(volume: str, host: Host) -> str:
-    """Where the engine keeps a named volume; empty where it does not say."""
-    try:
-        return host.capture(["docker", "volume", "inspect", "--format={{.Mountpoint}}", volume]).strip()
-    except CommandFailedError:
-        return ""

@@ -55,7 +55,7 @@ def open_committed(opened: Opened, context: StepContext) -> None:
     web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
     release = context.commit_facts.get("release")
     if web and release is not None:
-        opened.gate.route(release["id"], f"127.0.0.1:{web[0].port}")
+        opened.gate.route(release["id"], services.target_of(opened, web[0]))
     ensure_running(opened)
     opened.gate.open()
 

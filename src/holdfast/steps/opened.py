@@ -11,7 +11,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.drivers.container_protocols import Containers
-from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError
 from holdfast.host import Host
@@ -36,6 +36,8 @@ class Opened:
     """Where the gate's own server runs: always on this machine."""
     cold: Mapping[str, Cold] = field(default_factory=dict)
     """Of databases whose files can be read without their server."""
+    proxy: Proxy | None = None
+    """The gate, where it is the user's own proxy."""
     containers: Containers | None = None
     """None: services and commands are processes of this machine, in the release's folder."""
 

@@ -36,9 +36,8 @@ def check(opened: Opened, context: StepContext) -> None:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
     if context.parameters.get("taken_over", True):
-        if opened.gate.instance() is not None:
-            for problem in opened.gate.check():
-                raise RefusedError(problem.message, next_step=problem.advice)
+        for problem in opened.gate.check():
+            raise RefusedError(problem.message, next_step=problem.advice)
         _refuse_strange_containers(opened)
     for where, need in context.parameters.get("need_bytes", {}).items():
         free = durable.free_bytes(where)

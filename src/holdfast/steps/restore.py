@@ -130,9 +130,10 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates: from a set, a foreign dump or a data directory."""
+    """What the step recorded that loaded the candidates: from a set, a dump or a data directory; of files alone there are none."""
     names = ("database.load", "database.import", "database.import_cold")
-    return next(context.earlier[name] for name in names if context.earlier.get(name))
+    found = next((context.earlier[name] for name in names if context.earlier.get(name)), None)
+    return found or {"candidates": {}, "databases": {}}
 
 
 def swap_databases(opened: Opened, context: StepContext) -> None:

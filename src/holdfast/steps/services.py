@@ -76,6 +76,13 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
     )  # fmt: skip
 
 
+def target_of(opened: Opened, instance: ServiceInstance) -> str:
+    """Where the gate reaches a web: its port of this machine, or for a proxy in a container a name of the web's own."""
+    if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
+        return opened.containers.reached_at(instance)
+    return f"127.0.0.1:{instance.port}"
+
+
 def _fill(word: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         word = word.replace("{" + name + "}", value)
@@ -209,8 +216,10 @@ def _start_release(opened: Opened, context: StepContext) -> None:
             opened.runtime.start(replace(instance, comes_back=False))  # until the commit
             held = opened.gate.state().operation
             if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
-                opened.gate.close(held, f"127.0.0.1:{instance.port}")
+                opened.gate.close(held, target_of(opened, instance))
             verify(opened, instance, context)
+            if instance.kind == "web" and opened.proxy is not None:
+                opened.proxy.try_out(target_of(opened, instance))
         except StepError as error:
             if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
                 raise
@@ -296,7 +305,7 @@ def command(opened: Opened, context: StepContext) -> None:
         opened.runtime.start(instance)
         verify(opened, instance, context)
         if instance.kind == "web" and release is not None:
-            opened.gate.route(release.id, f"127.0.0.1:{instance.port}")
+            opened.gate.route(release.id, target_of(opened, instance))
     set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
     if chosen:
         start_wanted(opened)  # all of them: a runtime that had died took the others along

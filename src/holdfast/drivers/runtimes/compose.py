@@ -53,12 +53,12 @@ _NO_ONE_OFF = "com.docker.compose.oneoff=False"
 class ComposeRuntime:
     def __init__(
         self, folder: Path, mark: str, host: Host, project: Project, *, ports: Mapping[str, int], web: str = "",
-        keep_ports: bool = False,
+        keep_ports: bool = False, reached_inside: bool = False,
     ) -> None:  # fmt: skip
         """`ports` are the configured services, each with the port that it listens on in its container, if known.
 
         With `keep_ports` a web is published as its files say, for visitors, beside the port of this machine that is
-        for Holdfast alone.
+        for Holdfast alone. With `reached_inside` it has a name of its own on its networks, for a proxy there.
         """
         self._folder = folder
         self._mark = mark
@@ -68,6 +68,7 @@ class ComposeRuntime:
         self._ports = ports
         self._web = web
         self._keep_ports = keep_ports
+        self._reached_inside = reached_inside
 
     def prepare(self) -> None:
         self._engine.prepare()
@@ -120,6 +121,8 @@ class ComposeRuntime:
         port = self._ports.get(instance.service, 0)
         inside = compose_model.port_inside(model, instance.service, port) if instance.port else 0
         wanted = compose_model.instance_model(model, instance, image, self._mark, inside, keep_ports=self._keep_ports)
+        if self._reached_inside and instance.kind == "web":
+            wanted = compose_model.named(wanted, instance)
         digest = wanted["services"][instance.service]["labels"][compose_model.DEFINITION_LABEL]
         if not self._keeps(instance.name, digest, image["id"]):
             self.stop(instance.name)
@@ -127,6 +130,11 @@ class ComposeRuntime:
         for container in self._of(instance.name):
             if container.restart_policy != policy:
                 self._engine.do("update", f"--restart={policy}", container.id)
+
+    def reached_at(self, instance: ServiceInstance) -> str:
+        model = self._read(Path(instance.directory) / MODEL)
+        port = compose_model.port_inside(model, instance.service, self._ports.get(instance.service, 0))
+        return f"{compose_model.own_name(instance)}:{port}"
 
     def _keeps(self, name: str, digest: str, image: str) -> bool:
         """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.

@@ -98,6 +98,24 @@ def instance_model(
     return _alone(model, instance.service, service)
 
 
+def own_name(instance: ServiceInstance) -> str:
+    """A name for its container on its networks that no other has, and that it has again when it is made anew."""
+    return f"holdfast-{hashlib.sha256(instance.name.encode()).hexdigest()[:16]}"
+
+
+def named(made: Model, instance: ServiceInstance) -> Model:
+    """The model of an instance, with that name on each of its networks."""
+    service = made["services"][instance.service]
+    networks = {
+        name: {**(given or {}), "aliases": [*((given or {}).get("aliases") or []), own_name(instance)]}
+        for name, given in (service.get("networks") or {"default": None}).items()
+    }
+    labels = {key: value for key, value in service["labels"].items() if key != DEFINITION_LABEL}
+    service = {**service, "networks": networks, "labels": labels}
+    service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
+    return {**made, "services": {instance.service: service}}
+
+
 def task_model(
     model: Model, service_name: str, image: str, variables: Iterable[str], application: str, operation: str
 ) -> Model:

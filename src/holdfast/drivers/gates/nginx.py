@@ -1,0 +1,164 @@
+"""nginx as the gate: variables that its server block leads requests by.
+
+Facts from its documentation and measured on 1.22: a reload starts new workers, and the old ones end once their requests
+have; those are children of one process and call themselves workers. A parameter has at most 4 kB. Text of `return` has
+its variables replaced, and there is no way to write a dollar sign. A name in a variable is asked of the `resolver`
+with each request, but for as long as `valid` says; after a reload nothing is remembered. Text after `return 503` is
+sent as it is, without the server's own error pages.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+from holdfast import processes
+from holdfast.drivers.gates.place import Place
+from holdfast.drivers.gates.proxy import GATE_HEADER, GATE_PATH, PREVIEW_COOKIE, View
+
+_PAGE = "/.holdfast/page"
+_NOWHERE = "unix:/holdfast-leads-nobody-to-the-web:"
+_TITLE = "nginx: worker process"
+_PARAMETER_BYTES = 3000
+_ENDING_TITLE = f"{_TITLE} is shutting down"
+_ACCEPTING_SECONDS = 5.0
+_CUT_SECONDS = 5.0
+_LOOK_SECONDS = 0.02
+
+
+class Nginx:
+    name = "nginx"
+
+    def __init__(self, place: Place, config: str = "") -> None:
+        self._place = place
+        self._config = ["-c", config] if config else []
+
+    def test(self) -> None:
+        self._place.run("nginx", *self._config, "-t", "-q")
+
+    def reload(self, ask: Callable[[], str]) -> Callable[[float | None], None]:
+        try:
+            namespace = processes.namespace_of(self._place.first_process())
+            before = processes.titled(_TITLE, namespace)
+        except OSError:  # another user's processes
+            namespace, before = "", {}
+        self._place.run("nginx", *self._config, "-s", "reload")
+
+        def drain(seconds: float | None) -> None:
+            if not namespace:
+                time.sleep(_ACCEPTING_SECONDS if seconds is None else max(seconds, _ACCEPTING_SECONDS))
+                return
+            old = _of_the_same(before, namespace, ask)
+            _wait_for_last_visitor(old, namespace)
+            if seconds is not None:
+                _end(old, seconds)
+
+        return drain
+
+    def text(self, view: View) -> str:
+        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.mark} $pid"; }}'
+        if view.seed is not None:
+            return f"{view.seed.rstrip()}\n{gate}\n"
+        lines = [
+            "# Written by Holdfast, and replaced whenever visitors are led elsewhere. docs/howto/proxies.md",
+            f"set $holdfast_closed {_quoted('1' if view.closed else '')};",
+            f"set $holdfast_web {_quoted(_NOWHERE if view.closed else view.target)};",
+            f"set $holdfast_page {_PAGE};",
+            f'if ($http_accept ~* "[/+]json") {{ set $holdfast_page {_PAGE}.json; }}',
+            f'if ($http_accept ~* "text/html") {{ set $holdfast_page {_PAGE}; }}',
+        ]
+        if view.nameservers:
+            servers = " ".join(f"[{item}]" if ":" in item else item for item in view.nameservers)
+            lines.append(f"resolver {servers} valid=1s;")
+        if view.preview_target:
+            lines += [
+                f'if ($cookie_{PREVIEW_COOKIE} = "{view.preview_token}") {{',
+                '    set $holdfast_closed "";',
+                f"    set $holdfast_web {_quoted(view.preview_target)};",
+                "}",
+            ]
+        lines += [gate, *_page(_PAGE, "text/html; charset=utf-8", view.html.replace("$", "&#36;"), view)]
+        lines += _page(f"{_PAGE}.json", "application/json", view.json.replace("$", "\\u0024"), view)
+        return "\n".join(lines) + "\n"
+
+
+_PLAIN = "types { } default_type text/plain; access_log off; add_header Cache-Control no-store always;"
+
+
+def _page(path: str, kind: str, body: str, view: View) -> list[str]:
+    given = {**view.headers, GATE_HEADER: view.mark}
+    parts = _parts(body)
+    return [
+        f"location = {path} {{",
+        f"    internal; types {{ }} default_type {_quoted(kind)};",
+        *(f"    add_header {name} {_quoted(value)} always;" for name, value in given.items()),
+        *(f"    set $holdfast_{number} {_quoted(part)};" for number, part in enumerate(parts)),
+        f'    return 503 "{"".join(f"${{holdfast_{number}}}" for number in range(len(parts)))}";',
+        "}",
+    ]
+
+
+def _parts(body: str) -> list[str]:
+    """None of them longer than a parameter may be."""
+    found, size = [""], 0
+    for character in body:
+        length = len(_quoted(character).encode())
+        if size + length > _PARAMETER_BYTES:
+            found.append("")
+            size = 0
+        found[-1] += character
+        size += length
+    return found
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _of_the_same(before: Mapping[int, int], namespace: str, ask: Callable[[], str]) -> dict[int, int]:
+    """Those workers that belong to the nginx that answers: others may run beside it."""
+    words = ask().split(" ")
+    answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
+    now = processes.titled(_TITLE, namespace)
+    parents = {pid: _parent(pid) for pid in {*now, *before}}
+    mine = {parents[pid] for pid in now if _inside(pid) == answered}
+    return {pid: started for pid, started in before.items() if parents[pid] in mine}
+
+
+def _parent(pid: int) -> int:
+    try:
+        return processes.parent_of(pid)
+    except OSError:  # gone by now
+        return 0
+
+
+def _inside(pid: int) -> int:
+    try:
+        return processes.known_inside_as(pid)
+    except OSError:
+        return -1
+
+
+def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
+    """An old worker goes on taking connections for some time after new ones do; ending, it says so."""
+    deadline = time.monotonic() + _ACCEPTING_SECONDS
+    while processes.living(workers).keys() - processes.titled(_ENDING_TITLE, namespace).keys():
+        if time.monotonic() > deadline:
+            return  # one that hangs is ended with the rest, where they are
+        time.sleep(_LOOK_SECONDS)
+
+
+def _end(workers: Mapping[int, int], seconds: float) -> None:
+    """Waits until they ended by themselves, then ends them: what is under way in them is cut."""
+    deadline = time.monotonic() + seconds
+    while processes.living(workers) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    deadline = time.monotonic() + _CUT_SECONDS
+    while left := processes.living(workers):
+        late = time.monotonic() > deadline
+        processes.signal_known(left, signal.SIGKILL if late else signal.SIGTERM)
+        if time.monotonic() > deadline + _CUT_SECONDS:
+            return  # another user's
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,73 @@
+"""Where the user's own proxy runs: on this machine, or in a container that its engine's client leads into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import CommandFailedError, StepError
+from holdfast.host import Host
+
+_COMMAND_SECONDS = 60
+_DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
+
+
+@dataclass(frozen=True)
+class Place:
+    """`engine` is `docker` or `podman`, and `named` finds the container; without an engine it is this machine."""
+
+    host: Host
+    engine: str = ""
+    named: Callable[[], str] = str
+
+    @property
+    def is_container(self) -> bool:
+        return bool(self.engine)
+
+    def run(self, *words: str) -> None:
+        """Runs a program of the proxy's. Raises CommandFailedError, StepError."""
+        inside = [self.engine, "exec", self.named()] if self.engine else []
+        # A Ctrl-C must not leave a change half done.
+        self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
+
+    def known(self) -> dict[str, Any]:
+        """What the engine says of the container. Raises StepError where there is none."""
+        name = self.named()
+        try:
+            found = json.loads(self.host.capture([self.engine, "inspect", "--type=container", name]))
+        except CommandFailedError as error:
+            raise StepError(
+                f"{self.engine} knows no container {name}", next_step="gate.container names that of the proxy."
+            ) from error
+        return dict(found[0])
+
+    def runs(self) -> bool:
+        """Of this machine it is not known: true."""
+        return not self.engine or bool(self.known()["State"]["Running"])
+
+    def first_process(self) -> int | str:
+        return int(self.known()["State"]["Pid"]) if self.engine else "self"
+
+    def nameservers(self) -> list[str]:
+        """Who knows other containers' names, as the container itself asks."""
+        if not self.engine:
+            return []
+        try:
+            lines = Path(self.known().get("ResolvConfPath") or "").read_text().splitlines()
+        except OSError:  # not this user's to read
+            lines = []
+        return [line.split()[1] for line in lines if line.startswith("nameserver ")] or [_DNS_OF_DOCKER]
+
+    def unseen(self, file: Path) -> str:
+        """Why the container would not see that a file was replaced; empty where it would."""
+        if not self.engine:
+            return ""
+        sources = [Path(mount.get("Source") or "/") for mount in self.known().get("Mounts") or []]
+        if file in sources:
+            return f"{file} itself is mounted into the proxy's container, which keeps the old file when it is replaced"
+        if not any(file.is_relative_to(source) for source in sources if source != Path("/")):
+            return f"no folder that holds {file} is mounted into the proxy's container"
+        return ""

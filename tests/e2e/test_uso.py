@@ -1,0 +1,112 @@
+"""Every titled task of USO's maintenance page, by Holdfast, on a stand-in with its checkout, instance folder and scripts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import run, run_json
+from tests.standins.project import PERSONS
+from tests.standins.uso import Uso
+from tests.standins.visitor import Visitor
+
+_BAD = ("does-not-build", "does-not-start", "answers-500", "migration-dies", "loses-rows")
+
+
+def holdfast(site: Uso, *words: str) -> str:
+    done = run(site, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def site(folder: Path) -> Iterator[Uso]:
+    """It runs by its own commands, and Holdfast has taken it over."""
+    made = Uso(folder)
+    try:
+        made.start()
+        holdfast(made, "adopt")
+        yield made
+    finally:
+        made.remove()
+        assert made.left_behind() == []
+
+
+def kept(site: Uso) -> dict[str, bytes]:
+    """What no update may touch: the instance's own files."""
+    names = (".env", "docker-compose.yml", "local/settings.py", "local/.dbinit", "local/media/robots.txt")
+    return {name: (site.instance / name).read_bytes() for name in names}
+
+
+def test_update_in_five_steps(site: Uso) -> None:
+    """Stop, backup, pull, rebuild by the project's script, restart with its migrations: one command."""
+    before, old, head = kept(site), site.image_of("uso"), site.git("rev-parse", "HEAD")
+    with Visitor(site.port) as visitor:
+        holdfast(site, "upgrade", "v2")
+    assert set(visitor.statuses) <= {200, 503}
+    status, page = site.get("/")
+    assert (status, page["version"], page["persons"]) == (200, "v2", PERSONS)
+    assert site.sql("SELECT count(*) FROM usonline_upload WHERE label = upper(title)") == str(page["uploads"])
+    assert site.image_of("uso") == site.image("v2") == site.image("latest") != old
+    assert (kept(site), site.git("rev-parse", "HEAD")) == (before, head)
+    shown = run_json(site, "backup", "list")["data"]["backups"][-1]
+    archive = site.state.parent / "vault" / "backups" / shown["id"] / "config.tar.zst"
+    listed = subprocess.run(["tar", "--zstd", "-tf", str(archive)], capture_output=True, text=True, check=True).stdout
+    assert {".env", "docker-compose.yml", "local/settings.py", "local/.dbinit"} <= set(listed.split())
+    assert not [name for name in listed.split() if name.startswith(("local/media", "database"))]
+
+
+@pytest.mark.later
+def test_backup_and_restore_of_the_database(site: Uso) -> None:
+    """While it runs, and with the user files and the instance's own."""
+    before, old = site.fingerprint(), site.image_of("uso")
+    holdfast(site, "backup", "create")
+    made = run_json(site, "backup", "list")["data"]["backups"][-1]["id"]
+    site.sql("UPDATE usonline_person SET name = 'nobody'")
+    assert site.upload(b"since then")[0] == 201
+    holdfast(site, "upgrade", "v2")
+    holdfast(site, "backup", "restore", made)
+    assert (site.fingerprint(), site.image_of("uso")) == (before, old)
+    assert site.get("/")[1]["version"] == "v1"
+
+
+@pytest.mark.later
+def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
+    """Its script ends with 0 after a failed build, its start serves after failed migrations: both are seen."""
+    holdfast(site, "upgrade", "v2")
+    before, files, old = site.fingerprint(), kept(site), site.image_of("uso")
+    for version in _BAD:
+        with Visitor(site.port) as visitor:
+            done = run(site, "upgrade", version)
+        assert done.returncode == 6, f"{version}: {done.stdout}{done.stderr}"
+        assert set(visitor.statuses) <= {200, 503}, version
+        assert {json.loads(body).get("version", "v2") for body in visitor.bodies} <= {"v2"}, version
+        assert site.get("/")[1]["version"] == "v2", version
+        assert (site.fingerprint(), kept(site), site.image_of("uso")) == (before, files, old), version
+        assert (site.image("latest"), site.image(version)) == (old, ""), version
+
+
+@pytest.mark.later
+def test_its_configuration_is_found_out_and_upgrades_without_an_edit(folder: Path) -> None:
+    site = Uso(folder)
+    try:
+        site.start()
+        site.config.unlink()
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", "init", str(site.instance)], cwd=site.instance, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        text = site.config.read_text()
+        assert "images = " in text and "on_start = true" in text and '"compose:database"' in text
+        site.config.write_text(site.elsewhere(text))
+        holdfast(site, "adopt")
+        holdfast(site, "upgrade", "v2")
+        assert site.get("/", site.web_port)[1]["version"] == "v2"
+        assert "main" in run_json(site, "backup", "list")["data"]["backups"][-1]["datasets"]
+    finally:
+        site.remove()
