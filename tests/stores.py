@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import subprocess
+import tarfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -125,6 +126,33 @@ class PostgresqlStore:
     def dump(self, target: Path) -> None:
         words = ["pg_dump", "-h", self._folder, "-p", str(postgresql.PostgresqlServer.port), "-U", "postgres", "-Fc"]
         target.write_bytes(gzip.compress(subprocess.run([*words, self.name], capture_output=True, check=True).stdout))
+
+    def cold(self, target: Path, *, running: bool = False) -> None:
+        """A tar of the data directory of another server that has these rows: shut down before, or `running` meanwhile."""
+        server = postgresql.PostgresqlServer()
+        try:
+            server.create_if_missing(self.name)
+            words = ["-h", self._folder, "-p", str(server.port), "-U", "postgres"]
+            text = subprocess.run(["pg_dump", *words, self.name], capture_output=True, check=True).stdout
+            words = [
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                str(server.folder),
+                "-p",
+                str(server.port),
+                "-U",
+                "postgres",
+            ]
+            subprocess.run(["psql", *words, "-d", self.name], input=text, stdout=subprocess.DEVNULL, check=True)
+            if not running:
+                server.stop()
+            with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+                archive.add(server.folder / "data", "./database")
+        finally:
+            server.remove()
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""

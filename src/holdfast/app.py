@@ -104,6 +104,11 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         databases={
             name: _database(loaded, host, name, item, compose) for name, item in configuration.databases.items()
         },
+        cold={
+            name: registry.COLD[item.kind](name, item.name, _server(item, compose), _mark(loaded), host)
+            for name, item in configuration.databases.items()
+            if item.kind in registry.COLD
+        },
         files={
             name: registry.FILES["local"](
                 name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)], host
@@ -175,15 +180,18 @@ def _database(
     driver = registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")
     if item.kind == "sqlite":
         return cast(Database, driver(name, loaded.path(item.path)))
+    return cast(Database, driver(name, item.name, _server(item, containers), host))
+
+
+def _server(item: DatabaseSettings, containers: Containers | None) -> Server:
     container, find = item.container, None
     if containers is not None and container.startswith("compose:"):
         find = partial(containers.container_of, container.removeprefix("compose:"))
         container = f"{_COMPOSE[0]}:"
-    server = Server(
+    return Server(
         host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
         end_sessions=item.end_sessions, jobs=item.jobs, container=container, find_container=find,
     )  # fmt: skip
-    return cast(Database, driver(name, item.name, server, host))
 
 
 def _vault(loaded: Loaded, host: Host) -> Any:

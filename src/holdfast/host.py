@@ -196,7 +196,7 @@ class Host:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 while process.poll() is None:
-                    self._check_cancelled()
+                    self.check_cancelled()
                     time.sleep(0.02)
             except BrokenPipeError:  # it ended before it had read everything; its exit code and words tell why
                 process.wait()
@@ -232,7 +232,7 @@ class Host:
             process.stdin.close()
             try:
                 for chunk in _read_from_pipe(process.stdout.fileno()):
-                    self._check_cancelled()
+                    self.check_cancelled()
                     if stopped():
                         raise CancelledError("stopped a command that is no longer needed")
                     if chunk:
@@ -252,12 +252,13 @@ class Host:
         os.set_blocking(descriptor, False)
         view = memoryview(chunk)
         while view:
-            self._check_cancelled()
+            self.check_cancelled()
             if select.select([], [descriptor], [], 0.1)[1]:
                 with contextlib.suppress(BlockingIOError):
                     view = view[os.write(descriptor, view) :]
 
-    def _check_cancelled(self) -> None:
+    def check_cancelled(self) -> None:
+        """Raises CancelledError once the operation was asked to stop."""
         if self.cancelled():
             raise CancelledError("stopped a command on request")
 

@@ -116,6 +116,45 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
     return []
 
 
+def working_in(folder: str) -> list[int]:
+    """Processes whose working directory (proc(5) cwd) is a folder or below it, as far as this user may look; not this one."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                place = os.readlink(f"/proc/{name}/cwd").removesuffix(" (deleted)")
+            except OSError:  # gone, or another user's
+                continue
+            if place == folder or place.startswith(f"{folder}/"):
+                found.append(int(name))
+    return found
+
+
+def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
+    """Ends at once all processes whose working directory is in a folder; returns what is left after a while.
+
+    A server's own children may have no environment to be known by.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while left := working_in(folder):
+        for pid in left:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if pid in working_in(folder):  # the number was not given to another one meanwhile
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+            finally:
+                os.close(descriptor)
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+    return []
+
+
 def session_members(session: int) -> list[int]:
     """Living processes of a session (proc(5) stat field 6), background jobs with groups of their own too."""
     found = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import secrets
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.model import Outcome, StepState
 from tests.e2e.cli import run
 from tests.site import Site
 
@@ -57,6 +60,31 @@ def test_an_import_that_fails_leaves_everything_as_it_was(installed: Site, folde
     assert done.returncode == 6, done.stderr
     assert installed.fingerprint() == before
     assert installed.get("/")[1]["entries"] == 121
+
+
+def foreign_sql(*, wrong: bool = False) -> bytes:
+    lines = [f"INSERT INTO foreign_one VALUES ('{secrets.token_hex(20)}');" for _ in range(9000)]
+    if wrong:
+        lines.insert(4500, "INSERT INTO nowhere VALUES (1);")
+    return "\n".join(["CREATE TABLE foreign_one (a VARCHAR(40));", *lines, ""]).encode()
+
+
+@pytest.mark.parametrize("kind", ["cut", "wrong"])
+def test_plain_sql_that_cannot_be_loaded_stops_nothing(installed: Site, folder: Path, kind: str) -> None:
+    """Cut short within its compression, or with a statement that fails: seen before visitors are held."""
+    whole = gzip.compress(foreign_sql(wrong=kind == "wrong"))
+    (folder / "dump.sql.gz").write_bytes(whole if kind == "wrong" else whole[: len(whole) // 2])
+    before = installed.fingerprint()
+    done = run(installed, "import", "database", str(folder / "dump.sql.gz"))
+    assert done.returncode != 0
+    assert installed.fingerprint() == before
+    assert installed.get("/")[1] == {"version": "v1", "entries": 120}
+    app = installed.open()
+    record = app.journal.operations(1)[0]
+    steps = {step.name: step.state for step in app.journal.steps(record.id)}
+    app.close()
+    assert (record.kind, record.outcome) == ("import.database", Outcome.UNDONE)
+    assert steps["gate.close"] is steps["services.stop"] is StepState.PENDING
 
 
 def test_a_dump_of_an_older_version_is_migrated(installed: Site, folder: Path) -> None:

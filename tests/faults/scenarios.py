@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.operations import clone
 from tests.site import Site
+from tests.stores import PostgresqlStore
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,21 @@ def _with_a_dump(site: Site) -> None:
         site.post(b"since the dump %d" % number)
 
 
+def _with_a_cold_directory(site: Site) -> None:
+    """v1, the data directory of a server with the same rows, and rows since."""
+    _installed(site)
+    assert isinstance(site.store, PostgresqlStore)
+    site.store.cold(site.folder / "cold")
+    site.folder.parent.chmod(0o711)  # the private server's account passes through
+    (site.folder / "scratch").mkdir()
+    for number in range(5):
+        site.post(b"since the copy %d" % number)
+
+
+def _import_cold(site: Site) -> None:
+    site.operate("import_database", str(site.folder / "cold"), cold=True, scratch=str(site.folder / "scratch"))
+
+
 def _with_an_archive(site: Site) -> None:
     _installed(site)
     names = sorted(path for path in site.media.rglob("*.bin"))[:2]
@@ -160,6 +176,9 @@ SCENARIOS = [
     Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 
+_OF_POSTGRESQL = [
+    Scenario("import_cold", _with_a_cold_directory, _import_cold, keeps_replaced=True, engine="postgresql")
+]
 _OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration", "rollback_with_data", "restore",
                  "backup_pause", "import_database")  # fmt: skip
 # MySQL's driver takes the steps of MariaDB's by the same code: what its server does otherwise shows where data go back.
@@ -168,7 +187,7 @@ _OF_MYSQL = ("upgrade_that_fails", "restore")
 _INSIDE = ("upgrade_that_fails", "restore")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
-ENGINE_SCENARIOS = [
+ENGINE_SCENARIOS = _OF_POSTGRESQL + [
     replace(scenario, engine=engine)
     for engine, names in (
         ("postgresql", _OF_DATABASES),
@@ -209,5 +228,5 @@ CONTAINER_STEPS = {
 }  # fmt: skip
 DATABASE_STEPS = {
     "guard.count", "guard.compare", "backup.finish", "backup.complete", "restore_point.create", "restore_point.arm", "restore_point.drop",
-    "task.run", "database.load", "database.import", "database.swap", "restore.tidy",
+    "task.run", "database.load", "database.import", "database.import_cold", "database.swap", "restore.tidy",
 }  # fmt: skip

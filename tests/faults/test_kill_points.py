@@ -18,6 +18,7 @@ import pytest
 from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
+from holdfast.processes import working_in
 from holdfast.steps import preflight
 from tests import containers
 from tests.faults.killing import Forker
@@ -143,6 +144,8 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     finally:
         app.close()
     check_exports(site.folder / "away")
+    scratch = site.folder / "scratch"
+    assert working_in(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
     label = site.release_label()
     held = site.get("/")[0] == 503
     if label is not None:

@@ -48,6 +48,15 @@ def network() -> str:
     return f"{first}.{int(second) + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]) % 10}"
 
 
+def add_links(tar: tarfile.TarFile) -> None:
+    """Those of this machine's root to what is in /usr."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if os.path.islink(f"/{name}"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, os.readlink(f"/{name}")
+            tar.addfile(member)
+
+
 class DockerEngine:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hfk"))
@@ -83,11 +92,7 @@ class DockerEngine:
                 member = tarfile.TarInfo(name)
                 member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
                 tar.addfile(member)
-            for name in ("bin", "sbin", "lib", "lib64"):
-                if os.path.islink(f"/{name}"):
-                    member = tarfile.TarInfo(name)
-                    member.type, member.linkname = tarfile.SYMTYPE, os.readlink(f"/{name}")
-                    tar.addfile(member)
+            add_links(tar)
         subprocess.run(
             ["docker", "import", "-", IMAGE], input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True
         )  # fmt: skip

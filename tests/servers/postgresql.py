@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import functools
+import io
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,7 @@ from tests.servers.machine import OnMachine
 ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
 SUPERUSER = "postgres"
 _ACCOUNT = "postgres"
+IMAGE = "holdfast-test-postgresql"
 _START_SECONDS = 60
 
 
@@ -172,6 +176,27 @@ class EnclosedPostgresqlServer(docker.Enclosed, PostgresqlServer):
     def _launch(self) -> None:
         with self._named():
             super()._launch()
+
+
+def image() -> str:
+    """An image with these programs in their usual place and all that they load, as official ones have them."""
+    docker.engine()
+    binaries = programs()
+    assert binaries is not None
+    wanted = [binaries / name for name in ("postgres", "psql", "pg_dump", "pg_controldata")]
+    told = subprocess.run(["ldd", *map(str, wanted)], capture_output=True, text=True, check=True).stdout
+    libraries = sorted(set(re.findall(r"(/\S+\.so\S*) \(0x", told)))
+    share = Path("/usr/share/postgresql") / binaries.parts[-2]
+    tree = io.BytesIO()
+    with tarfile.open(fileobj=tree, mode="w", dereference=True) as tar:
+        docker.add_links(tar)
+        places = [Path(library).parent.resolve() / Path(library).name for library in libraries]
+        for path in (binaries, binaries.parent / "lib", share, *places):
+            if path.exists():
+                tar.add(path)
+    words = ["docker", "import", "--change", f"ENV PATH=/usr/bin:{binaries}", "-", IMAGE]
+    subprocess.run(words, input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True)
+    return IMAGE
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
+from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
 
 
@@ -15,22 +18,46 @@ def import_() -> None:
 @import_.command()
 @click.argument("source", metavar="FILE")
 @click.option("--database", metavar="NAME", help="Which database, where the application has several.")
+@click.option("--cold", is_flag=True, help="FILE is the data directory of a PostgreSQL server that was shut down.")
+@click.option("--scratch", default="/var/tmp", metavar="FOLDER", show_default=True, help="Where --cold unpacks it.")
 @click.option("--no-safety", is_flag=True, help="Without a backup of what is replaced.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
-def database(session: Session, source: str, database: str | None, no_safety: bool, dry_run: bool) -> None:
+def database(
+    session: Session, source: str, database: str | None, cold: bool, scratch: str, no_safety: bool, dry_run: bool
+) -> None:
     """Replace a database by a dump: plain SQL, pg_dump's custom, directory or tar format, or an SQLite file.
 
     The format and its compression (gzip, zstd, bzip2, xz) are told by the content. `-` reads the standard input. On any
-    failure the earlier database is back.
+    failure the earlier database is back. A bare name is also looked for in the folders of `import_from`.
+
+    With --cold FILE is an archive (tar, gzip, zstd, bzip2, xz) or a folder: a data directory, copied after its server had
+    been shut down. It is unpacked, served by a private server without network, dumped, and that dump loaded.
     """
     from holdfast.operations import import_data as operation
 
     app = session.changing_app()
-    plan = operation.plan_database(app, source, database=database, safety=not no_safety)
+    plan = operation.plan_database(app, source, database=database, safety=not no_safety, cold=cold, scratch=scratch)
     if not dry_run:
         session.confirm("Replace the database?", plan.notes)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
+
+
+@import_.command("list")
+@click.option("--database", metavar="NAME", help="Of this database alone.")
+@click.option("--test", "tested", is_flag=True, help="Read each to its end, to see that its compression is whole.")
+@common
+def list_(session: Session, database: str | None, tested: bool) -> None:
+    """List dumps in the folders of `import_from`, oldest first."""
+    from holdfast.operations import import_list as operation
+
+    app = session.app()
+    found = operation.found(app, database, test=tested)
+    rows = [
+        [item.name, item.database, item.at, human_bytes(item.size_bytes), item.format, item.state] for item in found
+    ]
+    session.renderer.table(["DUMP", "DATABASE", "TIME (UTC)", "SIZE", "FORMAT", ""], rows)
+    session.renderer.result({"dumps": [asdict(item) for item in found]})
 
 
 @import_.command()

@@ -155,6 +155,11 @@ class Database(Section):
         description="Parallel jobs of a restore, and of dumps and copies where the engine can; of MariaDB and MySQL, more than"
         " one lets up to three dump programs run at a time.",
     )
+    import_from: list[str] = Field(
+        [],
+        description="Folders of this machine, relative to holdfast.toml, where the application's own scripts leave dumps:"
+        " `import list` shows them.",
+    )
     end_sessions: bool = Field(
         False, description="End sessions of strangers after the stop, where they would else refuse the operation."
     )

@@ -7,16 +7,19 @@ SQLite's file header.
 from __future__ import annotations
 
 import io
+import os
+import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from holdfast.drivers.compressed import CHUNK_BYTES, ERRORS, peeled
 from holdfast.errors import DamagedError, NotFoundError, RefusedError
 
 _HEAD_BYTES = 1 << 12
+_MOST_MEMBERS = 5000  # a small database has some thousand files
 SQL, CUSTOM, TAR, DIRECTORY, SQLITE = (
     "SQL",
     "PostgreSQL custom",
@@ -81,6 +84,36 @@ def _format(head: bytes, title: str) -> str:
             " compressed by gzip, zstd, bzip2 or xz.",
         )
     return SQL
+
+
+def is_data_directory(source: str) -> bool:
+    """Whether a folder or a tar, in whatever compression, looks like a server's own files. Never raises for the content."""
+    if Path(source).is_dir():
+        places = (Path(source), *(path for path in Path(source).iterdir() if path.is_dir()))
+        return any((path / "PG_VERSION").is_file() and (path / "global").is_dir() for path in places)
+    try:
+        with peeled(source) as (stream, _):
+            if stream.peek(_HEAD_BYTES)[257:262] != b"ustar":
+                return False
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for number, member in enumerate(archive):
+                    name = PurePosixPath(member.name).name
+                    if name in ("PG_VERSION", "pg_control") or number > _MOST_MEMBERS:
+                        return number <= _MOST_MEMBERS
+                    if number == 0 and name == "toc.dat":  # with which every tar of pg_dump begins
+                        return False
+    except (tarfile.TarError, *ERRORS):
+        pass
+    return False
+
+
+def unpacked_bytes(source: str) -> int:
+    """What an archive or folder takes unpacked, where that can be known without reading it; else its own size."""
+    if not Path(source).is_dir():
+        return Path(source).stat().st_size
+    return sum(
+        os.lstat(os.path.join(here, name)).st_blocks * 512 for here, _, names in os.walk(source) for name in names
+    )
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:

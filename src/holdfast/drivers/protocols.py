@@ -182,6 +182,25 @@ class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
     """One database of the application."""
 
 
+class Cold(Protocol):
+    """Reading a database out of the files of a server that was shut down."""
+
+    def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
+        """Whether what is unpacked so far tells its version. Raises RefusedError where that cannot be read here."""
+
+    def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
+        """Dumps the wanted database of files below `unpacked`, which are changed; nothing of it runs afterwards.
+
+        Raises RefusedError for files of a server that was running, or that cannot be read here.
+        """
+
+    def end(self, scratch: Path) -> None:
+        """Ends what runs in a scratch folder. May be repeated. Raises StepError if something goes on."""
+
+    def end_operation(self, operation: str) -> None:
+        """Ends what a dead operation's commands still do in containers. May be repeated. Raises StepError."""
+
+
 def never() -> bool:
     return False
 

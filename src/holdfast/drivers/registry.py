@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.drivers.databases.mariadb import MariadbDatabase
 from holdfast.drivers.databases.mysql import MysqlDatabase
+from holdfast.drivers.databases.pgcold import ColdDirectory
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.files.local import LocalFiles
@@ -18,7 +19,7 @@ from holdfast.drivers.gates.place import Place
 from holdfast.drivers.gates.proxy import Product
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.images import ImagePackages
-from holdfast.drivers.protocols import Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Runtime, Vault
 from holdfast.drivers.runtimes.compose import ComposeRuntime
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.drivers.vaults.local import LocalVault
@@ -29,6 +30,7 @@ RUNTIMES: Mapping[str, Callable[..., Runtime]] = {"supervisor": SupervisorRuntim
 DATABASES: Mapping[str, Callable[..., Database]] = {
     "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase, "mysql": MysqlDatabase,
 }  # fmt: skip
+COLD: Mapping[str, Callable[..., Cold]] = {"postgresql": ColdDirectory}
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}

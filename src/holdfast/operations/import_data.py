@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,23 +11,33 @@ from holdfast.app import App
 from holdfast.drivers import foreign
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, Step
-from holdfast.operations import parts
+from holdfast.operations import import_list, parts
+
+SCRATCH = "/var/tmp"
+_SOCKET = "/run/.s.PGSQL.5432"
+_MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
 
-def plan_database(app: App, source: str, *, database: str | None = None, safety: bool = True) -> Plan:
-    """The plan of an import into one database. Raises UsageError, NotFoundError, RefusedError or DamagedError."""
+def plan_database(
+    app: App, source: str, *, database: str | None = None, safety: bool = True, cold: bool = False,
+    scratch: str = SCRATCH,
+) -> Plan:  # fmt: skip
+    """The plan of an import into one database: of a dump, or `cold` of a data directory, unpacked below `scratch`.
+
+    Raises UsageError, NotFoundError, RefusedError or DamagedError.
+    """
     name = _database(app, database)
-    title = "the standard input"
-    if source != "-":
-        source = title = str(Path(source).absolute())
-        with foreign.opened(source) as found:
-            title += f" ({found.format})"
+    more: dict[str, int] = {}
+    if cold:
+        load, more = _cold(app, name, source, scratch)
+    else:
+        load = _dump(app, name, source)
     release = app.opened.current_release()
     present = parts.existing(app, parts.choose(app))
     stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
     steps = [
-        parts.preflight(app, present, with_backup=safety),
-        Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source}),
+        parts.preflight(app, present, with_backup=safety, more=more),
+        load,
         *stopping,
         Step("database.swap", "put the imported database in place"),
     ]
@@ -51,6 +63,43 @@ def plan_database(app: App, source: str, *, database: str | None = None, safety:
         notes=(f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
                "objects become those of the database's owner; grants to others are not taken over"),
     )  # fmt: skip
+
+
+def _dump(app: App, name: str, source: str) -> Step:
+    title = "the standard input"
+    if source != "-":
+        source = title = str(Path(import_list.chosen(app, name, source)).absolute())
+        if foreign.is_data_directory(source):
+            raise RefusedError(
+                f"{source} looks like a data directory of PostgreSQL, which is no dump",
+                next_step=f"holdfast import database {source} --cold",
+            )
+        with foreign.opened(source) as found:
+            title += f" ({found.format})"
+    return Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source})
+
+
+def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
+    """The step, and the bytes it needs by place. Raises NotFoundError or RefusedError."""
+    if name not in app.opened.cold:
+        raise RefusedError(f"database {name} is not of PostgreSQL: --cold reads its data directories alone")
+    if source != "-":
+        source = str(Path(source).absolute())
+        if not Path(source).exists():
+            raise NotFoundError(f"there is no {source}")
+    if not Path(scratch).is_dir():
+        raise NotFoundError(f"there is no folder {scratch}", next_step="Name one with --scratch.")
+    place = Path(scratch).resolve()
+    parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
+    if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
+        raise RefusedError(
+            f"the folder {place} has too long a path for a server's socket, or a comma, quote or line's end in it",
+            next_step="Name another one with --scratch.",
+        )
+    title = "the standard input" if source == "-" else source
+    step = Step("database.import_cold", f"load the data directory {title} beside database {name}", parameters)
+    size = 0 if source == "-" else foreign.unpacked_bytes(source)
+    return step, {str(place): size + size // 2}  # the dump lies beside what was unpacked
 
 
 def _database(app: App, wanted: str | None) -> str:

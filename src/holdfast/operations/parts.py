@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,14 @@ def preflight(
     reserve: bool = True,
     copies: bool = False,
     taken_over: bool = True,
+    more: Mapping[str, int] | None = None,
 ) -> Step:
     """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
 
     `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
+    `more`: bytes needed in other places.
     """
-    need = needs(app, datasets, with_backup=with_backup, copies=copies)
+    need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
         "preflight.check",
         "check what can be checked",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from holdfast import durable
 from holdfast.drivers import foreign
 from holdfast.drivers.files import incoming, unpack
 from holdfast.engine.runner import StepContext
+from holdfast.errors import RefusedError
 from holdfast.steps.opened import Opened
 
 
 def load(opened: Opened, context: StepContext) -> None:
     """Loads a dump beside the live database and verifies it; nothing visible changes."""
+    _load(opened, context, context.parameters["source"])
+
+
+def _load(opened: Opened, context: StepContext, dump: str) -> None:
     name = context.parameters["database"]
     database = opened.databases[name]
     identity = database.inspect()["identity"]
-    with foreign.opened(context.parameters["source"]) as source:
+    with foreign.opened(dump) as source:
         candidate = database.load(context.operation, source)
     durable.barrier(opened.barrier_paths())
     context.record({"candidates": {name: candidate}, "databases": {name: identity}})
@@ -23,6 +31,53 @@ def load(opened: Opened, context: StepContext) -> None:
 def discard(opened: Opened, context: StepContext) -> None:
     """The undo of `load`."""
     opened.databases[context.parameters["database"]].discard(context.operation)
+
+
+def load_cold(opened: Opened, context: StepContext) -> None:
+    """Unpacks a server's data directory, dumps it by a private server, and loads that beside the live database."""
+    name = context.parameters["database"]
+    newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[name].inspect()["tool"]))
+    scratch = Path(context.parameters["scratch"])
+    known = looking = False
+
+    def check() -> None:
+        """Before each member: what cannot be read here is not unpacked to its end."""
+        nonlocal known, looking
+        context.check_cancelled()
+        if not known:
+            looking = True
+            known = opened.cold[name].known(scratch, scratch / "unpacked", newest)
+            looking = False
+
+    _clear(opened, context)
+    scratch.mkdir(0o700)
+    try:
+        (scratch / "unpacked").mkdir(0o700)
+        try:
+            unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
+        except RefusedError as error:
+            if not looking:  # of a member
+                hint = " Tablespaces and a pg_wal in other places cannot come in so: make a dump with `pg_dump`."
+                error.next_step += hint
+            raise
+        dump = opened.cold[name].dump(scratch, scratch / "unpacked", newest)
+        durable.remove_tree(scratch / "unpacked")
+        _load(opened, context, str(dump))
+    finally:
+        _clear(opened, context)
+
+
+def _clear(opened: Opened, context: StepContext) -> None:
+    """The folder's name is of this operation alone, chosen at random and kept in its plan."""
+    scratch = Path(context.parameters["scratch"])
+    opened.cold[context.parameters["database"]].end(scratch)
+    durable.remove_tree(scratch)
+
+
+def discard_cold(opened: Opened, context: StepContext) -> None:
+    """The undo of `load_cold`."""
+    _clear(opened, context)
+    discard(opened, context)
 
 
 def bring_files(opened: Opened, context: StepContext) -> None:

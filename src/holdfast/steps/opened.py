@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast import durable
 from holdfast.config.load import Loaded
 from holdfast.drivers.container_protocols import Containers
-from holdfast.drivers.protocols import Database, Files, Gate, Packages, Proxy, Runtime, Vault
+from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError
 from holdfast.host import Host
@@ -34,6 +34,8 @@ class Opened:
     packages: Packages
     gate_runtime: Runtime
     """Where the gate's own server runs: always on this machine."""
+    cold: Mapping[str, Cold] = field(default_factory=dict)
+    """Of databases whose files can be read without their server."""
     proxy: Proxy | None = None
     """The gate, where it is the user's own proxy."""
     containers: Containers | None = None
@@ -153,6 +155,8 @@ class Opened:
         """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
         if self.containers is not None:
             self.containers.end_one_offs(operation)
+        for cold in self.cold.values():
+            cold.end_operation(operation)
         for database in self.databases.values():
             database.end_sessions(operation)
 

@@ -130,8 +130,9 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates, from a set or from a foreign dump; of files alone there are none."""
-    found = context.earlier.get("database.load") or context.earlier.get("database.import")
+    """What the step recorded that loaded the candidates: from a set, a dump or a data directory; of files alone there are none."""
+    names = ("database.load", "database.import", "database.import_cold")
+    found = next((context.earlier[name] for name in names if context.earlier.get(name)), None)
     return found or {"candidates": {}, "databases": {}}
 
 

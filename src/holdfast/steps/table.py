@@ -68,6 +68,7 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "database.load": (restore.load_databases, restore.discard),
     "database.swap": (restore.swap_databases, restore.swap_back),
     "database.import": (imports.load, imports.discard),
+    "database.import_cold": (imports.load_cold, imports.discard_cold),
     "files.import": (imports.bring_files, imports.revert_files),
     "files.restore": (restore.restore_files, restore.revert_files),
     "database.hand_over": (restore.hand_over, None),
