@@ -76,6 +76,7 @@ class Visitors:
             thread.join()
 
 
+@pytest.mark.later
 def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
     with Visitors(adopted.port) as met:
         done = run(adopted, "upgrade", "v2")
@@ -106,6 +107,7 @@ def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
 
 
 @pytest.mark.later
+@pytest.mark.whole
 def test_one_that_was_killed_is_met_old_or_new(adopted: ComposeSite) -> None:
     """At moments of its whole length; until it is recovered visitors meet the page, or the version from before."""
     for seconds in (0.5, 2, 4, 6, 8, 11, 14):

@@ -19,7 +19,9 @@ from tests.e2e.cli import output, run, run_json, start
 from tests.site import Site
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.later)])
+@pytest.fixture(
+    params=["sqlite", "postgresql", *(pytest.param(name, marks=pytest.mark.later) for name in ("mariadb", "mysql"))]
+)
 def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     site = Site(folder / "s", engine=request.param)
     site.operate("install", "v1")

@@ -21,8 +21,10 @@ from tests.servers import docker, postgresql
 from tests.site import Site
 from tests.stores import PostgresqlStore
 
+pytestmark = pytest.mark.later
 
-@pytest.fixture(params=["here", pytest.param("inside", marks=pytest.mark.later)])
+
+@pytest.fixture(params=["here", pytest.param("inside", marks=pytest.mark.whole)])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An engine for a site: a server on this machine, or in a container whose image has its programs."""
     if request.param == "here":

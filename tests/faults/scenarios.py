@@ -205,12 +205,14 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
 def adds_little(scenario: Scenario) -> bool:
     """Of an engine's steps an upgrade meets nothing that one with the slow migration does not; MySQL's are MariaDB's.
 
+    A cold import dies in a test of its own too.
+
     Of clients inside a container one scenario is enough where time is short: none is so much in their hands as a restore.
     """
     if scenario.engine == "compose":
         return scenario.name != "upgrade_that_fails"
     return scenario.engine in ("mysql", "mariadb-inside") or (
-        scenario.engine != "sqlite" and scenario.name == "upgrade"
+        scenario.engine != "sqlite" and scenario.name in ("upgrade", "import_cold")
     )
 
 

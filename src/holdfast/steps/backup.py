@@ -177,8 +177,9 @@ def store_configuration(opened: Opened, run: VaultRun) -> None:
         kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
         return member if kept and root / member.name not in others else None
 
+    unfinished = run.folder / "config.tar.zst.unfinished"
     with (
-        open(run.folder / "config.tar.zst", "wb", opener=_private) as file,
+        open(unfinished, "wb", opener=_private) as file,
         zstandard.ZstdCompressor().stream_writer(file) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
@@ -188,6 +189,8 @@ def store_configuration(opened: Opened, run: VaultRun) -> None:
                 raise StepError(f"backup.config_files: {name} lies outside {root}")
             if path.exists():
                 tar.add(path, arcname=os.path.normpath(name), filter=own)
+    durable.sync_file(unfinished)
+    durable.rename(unfinished, run.folder / "config.tar.zst")
 
 
 def _private(path: str, flags: int) -> int:

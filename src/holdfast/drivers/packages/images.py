@@ -234,7 +234,8 @@ class ImagePackages:
     def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
         """`names` are what a release's images are called beside the names that the Compose files have."""
         found = {service: asdict(image) for service, image in kept.items()}
-        durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
+        if self._script is not None:
+            durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
         durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
