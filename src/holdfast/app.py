@@ -151,10 +151,11 @@ def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
     return patterns
 
 
-def _with_places(loaded: Loaded, containers: Containers) -> Loaded:
+def _with_places(loaded: Loaded, compose: Any) -> Loaded:
     """With the folders of this machine where the engine keeps the volumes that datasets are.
 
-    While it is not answering those count that it said last, for a recovery may come before the engine is back.
+    While it is not answering those count that it said last, for a recovery may come before the engine is back. One that
+    answers and has no such volume is believed. Raises StepError.
     """
     configuration = loaded.configuration
     volumes = {name: item for name, item in configuration.files.items() if item.volume and not item.path}
@@ -163,11 +164,13 @@ def _with_places(loaded: Loaded, containers: Containers) -> Loaded:
     memory = loaded.state / "volumes.json"
     known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
     try:
-        places = {item.volume: containers.place_of(item.volume) for item in volumes.values()}
+        compose.prepare()
     except StepError:
         if not {item.volume for item in volumes.values()} <= set(known):
             raise
         places = known
+    else:
+        places = {item.volume: compose.place_of(item.volume) for item in volumes.values()}
     if places != known:
         durable.write_file(memory, json.dumps(places, indent=1))
     found = {name: item.model_copy(update={"path": places[item.volume]}) for name, item in volumes.items()}

@@ -34,6 +34,13 @@ def run(
     return subprocess.run(argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False)
 
 
+def succeed(site: Configured, *words: str) -> str:
+    """What a command printed that is to end well."""
+    done = run(site, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def run_json(site: Configured, *words: str) -> dict[str, Any]:
     done = run(site, *words, "--json")
     value: dict[str, Any] = json.loads(done.stdout)

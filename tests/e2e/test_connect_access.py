@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import containers
-from tests.e2e.cli import run, run_json
+from tests.e2e.cli import run, run_json, succeed
 from tests.memory import make_folder
 from tests.standins.connect_access import ConnectAccess
 from tests.standins.project import BAD, PERSONS
@@ -23,19 +23,13 @@ _HOLDFAST = (sys.executable, "-m", "holdfast")
 _SERVICES = ("django", "celeryworker", "celerybeat")
 
 
-def holdfast(site: ConnectAccess, *words: str) -> str:
-    done = run(site, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def site(folder: Path) -> Iterator[ConnectAccess]:
     """It runs by its own commands, and Holdfast has taken it over."""
     made = ConnectAccess(folder)
     try:
         made.start()
-        holdfast(made, "adopt")
+        succeed(made, "adopt")
         yield made
     finally:
         made.remove()
@@ -59,7 +53,7 @@ def test_update_the_application_code(site: ConnectAccess) -> None:
     old, version = images(site), site.git("rev-parse", "HEAD")
     assert site.upload(b"of a visitor")[0] == 201
     with Visitor(site.port) as visitor:
-        holdfast(site, "upgrade", "v2")
+        succeed(site, "upgrade", "v2")
     assert set(visitor.statuses) <= {200, 503}
     status, page = site.get("/")
     assert (status, page["version"], page["persons"]) == (200, "v2", PERSONS)
@@ -76,12 +70,12 @@ def test_update_the_application_code(site: ConnectAccess) -> None:
 def test_rollback_to_the_previous_version(site: ConnectAccess) -> None:
     """Rollback the database, and rollback the files: by ids, without a build."""
     old, before = images(site), site.fingerprint()
-    holdfast(site, "upgrade", "v2")
+    succeed(site, "upgrade", "v2")
     assert site.upload(b"on the new version")[0] == 201
     refused = run(site, "rollback")
     assert refused.returncode == 4 and "--discard-writes-since" in refused.stderr
     instant = refused.stderr.partition("--discard-writes-since ")[2].split()[0]
-    holdfast(site, "rollback", "--discard-writes-since", instant)
+    succeed(site, "rollback", "--discard-writes-since", instant)
     assert site.get("/")[1]["version"] == "v1"
     assert (images(site), site.fingerprint()) == (old, before)
     assert containers.id_of("connect_access_django:production") == old["django"]
@@ -91,10 +85,10 @@ def test_rollback_to_the_previous_version(site: ConnectAccess) -> None:
 def test_manage_database_backups_and_backup_the_user_files(site: ConnectAccess, folder: Path) -> None:
     """List them, look into them, copy them somewhere else, restore the database or the user files alone."""
     before = site.fingerprint()
-    holdfast(site, "backup", "create")
+    succeed(site, "backup", "create")
     made = newest_set(site)
-    assert "whole" in holdfast(site, "backup", "verify", made)
-    holdfast(site, "backup", "export", made, str(folder / "away"))
+    assert "whole" in succeed(site, "backup", "verify", made)
+    succeed(site, "backup", "export", made, str(folder / "away"))
     away = folder / "away" / made
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=away, check=True)
     with tarfile.open(away / "media.tar.gz") as carried:
@@ -111,10 +105,10 @@ def test_manage_database_backups_and_backup_the_user_files(site: ConnectAccess, 
     content = victim.read_bytes()
     victim.unlink()
     site.sql("UPDATE connect_access_person SET name = 'nobody'")
-    holdfast(site, "backup", "restore", made, "--only", "media")
+    succeed(site, "backup", "restore", made, "--only", "media")
     assert victim.read_bytes() == content
     assert site.fingerprint() != before, "rows were not asked for"
-    holdfast(site, "backup", "restore", made, "--only", "main")
+    succeed(site, "backup", "restore", made, "--only", "main")
     assert site.fingerprint() == before
 
 
@@ -123,11 +117,11 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
     staging = ConnectAccess(folder / "other", "staging")
     try:
         staging.start()
-        holdfast(staging, "adopt")
+        succeed(staging, "adopt")
         site.sql("UPDATE connect_access_person SET name = 'of production'")
         assert site.upload(b"of production")[0] == 201
         before = site.fingerprint()
-        holdfast(staging, "clone", str(site.config), str(staging.config), "--unsanitized")
+        succeed(staging, "clone", str(site.config), str(staging.config), "--unsanitized")
         assert staging.fingerprint() == before == site.fingerprint()
         assert staging.get("/")[0] == 200
         assert set(staging.running()) == set(site.running())
@@ -141,7 +135,7 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
 @pytest.mark.later
 def test_a_bad_release_ends_with_the_old_one(site: ConnectAccess) -> None:
     """Does not build, does not start, answers 500, its worker dies, its migration dies or loses rows."""
-    holdfast(site, "upgrade", "v2")
+    succeed(site, "upgrade", "v2")
     old, before = images(site), site.fingerprint()
     for version in BAD:
         with Visitor(site.port) as visitor:
@@ -169,8 +163,8 @@ def test_its_configuration_is_found_out_and_upgrades_without_an_edit() -> None:
         text = site.config.read_text()
         assert "volume = " in text and '"compose:postgres"' in text
         site.config.write_text(elsewhere(text, site.state))
-        holdfast(site, "adopt")
-        holdfast(site, "upgrade", "v2")
+        succeed(site, "adopt")
+        succeed(site, "upgrade", "v2")
         assert ask(site.web_port, "/")[0] == 200
         assert site.get("/", site.web_port)[1]["version"] == "v2"
         assert "main" in run_json(site, "backup", "list")["data"]["backups"][-1]["datasets"]

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli import run, run_json
+from tests.e2e.cli import run, run_json, succeed
 from tests.standins.project import PERSONS
 from tests.standins.uso import Uso
 from tests.standins.visitor import Visitor
 
 _BAD = ("does-not-build", "does-not-start", "answers-500", "migration-dies", "loses-rows")
-
-
-def holdfast(site: Uso, *words: str) -> str:
-    done = run(site, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -30,7 +24,7 @@ def site(folder: Path) -> Iterator[Uso]:
     made = Uso(folder)
     try:
         made.start()
-        holdfast(made, "adopt")
+        succeed(made, "adopt")
         yield made
     finally:
         made.remove()
@@ -47,7 +41,7 @@ def test_update_in_five_steps(site: Uso) -> None:
     """Stop, backup, pull, rebuild by the project's script, restart with its migrations: one command."""
     before, old, head = kept(site), site.image_of("uso"), site.git("rev-parse", "HEAD")
     with Visitor(site.port) as visitor:
-        holdfast(site, "upgrade", "v2")
+        succeed(site, "upgrade", "v2")
     assert set(visitor.statuses) <= {200, 503}
     status, page = site.get("/")
     assert (status, page["version"], page["persons"]) == (200, "v2", PERSONS)
@@ -65,12 +59,12 @@ def test_update_in_five_steps(site: Uso) -> None:
 def test_backup_and_restore_of_the_database(site: Uso) -> None:
     """While it runs, and with the user files and the instance's own."""
     before, old = site.fingerprint(), site.image_of("uso")
-    holdfast(site, "backup", "create")
+    succeed(site, "backup", "create")
     made = run_json(site, "backup", "list")["data"]["backups"][-1]["id"]
     site.sql("UPDATE usonline_person SET name = 'nobody'")
     assert site.upload(b"since then")[0] == 201
-    holdfast(site, "upgrade", "v2")
-    holdfast(site, "backup", "restore", made)
+    succeed(site, "upgrade", "v2")
+    succeed(site, "backup", "restore", made)
     assert (site.fingerprint(), site.image_of("uso")) == (before, old)
     assert site.get("/")[1]["version"] == "v1"
 
@@ -78,7 +72,7 @@ def test_backup_and_restore_of_the_database(site: Uso) -> None:
 @pytest.mark.later
 def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
     """Its script ends with 0 after a failed build, its start serves after failed migrations: both are seen."""
-    holdfast(site, "upgrade", "v2")
+    succeed(site, "upgrade", "v2")
     before, files, old = site.fingerprint(), kept(site), site.image_of("uso")
     for version in _BAD:
         with Visitor(site.port) as visitor:
@@ -107,8 +101,8 @@ def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
         text = site.config.read_text()
         assert "images = " in text and "on_start = true" in text and '"compose:database"' in text
         site.config.write_text(site.elsewhere(text))
-        holdfast(site, "adopt")
-        holdfast(site, "upgrade", "v2")
+        succeed(site, "adopt")
+        succeed(site, "upgrade", "v2")
         assert site.get("/", site.web_port)[1]["version"] == "v2"
         assert "main" in run_json(site, "backup", "list")["data"]["backups"][-1]["datasets"]
     finally:

@@ -85,6 +85,8 @@ def _beside(context: StepContext) -> dict[str, str | None]:
     """Identities of what stands beside the live databases: restore points, or what was replaced."""
     if "restore_point.create" in context.earlier:
         return dict(context.earlier["restore_point.create"]["candidates"])
+    if not any(context.earlier.get(name) for name in restore.LOADING):
+        return {}  # files alone were replaced
     return dict(restore.loaded(context)["databases"])
 
 

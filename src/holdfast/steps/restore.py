@@ -16,6 +16,8 @@ from holdfast.steps.opened import Opened
 from holdfast.steps.release import link_shared
 
 _SLACK_BYTES = 4 << 20
+LOADING = ("database.load", "database.import", "database.import_cold")
+"""Steps that put a candidate beside a live database."""
 
 
 def source_vault(opened: Opened, context: StepContext) -> Vault:
@@ -130,10 +132,8 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates: from a set, a dump or a data directory; of files alone there are none."""
-    names = ("database.load", "database.import", "database.import_cold")
-    found = next((context.earlier[name] for name in names if context.earlier.get(name)), None)
-    return found or {"candidates": {}, "databases": {}}
+    """What the step recorded that loaded the candidates: from a set, a dump or a data directory."""
+    return next(context.earlier[name] for name in LOADING if context.earlier.get(name))
 
 
 def swap_databases(opened: Opened, context: StepContext) -> None:

@@ -5,18 +5,16 @@ The file is the truth: the proxy reads it at its start, so a reboot in the middl
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
+from holdfast.drivers.gates.record import Record
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 
@@ -29,7 +27,7 @@ class FrontGate:
         self, folder: Path, listen: str, *, message: str = "", template: str = "", drain_seconds: float = 10
     ) -> None:
         self._folder = folder
-        self._file = folder / "gate.json"
+        self._record = Record(folder)
         self._socket = folder / "front.sock"
         self._listen = listen
         self._message = message
@@ -41,33 +39,15 @@ class FrontGate:
                 [f"application.state: {folder.parent} leads to a socket path over {_SOCKET_PATH_BYTES} bytes"],
             )
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._file.read_text())
-            return found if isinstance(found, dict) else {}
-        except FileNotFoundError:
-            return {}
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """An operator's `maintenance on` may come while an operation changes the same file."""
-        durable.make_directory(self._folder)
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _change(self, change: Callable[[dict[str, Any]], None], drain: bool = False) -> None:
-        with self._locked():
-            state = self._read()
+        with self._record.locked():
+            state = self._record.read()
             before = json.dumps(state, sort_keys=True)
             state.update(listen=self._listen, message=self._message, template=self._template)
             change(state)
             if json.dumps(state, sort_keys=True) != before:
                 state["generation"] = state.get("generation", 0) + 1
-                durable.write_file(self._file, json.dumps(state, indent=1))
+                self._record.write(state)
             self._tell(self._drain_seconds if drain else 0, state.get("generation", 0))
 
     def _tell(self, drain_seconds: float, generation: int) -> None:
@@ -92,12 +72,7 @@ class FrontGate:
         return answer
 
     def state(self) -> GateState:
-        found = self._read()
-        return GateState(
-            release=found.get("release"), target=found.get("target"), hold=found.get("hold"),
-            operation=found.get("operation"), preview_target=found.get("preview_target"),
-            preview_token=found.get("preview_token"),
-        )  # fmt: skip
+        return self._record.state()
 
     def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
         def change(state: dict[str, Any]) -> None:

@@ -7,14 +7,11 @@ is repeated brings it to its end. That the proxy follows is believed by what vis
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +19,7 @@ from typing import Any, Protocol
 from holdfast import durable
 from holdfast.drivers.gates import page
 from holdfast.drivers.gates.place import Place
+from holdfast.drivers.gates.record import Record
 from holdfast.drivers.gates.visit import Answer, Door
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
@@ -77,7 +75,7 @@ class ProxyGate:
         *, message: str = "", template: str = "", drain_seconds: float = 10,
     ) -> None:  # fmt: skip
         self._folder = folder
-        self._file = folder / "gate.json"
+        self._record = Record(folder)
         self._include = include
         self._product = product
         self._place = place
@@ -86,32 +84,9 @@ class ProxyGate:
         self._template = template
         self._drain_seconds = drain_seconds
 
-    # --- the record ----------------------------------------------------------------------------------
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._file.read_text())
-            return found if isinstance(found, dict) else {}
-        except FileNotFoundError:
-            return {}
-
-    def _write(self, state: Mapping[str, Any]) -> None:
-        durable.write_file(self._file, json.dumps(state, indent=1))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """An operator's `maintenance on` may come while an operation changes the same file."""
-        durable.make_directory(self._folder)
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _change(self, change: Callable[[dict[str, Any]], None], *, drain: bool = False) -> None:
-        with self._locked():
-            state = {**_NOTHING, **self._read()}
+        with self._record.locked():
+            state = {**_NOTHING, **self._record.read()}
             before = json.dumps(state, sort_keys=True)
             state.setdefault("id", secrets.token_hex(6))
             state.update(message=self._message, template=self._template)
@@ -123,12 +98,7 @@ class ProxyGate:
             self._apply(state, json.loads(before), self._drain_seconds if drain else None)
 
     def state(self) -> GateState:
-        found = self._read()
-        return GateState(
-            release=found.get("release"), target=found.get("target"), hold=found.get("hold"),
-            operation=found.get("operation"), preview_target=found.get("preview_target"),
-            preview_token=found.get("preview_token"),
-        )  # fmt: skip
+        return self._record.state()
 
     def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
         def change(state: dict[str, Any]) -> None:
@@ -175,7 +145,7 @@ class ProxyGate:
         present = self._include.read_text() if self._include.exists() else None
         if present == text and state.get("settled") == state["generation"] and self._follows(view):
             return
-        self._write(state)
+        self._record.write(state)
         durable.make_directory(self._include.parent, 0o755)
         durable.write_file(self._include, text, _INCLUDE_MODE)
         if not self._place.runs() or (not self._place.is_container and self._ask() is None):
@@ -185,7 +155,7 @@ class ProxyGate:
         self._wait(view)
         drain(drain_seconds)
         self._refuse_bypass(view)
-        self._write({**state, "settled": state["generation"]})
+        self._record.write({**state, "settled": state["generation"]})
 
     def _test(self, present: str | None, before: Mapping[str, Any]) -> None:
         """What the proxy refuses to read is taken back: it would not start with it either."""
@@ -194,7 +164,7 @@ class ProxyGate:
         except (CommandFailedError, CommandTimeoutError) as error:
             if present is not None:
                 durable.write_file(self._include, present, _INCLUDE_MODE)
-                self._write(before)
+                self._record.write(before)
             raise StepError(
                 f"{self._product.name} refuses its configuration with {self._include}:\n{error.state.strip()}",
                 state="It goes on with what it had.",
@@ -268,7 +238,7 @@ class ProxyGate:
     # --- what is asked of every gate -----------------------------------------------------------------
 
     def answers(self) -> bool:
-        state = self._read()
+        state = self._record.read()
         return bool(state) and (self._ask() or "").split(" ")[0] == _mark(state)
 
     def instance(self) -> ServiceInstance | None:
@@ -289,7 +259,7 @@ class ProxyGate:
             return unseen, f"Mount the folder {self._include.parent}."
         if not self._place.runs():
             return f"the container of {name} does not run", "Start it."
-        if not self._read():
+        if not self._record.read():
             return None  # nothing was written yet
         if not self.answers():
             return f"{name} does not follow {self._include}: {self._door.url} does not answer with its state", pages
