@@ -37,7 +37,7 @@ class Nginx:
     def test(self) -> None:
         self._place.run("nginx", *self._config, "-t", "-q")
 
-    def reload(self, ask: Callable[[], str]) -> Callable[[float | None], None]:
+    def reload(self) -> Callable[[str, float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
             before = processes.titled(_TITLE, namespace)
@@ -45,11 +45,11 @@ class Nginx:
             namespace, before = "", {}
         self._place.run("nginx", *self._config, "-s", "reload")
 
-        def drain(seconds: float | None) -> None:
+        def drain(answer: str, seconds: float | None) -> None:
             if not namespace:
                 time.sleep(_ACCEPTING_SECONDS if seconds is None else max(seconds, _ACCEPTING_SECONDS))
                 return
-            old = _of_the_same(before, namespace, ask)
+            old = _of_the_same(before, namespace, answer)
             _wait_for_last_visitor(old, namespace)
             if seconds is not None:
                 _end(old, seconds)
@@ -117,9 +117,9 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _of_the_same(before: Mapping[int, int], namespace: str, ask: Callable[[], str]) -> dict[int, int]:
-    """Those workers that belong to the nginx that answers: others may run beside it."""
-    words = ask().split(" ")
+def _of_the_same(before: Mapping[int, int], namespace: str, answer: str) -> dict[int, int]:
+    """Those workers that belong to the nginx that answered: others may run beside it."""
+    words = answer.split(" ")
     answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
     now = processes.titled(_TITLE, namespace)
     parents = {pid: _parent(pid) for pid in {*now, *before}}

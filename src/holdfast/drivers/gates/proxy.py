@@ -61,11 +61,11 @@ class Product(Protocol):
     def test(self) -> None:
         """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
 
-    def reload(self, ask: Callable[[], str]) -> Callable[[float | None], None]:
-        """Tells it to follow; `ask` is what it answers on the gate's own path.
+    def reload(self) -> Callable[[str, float | None], None]:
+        """Tells it to follow.
 
-        Returns what waits until nobody is led by the old configuration any more; given seconds, it waits as long for
-        requests that were under way before, then cuts them.
+        Returns what waits until nobody is led by the old configuration any more. It is given what the new one answered
+        on the gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
         """
 
 
@@ -143,7 +143,7 @@ class ProxyGate:
         view = self._view(state)
         text = self._product.text(view)
         present = self._include.read_text() if self._include.exists() else None
-        if present == text and state.get("settled") == state["generation"] and self._follows(view):
+        if present == text and state.get("settled") == state["generation"] and _follows(self._ask(), view):
             return
         self._record.write(state)
         durable.make_directory(self._include.parent, 0o755)
@@ -151,9 +151,8 @@ class ProxyGate:
         if not self._place.runs() or (not self._place.is_container and self._ask() is None):
             return  # it meets the file at its start
         self._test(present, before)
-        drain = self._product.reload(lambda: self._ask() or "")
-        self._wait(view)
-        drain(drain_seconds)
+        drain = self._product.reload()
+        drain(self._wait(view), drain_seconds)
         self._refuse_bypass(view)
         self._record.write({**state, "settled": state["generation"]})
 
@@ -179,18 +178,17 @@ class ProxyGate:
             return ""
         return None if answer.status == 0 else answer.body
 
-    def _follows(self, view: View) -> bool:
-        return (self._ask() or "").split(" ")[0] == view.mark
-
-    def _wait(self, view: View) -> None:
+    def _wait(self, view: View) -> str:
+        """The first answer of one that follows. Who answers next may still be one of the old."""
         deadline = time.monotonic() + _FOLLOW_SECONDS
-        while not self._follows(view):
+        while not _follows(answer := self._ask(), view):
             if time.monotonic() > deadline:
                 raise StepError(
                     f"{self._product.name} does not follow {self._include}: {self._door.url} does not answer with its state",
                     next_step="Does its server block include that file? docs/howto/proxies.md; gate.check_url must lead there.",
                 )
             time.sleep(_LOOK_SECONDS)
+        return answer or ""
 
     def _visit(self, cookie: str = "") -> Answer:
         """What a visitor meets. Raises StepError where the proxy itself fails."""
@@ -239,7 +237,7 @@ class ProxyGate:
 
     def answers(self) -> bool:
         state = self._record.read()
-        return bool(state) and (self._ask() or "").split(" ")[0] == _mark(state)
+        return bool(state) and _marked(self._ask()) == _mark(state)
 
     def instance(self) -> ServiceInstance | None:
         return None
@@ -268,6 +266,14 @@ class ProxyGate:
 
 def _mark(state: Mapping[str, Any]) -> str:
     return f"{state.get('id')}-{state.get('generation', 0)}"
+
+
+def _marked(answer: str | None) -> str:
+    return (answer or "").split(" ")[0]
+
+
+def _follows(answer: str | None, view: View) -> bool:
+    return _marked(answer) == view.mark
 
 
 def _preview(state: dict[str, Any], target: str) -> None:
