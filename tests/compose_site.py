@@ -33,7 +33,10 @@ _POSTGRES = "postgres:holdfast-test"
 
 
 class ComposeSite:
-    def __init__(self, folder: Path, *, rows: int = 120, files: int = 12, gate: str = "front") -> None:
+    def __init__(
+        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 2.0, gate: str = "front",
+        worker: str = containers.WORKER,
+    ) -> None:  # fmt: skip
         docker.compose()
         containers.engine("tag", docker.IMAGE, _POSTGRES)
         self.folder = folder / "guestbook"
@@ -46,11 +49,11 @@ class ComposeSite:
         self._gate = gate
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.folder, Host(), APPLICATIONS / "postgresql.py")
-        self._containerize()
+        self._containerize(worker)
         (self.folder / ".env").write_text(
             f"COMPOSE_PROJECT_NAME={self.name}\nAPPLICATION_PORT={self.web_port}\nSECRET_KEY='not-for-$logs'\n"
             f"PORT=8000\nADDRESS=0.0.0.0\nDATABASE_URL='host=/server dbname=guestbook user={_ROLE}'\n"
-            f"GUESTBOOK_ROWS={rows}\nGUESTBOOK_FILES={files}\n"
+            f"GUESTBOOK_ROWS={rows}\nGUESTBOOK_FILES={files}\nGUESTBOOK_SLOW_SECONDS={slow}\n"
         )
         (self.folder / ".git" / "info" / "exclude").write_text(
             "/media/\n/database/\n/.env\n/holdfast.toml\n/proxy/\n/releases/\n/current\n"
@@ -73,7 +76,7 @@ class ComposeSite:
             "command": ["nginx", "-c", "/proxy/nginx.conf"], "ports": [f"127.0.0.1:{self.port}:8080"],
         }  # fmt: skip
 
-    def _containerize(self) -> None:
+    def _containerize(self, worker: str) -> None:
         account = f"{pwd.getpwnam('postgres').pw_uid}:{pwd.getpwnam('postgres').pw_gid}"
         database = {
             "image": _POSTGRES, "user": account, "volumes": [*docker.machine_mounts(), "./database:/server"],
@@ -83,7 +86,7 @@ class ComposeSite:
         }  # fmt: skip
         mounts = ["./media:/app/media", "./database:/server"]
         more = {"database": database, **({"proxy": self._proxy()} if self._gate == "nginx" else {})}
-        containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, **more)
+        containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, worker=worker, **more)
 
     def add(self, tag: str, base: str, change: Callable[[Path], None]) -> None:
         """One more version."""

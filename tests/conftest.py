@@ -29,6 +29,8 @@ os.environ["PATH"] = os.pathsep.join(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every", type=int, default=9, help="take every k-th kill point")
+    parser.addoption("--every-server", type=int, default=0, help="the same with a database server; default: --every")
+    parser.addoption("--every-container", type=int, default=0, help="the same in containers; default: --every")
     parser.addoption(
         "--every-power", type=int, default=0, help="the same for lost power and full disks; default: --every"
     )

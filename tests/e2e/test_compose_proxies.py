@@ -77,6 +77,7 @@ class Visitors:
 
 
 @pytest.mark.later
+@pytest.mark.whole
 def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
     with Visitors(adopted.port) as met:
         done = run(adopted, "upgrade", "v2")

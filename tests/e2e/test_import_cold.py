@@ -209,6 +209,7 @@ def test_killed_while_the_private_server_runs(either: str, served: Site, folder:
     assert served.get("/")[1]["entries"] == 121
 
 
+@pytest.mark.whole
 def test_ctrl_c_while_the_private_server_starts(served: Site, folder: Path) -> None:
     source = data_directory(served, folder / "directory.tar.gz")
     before = served.fingerprint()

@@ -70,6 +70,7 @@ def test_backup_and_restore_of_the_database(site: Uso) -> None:
 
 
 @pytest.mark.later
+@pytest.mark.whole
 def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
     """Its script ends with 0 after a failed build, its start serves after failed migrations: both are seen."""
     succeed(site, "upgrade", "v2")

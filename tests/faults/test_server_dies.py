@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario, adds_little
-from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
+from tests.faults.test_kill_points import Ground, check_whole, every_of, prepared, recover_here
 from tests.servers import docker, mariadb, mysql, postgresql
 from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
@@ -78,7 +78,7 @@ def test_the_server_dies(
     scenario: Scenario, request: pytest.FixtureRequest, folder: Path,
     record_property: Callable[[str, object], None],
 ) -> None:  # fmt: skip
-    every = _SPARSER * request.config.getoption("--every")
+    every = _SPARSER * every_of(scenario, request.config)
     with prepared(scenario) as ground:
         failures = []
         for way in ("together", "under it"):

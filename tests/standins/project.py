@@ -372,11 +372,16 @@ def _answers_500(files: dict[str, str]) -> None:
     )
 
 
+def _worker_dies(files: dict[str, str]) -> None:
+    """At once: with its command, which is found when everything else was imported, a slow machine may take longer to come."""
+    files["settings.py"] = f"import sys\n\nif 'work' in sys.argv:\n    raise SystemExit(3)\n{files['settings.py']}"
+
+
 _CHANGES: dict[str, Callable[[dict[str, str]], None]] = {
     "v3": _third,
     "migration-dies": _dies,
     "loses-rows": lambda files: files.update({"migrations/0003_loses.py": _LOSES}),
     "answers-500": _answers_500,
-    "worker-dies": lambda files: files.update({"management/commands/work.py": "raise SystemExit(3)\n"}),
+    "worker-dies": _worker_dies,
     "does-not-start": lambda files: files.update({"wsgi.py": 'raise RuntimeError("no")\n'}),
 }

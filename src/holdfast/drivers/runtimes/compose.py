@@ -257,8 +257,11 @@ class ComposeRuntime:
         return running_once(self._project, model["name"], file, service, command, terminal=terminal)
 
     def end_one_offs(self, operation: str) -> None:
-        """Ends what an operation's commands still do. May be repeated. Raises StepError."""
-        self.prepare()
+        """Ends what an operation's commands still do; waits for an engine that is coming back. May be repeated.
+
+        Raises StepError.
+        """
+        self._engine.await_back()
         ours = f"{compose_model.APPLICATION_LABEL}={self._mark}"
         for item in self._engine.containers(ours, f"{compose_model.OPERATION_LABEL}={operation}"):
             self._engine.remove(item)

@@ -20,6 +20,7 @@ _ASK_SECONDS = 60
 _DO_SECONDS = 600  # an engine that works may be slow; one that hangs must not hang us
 _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (documentation of `docker stop`)
 _REMOVAL_SECONDS = 20.0
+_BACK_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 
 
@@ -44,6 +45,17 @@ class Engine:
                 f"{self.name} does not answer: {error.state.strip() or error.what}",
                 next_step=f"Start it, or give this user the right to use it: `{self.name} version` tells.",
             ) from error
+
+    def await_back(self) -> None:
+        """Waits for one that may be starting again, as after its own death. Raises StepError."""
+        deadline = time.monotonic() + _BACK_SECONDS
+        while True:
+            try:
+                return self.prepare()
+            except StepError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_SECONDS)
 
     # --- containers --------------------------------------------------------------------------------
 
