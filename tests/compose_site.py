@@ -62,10 +62,11 @@ class ComposeSite:
         for name in ("media", "database"):
             (self.folder / name).mkdir()
             os.chown(self.folder / name, account.pw_uid, account.pw_gid)
-        if gate == "nginx":
+        if gate in _PROXIES:
+            configuration, seed, _ = _PROXIES[gate]
             (self.folder / "proxy" / "holdfast").mkdir(parents=True)
-            (self.folder / "proxy" / "nginx.conf").write_text(_NGINX)
-            (self.folder / "proxy" / "holdfast" / "gate.conf").write_text(_NGINX_SEED)
+            (self.folder / "proxy" / "configuration").write_text(configuration)
+            (self.folder / "proxy" / "holdfast" / "gate.conf").write_text(seed)
         self.config.write_text(self._configuration(gate))
 
     # --- what the application's own people made --------------------------------------------------------
@@ -73,7 +74,7 @@ class ComposeSite:
     def _proxy(self) -> dict[str, Any]:
         return {
             "image": _POSTGRES, "volumes": [*docker.machine_mounts(), "./proxy:/proxy"], "restart": "always",
-            "command": ["nginx", "-c", "/proxy/nginx.conf"], "ports": [f"127.0.0.1:{self.port}:8080"],
+            "command": list(_PROXIES[self._gate][2]), "environment": {"HOME": "/tmp"}, "ports": [f"127.0.0.1:{self.port}:8080"],
         }  # fmt: skip
 
     def _containerize(self, worker: str) -> None:
@@ -85,7 +86,7 @@ class ComposeSite:
             "restart": "always", "stop_signal": "SIGINT",
         }  # fmt: skip
         mounts = ["./media:/app/media", "./database:/server"]
-        more = {"database": database, **({"proxy": self._proxy()} if self._gate == "nginx" else {})}
+        more = {"database": database, **({"proxy": self._proxy()} if self._gate in _PROXIES else {})}
         containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, worker=worker, **more)
 
     def add(self, tag: str, base: str, change: Callable[[Path], None]) -> None:
@@ -156,8 +157,8 @@ shipped = "migrations/*.py"
 
 [gate]
 kind = "{gate}"
-{_OF_NGINX.format(port=self.port) if gate == "nginx" else f'listen = "127.0.0.1:{self.port}"'}
-drain_seconds = {10 if gate == "nginx" else 2}
+{_OF_PROXY.format(port=self.port) if gate in _PROXIES else f'listen = "127.0.0.1:{self.port}"'}
+drain_seconds = {10 if gate in _PROXIES else 2}
 
 [vaults.local]
 kind = "local"
@@ -235,10 +236,10 @@ config_files = [".env"]
         return digest.hexdigest()
 
 
-_OF_NGINX = """
+_OF_PROXY = """
 include = "proxy/holdfast/gate.conf"
 container = "compose:proxy"
-config = "/proxy/nginx.conf"
+config = "/proxy/configuration"
 check_url = "http://127.0.0.1:{port}/"
 """
 _NGINX = """
@@ -263,6 +264,23 @@ _NGINX_SEED = """
 resolver 127.0.0.11 valid=1s;
 set $holdfast_closed ""; set $holdfast_page /; set $holdfast_web "web:8000";
 """
+_CADDY = """
+{
+    admin localhost:2019
+    auto_https off
+}
+:8080 {
+    handle {
+        import /proxy/holdfast/gate.conf
+    }
+}
+"""
+_CADDY_SEED = "reverse_proxy web:8000\n"
+# Configuration, first file of the gate, command.
+_PROXIES = {
+    "nginx": (_NGINX, _NGINX_SEED, ("nginx", "-c", "/proxy/configuration")),
+    "caddy": (_CADDY, _CADDY_SEED, ("caddy", "run", "--config", "/proxy/configuration", "--adapter", "caddyfile")),
+}
 _LOSES = """
 def apply(database, media):
     database.execute("CREATE TABLE notes (id SERIAL PRIMARY KEY, text TEXT)")

@@ -10,35 +10,40 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.drivers.gates.caddy import Caddy
 from holdfast.drivers.gates.front import FrontGate
 from holdfast.drivers.gates.nginx import Nginx
 from holdfast.drivers.gates.none import NoGate
 from holdfast.drivers.gates.place import Place
-from holdfast.drivers.gates.proxy import ProxyGate
+from holdfast.drivers.gates.proxy import Product, ProxyGate
 from holdfast.drivers.gates.visit import Door
 from holdfast.drivers.protocols import Gate
 from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from tests.fakes import FakeGate
+from tests.servers.caddy import CaddyServer
 from tests.servers.nginx import NginxServer
+from tests.servers.proxy import ProxyServer
 
 
-def _nginx_that_does_not_run(folder: Path) -> Gate:
+def _proxy_that_does_not_run(product: Callable[[Place], Product], folder: Path) -> Gate:
     place = Place(Host())
     door = Door(f"http://127.0.0.1:{free_loopback_port()}/")
-    return ProxyGate(folder, folder / "proxy" / "gate.conf", Nginx(place), place, door)
+    return ProxyGate(folder, folder / "proxy" / "gate.conf", product(place), place, door)
 
 
 GATES: dict[str, Callable[[Path], Gate]] = {
     "front": lambda folder: FrontGate(folder, "127.0.0.1:9"),
     "none": NoGate,
-    "nginx": lambda folder: _nginx_that_does_not_run(folder),
+    "nginx": partial(_proxy_that_does_not_run, Nginx),
+    "caddy": partial(_proxy_that_does_not_run, Caddy),
     "fake": lambda folder: FakeGate(),
 }
 
@@ -187,13 +192,13 @@ class Visitor:
 
 
 class VisitedProxy(Visitor):
-    """nginx before two webs, led to the first."""
+    """An operator's proxy before two webs, led to the first."""
 
     gate: ProxyGate
 
-    def __init__(self, folder: Path, drain_seconds: float) -> None:
+    def __init__(self, kind: type[ProxyServer], folder: Path, drain_seconds: float) -> None:
         self.old, self.new = Web("old"), Web("new")
-        self.server = NginxServer(folder, self.old.address, drain_seconds=drain_seconds)
+        self.server = kind(folder, self.old.address, drain_seconds=drain_seconds)
         self.port, self.gate = self.server.port, self.server.gate
         self.gate.route("r1", self.old.address)
 
@@ -231,7 +236,10 @@ class Visited(Visitor):
         self.new.close()
 
 
-VISITED = {"front": Visited, "nginx": VisitedProxy}
+PROXIES: dict[str, type[ProxyServer]] = {"nginx": NginxServer, "caddy": CaddyServer}
+VISITED: dict[str, Callable[..., Any]] = {
+    "front": Visited, **{name: partial(VisitedProxy, kind) for name, kind in PROXIES.items()}
+}  # fmt: skip
 
 
 @pytest.fixture(params=list(VISITED))
@@ -249,9 +257,14 @@ def front(folder: Path) -> Iterator[Visited]:
     found.end()
 
 
+@pytest.fixture(params=list(PROXIES))
+def kind(request: pytest.FixtureRequest) -> type[ProxyServer]:
+    return PROXIES[request.param]
+
+
 @pytest.fixture
-def proxied(folder: Path) -> Iterator[VisitedProxy]:
-    found = VisitedProxy(folder, drain_seconds=20)
+def proxied(kind: type[ProxyServer], folder: Path) -> Iterator[VisitedProxy]:
+    found = VisitedProxy(kind, folder, drain_seconds=20)
     yield found
     found.end()
 
@@ -333,8 +346,10 @@ def test_route_drains_the_web_before(visited: Visited) -> None:
     assert answers == [(200, "old")]
 
 
-def test_a_request_that_outlasts_the_drain_is_cut(folder: Path) -> None:
-    visited = Visited(folder / "gate", drain_seconds=0.1)
+@pytest.mark.parametrize("name", list(VISITED))
+def test_a_request_that_outlasts_the_drain_is_cut(name: str, folder: Path) -> None:
+    (folder / "gate").mkdir()
+    visited = VISITED[name](folder / "gate", drain_seconds=0.1)
     try:
         ended: list[object] = []
 
@@ -351,8 +366,7 @@ def test_a_request_that_outlasts_the_drain_is_cut(folder: Path) -> None:
         visitor.join(30)
         assert len(ended) == 1
         assert not (isinstance(ended[0], tuple) and ended[0][0] == 200)
-        answer = visited.gate.ask({"do": "status"})
-        assert answer is not None
+        answer = visited.gate.ask({"do": "status"}) if name == "front" else {"under_way": 0}
         assert answer["under_way"] == 0
     finally:
         visited.end()
@@ -389,14 +403,14 @@ def test_a_proxy_that_starts_again_follows_the_file_as_it_stands(proxied: Visite
     assert proxied.get()[:2] == (200, "old")
 
 
-def test_until_something_is_routed_the_operators_own_first_file_stands(folder: Path) -> None:
+def test_until_something_is_routed_the_operators_own_first_file_stands(kind: type[ProxyServer], folder: Path) -> None:
     web = Web("own")
-    server = NginxServer(folder, web.address)
+    server = kind(folder, web.address, drain_seconds=1)
     try:
         server.gate.close({"operation": "op1"})
         server.gate.open()
         assert server.gate.answers()
-        assert server.include.read_text().startswith("set $holdfast_closed")
+        assert server.include.read_text().startswith(kind.seed.partition("ADDRESS")[0])
         assert http_status(server.port) == 200
     finally:
         server.end()
@@ -406,7 +420,7 @@ def test_until_something_is_routed_the_operators_own_first_file_stands(folder: P
 def test_a_configuration_that_the_proxy_refuses_is_taken_back(proxied: VisitedProxy) -> None:
     good = proxied.server.config.read_text()
     before = proxied.server.include.read_text()
-    proxied.server.config.write_text(good.replace("server {", "server { no_such_word on;"))
+    proxied.server.config.write_text(good.replace(proxied.server.good, proxied.server.bad))
     with pytest.raises(StepError, match="refuses its configuration"):
         proxied.gate.close({"operation": "op1"})
     assert proxied.server.include.read_text() == before
@@ -469,11 +483,43 @@ def test_opening_and_trying_out_cut_nobody(proxied: VisitedProxy) -> None:
     assert answers == [(200, "old")]
 
 
-def test_a_long_page_with_signs_that_nginx_takes_for_its_own(proxied: VisitedProxy, folder: Path) -> None:
-    text = 'Zurück um 5 $uhr "bald" \\ \' ; }' + "ü" * 9000
+def test_a_long_page_with_signs_that_a_proxy_takes_for_its_own(proxied: VisitedProxy, folder: Path) -> None:
+    text = 'Zurück um 5 $uhr {host} "bald" \\ ` \' ; }' + "ü" * 9000
     proxied.gate.hold({"message": text})
     status, body, _ = proxied.get(Accept="application/json")
     assert (status, json.loads(body)["message"]) == (503, text)
+
+
+def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: VisitedProxy) -> None:
+    """Killed after the proxy followed, before anybody had waited: what is repeated does."""
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
+    visitor.start()
+    assert proxied.old.entered.wait(30)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(proxied.gate, "_wait", lambda view: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            proxied.gate.route("r2", proxied.new.address)
+    again = threading.Thread(target=lambda: proxied.gate.route("r2", proxied.new.address))
+    again.start()
+    again.join(1)
+    assert again.is_alive() and answers == []
+    proxied.old.go_on.set()
+    again.join(30)
+    visitor.join(30)
+    assert answers == [(200, "old")]
+    assert proxied.get()[:2] == (200, "new")
+
+
+def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path) -> None:
+    web = Web("old")
+    server = CaddyServer(folder, web.address, location=f"reverse_proxy {web.address}")
+    try:
+        with pytest.raises(StepError, match="does not follow"):
+            server.gate.close({"operation": "op1"})
+    finally:
+        server.end()
+        web.close()
 
 
 def http_status(port: int) -> int:

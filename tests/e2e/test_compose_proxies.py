@@ -1,4 +1,4 @@
-"""A Compose project whose own nginx leads visitors to the web: no visitor is lost, none meets an unverified version."""
+"""A Compose project whose own proxy leads visitors to the web: no visitor is lost, none meets an unverified version."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.compose_site import ComposeSite
 from tests.e2e.cli import run, run_json, start
 
 
-@pytest.fixture
-def adopted(folder: Path) -> Iterator[ComposeSite]:
-    if shutil.which("nginx") is None:
-        pytest.skip("no nginx here: `make test-setup` as root installs one")
-    made = ComposeSite(folder, gate="nginx")
+@pytest.fixture(params=["nginx", "caddy"])
+def adopted(request: pytest.FixtureRequest, folder: Path) -> Iterator[ComposeSite]:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"no {request.param} here: `make test-setup` as root installs one")
+    made = ComposeSite(folder, gate=request.param)
     try:
         made.start()
         assert made.get("/")[0] == 200, "through the operator's own first file"

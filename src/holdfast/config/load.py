@@ -260,7 +260,7 @@ def cross_problems(loaded: Loaded) -> list[str]:
 def _proxy_problems(configuration: Configuration) -> list[str]:
     gate = configuration.gate
     if gate.kind in ("front", "none"):
-        return [f"gate.{key}: is for kind nginx" for key in _OF_PROXIES if getattr(gate, key)]
+        return [f"gate.{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(gate, key)]
     problems = [
         f"gate.{key}: is needed for kind {gate.kind}" for key in ("include", "check_url") if not getattr(gate, key)
     ]

@@ -192,10 +192,10 @@ class Files(Section):
 
 
 class Gate(Section):
-    kind: Literal["front", "nginx", "none"] = Field(
+    kind: Literal["front", "nginx", "caddy", "none"] = Field(
         "none",
-        description="`front`: a small proxy of Holdfast's own before the web; `nginx`: your own, which includes a file of"
-        " Holdfast's.",
+        description="`front`: a small proxy of Holdfast's own before the web; `nginx` or `caddy`: your own, which"
+        " includes a file of Holdfast's.",
     )
     listen: str = Field(
         "127.0.0.1:8000", pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port."
@@ -206,23 +206,26 @@ class Gate(Section):
     include: str = Field(
         "",
         description="File that Holdfast writes and your proxy's configuration includes, relative to holdfast.toml; its folder"
-        " is mounted into the proxy's container (nginx).",
+        " is mounted into the proxy's container (nginx, caddy).",
     )
     container: str = Field(
         "",
         pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
         description="Container of your proxy, as `docker:NAME`, or `compose:SERVICE` of the project; else it runs on this"
-        " machine (nginx).",
+        " machine (nginx, caddy).",
     )
     config: str = Field(
-        "", description="Your proxy's configuration file, where the proxy sees it. Default: the program's own (nginx)."
+        "",
+        description="Your proxy's configuration file, where the proxy sees it. Default: the program's own (nginx, caddy).",
     )
     check_url: str = Field(
         "",
         pattern=r"^(https?://\S+)?$",
-        description="Where visitors come in at your proxy, asked to prove that it follows: a path that leads to the web (nginx).",
+        description="Where visitors come in at your proxy, asked to prove that it follows: a path that leads to the web (nginx, caddy).",
     )
-    check_host: str = Field("", description="Name of the site that is asked for at check_url, if another (nginx).")
+    check_host: str = Field(
+        "", description="Name of the site that is asked for at check_url, if another (nginx, caddy)."
+    )
 
 
 class Vault(Section):

@@ -12,6 +12,7 @@ from holdfast.drivers.databases.pgcold import ColdDirectory
 from holdfast.drivers.databases.postgresql import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.drivers.files.local import LocalFiles
+from holdfast.drivers.gates.caddy import Caddy
 from holdfast.drivers.gates.front import FrontGate
 from holdfast.drivers.gates.nginx import Nginx
 from holdfast.drivers.gates.none import NoGate
@@ -34,7 +35,7 @@ COLD: Mapping[str, Callable[..., Cold]] = {"postgresql": ColdDirectory}
 FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
 VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
 GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
-PROXIES: Mapping[str, Callable[[Place, str], Product]] = {"nginx": Nginx}
+PROXIES: Mapping[str, Callable[[Place, str], Product]] = {"caddy": Caddy, "nginx": Nginx}
 """Gates that are the user's own proxy, by what differs among them."""
 PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages, "images": ImagePackages}
 

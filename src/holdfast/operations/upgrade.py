@@ -120,7 +120,7 @@ def _refuse_without_front(app: App, mode: str) -> None:
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
             f"a {mode} upgrade needs a gate that can send visitors from the old web to the new one",
-            next_step='Set `gate.kind` to "front" or "nginx", or upgrade in maintenance mode.',
+            next_step='Set `gate.kind` to "front", "nginx" or "caddy", or upgrade in maintenance mode.',
         )
     if not any(instance.kind == "web" for instance in services.wanted(app.opened)):
         raise RefusedError(

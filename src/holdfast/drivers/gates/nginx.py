@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from holdfast import processes
 from holdfast.drivers.gates.place import Place
@@ -37,7 +37,7 @@ class Nginx:
     def test(self) -> None:
         self._place.run("nginx", *self._config, "-t", "-q")
 
-    def reload(self) -> Callable[[str, float | None], None]:
+    def reload(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
             before = processes.titled(_TITLE, namespace)

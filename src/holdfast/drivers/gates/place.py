@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,21 @@ class Place:
         except OSError:  # not this user's to read
             lines = []
         return [line.split()[1] for line in lines if line.startswith("nameserver ")] or [_DNS_OF_DOCKER]
+
+    def addresses_of(self, name: str) -> set[str]:
+        """Addresses of what a name leads to from the proxy: in a container, of others that have it on one of their networks."""
+        if not self.engine:
+            try:
+                return {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
+            except OSError:
+                return set()
+        ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()
+        known = json.loads(self.host.capture([self.engine, "inspect", "--type=container", *ids])) if ids else []
+        return {
+            address for item in known for network in (item["NetworkSettings"].get("Networks") or {}).values()
+            for address in (network.get("IPAddress"), network.get("GlobalIPv6Address"))
+            if address and name in (address, str(item["Name"]).lstrip("/"), *(network.get("Aliases") or []))
+        }  # fmt: skip
 
     def unseen(self, file: Path) -> str:
         """Why the container would not see that a file was replaced; empty where it would."""

@@ -11,7 +11,7 @@ import http.client
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +61,8 @@ class Product(Protocol):
     def test(self) -> None:
         """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
 
-    def reload(self) -> Callable[[str, float | None], None]:
-        """Tells it to follow.
+    def reload(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
+        """Tells it to follow. `led_to` is where visitors may be by what it followed before, each host:port, if known.
 
         Returns what waits until nobody is led by the old configuration any more. It is given what the new one answered
         on the gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
@@ -145,13 +145,15 @@ class ProxyGate:
         present = self._include.read_text() if self._include.exists() else None
         if present == text and state.get("settled") == state["generation"] and _follows(self._ask(), view):
             return
+        led_to = _led_to(before, state.get("seed"))
+        state["led_to"] = led_to
         self._record.write(state)
         durable.make_directory(self._include.parent, 0o755)
         durable.write_file(self._include, text, _INCLUDE_MODE)
         if not self._place.runs() or (not self._place.is_container and self._ask() is None):
             return  # it meets the file at its start
         self._test(present, before)
-        drain = self._product.reload()
+        drain = self._product.reload(led_to)
         drain(self._wait(view), drain_seconds)
         self._refuse_bypass(view)
         self._record.write({**state, "settled": state["generation"]})
@@ -266,6 +268,19 @@ class ProxyGate:
 
 def _mark(state: Mapping[str, Any]) -> str:
     return f"{state.get('id')}-{state.get('generation', 0)}"
+
+
+def _led_to(before: Mapping[str, Any], seed: str | None) -> list[str] | None:
+    """Where requests may be under way by what stood before a change; None where the operator's own first file led them.
+
+    A change that did not come to its end leaves those of the one before it.
+    """
+    held = before.get("hold") is not None or before.get("operation") is not None
+    found = {str(before[key]) for key in ("target", "preview_target") if before.get(key)}
+    if before.get("settled") != before.get("generation"):
+        left = before.get("led_to")
+        return None if left is None else sorted(found | set(left))
+    return None if seed is not None and not held and not before.get("target") else sorted(found)
 
 
 def _marked(answer: str | None) -> str:

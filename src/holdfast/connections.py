@@ -1,0 +1,85 @@
+"""Connections of another program: which there are, and their end. By /proc/PID/net/tcp and tcp6, proc(5)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_ESTABLISHED = "01"
+_PIDFD_GETFD = 438  # asm-generic/unistd.h, since Linux 5.6; has no wrapper in Python
+
+
+def to(places: Iterable[tuple[str, int]], *, by: str, near: int | str = "self") -> set[int]:
+    """Open connections to these addresses and ports, each by its inode, of programs named `by` in the network of a process.
+
+    Raises PermissionError where such a program is another user's.
+    """
+    wanted = set(places)
+    own = {inode for inode, _, _ in _sockets(by)}
+    return {inode for inode, place in _table(near) if inode in own and place in wanted}
+
+
+def cut(inodes: Iterable[int], *, by: str) -> None:
+    """Ends connections for both sides, as if the other one had hung up. May be repeated. Raises PermissionError."""
+    wanted = set(inodes)
+    for inode, pid, number in _sockets(by):
+        if inode in wanted:
+            with contextlib.suppress(ProcessLookupError):
+                _shut_down(pid, number, inode)
+
+
+def _sockets(program: str) -> Iterator[tuple[int, int, int]]:
+    """Inode, process and number of each socket that programs of a name have open."""
+    for name in os.listdir("/proc"):
+        try:
+            if not name.isdigit() or Path(f"/proc/{name}/comm").read_text().strip() != program:
+                continue
+            numbers = os.listdir(f"/proc/{name}/fd")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for number in numbers:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                kind, _, inode = os.readlink(f"/proc/{name}/fd/{number}").partition(":")
+                if kind == "socket":
+                    yield int(inode.strip("[]")), int(name), int(number)
+
+
+def _table(pid: int | str) -> Iterator[tuple[int, tuple[str, int]]]:
+    """Inode and other side of each open connection in the network of a process."""
+    for version in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{version}").read_text().splitlines()[1:]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _ESTABLISHED:
+                address, _, port = fields[2].partition(":")
+                yield int(fields[9]), (_address(address), int(port, 16))
+
+
+def _address(text: str) -> str:
+    """Of words of four bytes in the order of this machine."""
+    words = bytes.fromhex(text)
+    found = b"".join(struct.pack(">I", *struct.unpack("=I", words[at : at + 4])) for at in range(0, len(words), 4))
+    if len(found) == 16 and found.startswith(bytes(10) + b"\xff\xff"):
+        found = found[12:]
+    return socket.inet_ntop(socket.AF_INET if len(found) == 4 else socket.AF_INET6, found)
+
+
+def _shut_down(pid: int, number: int, inode: int) -> None:
+    process = os.pidfd_open(pid)
+    try:
+        own = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, number, 0)
+        if own < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        with socket.socket(fileno=own) as connection, contextlib.suppress(OSError):
+            if os.fstat(own).st_ino == inode:  # the number may belong to another one by now
+                connection.shutdown(socket.SHUT_RDWR)
+    finally:
+        os.close(process)
