@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,22 +212,35 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     memory = _remembered(opened, context.operation, "started")
     earlier = [item for item in _load(memory) if item.name not in {instance.name for instance in instances}]
     _save(memory, [*earlier, *instances])
-    for instance in ordered(instances, stopping=False):
-        try:
-            opened.runtime.start(replace(instance, comes_back=False))  # until the commit
-            held = opened.gate.state().operation
-            if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
-                opened.gate.close(held, target_of(opened, instance))
-            verify(opened, instance, context)
-            if instance.kind == "web" and opened.proxy is not None:
-                opened.proxy.try_out(target_of(opened, instance))
-        except StepError as error:
-            if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
-                raise
-            # After the commit nothing is undone, and to try for ever would only keep the operation open.
-            context.say(
-                f"{error}\nIt is to run all the same: mend it, then `holdfast service restart {instance.service}`"
-            )
+    begun = [item for item in ordered(instances, stopping=False) if _tried(context, item, partial(_begin, opened))]
+    for instance in begun:  # all of them are up by now: their times to settle go by together
+        _tried(context, instance, partial(_prove, opened, context))
+
+
+def _begin(opened: Opened, instance: ServiceInstance) -> None:
+    opened.runtime.start(replace(instance, comes_back=False))  # until the commit
+    held = opened.gate.state().operation
+    if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
+        opened.gate.close(held, target_of(opened, instance))
+
+
+def _prove(opened: Opened, context: StepContext, instance: ServiceInstance) -> None:
+    verify(opened, instance, context)
+    if instance.kind == "web" and opened.proxy is not None:
+        opened.proxy.try_out(target_of(opened, instance))
+
+
+def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[ServiceInstance], None]) -> bool:
+    """Whether it went well; where it need not, what went wrong is said. Raises StepError."""
+    try:
+        action(instance)
+    except StepError as error:
+        if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
+            raise
+        # After the commit nothing is undone, and to try for ever would only keep the operation open.
+        context.say(f"{error}\nIt is to run all the same: mend it, then `holdfast service restart {instance.service}`")
+        return False
+    return True
 
 
 def _is_new(opened: Opened, context: StepContext, name: str) -> bool:

@@ -60,13 +60,14 @@ def verify(
                 raise _unwell(opened, instance, "it was restarted while it was verified")
             pid, steady_since = status.pid, time.monotonic()
         if pid is not None:
-            running = opened.runtime.release_of(instance.name)
             well, said = is_well(opened, instance, service)
             if status.healthy is False:
                 well, said = False, f"its health check says {status.detail}"
-            if well and running is not None and running != instance.release:
+            settled = well and time.monotonic() - steady_since >= settle
+            running = opened.runtime.release_of(instance.name) if settled else None
+            if running is not None and running != instance.release:
                 raise _unwell(opened, instance, f"it runs release {running}")
-            if well and running is not None and time.monotonic() - steady_since >= settle:
+            if running is not None:
                 if instance.port is not None and not status.holds_port and strangers_on(instance.port, pid):
                     raise _port_taken(instance)
                 return

@@ -113,9 +113,9 @@ class ComposeRuntime:
             raise
 
     def start(self, instance: ServiceInstance) -> None:
-        self.prepare()
         release = Path(instance.directory)
         model = self._read(release / MODEL)
+        found = self._found(instance.name)
         image = self._image_of(instance.service, instance.directory)
         policy = compose_model.restart_policy(model, instance.service) if instance.comes_back else "no"
         port = self._ports.get(instance.service, 0)
@@ -124,24 +124,34 @@ class ComposeRuntime:
         if self._reached_inside and instance.kind == "web":
             wanted = compose_model.named(wanted, instance)
         digest = wanted["services"][instance.service]["labels"][compose_model.DEFINITION_LABEL]
-        if not self._keeps(instance.name, digest, image["id"]):
-            self.stop(instance.name)
+        if not self._keeps(instance.name, found, digest, image["id"]):
+            self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
-        for container in self._of(instance.name):
+            if policy == "no":
+                return  # as it was made
+            found = self._of(instance.name)
+        for container in found:
             if container.restart_policy != policy:
                 self._engine.do("update", f"--restart={policy}", container.id)
+
+    def _found(self, name: str) -> list[Container]:
+        """Raises StepError where the engine does not answer."""
+        try:
+            return self._of(name)
+        except (CommandFailedError, CommandTimeoutError):
+            self.prepare()
+            raise
 
     def reached_at(self, instance: ServiceInstance) -> str:
         model = self._read(Path(instance.directory) / MODEL)
         port = compose_model.port_inside(model, instance.service, self._ports.get(instance.service, 0))
         return f"{compose_model.own_name(instance)}:{port}"
 
-    def _keeps(self, name: str, digest: str, image: str) -> bool:
+    def _keeps(self, name: str, found: Sequence[Container], digest: str, image: str) -> bool:
         """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.
 
         One whose end was begun runs on for a while, and must not be taken for one that stays.
         """
-        found = self._of(name)
         if len(found) != 1 or self._ending(name).exists():
             return False
         return found[0].running and found[0].runs == image and found[0].definition in (digest, "")
@@ -187,7 +197,9 @@ class ComposeRuntime:
         return self._folder / f"{name}.ending"
 
     def stop(self, name: str) -> None:
-        found = self._of(name)
+        self._stop(name, self._of(name))
+
+    def _stop(self, name: str, found: Sequence[Container]) -> None:
         if found:
             durable.make_directory(self._folder)
             durable.write_file(self._ending(name), "")
