@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -133,7 +133,9 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
 
 
 @pytest.mark.later
-def test_a_bad_release_ends_with_the_old_one(site: ConnectAccess) -> None:
+def test_a_bad_release_ends_with_the_old_one(
+    site: ConnectAccess, record_property: Callable[[str, object], None]
+) -> None:  # fmt: skip
     """Does not build, does not start, answers 500, its worker dies, its migration dies or loses rows."""
     succeed(site, "upgrade", "v2")
     old, before = images(site), site.fingerprint()
@@ -141,6 +143,7 @@ def test_a_bad_release_ends_with_the_old_one(site: ConnectAccess) -> None:
         with Visitor(site.port) as visitor:
             done = run(site, "upgrade", version)
         assert done.returncode == 6, f"{version}: {done.stdout}{done.stderr}"
+        record_property("visitors waited", f"Connect Access, {version}: {visitor.longest_seconds:.1f} s")
         assert set(visitor.statuses) <= {200, 503}, version
         assert {json.loads(body).get("version", "v2") for body in visitor.bodies} <= {"v2"}, version
         assert site.get("/")[1]["version"] == "v2", version

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def test_backup_and_restore_of_the_database(site: Uso) -> None:
 
 @pytest.mark.later
 @pytest.mark.whole
-def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
+def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callable[[str, object], None]) -> None:
     """Its script ends with 0 after a failed build, its start serves after failed migrations: both are seen."""
     succeed(site, "upgrade", "v2")
     before, files, old = site.fingerprint(), kept(site), site.image_of("uso")
@@ -79,6 +79,7 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso) -> None:
         with Visitor(site.port) as visitor:
             done = run(site, "upgrade", version)
         assert done.returncode == 6, f"{version}: {done.stdout}{done.stderr}"
+        record_property("visitors waited", f"USO, {version}: {visitor.longest_seconds:.1f} s")
         assert set(visitor.statuses) <= {200, 503}, version
         assert {json.loads(body).get("version", "v2") for body in visitor.bodies} <= {"v2"}, version
         assert site.get("/")[1]["version"] == "v2", version

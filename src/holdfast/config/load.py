@@ -252,6 +252,8 @@ def cross_problems(loaded: Loaded) -> list[str]:
     for name, service in configuration.services.items():
         if service.health and configuration.service_kind(name) != "web":
             problems.append(f"services.{name}.health: only the web has a port; use health_command")
+        if service.health_headers and not service.health:
+            problems.append(f"services.{name}.health_headers: are of the request that health names")
         if service.health and not service.health.startswith("/"):
             problems.append(f"services.{name}.health: is a path and starts with /")
     return problems

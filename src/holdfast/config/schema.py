@@ -91,6 +91,11 @@ class Service(Section):
         description="Order of stop: schedulers, workers, web; start in reverse. Default: web if named so, else worker.",
     )
     health: str = Field("", description="Path that answers 2xx when the web is well, asked on its loopback port.")
+    health_headers: dict[str, str] = Field(
+        {},
+        description="Headers of that request, as the site's name (`Host`) and what the proxy before it says"
+        " (`X-Forwarded-Proto`); else `Host: localhost`.",
+    )
     health_command: list[str] = Field(
         [], description="Command in the release that ends with 0 when the service is well."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from collections.abc import Mapping
 
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
@@ -17,11 +18,13 @@ _RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
 _DEAD = ("fatal", "unknown")
 
 
-def answers(port: int, path: str, timeout_seconds: float = 5) -> tuple[bool, str]:
+def answers(
+    port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5
+) -> tuple[bool, str]:  # fmt: skip
     """Whether the web on a loopback port answers a path with 2xx, and what it said."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:
-        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast"})
+        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
         response = connection.getresponse()
         response.read()
         status = response.status
@@ -85,7 +88,7 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     if service is None:
         return True, ""
     if service.health and instance.port is not None:
-        return answers(instance.port, service.health)
+        return answers(instance.port, service.health, service.health_headers)
     if service.health_command:
         try:
             opened.host.run(
