@@ -228,6 +228,19 @@ def test_what_cannot_run_by_itself_is_found_out_before_anything_is_stopped(
     assert said in "; ".join(made.runtime.refused(str(made.folder)))
 
 
+def test_what_two_containers_of_a_service_cannot_share_is_found_out(made: Containers) -> None:
+    assert made.runtime.beside(str(made.folder), ["web", "worker"]) == ([], [])
+    port = {"mode": "ingress", "target": 9000, "published": "9000", "protocol": "tcp"}
+    made.write(
+        {"web": {"ports": [{**port, "target": 8000}], "container_name": "shop-web"}, "worker": {"ports": [port]}}
+    )
+    against, without = made.runtime.beside(str(made.folder), ["web", "worker"])
+    assert len(against) == 1 and "service worker publishes port 9000" in against[0]
+    assert len(without) == 1 and "not called shop-web" in without[0]
+    made.write({"web": {"networks": {"default": {"ipv4_address": "10.9.8.7"}}}, "worker": {}})
+    assert "fixed address 10.9.8.7" in "; ".join(made.runtime.beside(str(made.folder), ["web", "worker"])[0])
+
+
 def test_an_image_that_keeps_data_of_its_own_is_refused(made: Containers) -> None:
     tag = f"{made.name}-uploads"
     tree = subprocess.run(["tar", "-c", "-T", "/dev/null"], capture_output=True, check=True).stdout

@@ -30,6 +30,9 @@ class OneOffs(Protocol):
     def refused(self, directory: str) -> list[str]:
         """What stands against running a release, found out before anything is stopped for it."""
 
+    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
+        """What stands against a second container of these services while the first one runs; and what it will not have."""
+
     def reached_at(self, instance: ServiceInstance) -> str:
         """The name that an instance's container alone has on its networks, and the port it listens on there."""
 

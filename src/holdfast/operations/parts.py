@@ -236,8 +236,9 @@ def switch(release: Release) -> Step:
     return Step("release.switch", f"switch to {release.label}", {"release": asdict(release)})
 
 
-def unpack(release: Release) -> Step:
-    return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release)})
+def unpack(release: Release, *, beside: Sequence[str] = ()) -> Step:
+    """`beside` are the kinds of services that will start while the old ones run."""
+    return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release), "beside": list(beside)})
 
 
 def build(commit: str, label: str) -> Step:

@@ -133,7 +133,8 @@ def _beside(
     app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
 ) -> tuple[list[Step], list[Step]]:
     """Rolling and source: the new web beside the old one; data are not touched by any undo."""
-    steps = [parts.build(commit, release.label), parts.unpack(release), _check(release, mode)]
+    kinds = ("web", "worker")
+    steps = [parts.build(commit, release.label), parts.unpack(release, beside=kinds), _check(release, mode)]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
@@ -144,7 +145,7 @@ def _beside(
                      {"release": asdict(release), "task": "migrate"})
             )  # fmt: skip
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(parts.start(release, ("web", "worker"), "start the new version beside the old one and verify it"))
+    steps.append(parts.start(release, kinds, "start the new version beside the old one and verify it"))
     return steps, beside_after(release)
 
 

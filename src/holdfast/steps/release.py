@@ -44,6 +44,24 @@ def unpack(opened: Opened, context: StepContext) -> None:
     link_shared(opened, path)
     durable.sync_filesystem(path)
     refuse_unfit(opened, release)
+    _refuse_beside(opened, context, release)
+
+
+def _refuse_beside(opened: Opened, context: StepContext, release: Release) -> None:
+    """Raises RefusedError where services that are to start beside the old ones cannot."""
+    kinds = context.parameters.get("beside") or ()
+    configuration = opened.loaded.configuration
+    names = [name for name in configuration.services if configuration.service_kind(name) in kinds]
+    if opened.containers is None or not names:
+        return
+    against, without = opened.containers.beside(release.path, names)
+    if against:
+        raise RefusedError(
+            f"release {release.label} cannot start beside the old one: " + "; ".join(against),
+            next_step=f"holdfast upgrade {release.label} (maintenance mode).",
+        )
+    for text in without:
+        context.say(text)
 
 
 def refuse_unfit(opened: Opened, release: Release) -> None:

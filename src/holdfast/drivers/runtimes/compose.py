@@ -305,6 +305,9 @@ class ComposeRuntime:
             found += self._unread(name, model["name"], made)
         return found
 
+    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
+        return compose_model.beside_another(_read(Path(directory) / MODEL), services, web=self._web)
+
     def _unread(self, service: str, project: str, made: Model) -> list[str]:
         """Compose itself reads a model as it will be given, before anything is stopped for it."""
         file = self._folder / f"task-none-{secrets.token_hex(4)}.json"

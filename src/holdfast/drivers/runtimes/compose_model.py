@@ -138,6 +138,24 @@ def beside(made: Model, service: str) -> Model:
     return {**made, "services": {service: alone}}
 
 
+def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[list[str], list[str]]:
+    """What stands against a second container of these services, and what it has not that the first one has."""
+    against, without = [], []
+    for name in services:
+        service = model["services"].get(name) or {}
+        ports = ", ".join(map(str, published(service))) if name != web else ""  # the web's are for the gate alone
+        if ports:
+            against.append(f"service {name} publishes port {ports} of this machine, which two cannot do at once")
+        for network, given in (service.get("networks") or {}).items():
+            fixed = [str(given[key]) for key in ("ipv4_address", "ipv6_address") if (given or {}).get(key)]
+            against += [f"service {name} has the fixed address {address} in network {network}" for address in fixed]
+        if service.get("container_name"):
+            without.append(
+                f"the new container of {name} is not called {service['container_name']}: the old one has that name while both run"
+            )
+    return against, without
+
+
 def refused(
     model: Model, services: Mapping[str, int], images: Mapping[str, Mapping[str, str]], *, web: str, gated: bool
 ) -> list[str]:
