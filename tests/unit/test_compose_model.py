@@ -123,3 +123,10 @@ def test_the_words_of_the_operators_own_command() -> None:
     ]  # fmt: skip
     assert starting(project, "shop", Path("/m.json"), "web", 2)[-3:] == ["--scale", "web=2", "web"]
     assert running_once(project, "shop", Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
+
+
+def test_the_webs_own_ports_stand_against_no_second_one() -> None:
+    port = {"mode": "ingress", "target": 8000, "published": "80", "protocol": "tcp"}
+    model = {"name": "shop", "services": {"web": {"ports": [port]}, "worker": {"ports": [port]}}}
+    against, _ = compose_model.beside_another(model, ["web", "worker"], web="web")
+    assert against == ["service worker publishes port 80 of this machine, which two cannot do at once"]
