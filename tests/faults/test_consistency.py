@@ -169,6 +169,10 @@ def rows_of(folder: Path, table: str) -> dict[str, str]:
     return {line.split("\t")[1]: line.split("\t")[2] for line in rows.splitlines()}
 
 
+def _sampled(config: pytest.Config) -> bool:
+    return any(config.getoption(option) > 1 for option in ("--every", "--every-server"))
+
+
 def check(level: str, tables: dict[str, dict[str, str]], files: dict[str, str]) -> None:
     if level in ("pause", "quiesce"):
         inside = {path: digest for path, digest in files.items() if path.startswith("inside/")}
@@ -188,7 +192,7 @@ def test_each_level_keeps_its_promise(
 ) -> None:
     held = []
     engine = churning.opened.databases["main"].kind
-    rounds = SAMPLE_ROUNDS if request.config.getoption("--every") > 1 else ROUNDS
+    rounds = SAMPLE_ROUNDS if _sampled(request.config) else ROUNDS
     for number in range(rounds):
         result = churning.run(backup.plan(churning, consistency=level))
         step = next(step for step in churning.journal.steps(result.operation) if step.name == "backup.finish")

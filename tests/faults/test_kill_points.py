@@ -28,7 +28,11 @@ from tests.site import Site
 
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
 _ATTEMPTS = 3
-SHARDS = 4  # of a scenario, when every point is taken; a sample needs one
+# Of a scenario when every point is taken, each with its own ground; a sample needs one.
+SHARDS = {
+    "test_killed_at_every_point_ends_old_or_new": 2,
+    "test_killed_at_every_point_of_an_engines_steps_ends_old_or_new": 4,
+}
 
 pytestmark = pytest.mark.faults
 
@@ -253,7 +257,12 @@ def kill_recovery(ground: Ground, signature: tuple[str, ...]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "shard" in metafunc.fixturenames:
-        metafunc.parametrize("shard", range(SHARDS if metafunc.config.getoption("--every") == 1 else 1))
+        metafunc.parametrize("shard", range(shards_of(metafunc.function.__name__, metafunc.config)))
+
+
+def shards_of(test: str, config: pytest.Config) -> int:
+    options = ("--every",) if test == next(iter(SHARDS)) else ("--every", "--every-server", "--every-container")
+    return SHARDS[test] if all(config.getoption(option) in (0, 1) for option in options) else 1
 
 
 def every_of(scenario: Scenario, config: pytest.Config) -> int:
@@ -267,7 +276,7 @@ def take_points(
     scenario: Scenario, shard: int, request: pytest.FixtureRequest, note: Callable[[str, object], None]
 ) -> None:
     every = every_of(scenario, request.config)
-    shards = SHARDS if request.config.getoption("--every") == 1 else 1
+    shards = shards_of(request.function.__name__, request.config)
     with prepared(scenario) as ground:
         floor = FLOOR.get(scenario.title, 0)
         assert len(ground.chosen) >= floor, f"{len(ground.chosen)} points, fewer than the {floor} known before"
@@ -289,7 +298,7 @@ def take_points(
             f" {ends}",
         )
         assert not failures, "\n".join(failures)
-        if shards > 1 and not scenario.fails and shard == 0:
+        if every == 1 and not scenario.fails and shard == 0:
             assert ends["old"], "no point ended in the old state"
 
 
