@@ -37,11 +37,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Every kill point of every operation on the embedded stack; with a database server every fourth of its driver's steps, in
-# containers every 16th; of the journal writes at which power is lost or a disk is full, every 16th. And what
+# Every kill point of every operation on the embedded stack; with a database server every sixth of its driver's steps, in
+# containers every 16th; of the journal writes at which power is lost or a disk is full, every 24th. And what
 # `make test` leaves for it.
 faults: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 --every-server 4 --every-container 16 --every-power 16 -m "(faults or later) and not whole" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 --every-server 6 --every-container 16 --every-power 24 -m "(faults or later) and not whole" tests
 
 # All of them.
 faults-all: setup
