@@ -213,7 +213,7 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     earlier = [item for item in _load(memory) if item.name not in {instance.name for instance in instances}]
     _save(memory, [*earlier, *instances])
     begun = [item for item in ordered(instances, stopping=False) if _tried(context, item, partial(_begin, opened))]
-    for instance in begun:  # all of them are up by now: their times to settle go by together
+    for instance in begun:  # the others come up meanwhile
         _tried(context, instance, partial(_prove, opened, context))
 
 

@@ -41,21 +41,21 @@ class Caddy:
         self._place.run(_PROGRAM, "reload", *self._config)
 
         def drain(answer: str, seconds: float | None) -> None:
-            if seconds is None:
-                return None
-            begun = time.monotonic()
-            try:
-                if led_to is not None:
-                    return self._drain(webs, seconds)
-            except PermissionError:  # another user's
-                pass
-            time.sleep(max(0.0, seconds - (time.monotonic() - begun)))
-            return None
+            if seconds is not None and not (led_to is not None and self._drained(webs, seconds)):
+                time.sleep(seconds)
 
         return drain
 
     def _under_way(self, webs: Iterable[tuple[str, int]]) -> set[int]:
         return connections.to(webs, by=_PROGRAM, near=self._place.first_process())
+
+    def _drained(self, webs: set[tuple[str, int]], seconds: float) -> bool:
+        """False where it is another user's, whose connections cannot be seen."""
+        try:
+            self._drain(webs, seconds)
+        except PermissionError:
+            return False
+        return True
 
     def _drain(self, webs: set[tuple[str, int]], seconds: float) -> None:
         begun = time.monotonic()

@@ -13,6 +13,7 @@ from holdfast.errors import CommandFailedError, StepError
 from holdfast.host import Host
 
 _COMMAND_SECONDS = 60
+_ATTEMPTS = 5
 _DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
 
 
@@ -69,13 +70,22 @@ class Place:
                 return {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
             except OSError:
                 return set()
-        ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()
-        known = json.loads(self.host.capture([self.engine, "inspect", "--type=container", *ids])) if ids else []
         return {
-            address for item in known for network in (item["NetworkSettings"].get("Networks") or {}).values()
+            address for item in self._running() for network in (item["NetworkSettings"].get("Networks") or {}).values()
             for address in (network.get("IPAddress"), network.get("GlobalIPv6Address"))
             if address and name in (address, str(item["Name"]).lstrip("/"), *(network.get("Aliases") or []))
         }  # fmt: skip
+
+    def _running(self) -> list[dict[str, Any]]:
+        """What the engine says of all that run. Raises CommandFailedError."""
+        for attempt in range(_ATTEMPTS):
+            ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()
+            try:
+                return json.loads(self.host.capture([self.engine, "inspect", "--type=container", *ids])) if ids else []
+            except CommandFailedError:  # one of them, of whichever application, has ended meanwhile
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+        return []
 
     def unseen(self, file: Path) -> str:
         """Why the container would not see that a file was replaced; empty where it would."""

@@ -74,7 +74,17 @@ class ComposeRuntime:
         self._engine.prepare()
 
     def _ours(self) -> list[Container]:
-        """Those that were started here, and those that were taken over and are still there."""
+        """Those that were started here, and those that were taken over and are still there.
+
+        Raises StepError where the engine does not answer: what it runs is not known then.
+        """
+        try:
+            return self._known()
+        except (CommandFailedError, CommandTimeoutError):
+            self.prepare()
+            raise
+
+    def _known(self) -> list[Container]:
         found = self._engine.containers(f"{compose_model.APPLICATION_LABEL}={self._mark}")
         adopted = self._adopted()
         ours = [
@@ -105,17 +115,12 @@ class ComposeRuntime:
     # --- instances ---------------------------------------------------------------------------------
 
     def statuses(self) -> dict[str, ServiceStatus]:
-        """Raises StepError where the engine does not answer: what it runs is not known then."""
-        try:
-            return {container.name: container.status() for container in self._ours()}
-        except (CommandFailedError, CommandTimeoutError):
-            self.prepare()
-            raise
+        return {container.name: container.status() for container in self._ours()}
 
     def start(self, instance: ServiceInstance) -> None:
         release = Path(instance.directory)
         model = self._read(release / MODEL)
-        found = self._found(instance.name)
+        found = self._of(instance.name)
         image = self._image_of(instance.service, instance.directory)
         policy = compose_model.restart_policy(model, instance.service) if instance.comes_back else "no"
         port = self._ports.get(instance.service, 0)
@@ -133,14 +138,6 @@ class ComposeRuntime:
         for container in found:
             if container.restart_policy != policy:
                 self._engine.do("update", f"--restart={policy}", container.id)
-
-    def _found(self, name: str) -> list[Container]:
-        """Raises StepError where the engine does not answer."""
-        try:
-            return self._of(name)
-        except (CommandFailedError, CommandTimeoutError):
-            self.prepare()
-            raise
 
     def reached_at(self, instance: ServiceInstance) -> str:
         model = self._read(Path(instance.directory) / MODEL)
@@ -219,7 +216,7 @@ class ComposeRuntime:
         return None
 
     def output_tail(self, name: str) -> str:
-        with contextlib.suppress(CommandFailedError, CommandTimeoutError):
+        with contextlib.suppress(StepError):
             # Without `run` the two streams would come one after the other, not as they were written.
             return "".join(
                 self._host.run(
