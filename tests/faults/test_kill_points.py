@@ -29,10 +29,7 @@ from tests.site import Site
 FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
 _ATTEMPTS = 3
 # Of a scenario when every point is taken, each with its own ground; a sample needs one.
-SHARDS = {
-    "test_killed_at_every_point_ends_old_or_new": 2,
-    "test_killed_at_every_point_of_an_engines_steps_ends_old_or_new": 4,
-}
+SHARDS, SHARDS_OF_ENGINES = 2, 4
 
 pytestmark = pytest.mark.faults
 
@@ -261,8 +258,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def shards_of(test: str, config: pytest.Config) -> int:
-    options = ("--every",) if test == next(iter(SHARDS)) else ("--every", "--every-server", "--every-container")
-    return SHARDS[test] if all(config.getoption(option) in (0, 1) for option in options) else 1
+    of_engines = "engine" in test
+    options = ("--every", "--every-server", "--every-container") if of_engines else ("--every",)
+    if any(config.getoption(option) > 1 for option in options):
+        return 1
+    return SHARDS_OF_ENGINES if of_engines else SHARDS
 
 
 def every_of(scenario: Scenario, config: pytest.Config) -> int:
