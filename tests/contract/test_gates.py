@@ -9,6 +9,7 @@ import os
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -198,9 +199,9 @@ class VisitedProxy(Visitor):
 
     def __init__(self, kind: type[ProxyServer], folder: Path, drain_seconds: float) -> None:
         self.old, self.new = Web("old"), Web("new")
-        self.server = kind(folder, self.old.address, drain_seconds=drain_seconds)
-        self.port, self.gate = self.server.port, self.server.gate
-        self.gate.route("r1", self.old.address)
+        self.server = kind(folder, self.old.address, drain_seconds=0.1)
+        self.server.gate.route("r1", self.old.address)  # behind Caddy a first file's visitors are given all the time
+        self.port, self.gate = self.server.port, self.server.gate_of(drain_seconds)
 
     def end(self) -> None:
         self.old.close()
@@ -417,19 +418,90 @@ def test_until_something_is_routed_the_operators_own_first_file_stands(kind: typ
         web.close()
 
 
-def test_a_configuration_that_the_proxy_refuses_is_taken_back(proxied: VisitedProxy) -> None:
-    good = proxied.server.config.read_text()
-    before = proxied.server.include.read_text()
-    proxied.server.config.write_text(good.replace(proxied.server.good, proxied.server.bad))
-    with pytest.raises(StepError, match="refuses its configuration"):
+def test_a_configuration_that_nginx_refuses_is_taken_back(folder: Path) -> None:
+    proxied = VisitedProxy(NginxServer, folder, drain_seconds=20)
+    try:
+        good = proxied.server.config.read_text()
+        before = proxied.server.include.read_text()
+        proxied.server.config.write_text(good.replace(proxied.server.good, proxied.server.bad))
+        with pytest.raises(StepError, match="refuses its configuration"):
+            proxied.gate.close({"operation": "op1"})
+        assert proxied.server.include.read_text() == before
+        assert proxied.get()[:2] == (200, "old")
+        proxied.gate.open()  # the undo, with the configuration still bad
+        assert proxied.gate.state().open
+        proxied.server.config.write_text(good)
         proxied.gate.close({"operation": "op1"})
-    assert proxied.server.include.read_text() == before
-    assert proxied.get()[:2] == (200, "old")
-    proxied.gate.open()  # the undo, with the configuration still bad
-    assert proxied.gate.state().open
-    proxied.server.config.write_text(good)
+        assert proxied.get()[0] == 503
+    finally:
+        proxied.end()
+
+
+def test_a_first_file_that_the_proxy_refuses_is_taken_back(kind: type[ProxyServer], folder: Path) -> None:
+    web = Web("own")
+    server = kind(folder, web.address, drain_seconds=1)
+    try:
+        good, before = server.config.read_text(), server.include.read_text()
+        server.config.write_text(good.replace(server.good, server.bad))
+        with pytest.raises(StepError, match="refuses its configuration"):
+            server.gate.route("r1", web.address)
+        assert (server.include.read_text(), server.gate.state().target) == (before, None)
+        server.config.write_text(good)
+        server.gate.close({"operation": "op1"})
+        assert http_status(server.port) == 503
+    finally:
+        server.end()
+        web.close()
+
+
+def test_caddy_follows_whatever_became_of_its_configuration(folder: Path) -> None:
+    proxied = VisitedProxy(CaddyServer, folder, drain_seconds=20)
+    try:
+        proxied.server.config.write_text("no_such_word {")
+        proxied.gate.close({"operation": "op1"})
+        assert proxied.get()[0] == 503
+        proxied.gate.open()
+        assert proxied.get()[:2] == (200, "old")
+    finally:
+        proxied.end()
+
+
+def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied: VisitedProxy) -> None:
+    met: Counter[object] = Counter()
+    ended = threading.Event()
+
+    def visit() -> None:
+        while not ended.is_set():
+            try:
+                met[proxied.get()[:2]] += 1
+            except (OSError, http.client.HTTPException) as error:
+                met[repr(error)] += 1
+
+    visitors = [threading.Thread(target=visit) for _ in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        for _ in range(4):
+            proxied.gate.route("r2", proxied.new.address)
+            proxied.gate.route("r1", proxied.old.address)
+    finally:
+        ended.set()
+        for visitor in visitors:
+            visitor.join(30)
+    assert set(met) == {(200, "old"), (200, "new")}, met
+
+
+def test_a_page_is_whole_whatever_a_request_asks_for(proxied: VisitedProxy) -> None:
     proxied.gate.close({"operation": "op1"})
-    assert proxied.get()[0] == 503
+    status, body, headers = proxied.get("/any/path.css?x=1", Range="bytes=0-3", Accept="text/html")
+    assert (status, "</html>" in body, "content-range" in headers) == (503, True, False)
+    connection = http.client.HTTPConnection("127.0.0.1", proxied.port, timeout=30)
+    try:
+        connection.request("POST", "/order", body="a=b", headers={"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"})
+        answer = connection.getresponse()
+        assert (answer.status, "Back soon." in answer.read().decode()) == (503, True)
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ def adopted(request: pytest.FixtureRequest, folder: Path) -> Iterator[ComposeSit
 
 
 class Visitors:
-    """Ask again and again on connections that they keep."""
+    """Ask again and again, on connections that they keep or on new ones."""
 
-    def __init__(self, port: int, path: str = "/") -> None:
+    def __init__(self, port: int, path: str = "/", *, keep: bool = True) -> None:
         self.met: Counter[str] = Counter()
-        self._path = path
+        self._path, self._keep = path, keep
         self._port = port
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._visit) for _ in range(2)]
@@ -64,6 +64,8 @@ class Visitors:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self.met[repr(error)] += 1
+            if not self._keep:
+                connection.close()
             time.sleep(0.005)
         connection.close()
 
@@ -101,10 +103,11 @@ def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     adopted.add("slow", "v1", _with_a_slow_page)
     adopted.add("slower", "slow", lambda folder: (folder / "note.txt").write_text("another commit"))
     assert run(adopted, "upgrade", "slow", "--rolling").returncode == 0
-    with Visitors(adopted.port) as met, Visitors(adopted.port, "/slow") as met_slowly:
+    port = adopted.port
+    with Visitors(port) as met, Visitors(port, "/slow") as met_slowly, Visitors(port, keep=False) as met_anew:
         outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("slower", "slow") * 2 + ("slower",)]
     assert [done.returncode for done in outcomes] == [0] * 5, [done.stderr for done in outcomes]
-    assert (set(met), set(met_slowly)) == ({"v1"}, {"v1"}), (met, met_slowly)
+    assert [set(each) for each in (met, met_slowly, met_anew)] == [{"v1"}] * 3, (met, met_slowly, met_anew)
 
 
 @pytest.mark.later

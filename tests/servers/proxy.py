@@ -39,12 +39,15 @@ class ProxyServer:
         self.config = self.folder / "configuration"
         self._prepare()
         self.config.write_text(self.configuration(self.include, location or self.location))
+        self.gate = self.gate_of(drain_seconds)
+        self.start()
+
+    def gate_of(self, drain_seconds: float) -> ProxyGate:
         place = Place(Host())
-        self.gate = ProxyGate(
-            folder / "state", self.include, type(self).product(place, str(self.config)), place,
+        return ProxyGate(
+            self.folder.parent / "state", self.include, type(self).product(place, str(self.config)), place,
             Door(f"http://127.0.0.1:{self.port}/"), message="Back soon.", drain_seconds=drain_seconds,
         )  # fmt: skip
-        self.start()
 
     def _prepare(self) -> None:
         """Sets `argv`, or skips."""

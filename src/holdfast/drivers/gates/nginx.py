@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 from holdfast import processes
 from holdfast.drivers.gates.place import Place
@@ -37,13 +38,21 @@ class Nginx:
     def test(self) -> None:
         self._place.run("nginx", *self._config, "-t", "-q")
 
-    def reload(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
+    def reload(self) -> None:
+        self._place.run("nginx", *self._config, "-s", "reload")
+
+    def follows_without_reload(self) -> bool:
+        return False
+
+    def lead(self, folder: Path, view: View) -> None:
+        pass  # the file says it all
+
+    def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
             before = processes.titled(_TITLE, namespace)
         except OSError:  # another user's processes
             namespace, before = "", {}
-        self._place.run("nginx", *self._config, "-s", "reload")
 
         def drain(answer: str, seconds: float | None) -> None:
             if not namespace:

@@ -87,11 +87,23 @@ class Place:
                     raise
         return []
 
+    def seen_at(self, folder: Path) -> str:
+        """Where the container has a folder of this machine; the folder's own path where it has not."""
+        if self.engine:
+            for source, inside in sorted(self._mounts(), key=lambda pair: len(pair[0].parts), reverse=True):
+                if source != Path("/") and folder.is_relative_to(source):
+                    return str(inside / folder.relative_to(source))
+        return str(folder)
+
+    def _mounts(self) -> list[tuple[Path, Path]]:
+        mounts = self.known().get("Mounts") or []
+        return [(Path(mount.get("Source") or "/"), Path(mount.get("Destination") or "/")) for mount in mounts]
+
     def unseen(self, file: Path) -> str:
         """Why the container would not see that a file was replaced; empty where it would."""
         if not self.engine:
             return ""
-        sources = [Path(mount.get("Source") or "/") for mount in self.known().get("Mounts") or []]
+        sources = [source for source, _ in self._mounts()]
         if file in sources:
             return f"{file} itself is mounted into the proxy's container, which keeps the old file when it is replaced"
         if not any(file.is_relative_to(source) for source in sources if source != Path("/")):

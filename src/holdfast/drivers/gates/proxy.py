@@ -36,7 +36,10 @@ _NOTHING = dict.fromkeys(("release", "target", "hold", "operation", "preview_tar
 
 @dataclass(frozen=True)
 class View:
-    """What the file must say. `target` and `preview_target` are host:port; `seed` is what stood there before ours."""
+    """What the file must say. `target` and `preview_target` are host:port; `seed` is what stood there before ours.
+
+    `folder` is where the proxy sees that of the file.
+    """
 
     mark: str
     closed: bool
@@ -48,6 +51,7 @@ class View:
     html: str
     json: str
     nameservers: tuple[str, ...]
+    folder: str
 
 
 class Product(Protocol):
@@ -61,11 +65,20 @@ class Product(Protocol):
     def test(self) -> None:
         """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
 
-    def reload(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
-        """Tells it to follow. `led_to` is where visitors may be by what it followed before, each host:port, if known.
+    def reload(self) -> None:
+        """Tells it to follow. Raises CommandFailedError."""
 
-        Returns what waits until nobody is led by the old configuration any more. It is given what the new one answered
-        on the gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
+    def follows_without_reload(self) -> bool:
+        """True where all but a change of the text is followed once `lead` returned."""
+
+    def lead(self, folder: Path, view: View) -> None:
+        """Writes what it looks at with each request, durably and at once. May be repeated."""
+
+    def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
+        """Called before a change. `led_to` is where visitors may be by what it follows, each host:port, if known.
+
+        Returns what waits until nobody is led by that any more. It is given what was answered after the change on the
+        gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
         """
 
 
@@ -136,6 +149,7 @@ class ProxyGate:
             preview_target=(state.get("preview_target") or state.get("target") or "") if state.get("preview_token") else "",
             preview_token=state.get("preview_token") or "", seed=seed, headers=headers, html=html.decode(),
             json=found.decode(), nameservers=tuple(self._place.nameservers()),
+            folder=self._place.seen_at(self._include.parent),
         )  # fmt: skip
 
     def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
@@ -145,18 +159,23 @@ class ProxyGate:
         present = self._include.read_text() if self._include.exists() else None
         if present == text and state.get("settled") == state["generation"] and _follows(self._ask(), view):
             return
-        led_to = _led_to(before, state.get("seed"))
-        state["led_to"] = led_to
+        state["led_to"] = _led_to(before, state.get("seed"))
         self._record.write(state)
-        durable.make_directory(self._include.parent, 0o755)
-        durable.write_file(self._include, text, _INCLUDE_MODE)
+        drain = self._product.watch(state["led_to"])
+        self._write(text, view)
         if not self._place.runs() or (not self._place.is_container and self._ask() is None):
             return  # it meets the file at its start
-        self._test(present, before)
-        drain = self._product.reload(led_to)
+        if not (present == text and self._product.follows_without_reload() and _follows(self._ask(), view)):
+            self._test(present, before)
+            self._product.reload()
         drain(self._wait(view), drain_seconds)
         self._refuse_bypass(view)
         self._record.write({**state, "settled": state["generation"]})
+
+    def _write(self, text: str, view: View) -> None:
+        durable.make_directory(self._include.parent, 0o755)
+        self._product.lead(self._include.parent, view)
+        durable.write_file(self._include, text, _INCLUDE_MODE)
 
     def _test(self, present: str | None, before: Mapping[str, Any]) -> None:
         """What the proxy refuses to read is taken back: it would not start with it either."""
@@ -164,7 +183,7 @@ class ProxyGate:
             self._product.test()
         except (CommandFailedError, CommandTimeoutError) as error:
             if present is not None:
-                durable.write_file(self._include, present, _INCLUDE_MODE)
+                self._write(present, self._view(before))
                 self._record.write(before)
             raise StepError(
                 f"{self._product.name} refuses its configuration with {self._include}:\n{error.state.strip()}",
