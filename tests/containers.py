@@ -24,9 +24,9 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run([*argv, *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def engine(*words: str) -> str:
+def engine(*words: str, client: str = "docker") -> str:
     """What the engine's client prints."""
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([client, *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
 # One that says so in a file where it meets a database between two versions: its migration has begun, and is not of its code.
@@ -64,30 +64,32 @@ def containerize(
     git(folder, "checkout", "--quiet", "v1")
 
 
-def id_of(image: str) -> str:
+def id_of(image: str, *, client: str = "docker") -> str:
     """Empty where there is no image of that name."""
-    listed = engine("images", "--quiet", "--no-trunc", image).splitlines()
+    listed = engine("images", "--quiet", "--no-trunc", image, client=client).splitlines()
     return listed[0] if listed else ""
 
 
-def name_image(name: str, id: str) -> None:
+def name_image(name: str, id: str, *, client: str = "docker") -> None:
     """Gives a name to an image, or takes it away where there is none."""
     if id:
-        engine("tag", id, name)
-    elif id_of(name):
-        engine("rmi", name)
+        engine("tag", id, name, client=client)
+    elif id_of(name, client=client):
+        engine("rmi", name, client=client)
 
 
-def of_project(name: str, *more: str) -> list[str]:
-    return engine("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={name}", *more).split()
+def of_project(name: str, *more: str, client: str = "docker") -> list[str]:
+    label = f"--filter=label=com.docker.compose.project={name}"
+    return engine("ps", "--all", "--quiet", "--no-trunc", label, *more, client=client).split()
 
 
-def remove(name: str, *, images: Sequence[str] = ()) -> None:
+def remove(name: str, *, images: Sequence[str] = (), client: str = "docker") -> None:
     """Everything of a project: containers, networks, and images by the beginning of their names."""
-    for id in of_project(name):
-        engine("rm", "--force", "--volumes", id)
-    for network in engine("network", "ls", "--quiet", f"--filter=label=com.docker.compose.project={name}").split():
-        engine("network", "rm", network)
-    for tag in engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines():
-        if tag.startswith(tuple(images)):
-            engine("rmi", tag)
+    for id in of_project(name, client=client):
+        engine("rm", "--force", "--volumes", id, client=client)
+    label = f"--filter=label=com.docker.compose.project={name}"
+    for network in engine("network", "ls", "--quiet", label, client=client).split():
+        engine("network", "rm", network, client=client)
+    for tag in engine("images", "--format={{.Repository}}:{{.Tag}}", client=client).splitlines():
+        if images and tag.removeprefix("localhost/").startswith(tuple(images)):
+            engine("rmi", tag, client=client)

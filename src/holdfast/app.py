@@ -24,7 +24,8 @@ from holdfast.drivers.gates.proxy import ProxyGate
 from holdfast.drivers.gates.visit import Door
 from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.protocols import Database, Packages
-from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
+from holdfast.drivers.runtimes.compose_command import compose_of
+from holdfast.drivers.runtimes.compose_project import Compose, Project, env_files_in, files_in
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.runner import Result, Runner
@@ -34,8 +35,6 @@ from holdfast.host import Host
 from holdfast.model import Plan, Server
 from holdfast.steps.opened import Opened
 from holdfast.steps.table import handlers
-
-_COMPOSE = ("docker", "compose")
 
 
 @dataclass
@@ -190,7 +189,7 @@ def _server(item: DatabaseSettings, containers: Containers | None) -> Server:
     container, find = item.container, None
     if containers is not None and container.startswith("compose:"):
         find = partial(containers.container_of, container.removeprefix("compose:"))
-        container = f"{_COMPOSE[0]}:"
+        container = f"{containers.engine_name}:"
     return Server(
         host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
         end_sessions=item.end_sessions, jobs=item.jobs, container=container, find_container=find,
@@ -220,7 +219,7 @@ def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
     gate = loaded.configuration.gate
     engine, _, name = gate.container.partition(":")
     if engine == "compose":
-        place = Place(host, _COMPOSE[0], partial(compose.container_of, name))
+        place = Place(host, compose.engine_name, partial(compose.container_of, name))
     else:
         place = Place(host, engine, partial(str, name))
     return ProxyGate(
@@ -245,7 +244,7 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     prefix = f"holdfast/{application.name}.{application.environment}"
     script = BuildScript(source.images, loaded.path(source.repository), prefix) if source.images else None
     return registry.PACKAGES["images"](
-        loaded.state / "packages", archive, partial(_project, loaded), host, engine=_COMPOSE[0], instance=loaded.root,
+        loaded.state / "packages", archive, partial(_commands, loaded), host, engine=_project(loaded, loaded.root, loaded.root).engine, instance=loaded.root,
         prefix=prefix, script=script,
         links=_beside_sources(loaded), services=list(loaded.configuration.services), timeout_seconds=limit,
     )  # fmt: skip
@@ -264,9 +263,13 @@ def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Pro
     """The Compose project by the files of a tree of sources, with `folder` as what its paths are relative to."""
     runtime = loaded.configuration.runtime
     return Project(
-        _COMPOSE, folder, files_in(runtime.files, sources, loaded.root),
+        tuple(runtime.command), folder, files_in(runtime.files, sources, loaded.root),
         env_files_in(runtime.env_files, loaded.root), tuple(runtime.profiles), name or runtime.project,
     )  # fmt: skip
+
+
+def _commands(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Compose:
+    return compose_of(_project(loaded, sources, folder, name))
 
 
 def _compose(loaded: Loaded, host: Host) -> Any:

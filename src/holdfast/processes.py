@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_NAME_SERVER = "aardvark-dns\n"
 _BECOMING_SECONDS = 0.5
 _SETTLED_SECONDS = 0.02
 
@@ -57,12 +58,15 @@ def _place_of_environment(pid: int) -> str:
 def processes_with(prefix: str) -> list[Process]:
     """Living processes whose environment (proc(5) environ) has a variable starting with `prefix`; not this one.
 
-    A prefix that ends with NUL matches a whole variable.
+    A prefix that ends with NUL matches a whole variable. Podman's name server for containers is left out: it is nobody's
+    child, serves all of them, and has the environment of whoever happened to start the first one.
     """
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid() and _carries(int(name), prefix.encode()):
             try:
+                if Path(f"/proc/{name}/comm").read_text() == _NAME_SERVER:
+                    continue
                 command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.packages.images import ImagePackages
 from holdfast.drivers.runtimes.compose import ComposeRuntime
-from holdfast.drivers.runtimes.compose_project import Project, files_in
+from holdfast.drivers.runtimes.compose_command import compose_of
+from holdfast.drivers.runtimes.compose_project import Compose, Project, files_in
 from holdfast.host import Host
 from tests import containers
-from tests.servers import docker
+from tests.servers import docker, podman
 
 
 @dataclass
@@ -26,6 +27,14 @@ class Containers:
     runtime: ComposeRuntime
     folder: Path
     name: str
+    command: Sequence[str]
+
+    @property
+    def client(self) -> str:
+        return self.runtime.engine_name
+
+    def engine(self, *words: str) -> str:
+        return containers.engine(*words, client=self.client)
 
     def write(self, services: Mapping[str, Mapping[str, Any]], tag: str = docker.IMAGE, **more: Any) -> None:
         """Makes the release's model and images anew."""
@@ -34,7 +43,7 @@ class Containers:
         made = {name: {key: value for key, value in item.items() if value is not None} for name, item in made.items()}
         model = {"name": self.name, "services": made, **more}
         (self.folder / "compose.json").write_text(json.dumps(model))
-        id = containers.engine("image", "inspect", "--format={{.Id}}", tag)
+        id = f"sha256:{self.engine('image', 'inspect', '--format={{.Id}}', tag).removeprefix('sha256:')}"
         (self.folder / "images.json").write_text(
             json.dumps({name: {"name": docker.IMAGE, "tag": tag, "id": id, "built": False} for name in services})
         )
@@ -46,33 +55,47 @@ def mounts() -> list[dict[str, Any]]:
     return [{"type": "bind", "source": place, "target": place, "read_only": True} for place in places]
 
 
-@contextmanager
-def project(folder: Path) -> Iterator[Containers]:
+def started(client: str) -> tuple[str, ...]:
+    """An engine of the tests' own runs; returns the Compose command for it."""
+    if client == "podman":
+        podman.compose()
+        return podman.command()
     docker.compose()
+    return ("docker", "compose")
+
+
+@contextmanager
+def project(folder: Path, client: str = "docker") -> Iterator[Containers]:
+    words = started(client)
     name = f"contract-{folder.name.lower().replace('_', '0')}"
-    command = Project(("docker", "compose"), folder, (folder / "compose.json",), name=name)
+    command = Project(words, folder, (folder / "compose.json",), name=name)
     made = Containers(
-        ComposeRuntime(folder / "s", f"contract@{folder}", Host(), command, ports={"web": 0, "worker": 0}), folder, name
+        ComposeRuntime(folder / "s", f"contract@{folder}", Host(), command, ports={"web": 0, "worker": 0}),
+        folder,
+        name,
+        words,
     )
     made.write({"web": {}, "worker": {}})
     try:
         yield made
     finally:
-        containers.remove(name)
+        containers.remove(name, client=made.client)
 
 
 @contextmanager
-def images(folder: Path, sources: ArchivePackages, script: BuildScript | None = None) -> Iterator[ImagePackages]:
+def images(
+    folder: Path, sources: ArchivePackages, script: BuildScript | None = None, client: str = "docker"
+) -> Iterator[ImagePackages]:  # fmt: skip
     """A store of images whose project is described outside of its sources, or by them where these have a Compose file."""
-    docker.compose()
+    words = started(client)
     instance = folder / "instance"
     instance.mkdir()
     (instance / "compose.yml").write_text(json.dumps({"services": {"web": {"image": docker.IMAGE}}}))
     name = f"contract-{folder.name.lower().replace('_', '0')}"
     prefix = f"holdfast/{name}"
 
-    def project(tree: Path, place: Path, known: str = "") -> Project:
-        return Project(("docker", "compose"), place, files_in([], tree, instance), name=known or name)
+    def project(tree: Path, place: Path, known: str = "") -> Compose:
+        return compose_of(Project(words, place, files_in([], tree, instance), name=known or name))
 
     packages = folder / "packages"
     yield ImagePackages(
@@ -80,11 +103,11 @@ def images(folder: Path, sources: ArchivePackages, script: BuildScript | None = 
         sources,
         project,
         Host(),
-        engine="docker",
+        engine=client,
         instance=instance,
         prefix=prefix,
         links={},
         services=["web", "cache"],
         script=script,
     )
-    containers.remove(name, images=[prefix, name])
+    containers.remove(name, images=[prefix, name], client=client)

@@ -58,6 +58,18 @@ def add_links(tar: tarfile.TarFile) -> None:
             tar.addfile(member)
 
 
+def empty_image() -> bytes:
+    """An archive of a root with nothing but folders, where the machine's own are mounted."""
+    tree = io.BytesIO()
+    with tarfile.open(fileobj=tree, mode="w") as tar:
+        for name in ("usr", "etc", "run", "var", "proc", "sys", "dev", "tmp", PLACE[1:]):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            tar.addfile(member)
+        add_links(tar)
+    return tree.getvalue()
+
+
 class DockerEngine:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hfk"))
@@ -87,16 +99,7 @@ class DockerEngine:
             time.sleep(0.05)
 
     def _import(self) -> None:
-        tree = io.BytesIO()
-        with tarfile.open(fileobj=tree, mode="w") as tar:
-            for name in ("usr", "etc", "run", "var", "proc", "sys", "dev", "tmp", PLACE[1:]):
-                member = tarfile.TarInfo(name)
-                member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
-                tar.addfile(member)
-            add_links(tar)
-        subprocess.run(
-            ["docker", "import", "-", IMAGE], input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True
-        )  # fmt: skip
+        subprocess.run(["docker", "import", "-", IMAGE], input=empty_image(), stdout=subprocess.DEVNULL, check=True)
 
     def new_name(self) -> str:
         return f"box{next(self._numbers)}"

@@ -57,6 +57,12 @@ class Runtime(Section):
         "supervisor",
         description="Where services run. supervisor: supervisord, owned by Holdfast; compose: containers of a Compose project.",
     )
+    command: list[str] = Field(
+        ["docker", "compose"],
+        min_length=1,
+        description="Your own Compose command as a list of words: `docker compose`, `docker-compose` of version 2, or"
+        " `podman-compose` (compose).",
+    )
     files: list[str] = Field(
         [],
         description="Compose files, as after `docker compose -f`: from the release where its sources have them, else from"

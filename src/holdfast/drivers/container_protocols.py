@@ -71,6 +71,10 @@ class Foreigners(Protocol):
 class Containers(OneOffs, Foreigners, Protocol):
     """What a runtime of containers has beside services."""
 
+    @property
+    def engine_name(self) -> str:
+        """Of the client that leads to its containers: `docker` or `podman`."""
+
 
 class ImageKeeping(Protocol):
     """A store of packages that are images."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers.runtimes.compose_command import compose_of
 from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
-from holdfast.errors import CommandFailedError
+from holdfast.errors import CommandFailedError, ConfigurationError
 from holdfast.host import Host
 from holdfast.operations import init_seen
 
@@ -54,12 +55,16 @@ def project_in(folder: Path) -> Project | None:
 def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any] | None:
     """What Compose makes of the project's files; None where it cannot tell, which is a finding."""
     try:
-        found: dict[str, Any] = json.loads(host.capture(project.resolving()))
+        compose = compose_of(project)
+        return compose.model(host.capture(compose.resolving()))
     except CommandFailedError as error:
         said = error.output_tail.strip() or error.what
-        findings.append(f"{project.files[0].name} is left aside, for Docker Compose cannot read it: {said}")
-        return None
-    return found
+        findings.append(
+            f"{project.files[0].name} is left aside, for {' '.join(project.command)} cannot read it: {said}"
+        )
+    except ConfigurationError as error:
+        findings.append(f"{project.files[0].name} is left aside: {error.what}, {'; '.join(error.problems)}")
+    return None
 
 
 def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:

@@ -2,6 +2,8 @@
 
 Facts measured on Docker 20.10: a name is moved by tagging anew; an image whose last name goes is removed unless a container
 has it; an image that is built of another one with nothing but a label more has an id of its own and no content of its own.
+Podman 4.3 finds images by the end of their name too, and tells names with the registry that they stand for: its own is
+`localhost`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from holdfast.host import Host
 
 _ENGINE_SECONDS = 60
+_UNSAID = ("localhost/", "docker.io/library/", "docker.io/")
 _STAND_IN_LABEL = "holdfast.before"
 
 
@@ -25,6 +28,14 @@ def repository_of(name: str) -> str:
     return head + slash + last.partition("@")[0].partition(":")[0]
 
 
+def _short(name: str) -> str:
+    """A name without the registry that an engine takes it to be of."""
+    for registry in _UNSAID:
+        if name.startswith(registry):
+            return name.removeprefix(registry)
+    return name
+
+
 class ImageNames:
     def __init__(self, engine: str, host: Host) -> None:
         self.engine = engine
@@ -35,8 +46,16 @@ class ImageNames:
 
     def id(self, name: str) -> str:
         """Empty where the engine has no image of that name."""
-        listed = self._ask("image", "ls", "--quiet", "--no-trunc", exact(name)).split()
-        return listed[0] if listed else ""
+        if "@" in name:
+            return (self._ask("image", "ls", "--quiet", "--no-trunc", name).split() or [""])[0]
+        listed = self._listed(exact(name))
+        return next((id for found, id in listed if _short(found) == _short(exact(name))), "")
+
+    def _listed(self, reference: str) -> list[tuple[str, str]]:
+        """Names with their tags, and ids, of images that the engine finds by a reference, and perhaps of others."""
+        listed = self._ask("image", "ls", "--no-trunc", "--format={{.Repository}}:{{.Tag}} {{.ID}}", reference)
+        pairs = (line.split() for line in listed.splitlines() if "<none>" not in line)
+        return [(name, id) for name, id in pairs]
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
         return {name: self.id(name) for name in names}
@@ -45,12 +64,11 @@ class ImageNames:
         """All names of these repositories, with what they mean."""
         found: dict[str, str] = {}
         for repository in repositories:
-            listed = self._ask("image", "ls", "--no-trunc", "--format={{.Repository}}:{{.Tag}} {{.ID}}", repository)
-            lines = [line.split() for line in listed.splitlines() if "<none>" not in line]
             # Of an image that has a name there the engine lists its other names too.
             found.update(
-                (name, id) for name, id in lines if repository_of(name).removeprefix("localhost/") == repository
-            )
+                (_short(name), id) for name, id in self._listed(repository)
+                if _short(repository_of(name)) == _short(repository)
+            )  # fmt: skip
         return found
 
     def tag(self, ids: Mapping[str, str]) -> None:

@@ -53,6 +53,7 @@ class Words(Protocol):
     """The Compose commands for a tree of sources: of what its files say, resolved, and to build it."""
 
     def resolving(self) -> list[str]: ...
+    def model(self, output: str) -> dict[str, Any]: ...
     def building(self) -> list[str]: ...
 
 
@@ -240,8 +241,7 @@ class ImagePackages:
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
     def _resolved(self, words: Words) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
-        return found
+        return words.model(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
 
     def _keep(self, model: Mapping[str, Any], service: str, *, built: bool | None = None) -> Image:
         name = _names(model)[service]

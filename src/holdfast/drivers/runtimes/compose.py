@@ -22,10 +22,11 @@ from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.runtimes import compose_model
+from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
 from holdfast.drivers.runtimes.compose_container import Container, label, reached_by
-from holdfast.drivers.runtimes.compose_engine import Engine, Known
+from holdfast.drivers.runtimes.compose_engine import Known
 from holdfast.drivers.runtimes.compose_model import Model
-from holdfast.drivers.runtimes.compose_project import QUIET, Project, for_model, running_once, sources_mounted, starting
+from holdfast.drivers.runtimes.compose_project import QUIET, Project, sources_mounted
 from holdfast.errors import (
     CommandFailedError,
     CommandTimeoutError,
@@ -45,9 +46,7 @@ _NAME = "project"
 _TAIL_LINES = 40
 _START_SECONDS = 600
 _LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", re.IGNORECASE)
-_PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
-_NO_ONE_OFF = "com.docker.compose.oneoff=False"
 
 
 class ComposeRuntime:
@@ -64,11 +63,16 @@ class ComposeRuntime:
         self._mark = mark
         self._host = host
         self._project = project
-        self._engine = Engine(project.command[0], host)
+        self._compose = compose_of(project)
+        self._engine = engine_of(project, host)
         self._ports = ports
         self._web = web
         self._keep_ports = keep_ports
         self._reached_inside = reached_inside
+
+    @property
+    def engine_name(self) -> str:
+        return self._engine.name
 
     def prepare(self) -> None:
         self._engine.prepare()
@@ -122,21 +126,25 @@ class ComposeRuntime:
         model = self._read(release / MODEL)
         found = self._of(instance.name)
         image = self._image_of(instance.service, instance.directory)
-        policy = compose_model.restart_policy(model, instance.service) if instance.comes_back else "no"
+        policy = compose_model.restart_policy(model, instance.service)
+        fixed = not self._engine.changes_policies  # then it is made with the one that it is to have for good
+        policy = policy if instance.comes_back or fixed else "no"
         port = self._ports.get(instance.service, 0)
         inside = compose_model.port_inside(model, instance.service, port) if instance.port else 0
-        wanted = compose_model.instance_model(model, instance, image, self._mark, inside, keep_ports=self._keep_ports)
+        wanted = compose_model.instance_model(
+            model, instance, image, self._mark, inside, keep_ports=self._keep_ports, restart=policy if fixed else "no"
+        )
         if self._reached_inside and instance.kind == "web":
             wanted = compose_model.named(wanted, instance)
         digest = wanted["services"][instance.service]["labels"][compose_model.DEFINITION_LABEL]
         if not self._keeps(instance.name, found, digest, image["id"]):
             self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
-            if policy == "no":
+            if policy == "no" or fixed:
                 return  # as it was made
             found = self._of(instance.name)
         for container in found:
-            if container.restart_policy != policy:
+            if not fixed and container.restart_policy != policy:
                 self._engine.do("update", f"--restart={policy}", container.id)
 
     def reached_at(self, instance: ServiceInstance) -> str:
@@ -167,13 +175,13 @@ class ComposeRuntime:
         return image
 
     def _up(self, project: str, instance: ServiceInstance, wanted: Model) -> None:
-        beside = self._beside(project, instance.service)
-        made = compose_model.beside(wanted, instance.service) if beside else wanted
+        names = self._beside(project, instance.service)
+        made = self._compose.placed(wanted, instance.service, names)
         file = self._folder / f"{instance.name}.json"
         durable.make_directory(self._folder)
         durable.write_file(self._folder / _NAME, project)
-        durable.write_file(file, json.dumps(made, indent=1))
-        argv = starting(self._project, project, file, instance.service, beside + 1)
+        self._write(made, file)
+        argv = self._compose.starting(made, file, instance.service, names)
         try:
             environment = {**self._host.resolved(instance.environment), **QUIET}
             self._host.run(argv, environment=environment, timeout_seconds=_START_SECONDS)
@@ -182,13 +190,20 @@ class ComposeRuntime:
                 raise PortTakenError(f"port {instance.port} of service {instance.service} is taken") from error
             raise StepError(f"{instance.service} does not start", state=error.output_tail.strip()) from error
 
-    def _beside(self, project: str, service: str) -> int:
-        """How many containers of a service run. Those that ended are removed: Compose would start them with the new one."""
-        found = self._engine.containers(f"{_PROJECT}={project}", f"{_SERVICE}={service}", _NO_ONE_OFF)
-        ended = [item for item in found if not item["State"]["Running"]]
-        for item in ended:
-            self._engine.remove(item)
-        return len(found) - len(ended)
+    def _write(self, made: Model, file: Path) -> None:
+        durable.make_directory(self._folder)
+        for path, text in self._compose.contents(made, file).items():
+            durable.write_file(path, text)
+
+    def _beside(self, project: str, service: str) -> list[str]:
+        """Which containers of a service run. Those that ended are removed: Compose would start them with the new one."""
+        names = []
+        for item in self._engine.of_project(project, f"{_SERVICE}={service}"):
+            if item["State"]["Running"]:
+                names.append(str(item["Name"]).lstrip("/"))
+            else:
+                self._engine.remove(item)
+        return names
 
     def _ending(self, name: str) -> Path:
         return self._folder / f"{name}.ending"
@@ -205,7 +220,7 @@ class ComposeRuntime:
         left = {id: facts for id, facts in self._adopted().items() if facts["name"] != name}
         if left != self._adopted():
             durable.write_file(self._folder / _ADOPTED, json.dumps(left, indent=1))
-        for ending in ("json", "ending"):
+        for ending in ("json", "env", "ending"):
             durable.unlink(self._folder / f"{name}.{ending}")
 
     def release_of(self, name: str) -> str | None:
@@ -245,7 +260,7 @@ class ComposeRuntime:
         ]  # fmt: skip
         return problems + [
             Problem("runtime", "error", f"container {name} of service {service} was not started by Holdfast",
-                    f"docker rm --force {name}, then: holdfast service restart {service}")
+                    f"{self._engine.name} rm --force {name}, then: holdfast service restart {service}")
             for name, service in strangers.items()
         ]  # fmt: skip
 
@@ -259,11 +274,10 @@ class ComposeRuntime:
         model = self._read(Path(directory) / MODEL)
         image = self._image_of(service, directory)
         wanted = compose_model.task_model(model, service, image["tag"], variables, self._mark, operation)
-        durable.make_directory(self._folder)
         # Of its own, for a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
-        durable.write_file(file, json.dumps(wanted, indent=1))
-        return running_once(self._project, model["name"], file, service, command, terminal=terminal)
+        self._write(wanted, file)
+        return self._compose.running_once(wanted, file, service, command, terminal=terminal)
 
     def end_one_offs(self, operation: str) -> None:
         """Ends what an operation's commands still do; waits for an engine that is coming back. May be repeated.
@@ -274,7 +288,7 @@ class ComposeRuntime:
         ours = f"{compose_model.APPLICATION_LABEL}={self._mark}"
         for item in self._engine.containers(ours, f"{compose_model.OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
-        for file in self._folder.glob(f"task-{operation}-*.json"):
+        for file in self._folder.glob(f"task-{operation}-*"):
             durable.unlink(file)
 
     # --- releases ----------------------------------------------------------------------------------
@@ -297,6 +311,7 @@ class ComposeRuntime:
             image, service = images[name]["tag"], model["services"][name]
             volumes = json.loads(self._engine.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {}
             found += compose_model.volumes_without_name(name, service, volumes)
+            found += self._compose.refused(name, service)
             found += sources_mounted(name, service, Path(directory), self._project.folder)
             made = compose_model.task_model(model, name, image, [], self._mark, "none")
             found += self._unread(name, model["name"], made)
@@ -308,13 +323,14 @@ class ComposeRuntime:
     def _unread(self, service: str, project: str, made: Model) -> list[str]:
         """Compose itself reads a model as it will be given, before anything is stopped for it."""
         file = self._folder / f"task-none-{secrets.token_hex(4)}.json"
-        durable.write_file(file, json.dumps(made))
+        self._write(made, file)
         try:
-            self._host.capture(for_model(self._project, project, file, "config", "--quiet"))
+            self._host.capture(self._compose.checking(project, file))
         except CommandFailedError as error:
             return [f"service {service} cannot be started by itself: {error.output_tail.strip()}"]
         finally:
-            durable.unlink(file)
+            for path in self._compose.contents(made, file):
+                durable.unlink(path)
         return []
 
     def missing_images(self, directory: str) -> list[str]:
@@ -322,12 +338,12 @@ class ComposeRuntime:
         return [image["tag"] for image in images.values() if self._engine.image(image["tag"]) != image["id"]]
 
     def storage(self) -> str | None:
-        place = self._engine.ask("info", "--format={{.DockerRootDir}}").strip()
+        place = self._engine.storage()
         return place if place and Path(place).is_dir() else None
 
     def container_of(self, service: str) -> str:
         self.prepare()
-        found = self._engine.containers(f"{_PROJECT}={self.project_name()}", f"{_SERVICE}={service}", _NO_ONE_OFF)
+        found = self._engine.of_project(self.project_name(), f"{_SERVICE}={service}")
         found.sort(key=lambda item: not item["State"]["Running"])
         if not found:
             raise StepError(
@@ -344,8 +360,7 @@ class ComposeRuntime:
 
     def _running(self) -> list[Known]:
         """Containers of configured services, whoever started them."""
-        name = self.project_name()
-        found = self._engine.containers(f"{_PROJECT}={name}", _NO_ONE_OFF) if name else []
+        found = self._engine.of_project(self.project_name())
         return [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
 
     def project_name(self) -> str:
@@ -355,7 +370,7 @@ class ComposeRuntime:
             return self._project.name or known.read_text()
         if not all(path.exists() for path in self._project.files):
             return ""
-        return str(json.loads(self._host.capture(self._project.resolving()))["name"])
+        return str(self._compose.model(self._host.capture(self._compose.resolving()))["name"])
 
     def _strangers(self) -> list[Known]:
         ours = {container.id for container in self._ours()}

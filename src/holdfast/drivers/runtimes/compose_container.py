@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,9 @@ class Container:
         )  # fmt: skip
 
 
+_FRACTION = re.compile(r"\.\d+")
+
+
 def reached_by(item: Known) -> int | None:
     """The only port of this machine that leads to a container; None where there is none or several."""
     bound = (item["HostConfig"].get("PortBindings") or {}).values()
@@ -78,9 +82,9 @@ def label(item: Mapping[str, Any], name: str) -> str:
 
 
 def _seconds_since(text: str) -> float:
-    """Since a time as the engine prints it: with nanoseconds, in UTC."""
+    """Since a time as the engine prints it: with nanoseconds, in UTC or with its distance from it."""
     try:
-        begun = datetime.datetime.fromisoformat(text[:19] + "+00:00")
+        begun = datetime.datetime.fromisoformat(_FRACTION.sub("", text).replace("Z", "+00:00"))
     except ValueError:
         return 0.0
     return max(0.0, (datetime.datetime.now(datetime.UTC) - begun).total_seconds())

@@ -16,6 +16,7 @@ from holdfast.host import Host
 Known = dict[str, Any]
 """What `inspect` says of one container."""
 
+_PROJECT = "com.docker.compose.project"
 _ASK_SECONDS = 60
 _DO_SECONDS = 600  # an engine that works may be slow; one that hangs must not hang us
 _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (documentation of `docker stop`)
@@ -25,6 +26,13 @@ _LOOK_SECONDS = 0.1
 
 
 class Engine:
+    """Docker; what another engine does otherwise is in its own class."""
+
+    version_words: tuple[str, ...] = ("version", "--format={{.Server.Version}}")
+    storage_words: tuple[str, ...] = ("info", "--format={{.DockerRootDir}}")
+    not_one_off: tuple[str, ...] = ("com.docker.compose.oneoff=False",)
+    changes_policies = True
+
     def __init__(self, name: str, host: Host) -> None:
         self.name = name
         self._host = host
@@ -39,7 +47,7 @@ class Engine:
     def prepare(self) -> None:
         """Raises StepError where it does not answer."""
         try:
-            self.ask("version", "--format", "{{.Server.Version}}")
+            self.ask(*self.version_words)
         except (CommandFailedError, CommandTimeoutError) as error:
             raise StepError(
                 f"{self.name} does not answer: {error.state.strip() or error.what}",
@@ -63,6 +71,15 @@ class Engine:
         """Running or not, with all of these labels, each `NAME=VALUE`."""
         given = [f"--filter=label={text}" for text in labels]
         return self.inspected(self.ask("ps", "--all", "--quiet", "--no-trunc", *given).split())
+
+    def of_project(self, project: str, *labels: str) -> list[Known]:
+        """Containers of its services, whoever started them."""
+        found = self.containers(f"{_PROJECT}={project}", *self.not_one_off, *labels) if project else []
+        return [item for item in found if not self.is_one_off(item)]
+
+    def is_one_off(self, container: Known) -> bool:
+        """Of those that the labels did not leave out."""
+        return False
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
         """Those of them that are there."""
@@ -88,7 +105,7 @@ class Engine:
         deadline = time.monotonic() + grace + _REMOVAL_SECONDS
         while True:
             try:
-                if container["HostConfig"]["RestartPolicy"]["Name"] not in ("no", ""):
+                if self.changes_policies and container["HostConfig"]["RestartPolicy"]["Name"] not in ("no", ""):
                     self.do("update", "--restart=no", id)
                 self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
                 self.do("rm", "--force", id)
@@ -99,6 +116,10 @@ class Engine:
                 if time.monotonic() > deadline:
                     raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
             time.sleep(_LOOK_SECONDS)
+
+    def storage(self) -> str:
+        """Where it keeps images and containers."""
+        return self.ask(*self.storage_words).strip()
 
     # --- volumes -----------------------------------------------------------------------------------
 

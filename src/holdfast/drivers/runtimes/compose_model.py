@@ -66,14 +66,14 @@ def restart_policy(model: Model, service: str) -> str:
 
 def instance_model(
     model: Model, instance: ServiceInstance, image: Mapping[str, str], application: str, container_port: int,
-    *, keep_ports: bool = False,
+    *, keep_ports: bool = False, restart: str = "no",
 ) -> Model:  # fmt: skip
-    """The model of one instance: its image fixed, its labels, nothing that starts it again by itself.
+    """The model of one instance: its image fixed, its labels, nothing that starts it again by itself but `restart`.
 
     `image` has the `tag` it is kept under and its `id`. With a port, that one on the loopback address is all that is
     published, unless the files' own are kept; but what was taken over with a port of theirs is published as they say.
     """
-    service = _service(model, instance.service, image["tag"])
+    service = {**_service(model, instance.service, image["tag"]), "restart": restart}
     if instance.command:
         service["command"] = [_literal(word) for word in instance.command]
     # A secret's value comes from the environment of Compose itself and stands in no file of ours.

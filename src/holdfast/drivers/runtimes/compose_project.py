@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from holdfast.drivers.runtimes.compose_model import Model
 
 # As Compose itself looks for them (documentation of `docker compose --file`): the first one, and the one beside it.
 _USUAL = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -50,50 +52,43 @@ class Project:
     profiles: tuple[str, ...] = ()
     name: str = ""
 
-    def words(self, *more: str) -> list[str]:
-        """The command for the project's own files."""
-        named = ["--project-name", self.name] if self.name else []
-        given = [word for path in self.env_files for word in ("--env-file", str(path))]
-        chosen = [word for profile in self.profiles for word in ("--profile", profile)]
-        files = [word for path in self.files for word in ("--file", str(path))]
-        return [*self.command, "--project-directory", str(self.folder), *named, *given, *chosen, *files, *more]
+    @property
+    def engine(self) -> str:
+        """What the command uses, by the name of its client."""
+        return "podman" if Path(self.command[0]).name.startswith("podman") else "docker"
+
+
+class Compose(Protocol):
+    """What an operator's Compose command is asked, as words: for the project, and for models of ours with one service."""
 
     def resolving(self) -> list[str]:
-        """Prints the model with everything resolved: names, variables, environment files."""
-        return self.words("config", "--format", "json")
+        """Prints the project's model."""
+
+    def model(self, output: str) -> Model:
+        """What that printed, in the form of `docker compose config --format json`. Raises ConfigurationError."""
 
     def building(self) -> list[str]:
-        return self.words("build")
+        """Makes the project's images, in the folder of its files."""
 
+    def contents(self, made: Model, file: Path) -> Mapping[Path, str]:
+        """Files that the following need, each with what is to stand in it. They hold what is secret."""
 
-def for_model(project: Project, name: str, file: Path, *more: str) -> list[str]:
-    """The command for one model of ours. Its paths are absolute; the folder is what the containers' labels name."""
-    return [
-        *project.command,
-        "--project-name",
-        name,
-        "--project-directory",
-        str(project.folder),
-        "--file",
-        str(file),
-        *more,
-    ]
+    def refused(self, name: str, service: Model) -> list[str]:
+        """What of a service, as it is in a model, this command cannot be given."""
 
+    def checking(self, name: str, file: Path) -> list[str]:
+        """Fails where a model cannot be read."""
 
-def starting(project: Project, name: str, file: Path, service: str, count: int) -> list[str]:
-    """Starts one more container of a service; those that are there stay as they are."""
-    return for_model(
-        project, name, file, "up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--quiet-pull",
-        "--scale", f"{service}={count}", service,
-    )  # fmt: skip
+    def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
+        """The model for one more container of a service beside those with these names."""
 
+    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
+        """Starts that one; those that are there stay as they are."""
 
-def running_once(
-    project: Project, name: str, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
-) -> list[str]:
-    given = [] if terminal else ["--no-TTY"]
-    quiet = [f"{name}={value}" for name, value in QUIET.items()]
-    return ["env", *quiet, *for_model(project, name, file, "run", "--rm", "--no-deps", *given, service, *command)]
+    def running_once(
+        self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
+    ) -> list[str]:  # fmt: skip
+        """Runs a command in a container of its own that is removed afterwards, and ends with its code."""
 
 
 def sources_mounted(name: str, service: Mapping[str, Any], release: Path, folder: Path) -> list[str]:

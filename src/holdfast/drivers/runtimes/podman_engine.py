@@ -1,0 +1,38 @@
+"""Podman, where it is another than Docker: no server, and no change of a container's restart policy.
+
+Facts measured on 4.3: `inspect` of a container names its image without `sha256:`, and its health as Healthcheck; what
+was stopped by hand is not started again by its policy, unless `podman-restart.service` does at the machine's start;
+podman-compose puts no mark on a one-off container but a name that ends with `tmp` and a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from holdfast.drivers.runtimes.compose_engine import Engine, Known
+
+_ONE_OFF = re.compile(r"[_-]tmp\d+$")
+_DIGEST = "sha256:"
+
+
+class PodmanEngine(Engine):
+    version_words = ("version", "--format={{.Client.Version}}")
+    storage_words = ("info", "--format={{.Store.GraphRoot}}")
+    not_one_off = ()
+    changes_policies = False
+
+    def inspected(self, ids: Sequence[str]) -> list[Known]:
+        return [_as_docker_says(item) for item in super().inspected(ids)]
+
+    def is_one_off(self, container: Known) -> bool:
+        return _ONE_OFF.search(container["Name"]) is not None
+
+
+def _as_docker_says(container: Known) -> Known:
+    image, state = str(container["Image"]), container["State"]
+    health = state.get("Health") or state.get("Healthcheck")
+    return {
+        **container, "Image": image if image.startswith(_DIGEST) else f"{_DIGEST}{image}",
+        "State": {**state, "Health": health},
+    }  # fmt: skip

@@ -1,0 +1,93 @@
+"""Podman for the tests alone: its images, containers and networks in a folder of their own, with this machine's programs."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.servers import docker
+
+_CONF = """
+[containers]
+default_ulimits = []
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+tmp_dir = "{folder}/tmp"
+static_dir = "{folder}/static"
+volume_path = "{folder}/volumes"
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+default_subnet = "{first}.255.0/24"
+default_subnet_pools = [{{"base" = "{first}.0.0/16", "size" = 24}}]
+"""
+_STORAGE = """
+[storage]
+driver = "overlay"
+graphroot = "{folder}/graph"
+runroot = "{folder}/run"
+"""
+
+
+def network() -> str:
+    """Beside that of this worker's Docker engine."""
+    first, second = docker.network().split(".")
+    return f"{first}.{int(second) + 10 if int(second) < 100 else int(second) + 60}"
+
+
+class PodmanEngine:
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="hfp"))
+        settings = {"folder": self._folder, "first": network()}
+        for name, text in (("containers.conf", _CONF), ("storage.conf", _STORAGE)):
+            (self._folder / name).write_text(text.format(**settings))
+        os.environ["CONTAINERS_CONF"] = str(self._folder / "containers.conf")
+        os.environ["CONTAINERS_STORAGE_CONF"] = str(self._folder / "storage.conf")
+        done = subprocess.run(
+            ["podman", "import", "-", docker.IMAGE], input=docker.empty_image(), capture_output=True, check=False
+        )
+        if done.returncode != 0:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            pytest.skip(f"no Podman can run here: {done.stderr.decode()[-300:]}")
+
+    def remove(self) -> None:
+        subprocess.run(["podman", "rm", "--all", "--force", "--time=0"], capture_output=True, check=False)
+        subprocess.run(["podman", "network", "prune", "--force"], capture_output=True, check=False)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for place in reversed([place for place in mounts if place.startswith(f"{self._folder}/")]):
+            subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(self._folder)
+
+
+@functools.cache
+def _started() -> PodmanEngine:
+    made = PodmanEngine()
+    atexit.register(made.remove)
+    return made
+
+
+def compose() -> PodmanEngine:
+    """That of this process, for tests that need podman-compose too."""
+    if os.geteuid() != 0:
+        pytest.skip("Podman of the tests' own needs root")
+    for program in ("podman", "runc", "conmon"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here: `make test-setup` as root installs it")
+    return _started()
+
+
+def command() -> tuple[str, ...]:
+    """podman-compose, which is installed with the tests."""
+    return (str(Path(sys.executable).parent / "podman-compose"),)
