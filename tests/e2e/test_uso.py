@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cli import run, run_json, succeed
+from tests.servers import podman
 from tests.standins.project import PERSONS
 from tests.standins.uso import Uso
 from tests.standins.visitor import Visitor
@@ -18,10 +19,13 @@ from tests.standins.visitor import Visitor
 _BAD = ("does-not-build", "does-not-start", "answers-500", "migration-dies", "loses-rows")
 
 
-@pytest.fixture
-def site(folder: Path) -> Iterator[Uso]:
+COMMANDS = {"docker": ("docker", "compose"), "podman": podman.command()}
+
+
+@pytest.fixture(params=list(COMMANDS))
+def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Uso]:
     """It runs by its own commands, and Holdfast has taken it over."""
-    made = Uso(folder)
+    made = Uso(folder, COMMANDS[request.param])
     try:
         made.start()
         succeed(made, "adopt")
@@ -88,10 +92,11 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callabl
 
 
 @pytest.mark.later
+@pytest.mark.parametrize("engine", list(COMMANDS))
 def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    site = Uso(folder)
+    site = Uso(folder, COMMANDS[engine])
     monkeypatch.setenv("ENGINE", site.engine)  # else its script takes Podman where that is installed
     try:
         site.start()

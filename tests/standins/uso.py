@@ -5,6 +5,7 @@ It migrates when it starts, and serves whatever came of it. Its cron is a contai
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Literal
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
-from tests.servers import docker
+from tests.servers import docker, podman
 from tests.site import gate_port
 from tests.standins import fingerprint, postgres, uso_files, visitor
 from tests.standins.project import BAD, GOOD, Project
@@ -28,6 +29,12 @@ _DATABASE = """{
     "NAME": os.environ.get("DATABASE_NAME", "usonline"), "USER": os.environ.get("DATABASE_USER", "usonline"),
     "PASSWORD": os.environ["DATABASE_PASSWORD"], "HOST": os.environ.get("DATABASE_HOST", "database"), "PORT": 5432,
     }"""
+_CRON_SERVICE = """
+[services.cron]
+kind = "scheduler"
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+"""
 _LOCAL_SETTINGS = """
 try:
     from local.settings import *
@@ -56,9 +63,8 @@ class Uso:
     ) -> None:
         """`socket` is the engine's, for the cron; without one Podman's has no cron. `holdfast`: as for ConnectAccess."""
         self.web = web
-        self.engine = "podman" if command[0] == "podman-compose" else command[0]
-        if self.engine == "docker":  # Podman's owner starts it, and brings the test image over
-            docker.compose()
+        self.engine = "podman" if Path(command[0]).name == "podman-compose" else command[0]
+        podman.compose() if self.engine == "podman" else docker.compose()
         self.upstream = folder / "upstream"
         self.checkout = folder / "uso"
         self.instance = folder / f"uso-{web}"
@@ -71,6 +77,7 @@ class Uso:
         self._command = list(command)
         if socket is None and self.engine == "docker":
             socket = os.environ["DOCKER_HOST"].removeprefix("unix://")
+        self._cron = socket is not None
         folder.mkdir(parents=True, exist_ok=True)
         self._write_upstream()
         containers.git(folder, "clone", "--quiet", "--branch", "main", str(self.upstream), str(self.checkout))
@@ -113,6 +120,7 @@ class Uso:
 
     def configuration(self) -> str:
         """Beside the instance's files: the sources are elsewhere, and their own script builds the image."""
+        cron = _CRON_SERVICE if self._cron else ""
         return f"""
 [application]
 name = "uso"
@@ -121,6 +129,7 @@ state = "{self.state}"
 
 [runtime]
 kind = "compose"
+command = {json.dumps(self._command)}
 files = ["docker-compose.yml"]
 
 [source]
@@ -134,12 +143,7 @@ health = "/health/"
 health_timeout_seconds = 30
 settle_seconds = 0.3
 stop_timeout_seconds = 5
-
-[services.cron]
-kind = "scheduler"
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-
+{cron}
 [tasks]
 console = ["python", "manage.py"]
 
@@ -268,7 +272,7 @@ config_files = [".env", "docker-compose.yml", "local"]
 
     def image_of(self, service: str) -> str:
         (id,) = self.containers(f"--filter=label=com.docker.compose.service={service}")
-        return self._engine("inspect", "--format={{.Image}}", id)
+        return f"sha256:{self._engine('inspect', '--format={{.Image}}', id).removeprefix('sha256:')}"
 
     def fingerprint(self) -> str:
         return fingerprint.of(self.sql, self.media)

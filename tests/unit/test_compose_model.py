@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from holdfast.drivers.runtimes import compose_model
-from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in, running_once, starting
+from holdfast.drivers.runtimes.compose_command import compose_of
+from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
 from holdfast.errors import ConfigurationError
 from holdfast.model import ServiceInstance
 
@@ -117,12 +119,38 @@ def test_files_come_from_the_sources_where_these_have_them(tmp_path: Path) -> No
 def test_the_words_of_the_operators_own_command() -> None:
     folder = Path("/shop")
     project = Project(("docker", "compose"), folder, (folder / "a.yml",), (folder / ".env",), ("mail",), "shop")
-    assert project.resolving() == [
+    compose = compose_of(project)
+    assert compose.resolving() == [
         "docker", "compose", "--project-directory", "/shop", "--project-name", "shop", "--env-file", "/shop/.env",
         "--profile", "mail", "--file", "/shop/a.yml", "config", "--format", "json",
     ]  # fmt: skip
-    assert starting(project, "shop", Path("/m.json"), "web", 2)[-3:] == ["--scale", "web=2", "web"]
-    assert running_once(project, "shop", Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
+    made = {"name": "shop", "services": {"web": {}}}
+    assert compose.starting(made, Path("/m.json"), "web", ["shop-web-1"])[-3:] == ["--scale", "web=2", "web"]
+    assert compose.running_once(made, Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
+
+
+def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
+    folder = Path("/shop")
+    compose = compose_of(Project(("podman-compose",), folder, (folder / "a.yml",), (folder / ".env",), (), "shop"))
+    assert compose.resolving() == [
+        "podman-compose", "--in-pod=false", "--env-file=/shop/.env", "--project-name", "shop", "--file", "/shop/a.yml", "config"
+    ]  # fmt: skip
+    environment = {"KEY": "a $$b 'c'", "PASSWORD": None}
+    made = {"name": "shop", "services": {"web": {"environment": environment, "stop_grace_period": "1m30s"}}}
+    placed = compose.placed(made, "web", ["shop_web_1"])
+    assert placed["services"]["web"]["container_name"] == "shop_web_2"
+    words = compose.starting(placed, Path("/m.json"), "web", ["shop_web_1"])
+    assert "--podman-run-args=--env-file=/m.env --env=PASSWORD --stop-timeout=90" in words
+    files = compose.contents(placed, Path("/m.json"))
+    assert files[Path("/m.env")] == "KEY=a $b 'c'\n"
+    assert "environment" not in json.loads(files[Path("/m.json")])["services"]["web"]
+    assert compose.refused("web", {"environment": {"KEY": "one\ntwo"}})
+
+
+def test_podman_compose_takes_one_environment_file() -> None:
+    folder = Path("/shop")
+    with pytest.raises(ConfigurationError, match="one environment file"):
+        compose_of(Project(("podman-compose",), folder, (), (folder / "a", folder / "b"))).resolving()
 
 
 def test_the_webs_own_ports_stand_against_no_second_one() -> None:

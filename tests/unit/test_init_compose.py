@@ -28,7 +28,7 @@ def project(folder: Path) -> Project:
     (folder / "backend").mkdir()
     (folder / "backend" / "manage.py").write_text("import django\n")
     (folder / ".git").mkdir()
-    made = init_compose.project_in(folder)
+    made = init_compose.project_in(folder, Answering())
     assert made is not None
     return made
 
@@ -93,5 +93,5 @@ def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:
 def test_files_that_compose_cannot_read_are_left_aside_and_named(tmp_path: Path) -> None:
     given = project(tmp_path / "access")
     text, findings = init.propose(given.folder, None, Answering())
-    assert "production.yml is left aside, for Docker Compose cannot read it: it is not running" in findings
+    assert "production.yml is left aside, for docker compose cannot read it: it is not running" in findings
     assert "compose" not in tomllib.loads(text).get("runtime", {}).get("kind", "")

@@ -43,7 +43,7 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         None,
     )
     code = folder / (repository or ".")
-    project = init_compose.project_in(folder) if preset is None and host is not None else None
+    project = init_compose.project_in(folder, host) if preset is None and host is not None else None
     model = init_compose.model_of(project, host, findings) if project is not None and host is not None else None
     django = (code / "manage.py").is_file() and _is_django(code)
     if django and preset is None and model is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from holdfast.drivers.runtimes.compose_command import compose_of
 from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
-from holdfast.errors import CommandFailedError, ConfigurationError
+from holdfast.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
 from holdfast.host import Host
 from holdfast.operations import init_seen
 
@@ -20,6 +21,7 @@ from holdfast.operations import init_seen
 _DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
 _BESIDE = ("redis", "valkey", "memcached", "rabbitmq", "elasticsearch", "opensearch", "nginx", "traefik", "caddy",
            "haproxy", "mailpit", "mailhog", "flower", "deck-chores")  # fmt: skip
+_COMMANDS = (("docker", "compose"), ("podman-compose",))
 _SCHEDULERS = ("beat", "cron", "schedul")
 _WORKERS = ("worker", "celery", "queue", "consumer", "sidekiq")
 _UPLOADS = ("media", "uploads", "attachments", "files")
@@ -42,14 +44,31 @@ class Proposal:
     script: tuple[str, ...] = ()
 
 
-def project_in(folder: Path) -> Project | None:
+def project_in(folder: Path, host: Host) -> Project | None:
     """The Compose project of a folder, None where there is none."""
     named = [name for name in _OF_AN_ENVIRONMENT if (folder / name).is_file()][:1]
     files = files_in(named, folder, folder)
     if not files[0].is_file():
         return None
     given = [name for name in _ENV_FILES if (folder / name).is_file()][:1]
-    return Project(("docker", "compose"), folder, files, env_files_in(given, folder))
+    return Project(_command_of(folder, host), folder, files, env_files_in(given, folder))
+
+
+def _command_of(folder: Path, host: Host) -> tuple[str, ...]:
+    """That by which the folder's containers were started; else the first one that is installed."""
+    installed = [words for words in _COMMANDS if all(map(shutil.which, (words[0], _client_of(words))))]
+    label = f"--filter=label=com.docker.compose.project.working_dir={folder}"
+    for words in installed if len(installed) > 1 else ():
+        try:
+            if host.capture([_client_of(words), "ps", "--all", "--quiet", label]).strip():
+                return words
+        except (CommandFailedError, CommandTimeoutError):
+            continue  # it does not run
+    return (installed or _COMMANDS)[0]
+
+
+def _client_of(words: tuple[str, ...]) -> str:
+    return words[0].partition("-")[0]
 
 
 def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any] | None:
@@ -80,7 +99,9 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     env_files = [path.name for path in project.env_files]
     made.findings.append(f"Compose files: {', '.join(names)}; project {model['name']}")
     made.config_files = [*env_files, *(name for name in names if not (folder / ".git").exists())]
-    made.lines += ["[runtime]", 'kind = "compose"', f"files = {json.dumps(names)}"]
+    made.lines += ["[runtime]", 'kind = "compose"']
+    made.lines += [] if project.engine == "docker" else [f"command = {json.dumps(list(project.command))}"]
+    made.lines += [f"files = {json.dumps(names)}"]
     made.lines += [f"env_files = {json.dumps(env_files)}"] if env_files else []
     made.lines += [f'project = "{model["name"]}"', ""]
     services: Mapping[str, Mapping[str, Any]] = model["services"]
@@ -91,7 +112,9 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
         if name != web:
             made.lines += _service(name, _kind(name, services[name]), made.findings)
             continue
-        image = init_seen.image_facts(str(services[name].get("image") or f"{model['name']}-{name}"), host)
+        image = init_seen.image_facts(
+            str(services[name].get("image") or f"{model['name']}-{name}"), project.engine, host
+        )
         words = init_seen.start_of(services[name], image)
         start = init_seen.script_of(words, sources)
         made.lines += _web(name, init_seen.port_of(services[name], image, words, start), services[name], made.findings)

@@ -46,11 +46,11 @@ def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
     return Checkout(folder) if (folder / ".git").exists() else None
 
 
-def image_facts(image: str, host: Host) -> dict[str, Any]:
+def image_facts(image: str, engine: str, host: Host) -> dict[str, Any]:
     """`Config` of an image as the engine has it; empty where it has none."""
     try:
         found: dict[str, Any] = json.loads(
-            host.capture(["docker", "image", "inspect", "--format={{json .Config}}", image])
+            host.capture([engine, "image", "inspect", "--format={{json .Config}}", image])
         )
     except (CommandFailedError, ValueError):
         return {}
