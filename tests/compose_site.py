@@ -7,6 +7,7 @@ operators to lay it out. Images are made of the sources alone; what a container 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pwd
 import subprocess
@@ -23,7 +24,7 @@ from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
-from tests.servers import docker, postgresql
+from tests.servers import docker, podman, postgresql
 from tests.site import gate_port, get
 from tests.stores import APPLICATIONS, DIGEST_OF_POSTGRESQL
 
@@ -35,10 +36,13 @@ _POSTGRES = "postgres:holdfast-test"
 class ComposeSite:
     def __init__(
         self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 2.0, gate: str = "front",
-        worker: str = containers.WORKER,
+        worker: str = containers.WORKER, client: str = "docker",
     ) -> None:  # fmt: skip
-        docker.compose()
-        containers.engine("tag", docker.IMAGE, _POSTGRES)
+        """`client` is that of the engine, docker or podman."""
+        podman.compose() if client == "podman" else docker.compose()
+        self.client = client
+        self._command = podman.command() if client == "podman" else ("docker", "compose")
+        self._engine("tag", docker.IMAGE, _POSTGRES)
         self.folder = folder / "guestbook"
         self.state = folder / "state"
         self.config = self.folder / "holdfast.toml"
@@ -106,6 +110,9 @@ class ComposeSite:
         self.add("no-start", "v2", lambda folder: _write(folder / "app.py", "raise SystemExit('no')\n"))
         self.add("loses", "v2", lambda folder: _write(folder / "migrations" / "0009_loses.py", _LOSES))
 
+    def _engine(self, *words: str) -> str:
+        return containers.engine(*words, client=self.client)
+
     def git(self, *words: str) -> str:
         return containers.git(self.folder, *words)
 
@@ -120,6 +127,7 @@ state = "{self.state}"
 
 [runtime]
 kind = "compose"
+command = {json.dumps(self._command)}
 
 [source]
 repository = "."
@@ -171,7 +179,7 @@ config_files = [".env"]
 
     def compose(self, *words: str) -> str:
         """The operator's own command."""
-        argv = ["docker", "compose", *words]
+        argv = [*self._command, *words]
         done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -181,7 +189,7 @@ config_files = [".env"]
         mounts = [f"--volume={mount}" for mount in docker.machine_mounts()]
         account = pwd.getpwnam("postgres")
         subprocess.run(
-            ["docker", "run", "--rm", "--network=none", f"--user={account.pw_uid}:{account.pw_gid}",
+            [self.client, "run", "--rm", "--network=none", f"--user={account.pw_uid}:{account.pw_gid}",
              f"--volume={self.folder}/database:/server", *mounts, docker.IMAGE, str(_programs() / "initdb"), "-D",
              "/server/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"],
             capture_output=True, check=True,
@@ -197,7 +205,7 @@ config_files = [".env"]
 
     def remove(self) -> None:
         self.shut_down_front()
-        containers.remove(self.name, images=[self.name, "holdfast/guestbook.production/"])
+        containers.remove(self.name, images=[self.name, "holdfast/guestbook.production/"], client=self.client)
 
     def shut_down_front(self) -> None:
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
@@ -208,15 +216,29 @@ config_files = [".env"]
         return open_app(load(str(self.config)), command="test")
 
     def containers(self, *more: str) -> list[str]:
-        return containers.of_project(self.name, *more)
+        return containers.of_project(self.name, *more, client=self.client)
 
     def image_of(self, service: str) -> str:
         (id,) = self.containers(f"--filter=label=com.docker.compose.service={service}")
-        return containers.engine("inspect", "--format={{.Image}}", id)
+        return self._engine("inspect", "--format={{.Image}}", id)
 
     def sql(self, statement: str, database: str = "guestbook", *, check: bool = True) -> str:
-        argv = ["docker", "exec", f"{self.name}-database-1", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "/server", "-U",
-                "postgres", "-d", database, "-c", statement]  # fmt: skip
+        label = "--filter=label=com.docker.compose.service=database"
+        words = [
+            "psql",
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            "/server",
+            "-U",
+            "postgres",
+            "-d",
+            database,
+            "-c",
+            statement,
+        ]
+        argv = [self.client, "exec", *self.containers(label)[:1], *words]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
