@@ -38,7 +38,7 @@ from holdfast.ports import can_be_bound, free_loopback_port
 from holdfast.processes import end_processes_with
 from holdfast.steps import services, verification
 from tests import containers, stores
-from tests.servers import docker
+from tests.servers import docker, podman
 
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 
@@ -85,12 +85,14 @@ class Site:
             configuration = load(str(self.config)).configuration
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
+            self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
             self.store = stores.existing(
                 configuration.databases["main"], configuration.environment, self.database
             )  # fmt: skip
             return
         self.port = gate_port()
-        in_containers = engine == "compose"
+        in_containers = engine in ("compose", "podman")
+        self.client = "podman" if engine == "podman" else "docker"
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
         self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,8 @@ class Site:
 
     def _put_into_containers(self) -> None:
         """Web and worker; the database's server stays outside, and its socket goes in."""
-        docker.compose()
+        podman.compose() if self.client == "podman" else docker.compose()
+        command = list(podman.command()) if self.client == "podman" else ["docker", "compose"]
         place = Path(self.store.place["HOST"])  # type: ignore[attr-defined]  # of a PostgreSQL store
         mounts = [f"{place}:{place}", f"{self.media}:/app/media"]
         containers.containerize(self.repository, f"{self.project}:production", mounts)
@@ -115,7 +118,7 @@ class Site:
         text = re.sub(r"^command = .*$", "port = 8000\nstop_timeout_seconds = 1", text, flags=re.MULTILINE)
         text = re.sub(r"^shared = .*$", 'shared = { ".env" = ".env" }', text, flags=re.MULTILINE)
         worker = "settle_seconds = 0.05\nstop_timeout_seconds = 1"
-        text += f'\n[runtime]\nkind = "compose"\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
+        text += f'\n[runtime]\nkind = "compose"\ncommand = {json.dumps(command)}\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
         self.config.write_text(text)
 
     # --- running -----------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ class Site:
         """Ends everything that runs for this site, and nothing else."""
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
         if self.project:
-            containers.remove(self.project)
+            containers.remove(self.project, client=self.client)
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ class Site:
         target = self.folder.with_name(self.folder.name + ".saved")
         shutil.rmtree(target, ignore_errors=True)
         if self.project:
-            (self.folder / "image").write_text(containers.id_of(f"{self.project}:production"))
+            (self.folder / "image").write_text(containers.id_of(f"{self.project}:production", client=self.client))
         shutil.copytree(self.folder, target, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
         self.store.save()
         return target
@@ -225,7 +228,8 @@ class Site:
         shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
         self.store.put_back()
         if self.project:
-            containers.name_image(f"{self.project}:production", (self.folder / "image").read_text())
+            image = (self.folder / "image").read_text()
+            containers.name_image(f"{self.project}:production", image, client=self.client)
         if start:
             self.start()
 
@@ -247,7 +251,7 @@ class Site:
     def remove(self) -> None:
         self.shut_down()
         if self.project:
-            containers.remove(self.project, images=[f"{self.project}:"])
+            containers.remove(self.project, images=[f"{self.project}:"], client=self.client)
         self.store.remove()
         for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):
             if folder.exists():

@@ -93,6 +93,7 @@ class ServiceStatus:
     running: bool
     pid: int | None
     uptime_seconds: float
+    """Of the present process; at least so long."""
     detail: str = ""
     healthy: bool | None = None
     """What a health check of the runtime's own says; None where it has none."""

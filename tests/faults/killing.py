@@ -80,7 +80,9 @@ def wrap(points: Points) -> None:
         return follow(self, process, *arguments)
 
     def host_capture(self: Host, argv: Any, **options: Any) -> Any:
-        if argv[0] != "docker" or argv[1] not in CONTAINER_LOOKS:  # as often as it takes until a service is well
+        if (
+            argv[0] not in ("docker", "podman") or argv[1] not in CONTAINER_LOOKS
+        ):  # as often as it takes until a service is well
             points.pass_(f"before {argv[0]}")
         return capture(self, argv, **options)
 

@@ -32,6 +32,10 @@ class Scenario:
     def title(self) -> str:
         return self.name if self.engine == "sqlite" else f"{self.engine}_{self.name}"
 
+    @property
+    def in_containers(self) -> bool:
+        return self.engine in ("compose", "podman")
+
 
 def _installed(site: Site) -> None:
     site.operate("install", "v1")
@@ -187,6 +191,7 @@ _OF_MYSQL = ("upgrade_that_fails", "restore")
 _INSIDE = ("upgrade_that_fails", "restore")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
+_BY_PODMAN = ("upgrade_that_fails", "rollback_code_only")
 ENGINE_SCENARIOS = _OF_POSTGRESQL + [
     replace(scenario, engine=engine)
     for engine, names in (
@@ -196,6 +201,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
         ("compose", _IN_CONTAINERS),
+        ("podman", _BY_PODMAN),
     )
     for scenario in SCENARIOS
     if scenario.name in names
@@ -209,7 +215,7 @@ def adds_little(scenario: Scenario) -> bool:
 
     Of clients inside a container one scenario is enough where time is short: none is so much in their hands as a restore.
     """
-    if scenario.engine == "compose":
+    if scenario.in_containers:
         return scenario.name != "upgrade_that_fails"
     return scenario.engine in ("mysql", "mariadb-inside") or (
         scenario.engine != "sqlite" and scenario.name in ("upgrade", "import_cold")

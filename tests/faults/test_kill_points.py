@@ -98,7 +98,7 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
         points = record.read_text().splitlines()
         chosen = list(range(len(points)))
         if scenario.engine != "sqlite":
-            steps = CONTAINER_STEPS if scenario.engine == "compose" else DATABASE_STEPS
+            steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
             chosen = points_of_steps(site, points, steps)
         yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker, chosen)
     finally:
@@ -185,8 +185,8 @@ def check_exports(folder: Path) -> None:
 
 def check_containers(site: Site, label: str | None) -> None:
     """One of each service, of the release's images, which come back by themselves; and the project's own name leads to it."""
-    listed = containers.of_project(site.project)
-    found = json.loads(containers.engine("container", "inspect", *listed)) if listed else []
+    listed = containers.of_project(site.project, client=site.client)
+    found = json.loads(containers.engine("container", "inspect", *listed, client=site.client)) if listed else []
     services = sorted(item["Config"]["Labels"]["com.docker.compose.service"] for item in found)
     assert services == ([] if label is None else ["web", "worker"])
     if label is None:
@@ -195,9 +195,9 @@ def check_containers(site: Site, label: str | None) -> None:
     for item in found:
         service = item["Config"]["Labels"]["com.docker.compose.service"]
         assert item["State"]["Running"], service
-        assert item["Image"] == wanted[service]["id"], service
+        assert f"sha256:{item['Image'].removeprefix('sha256:')}" == wanted[service]["id"], service
         assert item["HostConfig"]["RestartPolicy"]["Name"] == "always", service
-    assert containers.id_of(f"{site.project}:production") == wanted["web"]["id"]
+    assert containers.id_of(f"{site.project}:production", client=site.client) == wanted["web"]["id"]
 
 
 def recover_here(site: Site) -> None:
@@ -267,7 +267,7 @@ def shards_of(test: str, config: pytest.Config) -> int:
 
 def every_of(scenario: Scenario, config: pytest.Config) -> int:
     """Points with a server or in containers take longer, and may be asked for more sparsely."""
-    inside = scenario.engine == "compose" or scenario.engine.endswith("-inside")
+    inside = scenario.in_containers or scenario.engine.endswith("-inside")
     option = "--every" if scenario.engine == "sqlite" else "--every-container" if inside else "--every-server"
     return int(config.getoption(option) or config.getoption("--every"))
 

@@ -66,7 +66,8 @@ def verify(
             well, said = is_well(opened, instance, service)
             if status.healthy is False:
                 well, said = False, f"its health check says {status.detail}"
-            settled = well and time.monotonic() - steady_since >= settle
+            # Services of one step come up side by side: how long this one has been up counts, not for how long it was watched.
+            settled = well and max(time.monotonic() - steady_since, status.uptime_seconds) >= settle
             running = opened.runtime.release_of(instance.name) if settled else None
             if running is not None and running != instance.release:
                 raise _unwell(opened, instance, f"it runs release {running}")

@@ -65,7 +65,7 @@ class Container:
         )  # fmt: skip
 
 
-_FRACTION = re.compile(r"\.\d+")
+_BELOW_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
 def reached_by(item: Known) -> int | None:
@@ -84,7 +84,7 @@ def label(item: Mapping[str, Any], name: str) -> str:
 def _seconds_since(text: str) -> float:
     """Since a time as the engine prints it: with nanoseconds, in UTC or with its distance from it."""
     try:
-        begun = datetime.datetime.fromisoformat(_FRACTION.sub("", text).replace("Z", "+00:00"))
+        begun = datetime.datetime.fromisoformat(_BELOW_MICROSECONDS.sub(r"\1", text).replace("Z", "+00:00"))
     except ValueError:
         return 0.0
     return max(0.0, (datetime.datetime.now(datetime.UTC) - begun).total_seconds())

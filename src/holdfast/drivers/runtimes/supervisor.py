@@ -106,7 +106,8 @@ class SupervisorRuntime:
             running = info["state"] in (_RUNNING, _STARTING)
             found[info["name"]] = ServiceStatus(
                 name=info["name"], running=running, pid=info["pid"] or None,
-                uptime_seconds=float(info["now"] - info["start"]) if running else 0.0,
+                # Both are whole seconds: what is told is never more than was.
+                uptime_seconds=float(max(0, info["now"] - info["start"] - 1)) if running else 0.0,
                 detail=info["statename"].lower(),
             )  # fmt: skip
         return found
