@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import containers
 from tests.memory import make_folder
-from tests.servers import postgresql
+from tests.servers import docker, podman, postgresql
 from tests.site import Site
 
 # The applications of the tests run `python3`: the one that runs the tests, not a version manager's wrapper of it. And
@@ -66,6 +67,14 @@ def site(folder: Path) -> Iterator[Site]:
     made = Site(folder / "s")
     yield made
     made.remove()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_left_in_an_engine() -> Iterator[None]:
+    """No containers, networks, volumes and images of tests, once those of a file are through."""
+    yield
+    for client in [*docker.running(), *podman.running()]:
+        assert containers.left_behind(client) == []
 
 
 class _AtOnce:

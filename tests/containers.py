@@ -83,6 +83,25 @@ def of_project(name: str, *more: str, client: str = "docker") -> list[str]:
     return engine("ps", "--all", "--quiet", "--no-trunc", label, *more, client=client).split()
 
 
+# What an engine of the tests' own keeps from test to test: base images, servers in containers, networks of its own.
+_BASES = ("holdfast-test", "postgres", "redis", "nginx", "ghcr.io/funkyfuture/deck-chores", "<none>")
+_SERVERS = ("box",)
+_NETWORKS = ("bridge", "host", "none", "podman")
+
+
+def left_behind(client: str) -> list[str]:
+    """What tests left in an engine: containers, networks, volumes, names of images."""
+    names = engine("ps", "--all", "--format={{.Names}}", client=client).split()
+    networks = engine("network", "ls", "--format={{.Name}}", client=client).split()
+    images = engine("images", "--format={{.Repository}}:{{.Tag}}", client=client).split()
+    return [
+        *(f"container {name}" for name in names if not name.startswith(_SERVERS)),
+        *(f"network {name}" for name in networks if name not in _NETWORKS),
+        *(f"volume {name}" for name in engine("volume", "ls", "--quiet", client=client).split()),
+        *(f"image {name}" for name in images if name.removeprefix("localhost/").rpartition(":")[0] not in _BASES),
+    ]
+
+
 def remove(name: str, *, images: Sequence[str] = (), client: str = "docker") -> None:
     """Everything of a project: containers, networks, and images by the beginning of their names."""
     for id in of_project(name, client=client):

@@ -14,16 +14,21 @@ import pytest
 from tests import containers
 from tests.compose_site import ComposeSite
 from tests.e2e.cli import output, run, run_json, start
-from tests.servers import docker
+from tests.servers import docker, podman
 
 pytestmark = pytest.mark.later
 _SECONDS = 60
 
 
 @pytest.fixture
-def adopted(folder: Path) -> Iterator[ComposeSite]:
+def client(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "docker"))
+
+
+@pytest.fixture
+def adopted(client: str, folder: Path) -> Iterator[ComposeSite]:
     """At v2, with a worker that tells of a database between two versions."""
-    made = ComposeSite(folder, slow=4.0, worker=containers.WITNESS)
+    made = ComposeSite(folder, slow=4.0, worker=containers.WITNESS, client=client)
     try:
         made.start()
         for words in (("adopt",), ("upgrade", "v2")):
@@ -49,15 +54,15 @@ def cut_power(site: ComposeSite, holdfast: subprocess.Popen[bytes] | None = None
     if holdfast is not None:
         holdfast.kill()
         holdfast.wait()
-    with docker.shared() as engine:
-        engine.halt()
-        site.shut_down_front()
-        engine.start()
+    engine = podman.compose() if site.client == "podman" else docker.compose()
+    engine.halt()
+    site.shut_down_front()
+    engine.start()
 
 
 def first_process(site: ComposeSite, service: str) -> int:
     (id,) = site.containers(f"--filter=label=com.docker.compose.service={service}")
-    return int(containers.engine("inspect", "--format={{.State.Pid}}", id))
+    return int(containers.engine("inspect", "--format={{.State.Pid}}", id, client=site.client))
 
 
 def check_old(site: ComposeSite, before: str, images: tuple[str, str]) -> None:
@@ -104,21 +109,22 @@ def test_the_engine_or_the_database_is_killed_in_the_middle(
     check_old(adopted, before, images)
 
 
+@pytest.mark.parametrize("client", ["docker", "podman"], indirect=True)
 def test_the_machine_ends_in_the_middle(adopted: ComposeSite) -> None:
     """Until it is recovered nobody but the database runs, though every container of the application comes back by itself."""
     before, images = _known(adopted)
     cut_power(adopted, in_the_middle(adopted))
     time.sleep(1.0)  # what the engine starts again is started by now
-    running = {
-        containers.engine("inspect", "--format={{.Name}}", id) for id in adopted.containers("--filter=status=running")
-    }
-    assert running == {f"/{adopted.name}-database-1"}
+    label = '--format={{index .Config.Labels "com.docker.compose.service"}}'
+    running = adopted.containers("--filter=status=running")
+    assert [containers.engine("inspect", label, id, client=adopted.client) for id in running] == ["database"]
     done = run(adopted, "recover", "--auto")
     assert done.returncode == 0, done.stderr
     check_old(adopted, before, images)
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("client", ["docker", "podman"], indirect=True)
 def test_a_reboot_while_nothing_is_under_way(adopted: ComposeSite) -> None:
     """Containers with `restart: always` are started by the engine, the page of visitors by `recover --auto`."""
     before, images = _known(adopted)

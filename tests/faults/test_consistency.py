@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,6 +194,12 @@ def test_each_level_keeps_its_promise(
     held = []
     engine = churning.opened.databases["main"].kind
     rounds = SAMPLE_ROUNDS if _sampled(request.config) else ROUNDS
+    shared = churning.loaded.root / "shared"
+    noted = [shared / f"longest-{seed}" for seed in (1, 2)]
+    deadline = time.monotonic() + 120
+    while not all(path.exists() for path in noted):  # before that a set would have nothing in it that can be torn
+        assert time.monotonic() < deadline, "the writers do not write"
+        time.sleep(0.05)
     for number in range(rounds):
         result = churning.run(backup.plan(churning, consistency=level))
         step = next(step for step in churning.journal.steps(result.operation) if step.name == "backup.finish")
@@ -205,8 +212,7 @@ def test_each_level_keeps_its_promise(
             churning.run(prune.plan(churning))
     assert churning.opened.vault is not None
     assert churning.opened.vault.verify(None, lambda *_: None, lambda: None) == []
-    shared = churning.loaded.root / "shared"
-    waited = max(float((shared / f"longest-{seed}").read_text()) for seed in (1, 2))
+    waited = max(float(path.read_text()) for path in noted)
     record_property(
         "writers held",
         f"{engine}, {level}, {rounds} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,12 +64,36 @@ class PodmanEngine:
             shutil.rmtree(self._folder, ignore_errors=True)
             pytest.skip(f"no Podman can run here: {done.stderr.decode()[-300:]}")
 
-    def remove(self) -> None:
-        subprocess.run(["podman", "rm", "--all", "--force", "--time=0"], capture_output=True, check=False)
-        subprocess.run(["podman", "network", "prune", "--force"], capture_output=True, check=False)
+    def halt(self) -> None:
+        """As when the machine does: all that runs in containers and what watches it, at one moment."""
+        words = ["podman", "inspect", "--format={{.State.ConmonPid}} {{.State.Pid}}"]
+        running = subprocess.run(["podman", "ps", "--quiet"], capture_output=True, text=True, check=True).stdout.split()
+        found = (
+            subprocess.run([*words, *running], capture_output=True, text=True, check=True).stdout.split()
+            if running
+            else []
+        )
+        for pid in found:  # the watchers first: nobody is to note how the others ended
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def start(self) -> None:
+        """As the machine's start does where `podman-restart.service` is on; what tells that it ran before is gone by then."""
+        self._unmount()
+        shutil.rmtree(self._folder / "tmp", ignore_errors=True)
+        shutil.rmtree(self._folder / "run", ignore_errors=True)
+        words = ["podman", "start", "--all", "--filter=restart-policy=always"]
+        subprocess.run(words, capture_output=True, check=True)
+
+    def _unmount(self) -> None:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for place in reversed([place for place in mounts if place.startswith(f"{self._folder}/")]):
             subprocess.run(["umount", "--lazy", place], check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["podman", "rm", "--all", "--force", "--time=0"], capture_output=True, check=False)
+        subprocess.run(["podman", "network", "prune", "--force"], capture_output=True, check=False)
+        self._unmount()
         shutil.rmtree(self._folder)
 
 
@@ -86,6 +112,11 @@ def compose() -> PodmanEngine:
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here: `make test-setup` as root installs it")
     return _started()
+
+
+def running() -> list[str]:
+    """Its client's name, where this process has started one."""
+    return ["podman"] if _started.cache_info().currsize else []
 
 
 def command() -> tuple[str, ...]:
