@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -67,7 +68,8 @@ class PodmanEngine:
     def halt(self) -> None:
         """As when the machine does: all that runs in containers and what watches it, at one moment."""
         words = ["podman", "inspect", "--format={{.State.ConmonPid}} {{.State.Pid}}"]
-        running = subprocess.run(["podman", "ps", "--quiet"], capture_output=True, text=True, check=True).stdout.split()
+        listing = ["podman", "ps", "--quiet", "--no-trunc"]
+        self._ran = running = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
         found = (
             subprocess.run([*words, *running], capture_output=True, text=True, check=True).stdout.split()
             if running
@@ -79,11 +81,23 @@ class PodmanEngine:
 
     def start(self) -> None:
         """As the machine's start does where `podman-restart.service` is on; what tells that it ran before is gone by then."""
+        self._forget_ports()
         self._unmount()
+        for id in self._ran:
+            subprocess.run(["runc", "delete", "--force", id], capture_output=True, check=False)
         shutil.rmtree(self._folder / "tmp", ignore_errors=True)
         shutil.rmtree(self._folder / "run", ignore_errors=True)
         words = ["podman", "start", "--all", "--filter=restart-policy=always"]
-        subprocess.run(words, capture_output=True, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def _forget_ports(self) -> None:
+        """A kernel that starts has no rules that lead to the addresses from before; of these containers, and no others."""
+        saved = subprocess.run(["iptables-save", "-t", "nat"], capture_output=True, text=True, check=True).stdout
+        for words in map(shlex.split, saved.splitlines()):
+            if words[:2] == ["-A", "NETAVARK-HOSTPORT-DNAT"] and any(id in " ".join(words) for id in self._ran):
+                subprocess.run(["iptables", "-t", "nat", "-D", *words[1:]], check=True)
+                subprocess.run(["iptables", "-t", "nat", "-F", words[-1]], check=True)
 
     def _unmount(self) -> None:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
