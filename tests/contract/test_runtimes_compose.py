@@ -42,7 +42,9 @@ def instance(made: Containers, name: str = "web-r1", code: str = STAY, **changes
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["docker", pytest.param("podman", marks=pytest.mark.later)])
+@pytest.fixture(
+    params=["docker", *(pytest.param(name, marks=pytest.mark.later) for name in ("docker-compose", "podman"))]
+)
 def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Containers]:
     with projects.project(folder, request.param) as found:
         yield found
@@ -103,7 +105,11 @@ def test_two_releases_of_a_service_run_beside_each_other(made: Containers) -> No
 
 def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
     made.write({"web": {"command": [sys.executable, "-c", STAY]}})
-    words = [*made.command, "--project-name", made.name, "--file", str(made.folder / "compose.json"), "up", "--detach"]
+    theirs = {
+        key: value for key, value in json.loads((made.folder / "compose.json").read_text()).items() if key != "name"
+    }
+    (made.folder / "theirs.json").write_text(json.dumps(theirs))
+    words = [*made.command, "--project-name", made.name, "--file", str(made.folder / "theirs.json"), "up", "--detach"]
     subprocess.run(words, capture_output=True, check=True)
     (theirs,) = ids(made)
     made.runtime.start(instance(made))

@@ -60,7 +60,7 @@ class Runtime(Section):
     command: list[str] = Field(
         ["docker", "compose"],
         min_length=1,
-        description="Your own Compose command as a list of words: `docker compose`, `docker-compose` of version 2, or"
+        description="Your own Compose command as a list of words: `docker compose`, `docker-compose` (1.29, 2) or"
         " `podman-compose` (compose).",
     )
     files: list[str] = Field(

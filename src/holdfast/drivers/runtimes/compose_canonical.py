@@ -23,9 +23,7 @@ Values = Callable[[Path], Mapping[str, str | None]]
 _UNFIT = re.compile(r"[^-_a-z0-9]")
 _SELINUX = ("z", "Z")
 _TEXTS = ("container_name", "image", "user", "working_dir", "hostname", "restart", "stop_signal", "network_mode")
-_PORT = re.compile(
-    r"(?:(?:(?P<host>\[[^]]*\]|[^:]*):)?(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?"
-)
+_PORT = re.compile(r"(?:(?:(?P<host>.*):)?(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?")
 
 
 def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: Values) -> dict[str, Any]:
@@ -33,9 +31,11 @@ def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: V
     name = project.name or given.get("COMPOSE_PROJECT_NAME") or str(raw.get("name") or "")
     name = _UNFIT.sub("", name or project.folder.name.lower())
     known = {**given, **os.environ}
+    chosen = {*project.profiles, *known.get("COMPOSE_PROFILES", "").split(",")}
     services = {
         key: _service(key, name, item or {}, project, known, values_in)
         for key, item in (raw.get("services") or {}).items()
+        if not (item or {}).get("profiles") or chosen & set(item["profiles"])
     }
     used = {network for item in services.values() for network in item.get("networks") or {}}
     networks = raw.get("networks") or {}

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.drivers.runtimes.compose_classic import ClassicCompose
 from holdfast.drivers.runtimes.compose_docker import DockerCompose
 from holdfast.drivers.runtimes.compose_engine import Engine
 from holdfast.drivers.runtimes.compose_podman import PodmanCompose
 from holdfast.drivers.runtimes.compose_project import Compose, Project
 from holdfast.drivers.runtimes.podman_engine import PodmanEngine
+from holdfast.errors import ConfigurationError
 from holdfast.host import Host
 
-_COMMANDS: dict[str, type[Compose]] = {"docker": DockerCompose, "podman": PodmanCompose}
+_COMMANDS: dict[str, Callable[[Project], Compose]] = {
+    "docker": DockerCompose, "docker-compose": ClassicCompose, "podman-compose": PodmanCompose,
+}  # fmt: skip
 _ENGINES: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
 
 
 def compose_of(project: Project) -> Compose:
-    return _COMMANDS[project.engine](project)  # type: ignore[call-arg] # a protocol has no constructor
+    """Raises ConfigurationError."""
+    name = Path(project.command[0]).name
+    if name not in _COMMANDS or (name == "docker") != (tuple(project.command[1:]) == ("compose",)):
+        known = "`docker compose`, `docker-compose` and `podman-compose`"
+        raise ConfigurationError(
+            f"{' '.join(project.command)} is no Compose command that is known", [f"runtime.command: known are {known}"]
+        )
+    return _COMMANDS[name](project)
 
 
 def engine_of(project: Project, host: Host) -> Engine:

@@ -19,6 +19,7 @@ from typing import Any
 from holdfast.drivers.runtimes.compose_canonical import canonical
 from holdfast.drivers.runtimes.compose_model import Model
 from holdfast.drivers.runtimes.compose_project import QUIET, Project
+from holdfast.drivers.runtimes.compose_short import mount, one_environment_file
 from holdfast.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s?)?")
@@ -31,11 +32,8 @@ class PodmanCompose:
         self._project = project
 
     def _words(self, *more: str) -> list[str]:
-        if len(self._project.env_files) > 1:
-            names = ", ".join(path.name for path in self._project.env_files)
-            raise ConfigurationError("podman-compose takes one environment file", [f"runtime.env_files: {names}"])
+        given = f"--env-file={one_environment_file(self._project) or _NO_FILE}"
         named = ["--project-name", self._project.name] if self._project.name else []
-        given = f"--env-file={self._project.env_files[0] if self._project.env_files else _NO_FILE}"
         chosen = [word for profile in self._project.profiles for word in ("--profile", profile)]
         files = [word for path in self._project.files for word in ("--file", str(path))]
         return [*self._project.command, "--in-pod=false", given, *named, *chosen, *files, *more]
@@ -63,7 +61,7 @@ class PodmanCompose:
         """The model, and beside it the values of its one service's variables."""
         (name, service), *_ = made["services"].items()
         written = {key: value for key, value in service.items() if key not in _OUT_OF_MODEL}
-        written["volumes"] = [_mount(mount) for mount in service.get("volumes") or []]
+        written["volumes"] = [mount(each) for each in service.get("volumes") or []]
         lines = [f"{key}={_as_it_is(value)}\n" for key, value in _values(service).items()]
         model = {**made, "services": {name: written}}
         return {file: json.dumps(model, indent=1), file.with_suffix(".env"): "".join(lines)}
@@ -120,19 +118,6 @@ def _values(service: Mapping[str, Any]) -> dict[str, str]:
 def _as_it_is(text: str) -> str:
     """What a model has twice, for Compose takes a single one for a variable."""
     return text.replace("$$", "$")
-
-
-def _mount(mount: Mapping[str, Any]) -> str | Mapping[str, Any]:
-    """In the short form, which takes every option that Podman itself has."""
-    if mount.get("type") not in ("bind", "volume") or not mount.get("source"):
-        return mount
-    options = ["ro"] if mount.get("read_only") else []
-    selinux = (mount.get("bind") or {}).get("selinux")
-    options += [selinux] if selinux else []
-    options += ["nocopy"] if (mount.get("volume") or {}).get("nocopy") else []
-    options += mount.get("x-options") or []
-    ending = f":{','.join(options)}" if options else ""
-    return f"{mount['source']}:{mount['target']}{ending}"
 
 
 def _seconds(duration: str) -> int:
