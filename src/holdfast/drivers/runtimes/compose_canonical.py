@@ -54,7 +54,7 @@ def _service(
 ) -> dict[str, Any]:  # fmt: skip
     if "extends" in item:
         raise ConfigurationError(
-            "podman-compose does not say what `extends` comes to", [f"services.{name}.extends: write it out"]
+            f"{project.command[0]} does not say what `extends` comes to", [f"services.{name}.extends: write it out"]
         )
     made = {key: value for key, value in item.items() if value is not None and key != "env_file"}
     made |= {key: str(value) for key, value in made.items() if key in _TEXTS}
