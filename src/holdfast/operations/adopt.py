@@ -34,8 +34,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
             closing.reverse()  # nothing is stopped for a proxy that does not follow
         steps += [
             *closing,
-            parts.start(release, parts.WEB, "start and verify the web behind the gate"),
-            parts.start(release, parts.BEHIND, "start and verify workers and schedulers"),
+            parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
         ]
         after = (Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"))
         notes.append("services are started anew, the web behind the gate: visitors wait for some seconds")

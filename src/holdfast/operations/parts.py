@@ -208,17 +208,16 @@ def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool 
 
 
 def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step]:
-    """Web, workers and schedulers, each kind verified. `guarded`: rows are compared with those from before.
+    """Web, workers and schedulers, which come up side by side. `guarded`: rows are compared with those from before.
 
-    That is done before anything starts, unless it is the web's start that migrates: then right after it.
+    That is done before anything starts, unless it is the web's start that migrates: then right after it, and before a
+    worker meets what it left.
     """
-    web, behind = (
-        start(release, WEB, "start and verify the web"),
-        start(release, BEHIND, "start and verify workers and schedulers"),
-    )
     compare = [Step("guard.compare", "compare rows")] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
-        return [*compare, web, behind]
+        return [*compare, start(release, (*WEB, *BEHIND), "start and verify the services")]
+    web = start(release, WEB, "start and verify the web")
+    behind = start(release, BEHIND, "start and verify workers and schedulers")
     verify = Step("migrations.verify", "look for migrations that the start left undone", {"release": asdict(release)})
     return [web, verify, *compare, behind]
 
