@@ -22,6 +22,7 @@ from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.runtimes import compose_model
+from holdfast.drivers.runtimes.compose_adopted import Adopted
 from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
 from holdfast.drivers.runtimes.compose_container import Container, label, reached_by
 from holdfast.drivers.runtimes.compose_engine import Known
@@ -41,7 +42,6 @@ from holdfast.ports import listeners_on
 
 MODEL = "compose.json"
 IMAGES = "images.json"
-_ADOPTED = "adopted.json"
 _NAME = "project"
 _TAIL_LINES = 40
 _START_SECONDS = 600
@@ -67,6 +67,7 @@ class ComposeRuntime:
         self._engine = engine_of(project, host)
         self._ports = ports
         self._web = web
+        self._adopted = Adopted(folder)
         self._keep_ports = keep_ports
         self._reached_inside = reached_inside
 
@@ -90,7 +91,7 @@ class ComposeRuntime:
 
     def _known(self) -> list[Container]:
         found = self._engine.containers(f"{compose_model.APPLICATION_LABEL}={self._mark}")
-        adopted = self._adopted()
+        adopted = self._adopted.read()
         ours = [
             Container.labelled(item) for item in found
             if label(item, compose_model.INSTANCE_LABEL) and item["Id"] not in adopted
@@ -99,13 +100,6 @@ class ComposeRuntime:
 
     def _of(self, name: str) -> list[Container]:
         return [container for container in self._ours() if container.name == name]
-
-    def _adopted(self) -> dict[str, dict[str, str]]:
-        try:
-            found: dict[str, dict[str, str]] = json.loads((self._folder / _ADOPTED).read_text())
-        except FileNotFoundError:
-            return {}
-        return found
 
     def _read(self, path: Path) -> Model:
         """A release's file. What looks like a secret in it is redacted from now on."""
@@ -217,9 +211,7 @@ class ComposeRuntime:
             durable.write_file(self._ending(name), "")
         for container in found:
             self._engine.remove(container.known)
-        left = {id: facts for id, facts in self._adopted().items() if facts["name"] != name}
-        if left != self._adopted():
-            durable.write_file(self._folder / _ADOPTED, json.dumps(left, indent=1))
+        self._adopted.forget(name)
         for ending in ("json", "env", "ending"):
             durable.unlink(self._folder / f"{name}.{ending}")
 
@@ -399,12 +391,7 @@ class ComposeRuntime:
 
     def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
         images = {item["Id"]: item["Image"] for item in self._engine.inspected(list(instances))}
-        found = {
-            id: {"name": instance.name, "release": instance.release, "image": images[id]}
-            for id, instance in instances.items()
-        }  # fmt: skip
-        durable.make_directory(self._folder)
-        durable.write_file(self._folder / _ADOPTED, json.dumps(found, indent=1))
+        self._adopted.write(instances, images)
 
 
 def _read(path: Path) -> dict[str, Any]:
