@@ -79,6 +79,7 @@ class DockerEngine:
             plugins = self._folder / "client" / "cli-plugins"
             plugins.mkdir(parents=True)
             (plugins / COMPOSE.name).symlink_to(COMPOSE)
+            (plugins.parent / "config.json").write_text("{}")  # Podman looks there too, and wants the file
             os.environ["DOCKER_CONFIG"] = str(plugins.parent)
         self.start()
         self._import()
