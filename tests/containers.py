@@ -84,7 +84,8 @@ def of_project(name: str, *more: str, client: str = "docker") -> list[str]:
 
 
 # What an engine of the tests' own keeps from test to test: base images, servers in containers, networks of its own.
-_BASES = ("holdfast-test", "postgres", "redis", "nginx", "ghcr.io/funkyfuture/deck-chores", "<none>")
+_OWN = "holdfast-test"
+_BASES = ("postgres", "redis", "nginx", "ghcr.io/funkyfuture/deck-chores", "<none>")
 _SERVERS = ("box",)
 _NETWORKS = ("bridge", "host", "none", "podman")
 
@@ -98,8 +99,12 @@ def left_behind(client: str) -> list[str]:
         *(f"container {name}" for name in names if not name.startswith(_SERVERS)),
         *(f"network {name}" for name in networks if name not in _NETWORKS),
         *(f"volume {name}" for name in engine("volume", "ls", "--quiet", client=client).split()),
-        *(f"image {name}" for name in images if name.removeprefix("localhost/").rpartition(":")[0] not in _BASES),
+        *(f"image {name}" for name in images if not _is_base(name.removeprefix("localhost/").rpartition(":")[0])),
     ]
+
+
+def _is_base(repository: str) -> bool:
+    return repository in _BASES or repository.startswith(_OWN)
 
 
 def remove(name: str, *, images: Sequence[str] = (), client: str = "docker") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -169,7 +170,8 @@ def test_a_statement_that_is_not_waited_for_ends_inside(engine: Engine) -> None:
 
 
 def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(engine: Engine) -> None:
-    mark, other = (f"{OPERATION_VARIABLE}=20260101-000000-{name}" for name in ("killed", "other"))
+    killed, others = (f"20260101-000000-{secrets.token_hex(4)}" for _ in range(2))  # another worker may be at it too
+    mark, other = (f"{OPERATION_VARIABLE}={name}" for name in (killed, others))
     box = container_of(engine)
     for variable in (mark, other):
         name, _, value = variable.partition("=")
@@ -178,22 +180,23 @@ def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(engin
             eventually_inside(engine, variable)
             client.kill()
     assert inside(engine, mark), "it should run on, or there were nothing to end"
-    engine.database.end_sessions("20260101-000000-killed")
+    engine.database.end_sessions(killed)
     assert inside(engine, mark) == []
     assert inside(engine, other)
-    end_inside(box, "20260101-000000-other", Host())
+    end_inside(box, others, Host())
     assert inside(engine, other) == []
     assert processes_with(f"{mark}\0") == []
 
 
 def test_one_that_ignores_signals_is_killed(engine: Engine) -> None:
-    mark = f"{OPERATION_VARIABLE}=20260101-000000-deaf"
+    deaf = f"20260101-000000-{secrets.token_hex(4)}"
+    mark = f"{OPERATION_VARIABLE}={deaf}"
     argv = container_of(engine).argv(["sh", "-c", "trap '' INT TERM; exec sleep 600"], [])
-    environment = {**os.environ, OPERATION_VARIABLE: "20260101-000000-deaf"}
+    environment = {**os.environ, OPERATION_VARIABLE: deaf}
     with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE) as client:
         eventually_inside(engine, mark)
         client.kill()
-    end_inside(container_of(engine), "20260101-000000-deaf", Host())
+    end_inside(container_of(engine), deaf, Host())
     assert inside(engine, mark) == []
 
 
