@@ -209,7 +209,7 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
         else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
     )
     program = "pg_dump" if engine.database.kind == "postgresql" else "mariadb-dump"
-    operation = "20260101-000000-dying"  # that of no other test, in whatever process
+    operation = f"20260101-000000-{secrets.token_hex(4)}"  # that of no other test, in whatever process
     stop = threading.Event()
 
     def kill() -> None:
