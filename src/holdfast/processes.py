@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_NOWHERE = " 0"  # where the environment ends: execve(2) sets that last
 _NAME_SERVER = "aardvark-dns\n"
 _BECOMING_SECONDS = 0.5
 _SETTLED_SECONDS = 0.02
@@ -25,7 +26,8 @@ class Process:
 def _carries(pid: int, prefix: bytes) -> bool:
     """A process that is just becoming another program has no environment for a moment, and is looked at again.
 
-    One that has none for good has it at one and the same place, which is another one after each such change.
+    One that has none for good has it at one and the same place, which is another one after each such change. Between a
+    program's end and the next one's beginning there is no place at all, for as long as others have the processor.
     """
     place, since = "", time.monotonic()
     deadline = since + _BECOMING_SECONDS
@@ -39,7 +41,8 @@ def _carries(pid: int, prefix: bytes) -> bool:
             return False
         if now != place:
             place, since = now, time.monotonic()
-        if not now or time.monotonic() > min(deadline, since + _SETTLED_SECONDS):
+        settled = deadline if now.endswith(_NOWHERE) else min(deadline, since + _SETTLED_SECONDS)
+        if not now or time.monotonic() > settled:
             return False
         time.sleep(0.0002)
 

@@ -155,7 +155,7 @@ def shop(folder: Path) -> Iterator[Shop]:
 
 @pytest.fixture(
     params=[
-        pytest.param(PostgresqlStore, id="postgresql"),
+        pytest.param(PostgresqlStore, id="postgresql", marks=pytest.mark.later),
         pytest.param(MariadbStore, id="mariadb", marks=pytest.mark.later),
     ]
 )

@@ -222,6 +222,15 @@ def adds_little(scenario: Scenario) -> bool:
     )
 
 
+# Of the embedded stack `make test` takes those that have each kind of step; `make faults` takes all of them.
+_SAMPLED = ("upgrade_that_fails", "upgrade_that_answers_500", "rollback_with_data", "restore", "rolling", "clone",
+            "import_database", "backup_pause", "install")  # fmt: skip
+
+
+def embedded_marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
+    return [] if scenario.name in _SAMPLED else [pytest.mark.later]
+
+
 def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
     """Of an engine's scenarios a sample has one that fails, and one that loads a dump."""
     if adds_little(scenario):

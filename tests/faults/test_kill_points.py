@@ -22,7 +22,15 @@ from holdfast.processes import working_in
 from holdfast.steps import preflight
 from tests import containers
 from tests.faults.killing import Forker
-from tests.faults.scenarios import CONTAINER_STEPS, DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario, marks
+from tests.faults.scenarios import (
+    CONTAINER_STEPS,
+    DATABASE_STEPS,
+    ENGINE_SCENARIOS,
+    SCENARIOS,
+    Scenario,
+    embedded_marks,
+    marks,
+)
 from tests.memory import make_folder
 from tests.site import Site
 
@@ -302,7 +310,9 @@ def take_points(
             assert ends["old"], "no point ended in the old state"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(item, id=item.title, marks=embedded_marks(item)) for item in SCENARIOS]
+)
 def test_killed_at_every_point_ends_old_or_new(
     scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
