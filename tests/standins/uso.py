@@ -236,7 +236,8 @@ config_files = [".env", "docker-compose.yml", "local"]
     def remove(self) -> None:
         self.shut_down_front()
         for id in self.containers():
-            self._engine("rm", "--force", "--volumes", id)
+            depend = ["--depend"] if self.engine == "podman" else []  # podman-compose makes one need the other
+            self._engine("rm", "--force", "--volumes", *depend, id)
         for kind in ("network", "volume"):
             for id in self._labelled(kind):
                 self._engine(kind, "rm", id)
