@@ -290,7 +290,7 @@ config_files = [".env", "docker-compose.yml", "local"]
         listed = self._engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines()
         return [
             image for image in listed
-            if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso.production/"))
+            if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso"))
         ]  # fmt: skip
 
     def _engine(self, *words: str) -> str:
