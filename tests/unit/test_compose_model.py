@@ -147,6 +147,12 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     assert compose.refused("web", {"environment": {"KEY": "one\ntwo"}})
 
 
+@pytest.mark.parametrize("words", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
+def test_a_command_that_is_not_known_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="no Compose command"):
+        compose_of(Project(words, Path("/shop"), ()))
+
+
 def test_podman_compose_takes_one_environment_file() -> None:
     folder = Path("/shop")
     with pytest.raises(ConfigurationError, match="one environment file"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from holdfast.config.schema import Configuration
+from holdfast.config.schema import Configuration, Runtime
 from holdfast.errors import ConfigurationError, NotFoundError
 
 FILE_NAME = "holdfast.toml"
@@ -275,6 +275,7 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
     runtime = configuration.runtime
     if runtime.kind != "compose":
         given = [key for key in _OF_COMPOSE if getattr(runtime, key)]
+        given += ["command"] if runtime.command != Runtime().command else []
         of_images = ["source.images: is for runtime.kind compose"] if configuration.source.images else []
         missing = [name for name, service in configuration.services.items() if not service.command]
         return [

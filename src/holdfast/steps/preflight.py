@@ -65,7 +65,7 @@ def _refuse_strange_containers(opened: Opened) -> None:
     for name, service in opened.containers.strangers().items():
         raise RefusedError(
             f"container {name} of service {service} runs and was not started by Holdfast",
-            next_step=f"docker rm --force {name}; holdfast service restart {service}",
+            next_step=f"{opened.containers.engine_name} rm --force {name}; holdfast service restart {service}",
         )
     if gone := opened.containers.missing_images(release.path):
         raise RefusedError(

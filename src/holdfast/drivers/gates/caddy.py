@@ -60,7 +60,7 @@ class Caddy:
             durable.rename(pages / "first", now / name)
         elif name not in found:
             durable.rename(now / found[0], now / name)
-        for other in set(found[1:]) - {name}:
+        for other in set(os.listdir(now)) - {name}:
             durable.unlink(now / other)
         shown = {view.mark, *(item.partition(",")[0] for item in found)}  # a request may have read the name before
         for mark in set(os.listdir(pages)) - shown:

@@ -172,9 +172,8 @@ class ComposeRuntime:
         names = self._beside(project, instance.service)
         made = self._compose.placed(wanted, instance.service, names)
         file = self._folder / f"{instance.name}.json"
-        durable.make_directory(self._folder)
-        durable.write_file(self._folder / _NAME, project)
         self._write(made, file)
+        durable.write_file(self._folder / _NAME, project)
         argv = self._compose.starting(made, file, instance.service, names)
         try:
             environment = {**self._host.resolved(instance.environment), **QUIET}
@@ -298,7 +297,6 @@ class ComposeRuntime:
             )
         if found:
             return found
-        durable.make_directory(self._folder)
         for name in set(self._ports) & set(model["services"]):
             image, service = images[name]["tag"], model["services"][name]
             volumes = json.loads(self._engine.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {}

@@ -1,4 +1,4 @@
-"""A Compose model as podman-compose prints it, made into the one form that the rest of Holdfast knows. Pure.
+"""A Compose model as podman-compose and docker-compose 1.29 print it, made into the one form that the rest of Holdfast knows. Pure.
 
 That form is what `docker compose config --format json` prints, by the Compose specification: long forms, whole paths,
 names of volumes and networks, a dollar sign written twice.
@@ -46,7 +46,7 @@ def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: V
     }  # fmt: skip
     for key in ("secrets", "configs"):
         model |= {key: {each: _filed(item, project) for each, item in raw[key].items()}} if raw.get(key) else {}
-    return dict(_escaped(model))
+    return dict(with_texts(model, lambda text: text.replace("$", "$$")))
 
 
 def _service(
@@ -193,9 +193,10 @@ def _filed(item: Any, project: Project) -> dict[str, Any]:
     return {**given, "file": str(_absolute(project, given["file"]))} if given.get("file") else given
 
 
-def _escaped(value: Any) -> Any:
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """The same with each text in it changed; keys stay."""
     if isinstance(value, Mapping):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {key: with_texts(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return value.replace("$", "$$") if isinstance(value, str) else value
+        return [with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value

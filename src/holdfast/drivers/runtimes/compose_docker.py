@@ -80,7 +80,7 @@ class DockerCompose:
     def running_once(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
     ) -> list[str]:  # fmt: skip
-        given = [] if terminal else ["--no-TTY"]
+        given = [] if terminal else ["-T"]
         quiet = [f"{key}={value}" for key, value in QUIET.items()]
         words = self._for(made["name"], file, "run", "--rm", "--no-deps", *given, service, *command)
         return ["env", *quiet, *words]

@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.runtimes.compose_canonical import canonical
 from holdfast.drivers.runtimes.compose_model import Model
 from holdfast.drivers.runtimes.compose_project import QUIET, Project
-from holdfast.drivers.runtimes.compose_short import mount, one_environment_file
+from holdfast.drivers.runtimes.compose_short import mount, one_environment_file, printed
 from holdfast.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s?)?")
@@ -43,14 +42,7 @@ class PodmanCompose:
 
     def model(self, output: str) -> Model:
         """Raises ConfigurationError."""
-        # Loaded where a project is read: other commands need neither.
-        import yaml  # noqa: PLC0415
-        from dotenv import dotenv_values  # noqa: PLC0415
-
-        given = {
-            name: value for path in self._project.env_files for name, value in dotenv_values(path).items() if value
-        }
-        return canonical(yaml.safe_load(output), self._project, given, dotenv_values)
+        return printed(output, self._project, escaped=False)
 
     def building(self) -> list[str]:
         return self._words("build")

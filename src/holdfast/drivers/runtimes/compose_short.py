@@ -1,4 +1,4 @@
-"""What older commands than Docker Compose 2 have in common: short forms, and one environment file. Pure."""
+"""What other commands than Docker Compose 2 have in common: printed YAML, short forms, one environment file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers.runtimes.compose_canonical import canonical, with_texts
+from holdfast.drivers.runtimes.compose_model import Model
 from holdfast.drivers.runtimes.compose_project import Project
 from holdfast.errors import ConfigurationError
 
@@ -18,6 +20,21 @@ def one_environment_file(project: Project) -> Path | None:
             f"{project.command[0]} takes one environment file", [f"runtime.env_files: there are {names}"]
         )
     return project.env_files[0] if project.env_files else None
+
+
+def printed(output: str, project: Project, *, escaped: bool) -> Model:
+    """The model that such a command printed, in the one form; `escaped`: dollar signs are written twice in it already.
+
+    Raises ConfigurationError.
+    """
+    import yaml  # noqa: PLC0415 # where a project is read: other commands need neither
+    from dotenv import dotenv_values  # noqa: PLC0415 # as above
+
+    file = one_environment_file(project)
+    given = {name: value for name, value in (dotenv_values(file) if file else {}).items() if value}
+    found = yaml.safe_load(output)
+    plain = with_texts(found, lambda text: text.replace("$$", "$")) if escaped else found
+    return canonical(plain, project, given, dotenv_values)
 
 
 def mount(given: Mapping[str, Any]) -> str | Mapping[str, Any]:
