@@ -29,7 +29,7 @@ test faults faults-all: test-setup
 endif
 
 test: setup check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --every 48 -m "not whole and not later" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 48 -m "not whole and not later" tests
 
 check: setup
 	$(BIN)/ruff check src tests
@@ -41,11 +41,11 @@ check: setup
 # containers every 16th; of the journal writes at which power is lost or a disk is full, every 24th. And what
 # `make test` leaves for it.
 faults: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --every 1 --every-server 6 --every-container 16 --every-power 24 -m "(faults or later) and not whole" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 --every-server 6 --every-container 16 --every-power 24 -m "(faults or later) and not whole" tests
 
 # All of them.
 faults-all: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --every 1 -m "faults or later" tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 -m "faults or later" tests
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 from tests import containers
 from tests.memory import make_folder
@@ -37,12 +39,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _PodmanOnOne(LoadScopeScheduling):
     """Tests of Podman run one after the other: its engines share the name server of a machine's containers."""
-    for item in items:
-        if "podman" in item.name:
-            item.add_marker(pytest.mark.xdist_group("podman"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "podman" if "podman" in nodeid.rpartition("::")[2] else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return _PodmanOnOne(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -12,23 +12,26 @@ import pytest
 from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario, adds_little
 from tests.faults.test_kill_points import Ground, check_whole, every_of, prepared, recover_here
-from tests.servers import docker, mariadb, mysql, postgresql
+from tests.servers import docker, mariadb, mysql, podman, postgresql
 from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
+from tests.servers.podman import PodmanEngine
 from tests.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.faults
 
+Server = PostgresqlServer | MariadbServer | DockerEngine | PodmanEngine
 # Inside a container it is the container that is killed; where services run in containers, their engine.
-_SERVERS: dict[str, Callable[[], AbstractContextManager[PostgresqlServer | MariadbServer | DockerEngine]]] = {
+_SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgresql": postgresql.shared, "mariadb": mariadb.shared, "mysql": mysql.shared,
     "postgresql-inside": postgresql.shared_enclosed, "mariadb-inside": mariadb.shared_enclosed,
-    "compose": docker.shared,
+    "compose": docker.shared, "podman": podman.shared,
 }  # fmt: skip
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
-_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside", "compose")  # by the code of others, or slow
+_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside", "compose", "podman")  # by the code of others, or slow
 _SAMPLE = ("postgresql_upgrade_that_fails", "mariadb_restore")
+_BACK_SECONDS = 10
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
 
@@ -39,7 +42,7 @@ def die_together(ground: Ground, number: int) -> str:
     end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
     assert end == "killed", f"point was not reached: {end} {output}"
     with _SERVERS[scenario.engine]() as server:
-        server.kill()
+        server.halt() if isinstance(server, PodmanEngine) else server.kill()
         server.start()
     recover_here(site)
     return check_whole(ground, [])
@@ -64,6 +67,9 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     end, output = ground.forker.end()
     assert end in ("done", "failed"), output
     recover_here(site)  # what happened after the commit point may still be to do
+    deadline = time.monotonic() + _BACK_SECONDS
+    while site.get("/")[0] == 502 and time.monotonic() < deadline:
+        time.sleep(0.05)  # what died after the operation's end is started again by what watches it
     return check_whole(ground, [])
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
 tmp_dir = "{folder}/tmp"
-static_dir = "{folder}/static"
+# Where the client that ends a container looks for it: that one is told of the storage's place alone.
+static_dir = "{folder}/graph/libpod"
 volume_path = "{folder}/volumes"
 [network]
 network_backend = "netavark"
@@ -43,6 +45,22 @@ graphroot = "{folder}/graph"
 runroot = "{folder}/run"
 """
 
+_NAMES = Path("/run/containers/networks/aardvark-dns")
+
+
+def _words(*words: str) -> list[str]:
+    return subprocess.run(["podman", *words], capture_output=True, text=True, check=True).stdout.split()
+
+
+def _of_each(form: str, ids: list[str]) -> list[str]:
+    return _words("inspect", f"--format={form}", *ids) if ids else []
+
+
+def _kill(pids: list[str]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
 
 def network() -> str:
     """Beside that of this worker's Docker engine."""
@@ -53,6 +71,8 @@ def network() -> str:
 class PodmanEngine:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hfp"))
+        self._ran: list[str] = []
+        self._places: list[str] = []
         settings = {"folder": self._folder, "first": network()}
         for name, text in (("containers.conf", _CONF), ("storage.conf", _STORAGE)):
             (self._folder / name).write_text(text.format(**settings))
@@ -67,22 +87,25 @@ class PodmanEngine:
 
     def halt(self) -> None:
         """As when the machine does: all that runs in containers and what watches it, at one moment."""
-        words = ["podman", "inspect", "--format={{.State.ConmonPid}} {{.State.Pid}}"]
-        listing = ["podman", "ps", "--quiet", "--no-trunc"]
-        self._ran = running = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
-        found = (
-            subprocess.run([*words, *running], capture_output=True, text=True, check=True).stdout.split()
-            if running
-            else []
-        )
-        for pid in found:  # the watchers first: nobody is to note how the others ended
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        self._ran = _words("ps", "--quiet", "--no-trunc")
+        self._places = _of_each("{{.NetworkSettings.SandboxKey}}", self._ran)
+        # The watchers first: nobody is to note how the others ended.
+        _kill(_of_each("{{.State.ConmonPid}} {{.State.Pid}}", self._ran))
+
+    def kill(self) -> None:
+        """What runs in containers. No server of Podman's could die: what watches each of them starts it again."""
+        _kill(_of_each("{{.State.Pid}}", _words("ps", "--quiet", "--no-trunc")))
 
     def start(self) -> None:
         """As the machine's start does where `podman-restart.service` is on; what tells that it ran before is gone by then."""
+        if not self._ran:
+            return
         self._forget_ports()
+        self._forget_names()
         self._unmount()
+        for place in self._places:
+            subprocess.run(["umount", "--lazy", place], check=True)
+            Path(place).unlink()
         for id in self._ran:
             subprocess.run(["runc", "delete", "--force", id], capture_output=True, check=False)
         shutil.rmtree(self._folder / "tmp", ignore_errors=True)
@@ -90,6 +113,12 @@ class PodmanEngine:
         words = ["podman", "start", "--all", "--filter=restart-policy=always"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        self._ran = []
+
+    def _forget_names(self) -> None:
+        """Its name server's list of a network is a file, which an end of the machine empties."""
+        for network in (self._folder / "networks").glob("*.json"):
+            (_NAMES / network.stem).unlink(missing_ok=True)
 
     def _forget_ports(self) -> None:
         """A kernel that starts has no rules that lead to the addresses from before; of these containers, and no others."""
@@ -126,6 +155,11 @@ def compose() -> PodmanEngine:
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here: `make test-setup` as root installs it")
     return _started()
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[PodmanEngine]:
+    yield compose()
 
 
 def running() -> list[str]:

@@ -89,6 +89,7 @@ class Tick(models.Model):
 """
 
 _VIEWS = """import hashlib
+import sys
 
 from django.conf import settings
 from django.core.files.base import ContentFile
@@ -123,6 +124,10 @@ def uploads(request):
 
 def upload(request, number):
     return FileResponse(Upload.objects.get(pk=number).file.open())
+
+
+def failed(request):
+    return JsonResponse({"error": str(sys.exc_info()[1])}, status=500)
 """
 
 _URLS = """from django.urls import path
@@ -133,6 +138,7 @@ urlpatterns = [
     path("", views.index), path("health/", views.health), path("version/", views.version),
     path("uploads/", views.uploads), path("uploads/<int:number>/", views.upload),
 ]
+handler500 = views.failed
 """
 
 _EXAMPLE = """import hashlib

@@ -41,6 +41,7 @@ class Visitor:
     ) -> None:
         self.statuses: collections.Counter[int] = collections.Counter()  # 0: nobody answered
         self.bodies: collections.Counter[bytes] = collections.Counter()  # of good answers
+        self.errors: collections.Counter[bytes] = collections.Counter()  # what was said with status 500
         self.longest_seconds = 0.0  # without a good answer
         self._port, self._path = port, path
         self._interval_seconds, self._timeout_seconds = interval_seconds, timeout_seconds
@@ -71,5 +72,7 @@ class Visitor:
             if 200 <= status < 400:
                 last_good = now
                 self.bodies[body] += 1
+            elif status == 500:
+                self.errors[body] += 1
             self._ended.wait(self._interval_seconds)
         self.longest_seconds = max(self.longest_seconds, time.monotonic() - last_good)

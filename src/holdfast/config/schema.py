@@ -105,7 +105,11 @@ class Service(Section):
     health_command: list[str] = Field(
         [], description="Command in the release that ends with 0 when the service is well."
     )
-    health_timeout_seconds: float = Field(60, gt=0, description="How long a start may take until the service is well.")
+    health_timeout_seconds: float = Field(
+        60,
+        gt=0,
+        description="How long a start may take until the service is well; five times as long where an undo goes back to it.",
+    )
     settle_seconds: float = Field(
         1.0, ge=0, description="How long a service must stay up, with one process, to count as started."
     )

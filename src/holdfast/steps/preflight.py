@@ -35,6 +35,7 @@ def check(opened: Opened, context: StepContext) -> None:
     for problem in found:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
+    _refuse_tied_containers(opened)
     if context.parameters.get("taken_over", True):
         for problem in opened.gate.check():
             raise RefusedError(problem.message, next_step=problem.advice)
@@ -55,6 +56,15 @@ def check(opened: Opened, context: StepContext) -> None:
     remove_outdated(opened)
     if context.parameters.get("reserve", True):
         opened.reserve()
+
+
+def _refuse_tied_containers(opened: Opened) -> None:
+    """Before anything is stopped for an operation that could not go on."""
+    for name, other in (opened.containers.tied() if opened.containers is not None else {}).items():
+        raise RefusedError(
+            f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
+            next_step=f"Take that `depends_on` out of the Compose files and start {other} anew.",
+        )
 
 
 def _refuse_strange_containers(opened: Opened) -> None:

@@ -16,6 +16,7 @@ from holdfast.steps.opened import Opened
 _POLL_SECONDS = 0.05
 _RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
 _DEAD = ("fatal", "unknown")
+_PATIENCE = 5  # times the seconds that a start may take
 
 
 def answers(
@@ -41,11 +42,14 @@ def verify(
 ) -> None:  # fmt: skip
     """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
 
-    A `patient` one gives a process that ended the retries that its runtime makes: what ran before an operation
-    need not prove itself, and may lose a race at its start that it wins a second later.
+    A `patient` one waits longer and gives a process that ended the retries that its runtime makes: what ran before an
+    operation need not prove itself, and may be slow, or lose a race at its start that it wins a second later. Where it
+    is given up an operator has to decide.
     """
     service = configured(opened, instance)
-    timeout = min(service.health_timeout_seconds if service else 60.0, at_most_seconds)
+    timeout = min(
+        (service.health_timeout_seconds if service else 60.0) * (_PATIENCE if patient else 1), at_most_seconds
+    )
     settle = service.settle_seconds if service else 1.0
     deadline = time.monotonic() + timeout
     pid: int | None = None

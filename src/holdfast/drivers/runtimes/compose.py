@@ -369,6 +369,9 @@ class ComposeRuntime:
     def strangers(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, _SERVICE) for item in self._strangers()}
 
+    def tied(self) -> dict[str, str]:
+        return self._engine.tied(self.project_name(), self._ports, self._web)
+
     def end_strangers(self) -> None:
         for item in self._strangers():
             self._engine.remove(item)

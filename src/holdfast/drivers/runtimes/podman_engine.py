@@ -8,12 +8,13 @@ podman-compose puts no mark on a one-off container but a name that ends with `tm
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from holdfast.drivers.runtimes.compose_engine import Engine, Known
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
 _DIGEST = "sha256:"
+_SERVICE = "com.docker.compose.service"
 
 
 class PodmanEngine(Engine):
@@ -24,6 +25,18 @@ class PodmanEngine(Engine):
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
         return [_as_docker_says(item) for item in super().inspected(ids)]
+
+    def tied(self, project: str, services: Collection[str], web: str) -> dict[str, str]:
+        """Those that others `depends_on`; the web is stopped last, so what else is stopped may depend on it."""
+        containers = self.of_project(project)
+        by_id = {item["Id"]: item for item in containers}
+        found = {}
+        for item in containers:
+            for needed in (by_id[id] for id in item.get("Dependencies") or [] if id in by_id):
+                service = needed["Config"]["Labels"].get(_SERVICE)
+                if service in services and not (service == web and item["Config"]["Labels"].get(_SERVICE) in services):
+                    found[str(needed["Name"])] = str(item["Name"])
+        return found
 
     def is_one_off(self, container: Known) -> bool:
         return _ONE_OFF.search(container["Name"]) is not None
