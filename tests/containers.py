@@ -109,8 +109,9 @@ def _is_base(repository: str) -> bool:
 
 def remove(name: str, *, images: Sequence[str] = (), client: str = "docker") -> None:
     """Everything of a project: containers, networks, and images by the beginning of their names."""
+    depend = ["--depend"] if client == "podman" else []  # podman-compose makes one need the other
     for id in of_project(name, client=client):
-        engine("rm", "--force", "--volumes", id, client=client)
+        engine("rm", "--force", "--volumes", *depend, id, client=client)
     label = f"--filter=label=com.docker.compose.project={name}"
     for network in engine("network", "ls", "--quiet", label, client=client).split():
         engine("network", "rm", network, client=client)

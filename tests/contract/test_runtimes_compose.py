@@ -103,20 +103,32 @@ def test_two_releases_of_a_service_run_beside_each_other(made: Containers) -> No
     assert made.runtime.release_of("web-r2") == "r2"
 
 
-def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
-    made.write({"web": {"command": [sys.executable, "-c", STAY]}})
-    theirs = {
-        key: value for key, value in json.loads((made.folder / "compose.json").read_text()).items() if key != "name"
-    }
+def start_theirs(made: Containers) -> None:
+    """The model of the release, by the operator's own command."""
+    model = json.loads((made.folder / "compose.json").read_text())
+    theirs = {key: value for key, value in model.items() if key != "name"}
     (made.folder / "theirs.json").write_text(json.dumps(theirs))
     words = [*made.command, "--project-name", made.name, "--file", str(made.folder / "theirs.json"), "up", "--detach"]
     subprocess.run(words, capture_output=True, check=True)
+
+
+def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
+    made.write({"web": {"command": [sys.executable, "-c", STAY]}})
+    start_theirs(made)
     (theirs,) = ids(made)
     made.runtime.start(instance(made))
     assert set(made.runtime.statuses()) == {"web-r1"}
     made.runtime.shut_down()
     assert ids(made) == [theirs]
     assert made.engine("inspect", "--format={{.State.Running}}", theirs) == "true"
+
+
+def test_one_that_cannot_be_removed_for_another_needs_it_is_told(made: Containers) -> None:
+    """Docker removes each by itself."""
+    stay = [sys.executable, "-c", STAY]
+    made.write({"web": {"command": stay}, "proxy": {"command": stay, "depends_on": ["web"]}})
+    start_theirs(made)
+    assert made.runtime.tied() == ({f"{made.name}_web_1": f"{made.name}_proxy_1"} if made.client == "podman" else {})
 
 
 def test_one_on_trial_does_not_come_back_and_one_that_is_kept_does_as_its_files_say(made: Containers) -> None:

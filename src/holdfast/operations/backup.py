@@ -29,9 +29,10 @@ def plan(
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
     datasets = parts.existing(app, parts.choose(app, only, except_))
-    steps = [parts.preflight(app, datasets, with_backup=True, reserve=level == "quiesce"), parts.backup_copy(datasets)]
+    stops = level == "quiesce"
+    steps = [parts.preflight(app, datasets, with_backup=True, reserve=stops, stops=stops), parts.backup_copy(datasets)]
     after: list[Step] = []
-    if level == "quiesce":
+    if stops:
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
         after += [Step("services.resume", "start services again"), Step("gate.open", "open the gate")]
     steps.append(parts.backup_finish(datasets, level, comment))

@@ -105,18 +105,19 @@ def preflight(
     reserve: bool = True,
     copies: bool = False,
     taken_over: bool = True,
+    stops: bool = True,
     more: Mapping[str, int] | None = None,
 ) -> Step:
     """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
 
     `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
-    `more`: bytes needed in other places.
+    `stops`: whether services will be stopped. `more`: bytes needed in other places.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
         "preflight.check",
         "check what can be checked",
-        {"need_bytes": need, "reserve": reserve, "taken_over": taken_over},
+        {"need_bytes": need, "reserve": reserve, "taken_over": taken_over, "stops": stops},
     )
 
 

@@ -35,7 +35,8 @@ def check(opened: Opened, context: StepContext) -> None:
     for problem in found:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
-    _refuse_tied_containers(opened)
+    if context.parameters.get("stops", True):
+        _refuse_tied_containers(opened)
     if context.parameters.get("taken_over", True):
         for problem in opened.gate.check():
             raise RefusedError(problem.message, next_step=problem.advice)
