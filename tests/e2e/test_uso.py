@@ -107,6 +107,33 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callabl
 
 
 @pytest.mark.later
+def test_the_nginx_variant(folder: Path) -> None:
+    """Its proxy leads to the application by a socket in a volume: two containers, of which one is reached by the gate."""
+    site = Uso(folder, web="nginx")
+    try:
+        site.start()
+        succeed(site, "adopt")
+        before, old = site.fingerprint(), site.image_of("uso")
+        for version in ("answers-500", "loses-rows"):
+            with Visitor(site.port) as visitor:
+                assert run(site, "upgrade", version).returncode == 6, version
+            assert set(visitor.statuses) <= {200, 503}, f"{version}: {dict(visitor.errors)}"
+            assert (site.fingerprint(), site.image_of("uso")) == (before, old), version
+            assert site.get("/")[1]["version"] == "v1", version
+        with Visitor(site.port) as visitor:
+            succeed(site, "upgrade", "v2")
+        assert set(visitor.statuses) <= {200, 503}, dict(visitor.errors)
+        assert (site.get("/")[1]["version"], site.image_of("uso")) == ("v2", site.image("latest"))
+        assert run(site, "upgrade", "v1", "--source").returncode == 4
+        made = run_json(site, "backup", "list")["data"]["backups"][-1]["id"]
+        succeed(site, "backup", "restore", made)
+        assert (site.fingerprint(), site.get("/")[1]["version"]) == (before, "v1")
+    finally:
+        site.remove()
+        assert site.left_behind() == []
+
+
+@pytest.mark.later
 @pytest.mark.parametrize("engine", list(COMMANDS))
 def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, engine: str

@@ -29,6 +29,31 @@ _DATABASE = """{
     "NAME": os.environ.get("DATABASE_NAME", "usonline"), "USER": os.environ.get("DATABASE_USER", "usonline"),
     "PASSWORD": os.environ["DATABASE_PASSWORD"], "HOST": os.environ.get("DATABASE_HOST", "database"), "PORT": 5432,
     }"""
+_SERVICES = {
+    "apache": """
+[services.uso]
+kind = "web"
+port = 80
+health = "/health/"
+health_timeout_seconds = 30
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+""",
+    "nginx": """
+[services.proxy]
+kind = "web"
+health = "/health/"
+health_timeout_seconds = 30
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+
+[services.uso]
+kind = "backend"
+health_timeout_seconds = 30
+settle_seconds = 0.3
+stop_timeout_seconds = 5
+""",
+}
 _CRON_SERVICE = """
 [services.cron]
 kind = "scheduler"
@@ -136,14 +161,7 @@ files = ["docker-compose.yml"]
 repository = "../uso"
 images = [["env", "ENGINE={self.engine}", "./deploy/build-image.sh", "{self.web}"]]
 
-[services.uso]
-kind = "web"
-port = 80
-health = "/health/"
-health_timeout_seconds = 30
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-{cron}
+{_SERVICES[self.web]}{cron}
 [tasks]
 console = ["python", "manage.py"]
 

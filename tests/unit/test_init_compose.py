@@ -82,6 +82,19 @@ def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> No
     assert made.config_files == [".env_production"]
 
 
+def test_a_web_that_is_reached_by_a_socket_is_what_its_proxy_leads_to(tmp_path: Path) -> None:
+    model = _model()
+    socket = _volume("socket_data", "/app/socket")
+    model["services"]["django"]["volumes"].append(socket)
+    model["services"]["nginx"] |= {"ports": [{"target": 80, "published": "80"}], "volumes": [socket]}
+    made = init_compose.propose(project(tmp_path / "access"), model, Answering())
+    value = tomllib.loads("\n".join(made.lines))
+    kinds = {name: item["kind"] for name, item in value["services"].items()}
+    assert kinds == {"nginx": "web", "django": "backend", "celeryworker": "worker", "celerybeat": "scheduler"}
+    assert value["files"] == {"media": {"volume": "production_django_media"}}
+    assert "port" not in value["services"]["nginx"]
+
+
 def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:
     given = project(tmp_path / "access")
     made = init_compose.propose(given, _model(), Answering())

@@ -92,9 +92,10 @@ class Service(Section):
         le=65535,
         description="Port that the web listens on in its container. Default: the only one it publishes.",
     )
-    kind: Literal["web", "worker", "scheduler"] | None = Field(
+    kind: Literal["web", "backend", "worker", "scheduler"] | None = Field(
         None,
-        description="Order of stop: schedulers, workers, web; start in reverse. Default: web if named so, else worker.",
+        description="Order of stop: schedulers, workers, web, backend; start in reverse. backend: what a web leads to by"
+        " itself, as by a socket in a volume. Default: web if named so, else worker.",
     )
     health: str = Field("", description="Path that answers 2xx when the web is well, asked on its loopback port.")
     health_headers: dict[str, str] = Field(
@@ -367,8 +368,8 @@ class Configuration(Section):
 
     def task_service(self) -> str:
         """Whose image the tasks run in, where they run in containers; empty without services."""
-        web = [name for name in self.services if self.service_kind(name) == "web"]
-        return self.runtime.task_service or next(iter([*web, *self.services]), "")
+        found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]
+        return self.runtime.task_service or next(iter([*found, *self.services]), "")
 
     def service_kind(self, name: str) -> str:
         return self.services[name].kind or ("web" if name == "web" else "worker")

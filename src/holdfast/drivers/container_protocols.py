@@ -58,8 +58,11 @@ class Foreigners(Protocol):
     def strangers(self) -> dict[str, str]:
         """Those that run and that Holdfast has nothing to do with: their names, each with its service."""
 
-    def tied(self) -> dict[str, str]:
-        """Those that the engine will not remove as long as another one is there: their names, each with the other's."""
+    def tied(self, order: Sequence[str]) -> dict[str, str]:
+        """Those of these services, stopped in this order, that the engine will not remove for another one is there.
+
+        Their names, each with the other's.
+        """
 
     def end_strangers(self) -> None:
         """Stops and removes them. May be repeated."""

@@ -107,6 +107,9 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     services: Mapping[str, Mapping[str, Any]] = model["services"]
     own = [name for name, item in services.items() if _database_of(name, item) is None and not _is_beside(name, item)]
     web = _web_of(own, services)
+    proxy = _leading_to(web, services) if web is not None else None
+    if proxy is not None:
+        made.lines += _web(proxy, None, services[proxy], made.findings)
     start = ""
     for name in own:
         if name != web:
@@ -117,10 +120,14 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
         )
         words = init_seen.start_of(services[name], image)
         start = init_seen.script_of(words, sources)
+        if proxy is not None:
+            made.lines += _service(name, "backend", made.findings)
+            made.findings.append(f"{proxy} leads to {name} by a socket: what {name} is built by may need to be told so")
+            continue
         made.lines += _web(name, init_seen.port_of(services[name], image, words, start), services[name], made.findings)
     if not own:
         made.findings.append("no service of the application's own was found: name them as [services.NAME]")
-    left = [name for name in services if name not in own]
+    left = [name for name in services if name not in (*own, proxy)]
     if left:
         made.findings.append(f"left alone, as no services of the application itself: {', '.join(left)}")
     made.lines += _tasks(sources, made.findings, at_start="migrate" in start)
@@ -165,6 +172,15 @@ def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> st
     return next(iter([*reached, *others]), None)
 
 
+def _leading_to(web: str, services: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Who publishes a port and shares a volume for sockets with it."""
+    shared = {_source(mount) for mount in services[web].get("volumes") or [] if "sock" in str(mount.get("target", ""))}
+    return next(
+        (name for name, item in services.items()
+         if name != web and item.get("ports") and shared & {_source(mount) for mount in item.get("volumes") or []}), None,
+    )  # fmt: skip
+
+
 def _service(name: str, kind: str, findings: list[str]) -> list[str]:
     findings.append(f"{kind}: {name}")
     return [f"[services.{name}]", f'kind = "{kind}"', ""]
@@ -172,12 +188,13 @@ def _service(name: str, kind: str, findings: list[str]) -> list[str]:
 
 def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[str]) -> list[str]:
     lines = [f"[services.{name}]", 'kind = "web"']
-    if port is None:
+    unknown = port is None and not item.get("ports")
+    if unknown:
         lines.append("port = 8000   # ? on which it listens in its container")
     elif not item.get("ports"):
         lines.append(f"port = {port}")
     lines.append('health = "/"   # ? a page that needs the database')
-    findings.append(f"web: {name}" + ("; its port in the container is a guess" if port is None else ""))
+    findings.append(f"web: {name}" + ("; its port in the container is a guess" if unknown else ""))
     return [*lines, ""]
 
 

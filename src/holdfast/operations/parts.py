@@ -13,7 +13,7 @@ from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
 from holdfast.model import Package, Release, Step
 
-WEB = ("web",)
+WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
 
 

@@ -97,7 +97,8 @@ def _refusal(app: App, current: Release, target: Release, why: str, *, keep_data
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    if app.loaded.configuration.gate.kind != "none" and any(item.kind == "web" for item in services.wanted(app.opened)):
+    gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
+    if gated and any(item.kind == "web" for item in services.wanted(app.opened)):
         steps = [parts.start(target, ("web", "worker"), "start the earlier version beside and verify it")]
         after = upgrade.beside_after(target)
     else:

@@ -116,7 +116,18 @@ def _maintenance(
     return steps, after
 
 
+def has_backend(app: App) -> bool:
+    """Whether the web leads to another service by itself: two of both beside each other would lead to one place."""
+    configuration = app.loaded.configuration
+    return any(configuration.service_kind(name) == "backend" for name in configuration.services)
+
+
 def _refuse_without_front(app: App, mode: str) -> None:
+    if has_backend(app):
+        raise RefusedError(
+            f"a {mode} upgrade starts a second web, and this one leads to another service at a fixed place",
+            next_step="Upgrade in maintenance mode.",
+        )
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
             f"a {mode} upgrade needs a gate that can send visitors from the old web to the new one",

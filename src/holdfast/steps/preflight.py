@@ -15,6 +15,7 @@ from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.host import is_secret
 from holdfast.model import Outcome, StepState
 from holdfast.steps.opened import Opened
+from holdfast.steps.services import STOP_ORDER
 
 _STATE_BYTES = 1 << 20
 _SECONDS = {"h": 3600, "d": 86400}
@@ -61,7 +62,11 @@ def check(opened: Opened, context: StepContext) -> None:
 
 def _refuse_tied_containers(opened: Opened) -> None:
     """Before anything is stopped for an operation that could not go on."""
-    for name, other in (opened.containers.tied() if opened.containers is not None else {}).items():
+    if opened.containers is None:
+        return
+    configuration = opened.loaded.configuration
+    order = sorted(configuration.services, key=lambda name: STOP_ORDER.index(configuration.service_kind(name)))
+    for name, other in opened.containers.tied(order).items():
         raise RefusedError(
             f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
             next_step=f"Take that `depends_on` out of the Compose files and start {other} anew.",

@@ -19,7 +19,7 @@ from holdfast.ports import free_loopback_port
 from holdfast.steps.opened import Opened
 from holdfast.steps.verification import configured, is_well, verify
 
-STOP_ORDER = ("scheduler", "worker", "web")
+STOP_ORDER = ("scheduler", "worker", "web", "backend")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 _UNWELL_SECONDS = 10.0  # visitors wait for it
@@ -51,7 +51,7 @@ def set_wanted(opened: Opened, instances: Iterable[ServiceInstance]) -> None:
 
 
 def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[ServiceInstance]:
-    """Schedulers, workers, web for a stop; the reverse for a start."""
+    """Schedulers, workers, web, backend for a stop; the reverse for a start."""
     order = STOP_ORDER if stopping else tuple(reversed(STOP_ORDER))
     return sorted(instances, key=lambda instance: order.index(instance.kind))
 

@@ -369,8 +369,8 @@ class ComposeRuntime:
     def strangers(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, _SERVICE) for item in self._strangers()}
 
-    def tied(self) -> dict[str, str]:
-        return self._engine.tied(self.project_name(), self._ports, self._web)
+    def tied(self, order: Sequence[str]) -> dict[str, str]:
+        return self._engine.tied(self.project_name(), order)
 
     def end_strangers(self) -> None:
         for item in self._strangers():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
@@ -77,8 +77,8 @@ class Engine:
         found = self.containers(f"{_PROJECT}={project}", *self.not_one_off, *labels) if project else []
         return [item for item in found if not self.is_one_off(item)]
 
-    def tied(self, project: str, services: Collection[str], web: str) -> dict[str, str]:
-        """Names of containers of these services that cannot be removed before another one, each with the other's name."""
+    def tied(self, project: str, order: Sequence[str]) -> dict[str, str]:
+        """Names of containers that cannot be removed in the order of these services, each with what stands against it."""
         return {}
 
     def is_one_off(self, container: Known) -> bool:

@@ -7,8 +7,9 @@ podman-compose puts no mark on a one-off container but a name that ends with `tm
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from holdfast.drivers.runtimes.compose_engine import Engine, Known
 
@@ -26,15 +27,16 @@ class PodmanEngine(Engine):
     def inspected(self, ids: Sequence[str]) -> list[Known]:
         return [_as_docker_says(item) for item in super().inspected(ids)]
 
-    def tied(self, project: str, services: Collection[str], web: str) -> dict[str, str]:
-        """Those that others `depends_on`; the web is stopped last, so what else is stopped may depend on it."""
+    def tied(self, project: str, order: Sequence[str]) -> dict[str, str]:
+        """Those that others need which are not stopped before: podman-compose makes `depends_on` a tie."""
         containers = self.of_project(project)
         by_id = {item["Id"]: item for item in containers}
+        earlier = [list(pair) for pair in itertools.combinations(order, 2)]
         found = {}
         for item in containers:
             for needed in (by_id[id] for id in item.get("Dependencies") or [] if id in by_id):
-                service = needed["Config"]["Labels"].get(_SERVICE)
-                if service in services and not (service == web and item["Config"]["Labels"].get(_SERVICE) in services):
+                services = [each["Config"]["Labels"].get(_SERVICE) for each in (item, needed)]
+                if services[1] in order and services not in earlier:
                     found[str(needed["Name"])] = str(item["Name"])
         return found
 
