@@ -109,7 +109,7 @@ class Service(Section):
     health_timeout_seconds: float = Field(
         60,
         gt=0,
-        description="How long a start may take until the service is well; five times as long where an undo goes back to it.",
+        description="How long a start may take until the service is well. An undo that goes back to it waits up to two minutes longer.",
     )
     settle_seconds: float = Field(
         1.0, ge=0, description="How long a service must stay up, with one process, to count as started."

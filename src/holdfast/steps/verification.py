@@ -16,7 +16,7 @@ from holdfast.steps.opened import Opened
 _POLL_SECONDS = 0.05
 _RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
 _DEAD = ("fatal", "unknown")
-_PATIENCE = 5  # times the seconds that a start may take
+_PATIENCE, _PATIENCE_SECONDS = 5, 120  # times the seconds that a start may take, and no more than so much longer
 
 
 def answers(
@@ -47,9 +47,10 @@ def verify(
     is given up an operator has to decide.
     """
     service = configured(opened, instance)
-    timeout = min(
-        (service.health_timeout_seconds if service else 60.0) * (_PATIENCE if patient else 1), at_most_seconds
-    )
+    timeout = service.health_timeout_seconds if service else 60.0
+    if patient:
+        timeout = min(timeout * _PATIENCE, timeout + _PATIENCE_SECONDS)
+    timeout = min(timeout, at_most_seconds)
     settle = service.settle_seconds if service else 1.0
     deadline = time.monotonic() + timeout
     pid: int | None = None

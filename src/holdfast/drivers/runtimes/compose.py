@@ -18,7 +18,6 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast import durable
 from holdfast.drivers.runtimes import compose_model
@@ -27,11 +26,10 @@ from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
 from holdfast.drivers.runtimes.compose_container import Container, label, reached_by
 from holdfast.drivers.runtimes.compose_engine import Known
 from holdfast.drivers.runtimes.compose_model import Model
-from holdfast.drivers.runtimes.compose_project import QUIET, Project, sources_mounted
+from holdfast.drivers.runtimes.compose_project import QUIET, Project, release_file, sources_mounted
 from holdfast.errors import (
     CommandFailedError,
     CommandTimeoutError,
-    DamagedError,
     PortTakenError,
     RefusedError,
     StepError,
@@ -103,7 +101,7 @@ class ComposeRuntime:
 
     def _read(self, path: Path) -> Model:
         """A release's file. What looks like a secret in it is redacted from now on."""
-        found = _read(path)
+        found = release_file(path)
         for service in found["services"].values() if path.name == MODEL else ():
             for name, value in (service.get("environment") or {}).items():
                 if value and _LIKE_SECRETS.search(name):
@@ -157,7 +155,7 @@ class ComposeRuntime:
 
     def _image_of(self, service: str, directory: str) -> dict[str, str]:
         """Raises StepError where the engine has it no more."""
-        images = _read(Path(directory) / IMAGES)
+        images = release_file(Path(directory) / IMAGES)
         if service not in images:
             raise StepError(f"this release has no image of service {service}")
         image: dict[str, str] = images[service]
@@ -285,10 +283,10 @@ class ComposeRuntime:
     # --- releases ----------------------------------------------------------------------------------
 
     def services_of(self, directory: str) -> list[str]:
-        return list(_read(Path(directory) / MODEL)["services"])
+        return list(release_file(Path(directory) / MODEL)["services"])
 
     def refused(self, directory: str) -> list[str]:
-        model, images = _read(Path(directory) / MODEL), _read(Path(directory) / IMAGES)
+        model, images = release_file(Path(directory) / MODEL), release_file(Path(directory) / IMAGES)
         found = compose_model.refused(model, self._ports, images, web=self._web, gated=not self._keep_ports)
         name = self.project_name()
         if name and model["name"] != name:
@@ -308,7 +306,7 @@ class ComposeRuntime:
         return found
 
     def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
-        return compose_model.beside_another(_read(Path(directory) / MODEL), services, web=self._web)
+        return compose_model.beside_another(release_file(Path(directory) / MODEL), services, web=self._web)
 
     def _unread(self, service: str, project: str, made: Model) -> list[str]:
         """Compose itself reads a model as it will be given, before anything is stopped for it."""
@@ -324,7 +322,7 @@ class ComposeRuntime:
         return []
 
     def missing_images(self, directory: str) -> list[str]:
-        images = _read(Path(directory) / IMAGES)
+        images = release_file(Path(directory) / IMAGES)
         return [image["tag"] for image in images.values() if self._engine.image(image["tag"]) != image["id"]]
 
     def storage(self) -> str | None:
@@ -393,11 +391,3 @@ class ComposeRuntime:
     def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
         images = {item["Id"]: item["Image"] for item in self._engine.inspected(list(instances))}
         self._adopted.write(instances, images)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} of the release cannot be read: {error}") from error
-    return found

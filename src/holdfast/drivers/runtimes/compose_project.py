@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.drivers.runtimes.compose_model import Model
+from holdfast.errors import DamagedError
 
 # As Compose itself looks for them (documentation of `docker compose --file`): the first one, and the one beside it.
 _USUAL = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -101,4 +103,13 @@ def sources_mounted(name: str, service: Mapping[str, Any], release: Path, folder
         inside = place.relative_to(folder)
         if inside == Path() or ((release / inside).exists() and not (release / inside).is_symlink()):
             found.append(f"service {name} mounts {place}, which is of the checkout: no upgrade would change it")
+    return found
+
+
+def release_file(path: Path) -> dict[str, Any]:
+    """A file of a release. Raises DamagedError."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} of the release cannot be read: {error}") from error
     return found
