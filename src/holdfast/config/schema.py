@@ -301,7 +301,7 @@ class Migrations(Section):
     )
     on_start: bool = Field(
         False,
-        description="The web migrates by itself when it starts. What it left undone is found out before its workers start and"
+        description="The web, or its backend, migrates by itself when it starts. What it left undone is found out before its workers start and"
         " before the commit, for such start scripts serve after a failed migration too.",
     )
     compatible: list[str] = Field(

@@ -161,8 +161,8 @@ def verify(opened: Opened, context: StepContext) -> None:
     release = Release(**context.parameters["release"])
     left = pending(opened, release)
     if left:
-        web = [item.name for item in services.started(opened, context.operation) if item.kind == "web"]
-        said = opened.host.redactor.text(opened.runtime.output_tail(web[0]).strip()) if web else ""
+        begun = services.ordered(services.started(opened, context.operation), stopping=False)
+        said = opened.host.redactor.text(opened.runtime.output_tail(begun[0].name).strip()) if begun else ""
         raise StepError(
             f"release {release.label} serves, and its start has left migrations undone: {', '.join(left)}", state=said
         )
