@@ -114,7 +114,7 @@ def test_the_nginx_variant(folder: Path) -> None:
         site.start()
         succeed(site, "adopt")
         before, old = site.fingerprint(), site.image_of("uso")
-        for version in ("answers-500", "loses-rows"):
+        for version in ("does-not-start", "answers-500", "loses-rows"):
             with Visitor(site.port) as visitor:
                 assert run(site, "upgrade", version).returncode == 6, version
             assert set(visitor.statuses) <= {200, 503}, f"{version}: {dict(visitor.errors)}"

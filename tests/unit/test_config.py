@@ -324,3 +324,11 @@ def test_a_release_without_sections_of_its_own_changes_nothing(folder: Path) -> 
     assert merge_release(loaded, "[gate]\nmessage = 'x'\n", "v2") is loaded
     with pytest.raises(ConfigurationError, match="v2 is no TOML"):
         merge_release(loaded, "[", "v2")
+
+
+def test_a_backend_needs_a_web_that_is_asked_for_both(folder: Path) -> None:
+    backend = "[services.batch]\nkind = 'backend'\ncommand = ['true']\n"
+    write(folder, GOOD + backend)
+    load(str(folder))
+    write(folder, GOOD.replace('health = "/health"', "") + backend)
+    assert any("services.batch.kind: a backend needs a web" in problem for problem in problems(folder))

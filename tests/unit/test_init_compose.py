@@ -87,12 +87,37 @@ def test_a_web_that_is_reached_by_a_socket_is_what_its_proxy_leads_to(tmp_path: 
     socket = _volume("socket_data", "/app/socket")
     model["services"]["django"]["volumes"].append(socket)
     model["services"]["nginx"] |= {"ports": [{"target": 80, "published": "80"}], "volumes": [socket]}
-    made = init_compose.propose(project(tmp_path / "access"), model, Answering())
+    given = project(tmp_path / "access")
+    made = init_compose.propose(given, model, Answering())
     value = tomllib.loads("\n".join(made.lines))
     kinds = {name: item["kind"] for name, item in value["services"].items()}
     assert kinds == {"nginx": "web", "django": "backend", "celeryworker": "worker", "celerybeat": "scheduler"}
     assert value["files"] == {"media": {"volume": "production_django_media"}}
     assert "port" not in value["services"]["nginx"]
+
+    model["services"]["nginx"]["build"] = {"context": "web"}
+    model["services"]["nginx"]["image"] = "access_frontend"
+    made = init_compose.propose(given, model, Answering())
+    value = tomllib.loads("\n".join(made.lines))
+    assert {name: item["kind"] for name, item in value["services"].items()} == kinds, "one of its own that is built"
+
+
+def test_sockets_of_an_engine_or_a_database_are_no_way_to_a_web(tmp_path: Path) -> None:
+    model = _model()
+    engine = {"type": "bind", "source": "/var/run/docker.sock", "target": "/var/run/docker.sock"}
+    sockets = _volume("sockets", "/sockets")
+    for name in ("traefik", "django"):
+        model["services"][name].setdefault("volumes", []).append(engine)
+    model["services"]["postgres"] |= {"ports": [{"target": 5432, "published": "5432"}]}
+    for name in ("postgres", "django"):
+        model["services"][name]["volumes"].append(sockets)
+    for name in ("traefik", "celerybeat"):
+        model["services"][name]["volumes"].append({"type": "tmpfs", "target": "/run/sock"})
+    made = init_compose.propose(project(tmp_path / "access"), model, Answering())
+    value = tomllib.loads("\n".join(made.lines))
+    assert {name: item["kind"] for name, item in value["services"].items()} == {
+        "django": "web", "celeryworker": "worker", "celerybeat": "scheduler"
+    }  # fmt: skip
 
 
 def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from holdfast.app import App
+from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
 from holdfast.steps import services, verification
@@ -106,3 +107,92 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
         with pytest.raises(StepError):
             services.start_release(app.opened, context)
     app.close()
+
+
+# --- a web that leads to a backend ---------------------------------------------------------------------
+
+BACKEND = ServiceInstance(
+    name="app-r1", service="app", kind="backend", release="r1", directory="/", command=("work",), environment={}
+)
+_BOTH = {
+    "web": {"command": ["serve"], "health": "/health", "settle_seconds": 0},
+    "app": {"command": ["work"], "kind": "backend", "settle_seconds": 0},
+    "other": {"command": ["work"], "settle_seconds": 0},
+}
+
+
+@pytest.fixture
+def pair(quick_folder: Path) -> Iterator[App]:
+    app = make_app(quick_folder, services=_BOTH)
+    for instance in (WEB, BACKEND):
+        app.opened.runtime.start(instance)
+    services.set_wanted(app.opened, [WEB, BACKEND])
+    yield app
+    app.close()
+
+
+def release_context(kinds: list[str]) -> StepContext:
+    context, _, _ = make_context()
+    release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
+    context.parameters = {"release": asdict(release), "kinds": kinds}
+    return context
+
+
+def test_a_backend_is_stopped_last_and_started_first() -> None:
+    worker = replace(BACKEND, name="other-r1", service="other", kind="worker")
+    assert services.ordered([BACKEND, worker, WEB], stopping=True) == [worker, WEB, BACKEND]
+    assert services.ordered([worker, WEB, BACKEND], stopping=False) == [BACKEND, WEB, worker]
+
+
+def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "answers", lambda *_: (False, "asked"))
+    real = pair.opened.runtime.statuses
+    monkeypatch.setattr(
+        pair.opened.runtime, "statuses",
+        lambda: {**real(), BACKEND.name: ServiceStatus(BACKEND.name, False, None, 0.0, "exited")},
+    )  # fmt: skip
+    with pytest.raises(StepError, match=r"service app of release r1: it does not stay up \(exited\)"):
+        verification.verify(pair.opened, WEB, make_context()[0], backends=[BACKEND])
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_backend_is_asked_for_by_its_web(pair: App, monkeypatch: pytest.MonkeyPatch, healthy: bool) -> None:
+    monkeypatch.setattr(verification, "answers", lambda *_: (healthy, "asked"))
+    context, recorded, _ = make_context()
+    services.stop_all(pair.opened, context)
+    assert recorded["verified"] == ([WEB.name, BACKEND.name] if healthy else [])
+
+
+def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    real = pair.opened.runtime.statuses
+    ill = ServiceStatus(BACKEND.name, True, 4711, 9.0, "unhealthy", healthy=False)
+    monkeypatch.setattr(pair.opened.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
+    context, recorded, _ = make_context()
+    services.stop_all(pair.opened, context)
+    assert recorded["verified"] == [WEB.name]
+
+
+def test_where_one_of_both_ran_a_release_starts_both(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after another preset was taken, which has a proxy where the application itself had been the web."""
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    services.set_wanted(pair.opened, [BACKEND])
+    context = release_context(["backend", "web", "worker"])
+    services.stop_all(pair.opened, context)
+    services.start_release(pair.opened, context)
+    assert {instance.service for instance in services.started(pair.opened, "op1")} == {"web", "app"}
+
+
+@pytest.mark.parametrize(("action", "left"), [("restart", {"web", "app"}), ("stop", set())])
+def test_what_is_done_to_a_backend_is_done_to_its_web(
+    pair: App, monkeypatch: pytest.MonkeyPatch, action: str, left: set[str]
+) -> None:
+    """It may have looked the address of the one before up once."""
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    pids = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
+    context, _, _ = make_context()
+    context.parameters = {"action": action, "names": ["app"]}
+    services.command(pair.opened, context)
+    now = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
+    assert {instance.service for instance in services.wanted(pair.opened)} == left
+    assert not set(now.items()) & set(pids.items())

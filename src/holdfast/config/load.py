@@ -246,6 +246,11 @@ def cross_problems(loaded: Loaded) -> list[str]:
         problems.append(f"services: only one may be of kind web, not {', '.join(webs)}")
     if configuration.gate.kind == "front" and configuration.services and not webs:
         problems.append("gate.kind: the front needs a service of kind web")
+    if not any(configuration.services[name].health for name in webs):
+        problems += [
+            f"services.{name}.kind: a backend needs a web with `health`, by which both are asked"
+            for name in configuration.services if configuration.service_kind(name) == "backend"
+        ]  # fmt: skip
     problems += _proxy_problems(configuration)
     problems += _migration_problems(configuration) + _reference_problems(configuration)
     problems += _runtime_problems(configuration)

@@ -76,7 +76,7 @@ class Runtime(Section):
     profiles: list[str] = Field([], description="Profiles that are on (compose).")
     project: str = Field("", description="Name of the project. Default: what its files and variables say (compose).")
     task_service: str = Field(
-        "", description="Service whose image the tasks run in. Default: the first one of kind web (compose)."
+        "", description="Service whose image the tasks run in. Default: the backend, else the web (compose)."
     )
 
 

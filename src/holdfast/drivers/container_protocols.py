@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -58,10 +58,10 @@ class Foreigners(Protocol):
     def strangers(self) -> dict[str, str]:
         """Those that run and that Holdfast has nothing to do with: their names, each with its service."""
 
-    def tied(self, order: Sequence[str]) -> dict[str, str]:
-        """Those of these services, stopped in this order, that the engine will not remove for another one is there.
+    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        """Those of these services that the engine will not remove as long as another one is there.
 
-        Their names, each with the other's.
+        Their names, each with the other's. What runs of services that are earlier in `order` is removed before.
         """
 
     def end_strangers(self) -> None:

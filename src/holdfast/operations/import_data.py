@@ -131,7 +131,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps = [parts.preflight(app, present, with_backup=safety)]
+    steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
     if safety:
         steps += [
             parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}"),

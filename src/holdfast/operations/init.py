@@ -62,7 +62,10 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     found = made.repository if made is not None else repository
     findings.insert(0, f"git repository: {found}" if found else "no git repository found: set source.repository")
     lines += ["[source]", f'repository = "{found or "."}"' + ("" if found else "   # ?")]
-    lines += [f"images = {json.dumps([list(made.script)])}", ""] if made is not None and made.script else [""]
+    if made is not None and made.script:
+        unsure = "" if made.is_sure_of_script else "   # ? with which arguments"
+        lines.append(f"images = {json.dumps([list(made.script)])}{unsure}")
+    lines.append("")
     config_files: list[str] = []
     if made is not None:
         lines += [*made.lines, "[gate]", 'kind = "none"   # ? "front" puts a proxy before the web', ""]

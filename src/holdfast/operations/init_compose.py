@@ -25,7 +25,8 @@ _COMMANDS = (("docker", "compose"), ("podman-compose",))
 _SCHEDULERS = ("beat", "cron", "schedul")
 _WORKERS = ("worker", "celery", "queue", "consumer", "sidekiq")
 _UPLOADS = ("media", "uploads", "attachments", "files")
-_NO_DATA = ("static", "cache", "tmp", "socket", "log")
+_SOCKETS = "sock"
+_NO_DATA = ("static", "cache", "tmp", _SOCKETS, "log")
 _NAME_KEYS = {"postgresql": ("POSTGRES_DB", "POSTGRES_USER"), "mariadb": ("MARIADB_DATABASE", "MYSQL_DATABASE"),
               "mysql": ("MYSQL_DATABASE",)}  # fmt: skip
 _USER_KEYS = {"postgresql": ("POSTGRES_USER",), "mariadb": ("MARIADB_USER", "MYSQL_USER"), "mysql": ("MYSQL_USER",)}
@@ -42,6 +43,7 @@ class Proposal:
     config_files: list[str] = field(default_factory=list)
     repository: str | None = None
     script: tuple[str, ...] = ()
+    is_sure_of_script: bool = True
 
 
 def project_in(folder: Path, host: Host) -> Project | None:
@@ -106,12 +108,16 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     made.lines += [f'project = "{model["name"]}"', ""]
     services: Mapping[str, Mapping[str, Any]] = model["services"]
     own = [name for name, item in services.items() if _database_of(name, item) is None and not _is_beside(name, item)]
-    web = _web_of(own, services)
-    proxy = _leading_to(web, services) if web is not None else None
+    proxy, web = _by_a_socket(own, services) or (None, _web_of(own, services))
     if proxy is not None:
-        made.lines += _web(proxy, None, services[proxy], made.findings)
+        port = init_seen.port_of(services[proxy], {}, [], "")
+        made.lines += _web(proxy, port, services[proxy], made.findings)
+        made.findings.append(f"{proxy} leads to {web} by a socket: what {web} is built by may need to be told so")
+        made.is_sure_of_script = False
     start = ""
     for name in own:
+        if name == proxy:
+            continue
         if name != web:
             made.lines += _service(name, _kind(name, services[name]), made.findings)
             continue
@@ -122,7 +128,6 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
         start = init_seen.script_of(words, sources)
         if proxy is not None:
             made.lines += _service(name, "backend", made.findings)
-            made.findings.append(f"{proxy} leads to {name} by a socket: what {name} is built by may need to be told so")
             continue
         made.lines += _web(name, init_seen.port_of(services[name], image, words, start), services[name], made.findings)
     if not own:
@@ -172,13 +177,26 @@ def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> st
     return next(iter([*reached, *others]), None)
 
 
-def _leading_to(web: str, services: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Who publishes a port and shares a volume for sockets with it."""
-    shared = {_source(mount) for mount in services[web].get("volumes") or [] if "sock" in str(mount.get("target", ""))}
-    return next(
-        (name for name, item in services.items()
-         if name != web and item.get("ports") and shared & {_source(mount) for mount in item.get("volumes") or []}), None,
-    )  # fmt: skip
+def _by_a_socket(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Who publishes a port and shares a volume for sockets with a service of the application's own; and that one."""
+    for proxy, item in services.items():
+        if item.get("ports") and _database_of(proxy, item) is None:
+            shared = _socket_volumes(item)
+            for name in own:
+                if name != proxy and not services[name].get("ports") and shared & _socket_volumes(services[name]):
+                    return proxy, name
+    return None
+
+
+def _socket_volumes(item: Mapping[str, Any]) -> set[str]:
+    return {
+        _source(mount) for mount in item.get("volumes") or []
+        if mount["type"] == "volume" and _source(mount) and _SOCKETS in _last(str(mount.get("target", "")))
+    }  # fmt: skip
+
+
+def _last(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def _service(name: str, kind: str, findings: list[str]) -> list[str]:
@@ -188,13 +206,12 @@ def _service(name: str, kind: str, findings: list[str]) -> list[str]:
 
 def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[str]) -> list[str]:
     lines = [f"[services.{name}]", 'kind = "web"']
-    unknown = port is None and not item.get("ports")
-    if unknown:
+    if port is None:
         lines.append("port = 8000   # ? on which it listens in its container")
     elif not item.get("ports"):
         lines.append(f"port = {port}")
     lines.append('health = "/"   # ? a page that needs the database')
-    findings.append(f"web: {name}" + ("; its port in the container is a guess" if unknown else ""))
+    findings.append(f"web: {name}" + ("; its port in the container is a guess" if port is None else ""))
     return [*lines, ""]
 
 

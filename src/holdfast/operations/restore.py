@@ -87,7 +87,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
     return Plan(
         kind="backup.restore_into", title=f"load database {dataset} of {found.id} as {name}", lock="backup",
         steps=(
-            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False),
+            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False),
             Step("restore.check", "check the backup", {**both, "release": None}),
             Step("database.load", f"load it beside database {dataset}", {**both, "into": name}),
         ),

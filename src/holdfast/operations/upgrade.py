@@ -119,7 +119,8 @@ def _maintenance(
 def has_backend(app: App) -> bool:
     """Whether the web leads to another service by itself: two of both beside each other would lead to one place."""
     configuration = app.loaded.configuration
-    return any(configuration.service_kind(name) == "backend" for name in configuration.services)
+    configured = [configuration.service_kind(name) for name in configuration.services]
+    return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.opened))]
 
 
 def _refuse_without_front(app: App, mode: str) -> None:

@@ -31,7 +31,7 @@ def take(opened: Opened, context: StepContext) -> None:
     opened.packages.unpack(package, Path(release.path), asdict(release))
     refuse_unfit(opened, release)
     instances: dict[str, ServiceInstance] = {}
-    for service, running in found.items():
+    for service, running in ((name, found[name]) for name in configured if name in found):
         port = running.port if opened.loaded.configuration.service_kind(service) == "web" else None
         made = services.instance_of(opened, service, configured[service], release, port)
         instances[running.id] = replace(made, environment={}, command=())  # as the project's own files have it

@@ -15,7 +15,7 @@ from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.host import is_secret
 from holdfast.model import Outcome, StepState
 from holdfast.steps.opened import Opened
-from holdfast.steps.services import STOP_ORDER
+from holdfast.steps.services import refuse_tied
 
 _STATE_BYTES = 1 << 20
 _SECONDS = {"h": 3600, "d": 86400}
@@ -37,7 +37,8 @@ def check(opened: Opened, context: StepContext) -> None:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
     if context.parameters.get("stops", True):
-        _refuse_tied_containers(opened)
+        made_anew = not context.parameters.get("taken_over", True) and configuration.gate.kind != "none"
+        refuse_tied(opened, list(configuration.services), in_order=made_anew)
     if context.parameters.get("taken_over", True):
         for problem in opened.gate.check():
             raise RefusedError(problem.message, next_step=problem.advice)
@@ -58,19 +59,6 @@ def check(opened: Opened, context: StepContext) -> None:
     remove_outdated(opened)
     if context.parameters.get("reserve", True):
         opened.reserve()
-
-
-def _refuse_tied_containers(opened: Opened) -> None:
-    """Before anything is stopped for an operation that could not go on."""
-    if opened.containers is None:
-        return
-    configuration = opened.loaded.configuration
-    order = sorted(configuration.services, key=lambda name: STOP_ORDER.index(configuration.service_kind(name)))
-    for name, other in opened.containers.tied(order).items():
-        raise RefusedError(
-            f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
-            next_step=f"Take that `depends_on` out of the Compose files and start {other} anew.",
-        )
 
 
 def _refuse_strange_containers(opened: Opened) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 from holdfast import durable
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
-from holdfast.errors import PortTakenError, StepError
+from holdfast.errors import PortTakenError, RefusedError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.ports import free_loopback_port
 from holdfast.steps.opened import Opened
 from holdfast.steps.verification import configured, is_well, verify
 
 STOP_ORDER = ("scheduler", "worker", "web", "backend")
+_SERVING = ("web", "backend")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 _UNWELL_SECONDS = 10.0  # visitors wait for it
@@ -110,6 +111,22 @@ def _remembered(opened: Opened, operation: str, name: str) -> Path:
     return opened.operation_folder(operation) / f"{name}.json"
 
 
+def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False) -> None:
+    """Before anything is stopped that could not be made anew. `in_order`: all of them are removed, each in its turn.
+
+    Raises RefusedError.
+    """
+    if opened.containers is None:
+        return
+    kind = opened.loaded.configuration.service_kind
+    order = sorted(names, key=lambda name: STOP_ORDER.index(kind(name))) if in_order else []
+    for name, other in opened.containers.tied(names, order).items():
+        raise RefusedError(
+            f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
+            next_step=f"Take that `depends_on` out of the Compose files and start {other} anew.",
+        )
+
+
 def stop_all(opened: Opened, context: StepContext) -> None:
     """Stops what runs, in order, and remembers it; from here nothing starts by itself."""
     memory = _remembered(opened, context.operation, "stopped")
@@ -119,14 +136,26 @@ def stop_all(opened: Opened, context: StepContext) -> None:
         if not running and superseded:  # that operation stopped them and never started them again
             running = _load(_remembered(opened, superseded, "stopped"))
         _save(memory, running)
-        # What was unwell before is started again by an undo, but cannot be asked to be well.
-        well = [item.name for item in running if is_well(opened, item, configured(opened, item))[0]]
-        context.record({"ran": [instance.name for instance in running], "verified": well})
+        context.record({"ran": [instance.name for instance in running], "verified": _well(opened, running)})
     set_wanted(opened, [])
     remembered = _load(memory)
     for instance in ordered(remembered, stopping=True):
         opened.runtime.stop(instance.name)
     _stop_others(opened, remembered)
+
+
+def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
+    """What was unwell before is started again by an undo, but cannot be asked to be well. A backend is asked by its web."""
+    statuses = opened.runtime.statuses()
+    well = []
+    for item in running:
+        status = statuses.get(item.name)
+        stands = status is not None and status.running and status.healthy is not False
+        if stands and is_well(opened, item, configured(opened, item))[0]:
+            well.append(item.name)
+    if any(item.kind == "web" and item.name not in well for item in running):
+        well = [item.name for item in running if item.name in well and item.kind != "backend"]
+    return well
 
 
 def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
@@ -171,7 +200,11 @@ def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
     instances = _load(memory) if memory.exists() else wanted(opened)
     if not instances and (opened.current_release() is None or not memory.exists()):
         return None
-    return {instance.service for instance in instances}
+    ran = {instance.service for instance in instances}
+    served = [instance.service for instance in instances if instance.kind in _SERVING]
+    kind = opened.loaded.configuration.service_kind
+    # They serve together: where one ran, a release that has both has to have both.
+    return ran | {name for name in opened.loaded.configuration.services if served and kind(name) in _SERVING}
 
 
 def start_release(opened: Opened, context: StepContext) -> None:
@@ -213,8 +246,9 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     earlier = [item for item in _load(memory) if item.name not in {instance.name for instance in instances}]
     _save(memory, [*earlier, *instances])
     begun = [item for item in ordered(instances, stopping=False) if _tried(context, item, partial(_begin, opened))]
+    backends = [item for item in begun if item.kind == "backend"]
     for instance in begun:  # the others come up meanwhile
-        _tried(context, instance, partial(_prove, opened, context))
+        _tried(context, instance, partial(_prove, opened, context, backends))
 
 
 def _begin(opened: Opened, instance: ServiceInstance) -> None:
@@ -224,8 +258,10 @@ def _begin(opened: Opened, instance: ServiceInstance) -> None:
         opened.gate.close(held, target_of(opened, instance))
 
 
-def _prove(opened: Opened, context: StepContext, instance: ServiceInstance) -> None:
-    verify(opened, instance, context)
+def _prove(
+    opened: Opened, context: StepContext, backends: Sequence[ServiceInstance], instance: ServiceInstance
+) -> None:
+    verify(opened, instance, context, backends=backends if instance.kind == "web" else ())
     if instance.kind == "web" and opened.proxy is not None:
         opened.proxy.try_out(target_of(opened, instance))
 
@@ -303,6 +339,11 @@ def command(opened: Opened, context: StepContext) -> None:
         _save(memory, wanted(opened))
     before = _load(memory)
     chosen = [instance for instance in before if not names or instance.service in names]
+    if action != "start" and any(instance.kind == "backend" for instance in chosen):
+        # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
+        chosen = [instance for instance in before if instance in chosen or instance.kind == "web"]
+    if action != "start":
+        refuse_tied(opened, [instance.service for instance in chosen])
     if action in ("stop", "restart"):
         for instance in ordered(chosen, stopping=True):
             opened.runtime.stop(instance.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
@@ -38,13 +38,13 @@ def answers(
 
 def verify(
     opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf"),
-    patient: bool = False,
+    patient: bool = False, backends: Sequence[ServiceInstance] = (),
 ) -> None:  # fmt: skip
     """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
 
     A `patient` one waits longer and gives a process that ended the retries that its runtime makes: what ran before an
     operation need not prove itself, and may be slow, or lose a race at its start that it wins a second later. Where it
-    is given up an operator has to decide.
+    is given up an operator has to decide. A web is well by its `backends`, and given up as soon as one of them ended.
     """
     service = configured(opened, instance)
     timeout = service.health_timeout_seconds if service else 60.0
@@ -58,7 +58,11 @@ def verify(
     said = "it has not answered yet"
     while True:
         context.check_cancelled()
-        status = opened.runtime.statuses().get(instance.name)
+        statuses = opened.runtime.statuses()
+        for backend in backends:
+            if (ended := statuses.get(backend.name)) is None or ended.detail in (*_DEAD, *_RETRIED):
+                raise _unwell(opened, backend, f"it does not stay up ({ended.detail if ended else 'gone'})")
+        status = statuses.get(instance.name)
         if status is None or status.detail in _DEAD or (status.detail in _RETRIED and not patient):
             if instance.port is not None and listeners_on(instance.port):
                 raise _port_taken(instance)

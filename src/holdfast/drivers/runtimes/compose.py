@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast import durable
@@ -244,7 +244,7 @@ class ComposeRuntime:
             return [Problem("runtime", "warning", "no service of this application runs",
                             "`holdfast service start` starts what ran before.")]  # fmt: skip
         problems = [
-            Problem("runtime", "error", f"{status.name} is {status.detail}", f"`holdfast service restart {status.name}`")
+            Problem("runtime", "error", f"{status.name} is {status.detail}", "`holdfast service restart`")
             for status in found.values() if not status.running or status.healthy is False
         ]  # fmt: skip
         return problems + [
@@ -367,8 +367,8 @@ class ComposeRuntime:
     def strangers(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, _SERVICE) for item in self._strangers()}
 
-    def tied(self, order: Sequence[str]) -> dict[str, str]:
-        return self._engine.tied(self.project_name(), order)
+    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        return self._engine.tied(self.project_name(), services, order)
 
     def end_strangers(self) -> None:
         for item in self._strangers():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
@@ -16,7 +16,7 @@ from holdfast.host import Host
 Known = dict[str, Any]
 """What `inspect` says of one container."""
 
-_PROJECT = "com.docker.compose.project"
+PROJECT = "com.docker.compose.project"
 _ASK_SECONDS = 60
 _DO_SECONDS = 600  # an engine that works may be slow; one that hangs must not hang us
 _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (documentation of `docker stop`)
@@ -74,11 +74,14 @@ class Engine:
 
     def of_project(self, project: str, *labels: str) -> list[Known]:
         """Containers of its services, whoever started them."""
-        found = self.containers(f"{_PROJECT}={project}", *self.not_one_off, *labels) if project else []
+        found = self.containers(f"{PROJECT}={project}", *self.not_one_off, *labels) if project else []
         return [item for item in found if not self.is_one_off(item)]
 
-    def tied(self, project: str, order: Sequence[str]) -> dict[str, str]:
-        """Names of containers that cannot be removed in the order of these services, each with what stands against it."""
+    def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        """Names of containers of these services that cannot be removed, each with the one that stands against it.
+
+        What runs of services earlier in the order is removed before.
+        """
         return {}
 
     def is_one_off(self, container: Known) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from holdfast.drivers.runtimes.compose_engine import Engine, Known
+from holdfast.drivers.runtimes.compose_engine import PROJECT, Engine, Known
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
 _DIGEST = "sha256:"
@@ -27,16 +27,17 @@ class PodmanEngine(Engine):
     def inspected(self, ids: Sequence[str]) -> list[Known]:
         return [_as_docker_says(item) for item in super().inspected(ids)]
 
-    def tied(self, project: str, order: Sequence[str]) -> dict[str, str]:
+    def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Those that others need which are not stopped before: podman-compose makes `depends_on` a tie."""
-        containers = self.of_project(project)
+        containers = self.containers(f"{PROJECT}={project}") if project else []  # one-off ones have ties too
         by_id = {item["Id"]: item for item in containers}
         earlier = [list(pair) for pair in itertools.combinations(order, 2)]
         found = {}
         for item in containers:
             for needed in (by_id[id] for id in item.get("Dependencies") or [] if id in by_id):
-                services = [each["Config"]["Labels"].get(_SERVICE) for each in (item, needed)]
-                if services[1] in order and services not in earlier:
+                pair = [each["Config"]["Labels"].get(_SERVICE) for each in (item, needed)]
+                stopped = item["State"]["Running"] and not self.is_one_off(item) and pair in earlier
+                if pair[1] in services and not stopped:
                     found[str(needed["Name"])] = str(item["Name"])
         return found
 

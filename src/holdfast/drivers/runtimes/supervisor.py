@@ -221,7 +221,7 @@ class SupervisorRuntime:
         for status in self.statuses().values():
             if not status.running:
                 problems.append(Problem("runtime", "error", f"{status.name} is {status.detail}",
-                                        f"`holdfast service restart {status.name}`"))  # fmt: skip
+                                        "`holdfast service restart`"))  # fmt: skip
         return problems
 
 
