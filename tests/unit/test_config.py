@@ -332,3 +332,16 @@ def test_a_backend_needs_a_web_that_is_asked_for_both(folder: Path) -> None:
     load(str(folder))
     write(folder, GOOD.replace('health = "/health"', "") + backend)
     assert any("services.batch.kind: a backend needs a web" in problem for problem in problems(folder))
+
+
+def test_a_preset_stands_upon_another_one(folder: Path) -> None:
+    own = '[application]\nname = "uso"\n[gate]\nlisten = "127.0.0.1:8081"\n'
+    write(folder, f'extends = "preset:uso-nginx"\n{own}')
+    found = load(str(folder)).configuration
+    assert (found.service_kind("proxy"), found.service_kind("uso"), found.services["uso"].health) == (
+        "web",
+        "backend",
+        "",
+    )
+    assert found.source.images == [["./deploy/build-image.sh", "nginx"]]
+    assert found.databases["main"].container == "compose:database"

@@ -121,6 +121,21 @@ def _merge(
             origins[path] = origin
 
 
+def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins: dict[str, str]) -> None:
+    """The preset of that name, upon the one that it extends itself. Raises ConfigurationError."""
+    if not isinstance(extends, str) or not extends.startswith("preset:"):
+        return
+    known = presets()
+    name = extends.removeprefix("preset:")
+    if name not in known:
+        raise ConfigurationError(
+            f"{origin} is wrong", [f"extends: no preset {name!r}; known are {', '.join(sorted(known))}"]
+        )
+    found = tomllib.loads(known[name])
+    _merge_preset(target, found.get("extends"), extends, origins)
+    _merge(target, found, extends, origins)
+
+
 def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
     """The configuration with the sections that a release's own holdfast.toml brings. Raises ConfigurationError."""
     try:
@@ -155,15 +170,7 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
     base = _read(path)
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    extends = base.get("extends", "")
-    if isinstance(extends, str) and extends.startswith("preset:"):
-        known = presets()
-        name = extends.removeprefix("preset:")
-        if name not in known:
-            raise ConfigurationError(
-                f"{path} is wrong", [f"extends: no preset {name!r}; known are {', '.join(sorted(known))}"]
-            )
-        _merge(merged, tomllib.loads(known[name]), extends, origins)
+    _merge_preset(merged, base.get("extends", ""), str(path), origins)
     _merge(merged, base, path.name, origins)
     application = merged.get("application")
     chosen = environment or os.environ.get("HOLDFAST_ENVIRONMENT")
