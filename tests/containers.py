@@ -40,16 +40,49 @@ while True:
 """
 
 
+# A web that leads to its backend by name, and passes on what either says.
+LEADING_WEB = """import asyncio
+
+async def pour(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+async def lead(reader, writer):
+    try:
+        inner, outer = await asyncio.open_connection("app", 8000)
+    except OSError:
+        writer.write(b"HTTP/1.1 502 Bad Gateway\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+        writer.close()
+        return
+    await asyncio.gather(pour(reader, outer), pour(inner, writer), return_exceptions=True)
+
+async def main():
+    async with await asyncio.start_server(lead, "0.0.0.0", 8000) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
 def containerize(
-    folder: Path, image: str, mounts: Sequence[str], *, user: str = "0:0", worker: str = WORKER, **more: Any
+    folder: Path, image: str, mounts: Sequence[str], *, user: str = "0:0", worker: str = WORKER, backend: bool = False,
+    **more: Any,
 ) -> None:  # fmt: skip
-    """Writes the files into every version; `more` are services beside web and worker."""
+    """Writes the files into every version; `more` are services beside web and worker. With a `backend` that is `app`."""
     for version in repository.VERSIONS:
         git(folder, "checkout", "--quiet", version.tag)
         ours = {"build": ".", "image": image, "restart": "always", "user": user, "env_file": ".env",
                 "volumes": [*docker.machine_mounts(), *mounts], "stop_signal": "SIGINT"}  # fmt: skip
         web = {"command": [sys.executable, "/app/app.py"], "ports": ["127.0.0.1:${APPLICATION_PORT}:8000"]}
         services = {"web": {**ours, **web}, "worker": {**ours, "command": [sys.executable, "/app/worker.py"]}, **more}
+        if backend:
+            services["app"] = {**ours, "command": web["command"]}
+            services["web"]["command"] = [sys.executable, "/app/lead.py"]
+            (folder / "lead.py").write_text(LEADING_WEB)
         for name in ("web", "worker"):
             services[name]["depends_on"] = list(more)
         (folder / "compose.yml").write_text(json.dumps({"services": services}, indent=1))  # JSON is YAML

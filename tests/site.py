@@ -40,6 +40,7 @@ from holdfast.steps import services, verification
 from tests import containers, stores
 from tests.servers import docker, podman
 
+IN_CONTAINERS = ("compose", "compose-backend", "podman")
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 
 
@@ -86,14 +87,16 @@ class Site:
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
+            self.services = sorted(configuration.services)
             self.store = stores.existing(
                 configuration.databases["main"], configuration.environment, self.database
             )  # fmt: skip
             return
         self.port = gate_port()
-        in_containers = engine in ("compose", "podman")
+        in_containers = engine in IN_CONTAINERS
         self.client = "podman" if engine == "podman" else "docker"
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
+        self.services = ["web"]
         self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host(), self.store.module)
@@ -103,15 +106,15 @@ class Site:
             environment=self.store.environment,
         )  # fmt: skip
         if in_containers:
-            self._put_into_containers()
+            self._put_into_containers(backend=engine == "compose-backend")
 
-    def _put_into_containers(self) -> None:
-        """Web and worker; the database's server stays outside, and its socket goes in."""
+    def _put_into_containers(self, *, backend: bool) -> None:
+        """Web and worker, and what is behind the web; the database's server stays outside, and its socket goes in."""
         podman.compose() if self.client == "podman" else docker.compose()
         command = list(podman.command()) if self.client == "podman" else ["docker", "compose"]
         place = Path(self.store.place["HOST"])  # type: ignore[attr-defined]  # of a PostgreSQL store
         mounts = [f"{place}:{place}", f"{self.media}:/app/media"]
-        containers.containerize(self.repository, f"{self.project}:production", mounts)
+        containers.containerize(self.repository, f"{self.project}:production", mounts, backend=backend)
         (self.app_folder / ".env").write_text(f"PORT=8000\nADDRESS=0.0.0.0\nAPPLICATION_PORT={free_loopback_port()}\n")
         text = self.config.read_text()
         text = text.replace('["python3", "manage.py"', f'["{sys.executable}", "/app/manage.py"')
@@ -119,7 +122,9 @@ class Site:
         text = re.sub(r"^shared = .*$", 'shared = { ".env" = ".env" }', text, flags=re.MULTILINE)
         worker = "settle_seconds = 0.05\nstop_timeout_seconds = 1"
         text += f'\n[runtime]\nkind = "compose"\ncommand = {json.dumps(command)}\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
+        text += '\n[services.app]\nkind = "backend"\nstop_timeout_seconds = 1\n' if backend else ""
         self.config.write_text(text)
+        self.services = ["app", "web", "worker"] if backend else ["web", "worker"]
 
     # --- running -----------------------------------------------------------------------------------
 

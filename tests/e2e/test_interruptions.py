@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -154,6 +157,44 @@ def test_a_state_directory_that_is_not_mounted_is_waited_for(at_v2: Site, monkey
     done = recover.at_boot(load(str(at_v2.config)), wait=mount)
     assert [str(item.outcome) for item in done] == ["undone"]
     assert at_v2.fingerprint() == before
+
+
+@contextlib.contextmanager
+def somebody_else_on(port: int) -> Iterator[None]:
+    """As another application of the machine that was given the port while ours was down."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        yield
+
+
+def port_of_web(site: Site) -> int:
+    return int(json.loads((site.state / "services.json").read_text())[0]["port"])
+
+
+def test_an_undo_gives_up_a_port_that_somebody_else_took(at_v2: Site) -> None:
+    before, port = at_v2.fingerprint(), port_of_web(at_v2)
+    process = begin_v5(at_v2)
+    with somebody_else_on(port):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130, output(at_v2)
+        assert (at_v2.fingerprint(), at_v2.get("/")[1]["version"]) == (before, "v2")
+        assert run(at_v2, "service", "restart").returncode == 0
+        assert at_v2.get("/")[1]["version"] == "v2"
+    assert port_of_web(at_v2) != port
+
+
+@pytest.mark.parametrize("words", [("recover", "--auto"), ("service", "start")])
+def test_a_start_gives_up_a_port_that_somebody_else_took(at_v2: Site, words: tuple[str, ...]) -> None:
+    port = port_of_web(at_v2)
+    at_v2.shut_down()
+    with somebody_else_on(port):
+        done = run(at_v2, *words)
+        assert done.returncode == 0, done.stderr
+        wait_until_it_answers(at_v2)
+        assert at_v2.get("/")[1]["version"] == "v2"
+    assert port_of_web(at_v2) != port
 
 
 def test_boot_without_an_open_operation_starts_what_ran(at_v2: Site) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from holdfast.operations import clone
-from tests.site import Site
+from tests.site import IN_CONTAINERS, Site
 from tests.stores import PostgresqlStore
 
 
@@ -34,7 +34,7 @@ class Scenario:
 
     @property
     def in_containers(self) -> bool:
-        return self.engine in ("compose", "podman")
+        return self.engine in IN_CONTAINERS
 
 
 def _installed(site: Site) -> None:
@@ -191,6 +191,7 @@ _OF_MYSQL = ("upgrade_that_fails", "restore")
 _INSIDE = ("upgrade_that_fails", "restore")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
+_WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
 _BY_PODMAN = ("upgrade_that_fails", "rollback_code_only")
 ENGINE_SCENARIOS = _OF_POSTGRESQL + [
     replace(scenario, engine=engine)
@@ -201,6 +202,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
         ("compose", _IN_CONTAINERS),
+        ("compose-backend", _WITH_A_BACKEND),
         ("podman", _BY_PODMAN),
     )
     for scenario in SCENARIOS

@@ -196,7 +196,7 @@ def check_containers(site: Site, label: str | None) -> None:
     listed = containers.of_project(site.project, client=site.client)
     found = json.loads(containers.engine("container", "inspect", *listed, client=site.client)) if listed else []
     services = sorted(item["Config"]["Labels"]["com.docker.compose.service"] for item in found)
-    assert services == ([] if label is None else ["web", "worker"])
+    assert services == ([] if label is None else site.services)
     if label is None:
         return
     wanted = json.loads((site.app_folder / "current" / "images.json").read_text())

@@ -12,6 +12,7 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import services
+from holdfast.steps.instances import instance_of
 from holdfast.steps.opened import Opened
 from holdfast.steps.release import refuse_unfit
 
@@ -33,7 +34,7 @@ def take(opened: Opened, context: StepContext) -> None:
     instances: dict[str, ServiceInstance] = {}
     for service, running in ((name, found[name]) for name in configured if name in found):
         port = running.port if opened.loaded.configuration.service_kind(service) == "web" else None
-        made = services.instance_of(opened, service, configured[service], release, port)
+        made = instance_of(opened, service, configured[service], release, port)
         instances[running.id] = replace(made, environment={}, command=())  # as the project's own files have it
     containers.adopt(instances)
     services.set_wanted(opened, instances.values())

@@ -7,6 +7,7 @@ from typing import Any
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.steps import services
+from holdfast.steps.instances import target_of
 from holdfast.steps.opened import Opened
 
 
@@ -55,7 +56,7 @@ def open_committed(opened: Opened, context: StepContext) -> None:
     web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
     release = context.commit_facts.get("release")
     if web and release is not None:
-        opened.gate.route(release["id"], services.target_of(opened, web[0]))
+        opened.gate.route(release["id"], target_of(opened, web[0]))
     ensure_running(opened)
     opened.gate.open()
 

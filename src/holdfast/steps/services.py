@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import durable
-from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
 from holdfast.errors import PortTakenError, RefusedError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.ports import free_loopback_port
+from holdfast.steps.instances import instance_of, on_a_free_port, target_of
 from holdfast.steps.opened import Opened
 from holdfast.steps.verification import configured, is_well, verify
 
@@ -55,40 +55,6 @@ def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[Ser
     """Schedulers, workers, web, backend for a stop; the reverse for a start."""
     order = STOP_ORDER if stopping else tuple(reversed(STOP_ORDER))
     return sorted(instances, key=lambda instance: order.index(instance.kind))
-
-
-# --- definitions --------------------------------------------------------------------------------------
-
-
-def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
-    """The definition of one service of one release."""
-    kind = opened.loaded.configuration.service_kind(name)
-    python = Path(release.path) / ".venv" / "bin" / "python"
-    values = {
-        "port": str(service.port or port or ""), "release": release.path, "root": str(opened.loaded.root),
-        "python": str(python) if python.exists() else "python3",
-    }  # fmt: skip
-    environment = opened.environment(release, service.environment)
-    if port is not None and opened.containers is None:  # in a container it listens where its image says
-        environment["PORT"] = str(port)
-    return ServiceInstance(
-        name=f"{name}-{release.id}", service=name, kind=kind, release=release.id, directory=release.path,
-        command=tuple(_fill(word, values) for word in service.command), environment=environment, port=port,
-        user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
-    )  # fmt: skip
-
-
-def target_of(opened: Opened, instance: ServiceInstance) -> str:
-    """Where the gate reaches a web: its port of this machine, or for a proxy in a container a name of the web's own."""
-    if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
-        return opened.containers.reached_at(instance)
-    return f"127.0.0.1:{instance.port}"
-
-
-def _fill(word: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace("{" + name + "}", value)
-    return word
 
 
 def start_gate(opened: Opened) -> None:
@@ -174,9 +140,13 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
     memory = _remembered(opened, context.operation, "stopped")
     if not memory.exists():
         return
-    instances = _load(memory)
+    ran = _load(memory)
+    instances = [_with_its_port(opened, instance) for instance in ran]
+    if instances != ran:
+        _save(memory, instances)
     for instance in ordered(instances, stopping=False):
         opened.runtime.start(instance)
+        _lead(opened, instance)
     stopped = context.facts if "verified" in context.facts else context.earlier.get("services.stop", {})
     for instance in ordered(instances, stopping=False):
         if instance.name in stopped.get("verified", []):
@@ -184,6 +154,19 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
         else:
             _wait_for_unwell(opened, instance, context)
     set_wanted(opened, instances)
+
+
+def _with_its_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
+    """One that is down may have lost its port to somebody else."""
+    status = opened.runtime.statuses().get(instance.name)
+    return instance if status is not None and status.running else on_a_free_port(opened, instance)
+
+
+def _lead(opened: Opened, instance: ServiceInstance) -> None:
+    """Visitors of its release follow a web that has another port than before."""
+    state, target = opened.gate.state(), target_of(opened, instance)
+    if instance.kind == "web" and state.release == instance.release and state.target != target:
+        opened.gate.route(instance.release, target)
 
 
 def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
@@ -326,8 +309,12 @@ def start_wanted(opened: Opened, names: Sequence[str] = (), *, ended_alone: Sequ
             continue
         status = statuses.get(instance.name)
         if status is None or (not status.running and (not ended_alone or status.detail in ended_alone)):
+            if (moved := on_a_free_port(opened, instance)) != instance:
+                set_wanted(opened, [moved if item == instance else item for item in wanted(opened)])
+                instance = moved
             opened.runtime.start(instance)
             begun.append(instance.service)
+        _lead(opened, instance)
     return begun
 
 
@@ -356,12 +343,14 @@ def command(opened: Opened, context: StepContext) -> None:
             is_web = opened.loaded.configuration.service_kind(name) == "web"
             service = opened.loaded.configuration.services[name]
             chosen.append(instance_of(opened, name, service, release, free_loopback_port() if is_web else None))
+    chosen = [_with_its_port(opened, instance) for instance in chosen]
     for instance in ordered(chosen, stopping=False):
         opened.runtime.start(instance)
         verify(opened, instance, context)
         if instance.kind == "web" and release is not None:
             opened.gate.route(release.id, target_of(opened, instance))
-    set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
+    names_now = {instance.name for instance in chosen}
+    set_wanted(opened, [*(item for item in before if item.name not in names_now), *chosen])
     if chosen:
         start_wanted(opened)  # all of them: a runtime that had died took the others along
 

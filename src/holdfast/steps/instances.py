@@ -1,0 +1,65 @@
+"""What a service of a release is as the runtime is to know it, and where visitors reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast.config.schema import Service
+from holdfast.model import Release, ServiceInstance
+from holdfast.ports import can_be_bound, free_loopback_port
+from holdfast.steps.opened import Opened
+from holdfast.steps.verification import configured
+
+
+def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
+    """The definition of one service of one release."""
+    environment = opened.environment(release, service.environment)
+    if port is not None and opened.containers is None:  # in a container it listens where its image says
+        environment["PORT"] = str(port)
+    return ServiceInstance(
+        name=f"{name}-{release.id}", service=name, kind=opened.loaded.configuration.service_kind(name), release=release.id,
+        directory=release.path, command=_command(opened, service, release.path, port), environment=environment, port=port,
+        user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
+    )  # fmt: skip
+
+
+def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
+    """One that does not run, on another port where somebody else took its own meanwhile.
+
+    The same where nothing is to lead visitors there: then they know its port. It is to be started at once.
+    """
+    leads = opened.loaded.configuration.gate.kind != "none"
+    if instance.port is None or not leads or can_be_bound(instance.port):
+        return instance
+    port = free_loopback_port()
+    if opened.containers is not None:
+        return replace(instance, port=port)
+    service = configured(opened, instance)
+    if service is None:  # its port is in words that nobody has any more; its start will tell
+        return instance
+    command = _command(opened, service, instance.directory, port)
+    return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})
+
+
+def target_of(opened: Opened, instance: ServiceInstance) -> str:
+    """Where the gate reaches a web: its port of this machine, or for a proxy in a container a name of the web's own."""
+    if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
+        return opened.containers.reached_at(instance)
+    return f"127.0.0.1:{instance.port}"
+
+
+def _command(opened: Opened, service: Service, directory: str, port: int | None) -> tuple[str, ...]:
+    python = Path(directory) / ".venv" / "bin" / "python"
+    values = {
+        "port": str(service.port or port or ""), "release": directory, "root": str(opened.loaded.root),
+        "python": str(python) if python.exists() else "python3",
+    }  # fmt: skip
+    return tuple(_fill(word, values) for word in service.command)
+
+
+def _fill(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace("{" + name + "}", value)
+    return word
