@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -88,6 +89,33 @@ def test_stop_ends_one_that_ignores_the_signal(made: Containers) -> None:
     eventually(lambda: "deaf" in made.runtime.output_tail("web-r1"))
     made.runtime.stop("web-r1")
     assert ids(made) == []
+
+
+def test_one_that_somebody_paused_is_ended(made: Containers) -> None:
+    made.runtime.start(instance(made))
+    made.engine("pause", *ids(made))
+    made.runtime.stop("web-r1")
+    assert ids(made) == []
+
+
+def test_one_whose_removal_was_killed_is_removed(made: Containers) -> None:
+    """At moments of its whole length. Docker's goes on without its client; Podman's is left half done."""
+    words = [made.client, "rm", "--force", *(["--time=0"] if made.client == "podman" else [])]
+    made.runtime.start(instance(made))
+    begun = time.monotonic()
+    subprocess.run([*words, *ids(made)], check=True, capture_output=True)
+    length = time.monotonic() - begun
+    moments = 24 if made.client == "podman" else 3
+    for moment in range(moments):
+        made.runtime.start(instance(made))
+        removal = subprocess.Popen([*words, *ids(made)], stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            removal.wait(length * moment / moments)
+        removal.kill()
+        removal.wait()
+        made.runtime.stop("web-r1")
+        assert made.runtime.statuses() == {}
+        assert ids(made) == []
 
 
 def test_two_releases_of_a_service_run_beside_each_other(made: Containers) -> None:

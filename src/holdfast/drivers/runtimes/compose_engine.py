@@ -23,6 +23,8 @@ _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (d
 _REMOVAL_SECONDS = 20.0
 _BACK_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+# A stop of these is refused for ever: Podman has a container in the first one whose removal was killed half done.
+_BEYOND_A_STOP = ("removing", "dead")
 
 
 class Engine:
@@ -99,7 +101,7 @@ class Engine:
             left = [id for id in ids if id in listed]
             if left == list(ids):
                 raise
-            return self.inspected(left)  # some are gone by now
+            return Engine.inspected(self, left)  # some are gone by now
         return found
 
     def remove(self, container: Known) -> None:
@@ -114,12 +116,16 @@ class Engine:
             try:
                 if self.changes_policies and container["HostConfig"]["RestartPolicy"]["Name"] not in ("no", ""):
                     self.do("update", "--restart=no", id)
-                self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
+                if container["State"]["Status"] == "paused":  # it would not hear the signal for its end
+                    self.do("unpause", id)
+                if container["State"]["Status"] not in _BEYOND_A_STOP:
+                    self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
                 self.do("rm", "--force", id)
                 return
             except CommandFailedError as error:  # one that removes itself may be at it
-                if not self.inspected([id]):
+                if not (found := self.inspected([id])):
                     return
+                container = found[0]
                 if time.monotonic() > deadline:
                     raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
             time.sleep(_LOOK_SECONDS)

@@ -2,7 +2,9 @@
 
 Facts measured on 4.3: `inspect` of a container names its image without `sha256:`, and its health as Healthcheck; what
 was stopped by hand is not started again by its policy, unless `podman-restart.service` does at the machine's start;
-podman-compose puts no mark on a one-off container but a name that ends with `tmp` and a number.
+podman-compose puts no mark on a one-off container but a name that ends with `tmp` and a number. A removal that was killed
+may leave a container in the state `removing`: it is listed, keeps its name and refuses to be stopped, and where its storage
+was gone already it cannot be inspected either; `rm --force` brings it to its end.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from holdfast.drivers.runtimes.compose_engine import PROJECT, Engine, Known
+from holdfast.errors import CommandFailedError
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
 _DIGEST = "sha256:"
@@ -25,7 +28,17 @@ class PodmanEngine(Engine):
     changes_policies = False
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
-        return [_as_docker_says(item) for item in super().inspected(ids)]
+        """What is half removed stands in the way of the others: its removal is brought to its end."""
+        try:
+            found = super().inspected(ids)
+        except CommandFailedError:
+            listed = self.ask("ps", "--all", "--quiet", "--no-trunc", "--filter=status=removing").split()
+            half = [id for id in ids if id in listed]
+            if not half:
+                raise
+            self.do("rm", "--force", "--ignore", *half)
+            return self.inspected([id for id in ids if id not in half])
+        return [_as_docker_says(item) for item in found]
 
     def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Those that others need which are not stopped before: podman-compose makes `depends_on` a tie."""
