@@ -583,7 +583,8 @@ def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: V
     assert proxied.get()[:2] == (200, "new")
 
 
-def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path) -> None:
+def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.drivers.gates.proxy._FOLLOW_SECONDS", 2.0)  # it never will
     web = Web("old")
     server = CaddyServer(folder, web.address, location=f"reverse_proxy {web.address}")
     try:

@@ -158,15 +158,18 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
 
 def _with_its_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
     """One that is down may have lost its port to somebody else."""
-    status = opened.runtime.statuses().get(instance.name)
-    return instance if status is not None and status.running else on_a_free_port(opened, instance)
+    moved = on_a_free_port(opened, instance)
+    status = opened.runtime.statuses().get(instance.name) if moved != instance else None
+    return instance if status is not None and status.running else moved
 
 
 def _lead(opened: Opened, instance: ServiceInstance) -> None:
     """Visitors of its release follow a web that has another port than before."""
-    state, target = opened.gate.state(), target_of(opened, instance)
-    if instance.kind == "web" and state.release == instance.release and state.target != target:
-        opened.gate.route(instance.release, target)
+    state = opened.gate.state()
+    if instance.kind == "web" and state.release == instance.release:
+        target = target_of(opened, instance)
+        if state.target != target:
+            opened.gate.route(instance.release, target)
 
 
 def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
