@@ -102,7 +102,8 @@ def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     """Nor one on a connection that is kept, nor one whose answer takes five seconds."""
     adopted.add("slow", "v1", _with_a_slow_page)
     adopted.add("slower", "slow", lambda folder: (folder / "note.txt").write_text("another commit"))
-    assert run(adopted, "upgrade", "slow", "--rolling").returncode == 0
+    done = run(adopted, "upgrade", "slow", "--rolling")
+    assert done.returncode == 0, done.stderr
     port = adopted.port
     with Visitors(port) as met, Visitors(port, "/slow") as met_slowly, Visitors(port, keep=False) as met_anew:
         outcomes = [run(adopted, "upgrade", tag, "--rolling") for tag in ("slower", "slow") * 2 + ("slower",)]

@@ -45,7 +45,15 @@ def die_together(ground: Ground, number: int) -> str:
         server.halt() if isinstance(server, PodmanEngine) else server.kill()
         server.start()
     recover_here(site)
+    wait_for_what_watches_it(site)
     return check_whole(ground, [])
+
+
+def wait_for_what_watches_it(site: Site) -> None:
+    """An engine that comes back starts again what had died with it, in its own time, where no operation had stopped that."""
+    deadline = time.monotonic() + _BACK_SECONDS
+    while site.get("/")[0] == 502 and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def die_under_it(ground: Ground, number: int, folder: Path) -> str:
@@ -67,9 +75,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     end, output = ground.forker.end()
     assert end in ("done", "failed"), output
     recover_here(site)  # what happened after the commit point may still be to do
-    deadline = time.monotonic() + _BACK_SECONDS
-    while site.get("/")[0] == 502 and time.monotonic() < deadline:
-        time.sleep(0.05)  # what died after the operation's end is started again by what watches it
+    wait_for_what_watches_it(site)
     return check_whole(ground, [])
 
 
