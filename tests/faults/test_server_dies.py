@@ -17,6 +17,7 @@ from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
 from tests.servers.podman import PodmanEngine
 from tests.servers.postgresql import PostgresqlServer
+from tests.site import Site
 
 pytestmark = pytest.mark.faults
 
