@@ -87,7 +87,6 @@ class Site:
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
-            self.services = sorted(configuration.services)
             self.store = stores.existing(
                 configuration.databases["main"], configuration.environment, self.database
             )  # fmt: skip
@@ -96,7 +95,6 @@ class Site:
         in_containers = engine in IN_CONTAINERS
         self.client = "podman" if engine == "podman" else "docker"
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
-        self.services = ["web"]
         self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
         repository.build(self.repository, Host(), self.store.module)
@@ -124,7 +122,10 @@ class Site:
         text += f'\n[runtime]\nkind = "compose"\ncommand = {json.dumps(command)}\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
         text += '\n[services.app]\nkind = "backend"\nstop_timeout_seconds = 1\n' if backend else ""
         self.config.write_text(text)
-        self.services = ["app", "web", "worker"] if backend else ["web", "worker"]
+
+    @property
+    def services(self) -> list[str]:
+        return sorted(load(str(self.config)).configuration.services)
 
     # --- running -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,10 +21,12 @@ WEB = ServiceInstance(
 )
 
 
+SERVICES = {"web": {"command": ["serve"], "health": "/health", "settle_seconds": 0}}
+
+
 @pytest.fixture
 def app(quick_folder: Path) -> Iterator[App]:
-    web = {"command": ["serve"], "health": "/health", "settle_seconds": 0}
-    app = make_app(quick_folder, services={"web": web})
+    app = make_app(quick_folder, services=SERVICES)
     services.set_wanted(app.opened, [WEB])
     app.opened.runtime.start(WEB)
     yield app
@@ -196,3 +199,28 @@ def test_what_is_done_to_a_backend_is_done_to_its_web(
     now = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
     assert {instance.service for instance in services.wanted(pair.opened)} == left
     assert not set(now.items()) & set(pids.items())
+
+
+def test_a_restart_on_another_port_that_fails_leads_visitors_where_the_web_is(
+    quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own port is somebody else's by then: nobody may be led there."""
+    app = make_app(quick_folder, services=SERVICES, gate={"kind": "front", "listen": "127.0.0.1:9"})
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        web = replace(WEB, port=taken)
+        services.set_wanted(app.opened, [web])
+        app.opened.runtime.start(web)
+        app.opened.gate.route("r1", f"127.0.0.1:{taken}")
+        context, _, _ = make_context()
+        context.parameters.update(action="restart", names=[])
+        monkeypatch.setattr(services, "verify", lambda *_, **__: (_ for _ in ()).throw(StepError("unwell")))
+        with pytest.raises(StepError):
+            services.command(app.opened, context)
+        services.uncommand(app.opened, context)
+    (now,) = services.wanted(app.opened)
+    assert now.port != taken
+    assert app.opened.gate.state().target == f"127.0.0.1:{now.port}"
+    app.close()

@@ -346,14 +346,16 @@ def command(opened: Opened, context: StepContext) -> None:
             is_web = opened.loaded.configuration.service_kind(name) == "web"
             service = opened.loaded.configuration.services[name]
             chosen.append(instance_of(opened, name, service, release, free_loopback_port() if is_web else None))
-    chosen = [_with_its_port(opened, instance) for instance in chosen]
+    now = {instance.name: _with_its_port(opened, instance) for instance in chosen}
+    chosen = list(now.values())
+    before = [now.get(instance.name, instance) for instance in before]
+    _save(memory, before)  # an undo leads visitors where a web was begun meanwhile
     for instance in ordered(chosen, stopping=False):
         opened.runtime.start(instance)
         verify(opened, instance, context)
         if instance.kind == "web" and release is not None:
             opened.gate.route(release.id, target_of(opened, instance))
-    names_now = {instance.name for instance in chosen}
-    set_wanted(opened, [*(item for item in before if item.name not in names_now), *chosen])
+    set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
     if chosen:
         start_wanted(opened)  # all of them: a runtime that had died took the others along
 
