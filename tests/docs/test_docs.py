@@ -53,6 +53,30 @@ def test_toml_examples_are_valid(page: Path, folder: Path) -> None:
             load(str(place))
 
 
+@pytest.mark.parametrize("pages", [("connect-access.md",), ("compose.md", "staging.md")], ids=lambda pages: pages[-1])
+def test_a_staging_overlay_takes_nothing_of_productions(pages: tuple[str, ...], folder: Path) -> None:
+    texts = [(ROOT / "docs" / "howto" / page).read_text() for page in pages]
+    base, overlay = [text for page in texts for text in re.findall(r"```toml\n(.*?)```", page, re.S)][:2]
+    (folder / "holdfast.toml").write_text(base)
+    (folder / "holdfast.staging.toml").write_text(overlay)
+    production, staging = load(str(folder)), load(str(folder), "staging")
+    assert staging.configuration.runtime.project == ""
+    for name, one, other in (
+        ("state", production.state, staging.state),
+        *(
+            (name, place(production.configuration), place(staging.configuration))
+            for name, place in {
+                "releases": lambda value: value.releases.path,
+                "gate": lambda value: value.gate.listen,
+                "vault": lambda value: value.vaults["local"].path,
+                "environment files": lambda value: value.runtime.env_files,
+                "Compose files": lambda value: value.runtime.files,
+            }.items()
+        ),
+    ):
+        assert one != other, f"{pages[-1]}: {name}"
+
+
 def test_every_preset_is_valid() -> None:
     for name, text in presets().items():
         value = tomllib.loads(text)

@@ -47,6 +47,17 @@ def test_all_configuration_problems_at_once_with_their_key_paths(site: Site) -> 
     assert not site.state.exists()
 
 
+def test_a_backup_without_a_database_that_was_there_is_none(installed: Site) -> None:
+    """Its name is wrong, or it was lost: a set without it would look like a good one."""
+    installed.shut_down()
+    found = sorted((installed.vault / "backups").iterdir())
+    installed.database.rename(installed.folder / "lost.db")
+    done = run(installed, "backup", "create")
+    assert done.returncode == 4 and "databases.main does not exist" in done.stderr and "--except" in done.stderr
+    assert sorted((installed.vault / "backups").iterdir()) == found
+    assert run(installed, "backup", "create", "--except", "main").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -33,6 +33,11 @@ def adopted(site: ComposeSite) -> ComposeSite:
 
 def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
     before, image = site.fingerprint(), site.image_of("web")
+    text = site.config.read_text()
+    site.config.write_text(text.replace('name = "guestbook"\nhost', 'name = "gustbook"\nhost'))
+    refused = run(site, "adopt")
+    assert refused.returncode == 4 and "databases.main does not exist" in refused.stderr
+    site.config.write_text(text)
     done = run(site, "adopt")
     assert done.returncode == 0, done.stderr
     assert site.get("/") == (200, {"version": "v1", "entries": 120})

@@ -58,9 +58,8 @@ class ConnectAccess:
         folder.mkdir(parents=True, exist_ok=True)
         self._write_upstream()
         containers.git(folder, "clone", "--quiet", "--branch", "master", str(self.upstream), str(self.folder))
-        (self.folder / ".git" / "info" / "exclude").write_text("/holdfast.toml\n/database-password\n")
+        (self.folder / ".git" / "info" / "exclude").write_text("/holdfast.toml\n")
         (self.folder / f".env_{environment}").write_text(self._environment())
-        (self.folder / "database-password").write_text(f"{_PASSWORD}\n")
         self.config.write_text(holdfast if holdfast is not None else self.configuration())
         files.build_redis(folder / "redis", engine)
 
@@ -114,60 +113,36 @@ DJANGO_SETTINGS_MODULE=connect_access.settings
 """
 
     def configuration(self) -> str:
+        """The packaged preset, with what a test on one machine needs and shorter times."""
         return f"""
+extends = "preset:connect-access"
+
 [application]
 name = "connect-access"
 environment = "{self.environment}"
 state = "{self.state}"
 
 [runtime]
-kind = "compose"
 files = ["{self.environment}.yml"]
 env_files = [".env_{self.environment}"]
 
-[source]
-repository = "."
-
 [services.django]
-kind = "web"
-port = 5000
-health = "/health/"
 health_timeout_seconds = 30
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
 [services.celeryworker]
-kind = "worker"
 health_timeout_seconds = 40
 settle_seconds = 2
 stop_timeout_seconds = 5
 
 [services.celerybeat]
-kind = "scheduler"
 health_timeout_seconds = 40
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
-[tasks]
-migrate = ["python", "backend/manage.py", "migrate", "--noinput"]
-console = ["python", "backend/manage.py"]
-
-[databases.main]
-kind = "postgresql"
-name = "connect_access"
-user = "debug"
-host = "127.0.0.1"
-password = "file:{self.folder}/database-password"
-container = "compose:postgres"
-
 [files.media]
 volume = "{self.environment}_django_media"
-
-[migrations]
-kind = "django"
-
-[guard]
-may_shrink = ["django_session"]
 
 [gate]
 kind = "front"

@@ -144,7 +144,7 @@ def write(folder: Path) -> None:
         "compose/production/django/celery/beat/start": _START_LOOP.replace("NAME", "celerybeat"),
         f"backend/{PACKAGE}/media/.gitkeep": "", f"backend/{PACKAGE}/static/site.css": "body { margin: 0 }\n",
         ".gitignore": ".env_*\n.envs/\n__pycache__/\nbackend/staticfiles/\n",
-        ".dockerignore": ".git\n.env*\n.envs\nholdfast.toml\ndatabase-password\n",
+        ".dockerignore": ".git\n.env*\n.envs\nholdfast.toml\n",
     }  # fmt: skip
     for name, text in files.items():
         path = folder / name

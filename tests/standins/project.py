@@ -136,7 +136,7 @@ from . import views
 
 urlpatterns = [
     path("", views.index), path("health/", views.health), path("version/", views.version),
-    path("uploads/", views.uploads), path("uploads/<int:number>/", views.upload),
+    path("uploads/", views.uploads), path("uploads/<int:number>/", views.upload), path("login/", views.health),
 ]
 handler500 = views.failed
 """
@@ -373,9 +373,10 @@ def _dies(files: dict[str, str]) -> None:
 
 
 def _answers_500(files: dict[str, str]) -> None:
-    files["views.py"] = _VIEWS.replace(
-        "def health(request):\n", 'def health(request):\n    raise RuntimeError("bad")\n'
-    )
+    views = _VIEWS
+    for head in ("def index(request):\n", "def health(request):\n"):
+        views = views.replace(head, f'{head}    raise RuntimeError("bad")\n')
+    files["views.py"] = views
 
 
 def _worker_dies(files: dict[str, str]) -> None:

@@ -29,37 +29,8 @@ _DATABASE = """{
     "NAME": os.environ.get("DATABASE_NAME", "usonline"), "USER": os.environ.get("DATABASE_USER", "usonline"),
     "PASSWORD": os.environ["DATABASE_PASSWORD"], "HOST": os.environ.get("DATABASE_HOST", "database"), "PORT": 5432,
     }"""
-_SERVICES = {
-    "apache": """
-[services.uso]
-kind = "web"
-port = 80
-health = "/health/"
-health_timeout_seconds = 30
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-""",
-    "nginx": """
-[services.proxy]
-kind = "web"
-health = "/health/"
-health_timeout_seconds = 30
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-
-[services.uso]
-kind = "backend"
-health_timeout_seconds = 30
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-""",
-}
-_CRON_SERVICE = """
-[services.cron]
-kind = "scheduler"
-settle_seconds = 0.3
-stop_timeout_seconds = 5
-"""
+_QUICK = "health_timeout_seconds = 30\nsettle_seconds = 0.3\nstop_timeout_seconds = 5\n"
+_PRESETS = {"apache": ("uso", ("uso", "cron")), "nginx": ("uso-nginx", ("proxy", "uso", "cron"))}
 _LOCAL_SETTINGS = """
 try:
     from local.settings import *
@@ -144,45 +115,24 @@ class Uso:
     # --- what its operator did -------------------------------------------------------------------------
 
     def configuration(self) -> str:
-        """Beside the instance's files: the sources are elsewhere, and their own script builds the image."""
-        cron = _CRON_SERVICE if self._cron else ""
+        """The packaged preset, with what a test on one machine needs and shorter times."""
+        preset, services = _PRESETS[self.web]
+        quick = "\n".join(f"[services.{name}]\n{_QUICK}" for name in services)
         return f"""
+extends = "preset:{preset}"
+
 [application]
 name = "uso"
 environment = "production"
 state = "{self.state}"
 
 [runtime]
-kind = "compose"
 command = {json.dumps(self._command)}
-files = ["docker-compose.yml"]
 
 [source]
-repository = "../uso"
 images = [["env", "ENGINE={self.engine}", "./deploy/build-image.sh", "{self.web}"]]
 
-{_SERVICES[self.web]}{cron}
-[tasks]
-console = ["python", "manage.py"]
-
-[databases.main]
-kind = "postgresql"
-name = "usonline"
-user = "usonline"
-host = "127.0.0.1"
-password = "file:{self.instance}/database-password"
-container = "compose:database"
-
-[files.media]
-path = "local/media"
-
-[migrations]
-kind = "django"
-on_start = true
-
-[guard]
-may_shrink = ["django_session"]
-
+{quick}
 [gate]
 kind = "front"
 listen = "127.0.0.1:{self.port}"
@@ -194,7 +144,6 @@ path = "{self.state.parent / "vault"}"
 
 [backup]
 references = {{ database = "main", files = "media", query = "SELECT DISTINCT file, sha256 FROM {PACKAGE}_upload" }}
-config_files = [".env", "docker-compose.yml", "local"]
 """
 
     def elsewhere(self, text: str) -> str:

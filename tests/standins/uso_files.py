@@ -132,7 +132,6 @@ def write_instance(folder: Path, server: str, port: int, socket: str | None) -> 
     (folder / "docker-compose.yml").write_text(text)
     (folder / ".env").write_text(f"SECRET_KEY=not-for-logs\nDATABASE_PASSWORD={_PASSWORD}\n")
     (folder / ".env").chmod(0o600)
-    (folder / "database-password").write_text(f"{_PASSWORD}\n")
     (folder / "local" / "settings.py").write_text('SITE_NAME = "Here"\n')
     (media / "robots.txt").write_text("User-agent: *\n")
     (media / "50x.html").write_text("<p>We will be back.</p>\n")

@@ -18,6 +18,7 @@ class _Strict(http.server.BaseHTTPRequestHandler):
         known = self.headers["Host"] == "www.example.org"
         self.send_response((200 if self.headers["X-Forwarded-Proto"] == "https" else 301) if known else 400)
         self.send_header("Content-Length", "0")
+        self.send_header("Location", "https://www.example.org/login/?token=secret")
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
@@ -38,8 +39,8 @@ def port() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("headers", "well", "said"),
     [
-        ({}, False, "answered 400"),
-        ({"Host": "www.example.org"}, False, "answered 301"),
+        ({}, False, "answered 400; if it takes requests to its own name only, say that as Host in `health_headers`"),
+        ({"Host": "www.example.org"}, False, "answered 301, on to https://www.example.org/login/; only 2xx counts"),
         ({"Host": "www.example.org", "X-Forwarded-Proto": "https"}, True, "answered 200"),
     ],
 )

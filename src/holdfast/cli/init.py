@@ -22,5 +22,6 @@ def init(session: Session, folder: str, preset: str | None, force: bool) -> None
     session.renderer.line(f"wrote {path}")
     for finding in findings:
         session.renderer.line(f"  {finding}")
-    session.renderer.line("Look through it, then: holdfast config validate; holdfast check; holdfast install REF")
+    first = "adopt" if operation.is_of_containers(path) else "install REF"
+    session.renderer.line(f"Look through it, then: holdfast config validate; holdfast check; holdfast {first}")
     session.renderer.result({"path": str(path), "findings": findings})

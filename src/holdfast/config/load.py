@@ -263,7 +263,12 @@ def cross_problems(loaded: Loaded) -> list[str]:
     problems += _runtime_problems(configuration)
     for name, service in configuration.services.items():
         if service.health and configuration.service_kind(name) != "web":
-            problems.append(f"services.{name}.health: only the web has a port; use health_command")
+            instead = (
+                "a container has a health check of its own"
+                if configuration.runtime.kind == "compose"
+                else "use health_command"
+            )
+            problems.append(f"services.{name}.health: only the web has a port; {instead}")
         if service.health_headers and not service.health:
             problems.append(f"services.{name}.health_headers: are of the request that health names")
         if service.health and not service.health.startswith("/"):

@@ -11,7 +11,7 @@ from holdfast.operations import parts
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:
-    """Raises RefusedError where something is installed, or where services are no containers."""
+    """Raises RefusedError where something is installed, services are no containers, or a database is not there."""
     current = app.opened.current_release()
     if current is not None:
         raise RefusedError(f"{current.label} is installed here already", next_step="holdfast status")
@@ -19,7 +19,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         raise RefusedError("only containers can be taken over", next_step="holdfast install REF")
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
-    datasets = parts.existing(app, parts.choose(app))
+    datasets = parts.all_there(app, parts.choose(app))
     steps = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
         Step("release.adopt", f"take over what runs as {label}", {"release": asdict(release)}),

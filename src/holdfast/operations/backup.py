@@ -28,7 +28,9 @@ def plan(
     """The plan of a backup. Raises UsageError or RefusedError."""
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
-    datasets = parts.existing(app, parts.choose(app, only, except_))
+    chosen = parts.choose(app, only, except_)
+    installed = app.opened.current_release() is not None
+    datasets = parts.all_there(app, chosen) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
     steps = [parts.preflight(app, datasets, with_backup=True, reserve=stops, stops=stops), parts.backup_copy(datasets)]
     after: list[Step] = []

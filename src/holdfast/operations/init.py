@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from holdfast import durable
-from holdfast.config.load import FILE_NAME, presets
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.config.load import FILE_NAME, load, presets
+from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.host import Host
 from holdfast.operations import init_compose
 
@@ -85,6 +85,14 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         *([f"config_files = {json.dumps(config_files)}"] if config_files else []), "",
     ]  # fmt: skip
     return "\n".join(lines), findings
+
+
+def is_of_containers(path: Path) -> bool:
+    """Whether a file that was written is for containers, which run already and are taken over."""
+    try:
+        return load(str(path)).configuration.runtime.kind == "compose"
+    except ConfigurationError:
+        return False  # what is to be filled in first
 
 
 def _is_django(code: Path) -> bool:

@@ -47,6 +47,21 @@ def existing(app: App, datasets: Datasets) -> Datasets:
     return Datasets(present, datasets.files, datasets.code)
 
 
+def all_there(app: App, datasets: Datasets) -> Datasets:
+    """The same datasets, for what must not pass a database over in silence. Raises RefusedError where one is missing."""
+    present = existing(app, datasets)
+    missing = [name for name in datasets.databases if name not in present.databases]
+    if missing:
+        names = ", ".join(f"databases.{name}" for name in missing)
+        raise RefusedError(
+            f"the database of {names} does not exist",
+            state="Nothing was changed.",
+            next_step=f"Correct its name or path under [{names.split(', ')[0]}]; `holdfast backup restore latest` brings"
+            " back one that was lost; `backup create --except NAME` leaves it out.",
+        )
+    return present
+
+
 def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
     """A release that does not exist yet; its id is unique in this environment."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import http.client
 import time
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,24 @@ def answers(
         connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
         response = connection.getresponse()
         response.read()
-        status = response.status
-        return 200 <= status < 300, f"GET {path} answered {status}"
+        return 200 <= response.status < 300, f"GET {path} answered {response.status}{_advice(response)}"
     except (OSError, http.client.HTTPException) as error:
         return False, f"GET {path}: {error or type(error).__name__}"
     finally:
         connection.close()
+
+
+def _advice(response: http.client.HTTPResponse) -> str:
+    """What is to be changed where an application that is well answers so; without what follows a place's `?`."""
+    if 300 <= response.status < 400:
+        place = response.getheader("Location", "").partition("?")[0]
+        return (
+            f", on to {place or 'nowhere'}; only 2xx counts: name the page in `health`, or in `health_headers` what"
+            " the application expects of its proxy (as X-Forwarded-Proto)"
+        )
+    if response.status == http.HTTPStatus.BAD_REQUEST:
+        return "; if it takes requests to its own name only, say that as Host in `health_headers`"
+    return ""
 
 
 def verify(

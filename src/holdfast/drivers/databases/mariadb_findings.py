@@ -31,7 +31,7 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
                       "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration."))  # fmt: skip
     if not session.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal(database)}"):
         found.append(("warning", f"the server has no database {database}",
-                      "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
+                      "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`."))  # fmt: skip
         return found
     return (
         found

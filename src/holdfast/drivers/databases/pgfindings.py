@@ -18,7 +18,7 @@ def problems(session: Session, database: str) -> list[Finding]:
                           f"ALTER SYSTEM SET {setting} = on; and reload the server."))  # fmt: skip
     if not session.rows(f"SELECT 1 FROM pg_database WHERE datname = {literal(database)}"):
         found.append(("warning", f"the server has no database {database}",
-                      "holdfast install REF, or `holdfast backup restore latest`"))  # fmt: skip
+                      "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`."))  # fmt: skip
         return found
     for (gid,) in session.rows(f"SELECT gid FROM pg_prepared_xacts WHERE {here}"):
         found.append(("error", f"prepared transaction {gid} stands open and blocks copies and renames",
