@@ -205,7 +205,7 @@ config_files = [".env"]
 
     def remove(self) -> None:
         self.shut_down_front()
-        containers.remove(self.name, images=[self.name, "holdfast/guestbook.production/"], client=self.client)
+        containers.remove(self.name, images=[self.name, "holdfast/guestbook.production."], client=self.client)
 
     def shut_down_front(self) -> None:
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)

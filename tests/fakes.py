@@ -305,14 +305,17 @@ class FakePackages:
 
     def build(self, commit: str, label: str, run: str) -> Package:
         for package in self._built.values():
-            if package.commit == commit:
+            if (
+                package.commit == commit
+                and sha256((Path(package.path) / "package.tar.zst").read_bytes()) == package.digest
+            ):
                 return package
         identifier = f"{label}-{commit[:12]}"
         return self._store(identifier, label, commit, json.dumps(self._commits[commit]).encode())
 
     def _store(self, identifier: str, label: str, commit: str, content: bytes) -> Package:
         folder = self._folder / identifier
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.tar.zst").write_bytes(content)
         self._built[identifier] = Package(
             identifier, label, commit, sha256(content), len(content), "2026-01-01T00:00:00Z", str(folder)

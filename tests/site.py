@@ -257,7 +257,7 @@ class Site:
     def remove(self) -> None:
         self.shut_down()
         if self.project:
-            images = [f"{self.project}:", "holdfast/guestbook.production/"]
+            images = [f"{self.project}:", "holdfast/guestbook.production."]
             containers.remove(self.project, images=images, client=self.client)
         self.store.remove()
         for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import shlex
@@ -50,6 +51,14 @@ class App:
     @property
     def journal(self) -> Journal:
         return self.opened.journal
+
+    def follow(self, loaded: Loaded) -> None:
+        """Lets another configuration rule from now on: the same one with what a release brings of its own."""
+        self.opened.loaded = loaded
+        if self.opened.containers is not None:
+            compose = _compose(loaded, self.opened.host)
+            self.opened.runtime = self.opened.containers = compose
+            self.opened.packages = _packages(loaded, self.opened.host)
 
     def run(self, plan: Plan, *, wait_seconds: float = 0) -> Result:
         """Runs a plan as one operation of this application. Raises what Runner.run raises."""
@@ -241,7 +250,9 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     if loaded.configuration.runtime.kind != "compose":
         return archive
     application = loaded.configuration.application
-    prefix = f"holdfast/{application.name}.{application.environment}"
+    # Two applications of one name would else remove each other's images, each by its own list of releases.
+    digest = hashlib.sha256(str(loaded.state).encode()).hexdigest()[:8]
+    prefix = f"holdfast/{application.name}.{application.environment}.{digest}"
     script = BuildScript(source.images, loaded.path(source.repository), prefix) if source.images else None
     return registry.PACKAGES["images"](
         loaded.state / "packages", archive, partial(_commands, loaded), host, engine=_project(loaded, loaded.root, loaded.root).engine, instance=loaded.root,

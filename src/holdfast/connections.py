@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -72,11 +73,17 @@ def _address(text: str) -> str:
 
 
 def _shut_down(pid: int, number: int, inode: int) -> None:
-    process = os.pidfd_open(pid)
+    """One that was closed, or whose process ended, meanwhile is what is wanted. Raises OSError."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         own = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, number, 0)
         if own < 0:
             error = ctypes.get_errno()
+            if error in (errno.EBADF, errno.ESRCH):
+                return
             raise OSError(error, os.strerror(error))
         with socket.socket(fileno=own) as connection, contextlib.suppress(OSError):
             if os.fstat(own).st_ino == inode:  # the number may belong to another one by now

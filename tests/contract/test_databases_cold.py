@@ -86,6 +86,9 @@ def cold(container: str = "", database: str = "app") -> ColdDirectory:
 
 def dumped(scratch: Path, container: str = "", database: str = "app", newest: int = 99) -> str:
     dump = cold(container, database).dump(scratch, scratch / "unpacked", newest)
+    ours = [scratch, *(scratch / name for name in ("dump", "log", "server.conf", "hba.conf", "ident.conf"))]
+    assert {path.lstat().st_uid for path in ours if path != dump} == {os.geteuid()}, "links could be laid there"
+    assert not scratch.stat().st_mode & 0o027
     assert working_in(str(scratch)) == [], "the private server runs on"
     return subprocess.run(["pg_restore", "--file=-", str(dump)], capture_output=True, text=True, check=True).stdout
 

@@ -174,6 +174,15 @@ def test_a_damaged_archive_is_never_unpacked(source: Source) -> None:
     assert not (source.folder / "release").exists()
 
 
+def test_a_damaged_archive_is_built_anew(source: Source) -> None:
+    package = source.packages.build(source.first, "v1", "run1")
+    archive = Path(package.path) / "package.tar.zst"
+    archive.write_bytes(archive.read_bytes()[:-1])
+    again = source.packages.build(source.first, "v1", "run2")
+    source.packages.unpack(again, source.folder / "release", {})
+    assert (again.id, source.packages.packages()) == (package.id, [again])
+
+
 def saved(source: Source, **changes: str) -> Path:
     """An archive as a backup keeps it: its package's record beside it."""
     package = source.packages.build(source.first, "v1", "run1")

@@ -125,6 +125,25 @@ def test_images_that_are_gone_are_built_again(shop: Shop) -> None:
     assert shop.id(kept["web"]["tag"]) == kept["web"]["id"]
 
 
+def test_a_release_keeps_its_own_images_when_its_commit_is_built_otherwise(shop: Shop) -> None:
+    """What runs is gone back to, whatever an environment file said since."""
+    one = shop.packages.build(shop.commits["one"], "one", "run1")
+    release = shop.folder / "release"
+    shop.packages.unpack(one, release, {})
+    kept = json.loads((release / "images.json").read_text())
+    file = shop.folder / "packages" / one.id / "images.json"
+    shop.engine("tag", docker.IMAGE, f"{shop.name}:another")
+    (shop.folder / "packages" / one.id / "images.recipe").write_text("of another environment")
+    file.write_text(
+        json.dumps({**kept, "web": {**kept["web"], "id": kept["cache"]["id"], "tag": kept["cache"]["tag"]}})
+    )
+    shop.packages.refresh(release, one)
+    assert json.loads((release / "images.json").read_text()) == kept
+    shop.packages.build(shop.commits["one"], "one", "run2")
+    shop.packages.remove(one.id)
+    assert [shop.id(image["tag"]) for image in kept.values()] == ["", ""], "the release's own went with the package"
+
+
 def test_what_runs_is_kept_without_a_build(shop: Shop) -> None:
     id = shop.id(docker.IMAGE)
     package = shop.packages.keep(shop.commits["one"], "one", "run1", {"web": id})

@@ -290,6 +290,7 @@ def test_one_that_is_about_to_end_is_not_taken_for_one_that_stays(made: Containe
     eventually(lambda: made.runtime.output_tail("web-r1") != "")
     (old,) = ids(made)
     (made.folder / "s" / "web-r1.ending").touch()
+    assert not made.runtime.statuses()["web-r1"].running, "who starts what does not run would pass it over"
     client = subprocess.Popen([made.client, "stop", old], stdout=subprocess.DEVNULL)
     made.runtime.start(slow)
     client.wait(30)

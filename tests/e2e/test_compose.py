@@ -12,6 +12,7 @@ import pytest
 from tests import containers
 from tests.compose_site import ComposeSite
 from tests.e2e.cli import run, run_json
+from tests.servers import docker
 
 
 @pytest.fixture
@@ -33,6 +34,9 @@ def adopted(site: ComposeSite) -> ComposeSite:
 
 def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
     before, image = site.fingerprint(), site.image_of("web")
+    refused = run(site, "install", "v1")
+    assert refused.returncode == 4 and "`holdfast adopt`" in refused.stderr
+    assert site.image_of("web") == image
     text = site.config.read_text()
     site.config.write_text(text.replace('name = "guestbook"\nhost', 'name = "gustbook"\nhost'))
     refused = run(site, "adopt")
@@ -107,6 +111,24 @@ def test_containers_that_the_operator_made_anew_are_told_before_anything_is_stop
     done = run(adopted, "console", "--", "warm")
     assert done.returncode == 0, done.stderr
     assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
+
+
+@pytest.mark.later
+def test_a_release_whose_own_file_brings_a_service(adopted: ComposeSite) -> None:
+    """Its image is not built by the project, and nothing but that file names the service."""
+    text = adopted.config.read_text()
+
+    def change(folder: Path) -> None:
+        extra = {"image": docker.IMAGE, "volumes": docker.machine_mounts(), "command": ["sleep", "3600"]}
+        _change(folder, lambda services: services.update(extra=extra))
+        adopted.config.write_text('[services.extra]\nkind = "worker"\nsettle_seconds = 0.3\nstop_timeout_seconds = 1\n')
+        adopted.git("add", "--force", "holdfast.toml")
+
+    adopted.add("with-extra", "v2", change)
+    adopted.config.write_text(text)
+    done = run(adopted, "upgrade", "with-extra")
+    assert done.returncode == 0, done.stderr
+    assert len(adopted.containers("--filter=label=com.docker.compose.service=extra")) == 1
 
 
 @pytest.mark.later

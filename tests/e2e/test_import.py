@@ -206,6 +206,18 @@ def hostile(folder: Path, kind: str) -> Path:
         elif kind == "hard link out":
             info.type, info.linkname = tarfile.LNKTYPE, "../holdfast.toml"
         archive.addfile(info, io.BytesIO(b""))
+        if kind == "by a chain of links":
+            archive.add(folder, "a", recursive=False)
+            for name, target in (("a/up", ".."), ("b", "a/up/.."), ("c", "b/..")):
+                inner = tarfile.TarInfo(name)
+                inner.type, inner.linkname = tarfile.SYMTYPE, target
+                archive.addfile(inner)
+        if kind == "a folder on a link":
+            archive.add(folder, "real", recursive=False)
+            for name, target in (("way", "real"), ("way", "")):
+                inner = tarfile.TarInfo(name)
+                inner.type, inner.linkname = tarfile.SYMTYPE if target else tarfile.DIRTYPE, target
+                archive.addfile(inner)
         if kind == "through a link":
             inner = tarfile.TarInfo("way")
             inner.type, inner.linkname = tarfile.SYMTYPE, "member"
@@ -217,7 +229,18 @@ def hostile(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize(
     "kind",
-    ["climbs", "absolute", "link out", "absolute link", "device", "hard link out", "through a link", "zip that climbs"],
+    [
+        "climbs",
+        "absolute",
+        "link out",
+        "absolute link",
+        "device",
+        "hard link out",
+        "through a link",
+        "zip that climbs",
+        "by a chain of links",
+        "a folder on a link",
+    ],
 )
 def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str) -> None:
     site.operate("install", "v1")

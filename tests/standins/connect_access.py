@@ -271,4 +271,4 @@ config_files = [".env_{self.environment}"]
     def _images(self) -> list[str]:
         ours = ("django", "celeryworker", "celerybeat", "postgres", "traefik", "nginx")
         names = [f"connect_access_{name}:{self.environment}" for name in ours]
-        return [*names, f"holdfast/connect-access.{self.environment}/"]
+        return [*names, f"holdfast/connect-access.{self.environment}."]

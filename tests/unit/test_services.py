@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.app import App
 from holdfast.engine.runner import StepContext
-from holdfast.errors import StepError
+from holdfast.errors import HoldfastError, StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
 from holdfast.steps import services, verification
 from tests.unit.applications import make_app, make_context
@@ -110,6 +110,38 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
         with pytest.raises(StepError):
             services.start_release(app.opened, context)
     app.close()
+
+
+def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its old one is stopped with the old version, and the new one starts later: it ran before, or it did not."""
+    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    kinds = {"web": "web", "work": "worker", "beat": "scheduler", "night": "scheduler"}
+    app = make_app(
+        quick_folder, services={name: {"command": ["run"], "kind": kind, "settle_seconds": 0} for name, kind in kinds.items()}
+    )  # fmt: skip
+    old = [replace(WEB, name=f"{name}-r1", service=name, kind=kinds[name]) for name in ("web", "work", "beat")]
+    services.set_wanted(app.opened, old)
+    for instance in old:
+        app.opened.runtime.start(instance)
+    context, _, _ = make_context()
+    release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
+    steps = [("start", ["web", "worker"]), ("adopt", []), ("adopt", []), ("start", ["scheduler"]), ("adopt again", [])]
+    for name, started in steps:
+        context.parameters = {"release": asdict(release), "kinds": started, "retire": name == "adopt"}
+        (services.start_release if name == "start" else services.adopt_started)(app.opened, context)
+    assert {instance.name for instance in services.wanted(app.opened)} == {"web-r2", "work-r2", "beat-r2"}
+    assert app.opened.runtime.statuses().keys() == {"web-r2", "work-r2", "beat-r2"}
+    app.close()
+
+
+def test_a_restart_that_could_not_start_it_again_leaves_it_running(app: App) -> None:
+    web = replace(WEB, environment={"DATABASE_PASSWORD": "env:HOLDFAST_TESTS_NOT_THERE"})
+    services.set_wanted(app.opened, [web])
+    context, _, _ = make_context()
+    context.parameters.update(action="restart", names=[])
+    with pytest.raises(HoldfastError, match="HOLDFAST_TESTS_NOT_THERE"):
+        services.command(app.opened, context)
+    assert app.opened.runtime.statuses()[web.name].running
 
 
 # --- a web that leads to a backend ---------------------------------------------------------------------

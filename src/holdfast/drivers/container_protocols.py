@@ -101,4 +101,6 @@ class ImageKeeping(Protocol):
         """Gives names to images by their id, and takes a name away where that is empty. May be repeated."""
 
     def refresh(self, release: Path, package: Package) -> None:
-        """Tells a release of its package's images after these were made again."""
+        """Tells a release of its package's images where its own are gone. One that has its own keeps them: it is what is gone
+        back to, also from another build of the same commit.
+        """

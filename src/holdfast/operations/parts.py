@@ -96,7 +96,7 @@ def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
         return []
     origin = f"{label}:{FILE_NAME}"
     try:
-        app.opened.loaded = merge_release(app.opened.loaded, text, origin)
+        app.follow(merge_release(app.opened.loaded, text, origin))
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise

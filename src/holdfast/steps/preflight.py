@@ -64,14 +64,19 @@ def check(opened: Opened, context: StepContext) -> None:
 def _refuse_strange_containers(opened: Opened) -> None:
     """What an operator started by hand would go on through a migration; without the images there is no way back."""
     release = opened.current_release()
-    if opened.containers is None or release is None:
+    if opened.containers is None:
         return
     for name, service in opened.containers.strangers().items():
+        if release is None:
+            raise RefusedError(
+                f"container {name} of service {service} runs already",
+                next_step="`holdfast adopt` takes the project over as it runs. To begin anew, stop and remove its containers first.",
+            )
         raise RefusedError(
             f"container {name} of service {service} runs and was not started by Holdfast",
             next_step=f"{opened.containers.engine_name} rm --force {name}; holdfast service restart {service}",
         )
-    if gone := opened.containers.missing_images(release.path):
+    if release is not None and (gone := opened.containers.missing_images(release.path)):
         raise RefusedError(
             f"images of the current release are gone: {', '.join(gone)}",
             next_step=f"holdfast package build {release.commit} makes them again.",

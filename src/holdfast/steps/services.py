@@ -289,6 +289,9 @@ def adopt_started(opened: Opened, context: StepContext) -> None:
     """After the commit: what was started is what should run; old instances beside it are stopped in order."""
     new = started(opened, context.operation)
     names = {instance.name for instance in new}
+    memory = _remembered(opened, context.operation, "stopped")
+    if context.parameters.get("retire") and not memory.exists():
+        _save(memory, wanted(opened))  # a scheduler of the new release starts later, where the old one ran
     old = [instance for instance in wanted(opened) if instance.name not in names]
     set_wanted(opened, [*new, *(instance for instance in old if context.parameters.get("retire"))])
     for instance in ordered(old, stopping=True):
@@ -334,6 +337,8 @@ def command(opened: Opened, context: StepContext) -> None:
         chosen = [instance for instance in before if instance in chosen or instance.kind == "web"]
     if action != "start":
         refuse_tied(opened, [instance.service for instance in chosen])
+    if action == "restart":
+        _refuse_unstartable(opened, chosen)
     if action in ("stop", "restart"):
         for instance in ordered(chosen, stopping=True):
             opened.runtime.stop(instance.name)
@@ -358,6 +363,19 @@ def command(opened: Opened, context: StepContext) -> None:
     set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
     if chosen:
         start_wanted(opened)  # all of them: a runtime that had died took the others along
+
+
+def _refuse_unstartable(opened: Opened, instances: Sequence[ServiceInstance]) -> None:
+    """Before they are stopped: what could not be started again runs on. Raises HoldfastError."""
+    for instance in instances:
+        opened.host.resolved(instance.environment)
+    for directory in {instance.directory for instance in instances} if opened.containers is not None else ():
+        if opened.containers is not None and (gone := opened.containers.missing_images(directory)):
+            raise RefusedError(
+                f"images of release {Path(directory).name} are gone: {', '.join(gone)}",
+                state="What runs was left running.",
+                next_step="`holdfast package build REF`, with the reference that `holdfast status` tells, makes them again.",
+            )
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:

@@ -14,6 +14,7 @@ import pwd
 import re
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,9 +111,14 @@ class ColdDirectory:
         major = _version(data / "PG_VERSION")
         run = self._run(scratch, major, newest)
         (data / "postgresql.auto.conf").unlink(missing_ok=True)
-        (scratch / "run").mkdir(0o700)
-        _give_away(scratch, run.uid, run.gid)
         data.chmod(0o700)
+        out = scratch / "out"
+        for folder in (scratch / "run", out):
+            folder.mkdir(0o700, exist_ok=True)
+        # The scratch folder itself stays ours: what runs as that account must not lay links where we write.
+        for folder in (unpacked, scratch / "run", out):
+            _give_away(folder, run.uid, run.gid)
+        _let_read(scratch, run.gid, 0o710)
         self._refuse_unclean(run, data)
         with self._serving(run, scratch, data, major) as role:
             words = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
@@ -120,9 +126,9 @@ class ColdDirectory:
             quoted = wanted.replace("\\", "\\\\").replace("'", "\\'")
             self._do(
                 run, "pg_dump", *words, "--format=custom", "--compress=1", "--lock-wait-timeout=60s",
-                f"--file={scratch / 'dump'}", f"--dbname=dbname='{quoted}'",
+                f"--file={out / 'dump'}", f"--dbname=dbname='{quoted}'",
             )  # fmt: skip
-        return scratch / "dump"
+        return _taken_back(out / "dump", scratch / "dump")
 
     # --- where programs come from --------------------------------------------------------------------
 
@@ -173,6 +179,7 @@ class ColdDirectory:
         places = ":".join(place.format(major) for place in _PLACES)
         # Single-user mode asks for the name of its account, which the image may not have under that number.
         (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{_ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
+        (scratch / "passwd").chmod(0o644)
         words = [
             engine, "run", "--rm", "--interactive", "--network=none", "--pull=never", "--cap-drop=ALL",
             "--security-opt=no-new-privileges", f"--user={uid}:{gid}", *mapping, "--workdir=/",
@@ -218,7 +225,7 @@ class ColdDirectory:
             files["server.conf"] += "event_triggers = off\n"  # a login would run one
         for name, text in files.items():
             (scratch / name).write_text(text)
-            os.chown(scratch / name, run.uid, run.gid)
+            _let_read(scratch / name, run.gid, 0o640)
         places = {"config_file": "server.conf", "hba_file": "hba.conf", "ident_file": "ident.conf"}
         settings = [f"-c{name}={scratch / file}" for name, file in places.items()]
         settings.append(f'-cunix_socket_directories="{scratch / "run"}"')
@@ -368,6 +375,22 @@ def _refuse_parts(data: Path) -> None:
     for name in ("pg_wal", "pg_xact"):
         if not (data / name).is_dir():
             raise RefusedError(f"the data directory has no {name}: it is not whole", next_step=_BY_HAND)
+
+
+def _let_read(path: Path, gid: int, mode: int) -> None:
+    """By the account that the server runs as, which cannot write there."""
+    if os.geteuid() == 0:
+        os.chown(path, 0, gid)
+        path.chmod(mode)
+
+
+def _taken_back(made: Path, target: Path) -> Path:
+    """A dump out of the account's folder, by rename: what it is cannot change any more. Raises StepError."""
+    os.rename(made, target)
+    status = target.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise StepError("the private server left something else in place of its dump", next_step=_BY_HAND)
+    return target
 
 
 def _give_away(folder: Path, uid: int, gid: int) -> None:

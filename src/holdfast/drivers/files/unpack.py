@@ -38,10 +38,23 @@ def _target(folder: Path, name: str, title: str) -> Path:
     return path / parts[-1] if parts else folder
 
 
+def _folder(target: Path, name: str, title: str) -> None:
+    if target.is_symlink():
+        raise _refuse(title, name, "is a folder where a link is already")
+    target.mkdir(mode=0o755, exist_ok=True)
+
+
 def _link(folder: Path, path: Path, target: str, title: str) -> None:
     """A symlink whose target stays below the folder."""
     meant = os.path.normpath(path.parent / target)
-    if target.startswith("/") or not (Path(meant) == folder or folder in Path(meant).parents):
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    climbs = parts.count("..")
+    # A name before a `..` may be a link itself, and then the words do not tell where it leads.
+    if (
+        target.startswith("/")
+        or parts[:climbs] != [".."] * climbs
+        or not (Path(meant) == folder or folder in Path(meant).parents)
+    ):
         raise _refuse(title, str(path.relative_to(folder)), f"is a link to {target}, out of its target")
     path.unlink(missing_ok=True)
     os.symlink(target, path)
@@ -75,7 +88,7 @@ def _untar(stream: IO[bytes], folder: Path, title: str, check: Callable[[], None
             check()
             target = _target(folder, member.name, title)
             if member.isdir():
-                target.mkdir(mode=0o755, exist_ok=True)
+                _folder(target, member.name, title)
                 made.append((target, member))
             elif member.isreg():
                 source = archive.extractfile(member)
@@ -105,7 +118,7 @@ def _unzip(source: str, folder: Path, title: str, check: Callable[[], None]) -> 
             target = _target(folder, member.filename, title)
             mode = member.external_attr >> 16
             if member.is_dir():
-                target.mkdir(mode=0o755, exist_ok=True)
+                _folder(target, member.filename, title)
                 continue
             if stat.S_ISLNK(mode):
                 _link(folder, target, os.fsdecode(archive.read(member)), title)
@@ -137,7 +150,7 @@ def _copy_folder(source: Path, folder: Path, check: Callable[[], None]) -> None:
             if stat.S_ISLNK(status.st_mode):
                 _link(folder, target, os.readlink(path), str(source))
             elif stat.S_ISDIR(status.st_mode):
-                target.mkdir(mode=0o755, exist_ok=True)
+                _folder(target, name, str(source))
             elif stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as content:
                     _write(content, target, status.st_mode, status.st_mtime)

@@ -124,7 +124,7 @@ class ArchivePackages:
 
     def build(self, commit: str, label: str, run: str) -> Package:
         known = self._find(commit)
-        if known is not None and self._manifest(known.id).get("recipe") == self._recipe():
+        if known is not None and self._manifest(known.id).get("recipe") == self._recipe() and _is_whole(known):
             return known
         durable.make_directory(self._folder)
         work = self._folder / "tmp" / run
@@ -240,7 +240,7 @@ class ArchivePackages:
             raise DamagedError(
                 f"package {package.id} is damaged: the digest of {archive} does not match",
                 state="Nothing was changed.",
-                next_step=f"holdfast package build {package.label} --rebuild",
+                next_step=f"`holdfast package build {package.label}` builds it anew.",
             )
         durable.remove_tree(target)
         durable.make_directory(target, 0o755)
@@ -292,6 +292,13 @@ def _read_record(path: Path) -> tuple[dict[str, Any], str]:
     return record, recipe
 
 
+def _is_whole(package: Package) -> bool:
+    try:
+        return _digest(Path(package.path) / "package.tar.zst") == package.digest
+    except DamagedError:
+        return False
+
+
 def _digest(path: Path) -> str:
     try:
         with open(path, "rb") as file:
@@ -319,6 +326,8 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
             above = os.path.dirname(above)
             if above in links:
                 raise DamagedError(f"archive member {member.name!r} lies behind a link")
+        if member.isdir() and path in links:
+            raise DamagedError(f"archive member {member.name!r} is a folder where a link is already")
         outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
         if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
             raise DamagedError(f"archive member {member.name!r} leaves its target")

@@ -28,6 +28,7 @@ MODEL = "compose.json"
 IMAGES = "images.json"
 NAMES = "names.json"
 _RECIPE = "images.recipe"
+_EARLIER = "images.earlier.json"
 _TAGS = "tags.json"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 _QUIET = {"COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain", "BUILDKIT_PROGRESS": "plain"}
@@ -122,6 +123,12 @@ class ImagePackages:
             return {}
         return {service: Image(**value) for service, value in found.items()}
 
+    def _tags_of(self, package: Package) -> list[str]:
+        """All that were given for it, also by builds that later ones stand in for."""
+        earlier = self._folder / package.id / _EARLIER
+        known: list[str] = json.loads(earlier.read_text()) if earlier.exists() else []
+        return [*(image.tag for image in self._kept(package).values()), *known]
+
     def _whole(self, package: Package, recipe: str) -> bool:
         """Whether all of its images are there, made as they would be now."""
         kept = self._kept(package)
@@ -163,9 +170,16 @@ class ImagePackages:
         self._names.tag(ids)
 
     def refresh(self, release: Path, package: Package) -> None:
-        for name in (IMAGES, NAMES):
-            if (self._folder / package.id / name).exists():
-                durable.write_file(release / name, (self._folder / package.id / name).read_text())
+        own: dict[str, Any] = json.loads((release / IMAGES).read_text()) if (release / IMAGES).exists() else {}
+        gone = {
+            service: asdict(image) for service, image in self._kept(package).items()
+            if service not in own or self._names.id(own[service]["tag"]) != own[service]["id"]
+        }  # fmt: skip
+        if not gone:
+            return
+        durable.write_file(release / IMAGES, json.dumps(own | gone, indent=1))
+        if (self._folder / package.id / NAMES).exists():
+            durable.write_file(release / NAMES, (self._folder / package.id / NAMES).read_text())
 
     def _tree(self, package: Package, run: str) -> Path:
         """The sources as they are built."""
@@ -235,6 +249,9 @@ class ImagePackages:
     def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
         """`names` are what a release's images are called beside the names that the Compose files have."""
         found = {service: asdict(image) for service, image in kept.items()}
+        # Releases of an earlier build have those on; they go with the package.
+        earlier = {*self._tags_of(package)} - {image.tag for image in kept.values()}
+        durable.write_file(self._folder / package.id / _EARLIER, json.dumps(sorted(earlier)))
         if self._script is not None:
             durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
         durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
@@ -293,11 +310,11 @@ class ImagePackages:
     def remove(self, id: str) -> None:
         """Tags that no other package has go too; the engine removes an image unless a container or another tag has it."""
         known = self._sources.packages()
-        others = {image.tag for package in known if package.id != id for image in self._kept(package).values()}
+        others = {tag for package in known if package.id != id for tag in self._tags_of(package)}
         for package in known:
-            for image in self._kept(package).values() if package.id == id else ():
-                if image.tag not in others and self._names.id(image.tag):
-                    self._host.run([self._engine, "rmi", image.tag], check=False, timeout_seconds=_ENGINE_SECONDS)
+            for tag in self._tags_of(package) if package.id == id else ():
+                if tag not in others and self._names.id(tag):
+                    self._host.run([self._engine, "rmi", tag], check=False, timeout_seconds=_ENGINE_SECONDS)
         self._sources.remove(id)
 
 

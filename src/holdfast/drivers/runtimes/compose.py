@@ -17,6 +17,7 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from holdfast import durable
@@ -111,7 +112,12 @@ class ComposeRuntime:
     # --- instances ---------------------------------------------------------------------------------
 
     def statuses(self) -> dict[str, ServiceStatus]:
-        return {container.name: container.status() for container in self._ours()}
+        return {container.name: self._status(container) for container in self._ours()}
+
+    def _status(self, container: Container) -> ServiceStatus:
+        """One whose end was begun does not run: the engine brings that about, whoever was killed meanwhile."""
+        ending = self._ending(container.name).exists()
+        return replace(container.status(), running=False, detail="stopping") if ending else container.status()
 
     def start(self, instance: ServiceInstance) -> None:
         release = Path(instance.directory)
@@ -162,7 +168,8 @@ class ComposeRuntime:
         if self._engine.image(image["tag"]) != image["id"]:
             raise StepError(
                 f"the image {image['tag']} of this release is not there",
-                next_step="`holdfast package build REF` makes it again.",
+                next_step="`holdfast package build REF` makes it again; where an operation is stuck, after `holdfast recover"
+                " --abandon REASON`.",
             )
         return image
 
@@ -238,11 +245,11 @@ class ComposeRuntime:
         try:
             found = self.statuses()
             strangers = self.strangers()
-        except StepError as error:
+        except (StepError, RefusedError) as error:
             return [Problem("runtime", "error", error.what, error.next_step)]
         if not found:
             return [Problem("runtime", "warning", "no service of this application runs",
-                            "`holdfast service start` starts what ran before.")]  # fmt: skip
+                            "`holdfast service start` starts what ran before; `holdfast adopt` takes over what runs already.")]  # fmt: skip
         problems = [
             Problem("runtime", "error", f"{status.name} is {status.detail}", "`holdfast service restart`")
             for status in found.values() if not status.running or status.healthy is False
@@ -347,9 +354,19 @@ class ComposeRuntime:
     # --- what somebody else started ------------------------------------------------------------------
 
     def _running(self) -> list[Known]:
-        """Containers of configured services, whoever started them."""
+        """Containers of configured services, whoever started them. Raises RefusedError for those of another application."""
         found = self._engine.of_project(self.project_name())
-        return [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
+        running = [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
+        for item in running:
+            if label(item, compose_model.APPLICATION_LABEL) not in ("", self._mark):
+                name = str(item["Name"]).lstrip("/")
+                raise RefusedError(
+                    f"container {name} of this Compose project was started by Holdfast for"
+                    f" {label(item, compose_model.APPLICATION_LABEL)}, not for {self._mark}",
+                    next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`). One that"
+                    f" is left over: {self._engine.name} rm --force {name}",
+                )
+        return running
 
     def project_name(self) -> str:
         """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
