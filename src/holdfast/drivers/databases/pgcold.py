@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import secrets
 import signal
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers.databases.inside import Container
+from holdfast.drivers.databases.pgcold_account import ACCOUNT, account, give_away, let_read, taken_back
 from holdfast.drivers.databases.psql import literal
 from holdfast.errors import CommandFailedError, CommandTimeoutError, RefusedError, StepError
 from holdfast.host import Host, end_session
@@ -31,7 +30,6 @@ from holdfast.processes import end_processes_in
 
 _PLACES = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ACCOUNT = "postgres"
 _NOBODY = 65534  # in a container any number but root's will do
 _CLEAN = "shut down"
 _START_SECONDS = 600.0  # a large directory on a slow disk
@@ -117,8 +115,8 @@ class ColdDirectory:
             folder.mkdir(0o700, exist_ok=True)
         # The scratch folder itself stays ours: what runs as that account must not lay links where we write.
         for folder in (unpacked, scratch / "run", out):
-            _give_away(folder, run.uid, run.gid)
-        _let_read(scratch, run.gid, 0o710)
+            give_away(folder, run.uid, run.gid)
+        let_read(scratch, run.gid, 0o710)
         self._refuse_unclean(run, data)
         with self._serving(run, scratch, data, major) as role:
             words = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
@@ -128,7 +126,7 @@ class ColdDirectory:
                 run, "pg_dump", *words, "--format=custom", "--compress=1", "--lock-wait-timeout=60s",
                 f"--file={out / 'dump'}", f"--dbname=dbname='{quoted}'",
             )  # fmt: skip
-        return _taken_back(out / "dump", scratch / "dump")
+        return taken_back(out / "dump", scratch / "dump")
 
     # --- where programs come from --------------------------------------------------------------------
 
@@ -150,20 +148,20 @@ class ColdDirectory:
             )
         if os.geteuid() != 0:
             return Run((), folder, "", os.geteuid(), os.getegid())
-        account = _account()
-        if account is None:
+        user = account()
+        if user is None:
             raise RefusedError(
-                f"a PostgreSQL server does not run as root, and there is no account {_ACCOUNT}",
-                next_step=f"Make one: useradd --system {_ACCOUNT}",
+                f"a PostgreSQL server does not run as root, and there is no account {ACCOUNT}",
+                next_step=f"Make one: useradd --system {ACCOUNT}",
             )
-        ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}")
+        ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}")
         words = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
         if self._host.run([*words, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
             raise RefusedError(
-                f"the account {_ACCOUNT}, which the private server runs as, cannot reach {scratch.parent}",
+                f"the account {ACCOUNT}, which the private server runs as, cannot reach {scratch.parent}",
                 next_step="Name another folder with --scratch, one that every account may pass through.",
             )
-        return Run(words, folder, "", account.pw_uid, account.pw_gid)
+        return Run(words, folder, "", user.pw_uid, user.pw_gid)
 
     def _run_in(self, container: Container, scratch: Path, major: int) -> Run:
         """One-off containers of its image: without a network, known as the operation's, and with the scratch folder alone."""
@@ -171,14 +169,14 @@ class ColdDirectory:
         image = self._host.capture(
             [engine, "container", "inspect", "--format={{.Image}}", container.name], timeout_seconds=_ENGINE_SECONDS
         ).strip()
-        account = _account()
+        user = account()
         uid, gid = os.geteuid(), os.getegid()
         mapping = ["--userns=keep-id"] if engine == "podman" and uid != 0 else []
         if uid == 0:
-            uid, gid = (account.pw_uid, account.pw_gid) if account is not None else (_NOBODY, _NOBODY)
+            uid, gid = (user.pw_uid, user.pw_gid) if user is not None else (_NOBODY, _NOBODY)
         places = ":".join(place.format(major) for place in _PLACES)
         # Single-user mode asks for the name of its account, which the image may not have under that number.
-        (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{_ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
+        (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
         (scratch / "passwd").chmod(0o644)
         words = [
             engine, "run", "--rm", "--interactive", "--network=none", "--pull=never", "--cap-drop=ALL",
@@ -225,7 +223,7 @@ class ColdDirectory:
             files["server.conf"] += "event_triggers = off\n"  # a login would run one
         for name, text in files.items():
             (scratch / name).write_text(text)
-            _let_read(scratch / name, run.gid, 0o640)
+            let_read(scratch / name, run.gid, 0o640)
         places = {"config_file": "server.conf", "hba_file": "hba.conf", "ident_file": "ident.conf"}
         settings = [f"-c{name}={scratch / file}" for name, file in places.items()]
         settings.append(f'-cunix_socket_directories="{scratch / "run"}"')
@@ -309,13 +307,6 @@ class ColdDirectory:
             ) from error
 
 
-def _account() -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(_ACCOUNT)
-    except KeyError:
-        return None
-
-
 def _ready(data: Path) -> bool:
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
@@ -375,29 +366,3 @@ def _refuse_parts(data: Path) -> None:
     for name in ("pg_wal", "pg_xact"):
         if not (data / name).is_dir():
             raise RefusedError(f"the data directory has no {name}: it is not whole", next_step=_BY_HAND)
-
-
-def _let_read(path: Path, gid: int, mode: int) -> None:
-    """By the account that the server runs as, which cannot write there."""
-    if os.geteuid() == 0:
-        os.chown(path, 0, gid)
-        path.chmod(mode)
-
-
-def _taken_back(made: Path, target: Path) -> Path:
-    """A dump out of the account's folder, by rename: what it is cannot change any more. Raises StepError."""
-    os.rename(made, target)
-    status = target.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        raise StepError("the private server left something else in place of its dump", next_step=_BY_HAND)
-    return target
-
-
-def _give_away(folder: Path, uid: int, gid: int) -> None:
-    """To the account that the server runs as; nobody else could write there until now."""
-    if os.geteuid() != 0:
-        return
-    for here, directories, names in os.walk(folder):
-        for name in (*directories, *names):
-            os.chown(os.path.join(here, name), uid, gid, follow_symlinks=False)
-    os.chown(folder, uid, gid)

@@ -24,9 +24,10 @@ from holdfast import durable
 from holdfast.drivers.runtimes import compose_model
 from holdfast.drivers.runtimes.compose_adopted import Adopted
 from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
-from holdfast.drivers.runtimes.compose_container import Container, label, reached_by
+from holdfast.drivers.runtimes.compose_container import Container, label
 from holdfast.drivers.runtimes.compose_engine import Known
 from holdfast.drivers.runtimes.compose_model import Model
+from holdfast.drivers.runtimes.compose_others import one_of_each, running_of
 from holdfast.drivers.runtimes.compose_project import QUIET, Project, release_file, sources_mounted
 from holdfast.errors import (
     CommandFailedError,
@@ -354,19 +355,7 @@ class ComposeRuntime:
     # --- what somebody else started ------------------------------------------------------------------
 
     def _running(self) -> list[Known]:
-        """Containers of configured services, whoever started them. Raises RefusedError for those of another application."""
-        found = self._engine.of_project(self.project_name())
-        running = [item for item in found if label(item, _SERVICE) in self._ports and item["State"]["Running"]]
-        for item in running:
-            if label(item, compose_model.APPLICATION_LABEL) not in ("", self._mark):
-                name = str(item["Name"]).lstrip("/")
-                raise RefusedError(
-                    f"container {name} of this Compose project was started by Holdfast for"
-                    f" {label(item, compose_model.APPLICATION_LABEL)}, not for {self._mark}",
-                    next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`). One that"
-                    f" is left over: {self._engine.name} rm --force {name}",
-                )
-        return running
+        return running_of(self._engine, self.project_name(), self._ports, self._mark)
 
     def project_name(self) -> str:
         """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
@@ -392,18 +381,7 @@ class ComposeRuntime:
             self._engine.remove(item)
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:
-        found: dict[str, Running] = {}
-        for item in self._running():
-            service = label(item, _SERVICE)
-            if service not in services:
-                continue
-            if service in found:
-                raise RefusedError(
-                    f"service {service} has several containers",
-                    next_step="Holdfast runs one of each: scale it down to one first.",
-                )
-            found[service] = Running(item["Id"], item["Image"], reached_by(item))
-        return found
+        return one_of_each(self._running(), services)
 
     def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
         images = {item["Id"]: item["Image"] for item in self._engine.inspected(list(instances))}
