@@ -85,6 +85,8 @@ class ServiceInstance:
     keep_running: bool = True
     comes_back: bool = True
     """Whether a runtime that would start it again after a boot may do so: not while it is on trial."""
+    port_inside: int = 0
+    """On which it listens in its container, as the configuration of its release says; 0 where that says nothing."""
 
 
 @dataclass(frozen=True)

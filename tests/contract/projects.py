@@ -51,6 +51,10 @@ class Containers:
             json.dumps({name: {"name": docker.IMAGE, "tag": tag, "id": id, "built": False} for name in services})
         )
 
+    def another(self, mark: str) -> ComposeRuntime:
+        """Of another application, with the same project."""
+        return runtime(self.folder, self.name, tuple(self.command), mark, state="another")
+
 
 def mounts() -> list[dict[str, Any]]:
     """This machine's programs, as Compose itself writes them in a resolved model."""
@@ -69,17 +73,16 @@ def started(client: str) -> tuple[str, ...]:
     return (client,) if client == "docker-compose" else ("docker", "compose")
 
 
+def runtime(folder: Path, name: str, words: tuple[str, ...], mark: str, state: str = "s") -> ComposeRuntime:
+    command = Project(words, folder, (folder / "compose.json",), name=name)
+    return ComposeRuntime(folder / state, mark, Host(), command, ports={"web": 0, "worker": 0})
+
+
 @contextmanager
 def project(folder: Path, client: str = "docker") -> Iterator[Containers]:
     words = started(client)
     name = f"contract-{folder.name.lower().replace('_', '0')}"
-    command = Project(words, folder, (folder / "compose.json",), name=name)
-    made = Containers(
-        ComposeRuntime(folder / "s", f"contract@{folder}", Host(), command, ports={"web": 0, "worker": 0}),
-        folder,
-        name,
-        words,
-    )
+    made = Containers(runtime(folder, name, words, f"contract@{folder}"), folder, name, words)
     made.write({"web": {}, "worker": {}})
     try:
         yield made

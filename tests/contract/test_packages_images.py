@@ -47,7 +47,12 @@ def shop(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Shop]:
     )
     commits = {}
     for version in ("one", "two"):
-        files = {"app.py": f"print('{version}')\n", "compose.yml": compose, "Dockerfile": DOCKERFILE}
+        files = {
+            "app.py": f"print('{version}')\n",
+            "compose.yml": compose,
+            "Dockerfile": DOCKERFILE,
+            "images.json": "[]",
+        }
         commits[version] = commit(repository, files, version)
     broken = {"app.py": "", "compose.yml": compose, "Dockerfile": f"FROM {docker.IMAGE}\nCOPY nothing /app/\n"}
     commits["broken"] = commit(repository, broken, "broken")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, StepError
+from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import ServiceInstance, ServiceStatus
 from holdfast.ports import free_loopback_port
@@ -239,6 +239,24 @@ def test_it_is_published_on_a_loopback_port_alone(made: Containers) -> None:
     assert not _answers(public)
     bindings = json.loads(made.engine("inspect", "--format={{json .HostConfig.PortBindings}}", ids(made)[0]))
     assert bindings == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+
+
+def test_the_port_inside_is_that_of_its_own_release(made: Containers) -> None:
+    made.write({"web": {"network_mode": None, "expose": ["9000"]}})
+    port = free_loopback_port()
+    made.runtime.start(instance(made, command=tuple(SERVE), port=port, port_inside=8000))
+    eventually(lambda: _answers(port))
+
+
+def test_containers_of_another_application_are_told_and_never_ended(made: Containers) -> None:
+    """As where two environments were given one project name."""
+    made.runtime.start(instance(made))
+    other = made.another("other@elsewhere")
+    with pytest.raises(RefusedError, match="was started by Holdfast for contract@"):
+        other.strangers()
+    other.end_strangers()
+    assert [problem.severity for problem in other.check()] == ["error"]
+    assert made.runtime.statuses()["web-r1"].running
 
 
 def test_a_port_that_is_taken_is_told(made: Containers) -> None:

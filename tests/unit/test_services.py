@@ -137,10 +137,8 @@ def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypat
 def test_a_restart_that_could_not_start_it_again_leaves_it_running(app: App) -> None:
     web = replace(WEB, environment={"DATABASE_PASSWORD": "env:HOLDFAST_TESTS_NOT_THERE"})
     services.set_wanted(app.opened, [web])
-    context, _, _ = make_context()
-    context.parameters.update(action="restart", names=[])
     with pytest.raises(HoldfastError, match="HOLDFAST_TESTS_NOT_THERE"):
-        services.command(app.opened, context)
+        services.refuse_unstartable(app.opened, [])
     assert app.opened.runtime.statuses()[web.name].running
 
 

@@ -36,8 +36,8 @@ class OneOffs(Protocol):
     def reached_at(self, instance: ServiceInstance) -> str:
         """The name that an instance's container alone has on its networks, and the port it listens on there."""
 
-    def missing_images(self, directory: str) -> list[str]:
-        """Images of a release that the engine has not, or not as they were."""
+    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
+        """Images of a release, or of some of its services, that the engine has not, or not as they were."""
 
     def storage(self) -> str | None:
         """Where the engine keeps images on this machine."""

@@ -30,7 +30,8 @@ def plan(
     level = consistency or app.loaded.configuration.backup.consistency
     chosen = parts.choose(app, only, except_)
     installed = app.opened.current_release() is not None
-    datasets = parts.all_there(app, chosen) if installed else parts.existing(app, chosen)
+    otherwise = " `holdfast backup restore latest` brings back one that was lost; `--except NAME` leaves it out."
+    datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
     steps = [parts.preflight(app, datasets, with_backup=True, reserve=stops, stops=stops), parts.backup_copy(datasets)]
     after: list[Step] = []

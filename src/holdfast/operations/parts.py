@@ -47,8 +47,11 @@ def existing(app: App, datasets: Datasets) -> Datasets:
     return Datasets(present, datasets.files, datasets.code)
 
 
-def all_there(app: App, datasets: Datasets) -> Datasets:
-    """The same datasets, for what must not pass a database over in silence. Raises RefusedError where one is missing."""
+def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
+    """The same datasets, for what must not pass a database over in silence. Raises RefusedError where one is missing.
+
+    `otherwise`: what there is to do but to correct the configuration.
+    """
     present = existing(app, datasets)
     missing = [name for name in datasets.databases if name not in present.databases]
     if missing:
@@ -56,8 +59,7 @@ def all_there(app: App, datasets: Datasets) -> Datasets:
         raise RefusedError(
             f"the database of {names} does not exist",
             state="Nothing was changed.",
-            next_step=f"Correct its name or path under [{names.split(', ')[0]}]; `holdfast backup restore latest` brings"
-            " back one that was lost; `backup create --except NAME` leaves it out.",
+            next_step=f"Correct its name or path under [{names.split(', ')[0]}].{otherwise}",
         )
     return present
 

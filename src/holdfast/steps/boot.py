@@ -6,7 +6,7 @@ from holdfast.errors import StepError
 from holdfast.steps import gate, services, verification
 from holdfast.steps.opened import Opened
 
-_ENDED = ("fatal", "exited", "unknown", "stopped")  # and not started again by the runtime
+_ENDED = ("fatal", "exited", "unknown", "stopped", "stopping")  # and not started again by the runtime
 
 
 def start(opened: Opened) -> None:

@@ -22,6 +22,7 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
         name=f"{name}-{release.id}", service=name, kind=opened.loaded.configuration.service_kind(name), release=release.id,
         directory=release.path, command=_command(opened, service, release.path, port), environment=environment, port=port,
         user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
+        port_inside=service.port,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def check(opened: Opened, context: StepContext) -> None:
     if context.parameters.get("taken_over", True):
         for problem in opened.gate.check():
             raise RefusedError(problem.message, next_step=problem.advice)
-        _refuse_strange_containers(opened)
+        _refuse_strange_containers(opened, stops=context.parameters.get("stops", True))
     for where, need in context.parameters.get("need_bytes", {}).items():
         free = durable.free_bytes(where)
         if free < need:
@@ -61,10 +61,10 @@ def check(opened: Opened, context: StepContext) -> None:
         opened.reserve()
 
 
-def _refuse_strange_containers(opened: Opened) -> None:
+def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
     """What an operator started by hand would go on through a migration; without the images there is no way back."""
     release = opened.current_release()
-    if opened.containers is None:
+    if opened.containers is None or (release is None and not stops):
         return
     for name, service in opened.containers.strangers().items():
         if release is None:

@@ -331,14 +331,9 @@ def command(opened: Opened, context: StepContext) -> None:
     if not memory.exists():
         _save(memory, wanted(opened))
     before = _load(memory)
-    chosen = [instance for instance in before if not names or instance.service in names]
-    if action != "start" and any(instance.kind == "backend" for instance in chosen):
-        # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
-        chosen = [instance for instance in before if instance in chosen or instance.kind == "web"]
+    chosen = _chosen(before, action, names)
     if action != "start":
         refuse_tied(opened, [instance.service for instance in chosen])
-    if action == "restart":
-        _refuse_unstartable(opened, chosen)
     if action in ("stop", "restart"):
         for instance in ordered(chosen, stopping=True):
             opened.runtime.stop(instance.name)
@@ -365,17 +360,25 @@ def command(opened: Opened, context: StepContext) -> None:
         start_wanted(opened)  # all of them: a runtime that had died took the others along
 
 
-def _refuse_unstartable(opened: Opened, instances: Sequence[ServiceInstance]) -> None:
-    """Before they are stopped: what could not be started again runs on. Raises HoldfastError."""
-    for instance in instances:
+def _chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str]) -> list[ServiceInstance]:
+    chosen = [instance for instance in before if not names or instance.service in names]
+    if action != "start" and any(instance.kind == "backend" for instance in chosen):
+        # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
+        return [instance for instance in before if instance in chosen or instance.kind == "web"]
+    return chosen
+
+
+def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
+    """For a restart, before it begins: what could not be started again is not stopped. Raises HoldfastError."""
+    for instance in _chosen(wanted(opened), "restart", names):
         opened.host.resolved(instance.environment)
-    for directory in {instance.directory for instance in instances} if opened.containers is not None else ():
-        if opened.containers is not None and (gone := opened.containers.missing_images(directory)):
+        if opened.containers is None:
+            continue
+        if gone := opened.containers.missing_images(instance.directory, [instance.service]):
             raise RefusedError(
-                f"images of release {Path(directory).name} are gone: {', '.join(gone)}",
-                state="What runs was left running.",
-                next_step="`holdfast package build REF`, with the reference that `holdfast status` tells, makes them again.",
-            )
+                f"the image of service {instance.service} is gone: {', '.join(gone)}", state="Nothing was changed.",
+                next_step="`holdfast package build REF`, with the reference that `holdfast status` tells, makes it again.",
+            )  # fmt: skip
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -309,6 +310,8 @@ class ColdDirectory:
 
 def _ready(data: Path) -> bool:
     try:
+        if not stat.S_ISREG((data / "postmaster.pid").lstat().st_mode):
+            return False
         lines = (data / "postmaster.pid").read_text().splitlines()
     except OSError:
         return False

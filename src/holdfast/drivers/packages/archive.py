@@ -240,7 +240,7 @@ class ArchivePackages:
             raise DamagedError(
                 f"package {package.id} is damaged: the digest of {archive} does not match",
                 state="Nothing was changed.",
-                next_step=f"`holdfast package build {package.label}` builds it anew.",
+                next_step=f"`holdfast package build {package.commit}` builds it anew.",
             )
         durable.remove_tree(target)
         durable.make_directory(target, 0o755)
@@ -328,6 +328,12 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
                 raise DamagedError(f"archive member {member.name!r} lies behind a link")
         if member.isdir() and path in links:
             raise DamagedError(f"archive member {member.name!r} is a folder where a link is already")
+        climbs = member.linkname.split("/").count("..") if member.issym() else 0
+        if (
+            climbs
+            and [part for part in member.linkname.split("/") if part not in ("", ".")][:climbs] != [".."] * climbs
+        ):
+            raise DamagedError(f"archive member {member.name!r} is a link that climbs behind a name")
         outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
         if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
             raise DamagedError(f"archive member {member.name!r} leaves its target")

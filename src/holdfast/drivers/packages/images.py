@@ -129,11 +129,11 @@ class ImagePackages:
         known: list[str] = json.loads(earlier.read_text()) if earlier.exists() else []
         return [*(image.tag for image in self._kept(package).values()), *known]
 
-    def _whole(self, package: Package, recipe: str) -> bool:
+    def _whole(self, package: Package, model: Mapping[str, Any]) -> bool:
         """Whether all of its images are there, made as they would be now."""
         kept = self._kept(package)
         made = self._folder / package.id / _RECIPE
-        if not kept or not made.exists() or made.read_text() != recipe:
+        if not made.exists() or made.read_text() != self._recipe(model) or not {*self._of(model)} <= {*kept}:
             return False
         return all(self._names.id(image.tag) == image.id for image in kept.values())
 
@@ -170,14 +170,12 @@ class ImagePackages:
         self._names.tag(ids)
 
     def refresh(self, release: Path, package: Package) -> None:
-        own: dict[str, Any] = json.loads((release / IMAGES).read_text()) if (release / IMAGES).exists() else {}
-        gone = {
-            service: asdict(image) for service, image in self._kept(package).items()
-            if service not in own or self._names.id(own[service]["tag"]) != own[service]["id"]
-        }  # fmt: skip
-        if not gone:
+        known: dict[str, Any] = json.loads((release / IMAGES).read_text()) if (release / IMAGES).exists() else {}
+        own = {service: item for service, item in known.items() if self._names.id(item["tag"]) == item["id"]}
+        made = {service: asdict(image) for service, image in self._kept(package).items()} | own
+        if made == known:
             return
-        durable.write_file(release / IMAGES, json.dumps(own | gone, indent=1))
+        durable.write_file(release / IMAGES, json.dumps(made, indent=1))
         if (self._folder / package.id / NAMES).exists():
             durable.write_file(release / NAMES, (self._folder / package.id / NAMES).read_text())
 
@@ -199,7 +197,7 @@ class ImagePackages:
     def _make_images(self, package: Package, run: str) -> None:
         tree = self._tree(package, run)
         ours = self._resolved(self._projects(tree, self._instance))
-        if self._whole(package, self._recipe(ours)):
+        if self._whole(package, ours):
             durable.remove_tree(tree.parent)
             return
         if self._script is not None:
@@ -302,6 +300,8 @@ class ImagePackages:
         ):
             self._make_images(package, f"unpack-{package.id}")
         self._sources.unpack(package, target, marker)
+        for name in (IMAGES, NAMES):  # the sources may have files of that name
+            durable.unlink(target / name)
         model = self._resolved(self._projects(target, self._instance))
         durable.write_file(target / MODEL, json.dumps(model, indent=1))
         self.refresh(target, package)

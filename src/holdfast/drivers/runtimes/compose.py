@@ -27,7 +27,7 @@ from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
 from holdfast.drivers.runtimes.compose_container import Container, label
 from holdfast.drivers.runtimes.compose_engine import Known
 from holdfast.drivers.runtimes.compose_model import Model
-from holdfast.drivers.runtimes.compose_others import one_of_each, running_of
+from holdfast.drivers.runtimes.compose_others import is_own, one_of_each, refuse_others, running_of
 from holdfast.drivers.runtimes.compose_project import QUIET, Project, release_file, sources_mounted
 from holdfast.errors import (
     CommandFailedError,
@@ -128,8 +128,7 @@ class ComposeRuntime:
         policy = compose_model.restart_policy(model, instance.service)
         fixed = not self._engine.changes_policies  # then it is made with the one that it is to have for good
         policy = policy if instance.comes_back or fixed else "no"
-        port = self._ports.get(instance.service, 0)
-        inside = compose_model.port_inside(model, instance.service, port) if instance.port else 0
+        inside = self._port_inside(model, instance) if instance.port else 0
         wanted = compose_model.instance_model(
             model, instance, image, self._mark, inside, keep_ports=self._keep_ports, restart=policy if fixed else "no"
         )
@@ -148,8 +147,12 @@ class ComposeRuntime:
 
     def reached_at(self, instance: ServiceInstance) -> str:
         model = self._read(Path(instance.directory) / MODEL)
-        port = compose_model.port_inside(model, instance.service, self._ports.get(instance.service, 0))
-        return f"{compose_model.own_name(instance)}:{port}"
+        return f"{compose_model.own_name(instance)}:{self._port_inside(model, instance)}"
+
+    def _port_inside(self, model: Model, instance: ServiceInstance) -> int:
+        """Of the instance's own release: the configuration may be another one's by now."""
+        port = instance.port_inside or self._ports.get(instance.service, 0)
+        return compose_model.port_inside(model, instance.service, port)
 
     def _keeps(self, name: str, found: Sequence[Container], digest: str, image: str) -> bool:
         """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.
@@ -329,9 +332,10 @@ class ComposeRuntime:
                 durable.unlink(path)
         return []
 
-    def missing_images(self, directory: str) -> list[str]:
+    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
         images = release_file(Path(directory) / IMAGES)
-        return [image["tag"] for image in images.values() if self._engine.image(image["tag"]) != image["id"]]
+        wanted = [image for name, image in images.items() if services is None or name in services]
+        return [image["tag"] for image in wanted if self._engine.image(image["tag"]) != image["id"]]
 
     def storage(self) -> str | None:
         place = self._engine.storage()
@@ -355,7 +359,10 @@ class ComposeRuntime:
     # --- what somebody else started ------------------------------------------------------------------
 
     def _running(self) -> list[Known]:
-        return running_of(self._engine, self.project_name(), self._ports, self._mark)
+        """Raises RefusedError where one is of another application of Holdfast's."""
+        running = running_of(self._engine, self.project_name(), self._ports)
+        refuse_others(running, self._mark, self._engine.name)
+        return running
 
     def project_name(self) -> str:
         """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
@@ -377,8 +384,10 @@ class ComposeRuntime:
         return self._engine.tied(self.project_name(), services, order)
 
     def end_strangers(self) -> None:
-        for item in self._strangers():
-            self._engine.remove(item)
+        ours = {container.id for container in self._ours()}
+        for item in running_of(self._engine, self.project_name(), self._ports):
+            if item["Id"] not in ours and is_own(item, self._mark):
+                self._engine.remove(item)
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:
         return one_of_each(self._running(), services)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from holdfast.drivers.runtimes.compose_container import label, reached_by
 from holdfast.drivers.runtimes.compose_engine import Engine, Known
@@ -13,19 +13,26 @@ from holdfast.model import Running
 _SERVICE = "com.docker.compose.service"
 
 
-def running_of(engine: Engine, project: str, services: Collection[str], mark: str) -> list[Known]:
-    """Those that run. Raises RefusedError where one was started for an application with another mark."""
+def running_of(engine: Engine, project: str, services: Collection[str]) -> list[Known]:
     found = engine.of_project(project)
-    running = [item for item in found if label(item, _SERVICE) in services and item["State"]["Running"]]
+    return [item for item in found if label(item, _SERVICE) in services and item["State"]["Running"]]
+
+
+def is_own(item: Known, mark: str) -> bool:
+    """Whether nobody or the application with that mark started it by Holdfast."""
+    return label(item, APPLICATION_LABEL) in ("", mark)
+
+
+def refuse_others(running: Iterable[Known], mark: str, engine_name: str) -> None:
+    """Raises RefusedError where one was started for an application with another mark."""
     for item in running:
-        if (other := label(item, APPLICATION_LABEL)) not in ("", mark):
-            name = str(item["Name"]).lstrip("/")
+        if not is_own(item, mark):
+            name, other = str(item["Name"]).lstrip("/"), label(item, APPLICATION_LABEL)
             raise RefusedError(
                 f"container {name} of this Compose project was started by Holdfast for {other}, not for {mark}",
                 next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`). One that"
-                f" is left over: {engine.name} rm --force {name}",
+                f" is left over: {engine_name} rm --force {name}",
             )
-    return running
 
 
 def one_of_each(running: Sequence[Known], services: Collection[str]) -> dict[str, Running]:
