@@ -13,7 +13,6 @@ import pytest
 
 from tests import containers
 from tests.e2e.cli import run, run_json, succeed
-from tests.memory import make_folder
 from tests.standins.connect_access import ConnectAccess
 from tests.standins.project import BAD, PERSONS
 from tests.standins.uso import elsewhere
@@ -153,8 +152,7 @@ def test_a_bad_release_ends_with_the_old_one(
 
 
 @pytest.mark.later
-def test_its_configuration_is_found_out_and_upgrades_without_an_edit() -> None:
-    folder = make_folder()
+def test_its_configuration_is_found_out_and_upgrades_without_an_edit(folder: Path) -> None:
     site = ConnectAccess(folder)
     try:
         site.start()
