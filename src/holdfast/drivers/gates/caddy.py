@@ -2,14 +2,16 @@
 
 Facts from its documentation and measured on 2.6: a reload opens the port once more beside itself and then closes the
 first one, and connections that the kernel had put in line there are reset: 47 of some 11,000, by four clients in 60
-reloads. So visitors are led elsewhere without a reload. `try_files` takes patterns, and what it found is a placeholder
-of the request from then on, which a regular expression takes apart. The order of conditions within one matcher is not
+reloads. So visitors are led elsewhere without a reload. `try_files` takes patterns, looks at the names that fit in their
+order, and what it found is a placeholder of the request from then on, which a regular expression takes apart. It lists
+the names and then looks for the file: one that was renamed in between is none (1 of 2,348 requests, by four clients). The order of conditions within one matcher is not
 defined; that of handlers within `route` is as written. Without `keepalive` towards the web a connection is a request.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -29,6 +31,8 @@ _CONDITIONS = ("Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Si
 _JUST_BEGUN_SECONDS = 0.3
 _CUT_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
+_NAME = re.compile(r"[0-9]+,")
+_FIRST = 999_999_999_999  # each name comes before the earlier ones
 
 
 class Caddy:
@@ -53,16 +57,16 @@ class Caddy:
             durable.make_directory(each, _PUBLIC_FOLDER)
         for name, body in (("page.html", view.html), ("page.json", view.json)):
             durable.write_file(pages / view.mark / name, body, _PUBLIC_FILE)
-        name = ",".join(_parts(view))
-        found = sorted(os.listdir(now))
-        if not found:
-            durable.write_file(pages / "first", "", _PUBLIC_FILE)
-            durable.rename(pages / "first", now / name)
-        elif name not in found:
-            durable.rename(now / found[0], now / name)
-        for other in set(os.listdir(now)) - {name}:
+        found = sorted(filter(_NAME.match, os.listdir(now)))
+        wanted = ",".join(_parts(view))
+        if not found or found[0].partition(",")[2] != wanted:
+            order = int(found[0].partition(",")[0]) - 1 if found else _FIRST
+            durable.write_file(folder / _FOLDER / "next", "", _PUBLIC_FILE)
+            durable.rename(folder / _FOLDER / "next", now / f"{order:0{len(str(_FIRST))}},{wanted}")
+        # The one before stays: a request that had read the names may look for that one yet.
+        for other in set(os.listdir(now)) - set(sorted(filter(_NAME.match, os.listdir(now)))[:2]):
             durable.unlink(now / other)
-        shown = {view.mark, *(item.partition(",")[0] for item in found)}  # a request may have read the name before
+        shown = {view.mark, *(item.split(",")[1] for item in found)}
         for mark in set(os.listdir(pages)) - shown:
             durable.remove_tree(pages / mark)
 
@@ -114,7 +118,7 @@ class Caddy:
         folder = f"{view.folder}/{_FOLDER}"
         lines = [
             "# Written by Holdfast. Where visitors are led is the name of the file in the folder below. docs/howto/proxies.md",
-            *_block("@holdfast file", f"root `{folder}/now`", f"try_files {','.join('*' * len(_parts(view)))}"),
+            *_block("@holdfast file", f"root `{folder}/now`", f"try_files {','.join('*' * (1 + len(_parts(view))))}"),
             *_block(
                 "route",
                 *_block(f"handle {GATE_PATH}", *_block("route @holdfast", *_answer())),
@@ -126,13 +130,13 @@ class Caddy:
 
 
 def _parts(view: View) -> tuple[str, ...]:
-    """What the name says. A mark, host:port and a secret have no comma."""
+    """What the name says, after its order. A mark, host:port and a secret have no comma."""
     state = "closed" if view.closed else "open"
     return view.mark, state, view.headers[_RETRY], view.target, view.preview_target, view.preview_token
 
 
 def _matcher(name: str, pattern: str) -> str:
-    return f"@holdfast_{name} vars_regexp holdfast_{name} {{http.matchers.file.relative}} `^/?{pattern}$`"
+    return f"@holdfast_{name} vars_regexp holdfast_{name} {{http.matchers.file.relative}} `^/?[0-9]+,{pattern}$`"
 
 
 def _answer() -> list[str]:
