@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from holdfast.host import Host
+from holdfast.host import CommandResult, Host
 
 _ENGINE_SECONDS = 60
 _UNSAID = ("localhost/", "docker.io/library/", "docker.io/")
@@ -72,13 +72,26 @@ class ImageNames:
         return found
 
     def tag(self, ids: Mapping[str, str]) -> None:
-        """Gives names to images by their id, and takes a name away where that is empty. May be repeated."""
+        """Gives names to images by their id, and takes a name away where that is empty. May be repeated.
+
+        Raises CommandFailedError where the engine does not answer.
+        """
         for name, id in ids.items():
             if self.id(name) == id:
                 continue
             words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
-            # A name is the operator's convenience: one whose image somebody removed must not stop an undo.
-            self._host.run([self.engine, *words], ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)
+            done = self._do(*words, check=False)
+            # A name is the operator's convenience: one whose image somebody removed must not stop an undo. An engine that
+            # was away for a moment must not leave it on the other image.
+            if done.exit_code != 0 and id.removeprefix("sha256:") in self._ids():
+                self._do(*words)
+
+    def _do(self, *words: str, check: bool = True) -> CommandResult:
+        return self._host.run([self.engine, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS)
+
+    def _ids(self) -> set[str]:
+        """Raises CommandFailedError where the engine does not answer: what it has is not known then."""
+        return {id.removeprefix("sha256:") for id in self._ask("image", "ls", "--quiet", "--no-trunc").split()}
 
     # --- what tells whether somebody made an image ---------------------------------------------------
 
