@@ -25,7 +25,7 @@ from holdfast.drivers.runtimes import compose_model
 from holdfast.drivers.runtimes.compose_adopted import Adopted
 from holdfast.drivers.runtimes.compose_command import compose_of, engine_of
 from holdfast.drivers.runtimes.compose_container import Container, label
-from holdfast.drivers.runtimes.compose_engine import Known
+from holdfast.drivers.runtimes.compose_engine import SERVICE, Known
 from holdfast.drivers.runtimes.compose_model import Model
 from holdfast.drivers.runtimes.compose_others import is_own, one_of_each, refuse_others, running_of
 from holdfast.drivers.runtimes.compose_project import QUIET, Project, release_file, sources_mounted
@@ -46,7 +46,6 @@ _NAME = "project"
 _TAIL_LINES = 40
 _START_SECONDS = 600
 _LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", re.IGNORECASE)
-_SERVICE = "com.docker.compose.service"
 
 
 class ComposeRuntime:
@@ -200,7 +199,7 @@ class ComposeRuntime:
     def _beside(self, project: str, service: str) -> list[str]:
         """Which containers of a service run. Those that ended are removed: Compose would start them with the new one."""
         names = []
-        for item in self._engine.of_project(project, f"{_SERVICE}={service}"):
+        for item in self._engine.of_project(project, f"{SERVICE}={service}"):
             if item["State"]["Running"]:
                 names.append(str(item["Name"]).lstrip("/"))
             else:
@@ -343,7 +342,7 @@ class ComposeRuntime:
 
     def container_of(self, service: str) -> str:
         self.prepare()
-        found = self._engine.of_project(self.project_name(), f"{_SERVICE}={service}")
+        found = self._engine.of_project(self.project_name(), f"{SERVICE}={service}")
         found.sort(key=lambda item: not item["State"]["Running"])
         if not found:
             raise StepError(
@@ -360,9 +359,12 @@ class ComposeRuntime:
 
     def _running(self) -> list[Known]:
         """Raises RefusedError where one is of another application of Holdfast's."""
-        running = running_of(self._engine, self.project_name(), self._ports)
+        running = self._running_of_anyone()
         refuse_others(running, self._mark, self._engine.name)
         return running
+
+    def _running_of_anyone(self) -> list[Known]:
+        return running_of(self._engine, self.project_name(), self._ports)
 
     def project_name(self) -> str:
         """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
@@ -373,20 +375,19 @@ class ComposeRuntime:
             return ""
         return str(self._compose.model(self._host.capture(self._compose.resolving()))["name"])
 
-    def _strangers(self) -> list[Known]:
+    def _not_ours(self, running: Iterable[Known]) -> list[Known]:
         ours = {container.id for container in self._ours()}
-        return [item for item in self._running() if item["Id"] not in ours]
+        return [item for item in running if item["Id"] not in ours]
 
     def strangers(self) -> dict[str, str]:
-        return {str(item["Name"]).lstrip("/"): label(item, _SERVICE) for item in self._strangers()}
+        return {str(item["Name"]).lstrip("/"): label(item, SERVICE) for item in self._not_ours(self._running())}
 
     def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         return self._engine.tied(self.project_name(), services, order)
 
     def end_strangers(self) -> None:
-        ours = {container.id for container in self._ours()}
-        for item in running_of(self._engine, self.project_name(), self._ports):
-            if item["Id"] not in ours and is_own(item, self._mark):
+        for item in self._not_ours(self._running_of_anyone()):
+            if is_own(item, self._mark):
                 self._engine.remove(item)
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:

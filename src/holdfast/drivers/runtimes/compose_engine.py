@@ -17,6 +17,7 @@ Known = dict[str, Any]
 """What `inspect` says of one container."""
 
 PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
 _ASK_SECONDS = 60
 _DO_SECONDS = 600  # an engine that works may be slow; one that hangs must not hang us
 _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (documentation of `docker stop`)

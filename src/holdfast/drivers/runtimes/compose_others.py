@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from holdfast.drivers.runtimes.compose_container import label, reached_by
-from holdfast.drivers.runtimes.compose_engine import Engine, Known
+from holdfast.drivers.runtimes.compose_engine import SERVICE, Engine, Known
 from holdfast.drivers.runtimes.compose_model import APPLICATION_LABEL
 from holdfast.errors import RefusedError
 from holdfast.model import Running
 
-_SERVICE = "com.docker.compose.service"
-
 
 def running_of(engine: Engine, project: str, services: Collection[str]) -> list[Known]:
     found = engine.of_project(project)
-    return [item for item in found if label(item, _SERVICE) in services and item["State"]["Running"]]
+    return [item for item in found if label(item, SERVICE) in services and item["State"]["Running"]]
 
 
 def is_own(item: Known, mark: str) -> bool:
@@ -39,7 +37,7 @@ def one_of_each(running: Sequence[Known], services: Collection[str]) -> dict[str
     """By service. Raises RefusedError where one has several."""
     found: dict[str, Running] = {}
     for item in running:
-        service = label(item, _SERVICE)
+        service = label(item, SERVICE)
         if service not in services:
             continue
         if service in found:

@@ -13,12 +13,11 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 
-from holdfast.drivers.runtimes.compose_engine import PROJECT, Engine, Known
+from holdfast.drivers.runtimes.compose_engine import PROJECT, SERVICE, Engine, Known
 from holdfast.errors import CommandFailedError
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
 _DIGEST = "sha256:"
-_SERVICE = "com.docker.compose.service"
 
 
 class PodmanEngine(Engine):
@@ -48,7 +47,7 @@ class PodmanEngine(Engine):
         found = {}
         for item in containers:
             for needed in (by_id[id] for id in item.get("Dependencies") or [] if id in by_id):
-                pair = [each["Config"]["Labels"].get(_SERVICE) for each in (item, needed)]
+                pair = [each["Config"]["Labels"].get(SERVICE) for each in (item, needed)]
                 stopped = item["State"]["Running"] and not self.is_one_off(item) and pair in earlier
                 if pair[1] in services and not stopped:
                     found[str(needed["Name"])] = str(item["Name"])
