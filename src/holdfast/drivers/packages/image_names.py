@@ -80,13 +80,16 @@ class ImageNames:
             if self.id(name) == id:
                 continue
             words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
-            done = self._do(*words, check=False)
-            # A name is the operator's convenience: one whose image somebody removed must not stop an undo. An engine that
-            # was away for a moment must not leave it on the other image.
-            if done.exit_code != 0 and id.removeprefix("sha256:") in self._ids():
-                self._do(*words)
+            if self._do(*words, check=False).exit_code == 0:
+                continue
+            # An engine that was away for a moment must not leave a name on the other image: it answers now, or the step
+            # fails. But a name is the operator's convenience: one whose image somebody removed, or that a container
+            # still needs, must not stop an undo.
+            known = self._ids()
+            if not id or id.removeprefix("sha256:") in known:
+                self._do(*words, check=bool(id))
 
-    def _do(self, *words: str, check: bool = True) -> CommandResult:
+    def _do(self, *words: str, check: bool) -> CommandResult:
         return self._host.run([self.engine, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS)
 
     def _ids(self) -> set[str]:
