@@ -19,13 +19,12 @@ from typing import Any
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
-from holdfast.demo import repository
-from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
 from tests.servers import docker, podman, postgresql
 from tests.site import gate_port, get
+from tests.sources import write_repository
 from tests.stores import APPLICATIONS, DIGEST_OF_POSTGRESQL
 
 _ROLE = postgresql.ROLE
@@ -52,7 +51,7 @@ class ComposeSite:
         self._digest = ""
         self._gate = gate
         folder.mkdir(parents=True, exist_ok=True)
-        repository.build(self.folder, Host(), APPLICATIONS / "postgresql.py")
+        write_repository(self.folder, APPLICATIONS / "postgresql.py")
         self._containerize(worker)
         (self.folder / ".env").write_text(
             f"COMPOSE_PROJECT_NAME={self.name}\nAPPLICATION_PORT={self.web_port}\nSECRET_KEY='not-for-$logs'\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -30,13 +29,11 @@ os.environ["PATH"] = os.pathsep.join(
 )
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every", type=int, default=9, help="take every k-th kill point")
-    parser.addoption("--every-server", type=int, default=0, help="the same with a database server; default: --every")
-    parser.addoption("--every-container", type=int, default=0, help="the same in containers; default: --every")
-    parser.addoption(
-        "--every-power", type=int, default=0, help="the same for lost power and full disks; default: --every"
-    )
+# Its processes are started by the thousand; without bytecode each would compile what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+pytest_plugins = ["tests.proof.plugin", "tests.proof.cpu"]
 
 
 class _PodmanOnOne(LoadScopeScheduling):
@@ -89,37 +86,3 @@ def _nothing_is_left_in_an_engine() -> Iterator[None]:
     yield
     for client in [*docker.running(), *podman.running()]:
         assert containers.left_behind(client) == []
-
-
-class _AtOnce:
-    """Prints a failure when it happens: the long runs take an hour."""
-
-    def __init__(self, terminal: pytest.TerminalReporter) -> None:
-        self._terminal = terminal
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(f"{report.nodeid} failed:\n{report.longreprtext[-2000:]}")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_configure(config: pytest.Config) -> None:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None and not hasattr(config, "workerinput"):  # the process that the others report to
-        config.pluginmanager.register(_AtOnce(terminal))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints what fault tests and consistency tests measured."""
-    lines = []
-    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
-        lines += [f"  {name}: {value}" for name, value in getattr(report, "user_properties", [])]
-    if lines:
-        terminalreporter.section("measured")
-        points = [re.match(r"  kill_points: \S+ (\d+) of", line) for line in lines]
-        taken = sum(int(found[1]) for found in points if found is not None)
-        if taken:
-            terminalreporter.write_line(f"  kill points taken: {taken}")
-        for line in sorted(set(lines)):
-            terminalreporter.write_line(line)

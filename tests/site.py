@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -21,7 +20,6 @@ from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
-from holdfast.host import Host
 from holdfast.operations import (
     backup,
     export,
@@ -39,6 +37,8 @@ from holdfast.processes import end_processes_with
 from holdfast.steps import services, verification
 from tests import containers, stores
 from tests.servers import docker, podman
+from tests.snapshot import Snapshot
+from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
@@ -97,7 +97,7 @@ class Site:
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
         self.store = stores.create("postgresql" if in_containers else engine, self.database)
         folder.mkdir(parents=True, exist_ok=True)
-        repository.build(self.repository, Host(), self.store.module)
+        write_repository(self.repository, self.store.module)
         repository.write_configuration(
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
             settle=settle, health_timeout=10.0 if in_containers else 2.0, task_timeout=30, database=self.store.lines,
@@ -215,44 +215,52 @@ class Site:
 
     # --- copies ------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """A copy of the site at rest."""
+    def save(self, label: str = "saved") -> Snapshot:
+        """Save a copy of the site at rest; a site may have several, each with its label."""
         self.shut_down()
-        target = self.folder.with_name(self.folder.name + ".saved")
-        shutil.rmtree(target, ignore_errors=True)
         if self.project:
             (self.folder / "image").write_text(containers.id_of(f"{self.project}:production", client=self.client))
-        shutil.copytree(self.folder, target, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
-        self.store.save()
-        return target
+        self.store.save(label)
+        return Snapshot(self.folder, self.folder.with_name(f"{self.folder.name}.{label}"))
 
-    def put_back(self, saved: Path, *, start: bool = True) -> None:
-        """The site as it was saved. Servers that know nothing of its releases run on: their start is most of the time."""
-        if not (start and self._only_servers_run()):
+    def put_back(self, saved: Snapshot, *, start: bool = True) -> None:
+        """Put the site back as it was saved. What runs as it did then goes on: starts are most of the time."""
+        if not (start and self._end_what_differs(saved)):
             self.shut_down()
-        _empty(self.folder)
-        shutil.copytree(saved, self.folder, symlinks=True, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
-        self.store.put_back()
+        saved.put_back()
+        self.store.put_back(saved.label)
         if self.project:
             image = (self.folder / "image").read_text()
             containers.name_image(f"{self.project}:production", image, client=self.client)
         if start:
             self.start()
 
-    def _only_servers_run(self) -> bool:
-        """Stops every service; true if the gate's server is left, and the one that services run under."""
+    def _end_what_differs(self, saved: Snapshot) -> bool:
+        """Stop each service but those that the saved site has too. Return False where nothing could be kept."""
         app = self.open()
         try:
             gate = app.opened.gate.instance()
             if gate is None or not app.opened.gate.answers():
                 return False
-            for name in set(app.opened.runtime.statuses()) - {gate.name}:
-                app.opened.runtime.stop(name)
+            statuses = app.opened.runtime.statuses()
+            for name in set(statuses) - {gate.name}:
+                if self.project or not self._runs_as_saved(name, statuses[name].pid, saved):
+                    app.opened.runtime.stop(name)
             return True
         except (HoldfastError, OSError):
             return False
         finally:
             app.close()
+
+    def _runs_as_saved(self, name: str, pid: int | None, saved: Snapshot) -> bool:
+        """Tell whether a service runs by the definition that was saved, in a folder that is still the same one."""
+        definition = (self.state / "supervisor" / "programs" / f"{name}.json").relative_to(self.folder)
+        kept = saved.copy / definition
+        if pid is None or not kept.exists():
+            return False
+        text = kept.read_text()
+        directory = json.loads(text)["directory"]
+        return (self.folder / definition).read_text() == text and os.path.samefile(f"/proc/{pid}/cwd", directory)
 
     def remove(self) -> None:
         self.shut_down()
@@ -260,26 +268,12 @@ class Site:
             images = [f"{self.project}:", "holdfast/guestbook.production."]
             containers.remove(self.project, images=images, client=self.client)
         self.store.remove()
-        for folder in (self.folder, self.folder.with_name(self.folder.name + ".saved")):
-            if folder.exists():
+        for folder in (self.folder, *self.folder.parent.glob(f"{self.folder.name}.*")):
+            if folder.is_dir():
                 for path in folder.rglob("*"):
                     if path.is_dir() and not path.is_symlink():
                         os.chmod(path, 0o700)
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _empty(folder: Path) -> None:
-    """Removes all below a folder but sockets, which servers that run on are reached by."""
-    for path, folders, files in os.walk(folder, topdown=False):
-        for name in folders:
-            if os.path.islink(os.path.join(path, name)):
-                os.unlink(os.path.join(path, name))
-            else:
-                with contextlib.suppress(OSError):  # a socket stands in it
-                    os.rmdir(os.path.join(path, name))
-        for name in files:
-            if not name.endswith(".sock"):
-                os.unlink(os.path.join(path, name))
 
 
 def _until(condition: Any, seconds: float = 15) -> None:

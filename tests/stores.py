@@ -36,10 +36,10 @@ class Store(Protocol):
     def dump(self, target: Path) -> None:
         """A dump by the engine's own tool."""
 
-    def save(self) -> None:
-        """Keeps the rows as they are, for `put_back`."""
+    def save(self, label: str) -> None:
+        """Keep the rows as they are, for `put_back` by the same label."""
 
-    def put_back(self) -> None: ...
+    def put_back(self, label: str) -> None: ...
 
     def remove(self) -> None: ...
 
@@ -67,10 +67,10 @@ class SqliteStore:
     def dump(self, target: Path) -> None:
         subprocess.run(["sqlite3", str(self.path), f".backup {target}"], check=True)
 
-    def save(self) -> None:
+    def save(self, label: str) -> None:
         pass
 
-    def put_back(self) -> None:
+    def put_back(self, label: str) -> None:
         pass
 
     def remove(self) -> None:
@@ -96,7 +96,6 @@ class PostgresqlStore:
     def __init__(self, folder: str, name: str) -> None:
         self._folder = folder
         self.name = name
-        self._saved = f"{name}saved"
         self.lines = f'kind = "postgresql"\nname = "{name}"\nhost = "{folder}"\nuser = "{postgresql.ROLE}"'
         self.environment = f'DATABASE_URL = "{self.dsn}"'
 
@@ -171,15 +170,16 @@ class PostgresqlStore:
             f'CREATE DATABASE "{target}" TEMPLATE "{source}" OWNER {postgresql.ROLE} STRATEGY FILE_COPY',
         )  # fmt: skip
 
-    def save(self) -> None:
-        self._copy(self.name, self._saved)
+    def save(self, label: str) -> None:
+        self._copy(self.name, f"{self.name}{label}")
 
-    def put_back(self) -> None:
+    def put_back(self, label: str) -> None:
         self._drop(*self._beside())
-        self._copy(self._saved, self.name)
+        self._copy(f"{self.name}{label}", self.name)
 
     def remove(self) -> None:
-        self._drop(self.name, self._saved, *self._beside())
+        names = postgresql.psql(self._folder, "postgres", "SELECT datname FROM pg_database").split("\n")
+        self._drop(*(name for name in names if name.startswith(self.name)), *self._beside())
 
 
 class MariadbStore:
@@ -197,7 +197,6 @@ class MariadbStore:
     def __init__(self, socket: str, name: str) -> None:
         self._socket = socket
         self.name = name
-        self._saved = Path(socket).parent / f"{name}.sql"
         self.lines = f'kind = "{self.kind}"\nname = "{name}"\nhost = "{socket}"\nuser = "{mariadb.USER}"'
         self.environment = f'DATABASE_URL = "{self.dsn}"'
 
@@ -244,17 +243,21 @@ class MariadbStore:
         for name in names:
             self._run("", f"DROP DATABASE IF EXISTS `{name}`")
 
-    def save(self) -> None:
-        self._saved.write_bytes(self._dumped())
+    def _saved(self, label: str) -> Path:
+        return Path(self._socket).parent / f"{self.name}.{label}.sql"
 
-    def put_back(self) -> None:
+    def save(self, label: str) -> None:
+        self._saved(label).write_bytes(self._dumped())
+
+    def put_back(self, label: str) -> None:
         self._drop(self.name, *self._beside())
         self._run("", f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4")
-        self._run(self.name, self._saved.read_text())
+        self._run(self.name, self._saved(label).read_text())
 
     def remove(self) -> None:
         self._drop(self.name, *self._beside())
-        self._saved.unlink(missing_ok=True)
+        for path in Path(self._socket).parent.glob(f"{self.name}.*.sql"):
+            path.unlink()
 
 
 class EnclosedPostgresqlStore(PostgresqlStore):

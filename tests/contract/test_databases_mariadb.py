@@ -61,12 +61,12 @@ mariadb_alone = pytest.mark.parametrize("server", [mariadb], ids=["mariadb"], in
 mysql_alone = pytest.mark.parametrize("server", [mysql], ids=["mysql"], indirect=True)
 on_both = pytest.mark.parametrize(
     "product",
-    [pytest.param(MariadbServer, id="mariadb"), pytest.param(MysqlServer, id="mysql", marks=pytest.mark.later)],
+    [pytest.param(MariadbServer, id="mariadb"), pytest.param(MysqlServer, id="mysql", marks=pytest.mark.variant("mysql"))],
 )
 FUNCTION = "CREATE FUNCTION shout(said TEXT) RETURNS TEXT DETERMINISTIC RETURN CONCAT(UPPER(said), '!; --')"
 
 
-@pytest.fixture(params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.later)])
+@pytest.fixture(params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))])
 def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
     with request.param.shared() as running:
         yield running
@@ -572,7 +572,7 @@ def test_a_database_that_holds_only_programs_is_not_free(
     ("product", "settings"),
     [pytest.param(MariadbServer, {"innodb-force-primary-key": "ON"}, id="mariadb"),
      pytest.param(MysqlServer, {"sql-require-primary-key": "ON", "sql-generate-invisible-primary-key": "ON"},
-                  id="mysql", marks=pytest.mark.later)],
+                  id="mysql", marks=pytest.mark.variant("mysql"))],
 )  # fmt: skip
 def test_settings_of_a_server_that_change_what_statements_do(
     product: type[MariadbServer], settings: dict[str, str], quick_folder: Path

@@ -36,7 +36,7 @@ class Shop:
         return containers.id_of(name, client=self.client)
 
 
-@pytest.fixture(params=["docker", pytest.param("podman", marks=pytest.mark.later)])
+@pytest.fixture(params=["docker", pytest.param("podman", marks=pytest.mark.variant("podman"))])
 def shop(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Shop]:
     repository = quick_folder / "repository"
     repository.mkdir()

@@ -1,12 +1,17 @@
-"""The real command line in a process of its own."""
+"""The real command line in a process of its own: forked from one that has it imported, or started afresh."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+from tests.e2e.zygote import Zygote
+from tests.proof import patience
 
 
 class Configured(Protocol):
@@ -21,16 +26,35 @@ class Placed(Configured, Protocol):
     folder: Path
 
 
-def argv(site: Configured, *words: str) -> list[str]:
+def words_of(site: Configured, *words: str) -> list[str]:
+    """Return the arguments of a command on a site; what follows `--` stays behind it."""
     command, separator, rest = (
         (words[: words.index("--")], ["--"], words[words.index("--") + 1 :]) if "--" in words else (words, [], ())
     )
-    return [sys.executable, "-m", "holdfast", *command, "--yes", "--config", str(site.config), *separator, *rest]
+    return [*command, "--yes", "--config", str(site.config), *separator, *rest]
+
+
+def argv(site: Configured, *words: str) -> list[str]:
+    return [sys.executable, "-m", "holdfast", *words_of(site, *words)]
+
+
+@functools.cache
+def _zygote() -> Zygote:
+    made = Zygote()
+    atexit.register(made.close)
+    return made
 
 
 def run(
-    site: Configured, *words: str, timeout: float = 240, stdin: IO[bytes] | int = subprocess.DEVNULL
+    site: Configured, *words: str, timeout: float = 240, stdin: IO[bytes] | int = subprocess.DEVNULL, afresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end. `afresh`: in an interpreter that is started for it, as users do."""
+    timeout = patience.limit(timeout)
+    if not afresh and _zygote().lock.acquire(blocking=False):
+        try:
+            return _zygote().run(words_of(site, *words), timeout, stdin)
+        finally:
+            _zygote().lock.release()
     return subprocess.run(argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False)
 
 

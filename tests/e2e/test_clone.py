@@ -15,7 +15,7 @@ from tests.memory import make_folder
 from tests.site import Site
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.later)])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.variant("mariadb"))])
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Site, Site]]:
     """A production, and a staging that is another installation of the same application."""
     folder = make_folder()

@@ -68,17 +68,17 @@ def test_an_upgrade_and_a_rollback(adopted: ComposeSite) -> None:
     assert adopted.fingerprint() == before
 
 
-@pytest.mark.later
+@pytest.mark.combination
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
         ("dying-worker", "does not stay up"),
         # The others once more, as of the stand-in of Connect Access.
-        pytest.param("v3", "exit code 1", marks=pytest.mark.whole),
-        pytest.param("v4", "answered 500", marks=pytest.mark.whole),
-        pytest.param("no-start", "does not stay up", marks=pytest.mark.whole),
-        pytest.param("no-build", "exit code", marks=pytest.mark.whole),
-        pytest.param("loses", "entries", marks=pytest.mark.whole),
+        pytest.param("v3", "exit code 1", marks=pytest.mark.combination),
+        pytest.param("v4", "answered 500", marks=pytest.mark.combination),
+        pytest.param("no-start", "does not stay up", marks=pytest.mark.combination),
+        pytest.param("no-build", "exit code", marks=pytest.mark.combination),
+        pytest.param("loses", "entries", marks=pytest.mark.combination),
     ],
 )
 def test_a_bad_release_is_undone_by_itself(adopted: ComposeSite, tag: str, said: str) -> None:
@@ -93,7 +93,7 @@ def test_a_bad_release_is_undone_by_itself(adopted: ComposeSite, tag: str, said:
     assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_containers_that_the_operator_made_anew_are_told_before_anything_is_stopped(adopted: ComposeSite) -> None:
     assert run(adopted, "check").returncode == 0
     adopted.compose("up", "--detach", "web")
@@ -113,7 +113,7 @@ def test_containers_that_the_operator_made_anew_are_told_before_anything_is_stop
     assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_a_release_whose_own_file_brings_a_service(adopted: ComposeSite) -> None:
     """Its image is not built by the project, and nothing but that file names the service."""
     text = adopted.config.read_text()
@@ -131,7 +131,7 @@ def test_a_release_whose_own_file_brings_a_service(adopted: ComposeSite) -> None
     assert len(adopted.containers("--filter=label=com.docker.compose.service=extra")) == 1
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_a_release_that_drops_a_service_and_one_that_mounts_its_sources(adopted: ComposeSite) -> None:
     adopted.add("without-worker", "v2", lambda folder: _change(folder, lambda services: services.pop("worker")))
     adopted.add(
@@ -167,8 +167,7 @@ def _change(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "compose.yml").write_text(json.dumps(model))
 
 
-@pytest.mark.later
-@pytest.mark.whole
+@pytest.mark.combination
 def test_init_proposes_what_takes_over_and_upgrades(site: ComposeSite) -> None:
     """Paths of the tests' own and the way this application migrates, which nothing says, are in an overlay."""
     before = site.config.read_text()

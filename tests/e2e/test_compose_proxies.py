@@ -78,8 +78,7 @@ class Visitors:
             thread.join()
 
 
-@pytest.mark.later
-@pytest.mark.whole
+@pytest.mark.combination
 def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
     with Visitors(adopted.port) as met:
         done = run(adopted, "upgrade", "v2")
@@ -97,7 +96,7 @@ def _with_a_slow_page(folder: Path) -> None:
     app.write_text(app.read_text().replace("    def do_GET(self):\n", slow))
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     """Nor one on a connection that is kept, nor one whose answer takes five seconds."""
     adopted.add("slow", "v1", _with_a_slow_page)
@@ -111,8 +110,7 @@ def test_rolling_back_and_forth_loses_no_visitor(adopted: ComposeSite) -> None:
     assert [set(each) for each in (met, met_slowly, met_anew)] == [{"v1"}] * 3, (met, met_slowly, met_anew)
 
 
-@pytest.mark.later
-@pytest.mark.whole
+@pytest.mark.combination
 def test_one_that_was_killed_is_met_old_or_new(adopted: ComposeSite) -> None:
     """At moments of its whole length; until it is recovered visitors meet the page, or the version from before."""
     for seconds in (0.5, 2, 4, 6, 8, 11, 14):
@@ -131,7 +129,7 @@ def test_one_that_was_killed_is_met_old_or_new(adopted: ComposeSite) -> None:
         assert run_json(adopted, "status")["data"]["operations"] == []
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_a_failed_upgrade_is_met_by_nobody(adopted: ComposeSite) -> None:
     before = adopted.fingerprint()
     with Visitors(adopted.port) as met:

@@ -16,7 +16,7 @@ from tests.compose_site import ComposeSite
 from tests.e2e.cli import output, run, run_json, start
 from tests.servers import docker, podman
 
-pytestmark = pytest.mark.later
+pytestmark = pytest.mark.combination
 _SECONDS = 60
 
 
@@ -77,7 +77,7 @@ def _known(site: ComposeSite) -> tuple[str, tuple[str, str]]:
     return site.fingerprint(), (site.image_of("web"), site.image_of("worker"))
 
 
-@pytest.mark.whole
+@pytest.mark.combination
 def test_the_witness_can_tell(adopted: ComposeSite) -> None:
     (adopted.folder / "media" / "piece-0.txt").touch()
     deadline = time.monotonic() + _SECONDS
@@ -97,7 +97,7 @@ def _kill_database(site: ComposeSite) -> None:
     os.kill(first_process(site, "database"), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("strike", [_kill_engine, pytest.param(_kill_database, marks=pytest.mark.whole)])
+@pytest.mark.parametrize("strike", [_kill_engine, pytest.param(_kill_database, marks=pytest.mark.combination)])
 def test_the_engine_or_the_database_is_killed_in_the_middle(
     adopted: ComposeSite, strike: Callable[[ComposeSite], None]
 ) -> None:
@@ -123,7 +123,7 @@ def test_the_machine_ends_in_the_middle(adopted: ComposeSite) -> None:
     check_old(adopted, before, images)
 
 
-@pytest.mark.whole
+@pytest.mark.combination
 @pytest.mark.parametrize("client", ["docker", "podman"], indirect=True)
 def test_a_reboot_while_nothing_is_under_way(adopted: ComposeSite) -> None:
     """Containers with `restart: always` are started by the engine, the page of visitors by `recover --auto`."""
@@ -137,7 +137,7 @@ def test_a_reboot_while_nothing_is_under_way(adopted: ComposeSite) -> None:
     assert adopted.get("/") == (200, {"version": "v5", "entries": 120})
 
 
-@pytest.mark.whole
+@pytest.mark.combination
 def test_the_machine_ends_once_more_while_it_is_recovered(adopted: ComposeSite) -> None:
     before, images = _known(adopted)
     cut_power(adopted, in_the_middle(adopted))

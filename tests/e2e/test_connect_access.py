@@ -65,7 +65,7 @@ def test_update_the_application_code(site: ConnectAccess) -> None:
     assert containers.id_of("connect_access_django:production") == site.image_of("django")
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_rollback_to_the_previous_version(site: ConnectAccess) -> None:
     """Rollback the database, and rollback the files: by ids, without a build."""
     old, before = images(site), site.fingerprint()
@@ -80,7 +80,7 @@ def test_rollback_to_the_previous_version(site: ConnectAccess) -> None:
     assert containers.id_of("connect_access_django:production") == old["django"]
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_manage_database_backups_and_backup_the_user_files(site: ConnectAccess, folder: Path) -> None:
     """List them, look into them, copy them somewhere else, restore the database or the user files alone."""
     before = site.fingerprint()
@@ -111,7 +111,7 @@ def test_manage_database_backups_and_backup_the_user_files(site: ConnectAccess, 
     assert site.fingerprint() == before
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_copy_the_production_database_to_the_staging_environment(site: ConnectAccess, folder: Path) -> None:
     staging = ConnectAccess(folder / "other", "staging")
     try:
@@ -131,7 +131,7 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
         assert staging.left_behind() == []
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_a_bad_release_ends_with_the_old_one(
     site: ConnectAccess, record_property: Callable[[str, object], None]
 ) -> None:  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_bad_release_ends_with_the_old_one(
         assert containers.id_of("connect_access_django:production") == old["django"], version
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_its_configuration_is_found_out_and_upgrades_without_an_edit(folder: Path) -> None:
     site = ConnectAccess(folder)
     try:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_the_demo_holds() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "holdfast", "demo", "--json"], capture_output=True, text=True, timeout=240, check=False

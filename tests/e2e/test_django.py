@@ -155,8 +155,8 @@ def shop(folder: Path) -> Iterator[Shop]:
 
 @pytest.fixture(
     params=[
-        pytest.param(PostgresqlStore, id="postgresql", marks=pytest.mark.later),
-        pytest.param(MariadbStore, id="mariadb", marks=pytest.mark.later),
+        pytest.param(PostgresqlStore, id="postgresql", marks=pytest.mark.variant("postgresql")),
+        pytest.param(MariadbStore, id="mariadb", marks=pytest.mark.variant("mariadb")),
     ]
 )
 def server_shop(request: pytest.FixtureRequest, folder: Path) -> Iterator[Shop]:

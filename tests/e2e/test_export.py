@@ -20,7 +20,7 @@ from tests.site import Site
 
 
 @pytest.fixture(
-    params=["sqlite", "postgresql", *(pytest.param(name, marks=pytest.mark.later) for name in ("mariadb", "mysql"))]
+    params=["sqlite", "postgresql", *(pytest.param(name, marks=pytest.mark.variant(name)) for name in ("mariadb", "mysql"))]
 )
 def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     site = Site(folder / "s", engine=request.param)

@@ -22,7 +22,7 @@ _REWRITES = """def apply(database, media):
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.later)])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
 def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     made = Site(folder / "s", engine=request.param)
     made.operate("install", "v1")

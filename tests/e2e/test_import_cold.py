@@ -21,10 +21,10 @@ from tests.servers import docker, postgresql
 from tests.site import Site
 from tests.stores import PostgresqlStore
 
-pytestmark = pytest.mark.later
+pytestmark = pytest.mark.combination
 
 
-@pytest.fixture(params=["here", pytest.param("inside", marks=pytest.mark.whole)])
+@pytest.fixture(params=["here", pytest.param("inside", marks=pytest.mark.combination)])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An engine for a site: a server on this machine, or in a container whose image has its programs."""
     if request.param == "here":
@@ -209,7 +209,7 @@ def test_killed_while_the_private_server_runs(either: str, served: Site, folder:
     assert served.get("/")[1]["entries"] == 121
 
 
-@pytest.mark.whole
+@pytest.mark.combination
 def test_ctrl_c_while_the_private_server_starts(served: Site, folder: Path) -> None:
     source = data_directory(served, folder / "directory.tar.gz")
     before = served.fingerprint()

@@ -17,7 +17,7 @@ from tests.site import Site
 from tests.stores import MariadbStore, PostgresqlStore
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.later)])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
 def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
     site = Site(folder / "s", engine=request.param)
     site.operate("install", "v1")

@@ -14,7 +14,7 @@ from tests.standins.project import PERSONS, UPLOADS
 from tests.standins.uso import Uso
 from tests.standins.visitor import Visitor, ask, get
 
-pytestmark = [pytest.mark.later, pytest.mark.whole]  # Holdfast's own tests on them start them by the same words
+pytestmark = [pytest.mark.combination]  # Holdfast's own tests on them start them by the same words
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ _BAD = ("does-not-build", "does-not-start", "answers-500", "migration-dies", "lo
 COMMANDS = {"docker": ("docker", "compose"), "podman": podman.command()}
 
 
-@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.later), "podman"])
+@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.combination), "podman"])
 def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Uso]:
     """It runs by its own commands, and Holdfast has taken it over."""
     made = Uso(folder, COMMANDS[request.param])
@@ -74,7 +74,7 @@ def test_update_in_five_steps(site: Uso, record_property: Callable[[str, object]
     assert not [name for name in listed.split() if name.startswith(("local/media", "database"))]
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_backup_and_restore_of_the_database(site: Uso) -> None:
     """While it runs, and with the user files and the instance's own."""
     before, old = site.fingerprint(), site.image_of("uso")
@@ -88,8 +88,7 @@ def test_backup_and_restore_of_the_database(site: Uso) -> None:
     assert site.get("/")[1]["version"] == "v1"
 
 
-@pytest.mark.later
-@pytest.mark.whole
+@pytest.mark.combination
 def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callable[[str, object], None]) -> None:
     """Its script ends with 0 after a failed build, its start serves after failed migrations: both are seen."""
     succeed(site, "upgrade", "v2")
@@ -106,7 +105,7 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callabl
         assert (site.image("latest"), site.image(version)) == (old, ""), version
 
 
-@pytest.mark.later
+@pytest.mark.combination
 def test_the_nginx_variant(folder: Path) -> None:
     """Its proxy leads to the application by a socket in a volume: two containers, of which one is reached by the gate."""
     site = Uso(folder, web="nginx")
@@ -133,7 +132,7 @@ def test_the_nginx_variant(folder: Path) -> None:
         assert site.left_behind() == []
 
 
-@pytest.mark.later
+@pytest.mark.combination
 @pytest.mark.parametrize("engine", list(COMMANDS))
 def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, engine: str

@@ -37,15 +37,19 @@ class Points:
     record: Path | None
     wait_at: int | None = None
     count: int = 0
+    _file: int | None = None
 
     def reach(self, label: str) -> bool:
-        """True if this is the point to die at; otherwise it is counted. At `wait_at` the process says so by a file
-        `.reached` beside the record, and goes on once that is gone."""
+        """Count the point; return True if it is the one to die at.
+
+        At `wait_at` the process says so by a file `.reached` beside the record, and goes on once that is gone.
+        """
         number = self.count
         self.count += 1
         if self.record is not None:
-            with open(self.record, "a") as file:
-                file.write(label + "\n")
+            if self._file is None:
+                self._file = os.open(self.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(self._file, f"{label}\n".encode())
             if number == self.wait_at:
                 reached = self.record.with_suffix(".reached")
                 reached.touch()

@@ -106,7 +106,7 @@ class Machine:
 
 def prepare(machine: Machine, scenario: Scenario) -> tuple[str, str | None]:
     """Brings the site to the scenario's old state, saves it and starts it; its fingerprint and release."""
-    scenario.before(machine.site)
+    scenario.prepare(machine.site)
     machine.keep()
     machine.site.start()
     return machine.site.fingerprint(), machine.site.release_label()

@@ -11,6 +11,8 @@ import pytest
 from tests import releases
 from tests.faults import scenarios
 from tests.faults.scenarios import Scenario
+from tests.proof.plugin import selection_of
+from tests.proof.rotation import FamilyName
 from tests.site import Site
 
 _BY_NAME = {scenario.name: scenario for scenario in scenarios.SCENARIOS}
@@ -35,22 +37,28 @@ _FILLS = '''def apply(database, media):
 
 
 def _with_a_release_that_fills(site: Site) -> None:
-    """At v2, with a tag v7 in the repository whose migration writes until the disk is full."""
-    site.operate("install", "v1")
-    site.operate("upgrade", "v2")
+    """Add a tag v7 to the repository whose migration writes until the disk is full."""
     releases.add(site, "v7", "v2", "0007_fills", _FILLS)
 
 
 MIGRATION_THAT_FILLS = Scenario(
-    "migration_that_fills", _with_a_release_that_fills, lambda site: site.operate("upgrade", "v7"), fails=True
+    "migration_that_fills", ("v1", "v2"), lambda site: site.operate("upgrade", "v7"), _with_a_release_that_fills,
+    fails=True,
 )
 EVERY = {**SCENARIOS, MIGRATION_THAT_FILLS.name: MIGRATION_THAT_FILLS}
 
 
-def on_layouts(layouts: Iterable[str]) -> list[Any]:
-    """Parameters: every scenario on every layout, marked so that a sample has each layout and each scenario once."""
+# By which title tests/faults/points.json knows what is operated here.
+TITLES = {"upgrade": "upgrade", "backup": "backup_pause", "restore": "restore"}
+
+
+def taken_on_layouts(
+    config: pytest.Config, family: FamilyName, layouts: Iterable[str], kind: str, scenarios: Iterable[str] = SCENARIOS
+) -> list[Any]:
+    """Return parameters `(layout, scenario, take)` of what this run takes; `kind` tells tests of one family apart."""
+    titles = [f"{kind} {layout} {scenario}" for scenario in scenarios for layout in layouts]
     return [
-        pytest.param(layout, scenario, marks=[] if (row - column) % len(SCENARIOS) == 0 else [pytest.mark.later])
-        for row, layout in enumerate(layouts)
-        for column, scenario in enumerate(SCENARIOS)
-    ]
+        pytest.param(layout, scenario, take, id=f"{layout}-{scenario}-{take}")
+        for scenario in scenarios for layout in layouts
+        for take in selection_of(config).takes(family, f"{kind} {layout} {scenario}", titles, key=scenario)
+    ]  # fmt: skip

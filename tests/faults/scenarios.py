@@ -7,26 +7,37 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pytest
-
 from holdfast.operations import clone
+from tests.proof.rotation import FamilyName
 from tests.site import IN_CONTAINERS, Site
 from tests.stores import PostgresqlStore
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`before` brings the site to its old state; `act` is the operation. `writers` run beside it where data must stay."""
+    """One operation on one state of a site.
+
+    The releases of `tags` are deployed, then `before` brings the site to its old state; `act` is the operation. `writers`
+    run beside it where data must stay.
+    """
 
     name: str
-    before: Callable[[Site], None]
+    tags: tuple[str, ...]
     act: Callable[[Site], None]
+    before: Callable[[Site], None] | None = None
     writers: bool = False
     fails: bool = False
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
     engine: str = "sqlite"
+
+    def prepare(self, site: Site) -> None:
+        """Bring a new site to the old state."""
+        for number, tag in enumerate(self.tags):
+            site.operate("upgrade" if number else "install", tag)
+        if self.before is not None:
+            self.before(site)
 
     @property
     def title(self) -> str:
@@ -36,23 +47,13 @@ class Scenario:
     def in_containers(self) -> bool:
         return self.engine in IN_CONTAINERS
 
-
-def _installed(site: Site) -> None:
-    site.operate("install", "v1")
-
-
-def _at(*tags: str) -> Callable[[Site], None]:
-    def before(site: Site) -> None:
-        site.operate("install", "v1")
-        for tag in tags:
-            site.operate("upgrade", tag)
-
-    return before
+    @property
+    def family(self) -> FamilyName:
+        return "embedded" if self.engine == "sqlite" else "container" if self.in_containers else "server"
 
 
 def _changed_after_backup(site: Site) -> None:
-    """v1 with a backup; then rows, files and the release change."""
-    _installed(site)
+    """A backup is made; then rows, files and the release change."""
     site.operate("backup")
     for number in range(5):
         site.post(b"since the backup %d" % number)
@@ -63,7 +64,6 @@ def _changed_after_backup(site: Site) -> None:
 
 
 def _several_backups(site: Site) -> None:
-    _installed(site)
     for number in range(5):
         site.post(b"between backups %d" % number)
         site.operate("backup")
@@ -87,16 +87,14 @@ def _discard(site: Site) -> None:
 
 
 def _with_a_dump(site: Site) -> None:
-    """v1, a dump of it by the engine's own tool, and rows since."""
-    _installed(site)
+    """A dump is made by the engine's own tool, and rows are added since."""
     site.store.dump(site.folder / "dump")
     for number in range(5):
         site.post(b"since the dump %d" % number)
 
 
 def _with_a_cold_directory(site: Site) -> None:
-    """v1, the data directory of a server with the same rows, and rows since."""
-    _installed(site)
+    """The data directory of a server with the same rows is kept, and rows are added since."""
     assert isinstance(site.store, PostgresqlStore)
     site.store.cold(site.folder / "cold")
     site.folder.parent.chmod(0o711)  # the private server's account passes through
@@ -110,7 +108,6 @@ def _import_cold(site: Site) -> None:
 
 
 def _with_an_archive(site: Site) -> None:
-    _installed(site)
     names = sorted(path for path in site.media.rglob("*.bin"))[:2]
     with tarfile.open(site.folder / "archive", "w:gz") as archive:
         for name in (*(str(path.relative_to(site.media)) for path in names), "album/new.txt"):
@@ -123,7 +120,7 @@ def _beside_another(site: Site) -> None:
     """A staging at v1, and a production at v2 beside it with a backup, other rows and other files."""
     text = site.config.read_text()
     site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
-    _installed(site)
+    site.operate("install", "v1")
     other = Site(site.folder / "other", rows=30, files=3)
     try:
         other.operate("install", "v1")
@@ -148,40 +145,42 @@ def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[
 
 
 SCENARIOS = [
-    Scenario("upgrade", _installed, _upgrade("v2")),
-    Scenario("upgrade_that_fails", _at("v2"), _upgrade("v3"), fails=True),
-    Scenario("upgrade_that_answers_500", _at("v2"), _upgrade("v4"), fails=True),
-    Scenario("upgrade_with_slow_migration", _at("v2"), _upgrade("v5")),
-    Scenario("upgrade_without_backup", _installed, _upgrade("v2", backup=False)),
-    Scenario("rolling", _at("v2", "v5"), _upgrade("v6", "rolling"), writers=True),
-    Scenario("source", _at("v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
-    Scenario("rollback_code_only", _at("v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True),
-    Scenario("rollback_with_data", _at("v2"), _discard, keeps_replaced=True),
-    Scenario("install", lambda site: None, lambda site: site.operate("install", "v1"), installed=False),
-    Scenario("backup_pause", _installed, lambda site: site.operate("backup"), writers=True),
-    Scenario("backup_quiesce", _installed, lambda site: site.operate("backup", consistency="quiesce")),
-    Scenario("restore", _changed_after_backup, _restore_first),
+    Scenario("upgrade", ("v1",), _upgrade("v2")),
+    Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), fails=True),
+    Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
+    Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5")),
+    Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
+    Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
+    Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
+    Scenario("rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True),
+    Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
+    Scenario("install", (), lambda site: site.operate("install", "v1"), installed=False),
+    Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
+    Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce")),
+    Scenario("restore", ("v1",), _restore_first, _changed_after_backup),
     Scenario(
         "import_database",
-        _with_a_dump,
+        ("v1",),
         lambda site: site.operate("import_database", str(site.folder / "dump")),
+        _with_a_dump,
         keeps_replaced=True,
     ),
     Scenario(
         "import_files",
-        _with_an_archive,
+        ("v1",),
         lambda site: site.operate("import_files", str(site.folder / "archive"), "media"),
+        _with_an_archive,
         keeps_replaced=True,
     ),
-    Scenario("clone", _beside_another, _clone, keeps_replaced=True),
-    Scenario("prune", _several_backups, lambda site: site.operate("prune")),
-    Scenario("export", _several_backups, lambda site: site.operate("export", None, str(site.folder / "away"))),
-    Scenario("package_build", _installed, lambda site: site.operate("build", "v2")),
-    Scenario("maintenance_on", _installed, lambda site: site.operate("maintenance", on=True), held_afterwards=True),
+    Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
+    Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
+    Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
+    Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 
 _OF_POSTGRESQL = [
-    Scenario("import_cold", _with_a_cold_directory, _import_cold, keeps_replaced=True, engine="postgresql")
+    Scenario("import_cold", ("v1",), _import_cold, _with_a_cold_directory, keeps_replaced=True, engine="postgresql")
 ]
 _OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration", "rollback_with_data", "restore",
                  "backup_pause", "import_database")  # fmt: skip
@@ -208,37 +207,6 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
     for scenario in SCENARIOS
     if scenario.name in names
 ]
-
-
-def adds_little(scenario: Scenario) -> bool:
-    """Of an engine's steps an upgrade meets nothing that one with the slow migration does not; MySQL's are MariaDB's.
-
-    A cold import dies in a test of its own too.
-
-    Of clients inside a container one scenario is enough where time is short: none is so much in their hands as a restore.
-    """
-    if scenario.in_containers:
-        return scenario.name != "upgrade_that_fails"
-    return scenario.engine in ("mysql", "mariadb-inside") or (
-        scenario.engine != "sqlite" and scenario.name in ("upgrade", "import_cold")
-    )
-
-
-# Of the embedded stack `make test` takes those that have each kind of step; `make faults` takes all of them.
-_SAMPLED = ("upgrade_that_fails", "upgrade_that_answers_500", "rollback_with_data", "restore", "rolling", "clone",
-            "import_database", "backup_pause", "install")  # fmt: skip
-
-
-def embedded_marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
-    return [] if scenario.name in _SAMPLED else [pytest.mark.later]
-
-
-def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
-    """Of an engine's scenarios a sample has one that fails, and one that loads a dump."""
-    if adds_little(scenario):
-        return [pytest.mark.whole]
-    sampled = {"postgresql": ("upgrade_that_fails", "restore"), "mariadb": ("upgrade_that_fails", "import_database")}
-    return [] if scenario.name in sampled.get(scenario.engine, ()) else [pytest.mark.later]
 
 
 CONTAINER_STEPS = {

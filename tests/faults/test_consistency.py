@@ -21,12 +21,13 @@ from holdfast.drivers.databases import mariadb_shares
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
+from tests.proof.plugin import selection_of
 from tests.stores import MariadbStore, MysqlStore, PostgresqlStore
 
 pytestmark = pytest.mark.faults
 
 ROUNDS = 50
-SAMPLE_ROUNDS = 6  # where kill points are sampled too
+SAMPLE_ROUNDS = 6  # where kill points are taken in rotation, too
 CHURN = Path(__file__).parent / "writers" / "churn.py"
 
 CONFIGURATION = """
@@ -109,7 +110,7 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.later] if name == "mysql" else []) for name in PLACES])
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.variant("mysql")] if name == "mysql" else []) for name in PLACES])
 def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     """An application whose two services write all the time, installed and running.
 
@@ -171,7 +172,7 @@ def rows_of(folder: Path, table: str) -> dict[str, str]:
 
 
 def _sampled(config: pytest.Config) -> bool:
-    return any(config.getoption(option) > 1 for option in ("--every", "--every-server"))
+    return selection_of(config).level != "everything"
 
 
 def check(level: str, tables: dict[str, dict[str, str]], files: dict[str, str]) -> None:

@@ -15,9 +15,9 @@ from holdfast.errors import HoldfastError
 from tests.faults import loop
 from tests.faults.loop import Filesystem
 from tests.faults.power_machine import Machine, prepare
-from tests.faults.power_scenarios import EVERY, MIGRATION_THAT_FILLS, on_layouts
+from tests.faults.power_scenarios import EVERY, MIGRATION_THAT_FILLS, taken_on_layouts
 from tests.faults.test_kill_points import Ground, check_whole
-from tests.faults.test_power_loss import power_every
+from tests.proof.rotation import Take
 
 _SMALL = ("ext4", 64)
 LAYOUTS: dict[str, dict[str, tuple[str, int | None]]] = {
@@ -37,6 +37,23 @@ pytestmark = [
 ]
 
 
+# Points lie before and after each write of the journal, and space runs out between two of them in the same way.
+_SPARSER = 6
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each part that this run takes."""
+    if "take" not in metafunc.fixturenames:
+        return
+    kind = metafunc.function.__name__.removeprefix("test_")
+    found = (
+        taken_on_layouts(metafunc.config, "disk", ("application", "state", "all"), kind, ("upgrade",))
+        if "recovery" in kind
+        else taken_on_layouts(metafunc.config, "disk", LAYOUTS, kind)
+    )
+    metafunc.parametrize(("part", "scenario", "take"), found)
+
+
 @contextlib.contextmanager
 def prepared(part: str, scenario_name: str) -> Iterator[tuple[Machine, Filesystem, Ground]]:
     machine = Machine(LAYOUTS[part])
@@ -54,7 +71,7 @@ def prepared(part: str, scenario_name: str) -> Iterator[tuple[Machine, Filesyste
             points = file.read().splitlines()
         yield (
             machine, small,
-            Ground(scenario, machine.site, machine.site.folder, old, old_label, new, new_label, points, machine.child),  # type: ignore[arg-type]  # a child that forks, as the Forker
+            Ground(scenario, machine.site, None, old, old_label, new, new_label, points, machine.child),  # type: ignore[arg-type]  # nothing is saved, and a child forks as the Forker does
         )  # fmt: skip
     finally:
         machine.remove()
@@ -104,14 +121,12 @@ def recover(machine: Machine) -> None:
     machine.wait_for_answer()
 
 
-@pytest.mark.parametrize(("part", "scenario"), on_layouts(LAYOUTS))
 def test_little_space_from_the_start(
-    part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+    part: str, scenario: str, take: Take, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(1, power_every(request.config) // 2)
     ends: dict[str, int] = {}
     failures = []
-    chosen = FREE_KIB[::every]
+    chosen = [FREE_KIB[index] for index in take.points(range(len(FREE_KIB)), {})]
     with prepared(part, scenario) as (machine, small, ground):
         for free_kib in chosen:
             try:
@@ -123,20 +138,18 @@ def test_little_space_from_the_start(
                 failures.append(f"{free_kib} KiB free: {type(error).__name__}: {str(error)[:3000]}")
                 if len(failures) >= _MOST_FAILURES:
                     break
-    record_property("disk_full", f"{part} {scenario}: {len(chosen)} sizes, {ends}")
+    record_property("disk_full", f"{part} {scenario} {take}: {len(chosen)} sizes, {ends}")
     assert not failures, "\n".join(failures)
-    assert ends.get("undone"), "the disk was never too full"
+    assert ends.get("undone") or not take.is_whole, "the disk was never too full"
 
 
-@pytest.mark.parametrize(("part", "scenario"), on_layouts(LAYOUTS))
 def test_disk_that_fills_up_at_every_journal_write(
-    part: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+    part: str, scenario: str, take: Take, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(6, power_every(request.config))  # points before and after each write, on two cores
     ends: dict[str, int] = {}
     failures = []
     with prepared(part, scenario) as (machine, small, ground):
-        chosen = range(0, len(ground.points), min(every, len(ground.points) // 2))
+        chosen = take.points(range(0, len(ground.points), _SPARSER), {})
         for number in chosen:
             try:
                 machine.put_back()
@@ -149,29 +162,27 @@ def test_disk_that_fills_up_at_every_journal_write(
                 )
                 if len(failures) >= _MOST_FAILURES:
                     break
-    record_property("disk_full", f"{part} {scenario}: full at {len(chosen)} of {len(ground.points)} points, {ends}")
+    record_property(
+        "disk_full", f"{part} {scenario} {take}: full at {len(chosen)} of {len(ground.points)} points, {ends}"
+    )
     assert not failures, "\n".join(failures)
     # What fills up under the state alone is made good by its reserve.
-    assert part == "state" or set(ends) != {"done"}, "the disk was never too full"
+    assert part == "state" or set(ends) != {"done"} or not take.is_whole, "the disk was never too full"
 
 
-@pytest.mark.parametrize(
-    "part", ["application", *(pytest.param(name, marks=pytest.mark.later) for name in ("state", "all"))]
-)
 def test_recovery_of_a_killed_upgrade_needs_no_space(
-    part: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+    part: str, scenario: str, take: Take, record_property: pytest.RecordProperty
 ) -> None:
-    every = max(6, power_every(request.config))
     ends = {"old": 0, "new": 0}
     failures = []
-    with prepared(part, "upgrade") as (machine, small, ground):
+    with prepared(part, scenario) as (machine, small, ground):
         # The last one lies after the commit, however few are taken.
-        chosen = sorted({*range(0, len(ground.points), every), len(ground.points) - 1})
+        chosen = take.points(sorted({*range(0, len(ground.points), _SPARSER), len(ground.points) - 1}), {})
         for number in chosen:
             try:
                 machine.put_back()
                 # Power that takes no filesystem along: the process dies.
-                assert machine.order("operate", scenario="upgrade", power=[], at=number)[0] == "killed"
+                assert machine.order("operate", scenario=scenario, power=[], at=number)[0] == "killed"
                 small.fill()
                 end, message, trace = machine.order("recover")
                 assert end == "done", f"recover on a full disk: {end}: {message}\n{trace}"
@@ -184,9 +195,12 @@ def test_recovery_of_a_killed_upgrade_needs_no_space(
                 )
                 if len(failures) >= _MOST_FAILURES:
                     break
-    record_property("disk_full", f"recover with {part} full: {len(chosen)} of {len(ground.points)} points, {ends}")
+    record_property(
+        "disk_full", f"recover with {part} full {take}: {len(chosen)} of {len(ground.points)} points, {ends}"
+    )
     assert not failures, "\n".join(failures)
-    assert ends["old"] and ends["new"], ends
+    if take.is_whole:
+        assert ends["old"] and ends["new"], ends
 
 
 @pytest.mark.parametrize("part", ["application", "all"])

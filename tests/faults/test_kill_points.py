@@ -20,24 +20,20 @@ from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.processes import working_in
 from holdfast.steps import preflight
-from tests import containers
+from tests import containers, kept
 from tests.faults.killing import Forker
-from tests.faults.scenarios import (
-    CONTAINER_STEPS,
-    DATABASE_STEPS,
-    ENGINE_SCENARIOS,
-    SCENARIOS,
-    Scenario,
-    embedded_marks,
-    marks,
-)
+from tests.faults.scenarios import CONTAINER_STEPS, DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario
 from tests.memory import make_folder
+from tests.proof.plugin import selection_of
+from tests.proof.rotation import Take
+from tests.proof.touched import known_scenarios
 from tests.site import Site
+from tests.snapshot import Snapshot
 
-FLOOR = json.loads((Path(__file__).parent / "points.json").read_text())
 _ATTEMPTS = 3
-# Of a scenario when every point is taken, each with its own ground; a sample needs one.
-SHARDS, SHARDS_OF_ENGINES = 2, 4
+_MOST_FAILURES = 5
+# What may differ between two runs of the same scenario: times, process ids, random names.
+_VARIABLE = re.compile(r"[0-9a-f]{4,}|\d+")
 
 pytestmark = pytest.mark.faults
 
@@ -76,60 +72,69 @@ class Ground:
 
     scenario: Scenario
     site: Site
-    saved: Path
+    saved: Snapshot | None  # none where a filesystem is put back instead
     old: str
     old_label: str | None
     new: str
     new_label: str | None
     points: list[str]
     forker: Forker
-    chosen: list[int] = field(default_factory=list)  # to be taken; on a server engine those of its driver's steps
+    step_of: dict[int, str | None] = field(default_factory=dict)  # the name of the step that a point lies in
+    operation: str = ""
+    existing: list[int] = field(default_factory=list)  # on a server engine the points of its driver's steps
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = make_folder()
-    site = Site(folder / "s", engine=scenario.engine)
     forker = Forker()
     try:
-        scenario.before(site)
-        saved = site.save()
-        site.put_back(saved, start=scenario.installed)
-        old, old_label = site.fingerprint(), site.release_label()
-        record = folder / "points"
-        end, output = forker.run(site.folder, scenario.title, "act", kill_at=None, record=record)
-        assert end == ("failed" if scenario.fails else "done"), output
-        new, new_label = site.fingerprint(times=scenario.installed), site.release_label()
-        if scenario.fails:
-            assert (new, new_label) == (old, old_label), "the failed operation was not undone"
-        points = record.read_text().splitlines()
-        chosen = list(range(len(points)))
-        if scenario.engine != "sqlite":
-            steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
-            chosen = points_of_steps(site, points, steps)
-        yield Ground(scenario, site, saved, old, old_label, new, new_label, points, forker, chosen)
+        with kept.site(scenario.engine, scenario.tags) as site:
+            if scenario.before is not None:
+                scenario.before(site)
+            saved = site.save()
+            site.put_back(saved, start=scenario.installed)
+            old, old_label = site.fingerprint(), site.release_label()
+            record = folder / "points"
+            end, output = forker.run(site.folder, scenario.title, "act", kill_at=None, record=record)
+            assert end == ("failed" if scenario.fails else "done"), output
+            new, new_label = site.fingerprint(times=scenario.installed), site.release_label()
+            if scenario.fails:
+                assert (new, new_label) == (old, old_label), "the failed operation was not undone"
+            points = record.read_text().splitlines()
+            operation, step_of = steps_of(site, points)
+            existing = list(range(len(points)))
+            if scenario.engine != "sqlite":
+                steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
+                existing = [number for number in existing if step_of[number] in steps]
+            yield Ground(
+                scenario, site, saved, old, old_label, new, new_label, points, forker, step_of, operation, existing
+            )
     finally:
         forker.close()
-        site.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def points_of_steps(site: Site, points: list[str], names: set[str]) -> list[int]:
-    """Points from the journal's `doing` of a step with such a name to its end."""
+def steps_of(site: Site, points: list[str]) -> tuple[str, dict[int, str | None]]:
+    """Return the kind of the operation that just ran, and the step of each point.
+
+    A point belongs to the step that the journal wrote of last, from its `doing` on.
+    """
     app = site.open()
     try:
-        steps = {step.position: step.name for step in app.journal.steps(app.journal.operations(1)[0].id)}
+        operation = app.journal.operations(1)[0]
+        names = {step.position: step.name for step in app.journal.steps(operation.id)}
     finally:
         app.close()
-    chosen, inside = [], False
+    found: dict[int, str | None] = {}
+    current = None
     for number, label in enumerate(points):
-        found = re.fullmatch(r"journal step (\d+) (\w+)", label)
-        if found is not None:
-            inside = steps[int(found[1])] in names
-        if inside:
-            chosen.append(number)
-    return chosen
+        match = re.fullmatch(r"journal step (\d+) (\w+)", label)
+        if match is not None:
+            current = names[int(match[1])]
+        found[number] = current
+    return operation.kind, found
 
 
 def check_whole(ground: Ground, acknowledged: list[int]) -> str:
@@ -213,7 +218,7 @@ def recover_here(site: Site) -> None:
 
 
 def one_point(ground: Ground, number: int) -> str:
-    """Kills at one point, recovers, checks; a recovery of a new kind is itself killed once and done again.
+    """Kill at one point, recover, check; a recovery of a new kind is itself killed once and done again.
 
     A run may have a point less than the one that was recorded, as was seen once of MySQL on a busy machine. It is then
     done again, and must reach its point.
@@ -224,7 +229,9 @@ def one_point(ground: Ground, number: int) -> str:
         writers = Writers(site) if scenario.writers else None
         if writers is not None:
             writers.start()
-        end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number)
+        record = site.folder.with_name("labels")
+        record.unlink(missing_ok=True)
+        end, output = ground.forker.run(site.folder, scenario.title, "act", kill_at=number, record=record)
         if writers is not None:
             time.sleep(0.1)  # visitors go on while the operation lies there dead
             writers.stop()
@@ -233,11 +240,22 @@ def one_point(ground: Ground, number: int) -> str:
         assert attempt + 1 < _ATTEMPTS and end == ("failed" if scenario.fails else "done"), (
             f"not reached: {end} {output}"
         )
+    check_labels(ground, number, record.read_text().splitlines())
     signature = signature_of(site)
     if signature not in ground.recoveries:
         kill_recovery(ground, signature)
     recover_here(site)
     return check_whole(ground, list(writers.acknowledged) if writers is not None else [])
+
+
+def check_labels(ground: Ground, number: int, reached: list[str]) -> None:
+    """Assert that a run on a world that was used before went the recorded way.
+
+    Visitors that write, threads and polls of a busy engine may change the order of some; the step must be the same.
+    """
+    recorded = ground.points[: number + 1]
+    if ground.scenario.engine == "sqlite" and not ground.scenario.writers:
+        assert [_VARIABLE.sub("x", label) for label in reached] == [_VARIABLE.sub("x", label) for label in recorded]
 
 
 def signature_of(site: Site) -> tuple[str, ...]:
@@ -261,34 +279,23 @@ def kill_recovery(ground: Ground, signature: tuple[str, ...]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "shard" in metafunc.fixturenames:
-        metafunc.parametrize("shard", range(shards_of(metafunc.function.__name__, metafunc.config)))
+    """Make a test for each part of a scenario that this run takes."""
+    if "take" not in metafunc.fixturenames:
+        return
+    scenarios = ENGINE_SCENARIOS if "engine" in metafunc.function.__name__ else SCENARIOS
+    selection = selection_of(metafunc.config)
+    found = []
+    for scenario in scenarios:
+        titles = [other.title for other in scenarios if other.family == scenario.family]
+        for take in selection.takes(scenario.family, scenario.title, titles):
+            found.append(pytest.param(scenario, take, id=f"{scenario.title}-{take}"))
+    metafunc.parametrize(("scenario", "take"), found)
 
 
-def shards_of(test: str, config: pytest.Config) -> int:
-    of_engines = "engine" in test
-    options = ("--every", "--every-server", "--every-container") if of_engines else ("--every",)
-    if any(config.getoption(option) > 1 for option in options):
-        return 1
-    return SHARDS_OF_ENGINES if of_engines else SHARDS
-
-
-def every_of(scenario: Scenario, config: pytest.Config) -> int:
-    """Points with a server or in containers take longer, and may be asked for more sparsely."""
-    inside = scenario.in_containers or scenario.engine.endswith("-inside")
-    option = "--every" if scenario.engine == "sqlite" else "--every-container" if inside else "--every-server"
-    return int(config.getoption(option) or config.getoption("--every"))
-
-
-def take_points(
-    scenario: Scenario, shard: int, request: pytest.FixtureRequest, note: Callable[[str, object], None]
-) -> None:
-    every = every_of(scenario, request.config)
-    shards = shards_of(request.function.__name__, request.config)
+def take_points(scenario: Scenario, take: Take, note: Callable[[str, object], None]) -> None:
     with prepared(scenario) as ground:
-        floor = FLOOR.get(scenario.title, 0)
-        assert len(ground.chosen) >= floor, f"{len(ground.chosen)} points, fewer than the {floor} known before"
-        chosen = ground.chosen[::every][shard::shards]
+        check_record(ground)
+        chosen = take.points(ground.existing, ground.step_of)
         ends = {"old": 0, "new": 0}
         failures = []
         for number in chosen:
@@ -298,32 +305,35 @@ def take_points(
                 failures.append(
                     f"point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1800]}"
                 )
-                if len(failures) >= 5:
+                if len(failures) >= _MOST_FAILURES:
                     break
+                ground.site.shut_down()
         note(
             "kill_points",
-            f"{scenario.title} {len(chosen)} of {len(ground.chosen)} points, {len(ground.recoveries)} recoveries killed,"
-            f" {ends}",
+            f"{scenario.title} {take}: {len(chosen)} of {len(ground.existing)} points,"
+            f" {len(ground.recoveries)} recoveries killed, {ends}",
         )
         assert not failures, "\n".join(failures)
-        if every == 1 and not scenario.fails and shard == 0:
+        if take.is_whole and not scenario.fails and take.shard == 0:
             assert ends["old"], "no point ended in the old state"
 
 
-@pytest.mark.parametrize(
-    "scenario", [pytest.param(item, id=item.title, marks=embedded_marks(item)) for item in SCENARIOS]
-)
+def check_record(ground: Ground) -> None:
+    """Assert that no point was lost, and that the record names the steps by which a change finds its scenarios."""
+    known = known_scenarios().get(ground.scenario.title)
+    assert known is not None, "this scenario has no record: `make points` writes it"
+    assert len(ground.existing) >= known.points, f"{len(ground.existing)} points, fewer than the {known.points} known"
+    steps = {ground.step_of[number] for number in ground.existing} - {None}
+    assert (ground.operation, steps) == (known.operation, known.steps), "the record is old: `make points` writes it anew"
+
+
 def test_killed_at_every_point_ends_old_or_new(
-    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    scenario: Scenario, take: Take, record_property: Callable[[str, object], None]
 ) -> None:
-    take_points(scenario, shard, request, record_property)
+    take_points(scenario, take, record_property)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [pytest.param(item, id=item.title, marks=marks(item)) for item in ENGINE_SCENARIOS],
-)
 def test_killed_at_every_point_of_an_engines_steps_ends_old_or_new(
-    scenario: Scenario, shard: int, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    scenario: Scenario, take: Take, record_property: Callable[[str, object], None]
 ) -> None:
-    take_points(scenario, shard, request, record_property)
+    take_points(scenario, take, record_property)

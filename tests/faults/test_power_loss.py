@@ -12,13 +12,16 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast.errors import HoldfastError, OperationFailedError
+from tests import kept
 from tests.faults import loop
 from tests.faults.power_machine import Machine, prepare
 from tests.faults.power_recorder import Recorder, recording
-from tests.faults.power_scenarios import SCENARIOS, on_layouts
+from tests.faults.power_scenarios import SCENARIOS, taken_on_layouts
 from tests.faults.scenarios import SCENARIOS as KILLED
 from tests.faults.scenarios import Scenario
 from tests.faults.test_kill_points import Ground, check_whole
+from tests.proof.plugin import selection_of
+from tests.proof.rotation import Take
 from tests.site import Site
 
 _MOST_FAILURES = 8
@@ -47,8 +50,16 @@ _MAY_BE_LOST = (
 )
 
 
-def power_every(config: pytest.Config) -> int:
-    return int(config.getoption("--every-power") or config.getoption("--every"))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each part that this run takes."""
+    if "layout" in metafunc.fixturenames:
+        found = taken_on_layouts(metafunc.config, "power", LAYOUTS, "power")
+        metafunc.parametrize(("layout", "scenario", "take"), found)
+    elif "scenario" in metafunc.fixturenames:
+        titles = [scenario.title for scenario in KILLED]
+        selection = selection_of(metafunc.config)
+        taken = [one for one in KILLED if selection.takes("durability", one.title, titles)]
+        metafunc.parametrize("scenario", taken, ids=lambda scenario: scenario.name)
 
 
 @contextlib.contextmanager
@@ -65,8 +76,8 @@ def prepared(layout: str, scenario_name: str) -> Iterator[tuple[Machine, Ground]
         with open(record) as file:
             points = file.read().splitlines()
         ground = Ground(
-            scenario, machine.site, machine.site.folder, old, old_label, new, new_label, points, machine.child
-        )  # type: ignore[arg-type]
+            scenario, machine.site, None, old, old_label, new, new_label, points, machine.child
+        )  # type: ignore[arg-type]  # nothing is saved, and a child forks as the Forker does
         yield machine, ground
     finally:
         machine.remove()
@@ -99,16 +110,15 @@ def backup_state(machine: Machine) -> str:
 
 @pytest.mark.root
 @pytest.mark.skipif(loop.missing() is not None, reason=str(loop.missing()))
-@pytest.mark.parametrize(("layout", "scenario"), on_layouts(LAYOUTS))
 def test_power_lost_at_every_journal_write_ends_old_or_new(
-    layout: str, scenario: str, request: pytest.FixtureRequest, record_property: pytest.RecordProperty
+    layout: str, scenario: str, take: Take, record_property: pytest.RecordProperty
 ) -> None:
-    # Every point on one filesystem of each kind; on the layouts made of them, whose points are the same, every sixth.
-    every = power_every(request.config) * (1 if layout in ("ext4", "xfs") else 6)
     _, move = LAYOUTS[layout]
     with prepared(layout, scenario) as (machine, ground):
         assert sum(label.startswith("journal") for label in ground.points) >= 10, ground.points
-        chosen = range(0, len(ground.points), min(every, len(ground.points) // 2))
+        # Every point on one filesystem of each kind; on the layouts made of them, whose points are the same, every sixth.
+        existing = range(0, len(ground.points), 1 if layout in ("ext4", "xfs") else 6)
+        chosen = take.points(existing, {})
         ends = {"old": 0, "new": 0}
         failures = []
         for number in chosen:
@@ -120,19 +130,25 @@ def test_power_lost_at_every_journal_write_ends_old_or_new(
                 )
                 if len(failures) >= _MOST_FAILURES:
                     break
-        record_property("power_loss", f"{layout} {scenario}: {len(chosen)} of {len(ground.points)} points, {ends}")
+        record_property(
+            "power_loss", f"{layout} {scenario} {take}: {len(chosen)} of {len(existing)} points, {ends}"
+        )
         assert not failures, "\n".join(failures)
-        assert ends["old"], "no point ended in the old state"
-        if every == 1:
-            assert ends["new"], "no point ended in the new state"
+        if take.is_whole:
+            assert ends["old"] and ends["new"], ends
 
 
-@pytest.mark.parametrize("scenario", KILLED, ids=lambda scenario: scenario.name)
 def test_what_the_journal_rests_on_is_durable_before_it_is_written(
-    scenario: Scenario, site: Site, record_property: pytest.RecordProperty
+    scenario: Scenario, record_property: pytest.RecordProperty
 ) -> None:
     """Without root: nothing is shut down, but each change and each sync of this process is on record."""
-    scenario.before(site)
+    with kept.site(tags=scenario.tags) as site:
+        if scenario.before is not None:
+            scenario.before(site)
+        check_durability(scenario, site, record_property)
+
+
+def check_durability(scenario: Scenario, site: Site, record_property: pytest.RecordProperty) -> None:
     writes: list[str] = []
     early: list[str] = []
 

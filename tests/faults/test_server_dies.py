@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import HoldfastError
-from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario, adds_little
-from tests.faults.test_kill_points import Ground, check_whole, every_of, prepared, recover_here
+from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
+from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
+from tests.proof.plugin import selection_of
+from tests.proof.rotation import Take
 from tests.servers import docker, mariadb, mysql, podman, postgresql
 from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
@@ -30,8 +32,6 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
 }  # fmt: skip
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
-_AGAIN = ("mysql", "postgresql-inside", "mariadb-inside", "compose", "podman")  # by the code of others, or slow
-_SAMPLE = ("postgresql_upgrade_that_fails", "mariadb_restore")
 _BACK_SECONDS = 10
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
@@ -80,23 +80,26 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     return check_whole(ground, [])
 
 
-def marks(scenario: Scenario) -> list[pytest.MarkDecorator]:
-    if scenario.engine in _AGAIN or adds_little(scenario):
-        return [pytest.mark.whole]
-    return [] if scenario.title in _SAMPLE else [pytest.mark.later]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each part of a scenario that this run takes."""
+    titles = [scenario.title for scenario in _SCENARIOS]
+    found = [
+        pytest.param(scenario, take, id=f"{scenario.title}-{take}")
+        for scenario in _SCENARIOS
+        for take in selection_of(metafunc.config).takes("server_dies", scenario.title, titles)
+    ]
+    metafunc.parametrize(("scenario", "take"), found)
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(item, id=item.title, marks=marks(item)) for item in _SCENARIOS])
 def test_the_server_dies(
-    scenario: Scenario, request: pytest.FixtureRequest, folder: Path,
-    record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
-    every = _SPARSER * every_of(scenario, request.config)
+    scenario: Scenario, take: Take, folder: Path, record_property: Callable[[str, object], None]
+) -> None:
     with prepared(scenario) as ground:
+        chosen = take.points(ground.existing[::_SPARSER], ground.step_of)
         failures = []
         for way in ("together", "under it"):
             ends = {"old": 0, "new": 0}
-            for number in ground.chosen[::every]:
+            for number in chosen:
                 try:
                     end = die_together(ground, number) if way == "together" else die_under_it(ground, number, folder)
                     ends[end] += 1
@@ -104,5 +107,6 @@ def test_the_server_dies(
                     failures.append(
                         f"{way}, point {number} ({ground.points[number]}): {type(error).__name__}: {str(error)[:1500]}"
                     )
-            record_property("server_dies", f"{scenario.title} {way}: {sum(ends.values())} points, {ends}")
+                    ground.site.shut_down()
+            record_property("server_dies", f"{scenario.title} {take} {way}: {sum(ends.values())} points, {ends}")
         assert not failures, "\n".join(failures)

@@ -1,0 +1,21 @@
+"""How long tests wait before they give up: times a factor that a slow or busy machine sets.
+
+`TESTS_PATIENCE=10 make test` is for a machine that is ten times slower than it should be.
+"""
+
+from __future__ import annotations
+
+import os
+
+FACTOR = float(os.environ.get("TESTS_PATIENCE", "1"))
+_MARGIN = 10
+
+
+def limit(seconds: float) -> float:
+    """Return a bound that only a test that fails reaches: ten times what a quiet machine needs, and the factor."""
+    return seconds * _MARGIN * max(1.0, FACTOR / _MARGIN)
+
+
+def wait(seconds: float) -> float:
+    """Return a time that is waited out where something is meant to fail, so that it costs what it says."""
+    return seconds * FACTOR
