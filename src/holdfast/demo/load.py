@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 _PAUSE_SECONDS = 0.02
 
@@ -40,8 +41,13 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
+        """Let no new request begin."""
         self._stop.set()
+
+    def stop(self) -> None:
+        """Let no new request begin, and wait until those under way have ended."""
+        self.ask_to_stop()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
@@ -63,7 +69,19 @@ class Load:
             self._last_good = time.monotonic()
 
     def longest_gap(self, name: str) -> float:
-        return self.counts.gaps.get(name, 0.0)
+        """Return the longest time between two good answers in a phase; in the present one, also that since the last."""
+        with self._lock:
+            since = time.monotonic() - self._last_good if self._phase == name else 0.0
+            return max(self.counts.gaps.get(name, 0.0), since)
+
+    def served_version(self) -> str:
+        """Return which version of the application answers visitors, or how they are answered instead."""
+        status, body = self._request("GET", "/")
+        if status == 0:
+            return "no answer"
+        if status != 200:
+            return f"status {status}"
+        return str(_values(body).get("version", "an answer without a version"))
 
     def _count(self, status: int, what: str) -> None:
         now = time.monotonic()
@@ -104,9 +122,10 @@ class Load:
             known = list(self.acknowledged)
             path = f"/entry?id={known[turn % len(known)]}" if known and turn % 2 else "/"
             status, body = self._request("GET", path)
-            if status == 200 and path != "/" and not json.loads(body)["whole"]:
-                status = -1
-            self._count(status, f"GET {path}")
+            what = f"GET {path}"
+            if status == 200 and path != "/" and _values(body).get("whole") is not True:
+                status, what = -1, f"{what} (a row without its file)"
+            self._count(status, what)
 
     def _write(self, number: int) -> None:
         turn = 0
@@ -115,6 +134,18 @@ class Load:
             content = f"writer {number}, entry {turn} ".encode() * 60
             status, body = self._request("POST", "/entries", content)
             if status == 201:
-                answer = json.loads(body)
-                self.acknowledged[answer["id"]] = answer["sha256"]
+                answer = _values(body)
+                if "id" in answer and "sha256" in answer:
+                    self.acknowledged[answer["id"]] = answer["sha256"]
+                else:
+                    status = -1
             self._count(status, "POST /entries")
+
+
+def _values(body: bytes) -> dict[str, Any]:
+    """Return the values of an answer, or none of one that is not the application's: no answer may end a visitor."""
+    try:
+        values = json.loads(body)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
