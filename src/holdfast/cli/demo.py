@@ -11,10 +11,14 @@ from holdfast.cli.session import Session, common
 @click.option("--keep", is_flag=True, help="Keep the folder afterwards.")
 @common
 def demo(session: Session, keep: bool) -> None:
-    """Show it all on a small application in a temporary folder, under constant load, in about a minute."""
-    from holdfast.demo.story import tell
+    """Show it all on a small application in a temporary folder, under constant load, in about a minute.
 
-    result = tell(session.renderer.line, session.renderer.table, keep=keep)
-    session.renderer.result(result)
-    if not result["ok"]:
-        raise SystemExit(1)
+    The demo stops after the first step that fails, with exit code 1. Ctrl-C, SIGTERM and SIGHUP stop it, too, with exit
+    code 130. However it ends, its processes are ended, and its folder is removed unless it is to be kept.
+    """
+    from holdfast.demo.stop import Stop
+
+    with Stop() as stop:
+        from holdfast.demo.story import tell
+
+        session.renderer.result(tell(session.renderer.line, session.renderer.table, stop, keep=keep))

@@ -1,0 +1,64 @@
+"""Ctrl-C, SIGTERM and SIGHUP during the demo: the first one asks it to clean up and end, further ones change nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+
+from holdfast.errors import CancelledError
+
+_SLICE_SECONDS = 0.02
+
+
+class Stop:
+    """A request to stop, which the demo looks at wherever it waits. As a context manager it takes over the signals.
+
+    Nothing is raised from the signal handlers themselves, so that no signal can interrupt the cleaning up.
+    """
+
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    @property
+    def signal_name(self) -> str:
+        """Return the name of the first signal, or nothing if none came."""
+        return self._signal.name if self._signal is not None else ""
+
+    def requested(self) -> bool:
+        """Return whether a signal has come."""
+        return self._signal is not None
+
+    def check(self) -> None:
+        """Raise CancelledError once a signal has come."""
+        if self._signal is not None:
+            raise CancelledError(f"the demo was stopped ({self.signal_name})")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for a time. Raise CancelledError as soon as a signal comes."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _SLICE_SECONDS))
+        self.check()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is None:
+            self._signal = signal.Signals(number)
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Whoever starts the demo by nohup(1) wants it to outlive its terminal.
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            # After a stop the process has only its last sentence to say, and no further signal may cut that off.
+            signal.signal(number, signal.SIG_IGN if self.requested() else handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+        self._previous.clear()
