@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from holdfast.demo import repository
 from holdfast.host import Host
 from tests.memory import make_folder
+from tests.proof.endings import at_end
 
 
 def write_repository(target: Path, database: Path | None = None) -> None:
@@ -20,6 +20,6 @@ def write_repository(target: Path, database: Path | None = None) -> None:
 @functools.cache
 def _built(database: Path | None) -> Path:
     folder = make_folder("hfr")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
     repository.build(folder / "repository", Host(), database)
     return folder / "repository"

@@ -61,12 +61,17 @@ mariadb_alone = pytest.mark.parametrize("server", [mariadb], ids=["mariadb"], in
 mysql_alone = pytest.mark.parametrize("server", [mysql], ids=["mysql"], indirect=True)
 on_both = pytest.mark.parametrize(
     "product",
-    [pytest.param(MariadbServer, id="mariadb"), pytest.param(MysqlServer, id="mysql", marks=pytest.mark.variant("mysql"))],
+    [
+        pytest.param(MariadbServer, id="mariadb"),
+        pytest.param(MysqlServer, id="mysql", marks=pytest.mark.variant("mysql")),
+    ],
 )
 FUNCTION = "CREATE FUNCTION shout(said TEXT) RETURNS TEXT DETERMINISTIC RETURN CONCAT(UPPER(said), '!; --')"
 
 
-@pytest.fixture(params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))])
+@pytest.fixture(
+    params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
     with request.param.shared() as running:
         yield running

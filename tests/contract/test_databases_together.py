@@ -28,7 +28,9 @@ ODD = "a\\nUSE `x`;\\n-- b"
 NAMES = ("first", "sec`ond")
 
 
-@pytest.fixture(params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))])
+@pytest.fixture(
+    params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
     with request.param.shared() as running:
         yield running

@@ -26,7 +26,9 @@ OPERATION = "20260101-000000-import-database-ab12"
 TRICKY = "USE elsewhere;\nCREATE DATABASE x;\nCREATE DEFINER=`a`@`b` it's -- /* \\! # `"
 
 
-@pytest.fixture(params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))])
+@pytest.fixture(
+    params=[pytest.param(mariadb, id="mariadb"), pytest.param(mysql, id="mysql", marks=pytest.mark.variant("mysql"))]
+)
 def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
     with request.param.shared() as running:
         yield running

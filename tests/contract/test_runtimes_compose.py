@@ -44,7 +44,13 @@ def instance(made: Containers, name: str = "web-r1", code: str = STAY, **changes
 
 
 @pytest.fixture(
-    params=["docker", *(pytest.param(name, marks=pytest.mark.variant(product)) for name, product in (("docker-compose", "compose"), ("podman", "podman")))]
+    params=[
+        "docker",
+        *(
+            pytest.param(name, marks=pytest.mark.variant(product))
+            for name, product in (("docker-compose", "compose"), ("podman", "podman"))
+        ),
+    ]
 )
 def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Containers]:
     with projects.project(folder, request.param) as found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import subprocess
@@ -12,6 +11,7 @@ from typing import IO, Any, Protocol
 
 from tests.e2e.zygote import Zygote
 from tests.proof import patience
+from tests.proof.endings import at_end
 
 
 class Configured(Protocol):
@@ -41,12 +41,16 @@ def argv(site: Configured, *words: str) -> list[str]:
 @functools.cache
 def _zygote() -> Zygote:
     made = Zygote()
-    atexit.register(made.close)
+    at_end(made.close)
     return made
 
 
 def run(
-    site: Configured, *words: str, timeout: float = 240, stdin: IO[bytes] | int = subprocess.DEVNULL, afresh: bool = False
+    site: Configured,
+    *words: str,
+    timeout: float = 240,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    afresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end. `afresh`: in an interpreter that is started for it, as users do."""
     timeout = patience.limit(timeout)

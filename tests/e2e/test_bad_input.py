@@ -17,6 +17,7 @@ from holdfast import durable
 from holdfast.errors import NoSpaceError
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
+from tests import kept
 from tests.e2e.cli import run
 from tests.servers import mariadb, postgresql
 from tests.site import Site
@@ -24,10 +25,9 @@ from tests.stores import MariadbStore, PostgresqlStore
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
-    site.operate("install", "v1")
-    site.operate("backup")
-    return site
+def installed() -> Iterator[Site]:
+    with kept.site(backup=True) as site:
+        yield site
 
 
 def only_set(site: Site) -> Path:
@@ -275,11 +275,9 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
 
 
 @pytest.fixture
-def on_postgresql(folder: Path) -> Iterator[Site]:
-    site = Site(folder / "s", engine="postgresql")
-    site.operate("install", "v1")
-    yield site
-    site.remove()
+def on_postgresql() -> Iterator[Site]:
+    with kept.site("postgresql") as site:
+        yield site
 
 
 @pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
@@ -325,11 +323,9 @@ def test_a_strangers_session_refuses_an_upgrade_by_name(on_postgresql: Site) -> 
 
 
 @pytest.fixture
-def on_mariadb(folder: Path) -> Iterator[Site]:
-    site = Site(folder / "s", engine="mariadb")
-    site.operate("install", "v1")
-    yield site
-    site.remove()
+def on_mariadb() -> Iterator[Site]:
+    with kept.site("mariadb") as site:
+        yield site
 
 
 @pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import kept
 from tests.e2e.cli import argv, run, run_json, start
 from tests.e2e.test_interruptions import begin_v5
 from tests.site import Site
 
 
 @pytest.fixture
-def big(folder: Path) -> object:
+def big() -> Iterator[Site]:
     """A site whose backup takes a moment."""
-    site = Site(folder / "s", slow=3.0)
-    site.operate("install", "v1")
-    site.operate("upgrade", "v2")
-    for number in range(3):
-        (site.media / f"large-{number}").write_bytes(bytes([number]) * (96 << 20))
-    yield site
-    site.remove()
+    with kept.site(tags=("v1", "v2"), slow=3.0) as site:
+        for number in range(3):
+            (site.media / f"large-{number}").write_bytes(bytes([number]) * (96 << 20))
+        yield site
 
 
 def whole(site: Site) -> int:

@@ -14,27 +14,28 @@ from typing import Any
 
 import pytest
 
+from tests import kept
 from tests.contract import trees
 from tests.e2e.cli import output, run, run_json, start
 from tests.site import Site
 
 
 @pytest.fixture(
-    params=["sqlite", "postgresql", *(pytest.param(name, marks=pytest.mark.variant(name)) for name in ("mariadb", "mysql"))]
+    params=[
+        "sqlite",
+        "postgresql",
+        *(pytest.param(name, marks=pytest.mark.variant(name)) for name in ("mariadb", "mysql")),
+    ]
 )
-def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
-    site = Site(folder / "s", engine=request.param)
-    site.operate("install", "v1")
-    site.operate("backup")
-    yield site
-    site.remove()
+def installed(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with kept.site(request.param, backup=True) as site:
+        yield site
 
 
 @pytest.fixture
-def plain(site: Site) -> Site:
-    site.operate("install", "v1")
-    site.operate("backup")
-    return site
+def plain() -> Iterator[Site]:
+    with kept.site(backup=True) as site:
+        yield site
 
 
 def newest(site: Site) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests import releases
+from tests import kept, releases
 from tests.e2e.cli import run
 from tests.site import Site
 
@@ -23,13 +22,10 @@ _REWRITES = """def apply(database, media):
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
-def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
-    made = Site(folder / "s", engine=request.param)
-    made.operate("install", "v1")
-    made.operate("upgrade", "v2")
-    releases.add(made, "v7", "v2", "0007_rewrites", _REWRITES)
-    yield made
-    made.remove()
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with kept.site(request.param, ("v1", "v2")) as lent:
+        releases.add(lent, "v7", "v2", "0007_rewrites", _REWRITES)
+        yield lent
 
 
 def test_everything_is_as_it_was_and_the_time_is_told(

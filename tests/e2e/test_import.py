@@ -14,16 +14,21 @@ from pathlib import Path
 import pytest
 
 from holdfast.model import Outcome, StepState
+from tests import kept
 from tests.e2e.cli import run
 from tests.site import Site
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
-def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
-    site = Site(folder / "s", engine=request.param)
-    site.operate("install", "v1")
-    yield site
-    site.remove()
+def installed(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with kept.site(request.param) as site:
+        yield site
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with kept.site() as lent:
+        yield lent
 
 
 def own_dump(site: Site, target: Path) -> Path:
@@ -151,7 +156,6 @@ def media(site: Site) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", list(MAKERS))
 def test_files_are_merged_or_replaced(site: Site, folder: Path, kind: str) -> None:
-    site.operate("install", "v1")
     old = media(site)
     (site.media / "album").mkdir()
     (site.media / "album" / "kept.txt").write_bytes(b"kept")
@@ -169,7 +173,6 @@ def test_files_are_merged_or_replaced(site: Site, folder: Path, kind: str) -> No
 
 
 def test_more_files_than_one_process_makes(site: Site, folder: Path) -> None:
-    site.operate("install", "v1")
     many = {f"{number % 9}/file {number}": b"content %d" % number for number in range(2500)}
     done = run(site, "import", "files", str(make_tar(folder / "source", many)), "--into", "media/many")
     assert done.returncode == 0, done.stderr
@@ -179,7 +182,6 @@ def test_more_files_than_one_process_makes(site: Site, folder: Path) -> None:
 
 
 def test_files_from_the_standard_input(site: Site, folder: Path) -> None:
-    site.operate("install", "v1")
     make_tar(folder / "source", {"a.txt": b"a"})
     with open(folder / "source", "rb") as stream:
         done = run(site, "import", "files", "-", "--into", "media", stdin=stream)
@@ -243,7 +245,6 @@ def hostile(folder: Path, kind: str) -> Path:
     ],
 )
 def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str) -> None:
-    site.operate("install", "v1")
     before = site.fingerprint()
     done = run(site, "import", "files", str(hostile(folder, kind)), "--into", "media/album")
     assert done.returncode == 4, done.stderr
@@ -252,7 +253,6 @@ def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str)
 
 
 def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
-    site.operate("install", "v1")
     for words, code in [
         (("database", str(folder / "none")), 4), (("files", str(folder / "none"), "--into", "media"), 4),
         (("files", str(folder), "--into", "nothing"), 2), (("files", str(site.media), "--into", "media"), 4),

@@ -19,17 +19,15 @@ from holdfast.config.load import load
 from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
 from holdfast.steps import last_pass, preflight, table
+from tests import kept
 from tests.e2e.cli import argv, output, run, run_json, start
 from tests.site import Site
 
 
 @pytest.fixture
-def at_v2(folder: Path) -> object:
-    site = Site(folder / "s", slow=4.0)
-    site.operate("install", "v1")
-    site.operate("upgrade", "v2")
-    yield site
-    site.remove()
+def at_v2() -> Iterator[Site]:
+    with kept.site(tags=("v1", "v2"), slow=4.0) as site:
+        yield site
 
 
 def begin_v5(site: Site, **options: object) -> subprocess.Popen[bytes]:
@@ -361,10 +359,14 @@ def test_recovery_uses_the_configuration_of_the_operation(at_v2: Site, damage: s
 
 
 @pytest.fixture
-def stuck(folder: Path) -> object:
+def stuck(folder: Path) -> Iterator[Site]:
     """An upgrade whose migration takes the old release's folder away and fails: the undo cannot start it again."""
-    site = Site(folder / "s")
-    site.operate("install", "v1")
+    with kept.site() as site:
+        make_stuck(site, folder)
+        yield site
+
+
+def make_stuck(site: Site, folder: Path) -> None:
     releases = site.app_folder / "releases"
     old = next(path for path in releases.iterdir() if path.name.endswith("-v1"))
     evil = folder / "evil.py"
@@ -378,8 +380,6 @@ def stuck(folder: Path) -> object:
     assert "--abandon" in done.stderr and "backup restore" in done.stderr
     assert site.get("/")[0] == 503
     site.config.write_text(text)
-    yield site
-    site.remove()
 
 
 def test_stuck_fails_closed_and_recover_tries_again(stuck: Site, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import kept
 from tests.e2e.cli import run, run_json
 from tests.servers import mariadb, postgresql
 from tests.site import Site
@@ -18,17 +19,15 @@ from tests.stores import MariadbStore, PostgresqlStore
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
-def installed(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
-    site = Site(folder / "s", engine=request.param)
-    site.operate("install", "v1")
-    yield site
-    site.remove()
+def installed(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with kept.site(request.param) as site:
+        yield site
 
 
 @pytest.fixture
-def plain(site: Site) -> Site:
-    site.operate("install", "v1")
-    return site
+def plain() -> Iterator[Site]:
+    with kept.site() as site:
+        yield site
 
 
 def newest(site: Site) -> str:
@@ -215,8 +214,8 @@ def test_a_rollback_over_the_same_schema_is_one_of_code(plain: Site) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["media", "main"])
-def test_one_dataset_alone_is_restored_and_the_other_stays(site: Site, dataset: str) -> None:
-    site.operate("install", "v1")
+def test_one_dataset_alone_is_restored_and_the_other_stays(plain: Site, dataset: str) -> None:
+    site = plain
     site.operate("backup")
     before = site.store.digest()
     victim = next(path for path in sorted(site.media.rglob("*.bin")))

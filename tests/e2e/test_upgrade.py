@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 
 import pytest
 
+from tests import kept
 from tests.e2e.cli import run, run_json
 from tests.site import Site
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
-    assert run(site, "install", "v1").returncode == 0
-    return site
+def installed() -> Iterator[Site]:
+    with kept.site() as site:
+        yield site
 
 
 def test_install_upgrade_and_release_list(installed: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from holdfast.engine.records import Owner
 from holdfast.errors import InterruptedOperationError, NoSpaceError
 from holdfast.model import Backup, Snapshot
 from holdfast.operations import recover
+from tests import kept
 from tests.e2e.cli import run
 from tests.site import Site
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
-    site.operate("install", "v1")
-    return site
+def installed() -> Iterator[Site]:
+    with kept.site() as site:
+        yield site
 
 
 def backups(site: Site) -> list[Backup]:

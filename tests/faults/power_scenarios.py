@@ -42,7 +42,10 @@ def _with_a_release_that_fills(site: Site) -> None:
 
 
 MIGRATION_THAT_FILLS = Scenario(
-    "migration_that_fills", ("v1", "v2"), lambda site: site.operate("upgrade", "v7"), _with_a_release_that_fills,
+    "migration_that_fills",
+    ("v1", "v2"),
+    lambda site: site.operate("upgrade", "v7"),
+    _with_a_release_that_fills,
     fails=True,
 )
 EVERY = {**SCENARIOS, MIGRATION_THAT_FILLS.name: MIGRATION_THAT_FILLS}

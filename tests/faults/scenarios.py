@@ -152,7 +152,9 @@ SCENARIOS = [
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
-    Scenario("rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True),
+    Scenario(
+        "rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True
+    ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), installed=False),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),

@@ -110,7 +110,9 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.variant("mysql")] if name == "mysql" else []) for name in PLACES])
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.variant("mysql")] if name == "mysql" else []) for name in PLACES]
+)
 def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     """An application whose two services write all the time, installed and running.
 

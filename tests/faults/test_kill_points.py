@@ -324,7 +324,9 @@ def check_record(ground: Ground) -> None:
     assert known is not None, "this scenario has no record: `make points` writes it"
     assert len(ground.existing) >= known.points, f"{len(ground.existing)} points, fewer than the {known.points} known"
     steps = {ground.step_of[number] for number in ground.existing} - {None}
-    assert (ground.operation, steps) == (known.operation, known.steps), "the record is old: `make points` writes it anew"
+    assert (ground.operation, steps) == (known.operation, known.steps), (
+        "the record is old: `make points` writes it anew"
+    )
 
 
 def test_killed_at_every_point_ends_old_or_new(

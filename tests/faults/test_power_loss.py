@@ -75,9 +75,7 @@ def prepared(layout: str, scenario_name: str) -> Iterator[tuple[Machine, Ground]
         new, new_label = machine.site.fingerprint(), machine.site.release_label()
         with open(record) as file:
             points = file.read().splitlines()
-        ground = Ground(
-            scenario, machine.site, None, old, old_label, new, new_label, points, machine.child
-        )  # type: ignore[arg-type]  # nothing is saved, and a child forks as the Forker does
+        ground = Ground(scenario, machine.site, None, old, old_label, new, new_label, points, machine.child)  # type: ignore[arg-type]  # nothing is saved, and a child forks as the Forker does
         yield machine, ground
     finally:
         machine.remove()
@@ -130,9 +128,7 @@ def test_power_lost_at_every_journal_write_ends_old_or_new(
                 )
                 if len(failures) >= _MOST_FAILURES:
                     break
-        record_property(
-            "power_loss", f"{layout} {scenario} {take}: {len(chosen)} of {len(existing)} points, {ends}"
-        )
+        record_property("power_loss", f"{layout} {scenario} {take}: {len(chosen)} of {len(existing)} points, {ends}")
         assert not failures, "\n".join(failures)
         if take.is_whole:
             assert ends["old"] and ends["new"], ends

@@ -74,7 +74,7 @@ class Plugin:
 
     def __init__(self, config: pytest.Config) -> None:
         worker = getattr(config, "workerinput", {}).get("workerid", "main")
-        run = os.environ.setdefault("TESTS_RUN", str(os.getpid()))  # workers inherit it
+        run = os.environ["TESTS_RUN"]
         self._meter = Meter(f"{run}-{worker}")
         self._reports = not hasattr(config, "workerinput")
         self._last = self._meter.seconds()
@@ -118,7 +118,9 @@ class Plugin:
         terminalreporter.write_line(
             f"  {total:.0f} in all, {in_tests:.0f} of them in {len(self._by_test)} tests{followed}"
         )
-        for name, seconds in self._by_file.most_common(60):
+        if not self._config.getoption("--cpu"):
+            return
+        for name, seconds in self._by_file.most_common():
             count = sum(test.startswith(f"{name}::") for test in self._by_test)
             terminalreporter.write_line(
                 f"  {seconds:7.1f}  {100 * seconds / max(in_tests, 0.001):4.1f} %  {name} ({count} tests)"
@@ -129,6 +131,10 @@ class Plugin:
 
     def pytest_unconfigure(self) -> None:
         self._meter.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu", action="store_true", help="print which files and tests the processor time went to")
 
 
 def pytest_configure(config: pytest.Config) -> None:

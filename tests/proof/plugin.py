@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from tests import kept
+from tests.proof import endings
+from tests.proof.leftovers import Run
 from tests.proof.rotation import LEVELS, Selection, Touched
 from tests.proof.touched import select
 
 _SELECTION = pytest.StashKey[Selection]()
+_RUN = pytest.StashKey[Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--proof", choices=LEVELS, default="quick",
         help="how much is proved: a quick sample; what a submission has to pass; or everything. See CONTRIBUTING.md",
     )  # fmt: skip
-    parser.addoption("--submission", type=int, default=None, metavar="K", help="take the rotation's part of submission K")
+    parser.addoption(
+        "--submission", type=int, default=None, metavar="K", help="take the rotation's part of submission K"
+    )
     parser.addoption("--since", default=None, metavar="COMMIT", help="take all points of what changed since COMMIT")
 
 
@@ -32,6 +40,10 @@ def selection_of(config: pytest.Config) -> Selection:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    run = Run()
+    config.stash[_RUN] = run
+    if run.is_first:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of Ctrl-C, which cleans up
     given = getattr(config, "workerinput", {}).get("selection")
     config.stash[_SELECTION] = _read(json.loads(given)) if given is not None else _made(config)
     if given is None:
@@ -91,6 +103,30 @@ def _is_taken(selection: Selection, item: pytest.Item) -> bool:
             product = str(marker.args[0]) if marker.args else None
             return selection.takes_marked(mark, item.nodeid, product)
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        kept.distrust()
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    endings.run()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Look for what is left once all processes that ran tests have ended."""
+    run = config.stash[_RUN]
+    if run.is_first:
+        for line in run.clean():
+            print(f"left behind, and removed: {line}")
 
 
 class _AtOnce:

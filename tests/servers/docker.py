@@ -5,7 +5,6 @@ The image holds empty folders; `/usr` and what names accounts are mounted from t
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import io
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.endings import at_end
 from tests.servers.machine import OnMachine
 
 PLACE = "/server"  # where a container sees the folder that it is given
@@ -70,6 +70,12 @@ def empty_image() -> bytes:
     return tree.getvalue()
 
 
+def _control_group() -> list[str]:
+    """Return the option by which containers belong to the control group of these tests, where there is one."""
+    group = os.environ.get("TESTS_CONTROL_GROUP")
+    return [f"--cgroup-parent={group}"] if group else []
+
+
 class DockerEngine:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hfk"))
@@ -90,7 +96,7 @@ class DockerEngine:
                 ["dockerd", f"--data-root={self._folder / 'data'}", f"--exec-root={self._folder / 'exec'}",
                  f"--pidfile={self._folder / 'pid'}", f"--host={os.environ['DOCKER_HOST']}", "--bridge=none",
                  f"--default-address-pool=base={network()}.0.0/16,size=24",
-                 "--iptables=false", "--ip-forward=false", "--ip-masq=false"],
+                 "--iptables=false", "--ip-forward=false", "--ip-masq=false", *_control_group()],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
@@ -185,7 +191,7 @@ class Enclosed(OnMachine):
 @functools.cache
 def _started() -> DockerEngine:
     made = DockerEngine()
-    atexit.register(made.remove)
+    at_end(made.remove)
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import pwd
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import docker
+from tests.proof.endings import at_end
+from tests.servers import docker, template
 from tests.servers.machine import OnMachine
 
 USER = "keeper"  # has every right on the databases of applications and on Holdfast's beside them, and no other
@@ -87,13 +87,18 @@ class MariadbServer(OnMachine):
         temporary = self.place / "tmp"
         subprocess.run([*self._prefix, "mkdir", str(temporary)], check=True)
         self._settings["tmpdir"] = str(temporary)
+        template.write_data_directory(
+            self.folder / "data", self.program, self.install, lambda _: self._install(temporary)
+        )
+        self.start()
+        self.run("mysql", f"CREATE USER {USER}@localhost; GRANT ALL ON `hf-%`.* TO {USER}@localhost")
+
+    def _install(self, temporary: Path) -> None:
         done = subprocess.run(
             [*self._prefix, *self.install, f"--datadir={self._data}", f"--tmpdir={temporary}"],
             cwd="/", capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
-        self.start()
-        self.run("mysql", f"CREATE USER {USER}@localhost; GRANT ALL ON `hf-%`.* TO {USER}@localhost")
 
     def start(self) -> None:
         words = [f"--{name}={value}" for name, value in self._settings.items()]
@@ -177,7 +182,7 @@ class EnclosedMariadbServer(docker.Enclosed, MariadbServer):
 @functools.cache
 def _shared_enclosed() -> EnclosedMariadbServer:
     server = EnclosedMariadbServer()
-    atexit.register(server.remove)
+    at_end(server.remove)
     return server
 
 
@@ -191,7 +196,7 @@ def shared_enclosed() -> Iterator[EnclosedMariadbServer]:
 @functools.cache
 def _shared() -> MariadbServer:
     server = MariadbServer()
-    atexit.register(server.remove)
+    at_end(server.remove)
     return server
 
 

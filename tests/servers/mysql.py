@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.endings import at_end
 from tests.servers.mariadb import MariadbServer
 
 PROGRAMS = Path("/var/cache/holdfast-tests/mysql/bin")
@@ -39,7 +39,7 @@ class MysqlServer(MariadbServer):
 @functools.cache
 def _shared() -> MysqlServer:
     server = MysqlServer()
-    atexit.register(server.remove)
+    at_end(server.remove)
     return server
 
 

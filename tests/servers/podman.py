@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.endings import at_end
 from tests.servers import docker
 
 _CONF = """
@@ -143,7 +143,7 @@ class PodmanEngine:
 @functools.cache
 def _started() -> PodmanEngine:
     made = PodmanEngine()
-    atexit.register(made.remove)
+    at_end(made.remove)
     return made
 
 

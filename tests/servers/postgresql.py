@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import io
 import os
@@ -21,7 +20,8 @@ import pytest
 
 from holdfast.processes import session_members
 from tests.memory import make_folder
-from tests.servers import docker
+from tests.proof.endings import at_end
+from tests.servers import docker, template
 from tests.servers.machine import OnMachine
 
 ROLE = "keeper"  # owns the databases of applications, may create others, and is no superuser
@@ -69,7 +69,9 @@ class PostgresqlServer(OnMachine):
         self._binaries = binaries
         self.folder = folder or make_folder("hfp")
         self._data = self.place / "data"
-        self._settings = {"listen_addresses": "", "max_connections": "60", **settings}
+        self._settings = {"listen_addresses": "", "max_connections": "60",
+                          # In its own folder: what a killed server leaves goes with that.
+                          "dynamic_shared_memory_type": "mmap", **settings}  # fmt: skip
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam(_ACCOUNT)
@@ -77,9 +79,11 @@ class PostgresqlServer(OnMachine):
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._prefix = self._as_account(account.pw_gid)
         self._databases = 0
-        self._call(
-            "initdb", "-D", str(self._data), "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"
-        )
+        words = ["-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]
+        template.write_data_directory(
+            self.folder / "data", str(binaries / "initdb"), words,
+            lambda _: self._call("initdb", "-D", str(self._data), *words),
+        )  # fmt: skip
         self.start()
         self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
 
@@ -202,14 +206,14 @@ def image() -> str:
 @functools.cache
 def _shared() -> PostgresqlServer:
     server = PostgresqlServer()
-    atexit.register(server.remove)
+    at_end(server.remove)
     return server
 
 
 @functools.cache
 def _shared_enclosed() -> EnclosedPostgresqlServer:
     server = EnclosedPostgresqlServer()
-    atexit.register(server.remove)
+    at_end(server.remove)
     return server
 
 
