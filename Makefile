@@ -5,10 +5,7 @@ BIN := $(VENV)/bin
 # One more than the cores of a small machine: tests wait as often as they work.
 JOBS ?= 3
 
-# Tests start thousands of processes of the checkout; without its bytecode each would compile what it imports.
-unexport PYTHONDONTWRITEBYTECODE
-
-.PHONY: setup demo test check faults faults-all bench docs test-setup clean
+.PHONY: setup demo test check faults faults-all submission points bench docs test-setup clean
 
 setup: $(VENV)/installed
 
@@ -28,8 +25,12 @@ ifeq ($(CI),true)
 test faults faults-all: test-setup
 endif
 
+# How much is proved: `quick`, what a `submission` has to pass, or `everything`; CONTRIBUTING.md has the table.
+PROOF ?= quick
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS)
+
 test: setup check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 48 -m "not whole and not later" tests
+	$(PYTEST) --proof $(PROOF) tests
 
 check: setup
 	$(BIN)/ruff check src tests
@@ -37,15 +38,21 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Every kill point of every operation on the embedded stack; with a database server every sixth of its driver's steps, in
-# containers every 16th; of the journal writes at which power is lost or a disk is full, every 24th. And what
-# `make test` leaves for it.
+# The fault tests alone, as a submission has to pass them.
 faults: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 --every-server 6 --every-container 16 --every-power 24 -m "(faults or later) and not whole" tests
+	$(PYTEST) --proof submission -m faults tests
 
-# All of them.
+# Every point of everything, and every combination and variant.
 faults-all: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --every 1 -m "faults or later" tests
+	$(PYTEST) --proof everything -m "faults or combination or variant" tests
+
+# Begins a new submission: the next part of the rotation, and what changes from here on counts as changed.
+submission: setup
+	$(BIN)/python -m tests.proof.begin
+
+# Writes down how many points the scenarios have, and which steps.
+points: setup
+	$(BIN)/python -m tests.faults.record $(SCENARIOS)
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench

@@ -22,6 +22,7 @@ from holdfast.config.load import load
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
+from tests.proof import patience
 from tests.servers import docker, podman, postgresql
 from tests.site import gate_port, get
 from tests.sources import write_repository
@@ -134,12 +135,12 @@ repository = "."
 [services.web]
 health = "/health"
 settle_seconds = 0.3
-health_timeout_seconds = 10
+health_timeout_seconds = {patience.wait(10)}
 stop_timeout_seconds = 2
 
 [services.worker]
 settle_seconds = 0.3
-health_timeout_seconds = 5
+health_timeout_seconds = {patience.wait(5)}
 stop_timeout_seconds = 1
 
 [tasks]
@@ -320,7 +321,7 @@ def _programs() -> Path:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS
+    deadline = patience.deadline(_SECONDS)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)

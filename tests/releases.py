@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+from tests.proof import patience
 from tests.site import Site
 
 
@@ -21,4 +22,4 @@ def add(site: Site, tag: str, base: str, migration: str, text: str) -> None:
 
 
 def _output(argv: list[str]) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(argv, capture_output=True, text=True, timeout=patience.limit(60), check=True).stdout

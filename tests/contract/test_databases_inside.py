@@ -39,6 +39,7 @@ from tests.contract.test_databases import (
     test_inspect_of_a_database_and_of_none,
     test_restore_from_a_dump_and_back_by_identity,
 )
+from tests.proof import patience
 from tests.servers import docker, mariadb, postgresql
 
 __all__ = [
@@ -91,7 +92,7 @@ def inside(engine: Engine, mark: str) -> list[str]:
 
 
 def eventually_inside(engine: Engine, mark: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = patience.deadline(60)
     while not inside(engine, mark):
         assert time.monotonic() < deadline, "nothing began inside"
         time.sleep(0.1)

@@ -31,6 +31,7 @@ from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
 from tests.contract.dumps import snapshot
+from tests.proof import patience
 from tests.servers import mariadb, mysql
 from tests.servers.mariadb import ADMINISTRATOR, USER, MariadbServer, numbers
 from tests.servers.mysql import MysqlServer
@@ -278,7 +279,7 @@ def test_writers_of_a_single_table_go_on_once_its_dump_has_begun(
     own = mariadb_dump._Beside.append_to
 
     def append_to(self: mariadb_dump._Beside, *arguments: Any) -> None:
-        assert allowed.wait(30)
+        assert allowed.wait(patience.limit(30))
         own(self, *arguments)
 
     monkeypatch.setattr(mariadb_dump._Beside, "append_to", append_to)
@@ -305,7 +306,7 @@ def test_a_change_of_a_table_that_waits_fails_the_dump_and_not_the_visitors(
         time.sleep(0.2)
         with pytest.raises(StepError):  # MySQL's program gives up by itself
             fix(quick_folder / "dump", [], 10)
-    change.join(30)
+    change.join(patience.limit(30))
     assert not change.is_alive()
     assert held_snapshot(database, quick_folder / "dump").tables["entry"]["rows"] == 500
 
@@ -909,7 +910,7 @@ def test_what_goes_on_for_a_dead_client_is_ended(server: MariadbServer, name: st
         ]
     )
     busy = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'DO SLEEP%'"
-    deadline = time.monotonic() + 10
+    deadline = patience.deadline(10)
     while server.run("mysql", busy) != "1":
         assert time.monotonic() < deadline
     client.kill()

@@ -20,6 +20,7 @@ from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, Ref
 from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
 from tests.contract.dumps import snapshot
+from tests.proof import patience
 from tests.servers.postgresql import ROLE, PostgresqlServer
 
 OPERATION = "20260101-000000-upgrade-ab12"
@@ -227,7 +228,7 @@ def test_autovacuum_stops_neither_a_restore_point_nor_going_back(
     at_work = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type = 'autovacuum worker'"
 
     def await_it() -> None:
-        deadline = time.monotonic() + 90
+        deadline = patience.deadline(90)
         while server.run("postgres", at_work) == "0":
             assert time.monotonic() < deadline, "autovacuum never came"
             time.sleep(0.05)
@@ -247,11 +248,11 @@ def test_another_roles_session_is_named_where_it_cannot_be_ended(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A role that is no superuser sees little of other roles' sessions."""
-    monkeypatch.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
     server.run("postgres", "DROP ROLE IF EXISTS reporter; CREATE ROLE reporter LOGIN")
     point = database.prepare(OPERATION, None, {})
     before = database.inspect()["identity"]
-    with visitor(server, name, user="reporter"):
+    with visitor(server, name, user="reporter"), monkeypatch.context() as patched:
+        patched.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
         with pytest.raises(RefusedError, match="reporter"):
             database.prepare(f"{OPERATION}2", None, {})
         with pytest.raises(StepError, match="reporter"):

@@ -19,6 +19,7 @@ from holdfast.drivers.databases.sqlite import SqliteDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from tests.contract.dumps import snapshot
 from tests.contract.test_databases import ROWS
+from tests.proof import patience
 
 _CRASH = """
 import os, sqlite3, sys
@@ -67,7 +68,7 @@ def database(path: Path) -> SqliteDatabase:
 
 def die(script: str, path: Path) -> None:
     """Leaves behind what a killed application leaves behind."""
-    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=patience.limit(30))
     assert done.returncode == 9
 
 
@@ -89,7 +90,7 @@ def reader_in_another_process(path: Path) -> Iterator[int]:
     finally:
         process.stdin.close()
         process.stdout.close()
-        process.wait(timeout=30)
+        process.wait(patience.limit(30))
 
 
 def test_a_left_over_wal_is_part_of_snapshot_and_restore_point(database: SqliteDatabase, path: Path) -> None:
@@ -203,7 +204,7 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
     done = threading.Event()
 
     def write() -> None:
-        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as writer:
+        with closing(sqlite3.connect(path, timeout=patience.limit(30), isolation_level=None)) as writer:
             writer.execute("INSERT INTO entry (text) VALUES ('queued')")
         done.set()
 
@@ -212,7 +213,7 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
         thread.start()
         assert not done.wait(0.1)
         fix(path.parent / "dump", [], 10)()
-    thread.join(30)
+    thread.join(patience.limit(30))
     assert done.is_set()
     assert count(database, path.parent / "dump") == 500
     assert count(database) == 501
@@ -277,4 +278,4 @@ def test_a_database_is_looked_at_while_its_side_files_come_and_go(database: Sqli
         assert looks > 100
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(patience.limit(10))

@@ -29,6 +29,7 @@ from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from tests.fakes import FakeGate
+from tests.proof import patience
 from tests.servers.caddy import CaddyServer
 from tests.servers.nginx import NginxServer
 from tests.servers.proxy import ProxyServer
@@ -149,7 +150,7 @@ class Web:
             def do_GET(self) -> None:
                 if self.path == "/slow":
                     web.entered.set()
-                    web.go_on.wait(30)
+                    web.go_on.wait(patience.limit(30))
                 body = name.encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -183,7 +184,7 @@ class Visitor:
     new: Web
 
     def get(self, path: str = "/", **headers: str) -> tuple[int, str, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience.limit(30))
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
@@ -223,7 +224,7 @@ class Visited(Visitor):
         assert instance is not None
         self._log = open(folder / "front.out", "wb")
         self._process = subprocess.Popen(instance.command, env=dict(os.environ), stdout=self._log, stderr=self._log)
-        deadline = time.monotonic() + 30
+        deadline = patience.deadline(30)
         while not self.gate.answers():
             assert self._process.poll() is None, (folder / "front.out").read_text()
             assert time.monotonic() < deadline, "the front did not come up"
@@ -231,7 +232,7 @@ class Visited(Visitor):
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(patience.limit(30))
         self._log.close()
         self.old.close()
         self.new.close()
@@ -315,17 +316,17 @@ def test_close_returns_only_once_no_request_is_under_way(visited: Visited) -> No
     answers: list[tuple[int, str]] = []
     visitor = threading.Thread(target=lambda: answers.append(visited.get("/slow")[:2]))
     visitor.start()
-    assert visited.old.entered.wait(30)
+    assert visited.old.entered.wait(patience.limit(30))
     closer = threading.Thread(target=lambda: visited.gate.close({"operation": "op1"}))
     closer.start()
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while visited.get()[0] != 503:  # new visitors are held while the old one is still served
         assert time.monotonic() < deadline
     assert closer.is_alive()
     assert answers == []
     visited.old.go_on.set()
-    closer.join(30)
-    visitor.join(30)
+    closer.join(patience.limit(30))
+    visitor.join(patience.limit(30))
     assert not closer.is_alive()
     assert answers == [(200, "old")]
 
@@ -334,16 +335,16 @@ def test_route_drains_the_web_before(visited: Visited) -> None:
     answers: list[tuple[int, str]] = []
     visitor = threading.Thread(target=lambda: answers.append(visited.get("/slow")[:2]))
     visitor.start()
-    assert visited.old.entered.wait(30)
+    assert visited.old.entered.wait(patience.limit(30))
     router = threading.Thread(target=lambda: visited.gate.route("r2", visited.new.address))
     router.start()
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while visited.get()[1] != "new":
         assert time.monotonic() < deadline
     assert router.is_alive()
     visited.old.go_on.set()
-    router.join(30)
-    visitor.join(30)
+    router.join(patience.limit(30))
+    visitor.join(patience.limit(30))
     assert answers == [(200, "old")]
 
 
@@ -362,9 +363,9 @@ def test_a_request_that_outlasts_the_drain_is_cut(name: str, folder: Path) -> No
 
         visitor = threading.Thread(target=visit)
         visitor.start()
-        assert visited.old.entered.wait(30)
+        assert visited.old.entered.wait(patience.limit(30))
         visited.gate.close({"operation": "op1"})
-        visitor.join(30)
+        visitor.join(patience.limit(30))
         assert len(ended) == 1
         assert not (isinstance(ended[0], tuple) and ended[0][0] == 200)
         answer = visited.gate.ask({"do": "status"}) if name == "front" else {"under_way": 0}
@@ -487,7 +488,7 @@ def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied
     finally:
         ended.set()
         for visitor in visitors:
-            visitor.join(30)
+            visitor.join(patience.limit(30))
     assert set(met) == {(200, "old"), (200, "new")}, met
 
 
@@ -495,7 +496,7 @@ def test_a_page_is_whole_whatever_a_request_asks_for(proxied: VisitedProxy) -> N
     proxied.gate.close({"operation": "op1"})
     status, body, headers = proxied.get("/any/path.css?x=1", Range="bytes=0-3", Accept="text/html")
     assert (status, "</html>" in body, "content-range" in headers) == (503, True, False)
-    connection = http.client.HTTPConnection("127.0.0.1", proxied.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", proxied.port, timeout=patience.limit(30))
     try:
         connection.request("POST", "/order", body="a=b", headers={"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"})
         answer = connection.getresponse()
@@ -546,12 +547,12 @@ def test_opening_and_trying_out_cut_nobody(proxied: VisitedProxy) -> None:
     answers: list[tuple[int, str]] = []
     visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
     visitor.start()
-    assert proxied.old.entered.wait(30)
+    assert proxied.old.entered.wait(patience.limit(30))
     proxied.gate.try_out(proxied.new.address)
     proxied.gate.open()
     assert answers == []
     proxied.old.go_on.set()
-    visitor.join(30)
+    visitor.join(patience.limit(30))
     assert answers == [(200, "old")]
 
 
@@ -567,7 +568,7 @@ def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: V
     answers: list[tuple[int, str]] = []
     visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
     visitor.start()
-    assert proxied.old.entered.wait(30)
+    assert proxied.old.entered.wait(patience.limit(30))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(proxied.gate, "_wait", lambda view: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -577,8 +578,8 @@ def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: V
     again.join(1)
     assert again.is_alive() and answers == []
     proxied.old.go_on.set()
-    again.join(30)
-    visitor.join(30)
+    again.join(patience.limit(30))
+    visitor.join(patience.limit(30))
     assert answers == [(200, "old")]
     assert proxied.get()[:2] == (200, "new")
 
@@ -596,7 +597,7 @@ def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path, monk
 
 
 def http_status(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience.limit(30))
     try:
         connection.request("GET", "/")
         return connection.getresponse().status

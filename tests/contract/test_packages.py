@@ -21,6 +21,7 @@ from holdfast.host import Host
 from holdfast.model import Package
 from tests.contract import projects
 from tests.fakes import FakePackages
+from tests.proof import patience
 
 FIRST = {"app.py": "print('one')\n", "holdfast.toml": "\n[tasks]\nmigrate = ['true']\n", "sub/deep.txt": "deep\n"}
 SECOND = {"app.py": "print('two')\n", "sub/deep.txt": "deep\n"}
@@ -49,7 +50,7 @@ class Source:
 def git(repository: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(repository), "-c", "user.name=T", "-c", "user.email=t@example.invalid", *arguments],
-        check=True, capture_output=True, text=True, timeout=30,
+        check=True, capture_output=True, text=True, timeout=patience.limit(30),
     )  # fmt: skip
     return done.stdout.strip()
 

@@ -19,6 +19,7 @@ from holdfast.model import ServiceInstance
 from holdfast.processes import end_processes_with, processes_with
 from tests.contract import projects
 from tests.fakes import FakeRuntime
+from tests.proof import patience
 
 STAY = "import sys, time; print('here I am', flush=True); time.sleep(3600)"
 STUBBORN = (
@@ -54,7 +55,7 @@ def runtime(request: pytest.FixtureRequest, folder: Path) -> Iterator[Runtime]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)

@@ -25,6 +25,7 @@ from holdfast.ports import free_loopback_port
 from tests import containers
 from tests.contract import projects
 from tests.contract.projects import Containers
+from tests.proof import patience
 from tests.servers import docker
 
 STAY = "import time; print('here I am', flush=True); time.sleep(3600)"
@@ -58,7 +59,7 @@ def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Containers]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)
@@ -317,7 +318,7 @@ def test_one_that_is_about_to_end_is_not_taken_for_one_that_stays(made: Containe
     assert not made.runtime.statuses()["web-r1"].running, "who starts what does not run would pass it over"
     client = subprocess.Popen([made.client, "stop", old], stdout=subprocess.DEVNULL)
     made.runtime.start(slow)
-    client.wait(30)
+    client.wait(patience.limit(30))
     (new,) = ids(made)
     assert new != old
     assert made.runtime.statuses()["web-r1"].running

@@ -24,6 +24,7 @@ from holdfast.processes import Process, processes_with
 from holdfast.worker import Worker
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress
+from tests.proof import patience
 
 OPERATION = f"second-process-test-{os.getpid()}"
 FILES = 2000
@@ -237,5 +238,5 @@ def test_it_ends_with_its_parent(host: Host, quick_folder: Path) -> None:
     assert process.stdin is not None and process.stdout is not None
     assert [one.pid for one in second_processes()] == [process.pid]
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(patience.limit(10)) == 0
     process.stdout.close()

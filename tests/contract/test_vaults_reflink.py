@@ -15,6 +15,7 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults.local import LocalVault
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper
+from tests.proof import patience
 
 LARGE_BYTES = 24 << 20
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.root
 
 
 def _run(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=patience.limit(60)).stdout
 
 
 @pytest.fixture

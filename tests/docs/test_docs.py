@@ -15,6 +15,7 @@ from holdfast.config import reference
 from holdfast.config.load import load, presets
 from holdfast.config.schema import Configuration
 from tests.docs import generate
+from tests.proof import patience
 from tests.site import Site
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,11 @@ def test_a_restore_by_hand_gives_the_same_tree(site: Site, folder: Path) -> None
     newest = sorted((site.vault / "backups").iterdir())[-1]
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=newest, check=True)
     target = folder / "by-hand"
-    subprocess.run(["bash", str(script), str(site.vault), newest.name, "media", str(target)], check=True, timeout=120)
+    subprocess.run(
+        ["bash", str(script), str(site.vault), newest.name, "media", str(target)],
+        check=True,
+        timeout=patience.limit(120),
+    )
     names = [b"large", b"empty", b"again", b"with space\nand newline", b"not-utf8-\xff", b"sparse"]
     for name in names:
         one, two = os.fsencode(special) + b"/" + name, os.fsencode(target) + b"/special/" + name

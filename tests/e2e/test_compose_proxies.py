@@ -17,6 +17,7 @@ import pytest
 
 from tests.compose_site import ComposeSite
 from tests.e2e.cli import run, run_json, start
+from tests.proof import patience
 
 
 @pytest.fixture(params=["nginx", "caddy"])
@@ -47,7 +48,7 @@ class Visitors:
             thread.start()
 
     def _visit(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=patience.limit(30))
         while not self._ended.is_set():
             kept = connection.sock is not None
             try:

@@ -14,6 +14,7 @@ import pytest
 from tests import containers
 from tests.compose_site import ComposeSite
 from tests.e2e.cli import output, run, run_json, start
+from tests.proof import patience
 from tests.servers import docker, podman
 
 pytestmark = pytest.mark.combination
@@ -42,7 +43,7 @@ def adopted(client: str, folder: Path) -> Iterator[ComposeSite]:
 def in_the_middle(site: ComposeSite) -> subprocess.Popen[bytes]:
     """An upgrade that stands in the middle of its migration."""
     process = start(site, "upgrade", "v5")
-    deadline = time.monotonic() + _SECONDS
+    deadline = patience.deadline(_SECONDS)
     while not (site.folder / "media" / "piece-2.txt").exists():
         assert process.poll() is None and time.monotonic() < deadline, output(site)
         time.sleep(0.01)
@@ -80,7 +81,7 @@ def _known(site: ComposeSite) -> tuple[str, tuple[str, str]]:
 @pytest.mark.combination
 def test_the_witness_can_tell(adopted: ComposeSite) -> None:
     (adopted.folder / "media" / "piece-0.txt").touch()
-    deadline = time.monotonic() + _SECONDS
+    deadline = patience.deadline(_SECONDS)
     while not (adopted.folder / "database" / "half-migrated").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -104,7 +105,7 @@ def test_the_engine_or_the_database_is_killed_in_the_middle(
     before, images = _known(adopted)
     process = in_the_middle(adopted)
     strike(adopted)
-    assert process.wait(120) == 6, output(adopted)
+    assert process.wait(patience.limit(120)) == 6, output(adopted)
     assert run(adopted, "recover").returncode == 0
     check_old(adopted, before, images)
 

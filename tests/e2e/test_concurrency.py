@@ -12,6 +12,7 @@ import pytest
 from tests import kept
 from tests.e2e.cli import argv, run, run_json, start
 from tests.e2e.test_interruptions import begin_v5
+from tests.proof import patience
 from tests.site import Site
 
 
@@ -40,7 +41,7 @@ def test_two_backups_and_a_prune_at_the_same_time(big: Site) -> None:
     ]
     results = []
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=patience.limit(60))
         results.append((process.returncode, errors))
     assert {code for code, _ in results} <= {0, 5}
     assert any(code == 0 for code, _ in results)
@@ -55,7 +56,7 @@ def test_two_upgrades_at_once(big: Site) -> None:
     second = run(big, "upgrade", "v5")
     assert second.returncode == 5
     assert "upgrade to v5" in second.stderr and str(first.pid) in second.stderr
-    assert first.wait(60) == 0
+    assert first.wait(patience.limit(60)) == 0
     assert big.get("/")[1]["version"] == "v5"
 
 
@@ -65,7 +66,7 @@ def test_a_backup_during_an_upgrade_is_refused_and_maintenance_works(big: Site) 
     assert refused.returncode == 5
     assert "upgrade to v5" in refused.stderr
     assert run(big, "maintenance", "on", "--comment", "meanwhile").returncode == 0
-    assert upgrade.wait(60) == 0
+    assert upgrade.wait(patience.limit(60)) == 0
     assert big.get("/")[0] == 503
     assert run(big, "maintenance", "off").returncode == 0
     assert big.get("/")[1]["version"] == "v5"
@@ -74,7 +75,7 @@ def test_a_backup_during_an_upgrade_is_refused_and_maintenance_works(big: Site) 
 def test_an_upgrade_waits_for_a_backup_and_maintenance_does_not(big: Site) -> None:
     backup = start(big, "backup", "create")
     lock = big.state / "locks" / "backup.lock"
-    deadline = time.monotonic() + 20
+    deadline = patience.deadline(20)
     while not (lock.exists() and "backup" in lock.read_text() and run_json(big, "status")["data"]["operations"]):
         if backup.poll() is not None:
             break
@@ -82,14 +83,14 @@ def test_an_upgrade_waits_for_a_backup_and_maintenance_does_not(big: Site) -> No
     assert run(big, "maintenance", "on").returncode == 0
     assert run(big, "maintenance", "off").returncode == 0
     assert run(big, "upgrade", "v5").returncode == 0
-    assert backup.wait(60) == 0
+    assert backup.wait(patience.limit(60)) == 0
     assert whole(big) >= 3
 
 
 def test_prune_after_a_killed_upgrade_and_before_recover(big: Site) -> None:
     process = begin_v5(big)
     process.kill()
-    process.wait(10)
+    process.wait(patience.limit(10))
     sets = run_json(big, "backup", "list")["data"]["backups"]
     refused = run(big, "backup", "prune")
     assert refused.returncode == 8

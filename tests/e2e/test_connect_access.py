@@ -47,6 +47,7 @@ def newest_set(site: ConnectAccess) -> str:
     return str(run_json(site, "backup", "list")["data"]["backups"][-1]["id"])
 
 
+@pytest.mark.combination
 def test_update_the_application_code(site: ConnectAccess) -> None:
     """Backup the database, remember the changeset, pull, migrate, rebuild and restart: one command."""
     old, version = images(site), site.git("rev-parse", "HEAD")

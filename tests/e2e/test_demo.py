@@ -24,13 +24,18 @@ from holdfast.demo.load import Load
 from holdfast.demo.stop import Stop
 from holdfast.errors import HoldfastError
 from holdfast.processes import Process, end_processes_with, processes_with
+from tests.proof import patience
 from tests.site import gate_port
 
 
 @pytest.mark.combination
 def test_the_demo_holds() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "holdfast", "demo", "--json"], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-m", "holdfast", "demo", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(240),
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = json.loads(done.stdout)["data"]
@@ -76,7 +81,7 @@ def read_until(process: subprocess.Popen[str], line: str) -> None:
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = patience.deadline(60)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)
@@ -97,7 +102,7 @@ def test_a_signal_in_an_upgrade_leaves_nothing(place: Path, numbers: list[signal
             assert part in running
         for number in numbers:
             process.send_signal(number)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=patience.limit(60))
     finally:
         process.kill()
         process.wait()
@@ -114,7 +119,7 @@ def test_a_lost_terminal_in_the_first_step_leaves_nothing(place: Path) -> None:
         read_until(process, "$ holdfast install v1")
         eventually(lambda: processes_with(mark(place)))
         process.send_signal(signal.SIGHUP)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=patience.limit(60))
     finally:
         process.kill()
         process.wait()

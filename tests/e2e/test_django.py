@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
+from tests.proof import patience
 from tests.stores import MariadbStore, PostgresqlStore
 
 PROJECT = Path(__file__).parent / "django_project"
@@ -113,7 +115,9 @@ class Shop:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.config)],
-            capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, check=False,
+            capture_output=True, text=True, timeout=patience.limit(240), stdin=subprocess.DEVNULL, check=False,
+            # Bytecode of all that pip installs would be half of the work, and is needed of little of it.
+            env={**os.environ, "PIP_NO_COMPILE": "1"},
         )  # fmt: skip
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, object]]:
@@ -242,13 +246,17 @@ def test_init_proposes_the_django_preset(shop: Shop, folder: Path) -> None:
     place.mkdir()
     shutil.copytree(shop.folder / "repo", place / "repository")
     done = subprocess.run(
-        [sys.executable, "-m", "holdfast", "init", str(place)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "holdfast", "init", str(place)],
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(60),
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     text = (place / "holdfast.toml").read_text()
     assert 'extends = "preset:django"' in text and "shop.wsgi" in text
     checked = subprocess.run(
         [sys.executable, "-m", "holdfast", "config", "validate", "--config", str(place)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=patience.limit(60), check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stderr

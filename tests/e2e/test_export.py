@@ -17,6 +17,7 @@ import pytest
 from tests import kept
 from tests.contract import trees
 from tests.e2e.cli import output, run, run_json, start
+from tests.proof import patience
 from tests.site import Site
 
 
@@ -169,7 +170,7 @@ def test_one_that_is_killed_leaves_nothing_after_recover(plain: Site, folder: Pa
     chosen = newest(plain)
     begun = start(plain, "backup", "export", chosen, str(folder / "away"))
     archive = folder / "away" / f".{chosen}.guestbook.production.export" / "media.tar.gz"
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while not (archive.exists() and archive.stat().st_size > 1 << 20):
         assert begun.poll() is None and time.monotonic() < deadline, output(plain)
         time.sleep(0.01)

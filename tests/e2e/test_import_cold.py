@@ -17,6 +17,7 @@ import pytest
 from holdfast.model import Outcome, StepState
 from holdfast.processes import working_in
 from tests.e2e.cli import output, run, run_json, start
+from tests.proof import patience
 from tests.servers import docker, postgresql
 from tests.site import Site
 from tests.stores import PostgresqlStore
@@ -166,7 +167,7 @@ def test_what_cannot_come_in_so_is_said(served: Site, folder: Path) -> None:
 
 def held_server(scratch: Path) -> list[int]:
     """Stops the private server at its beginning, so that Holdfast waits for it; its processes as this machine knows them."""
-    deadline = time.monotonic() + 60
+    deadline = patience.deadline(60)
     while True:
         assert time.monotonic() < deadline, "no private server began"
         for path in scratch.glob("holdfast-*/unpacked/database/postmaster.pid"):

@@ -21,6 +21,7 @@ from holdfast.operations import recover
 from holdfast.steps import last_pass, preflight, table
 from tests import kept
 from tests.e2e.cli import argv, output, run, run_json, start
+from tests.proof import patience
 from tests.site import Site
 
 
@@ -33,7 +34,7 @@ def at_v2() -> Iterator[Site]:
 def begin_v5(site: Site, **options: object) -> subprocess.Popen[bytes]:
     """An upgrade that stands in the middle of its migration."""
     process = start(site, "upgrade", "v5", **options)
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while not (site.media / "piece-2.txt").exists():
         assert time.monotonic() < deadline, output(site)
         assert process.poll() is None, output(site)
@@ -42,7 +43,7 @@ def begin_v5(site: Site, **options: object) -> subprocess.Popen[bytes]:
 
 
 def wait_until_it_answers(site: Site) -> None:
-    deadline = time.monotonic() + 10
+    deadline = patience.deadline(10)
     while site.get("/")[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -53,7 +54,7 @@ def test_one_signal_stops_the_command_and_undoes(at_v2: Site, number: signal.Sig
     before = at_v2.fingerprint()
     process = begin_v5(at_v2)
     process.send_signal(number)
-    assert process.wait(30) == 130, output(at_v2)
+    assert process.wait(patience.limit(30)) == 130, output(at_v2)
     assert at_v2.fingerprint() == before
     assert at_v2.get("/")[1]["version"] == "v2"
     assert run_json(at_v2, "status")["data"]["operations"] == []
@@ -65,7 +66,7 @@ def test_the_second_signal_only_stops_waiting(at_v2: Site) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(patience.limit(30)) == 130
     assert "holdfast recover" in output(at_v2)
     operations = run_json(at_v2, "status")["data"]["operations"]
     assert [item["state"] for item in operations] == ["interrupted"]
@@ -83,13 +84,13 @@ def test_sighup_and_a_closed_pipe_do_not_fail_an_upgrade(at_v2: Site) -> None:
         argv(at_v2, "upgrade", "v5", "-v"), stdin=subprocess.DEVNULL, stdout=writer, stderr=writer
     )
     os.close(writer)
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while not (at_v2.media / "piece-2.txt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.close(reader)
     process.send_signal(signal.SIGHUP)
-    process.wait(30)
+    process.wait(patience.limit(30))
     assert at_v2.get("/")[1]["version"] == "v5"
     assert run_json(at_v2, "status")["data"]["operations"] == []
 
@@ -97,7 +98,7 @@ def test_sighup_and_a_closed_pipe_do_not_fail_an_upgrade(at_v2: Site) -> None:
 def kill_in_migration(site: Site) -> None:
     process = begin_v5(site)
     process.kill()
-    process.wait(10)
+    process.wait(patience.limit(10))
 
 
 def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +177,7 @@ def test_an_undo_gives_up_a_port_that_somebody_else_took(at_v2: Site) -> None:
     process = begin_v5(at_v2)
     with somebody_else_on(port):
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130, output(at_v2)
+        assert process.wait(patience.limit(30)) == 130, output(at_v2)
         assert (at_v2.fingerprint(), at_v2.get("/")[1]["version"]) == (before, "v2")
         assert run(at_v2, "service", "restart").returncode == 0
         assert at_v2.get("/")[1]["version"] == "v2"
@@ -242,7 +243,7 @@ def test_a_service_that_does_not_come_back_is_told(needy: Site, monkeypatch: pyt
 def test_a_boot_that_was_killed_is_done_again(needy: Site) -> None:
     """Nothing is lost with it: what should run stands in a file."""
     booting = start(needy, "recover", "--auto")
-    deadline = time.monotonic() + 30
+    deadline = patience.deadline(30)
     while needy.get("/")[0] != 200:  # it has begun, and waits for the queue
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -338,7 +339,7 @@ def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v
     end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
     at_v2.shut_down()
     gate.ensure_running(at_v2.open().opened)
-    deadline = time.monotonic() + 10
+    deadline = patience.deadline(10)
     while at_v2.get("/")[0] == 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof import patience
 from tests.standins.connect_access import SERVICES, ConnectAccess
 from tests.standins.project import PERSONS, UPLOADS
 from tests.standins.uso import Uso
@@ -70,7 +71,7 @@ def test_connect_access_by_its_own_pages(connect_access: ConnectAccess) -> None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = patience.deadline(60)
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)

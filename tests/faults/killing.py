@@ -23,6 +23,7 @@ from holdfast.drivers.databases.psql import Session
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.engine.journal import Journal
 from holdfast.host import Host
+from tests.proof import patience
 
 MUTATING_CALLS = {"reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess"}
 CONTAINER_LOOKS = {"ps", "container", "image", "version", "compose"}
@@ -233,7 +234,7 @@ class Forker:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(patience.limit(10))
         self._process.stdout.close()
 
 

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.proof import patience
+
 _PROGRAMS = ("mkfs.ext4", "mkfs.xfs", "mount", "umount", "losetup", "xfs_io")
 _MAKE = {
     # No lazy initialisation: a kernel thread that writes to the image later would be no part of the test. Blocks as
@@ -32,7 +34,9 @@ def missing() -> str | None:
 
 
 def _run(*argv: str | Path) -> str:
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [str(word) for word in argv], capture_output=True, text=True, timeout=patience.limit(60), check=False
+    )
     assert done.returncode == 0, f"{' '.join(map(str, argv))}: {done.stderr.strip()}"
     return done.stdout.strip()
 
@@ -97,10 +101,14 @@ class Filesystem:
         """Unmounts it; waits a little for processes that are just ending."""
         if not self._mounted:
             return
-        deadline = time.monotonic() + 15
+        deadline = patience.deadline(15)
         while True:
             done = subprocess.run(
-                ["umount", str(self.mountpoint)], capture_output=True, text=True, timeout=60, check=False
+                ["umount", str(self.mountpoint)],
+                capture_output=True,
+                text=True,
+                timeout=patience.limit(60),
+                check=False,
             )
             if done.returncode == 0:
                 self._mounted = False
@@ -125,7 +133,7 @@ class Filesystem:
             try:
                 self.unmount()
             except AssertionError:
-                subprocess.run(["umount", "--lazy", str(self.mountpoint)], check=False, timeout=60)
+                subprocess.run(["umount", "--lazy", str(self.mountpoint)], check=False, timeout=patience.limit(60))
         self._detach()
         self._image.unlink(missing_ok=True)
         self._kept.unlink(missing_ok=True)

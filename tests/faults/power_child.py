@@ -20,6 +20,7 @@ from typing import Any
 from holdfast.engine import lock, runner
 from holdfast.engine.journal import Journal
 from tests.faults import loop
+from tests.proof import patience
 
 OTHER_BOOT = "00000000-0000-4000-8000-00000000b007"
 
@@ -89,7 +90,7 @@ class Child:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(patience.limit(10))
         self._process.stdout.close()
 
 

@@ -13,6 +13,7 @@ from holdfast.processes import end_processes_with
 from tests.faults.loop import Filesystem
 from tests.faults.power_child import Child
 from tests.faults.scenarios import Scenario
+from tests.proof import patience
 from tests.site import Site
 
 
@@ -86,7 +87,7 @@ class Machine:
         self.mount()
 
     def wait_for_answer(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = patience.deadline(20)
         while self.site.get("/")[0] != 200:
             assert time.monotonic() < deadline, f"the application does not answer: {self.site.get('/')}"
             time.sleep(0.02)

@@ -21,13 +21,14 @@ from holdfast.drivers.databases import mariadb_shares
 from holdfast.host import Host
 from holdfast.operations import backup, install
 from holdfast.processes import end_processes_with
+from tests.proof import patience
 from tests.proof.plugin import selection_of
 from tests.stores import MariadbStore, MysqlStore, PostgresqlStore
 
 pytestmark = pytest.mark.faults
 
 ROUNDS = 50
-SAMPLE_ROUNDS = 6  # where kill points are taken in rotation, too
+SAMPLE_ROUNDS = 4  # where kill points are taken in rotation, too
 CHURN = Path(__file__).parent / "writers" / "churn.py"
 
 CONFIGURATION = """
@@ -199,7 +200,7 @@ def test_each_level_keeps_its_promise(
     rounds = SAMPLE_ROUNDS if _sampled(request.config) else ROUNDS
     shared = churning.loaded.root / "shared"
     noted = [shared / f"longest-{seed}" for seed in (1, 2)]
-    deadline = time.monotonic() + 120
+    deadline = patience.deadline(120)
     while not all(path.exists() for path in noted):  # before that a set would have nothing in it that can be torn
         assert time.monotonic() < deadline, "the writers do not write"
         time.sleep(0.05)
@@ -241,7 +242,7 @@ def test_the_churn_really_disagrees_without_a_level(folder: Path) -> None:
         for _ in range(3000):
             if disagreements:
                 break
-            with contextlib.closing(sqlite3.connect(shared / "main.sqlite3", timeout=30)) as database:
+            with contextlib.closing(sqlite3.connect(shared / "main.sqlite3", timeout=patience.limit(30))) as database:
                 rows = dict(database.execute("SELECT file, sha256 FROM inside").fetchall())
             found = {}
             for name in os.listdir(shared / "media" / "inside"):
@@ -253,4 +254,4 @@ def test_the_churn_really_disagrees_without_a_level(folder: Path) -> None:
         assert disagreements > 0
     finally:
         writer.terminate()
-        writer.wait(10)
+        writer.wait(patience.limit(10))

@@ -88,9 +88,9 @@ class Ground:
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = make_folder()
-    forker = Forker()
     try:
-        with kept.site(scenario.engine, scenario.tags) as site:
+        # The process that forks has the PATH on which the site's server has put its programs.
+        with kept.site(scenario.engine, scenario.tags) as site, contextlib.closing(Forker()) as forker:
             if scenario.before is not None:
                 scenario.before(site)
             saved = site.save()
@@ -112,7 +112,6 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
                 scenario, site, saved, old, old_label, new, new_label, points, forker, step_of, operation, existing
             )
     finally:
-        forker.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ import pytest
 from holdfast.errors import HoldfastError
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
+from tests.proof import patience
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
 from tests.servers import docker, mariadb, mysql, podman, postgresql
@@ -52,7 +53,7 @@ def die_together(ground: Ground, number: int) -> str:
 
 def wait_for_what_watches_it(site: Site) -> None:
     """An engine that comes back starts again what had died with it, in its own time, where no operation had stopped that."""
-    deadline = time.monotonic() + _BACK_SECONDS
+    deadline = patience.deadline(_BACK_SECONDS)
     while site.get("/")[0] == 502 and time.monotonic() < deadline:
         time.sleep(0.05)
 
@@ -64,7 +65,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     record = folder / f"record{number}"
     reached = record.with_suffix(".reached")
     ground.forker.start(site.folder, scenario.title, "act", kill_at=None, record=record, wait_at=number)
-    deadline = time.monotonic() + 60
+    deadline = patience.deadline(60)
     while not reached.exists():
         assert time.monotonic() < deadline, "point was not reached"
         time.sleep(0.01)

@@ -44,6 +44,7 @@ class Run:
         found += [f"mount {place}" for place in self._unmount()]
         found += [f"loop device {device}" for device in self._detach()]
         found += [f"shared memory {number}" for number in self._remove_segments()]
+        self._remove_groups()
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
         return found
@@ -106,3 +107,11 @@ class Run:
             number for number in sorted(numbers)
             if subprocess.run(["ipcrm", "-m", number], check=False, capture_output=True).returncode == 0
         ]  # fmt: skip
+
+    def _remove_groups(self) -> None:
+        """Remove the control groups that its processes were in, which ended after their own last words."""
+        for root in (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup")):
+            for group in root.glob(f"holdfast-tests-{self.id}-*"):
+                for folder in (*sorted(group.rglob("*/"), reverse=True), group):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()

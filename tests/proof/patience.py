@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 FACTOR = float(os.environ.get("TESTS_PATIENCE", "1"))
 _MARGIN = 10
@@ -14,6 +15,11 @@ _MARGIN = 10
 def limit(seconds: float) -> float:
     """Return a bound that only a test that fails reaches: ten times what a quiet machine needs, and the factor."""
     return seconds * _MARGIN * max(1.0, FACTOR / _MARGIN)
+
+
+def deadline(seconds: float) -> float:
+    """Return the instant of the monotonic clock at which such a bound is reached."""
+    return time.monotonic() + limit(seconds)
 
 
 def wait(seconds: float) -> float:

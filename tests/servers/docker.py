@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof import patience
 from tests.proof.endings import at_end
 from tests.servers.machine import OnMachine
 
@@ -99,7 +100,7 @@ class DockerEngine:
                  "--iptables=false", "--ip-forward=false", "--ip-masq=false", *_control_group()],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = patience.deadline(_START_SECONDS)
         while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.skip(f"no Docker engine can run here: {(self._folder / 'log').read_text()[-300:]}")
@@ -143,7 +144,7 @@ class DockerEngine:
             ["docker", "network", "prune", "--force"], capture_output=True, check=False
         )  # bridges of this machine
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(patience.limit(30))
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         left = [place for place in mounts if place.startswith(f"{self._folder}/")]
         for place in reversed(left):  # its own folder is one
@@ -185,7 +186,7 @@ class Enclosed(OnMachine):
     def stop(self) -> None:
         if self._process.poll() is None:
             subprocess.run(["docker", "stop", "--time=30", self._name], capture_output=True, check=True)
-            self._process.wait(30)
+            self._process.wait(patience.limit(30))
 
 
 @functools.cache

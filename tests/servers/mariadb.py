@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof import patience
 from tests.proof.endings import at_end
 from tests.servers import docker, template
 from tests.servers.machine import OnMachine
@@ -108,7 +109,7 @@ class MariadbServer(OnMachine):
                  f"--pid-file={self.place / 'pid'}", *words],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = patience.deadline(_START_SECONDS)
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, "the server did not start"
@@ -129,7 +130,7 @@ class MariadbServer(OnMachine):
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(60)
+            self._process.wait(patience.limit(60))
 
     def remove(self) -> None:
         self.kill()

@@ -20,6 +20,7 @@ import pytest
 
 from holdfast.processes import session_members
 from tests.memory import make_folder
+from tests.proof import patience
 from tests.proof.endings import at_end
 from tests.servers import docker, template
 from tests.servers.machine import OnMachine
@@ -94,7 +95,7 @@ class PostgresqlServer(OnMachine):
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = patience.deadline(_START_SECONDS)
         self._launch()
         while not self._answers():
             late = time.monotonic() > deadline
@@ -128,14 +129,14 @@ class PostgresqlServer(OnMachine):
         leader = self._process.pid
         os.kill(leader, signal.SIGKILL)
         self._process.wait()
-        deadline = time.monotonic() + 20
+        deadline = patience.deadline(20)
         while session_members(leader) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # fast shutdown
-            self._process.wait(30)
+            self._process.wait(patience.limit(30))
 
     def remove(self) -> None:
         self.stop()

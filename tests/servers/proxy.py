@@ -14,6 +14,7 @@ from holdfast.drivers.gates.proxy import Product, ProxyGate
 from holdfast.drivers.gates.visit import Door
 from holdfast.host import Host
 from holdfast.ports import free_loopback_port
+from tests.proof import patience
 
 _SECONDS = 30
 
@@ -59,7 +60,7 @@ class ProxyServer:
     def start(self) -> None:
         with open(self.folder / "output", "ab") as output:
             self._process = subprocess.Popen(self.argv, stdout=output, stderr=output, env=self.environment)
-        deadline = time.monotonic() + _SECONDS
+        deadline = patience.deadline(_SECONDS)
         while self._status() is None:
             assert self._process.poll() is None, (self.folder / "output").read_text()
             assert time.monotonic() < deadline, f"{self.name} did not come up"

@@ -13,6 +13,7 @@ from typing import Any
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
+from tests.proof import patience
 from tests.servers import docker
 from tests.site import gate_port
 from tests.standins import connect_access_files as files
@@ -127,17 +128,17 @@ files = ["{self.environment}.yml"]
 env_files = [".env_{self.environment}"]
 
 [services.django]
-health_timeout_seconds = 30
+health_timeout_seconds = {patience.wait(30)}
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
 [services.celeryworker]
-health_timeout_seconds = 40
+health_timeout_seconds = {patience.wait(40)}
 settle_seconds = 2
 stop_timeout_seconds = 5
 
 [services.celerybeat]
-health_timeout_seconds = 40
+health_timeout_seconds = {patience.wait(40)}
 settle_seconds = 0.3
 stop_timeout_seconds = 5
 
@@ -194,7 +195,7 @@ config_files = [".env_{self.environment}"]
 
     def wait(self, path: str = "/health/") -> None:
         """Until its own proxy answers with a good page."""
-        deadline = time.monotonic() + _SECONDS
+        deadline = patience.deadline(_SECONDS)
         while self.get(path, self.web_port)[0] != 200:
             assert time.monotonic() < deadline, self.compose("logs", "--tail=20")
             time.sleep(0.05)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from holdfast.ports import free_loopback_port
 from holdfast.processes import end_processes_with
 from tests import containers
+from tests.proof import patience
 from tests.servers import docker, podman
 from tests.site import gate_port
 from tests.standins import fingerprint, postgres, uso_files, visitor
@@ -29,7 +30,7 @@ _DATABASE = """{
     "NAME": os.environ.get("DATABASE_NAME", "usonline"), "USER": os.environ.get("DATABASE_USER", "usonline"),
     "PASSWORD": os.environ["DATABASE_PASSWORD"], "HOST": os.environ.get("DATABASE_HOST", "database"), "PORT": 5432,
     }"""
-_QUICK = "health_timeout_seconds = 30\nsettle_seconds = 0.3\nstop_timeout_seconds = 5\n"
+_QUICK = f"health_timeout_seconds = {patience.wait(30)}\nsettle_seconds = 0.3\nstop_timeout_seconds = 5\n"
 _PRESETS = {"apache": ("uso", ("uso", "cron")), "nginx": ("uso-nginx", ("proxy", "uso", "cron"))}
 _LOCAL_SETTINGS = """
 try:
@@ -184,7 +185,7 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
 
     def wait(self, path: str = "/health/") -> None:
         """Until the instance answers with a good page where its files publish it."""
-        deadline = time.monotonic() + _SECONDS
+        deadline = patience.deadline(_SECONDS)
         while self.get(path, self.web_port)[0] != 200:
             assert time.monotonic() < deadline, self.attempt("logs").stdout[-3000:]
             time.sleep(0.05)

@@ -14,6 +14,7 @@ import pytest
 from holdfast.engine import fence
 from holdfast.engine.lock import process_start_ticks
 from holdfast.host import OPERATION_VARIABLE
+from tests.proof import patience
 
 _GRANDCHILD = """
 import subprocess, sys
@@ -29,6 +30,7 @@ time.sleep(600)
 """
 _RESPAWNS = """
 import os, signal, subprocess, time
+
 def respawn(number, frame):
     subprocess.Popen(["sleep", "600"])
     os._exit(0)
@@ -78,7 +80,7 @@ def test_a_child_and_its_child_are_ended(operation: str) -> None:
     process, grandchild = start(operation, _GRANDCHILD.format("child.wait()"))
     assert {found.pid for found in fence.survivors(operation)} == {process.pid, grandchild}
     assert fence.end_children(operation) == 2
-    process.wait(30)
+    process.wait(patience.limit(30))
     assert gone(grandchild)
     assert fence.survivors(operation) == []
 
@@ -86,7 +88,7 @@ def test_a_child_and_its_child_are_ended(operation: str) -> None:
 @pytest.mark.parametrize("session", [[], ["setsid"]])
 def test_a_grandchild_whose_parent_is_dead_is_ended(operation: str, session: list[str]) -> None:
     process, grandchild = start(operation, _GRANDCHILD.format(""), *session)
-    process.wait(30)
+    process.wait(patience.limit(30))
     assert [found.pid for found in fence.survivors(operation)] == [grandchild]
     assert fence.end_children(operation) == 1
     assert gone(grandchild)
@@ -95,13 +97,13 @@ def test_a_grandchild_whose_parent_is_dead_is_ended(operation: str, session: lis
 def test_one_that_ignores_sigterm_is_killed(operation: str) -> None:
     process, _ = start(operation, _DEAF)
     assert fence.end_children(operation) == 1
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(patience.limit(30)) == -signal.SIGKILL
 
 
 def test_one_that_starts_another_at_the_signal_does_not_escape(operation: str) -> None:
     process, _ = start(operation, _RESPAWNS)
     fence.end_children(operation)
-    process.wait(30)
+    process.wait(patience.limit(30))
     assert fence.survivors(operation) == []
 
 
@@ -117,4 +119,4 @@ def test_other_operations_and_this_process_are_left_alone(operation: str, monkey
     finally:
         for process in (longer, unmarked):
             process.kill()
-            process.wait(30)
+            process.wait(patience.limit(30))

@@ -20,6 +20,7 @@ from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutEr
 from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.ports import free_loopback_port
 from holdfast.processes import processes_with
+from tests.proof import patience
 
 MARK = "HOLDFAST_TEST_HOST"
 
@@ -39,7 +40,7 @@ def left(mark: str) -> list[str]:
 
 def ended(mark: str, patience_seconds: float = 20) -> bool:
     """Whether all are gone; one that was killed takes a moment to disappear."""
-    deadline = time.monotonic() + patience_seconds
+    deadline = patience.deadline(patience_seconds)
     while left(mark):
         if time.monotonic() > deadline:
             return False
@@ -251,7 +252,7 @@ def test_processes_are_found_by_a_whole_variable(mark: str) -> None:
     calls: list[Callable[[], list[str]]] = [lambda: left(mark), lambda: left(mark[:-1])]
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={MARK: mark})
     try:
-        deadline = time.monotonic() + 30
+        deadline = patience.deadline(30)
         while not calls[0]():
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -25,6 +25,7 @@ from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
 from tests.memory import make_folder
+from tests.proof import patience
 
 _text = st.text(max_size=12)
 _json = st.recursive(
@@ -233,7 +234,7 @@ def test_an_operation_of_a_dead_process_is_interrupted(quick_folder: Path, journ
         "sys.stdout.flush(); os._exit(9)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(quick_folder / "state")], capture_output=True, text=True, timeout=30,
+        [sys.executable, "-c", script, str(quick_folder / "state")], capture_output=True, text=True, timeout=patience.limit(30),
         check=False,
     )  # fmt: skip
     dead = done.stdout.strip()
@@ -272,12 +273,15 @@ def small_disk(folder: Path) -> Iterator[Path]:
     place = folder / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False, timeout=30
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+        timeout=patience.limit(30),
     )
     if mounted.returncode != 0:
         pytest.skip(f"a mount is not possible here: {mounted.stderr.decode().strip()}")
     yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=30)
+    subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=patience.limit(30))
 
 
 @pytest.mark.root

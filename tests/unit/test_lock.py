@@ -15,11 +15,13 @@ import pytest
 
 from holdfast.engine.lock import Lock, Owner, boot_id, process_start_ticks
 from holdfast.errors import BusyError
+from tests.proof import patience
 
 _HOLD = """
 import subprocess, sys
 from pathlib import Path
 from holdfast.engine.lock import Lock
+
 lock = Lock(Path(sys.argv[1])).acquire("upgrade to v2")
 child = subprocess.Popen(["sleep", "600"], start_new_session=True) if sys.argv[2] == "child" else None
 print(child.pid if child else 0, flush=True)
@@ -39,7 +41,7 @@ def held_by_another(path: Path, how: str = "alone") -> Iterator[tuple[subprocess
         yield process, child
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(patience.limit(30))
         process.stdin.close()
         process.stdout.close()
         if child:
@@ -64,7 +66,7 @@ def test_a_lock_dies_with_its_process_even_while_its_child_lives(quick_folder: P
     path = quick_folder / "change.lock"
     with held_by_another(path, how) as (process, child):
         process.kill()
-        process.wait(30)
+        process.wait(patience.limit(30))
         assert not child or process_start_ticks(child) is not None
         assert Lock(path).holder() is None
         with Lock(path).acquire("recover") as lock:
@@ -122,4 +124,4 @@ def test_a_zombie_is_gone() -> None:
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert process_start_ticks(process.pid) is None
-    process.wait(30)
+    process.wait(patience.limit(30))

@@ -21,6 +21,7 @@ from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_li
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 from tests.memory import MEMORY
+from tests.proof import patience
 
 _paths = st.binary(min_size=1, max_size=40).filter(lambda path: b"\0" not in path)
 _big = st.integers(0, 2**63 - 1)
@@ -93,7 +94,9 @@ def test_a_listing_longer_than_any_buffer(quick_folder: Path) -> None:
 
 def test_a_listing_is_plain_zstd_and_json(quick_folder: Path) -> None:
     write(quick_folder / "l.zst", many(3))
-    done = subprocess.run(["zstd", "-dc", quick_folder / "l.zst"], capture_output=True, check=True, timeout=30)
+    done = subprocess.run(
+        ["zstd", "-dc", quick_folder / "l.zst"], capture_output=True, check=True, timeout=patience.limit(30)
+    )
     lines = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
     assert [line["path"] for line in lines] == ["folder/file-0", "folder/file-1", "folder/file-2"]
     assert lines[1]["type"] == "file"

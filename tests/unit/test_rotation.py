@@ -1,0 +1,146 @@
+"""Every point is reached within a stated number of submissions, and all that a change touches at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import test_disk_full, test_power_loss, test_server_dies
+from tests.faults.power_scenarios import SCENARIOS as POWER
+from tests.faults.power_scenarios import TITLES
+from tests.faults.scenarios import ENGINE_SCENARIOS, SCENARIOS, Scenario
+from tests.proof.rotation import ALL_STEPS, FAMILIES, MARKED_PERIOD, FamilyName, Selection, Touched
+from tests.proof.touched import (
+    ROOT,
+    drivers_of,
+    known_scenarios,
+    module_of,
+    select,
+    touched_operations,
+    touched_steps,
+)
+from tests.site import IN_CONTAINERS
+
+MOST_SUBMISSIONS = 24
+ENGINES = {scenario.title: scenario.engine for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
+
+
+def families() -> Iterator[tuple[FamilyName, list[str], dict[str, int]]]:
+    """Yield each family with its titles and the numbers of their points."""
+    known = known_scenarios()
+    for name in ("embedded", "server", "container"):
+        titles = [title for title, scenario in all_scenarios().items() if scenario.family == name]
+        yield name, titles, {title: known[title].points for title in titles}
+    layouts = [f"power {layout} {scenario}" for scenario in POWER for layout in test_power_loss.LAYOUTS]
+    yield "power", layouts, dict.fromkeys(layouts, 80)
+    for kind in ("little_space_from_the_start", "disk_that_fills_up_at_every_journal_write"):
+        parts = [f"{kind} {part} {scenario}" for scenario in POWER for part in test_disk_full.LAYOUTS]
+        yield "disk", parts, dict.fromkeys(parts, 14)
+    dies = [scenario.title for scenario in test_server_dies._SCENARIOS]
+    yield "server_dies", dies, dict.fromkeys(dies, 20)
+    embedded = [scenario.title for scenario in SCENARIOS]
+    yield "durability", embedded, dict.fromkeys(embedded, 1)
+
+
+def all_scenarios() -> dict[str, Scenario]:
+    return {scenario.title: scenario for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
+
+
+@pytest.mark.parametrize("first", [1, 8, 100])
+def test_every_point_is_taken_within_the_stated_number_of_submissions(
+    first: int, record_property: pytest.RecordProperty
+) -> None:
+    for name, titles, counts in families():
+        taken: Counter[tuple[str, int]] = Counter()
+        period = FAMILIES[name].submission.period
+        sizes = []
+        for number in range(first, first + period):
+            selection = Selection("submission", number, {})
+            before = taken.total()
+            for title in titles:
+                for take in selection.takes(name, title, titles):
+                    taken.update((title, point) for point in take.points(range(counts[title]), {}))
+            sizes.append(taken.total() - before)
+        every = {(title, point) for title in titles for point in range(counts[title])}
+        assert set(taken) == every and set(taken.values()) == {1}
+        record_property(
+            "rotation", f"{name}: {len(every)} points within {period}, {min(sizes)} to {max(sizes)} at a time"
+        )
+        assert period <= MOST_SUBMISSIONS
+    assert max(MARKED_PERIOD.values()) <= MOST_SUBMISSIONS
+
+
+def test_every_marked_test_is_taken_within_its_period_and_when_its_product_changed() -> None:
+    for mark, period in MARKED_PERIOD.items():
+        for node in ("tests/e2e/test_a.py::test_one[mysql]", "tests/contract/test_b.py::test_two"):
+            taken = [Selection("submission", number, {}).takes_marked(mark, node) for number in range(period)]
+            assert sum(taken) == 1
+    changed = Selection("submission", 0, {}, frozenset({"mysql"}))
+    assert changed.takes_marked("variant", "any", "mysql")
+
+
+def test_everything_takes_every_point_once() -> None:
+    selection = Selection("everything", 5, {})
+    taken = [point for take in selection.takes("embedded", "a", ["a"]) for point in take.points(range(100), {})]
+    assert sorted(taken) == list(range(100))
+
+
+def test_touched_points_are_all_taken_at_once_or_shared_by_a_stated_number_of_submissions() -> None:
+    steps = {point: "gate.close" if point < 10 else "task.run" for point in range(60)}
+    touched = {"server": {"a": Touched(frozenset({"gate.close"}), 10)}}
+    for number in range(FAMILIES["server"].submission.period):
+        (take,) = Selection("submission", number, touched).takes("server", "a", ["a", "b"])
+        assert set(range(10)) <= set(take.points(range(60), steps))
+    expensive = {"container": {"a": Touched(ALL_STEPS, 100)}}
+    taken = set()
+    for number in range(3):  # 100 points of 12 seconds, at 500 seconds a submission
+        (take,) = Selection("submission", number, expensive).takes("container", "a", ["a", "b"])
+        assert take.thin == 3
+        taken |= set(take.points(range(100), {}))
+    assert taken == set(range(100))
+
+
+def module(path: str) -> set[str]:
+    assert (ROOT / path).exists()
+    found = module_of(path)
+    assert found is not None
+    return {found}
+
+
+def test_a_changed_file_finds_its_steps_operations_and_drivers() -> None:
+    assert touched_steps(module("src/holdfast/steps/guard.py")) == {"guard.count", "guard.compare"}
+    assert "gate.close" in touched_steps(module("src/holdfast/steps/services.py")), "by what the step's module imports"
+    assert touched_operations(module("src/holdfast/operations/clone.py")) == {"clone"}
+    driver = module("src/holdfast/drivers/databases/pgplaces.py")
+    assert driver <= drivers_of("postgresql") and not driver & drivers_of("mariadb")
+    assert module("src/holdfast/drivers/runtimes/launch.py") <= drivers_of("sqlite"), "it is started as a program"
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("src/holdfast/steps/guard.py", {("embedded", "upgrade"), ("server", "postgresql_upgrade")}),
+        ("src/holdfast/drivers/databases/mariadb_places.py", {("server", "mariadb_restore"), ("server", "mysql_restore")}),
+        ("src/holdfast/drivers/runtimes/compose.py", {("container", "compose_upgrade"), ("container", "podman_upgrade_that_fails")}),
+        ("src/holdfast/engine/runner.py", {("embedded", title) for title, engine in ENGINES.items() if engine == "sqlite"}),
+        ("src/holdfast/durable.py", {("power", "upgrade"), ("disk", "backup")}),
+    ],
+)  # fmt: skip
+def test_a_change_touches_scenarios(
+    path: str, wanted: set[tuple[FamilyName, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.proof.touched.changed_files", lambda _: {path})
+    selection = select("submission", 3, None, ENGINES, IN_CONTAINERS, TITLES)
+    found = {(family, title) for family, titles in selection.touched.items() for title in titles}
+    assert wanted <= found
+    whole = {family for family, title in wanted if selection.touched[family][title].steps == ALL_STEPS}
+    assert whole == {family for family, _ in wanted} or path.endswith("guard.py")
+
+
+def test_each_kind_of_operation_leads_to_its_file() -> None:
+    from tests.proof.touched import _OPERATIONS
+
+    for title, known in known_scenarios().items():
+        assert any(known.operation.startswith(kind) for kind in _OPERATIONS), title
