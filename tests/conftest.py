@@ -43,16 +43,31 @@ hypothesis.settings.load_profile("any machine")
 pytest_plugins = ["tests.proof.plugin", "tests.proof.cpu"]
 
 
-class _PodmanOnOne(LoadScopeScheduling):
-    """Tests of Podman run one after the other: its engines share the name server of a machine's containers."""
+# Tests of one of these run on one worker: its engine or server is started once, not by each.
+_CONTAINERS = ("compose", "podman", "docker", "inside", "connect_access", "uso", "packages_images", "packages_script")
+
+
+class _ByWhatTheyStart(LoadScopeScheduling):
+    """Sends tests to workers one by one, but those that need an engine of containers or MySQL to the same worker.
+
+    Where every point is taken, tests in containers are most of the work and go to all workers; those of Podman do not,
+    for its engines share the name server of a machine's containers.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "podman" if "podman" in nodeid.rpartition("::")[2] else nodeid
+        from tests.proof.plugin import selection_of  # which pytest itself imports first
+
+        name = nodeid.rpartition("/")[2]
+        if "podman" in name or (
+            selection_of(self.config).level != "everything" and any(word in name for word in _CONTAINERS)
+        ):
+            return "containers"
+        return "mysql" if "mysql" in name else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    return _PodmanOnOne(config, log)
+    return _ByWhatTheyStart(config, log)
 
 
 @pytest.fixture(autouse=True)

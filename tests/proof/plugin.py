@@ -91,7 +91,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (taken if _is_taken(selection, item) else resting).append(item)
     if resting:
         config.hook.pytest_deselected(items=resting)
-        items[:] = taken
+    items[:] = sorted(taken, key=_place_in_run)
+
+
+def _place_in_run(item: pytest.Item) -> int:
+    """Return a number by which long tests begin first, so that no worker is left with one at the end."""
+    folders = ("faults", "e2e", "contract", "docs", "unit")
+    return next((place for place, name in enumerate(folders) if f"/{name}/" in item.nodeid), len(folders))
 
 
 def _is_taken(selection: Selection, item: pytest.Item) -> bool:
