@@ -12,12 +12,14 @@ import secrets
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
 from holdfast.demo import repository
+from holdfast.drivers.runtimes.compose_model import DEFINITION_LABEL
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
 from holdfast.operations import (
@@ -236,6 +238,21 @@ class Site:
             containers.name_image(f"{self.project}:production", image, client=self.client)
         if start:
             self.start()
+            saved.containers = self._containers() if self.project else None
+
+    def _containers(self) -> Counter[tuple[object, ...]]:
+        """Return what the project's containers are, and the folder that they share with the site."""
+        listed = containers.of_project(self.project, client=self.client)
+        inspected = json.loads(containers.engine("container", "inspect", *listed, client=self.client)) if listed else []
+        found: Counter[tuple[object, ...]] = Counter(
+            (
+                container["Config"]["Labels"].get(DEFINITION_LABEL), container["Image"], container["State"]["Running"],
+                container["State"].get("Paused"), container["HostConfig"]["RestartPolicy"]["Name"],
+            )
+            for container in inspected
+        )  # fmt: skip
+        found["media", self.media.stat().st_ino if self.media.exists() else None] += 1
+        return found
 
     def _end_what_differs(self, saved: Snapshot) -> bool:
         """Stop each service but those that the saved site has too. Return False where nothing could be kept."""
@@ -247,9 +264,13 @@ class Site:
             gate = app.opened.gate.instance()
             if gate is None or not app.opened.gate.answers():
                 return False
+            if self.project:
+                if saved.containers is None or saved.containers != self._containers():
+                    containers.remove(self.project, client=self.client)
+                return True
             statuses = app.opened.runtime.statuses()
             for name in set(statuses) - {gate.name}:
-                if self.project or not self._runs_as_saved(name, statuses[name].pid, saved):
+                if not self._runs_as_saved(name, statuses[name].pid, saved):
                     app.opened.runtime.stop(name)
             return True
         except (HoldfastError, OSError):

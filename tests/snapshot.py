@@ -34,6 +34,7 @@ class Snapshot:
         self.copy = copy
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        self.containers: object = None  # what ran in containers when it was last put back
         self._known: dict[str, _Look] = {}
         self._remember("")
 
