@@ -46,8 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of Ctrl-C, which cleans up
     given = getattr(config, "workerinput", {}).get("selection")
     config.stash[_SELECTION] = _read(json.loads(given)) if given is not None else _made(config)
-    if given is None:
-        config.pluginmanager.register(_ToReporter())
 
 
 def _made(config: pytest.Config) -> Selection:
@@ -147,14 +145,11 @@ class _AtOnce:
             self._terminal.write_line(f"{report.nodeid} failed:\n{report.longreprtext[-2000:]}")
 
 
-class _ToReporter:
-    """Registers what prints, once the terminal's reporter is there."""
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_configure(self, config: pytest.Config) -> None:
-        terminal = config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None and not hasattr(config, "workerinput"):  # the process that the others report to
-            config.pluginmanager.register(_AtOnce(terminal))
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not hasattr(session.config, "workerinput"):  # the process that the others report to
+        session.config.pluginmanager.register(_AtOnce(terminal))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
