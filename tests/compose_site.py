@@ -135,7 +135,7 @@ repository = "."
 [services.web]
 health = "/health"
 settle_seconds = 0.3
-health_timeout_seconds = {patience.wait(10)}
+health_timeout_seconds = {patience.limit(2)}
 stop_timeout_seconds = 2
 
 [services.worker]

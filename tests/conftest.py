@@ -44,7 +44,7 @@ pytest_plugins = ["tests.proof.plugin", "tests.proof.cpu"]
 
 
 # Tests of one of these run on one worker: its engine or server is started once, not by each.
-_CONTAINERS = ("compose", "podman", "docker", "inside", "connect_access", "uso", "packages_images", "packages_script")
+_CONTAINERS = ("compose", "podman", "docker", "connect_access", "uso", "packages_images", "packages_script")
 
 
 class _ByWhatTheyStart(LoadScopeScheduling):
@@ -62,6 +62,8 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             selection_of(self.config).level != "everything" and any(word in name for word in _CONTAINERS)
         ):
             return "containers"
+        if "inside" in name and selection_of(self.config).level != "everything":
+            return "inside"
         return "mysql" if "mysql" in name else nodeid
 
 

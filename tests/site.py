@@ -103,7 +103,7 @@ class Site:
         write_repository(self.repository, self.store.module)
         repository.write_configuration(
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
-            settle=settle, health_timeout=patience.wait(10.0 if in_containers else 2.0),
+            settle=settle, health_timeout=patience.limit(2.0),
             task_timeout=patience.limit(30), database=self.store.lines,
             environment=self.store.environment,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from holdfast.demo import repository
 from holdfast.host import Host
 from tests.memory import make_folder
+from tests.proof import patience
 from tests.proof.endings import at_end
 
 
@@ -21,5 +22,6 @@ def write_repository(target: Path, database: Path | None = None) -> None:
 def _built(database: Path | None) -> Path:
     folder = make_folder("hfr")
     at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
-    repository.build(folder / "repository", Host(), database)
+    # What is bad is bad soon; what is good may take long on a busy machine.
+    repository.build(folder / "repository", Host(), database, broken_timeout=patience.wait(2.0))
     return folder / "repository"

@@ -65,8 +65,14 @@ def demo_in(place: Path) -> subprocess.Popen[str]:
     """Start a demo in a process of its own, as a shell does."""
     return subprocess.Popen(
         [sys.executable, "-m", "holdfast", "demo"], env={**os.environ, "TMPDIR": str(place)}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_signals,
     )  # fmt: skip
+
+
+def _hear_signals() -> None:
+    """Undo what the process that runs the tests may have inherited, as from nohup or a job in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], line: str) -> None:

@@ -49,7 +49,9 @@ class Scenario:
 
     @property
     def family(self) -> FamilyName:
-        return "embedded" if self.engine == "sqlite" else "container" if self.in_containers else "server"
+        if self.engine == "sqlite":
+            return "embedded"
+        return "container" if self.in_containers else "inside" if self.engine.endswith("-inside") else "server"
 
 
 def _changed_after_backup(site: Site) -> None:

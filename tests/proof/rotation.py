@@ -14,9 +14,9 @@ from typing import Literal
 
 Level = Literal["quick", "submission", "everything"]
 LEVELS: tuple[Level, ...] = ("quick", "submission", "everything")
-FamilyName = Literal["embedded", "server", "container", "server_dies", "power", "disk", "durability"]
+FamilyName = Literal["embedded", "server", "inside", "container", "server_dies", "power", "disk", "durability"]
 ALL_STEPS = frozenset({"*"})
-_SHARDS: Mapping[FamilyName, int] = {"embedded": 2, "server": 4, "container": 4}
+_SHARDS: Mapping[FamilyName, int] = {"embedded": 2, "server": 4, "inside": 4, "container": 4}
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Family:
 
 FAMILIES: Mapping[FamilyName, Family] = {
     "embedded": Family(0.35, Pace(8, 54), Pace(4, 10), 1000),
-    "server": Family(1.2, Pace(8, 168), Pace(4, 14), 600),
-    "container": Family(12.0, None, Pace(3, 24), 500),
-    "server_dies": Family(3.0, None, Pace(4, 24), 300),
-    "power": Family(2.0, Pace(8, 96), Pace(4, 24), 300),
-    "disk": Family(2.0, Pace(4, 112), Pace(2, 24), 300),
+    "server": Family(1.4, Pace(8, 136), Pace(4, 17), 500),
+    "inside": Family(5.0, None, Pace(6, 24), 200),
+    "container": Family(12.0, None, Pace(3, 24), 400),
+    "server_dies": Family(3.0, None, Pace(4, 24), 150),
+    "power": Family(2.0, Pace(8, 96), Pace(4, 24), 250),
+    "disk": Family(2.0, Pace(4, 112), Pace(2, 24), 150),
     "durability": Family(4.0, Pace(1, 10), Pace(1, 5), 100),
 }
 # Tests that are marked to rotate: combinations of what others prove part by part, and variants on another product.

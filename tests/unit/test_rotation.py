@@ -30,7 +30,7 @@ ENGINES = {scenario.title: scenario.engine for scenario in (*SCENARIOS, *ENGINE_
 def families() -> Iterator[tuple[FamilyName, list[str], dict[str, int]]]:
     """Yield each family with its titles and the numbers of their points."""
     known = known_scenarios()
-    for name in ("embedded", "server", "container"):
+    for name in ("embedded", "server", "inside", "container"):
         titles = [title for title, scenario in all_scenarios().items() if scenario.family == name]
         yield name, titles, {title: known[title].points for title in titles}
     layouts = [f"power {layout} {scenario}" for scenario in POWER for layout in test_power_loss.LAYOUTS]

@@ -110,8 +110,11 @@ def write_configuration(
     return path
 
 
-def build(folder: Path, host: Host, database: Path | None = None) -> None:
-    """Makes the repository; every version is a commit with a tag. `database` is a module instead of the SQLite one."""
+def build(folder: Path, host: Host, database: Path | None = None, broken_timeout: float | None = None) -> None:
+    """Make the repository; every version is a commit with a tag. `database` is a module instead of the SQLite one.
+
+    `broken_timeout`: seconds that a release which answers 500 gives itself to become well, where the operator gives more.
+    """
     source = resources.files("holdfast.demo") / "application"
     folder.mkdir(parents=True)
     git = ["git", "-C", str(folder), "-c", "user.name=Guestbook", "-c", "user.email=guestbook@example.invalid"]
@@ -128,8 +131,11 @@ def build(folder: Path, host: Host, database: Path | None = None) -> None:
         settings = {"version": version.tag, "broken": version.broken, "columns": version.columns}
         (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
         own = folder / "holdfast.toml"
+        own.unlink(missing_ok=True)
         if version.compatible:
             own.write_text(f"[migrations]\ncompatible = {json.dumps(list(version.compatible))}\n")
+        elif version.broken and broken_timeout is not None:
+            own.write_text(f"[services.web]\nhealth_timeout_seconds = {broken_timeout}\n")
         host.capture([*git, "add", "--all"])
         host.capture([*git, "commit", "--quiet", "--message", f"Guestbook {version.tag}"])
         host.capture([*git, "tag", version.tag])
