@@ -85,7 +85,6 @@ class App:
 def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = None, host: Host | None = None) -> App:
     """Opens state, journal and drivers. Raises RefusedError or ConfigurationError; changes nothing but the state folder."""
     host = host or Host()
-    configuration = loaded.configuration
     try:
         journal = Journal(loaded.state)
     except PermissionError as error:
@@ -93,6 +92,15 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
             f"the state directory {loaded.state} cannot be used: {error.strerror}",
             next_step="Run Holdfast as root, or set `application.state` to a folder of this user.",
         ) from error
+    try:
+        return _open_drivers(loaded, journal, command, observer, host)
+    except BaseException:
+        journal.close()
+        raise
+
+
+def _open_drivers(loaded: Loaded, journal: Journal, command: str, observer: Observer | None, host: Host) -> App:
+    configuration = loaded.configuration
     _keep_kinds(loaded)
     supervisor = registry.driver(registry.RUNTIMES, "supervisor", "runtime.kind")(
         loaded.state / "supervisor", _mark(loaded), host

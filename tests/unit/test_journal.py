@@ -24,6 +24,7 @@ from holdfast.engine.journal import RESERVE_BYTES, Journal
 from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
+from tests.handles import open_below
 from tests.memory import make_folder
 from tests.proof import patience
 
@@ -216,6 +217,7 @@ def test_a_newer_format_is_refused_with_the_version_to_install(quick_folder: Pat
             Journal(quick_folder)
         assert "format 99" in caught.value.what
         assert "7.3.1" in caught.value.next_step
+        assert open_below(quick_folder) == [], "what is refused is closed"
 
 
 def test_a_network_filesystem_is_refused_and_named(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,9 +88,9 @@ def make_plan(steps: str = "abcd", after: str = "xy", **changes: object) -> Plan
 
 @pytest.fixture
 def engine(quick_folder: Path) -> Iterator[Engine]:
-    journal = Journal(quick_folder / "state")
-    yield Engine(quick_folder, journal)
-    journal.close()
+    made = Engine(quick_folder, Journal(quick_folder / "state"))
+    yield made
+    made.journal.close()  # which is another one after `in_a_child`
 
 
 def fail(error: BaseException) -> Act:

@@ -87,6 +87,17 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         fresh = not self.path.exists()
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if fresh:
+            durable.sync_directory(self.state)
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Makes it durable, lays the tables out where there are none, and refuses those of a newer Holdfast."""
         os.chmod(self.path, 0o600)
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         connection.execute("PRAGMA synchronous=FULL")
@@ -106,9 +117,6 @@ class Journal:
                 f"the journal {self.path} has format {found['format']}; this Holdfast {VERSION} knows up to {FORMAT}",
                 next_step=f"Install Holdfast {found.get('written_by', 'a newer version')} or later.",
             )
-        if fresh:
-            durable.sync_directory(self.state)
-        return connection
 
     def close(self) -> None:
         self._connection.close()
