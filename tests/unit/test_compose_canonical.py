@@ -52,7 +52,17 @@ secrets: {s1: {file: ./sec}}
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def podman_that_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman's program, or one in its place: podman-compose asks it for its version before it prints, and for nothing else."""
+    if shutil.which("podman") is None:
+        program = tmp_path_factory.mktemp("bin") / "podman"
+        program.write_text("#!/bin/sh\necho podman version 4.3.1\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+@pytest.fixture
+def project(tmp_path: Path, podman_that_answers: None) -> Project:
     (tmp_path / "compose.yml").write_text(FILES)
     (tmp_path / "sub").mkdir()
     (tmp_path / ".env").write_text("PORTS=55\nX='a b'\n")
