@@ -65,7 +65,12 @@ class SqliteStore:
         return digest.hexdigest()
 
     def dump(self, target: Path) -> None:
-        subprocess.run(["sqlite3", str(self.path), f".backup {target}"], check=True)
+        """As `.backup` of SQLite's own shell does, which not every machine has."""
+        with (
+            contextlib.closing(sqlite3.connect(self.path)) as source,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            source.backup(copy)
 
     def save(self, label: str) -> None:
         pass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import secrets
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -262,4 +261,3 @@ def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
         done = run(site, "import", *words)
         assert done.returncode == code, (words, done.stderr)
         assert "Traceback" not in done.stderr
-    assert shutil.which("sqlite3"), "the test makes its dumps by the engine's own tool"
