@@ -150,6 +150,7 @@ def test_a_damaged_set_is_an_error_and_no_export(plain: Site, folder: Path, part
     victims = sorted(path for path in plain.vault.glob(part) if "tmp" not in path.parts)
     assert victims
     for path in victims:
+        path.chmod(0o600)
         with open(path, "r+b") as file:
             file.seek(path.stat().st_size // 2)
             byte = file.read(1)
