@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def whole(site: Site) -> int:
     return len(run_json(site, "backup", "list")["data"]["backups"])
 
 
+@contextmanager
+def standing_still(command: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Keeps a command from ending before others have met it, however slow the machine is."""
+    command.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        command.send_signal(signal.SIGCONT)
+
+
 def test_two_backups_and_a_prune_at_the_same_time(big: Site) -> None:
     before = whole(big)
     processes = [
@@ -53,7 +65,8 @@ def test_two_backups_and_a_prune_at_the_same_time(big: Site) -> None:
 
 def test_two_upgrades_at_once(big: Site) -> None:
     first = begin_v5(big)
-    second = run(big, "upgrade", "v5")
+    with standing_still(first):
+        second = run(big, "upgrade", "v5")
     assert second.returncode == 5
     assert "upgrade to v5" in second.stderr and str(first.pid) in second.stderr
     assert first.wait(patience.limit(60)) == 0
@@ -62,10 +75,11 @@ def test_two_upgrades_at_once(big: Site) -> None:
 
 def test_a_backup_during_an_upgrade_is_refused_and_maintenance_works(big: Site) -> None:
     upgrade = begin_v5(big)
-    refused = run(big, "backup", "create")
-    assert refused.returncode == 5
-    assert "upgrade to v5" in refused.stderr
-    assert run(big, "maintenance", "on", "--comment", "meanwhile").returncode == 0
+    with standing_still(upgrade):
+        refused = run(big, "backup", "create")
+        assert refused.returncode == 5
+        assert "upgrade to v5" in refused.stderr
+        assert run(big, "maintenance", "on", "--comment", "meanwhile").returncode == 0
     assert upgrade.wait(patience.limit(60)) == 0
     assert big.get("/")[0] == 503
     assert run(big, "maintenance", "off").returncode == 0
