@@ -18,7 +18,8 @@ import pytest
 from holdfast.config.load import load
 from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
-from holdfast.steps import last_pass, preflight, table
+from holdfast.processes import end_processes_with
+from holdfast.steps import gate, last_pass, preflight, table
 from tests import kept
 from tests.e2e.cli import argv, output, run, run_json, start
 from tests.proof import patience
@@ -101,14 +102,24 @@ def kill_in_migration(site: Site) -> None:
     process.wait(patience.limit(10))
 
 
+def end_what_was_left(site: Site) -> None:
+    """Ends the commands of the interrupted operation, as a reboot does."""
+    with contextlib.closing(site.open()) as app:
+        operation = app.journal.interrupted()[0].id
+    end_processes_with(f"HOLDFAST_OPERATION={operation}", grace_seconds=0, wait_seconds=10)
+
+
+def all_run(site: Site) -> bool:
+    """Whether every service of the site runs."""
+    with contextlib.closing(site.open()) as app:
+        return all(status.running for status in app.opened.runtime.statuses().values())
+
+
 def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     before = at_v2.fingerprint()
     kill_in_migration(at_v2)
     # A reboot: nothing runs any more, and the boot id is another one.
-    record = at_v2.open().journal.interrupted()[0]
-    from holdfast.processes import end_processes_with
-
-    end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
+    end_what_was_left(at_v2)
     at_v2.shut_down()
     monkeypatch.setattr("holdfast.engine.lock.boot_id", lambda: "another")
     monkeypatch.setattr("holdfast.engine.runner.boot_id", lambda: "another")
@@ -229,7 +240,7 @@ def test_a_service_whose_engine_comes_back_late_is_started_again(needy: Site) ->
 
     recover.at_boot(load(str(needy.config)), wait=wait)
     assert "fatal" in seen
-    assert all(status.running for status in needy.open().opened.runtime.statuses().values())
+    assert all_run(needy)
     wait_until_it_answers(needy)
 
 
@@ -252,7 +263,7 @@ def test_a_boot_that_was_killed_is_done_again(needy: Site) -> None:
     (needy.app_folder / "shared" / "engine").touch()
     done = run(needy, "recover", "--auto")
     assert done.returncode == 0, done.stderr
-    assert all(status.running for status in needy.open().opened.runtime.statuses().values())
+    assert all_run(needy)
 
 
 def test_a_recovery_at_boot_is_tried_again(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,13 +343,10 @@ def test_what_was_replaced_and_is_in_no_backup_is_not_removed(closing: Site) -> 
 
 def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v2: Site) -> None:
     kill_in_migration(at_v2)
-    record = at_v2.open().journal.interrupted()[0]
-    from holdfast.processes import end_processes_with
-    from holdfast.steps import gate
-
-    end_processes_with(f"HOLDFAST_OPERATION={record.id}", grace_seconds=0, wait_seconds=10)
+    end_what_was_left(at_v2)
     at_v2.shut_down()
-    gate.ensure_running(at_v2.open().opened)
+    with contextlib.closing(at_v2.open()) as app:
+        gate.ensure_running(app.opened)
     deadline = patience.deadline(10)
     while at_v2.get("/")[0] == 0:
         assert time.monotonic() < deadline
