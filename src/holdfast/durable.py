@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -96,16 +97,25 @@ def unlink(path: str | os.PathLike[str]) -> None:
     sync_directory(os.path.dirname(os.fspath(path)) or ".")
 
 
-def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Removes a directory with all below it, read-only ones too; a missing one is fine."""
+def _grant_owner(folder: str) -> bool:
+    """Gives a folder's owner every right there and leaves others theirs; whether something was missing."""
+    mode = stat.S_IMODE(os.lstat(folder).st_mode)
+    if mode & stat.S_IRWXU == stat.S_IRWXU:
+        return False
+    os.chmod(folder, mode | stat.S_IRWXU)
+    return True
 
-    def make_writable(function: object, name: str, _error: BaseException | object) -> None:
-        if isinstance(_error, tuple) and isinstance(_error[1], FileNotFoundError):
+
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Removes a directory with all below it, also what its owner may not list or write in; a missing one is fine."""
+
+    def make_writable(function: object, name: str, error: BaseException | object) -> None:
+        if isinstance(error, tuple) and isinstance(error[1], FileNotFoundError):
             return
-        os.chmod(os.path.dirname(name), 0o700)
+        granted = _grant_owner(os.path.dirname(name) or ".")
         if os.path.isdir(name) and not os.path.islink(name):
-            os.chmod(name, 0o700)
-            shutil.rmtree(name)
+            granted = _grant_owner(name) or granted
+            shutil.rmtree(name, onerror=make_writable if granted else None)
         elif os.path.lexists(name):
             os.unlink(name)
 
