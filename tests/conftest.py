@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 from tests import containers
-from tests.memory import make_folder
+from tests.memory import make_folder, remove_folder
 from tests.servers import docker, podman, postgresql
 from tests.site import Site
 
@@ -85,7 +84,7 @@ def folder() -> Iterator[Path]:
     """A short temporary folder."""
     path = make_folder()
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def disk_folder() -> Iterator[Path]:
     """One that is not in memory."""
     path = Path(tempfile.mkdtemp(prefix="hf"))
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
 
 
 @pytest.fixture

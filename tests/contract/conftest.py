@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.memory import make_folder
+from tests.memory import make_folder, remove_folder
 from tests.servers import postgresql
 from tests.servers.postgresql import PostgresqlServer
 
@@ -20,7 +19,7 @@ from tests.servers.postgresql import PostgresqlServer
 def quick_folder() -> Iterator[Path]:
     path = make_folder()
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
 
 
 @pytest.fixture

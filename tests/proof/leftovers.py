@@ -46,7 +46,7 @@ class Run:
         found += [f"shared memory {number}" for number in self._remove_segments()]
         self._remove_groups()
         for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            memory.remove_folder(folder)
         return found
 
     # --- processes ---------------------------------------------------------------------------------

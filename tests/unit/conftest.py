@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.memory import make_folder
+from tests.memory import make_folder, remove_folder
 
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
     path = make_folder()
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
