@@ -40,6 +40,7 @@ class ComposeSite:
     ) -> None:  # fmt: skip
         """`client` is that of the engine, docker or podman."""
         podman.compose() if client == "podman" else docker.compose()
+        postgresql.needed_programs()
         self.client = client
         self._command = podman.command() if client == "podman" else ("docker", "compose")
         self._engine("tag", docker.IMAGE, _POSTGRES)
@@ -86,7 +87,7 @@ class ComposeSite:
         database = {
             "image": _POSTGRES, "user": account, "volumes": [*docker.machine_mounts(), "./database:/server"],
             "environment": {"POSTGRES_DB": "guestbook", "POSTGRES_USER": _ROLE, "PGHOST": "/server"},
-            "command": [str(_programs() / "postgres"), "-D", "/server/data", "-k", "/server", "-c", "listen_addresses="],
+            "command": [str(postgresql.needed_programs() / "postgres"), "-D", "/server/data", "-k", "/server", "-c", "listen_addresses="],
             "restart": "always", "stop_signal": "SIGINT",
         }  # fmt: skip
         mounts = ["./media:/app/media", "./database:/server"]
@@ -190,7 +191,7 @@ config_files = [".env"]
         account = pwd.getpwnam("postgres")
         subprocess.run(
             [self.client, "run", "--rm", "--network=none", f"--user={account.pw_uid}:{account.pw_gid}",
-             f"--volume={self.folder}/database:/server", *mounts, docker.IMAGE, str(_programs() / "initdb"), "-D",
+             f"--volume={self.folder}/database:/server", *mounts, docker.IMAGE, str(postgresql.needed_programs() / "initdb"), "-D",
              "/server/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"],
             capture_output=True, check=True,
         )  # fmt: skip
@@ -312,12 +313,6 @@ def apply(database, media):
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
-
-
-def _programs() -> Path:
-    found = postgresql.programs()
-    assert found is not None
-    return found
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -45,6 +45,14 @@ def programs() -> Path | None:
     return Path(single).resolve().parent if single else None
 
 
+def needed_programs() -> Path:
+    """Return them for a test that cannot do without them, or skip it."""
+    found = programs()
+    if found is None:
+        pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
+    return found
+
+
 def psql(folder: str, database: str, sql: str, user: str = SUPERUSER) -> str:
     """What psql prints, unaligned. Raises LockTimeoutError, AssertionError."""
     done = subprocess.run(
@@ -64,9 +72,7 @@ class PostgresqlServer(OnMachine):
 
     def __init__(self, folder: Path | None = None, **settings: str) -> None:
         """In a new folder, or in one that is there and empty."""
-        binaries = programs()
-        if binaries is None:
-            pytest.skip("no PostgreSQL server here: `make test-setup` as root installs one")
+        binaries = needed_programs()
         self._binaries = binaries
         self.folder = folder or make_folder("hfp")
         self._data = self.place / "data"
@@ -186,8 +192,7 @@ class EnclosedPostgresqlServer(docker.Enclosed, PostgresqlServer):
 def image() -> str:
     """An image with these programs in their usual place and all that they load, as official ones have them."""
     docker.engine()
-    binaries = programs()
-    assert binaries is not None
+    binaries = needed_programs()
     wanted = [binaries / name for name in ("postgres", "psql", "pg_dump", "pg_controldata")]
     told = subprocess.run(["ldd", *map(str, wanted)], capture_output=True, text=True, check=True).stdout
     libraries = sorted(set(re.findall(r"(/\S+\.so\S*) \(0x", told)))

@@ -69,7 +69,7 @@ echo "SUCCESS: $1"
 
 def _dockerfile(copies: str) -> str:
     return f"""FROM {docker.IMAGE}
-ENV PATH={SCRIPTS}:{_programs()}:/usr/sbin:/usr/bin:/sbin:/bin PGDATA={DATA}
+ENV PATH={SCRIPTS}:{postgresql.needed_programs()}:/usr/sbin:/usr/bin:/sbin:/bin PGDATA={DATA}
 {copies}
 EXPOSE 5432
 STOPSIGNAL SIGINT
@@ -102,9 +102,3 @@ def _write_scripts(folder: Path, *, maintenance: bool) -> None:
     for name, text in scripts.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-
-
-def _programs() -> Path:
-    found = postgresql.programs()
-    assert found is not None
-    return found
