@@ -182,23 +182,33 @@ class TreeStore:
         finally:
             os.close(target)
         entry.sha256, entry.size = digest.hexdigest(), size
-        if not self._is_new(digest.digest()) and self._stored(entry):
+        is_known = not self._is_new(digest.digest()) and self._stored(entry)
+        if is_known and (self._objects / entry.sha256).exists():
             os.unlink(part)
             return 0
+        # The bytes are at hand and right: they take the place of an object of that name, whatever has become of it.
         os.rename(part, self._objects / entry.sha256)
+        if is_known:
+            return 0
         return sum(length for _, length in entry.sparse) if entry.sparse else size
 
     def _stored(self, entry: Entry) -> bool:
-        """Whether an object that a listing names is there; packs are looked at once, as a whole."""
+        """Tell whether an object that a listing names is there in its size; packs are looked at once, as a whole."""
         if entry.size <= SMALL_BYTES:
             return True
-        return (self._objects / entry.sha256).exists() or (
-            self._vault_objects / entry.sha256[:2] / entry.sha256
-        ).exists()
+        places = (self._objects / entry.sha256, self._vault_objects / entry.sha256[:2] / entry.sha256)
+        return any(_has_size(place, entry.size) for place in places)
 
     def _clone(self, source: int, target: int) -> bool:
         self._can_clone = self._can_clone and durable.clone(source, target)
         return self._can_clone
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:
