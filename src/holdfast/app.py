@@ -128,6 +128,8 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
         proxy=proxied,
         packages=_packages(loaded, host),
     )
+    if observer is not None:
+        host.warn = lambda line: observer.say(f"warning: {line}")
     host.log = OperationLog(loaded.state / "logs", host).write
     cancellation = Cancellation()
     runner = Runner(
