@@ -15,7 +15,7 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults import store, tiny, tree_pass
 from holdfast.drivers.vaults.local import LocalVault
-from holdfast.errors import DamagedError, HoldfastError, OwnerMismatchError, RefusedError
+from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress
 from tests.proof import patience
@@ -224,6 +224,26 @@ def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
     run.finish(keeper.manifest("run1"))
     (problem,) = keeper.wrong(keeper.vault.publish("run1"))
     assert "zz/one" in problem and "cannot be restored" in problem
+
+
+def test_a_stop_is_obeyed_in_the_middle_of_one_large_file(keeper: Keeper) -> None:
+    with open(keeper.files.root / "huge", "wb") as file:
+        for number in range(8):
+            file.write(bytes([number]) * (1 << 20))
+        file.truncate(64 << 20)  # and a hole, which is hashed as a reader sees it
+    calls = 0
+
+    def stop_at_the_third() -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= 3:
+            raise CancelledError("stopped")
+
+    run = keeper.vault.begin("run1")
+    with pytest.raises(CancelledError):
+        run.store_tree("media", keeper.files, keep_vanished=False, check=stop_at_the_third, progress=no_progress)
+    assert calls < 10, "each thread stops at its next block"
+    keeper.vault.abandon("run1")
 
 
 def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper) -> None:

@@ -61,7 +61,7 @@ def list_(session: Session) -> None:
         ["BACKUP", "CONSISTENCY", "RELEASE", "SIZE", "NEW", "DATASETS", ""],
         [
             [item.id, item.consistency, item.release.get("label", "-"), human_bytes(item.size_bytes), human_bytes(item.new_bytes),
-             ",".join(item.datasets), "pinned" if item.pinned else ""]
+             ",".join(item.datasets), " ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])])]
             for item in found
         ],
     )  # fmt: skip

@@ -48,7 +48,9 @@ def plan(
 
 
 def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
-    """A set by id, unique prefix or `latest`, which is the newest of those that have most of the datasets.
+    """Return a set by id, unique prefix or `latest`: the newest of those that have most of the datasets.
+
+    Safety sets are no `latest`: after a restore the same words would bring back what was just replaced.
 
     Raises NotFoundError or UsageError naming the candidates.
     """
@@ -56,7 +58,13 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
     if reference == "latest":
         if not found:
             raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
-        return max(found, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
+        made = [backup for backup in found if not backup.safety]
+        if not made:
+            raise NotFoundError(
+                f"there is no backup but what operations replaced: {', '.join(backup.id for backup in found[-3:])}",
+                next_step="Name one of these by its id, or make one: holdfast backup create",
+            )
+        return max(made, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:

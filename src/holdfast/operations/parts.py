@@ -163,12 +163,12 @@ def backup_copy(datasets: Datasets) -> Step:
     )  # fmt: skip
 
 
-def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False) -> Step:
-    """`tolerant`: the set may lack files that the database names."""
+def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
+    """`tolerant`: the set may lack files that the database names. `safety`: it holds what is about to be replaced."""
     return Step(
         "backup.finish", f"take databases and the rest of the files ({level})",
         {"files": list(datasets.files), "databases": list(datasets.databases), "level": level, "reason": reason,
-         "code": datasets.code, "tolerant": tolerant},
+         "code": datasets.code, "tolerant": tolerant, "safety": safety},
     )  # fmt: skip
 
 
@@ -185,11 +185,15 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False) -> tuple[Step, Step]:
-    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken."""
+def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False) -> tuple[Step, Step]:
+    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken.
+
+    `safety`: it holds what is about to be replaced.
+    """
     files = Step(
         "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant},
+        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant,
+         "safety": safety},
     )  # fmt: skip
     databases = Step(
         "backup.complete", "dump what stands beside the live databases into the backup",
@@ -212,7 +216,7 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
     present = existing(app, choose(app))
     databases = tuple(name for name in present.databases if name in replaced)
     saved = Datasets(databases, present.files, present.code)
-    files, dumps = late_backup(saved, f"before the {title}", tolerant=True)
+    files, dumps = late_backup(saved, f"before the {title}", tolerant=True, safety=True)
     return [backup_copy(saved), *stop, files], [dumps]
 
 

@@ -46,7 +46,7 @@ def plan(
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
     )
-    newest = backups.vault(app).backups()[-1]
+    newest = [backup for backup in backups.vault(app).backups() if not backup.safety or backup.id == found.id][-1]
     if references == ("latest",) and newest.id != found.id:
         notes.append(f"{newest.id} is newer, and has only {', '.join(newest.datasets) or 'no data'}")
     if release is not None and release != app.opened.current_release():

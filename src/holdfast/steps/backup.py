@@ -134,7 +134,7 @@ def manifest_of(
         environment=application.environment, operation=context.operation, release=facts, datasets=datasets, packs=[],
         holdfast_version=VERSION, size_bytes=sum(item["size_bytes"] for item in datasets.values()),
         new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
-        reason=context.parameters.get("reason", ""), instants_apart_seconds=round(taken.apart_seconds, 4),
+        reason=context.parameters.get("reason", ""), safety=context.parameters.get("safety", False), instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
         secrets_inside=bool(opened.loaded.configuration.backup.config_files),
     )  # fmt: skip
