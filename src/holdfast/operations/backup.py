@@ -24,8 +24,12 @@ def plan(
     only: tuple[str, ...] = (),
     except_: tuple[str, ...] = (),
     comment: str = "",
+    adopt_data: bool = False,
 ) -> Plan:
-    """The plan of a backup. Raises UsageError or RefusedError."""
+    """Return the plan of a backup. `adopt_data`: data without Holdfast's marker are taken as they are.
+
+    Raises UsageError or RefusedError.
+    """
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
     chosen = parts.choose(app, only, except_)
@@ -33,7 +37,12 @@ def plan(
     otherwise = " `holdfast backup restore latest` brings back one that was lost; `--except NAME` leaves it out."
     datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
-    steps = [parts.preflight(app, datasets, with_backup=True, reserve=stops, stops=stops), parts.backup_copy(datasets)]
+    steps = [
+        parts.preflight(
+            app, datasets, with_backup=True, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
+        ),
+        parts.backup_copy(datasets),
+    ]
     after: list[Step] = []
     if stops:
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]

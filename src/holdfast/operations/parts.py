@@ -124,17 +124,28 @@ def preflight(
     taken_over: bool = True,
     stops: bool = True,
     more: Mapping[str, int] | None = None,
+    adopts: bool = False,
+    saves_configuration: bool = False,
 ) -> Step:
     """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
 
     `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
-    `stops`: whether services will be stopped. `more`: bytes needed in other places.
+    `stops`: whether services will be stopped. `more`: bytes needed in other places. `adopts`: whether data that lost
+    Holdfast's marker are taken as they are, as where they are to be replaced. `saves_configuration`: whether a backup is
+    made of which nothing may be missing.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
         "preflight.check",
         "check what can be checked",
-        {"need_bytes": need, "reserve": reserve, "taken_over": taken_over, "stops": stops},
+        {
+            "need_bytes": need,
+            "reserve": reserve,
+            "taken_over": taken_over,
+            "stops": stops,
+            "adopts": adopts,
+            "saves_configuration": saves_configuration,
+        },
     )
 
 
