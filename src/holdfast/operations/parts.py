@@ -89,21 +89,32 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Lets the release's own holdfast.toml rule its tasks, services and migrations; notes that name the file.
+    """Let a release's own holdfast.toml, as its package has it, rule its tasks, services and migrations."""
+    return adopt_configuration(app, app.opened.packages.file_of(commit, FILE_NAME), label)
 
-    Raises ConfigurationError.
+
+def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+    """Let a release's own holdfast.toml rule its tasks, services and migrations, and the running one's no longer.
+
+    Return notes that name the keys that come, go and are not taken. Raises ConfigurationError.
     """
-    text = app.opened.packages.file_of(commit, FILE_NAME)
-    if text is None:
-        return []
+    before = app.opened.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
-        app.follow(merge_release(app.opened.loaded, text, origin))
+        merged = merge_release(before, text if text is not None else "", origin)
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
-    keys = sorted(key for key, value in app.opened.loaded.origins.items() if value == origin)
-    return [f"from {origin}: {', '.join(keys)}"] if keys else []
+    if merged is not before:
+        app.follow(merged)
+    keys = {key for key, value in merged.origins.items() if value == origin}
+    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
+    notes = [f"from {origin}: {', '.join(sorted(keys))}"] if keys else []
+    if gone:
+        notes.append(f"no longer, as in the {FILE_NAME} of the release that runs now: {', '.join(sorted(gone))}")
+    if merged.refused:
+        notes.append(f"not taken from {origin}, for it is the operator's to say: {', '.join(merged.refused)}")
+    return notes
 
 
 def refuse_without_task(app: App, task: str) -> None:
