@@ -136,6 +136,8 @@ def _open_drivers(loaded: Loaded, journal: Journal, command: str, observer: Obse
         proxy=proxied,
         packages=_packages(loaded, host),
     )
+    if observer is not None:
+        host.warn = lambda line: observer.say(f"warning: {line}")
     host.log = OperationLog(loaded.state / "logs", host).write
     cancellation = Cancellation()
     runner = Runner(
@@ -160,9 +162,13 @@ def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
     root = loaded.path(files_path)
     patterns = []
     for item in loaded.configuration.databases.values():
+        if not item.path:
+            continue
         path = loaded.path(item.path)
-        if item.path and root in path.parents:
-            inside = str(path.relative_to(root))
+        for place in {path, Path(os.path.realpath(path))}:  # a link and what it leads to
+            if root not in place.parents:
+                continue
+            inside = str(place.relative_to(root))
             patterns += [inside, *(f"{inside}{ending}" for ending in ("-wal", "-shm", "-journal"))]
     return patterns
 

@@ -83,6 +83,7 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
     for directory in reversed(missing):
         try:
             os.mkdir(directory, mode)
+            os.chmod(directory, mode)  # whatever the caller's umask is: services of other accounts pass through some
         except FileExistsError:
             continue
         sync_directory(directory.parent)

@@ -52,6 +52,7 @@ class Host:
     cancelled: Callable[[], bool] = lambda: False
     log: Callable[[Mapping[str, Any]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
+    warn: Callable[[str], None] = lambda line: None  # of what an operator has to know though the operation goes on
 
     def environment(self, extra: Mapping[str, str] | None = None, *, marked: bool = True) -> dict[str, str]:
         """The children's environment: ours, `extra`, and the operation's mark."""

@@ -280,6 +280,8 @@ class Backup(msgspec.Struct):
     size_bytes: int
     new_bytes: int
     reason: str = ""
+    safety: bool = False
+    """It holds what an operation replaced; `latest` passes over it."""
     secrets_inside: bool = False
     files: dict[str, dict[str, Any]] = {}
     pinned: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -98,6 +99,83 @@ def test_grants_settings_and_comment_go_back_with_a_restore_point(
     assert properties(server, name) == before
     assert server.run(name, "SHOW search_path", user=ROLE) == '"$user", public'
     assert server.run(name, "SELECT count(*) FROM entry", user=ROLE) == "500"
+
+
+def catalogue_entry(server: PostgresqlServer, name: str) -> dict[str, object]:
+    """Return all that the catalogue says of a database, whatever its version, but who it is and how old."""
+    text = server.run(
+        "postgres",
+        "SELECT to_jsonb(d) - ARRAY['oid', 'datname', 'datfrozenxid', 'datminmxid', 'datlastsysoid', 'datconfig']"
+        " || jsonb_build_object('owner', pg_get_userbyid(datdba), 'comment', shobj_description(d.oid, 'pg_database'),"
+        " 'settings', (SELECT jsonb_agg(x ORDER BY x) FROM (SELECT setrole::text || s AS x FROM pg_db_role_setting,"
+        f" unnest(setconfig) s WHERE setdatabase = d.oid) y)) FROM pg_database d WHERE datname = '{name}'",
+    )
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+@pytest.fixture(params=["libc", "icu"])
+def particular(request: pytest.FixtureRequest, server: PostgresqlServer) -> Iterator[str]:
+    """A database with a property of each kind, and with words that ICU sorts in another order."""
+    locale = "LOCALE_PROVIDER icu ICU_LOCALE 'de-u-kn-true'" if request.param == "icu" else ""
+    with server.own_database() as made:
+        server.run("postgres", f"CREATE DATABASE {made} TEMPLATE template0 OWNER {ROLE} ENCODING 'UTF8' {locale}")
+        server.run(made, f"ALTER DATABASE {made} CONNECTION LIMIT 17; ALTER DATABASE {made} IS_TEMPLATE true")
+        server.run(
+            made, f"ALTER DATABASE {made} SET work_mem TO '9MB'; COMMENT ON DATABASE {made} IS 'it''s'", user=ROLE
+        )
+        server.run(made, "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)", user=ROLE)
+        server.run(made, "INSERT INTO entry (text) VALUES ('a10'), ('a9'), ('B'), ('\u00e4'), ('z')", user=ROLE)
+        yield made
+        server.run(
+            "postgres", "UPDATE pg_database SET datistemplate = false WHERE datname LIKE 'hf-%' OR datname LIKE 'app%'"
+        )
+
+
+@pytest.mark.parametrize("user", [ROLE, "postgres"])
+@pytest.mark.parametrize("way", ["restore point", "dump"])
+def test_what_comes_back_is_the_same_database_to_the_last_property(
+    server: PostgresqlServer, particular: str, quick_folder: Path, user: str, way: str
+) -> None:
+    database = driver(server, particular, user=user)
+    ordered = "SELECT string_agg(text, ' ' ORDER BY text) FROM entry"
+    before, order = catalogue_entry(server, particular), server.run(particular, ordered, user=ROLE)
+    if way == "restore point":
+        point = database.prepare(OPERATION, None, {})
+    else:
+        point = database.prepare(OPERATION, quick_folder / "d", facts_of(snapshot(database, quick_folder / "d")))
+    server.run(particular, f"ALTER DATABASE {particular} CONNECTION LIMIT 3; DROP TABLE entry")
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert catalogue_entry(server, particular) == before
+    assert server.run(particular, ordered, user=ROLE) == order
+    database.discard(f"{OPERATION}.failed")
+    assert server.run("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'hf-%'") == "0"
+
+
+@pytest.mark.parametrize("way", ["restore point", "dump"])
+def test_a_setting_that_only_a_superuser_may_give_is_named_and_stops_nothing(
+    server: PostgresqlServer, name: str, quick_folder: Path, way: str
+) -> None:
+    server.run(name, f"ALTER DATABASE {name} SET log_min_duration_statement = 250")
+    server.run(name, f"ALTER ROLE postgres IN DATABASE {name} SET work_mem = '11MB'")
+    server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
+    said: list[str] = []
+    database = PostgresqlDatabase("main", name, reach(server), Host(operation=OPERATION, warn=said.append))
+    found = [problem for problem in database.check() if problem.severity != "info"]
+    assert [problem.severity for problem in found] == ["warning", "warning"]
+    assert any("log_min_duration_statement=250" in problem.message for problem in found)
+    if way == "restore point":
+        point = database.prepare(OPERATION, None, {})
+    else:
+        point = database.prepare(OPERATION, quick_folder / "d", facts_of(snapshot(database, quick_folder / "d")))
+    database.swap(OPERATION, point, f"{OPERATION}.failed")
+    assert server.run(name, "SHOW work_mem", user=ROLE) == "9MB", "what the role may give is given"
+    statements = [line.rpartition("superuser: ")[2] for line in said]
+    assert len(statements) == 2
+    for statement in statements:
+        server.run("postgres", statement)
+    assert server.run(name, "SHOW log_min_duration_statement", user=ROLE) == "250ms"
+    assert server.run(name, "SHOW work_mem") == "11MB"
 
 
 BY = ["dump", "parallel dump", "dump of a restore point", "parallel dump of a restore point"]

@@ -48,7 +48,7 @@ def runtime(request: pytest.FixtureRequest, folder: Path) -> Iterator[Runtime]:
             yield made.runtime
         return
     mark = f"contract@{folder}"
-    made = SupervisorRuntime(folder / "s", mark, Host())
+    made = SupervisorRuntime(folder / "a 50% 'd' %d", mark, Host())  # people have such folders
     yield made
     made.shut_down()
     end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)

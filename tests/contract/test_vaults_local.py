@@ -15,9 +15,9 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults import store, tiny, tree_pass
 from holdfast.drivers.vaults.local import LocalVault
-from holdfast.errors import DamagedError, HoldfastError, OwnerMismatchError, RefusedError
+from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
-from tests.contract.test_vaults import Keeper, no_check
+from tests.contract.test_vaults import Keeper, no_check, no_progress
 from tests.proof import patience
 
 OWNER = "guestbook.production"
@@ -153,6 +153,99 @@ def test_a_new_set_is_whole_where_an_earlier_one_lost_a_content(keeper: Keeper) 
     assert keeper.wrong(keeper.make("run2")) == [], "a new set that is published is whole"
 
 
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+@pytest.mark.parametrize("place", ["objects/*/*", "packs/*.pack"])
+def test_a_backup_after_damage_is_whole_once_the_damage_is_known(keeper: Keeper, place: str, how: str) -> None:
+    """Contents are trusted by their names only as long as nobody found other bytes under them."""
+    first = keeper.make("run1")
+    (path,) = vault_path(keeper).glob(place)
+    os.chmod(path, 0o600)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] if how == "truncated" else bytes([content[0] ^ 1]) + content[1:])
+    assert keeper.wrong() != []
+    for file in keeper.files.root.rglob("*"):
+        if file.is_file():
+            os.utime(file)
+    second = keeper.make("run2")
+    original = trees.look(keeper.files.root)
+    assert keeper.wrong(second) == []
+    assert keeper.restored(second, "again") == original
+    if place.startswith("objects"):
+        assert keeper.wrong() == [], "an object that was written anew makes older sets whole too"
+    third = keeper.make("run3")
+    assert keeper.wrong(third) == [] and keeper.wrong(first) == ([] if keeper.wrong() == [] else keeper.wrong())
+
+
+def test_a_torn_object_is_written_anew_though_nobody_has_looked(keeper: Keeper) -> None:
+    keeper.make("run1")
+    (path,) = vault_path(keeper).glob("objects/*/*")
+    os.chmod(path, 0o600)
+    path.write_bytes(path.read_bytes()[:100])
+    second = keeper.make("run2")
+    assert keeper.wrong(second) == [] == keeper.wrong()
+
+
+def test_a_directory_that_became_a_file_takes_what_was_below_it_along(keeper: Keeper) -> None:
+    """Also where what vanished between two passes is kept: a set names nothing that a restore would refuse."""
+    media = keeper.files.root
+    (media / "zz" / "deep").mkdir(parents=True)
+    for name in ("zz/one", "zz/deep/two", "zzz"):
+        (media / name).write_bytes(name.encode() * 30)
+    run = keeper.vault.begin("run1")
+    run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
+    for name in ("zz/one", "zz/deep/two", "zzz"):
+        (media / name).unlink()
+    (media / "zz" / "deep").rmdir()
+    (media / "zz").rmdir()
+    (media / "zz").write_bytes(b"a file now")
+    run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
+    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    run.finish(keeper.manifest("run1"))
+    id = keeper.vault.publish("run1")
+    assert keeper.wrong(id) == []
+    restored = keeper.restored(id, "again")
+    assert b"zzz" in restored, "what vanished elsewhere is kept"
+    assert {path for path in restored if path.startswith(b"zz")} == {b"zz", b"zzz"}
+
+
+def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.drivers.vaults.merge.Merge._vanished", lambda _, before: iter([(before, False)]))
+    (keeper.files.root / "zz").mkdir()
+    (keeper.files.root / "zz" / "one").write_bytes(b"one")
+    run = keeper.vault.begin("run1")
+    run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
+    (keeper.files.root / "zz" / "one").unlink()
+    (keeper.files.root / "zz").rmdir()
+    (keeper.files.root / "zz").write_bytes(b"a file now")
+    run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
+    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    run.finish(keeper.manifest("run1"))
+    (problem,) = keeper.wrong(keeper.vault.publish("run1"))
+    assert "zz/one" in problem and "cannot be restored" in problem
+
+
+def test_a_stop_is_obeyed_in_the_middle_of_one_large_file(keeper: Keeper) -> None:
+    with open(keeper.files.root / "huge", "wb") as file:
+        for number in range(8):
+            file.write(bytes([number]) * (1 << 20))
+        file.truncate(64 << 20)  # and a hole, which is hashed as a reader sees it
+    calls = 0
+
+    def stop_at_the_third() -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= 3:
+            raise CancelledError("stopped")
+
+    run = keeper.vault.begin("run1")
+    with pytest.raises(CancelledError):
+        run.store_tree("media", keeper.files, keep_vanished=False, check=stop_at_the_third, progress=no_progress)
+    assert calls < 10, "each thread stops at its next block"
+    keeper.vault.abandon("run1")
+
+
 def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper) -> None:
     keeper.make("run1")
     (index,) = vault_path(keeper).glob("packs/*.idx")
@@ -173,6 +266,28 @@ def test_another_owners_vault_is_refused_and_names_it(keeper: Keeper) -> None:
     with pytest.raises(OwnerMismatchError):
         other.open_set(id)
     assert not (vault_path(keeper) / "tmp" / "run2").exists()
+    keeper.vault.begin("run3")
+    for change in (
+        lambda: other.prune([id], "run2"), lambda: other.pin(id, "me", True), lambda: other.remove(id),
+        lambda: other.abandon("run3"), lambda: other.publish("run3"), lambda: other.resume("run3"),
+    ):  # fmt: skip
+        with pytest.raises(OwnerMismatchError, match=re.escape(OWNER)):
+            change()
+    assert keeper.ids() == [id] and (vault_path(keeper) / "tmp" / "run3").exists()
+    assert keeper.wrong() == []
+
+
+def test_nothing_is_swept_while_another_state_directory_writes(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its locks lie elsewhere; the vault has one of its own."""
+    monkeypatch.setattr("holdfast.drivers.vaults.local._LOCK_SECONDS", 0.1)
+    first = keeper.make("run1")
+    keeper.finish("run2")
+    other = LocalVault(vault_path(keeper), OWNER)
+    with pytest.raises(RefusedError, match="another process"):
+        other.prune([first], "run3")
+    assert keeper.vault.publish("run2") in keeper.ids()
+    assert other.prune([first], "run3")["removed"] == 1
+    assert keeper.wrong() == []
 
 
 def test_a_folder_that_is_no_vault_is_refused(quick_folder: Path) -> None:

@@ -18,7 +18,7 @@ from holdfast.errors import NoSpaceError
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
 from tests import kept
-from tests.e2e.cli import run
+from tests.e2e.cli import run, run_json
 from tests.servers import mariadb, postgresql
 from tests.site import Site
 from tests.stores import MariadbStore, PostgresqlStore
@@ -83,6 +83,59 @@ def test_what_does_not_exist_is_named(installed: Site, words: tuple[str, ...], c
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert installed.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("backup", "create"), ("backup", "create", "--consistency", "live"), ("upgrade", "v2"), ("service", "start")],
+)
+def test_uploads_whose_disk_is_not_mounted_are_not_taken_for_the_uploads(
+    installed: Site, words: tuple[str, ...]
+) -> None:
+    sets = sorted((installed.vault / "backups").iterdir())
+    installed.media.rename(installed.folder / "disk")
+    installed.media.mkdir()
+    done = run(installed, *words)
+    assert done.returncode == 4 and "Mount the disk" in done.stderr, done.stderr
+    assert list(installed.media.iterdir()) == [], "an empty mount point is not marked as the data"
+    assert sorted((installed.vault / "backups").iterdir()) == sets
+    installed.media.rmdir()
+    (installed.folder / "disk").rename(installed.media)
+    done = run(installed, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_data_that_lost_their_marker_are_restored_or_taken_as_they_are(installed: Site) -> None:
+    before = installed.fingerprint()
+    installed.media.rename(installed.folder / "disk")
+    installed.media.mkdir()
+    (installed.media / "put-there-by-hand").write_bytes(b"x")
+    done = run(installed, "backup", "create", "--adopt-data", "--consistency", "live", "--only", "media")
+    assert done.returncode == 0, done.stderr
+    assert run(installed, "backup", "create", "--only", "media").returncode == 0, "it has its marker from now on"
+    installed.media.rename(installed.folder / "other")
+    done = run(installed, "backup", "restore", only_whole(installed))
+    assert done.returncode == 0, done.stderr
+    assert installed.fingerprint() == before
+
+
+def only_whole(site: Site) -> str:
+    """Return the id of the newest set that has the database, too."""
+    found = run_json(site, "backup", "list")["data"]["backups"]
+    return str([backup["id"] for backup in found if "main" in backup["datasets"]][-1])
+
+
+@pytest.mark.parametrize("words", [("backup", "create"), ("upgrade", "v2")])
+def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, words: tuple[str, ...]) -> None:
+    text = installed.config.read_text()
+    installed.config.write_text(text.replace("[backup]", '[backup]\nconfig_files = ["keys.env"]'))
+    sets = sorted((installed.vault / "backups").iterdir())
+    done = run(installed, *words)
+    assert done.returncode == 4 and "keys.env" in done.stderr
+    assert sorted((installed.vault / "backups").iterdir()) == sets
+    (installed.app_folder / "keys.env").write_text("SECRET=1")
+    done = run(installed, *words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_errors_are_one_json_object_too(installed: Site) -> None:

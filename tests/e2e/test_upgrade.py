@@ -52,6 +52,34 @@ def test_a_bad_release_is_undone_by_itself(installed: Site, tag: str, said: str)
     assert run_json(installed, "log", "list")["data"]["operations"][0]["outcome"] == "undone"
 
 
+@pytest.mark.parametrize("target", ["relative", "absolute"])
+def test_a_database_behind_a_link_is_the_file_that_the_link_leads_to(installed: Site, target: str) -> None:
+    """As where it lies on a larger disk; whatever comes back comes back there, and the link stays a link."""
+    real = installed.app_folder / "disk" / "real.sqlite3"
+    real.parent.mkdir()
+    installed.shut_down()
+    for ending in ("-wal", "-shm"):
+        installed.database.with_name(f"{installed.database.name}{ending}").unlink(missing_ok=True)
+    installed.database.rename(real)
+    installed.database.symlink_to("../disk/real.sqlite3" if target == "relative" else real)
+    assert run(installed, "service", "start").returncode == 0
+    assert run(installed, "upgrade", "v2").returncode == 0
+    before = installed.fingerprint()
+    done = run(installed, "upgrade", "v3")
+    assert done.returncode == 6 and "the state before the operation is back" in done.stderr
+    assert installed.fingerprint() == before
+    assert installed.database.is_symlink() and not real.is_symlink()
+    with contextlib.closing(sqlite3.connect(real)) as connection:
+        assert connection.execute("SELECT count(*) FROM entries").fetchone() == (120,)
+    installed.post(b"since")
+    text = installed.config.read_text()
+    installed.config.write_text(text.replace("[tasks]", '[tasks]\nafter_restore = ["false"]'))
+    since = installed.fingerprint()
+    done = run(installed, "backup", "restore", "latest")
+    assert done.returncode == 6, done.stderr
+    assert installed.fingerprint() == since and installed.database.is_symlink()
+
+
 def test_dry_run_prints_the_commands_and_changes_nothing(installed: Site) -> None:
     before = installed.fingerprint()
     done = run(installed, "upgrade", "v2", "--dry-run")

@@ -322,8 +322,43 @@ def test_a_release_without_sections_of_its_own_changes_nothing(folder: Path) -> 
     write(folder)
     loaded = read(folder)
     assert merge_release(loaded, "[gate]\nmessage = 'x'\n", "v2") is loaded
-    with pytest.raises(ConfigurationError, match="v2 is no TOML"):
+    with pytest.raises(ConfigurationError, match="v2 is not valid TOML"):
         merge_release(loaded, "[", "v2")
+
+
+def test_a_release_may_not_say_as_whom_it_runs_nor_which_secrets_it_reads(folder: Path) -> None:
+    write(folder, GOOD.replace('command = ["python3", "app.py"]', 'command = ["python3", "app.py"]\nuser = "www-data"'))
+    release = """
+[services.web]
+user = "root"
+command = ["of-the-release"]
+environment = { LEAK = "file:/etc/shadow", RUN = "command:touch /tmp/x", FROM = "env:HOME", MODE = "fast" }
+
+[services.cron]
+command = ["cron"]
+user = "root"
+"""
+    loaded = merge_release(read(folder), release, "holdfast.toml of v2")
+    web, cron = (loaded.configuration.services[name] for name in ("web", "cron"))
+    assert (web.user, web.command, dict(web.environment)) == ("www-data", ["of-the-release"], {"MODE": "fast"})
+    assert cron.user == ""
+    assert set(loaded.refused) == {
+        "services.web.user", "services.cron.user", "services.web.environment.LEAK", "services.web.environment.RUN",
+        "services.web.environment.FROM",
+    }  # fmt: skip
+
+
+def test_what_a_release_brought_goes_with_it(folder: Path) -> None:
+    """The next one's file is merged upon the operator's, never upon that of the release before."""
+    write(folder)
+    operator = read(folder)
+    write(folder / "current", RELEASE + '\n[services.old]\ncommand = ["old"]\n')
+    loaded = read(folder)
+    assert "old" in loaded.configuration.services
+    following = merge_release(loaded, '[tasks]\nmigrate = ["of v3"]\n', "holdfast.toml of v3")
+    assert following.configuration.tasks.migrate == ["of v3"]
+    assert set(following.configuration.services) == set(operator.configuration.services)
+    assert merge_release(loaded, "", "v4").configuration == operator.configuration
 
 
 def test_a_backend_needs_a_web_that_is_asked_for_both(folder: Path) -> None:

@@ -24,6 +24,7 @@ def backup() -> None:
 @click.option("--quiesce", is_flag=True, help="The same as --consistency quiesce: everything stopped meanwhile.")
 @click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset (may be repeated).")
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
+@click.option("--adopt-data", is_flag=True, help="Take data that lost Holdfast's marker as they are now.")
 @click.option("--comment", default="", help="Why; stands in the manifest.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
@@ -33,6 +34,7 @@ def create(
     quiesce: bool,
     only: tuple[str, ...],
     except_: tuple[str, ...],
+    adopt_data: bool,
     comment: str,
     dry_run: bool,
 ) -> None:
@@ -44,7 +46,11 @@ def create(
     consistency = "quiesce" if quiesce else consistency
     app = session.changing_app()
     session.run(
-        app, operation.plan(app, consistency=consistency, only=only, except_=except_, comment=comment), dry_run=dry_run
+        app,
+        operation.plan(
+            app, consistency=consistency, only=only, except_=except_, comment=comment, adopt_data=adopt_data
+        ),
+        dry_run=dry_run,
     )
 
 
@@ -61,7 +67,7 @@ def list_(session: Session) -> None:
         ["BACKUP", "CONSISTENCY", "RELEASE", "SIZE", "NEW", "DATASETS", ""],
         [
             [item.id, item.consistency, item.release.get("label", "-"), human_bytes(item.size_bytes), human_bytes(item.new_bytes),
-             ",".join(item.datasets), "pinned" if item.pinned else ""]
+             ",".join(item.datasets), " ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])])]
             for item in found
         ],
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -63,7 +64,19 @@ def holdfast() -> None:
     """
 
 
+def _open_streams() -> None:
+    """Give the process the standard streams that its caller closed: else the next file that is opened becomes one."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
 def main() -> None:
+    _open_streams()
     try:
         holdfast.main(standalone_mode=False)
     except click.ClickException as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,26 @@ _OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 _OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release may bring in a holdfast.toml of its own: they belong to the code."""
+# What the code needs of a service is the release's; as whom it runs, and which secrets it is given, is the operator's.
+_OF_THE_OPERATOR = {"user"}
+_SECRETS = ("env:", "file:", "command:")
 
 _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked configuration, the folder its paths are relative to, and where each key comes from."""
+    """A checked configuration, the folder its paths are relative to, and where each key comes from.
+
+    `operator` is what it was before a release's own file was merged upon it; `refused` are keys of that file that a
+    release may not bring.
+    """
 
     configuration: Configuration
     root: Path
     origins: Mapping[str, str] = field(default_factory=dict)
+    operator: Loaded | None = None
+    refused: tuple[str, ...] = ()
 
     def path(self, text: str) -> Path:
         """A configured path, absolute."""
@@ -137,14 +146,19 @@ def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins:
 
 
 def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
-    """The configuration with the sections that a release's own holdfast.toml brings. Raises ConfigurationError."""
+    """Return the operator's configuration with what a release's own holdfast.toml may bring.
+
+    What another release brought before is gone: its tasks and services are not those of this one. Raises
+    ConfigurationError.
+    """
+    loaded = loaded.operator or loaded
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is no TOML", [str(error)]) from error
-    own = {key: value for key, value in found.items() if key in OF_THE_RELEASE}
+        raise ConfigurationError(f"{origin} is not valid TOML", [str(error)]) from error
+    own, refused = _allowed({key: value for key, value in found.items() if key in OF_THE_RELEASE})
     if not own:
-        return loaded
+        return replace(loaded, refused=refused) if refused else loaded
     merged = loaded.configuration.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     origins = dict(loaded.origins)
     _merge(merged, own, origin, origins)
@@ -156,7 +170,33 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
             overlay.name,
             origins,
         )
-    return Loaded(_validate(merged, origins, origin), loaded.root, origins)
+    return Loaded(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
+
+
+def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what a release may bring of these sections, and the keys that it may not."""
+    services = own.get("services")
+    if not isinstance(services, Mapping):
+        return dict(own), ()
+    taken: dict[str, Any] = {}
+    refused = []
+    for name, service in services.items():
+        if not isinstance(service, Mapping):
+            taken[name] = service  # which the schema refuses, with words
+            continue
+        allowed = dict(service)
+        for key in service.keys() & _OF_THE_OPERATOR:
+            refused.append(f"services.{name}.{key}")
+            del allowed[key]
+        environment = allowed.get("environment")
+        if not isinstance(environment, Mapping):
+            environment = {}
+        secrets = [key for key, value in environment.items() if str(value).startswith(_SECRETS)]
+        refused += [f"services.{name}.environment.{key}" for key in secrets]
+        if secrets:
+            allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
+        taken[name] = allowed
+    return {**own, "services": taken}, tuple(refused)
 
 
 def _overlay_of(loaded: Loaded) -> Path | None:

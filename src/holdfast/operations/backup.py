@@ -24,8 +24,12 @@ def plan(
     only: tuple[str, ...] = (),
     except_: tuple[str, ...] = (),
     comment: str = "",
+    adopt_data: bool = False,
 ) -> Plan:
-    """The plan of a backup. Raises UsageError or RefusedError."""
+    """Return the plan of a backup. `adopt_data`: data without Holdfast's marker are taken as they are.
+
+    Raises UsageError or RefusedError.
+    """
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
     chosen = parts.choose(app, only, except_)
@@ -33,7 +37,12 @@ def plan(
     otherwise = " `holdfast backup restore latest` brings back one that was lost; `--except NAME` leaves it out."
     datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
-    steps = [parts.preflight(app, datasets, with_backup=True, reserve=stops, stops=stops), parts.backup_copy(datasets)]
+    steps = [
+        parts.preflight(
+            app, datasets, with_backup=True, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
+        ),
+        parts.backup_copy(datasets),
+    ]
     after: list[Step] = []
     if stops:
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
@@ -48,7 +57,9 @@ def plan(
 
 
 def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
-    """A set by id, unique prefix or `latest`, which is the newest of those that have most of the datasets.
+    """Return a set by id, unique prefix or `latest`: the newest of those that have most of the datasets.
+
+    Safety sets are no `latest`: after a restore the same words would bring back what was just replaced.
 
     Raises NotFoundError or UsageError naming the candidates.
     """
@@ -56,7 +67,13 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
     if reference == "latest":
         if not found:
             raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
-        return max(found, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
+        made = [backup for backup in found if not backup.safety]
+        if not made:
+            raise NotFoundError(
+                f"there is no backup but what operations replaced: {', '.join(backup.id for backup in found[-3:])}",
+                next_step="Name one of these by its id, or make one: holdfast backup create",
+            )
+        return max(made, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:

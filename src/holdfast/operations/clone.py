@@ -43,7 +43,7 @@ def plan(
     stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
     present = parts.existing(app, parts.Datasets(databases, files, False))
     steps = [
-        parts.preflight(app, present, with_backup=safety),
+        parts.preflight(app, present, with_backup=safety, adopts=True),
         Step("clone.pin", f"keep backup {found.id} of {_named(source)}", names),
         Step("restore.check", "check the backup", names),
         *([Step("database.load", "load databases beside the live ones", names)] if databases else []),

@@ -134,7 +134,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
     if safety:
         steps += [
-            parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}"),
+            parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
             parts.backup_publish(pin=True),
         ]  # fmt: skip
     parameters = {"files": name, "below": below, "source": source, "replace": replace}

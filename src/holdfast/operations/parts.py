@@ -89,21 +89,32 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Lets the release's own holdfast.toml rule its tasks, services and migrations; notes that name the file.
+    """Let a release's own holdfast.toml, as its package has it, rule its tasks, services and migrations."""
+    return adopt_configuration(app, app.opened.packages.file_of(commit, FILE_NAME), label)
 
-    Raises ConfigurationError.
+
+def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+    """Let a release's own holdfast.toml rule its tasks, services and migrations, and the running one's no longer.
+
+    Return notes that name the keys that come, go and are not taken. Raises ConfigurationError.
     """
-    text = app.opened.packages.file_of(commit, FILE_NAME)
-    if text is None:
-        return []
+    before = app.opened.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
-        app.follow(merge_release(app.opened.loaded, text, origin))
+        merged = merge_release(before, text if text is not None else "", origin)
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
-    keys = sorted(key for key, value in app.opened.loaded.origins.items() if value == origin)
-    return [f"from {origin}: {', '.join(keys)}"] if keys else []
+    if merged is not before:
+        app.follow(merged)
+    keys = {key for key, value in merged.origins.items() if value == origin}
+    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
+    notes = [f"from {origin}: {', '.join(sorted(keys))}"] if keys else []
+    if gone:
+        notes.append(f"no longer, as in the {FILE_NAME} of the release that runs now: {', '.join(sorted(gone))}")
+    if merged.refused:
+        notes.append(f"not taken from {origin}, for it is the operator's to say: {', '.join(merged.refused)}")
+    return notes
 
 
 def refuse_without_task(app: App, task: str) -> None:
@@ -124,17 +135,28 @@ def preflight(
     taken_over: bool = True,
     stops: bool = True,
     more: Mapping[str, int] | None = None,
+    adopts: bool = False,
+    saves_configuration: bool = False,
 ) -> Step:
     """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
 
     `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
-    `stops`: whether services will be stopped. `more`: bytes needed in other places.
+    `stops`: whether services will be stopped. `more`: bytes needed in other places. `adopts`: whether data that lost
+    Holdfast's marker are taken as they are, as where they are to be replaced. `saves_configuration`: whether a backup is
+    made of which nothing may be missing.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
         "preflight.check",
         "check what can be checked",
-        {"need_bytes": need, "reserve": reserve, "taken_over": taken_over, "stops": stops},
+        {
+            "need_bytes": need,
+            "reserve": reserve,
+            "taken_over": taken_over,
+            "stops": stops,
+            "adopts": adopts,
+            "saves_configuration": saves_configuration,
+        },
     )
 
 
@@ -163,12 +185,12 @@ def backup_copy(datasets: Datasets) -> Step:
     )  # fmt: skip
 
 
-def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False) -> Step:
-    """`tolerant`: the set may lack files that the database names."""
+def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
+    """`tolerant`: the set may lack files that the database names. `safety`: it holds what is about to be replaced."""
     return Step(
         "backup.finish", f"take databases and the rest of the files ({level})",
         {"files": list(datasets.files), "databases": list(datasets.databases), "level": level, "reason": reason,
-         "code": datasets.code, "tolerant": tolerant},
+         "code": datasets.code, "tolerant": tolerant, "safety": safety},
     )  # fmt: skip
 
 
@@ -185,11 +207,15 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False) -> tuple[Step, Step]:
-    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken."""
+def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False) -> tuple[Step, Step]:
+    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken.
+
+    `safety`: it holds what is about to be replaced.
+    """
     files = Step(
         "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant},
+        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant,
+         "safety": safety},
     )  # fmt: skip
     databases = Step(
         "backup.complete", "dump what stands beside the live databases into the backup",
@@ -212,7 +238,7 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
     present = existing(app, choose(app))
     databases = tuple(name for name in present.databases if name in replaced)
     saved = Datasets(databases, present.files, present.code)
-    files, dumps = late_backup(saved, f"before the {title}", tolerant=True)
+    files, dumps = late_backup(saved, f"before the {title}", tolerant=True, safety=True)
     return [backup_copy(saved), *stop, files], [dumps]
 
 

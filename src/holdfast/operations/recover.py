@@ -106,7 +106,8 @@ def at_boot(
                     f"data of this application are not there: {', '.join(map(str, missing))} is missing",
                     state="Nothing was started: what is written now would be hidden by a mount that comes later.",
                     next_step="Mount them, then: holdfast recover --auto\n"
-                    "If they were lost: holdfast backup restore latest. If they were put there by hand: holdfast backup create.",
+                    "If they were lost: holdfast backup restore latest. If what is there now is right: holdfast backup create"
+                    " --adopt-data",
                 )
             wait(1.0)
         done = _recovered(app, observer, wait)

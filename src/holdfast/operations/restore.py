@@ -46,7 +46,7 @@ def plan(
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
     )
-    newest = backups.vault(app).backups()[-1]
+    newest = [backup for backup in backups.vault(app).backups() if not backup.safety or backup.id == found.id][-1]
     if references == ("latest",) and newest.id != found.id:
         notes.append(f"{newest.id} is newer, and has only {', '.join(newest.datasets) or 'no data'}")
     if release is not None and release != app.opened.current_release():
@@ -87,7 +87,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
     return Plan(
         kind="backup.restore_into", title=f"load database {dataset} of {found.id} as {name}", lock="backup",
         steps=(
-            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False),
+            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
             Step("restore.check", "check the backup", {**both, "release": None}),
             Step("database.load", f"load it beside database {dataset}", {**both, "into": name}),
         ),
@@ -128,7 +128,7 @@ def _steps(
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
     steps = [
-        parts.preflight(app, parts.Datasets((), (), False), with_backup=False),
+        parts.preflight(app, parts.Datasets((), (), False), with_backup=False, adopts=True),
         Step("restore.check", "check the backup", {**both, "release": value}),
     ]
     if release is not None:

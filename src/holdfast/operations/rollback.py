@@ -27,7 +27,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             next_step=f"holdfast package build {target.label} makes them again.",
         )
     own = Path(target.path) / "holdfast.toml"
-    notes = parts.adopt_release_configuration(app, target.commit, target.label) if own.is_file() else []
+    notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
     unknown = migrations.unknown_to(app.opened, target) if migrations.known(app.opened) else []
     if discard_writes_since is None:
         if unknown:

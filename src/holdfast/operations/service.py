@@ -19,6 +19,8 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
             raise UsageError(
                 f"there is no service {name!r}", next_step=f"Known are {', '.join(app.loaded.configuration.services)}."
             )
+    if action != "stop":
+        app.opened.require_markers()
     if action == "restart":
         services.refuse_unstartable(app.opened, names)
     return Plan(

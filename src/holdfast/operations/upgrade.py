@@ -39,7 +39,7 @@ def plan(
             )
     return Plan(
         kind="upgrade", title=f"upgrade to {label} ({mode})",
-        steps=(parts.preflight(app, everything, with_backup=backup, copies=mode == "maintenance"), *steps), after_commit=tuple(after),
+        steps=(parts.preflight(app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup), *steps), after_commit=tuple(after),
         also_locks=("backup",), notes=tuple(notes), parameters=parameters,
         barrier_paths=tuple(app.opened.barrier_paths()),
     )  # fmt: skip

@@ -87,7 +87,7 @@ def finish(opened: Opened, context: StepContext) -> None:
     for name in context.parameters["databases"]:
         datasets[name] = database_facts(opened, run, name, taken.snapshots[name])
     store_code(opened, run, context)
-    store_configuration(opened, run)
+    store_configuration(opened, run, tolerant=context.parameters.get("safety", False))
     manifest = manifest_of(opened, context, taken, datasets)
     for warning in taken.warnings:
         context.say(warning)
@@ -134,7 +134,7 @@ def manifest_of(
         environment=application.environment, operation=context.operation, release=facts, datasets=datasets, packs=[],
         holdfast_version=VERSION, size_bytes=sum(item["size_bytes"] for item in datasets.values()),
         new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
-        reason=context.parameters.get("reason", ""), instants_apart_seconds=round(taken.apart_seconds, 4),
+        reason=context.parameters.get("reason", ""), safety=context.parameters.get("safety", False), instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
         secrets_inside=bool(opened.loaded.configuration.backup.config_files),
     )  # fmt: skip
@@ -166,8 +166,11 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
     durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)
 
 
-def store_configuration(opened: Opened, run: VaultRun) -> None:
-    """holdfast.toml, its overlays, and what backup.config_files names, without datasets and what is Holdfast's own in it."""
+def store_configuration(opened: Opened, run: VaultRun, *, tolerant: bool = False) -> None:
+    """Save holdfast.toml, its overlays, and what backup.config_files names, without datasets and what is Holdfast's own.
+
+    What is named and missing fails the backup. `tolerant`: it is left out, as where a restore brings it back.
+    """
     root = opened.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))
     names += opened.loaded.configuration.backup.config_files
@@ -187,8 +190,13 @@ def store_configuration(opened: Opened, run: VaultRun) -> None:
             path = root / name
             if root not in path.resolve().parents:
                 raise StepError(f"backup.config_files: {name} lies outside {root}")
-            if path.exists():
+            if path.exists() or path.is_symlink():
                 tar.add(path, arcname=os.path.normpath(name), filter=own)
+            elif not tolerant:
+                raise StepError(
+                    f"backup.config_files: {path} does not exist",
+                    next_step="Put it back, or take it out of backup.config_files.",
+                )
     durable.sync_file(unfinished)
     durable.rename(unfinished, run.folder / "config.tar.zst")
 

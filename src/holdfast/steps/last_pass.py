@@ -34,7 +34,7 @@ def take(opened: Opened, context: StepContext) -> None:
     )
     datasets = {name: {"kind": "files", **msgspec.to_builtins(totals)} for name, totals in taken.stored.items()}
     backup.store_code(opened, run, context)
-    backup.store_configuration(opened, run)
+    backup.store_configuration(opened, run, tolerant=context.parameters.get("safety", False))
     try:
         manifest = backup.manifest_of(opened, context, taken, datasets)
     except StepError as error:  # only then is the manifest without the migrations of a database that is broken

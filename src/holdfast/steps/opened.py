@@ -13,7 +13,7 @@ from holdfast.config.load import Loaded
 from holdfast.drivers.container_protocols import Containers
 from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
 from holdfast.engine.journal import Journal
-from holdfast.errors import NoSpaceError, OwnerMismatchError
+from holdfast.errors import NoSpaceError, OwnerMismatchError, RefusedError
 from holdfast.host import Host
 from holdfast.model import Package, Release
 
@@ -150,6 +150,28 @@ class Opened:
             return []
         known = json.loads(self._claimed.read_text())
         return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
+
+    def require_markers(self) -> None:
+        """Raises RefusedError where data that were there at the last operation are gone, as without their mount."""
+        missing = self.missing_markers()
+        if missing:
+            raise RefusedError(
+                f"data of this application are not there: {', '.join(map(str, missing))} is missing",
+                state="Nothing was changed: what is written or saved now would not be the application's data.",
+                next_step="Mount the disk, and type the command again.\n"
+                "If the data were lost: holdfast backup restore latest. If what is there now is right: holdfast backup"
+                " create --adopt-data",
+            )
+
+    def require_config_files(self) -> None:
+        """Raises RefusedError where a file that every backup is to have is not there."""
+        configuration = self.loaded.configuration.backup
+        missing = [name for name in configuration.config_files if not os.path.lexists(self.loaded.root / name)]
+        if missing:
+            raise RefusedError(
+                f"backup.config_files names what does not exist: {', '.join(missing)}",
+                next_step="Put it back, or take it out of backup.config_files.",
+            )
 
     def end_sessions(self, operation: str) -> None:
         """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""

@@ -30,6 +30,10 @@ def duration_seconds(text: str) -> int:
 def check(opened: Opened, context: StepContext) -> None:
     """Raises RefusedError, NoSpaceError or OwnerMismatchError, with nothing changed but missing owner markers."""
     opened.check_owner()
+    if not context.parameters.get("adopts", False):
+        opened.require_markers()
+    if context.parameters.get("saves_configuration", False):
+        opened.require_config_files()
     configuration = opened.loaded.configuration
     found = [problem for files in opened.files.values() for problem in files.check()]
     found += [problem for database in opened.databases.values() for problem in database.check()]

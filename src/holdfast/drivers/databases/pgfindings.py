@@ -33,8 +33,28 @@ def problems(session: Session, database: str) -> list[Finding]:
     for (name,) in subscriptions:
         found.append(("error", f"subscription {name} goes into the database and would not survive a copy",
                       f"DROP SUBSCRIPTION {name}, and make it again afterwards."))  # fmt: skip
-    found += _rights(session, database)
-    return found
+    return [*found, *_rights(session, database), *_settings(session, database)]
+
+
+def _settings(session: Session, database: str) -> list[Finding]:
+    """Find settings of the database that its own role may not give to a copy: an undo or a restore leaves them out."""
+    modern = int(session.value("SELECT current_setting('server_version_num')") or 0) >= 150000
+    granted = "has_parameter_privilege(s.name, 'SET')" if modern else "false"
+    rows = session.rows(
+        "SELECT CASE WHEN d.setrole = 0 THEN NULL ELSE pg_get_userbyid(d.setrole) END, c.setting"
+        " FROM pg_db_role_setting d JOIN pg_roles r ON r.rolname = current_user AND NOT r.rolsuper,"
+        " unnest(d.setconfig) c(setting) LEFT JOIN pg_settings s ON s.name = split_part(c.setting, '=', 1)"
+        f" WHERE d.setdatabase = (SELECT oid FROM pg_database WHERE datname = {literal(database)})"
+        f" AND ((s.context IN ('superuser', 'superuser-backend') AND NOT {granted})"
+        " OR (d.setrole <> 0 AND d.setrole <> r.oid AND NOT r.rolcreaterole))"
+    )
+    return [
+        ("warning",
+         f"database {database} has the setting {setting}{f' of role {role}' if role else ''}, which only a superuser may give:"
+         " an undo or a restore leaves it out, and prints the statement that gives it again",
+         "Give the role of [databases] the right to set it, or have a superuser at hand.")
+        for role, setting in rows
+    ]  # fmt: skip
 
 
 def _rights(session: Session, database: str) -> list[Finding]:

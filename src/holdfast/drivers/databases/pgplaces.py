@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from holdfast.drivers.databases.pglocale import PgLocale
 from holdfast.drivers.databases.psql import Clients, Session, SqlError, identifier, literal
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts
@@ -24,6 +25,7 @@ _NO_RIGHT = "42501"
 # What a session is, which is shown to other roles as nothing unless they may see all statistics. Only autovacuum has no
 # user (backend_status.c: pgstat_bestart); the server itself ends it for a copy or a rename.
 _KIND = "coalesce(backend_type, 'client backend')"
+_NO_LIMIT = -1
 _INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
 # Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
 _LISTS = {
@@ -103,8 +105,11 @@ class Places:
 
     @staticmethod
     def _properties(session: Session, database: str | None = None) -> Facts:
-        """Grants (None: the default ones) and settings."""
+        """Return grants (None: the default ones), settings, and what else its catalogue entry says of a database."""
         where = literal(database) if database is not None else "current_database()"
+        limit, is_template = session.rows(
+            f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = {where}"
+        )[0]
         grants = session.rows(
             "SELECT CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable"
             f" FROM pg_database, aclexplode(datacl) WHERE datname = {where} ORDER BY 1 NULLS FIRST, 2"
@@ -117,10 +122,12 @@ class Places:
         return {
             "grants": [list(item) for item in grants] if has_grants else None,
             "settings": [list(item) for item in settings],
-        }
+            "connection_limit": int(limit or _NO_LIMIT), "is_template": is_template == "t",
+            "locale": PgLocale.of(session, where).as_facts(),
+        }  # fmt: skip
 
     def _apply(self, session: Session, database: str, facts: Facts) -> None:
-        """Gives a database the grants, settings and comment of another. Raises RefusedError where the role may not."""
+        """Give a database the grants, settings, limits and comment of another. Raises RefusedError where the role may not."""
         quoted = identifier(database)
         known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
         statements = []
@@ -131,13 +138,13 @@ class Places:
                     who = "PUBLIC" if role is None else identifier(role)
                     option = " WITH GRANT OPTION" if grantable == "t" else ""
                     statements.append(f"GRANT {privilege} ON DATABASE {quoted} TO {who}{option}")
-        for role, setting in facts.get("settings", []):
-            key, _, value = setting.partition("=")
-            given = value if key in _LISTS else literal(value)
-            if role is None:
-                statements.append(f"ALTER DATABASE {quoted} SET {_setting(key)} TO {given}")
-            elif role in known:
-                statements.append(f"ALTER ROLE {identifier(role)} IN DATABASE {quoted} SET {_setting(key)} TO {given}")
+        self._give_settings(
+            database, [item for item in facts.get("settings", []) if item[0] is None or item[0] in known]
+        )
+        if facts.get("connection_limit", _NO_LIMIT) != _NO_LIMIT:
+            statements.append(f"ALTER DATABASE {quoted} CONNECTION LIMIT {int(facts['connection_limit'])}")
+        if facts.get("is_template"):
+            statements.append(f"ALTER DATABASE {quoted} IS_TEMPLATE true")
         if facts.get("comment") is not None:
             statements.append(f"COMMENT ON DATABASE {quoted} IS {literal(facts['comment'])}")
         for statement in statements:
@@ -147,9 +154,23 @@ class Places:
                 if error.sql_state != _NO_RIGHT:
                     raise
                 raise RefusedError(
-                    f"database {self._name} has a grant or setting that this role cannot give to a copy: {error.what}",
-                    next_step="Give [databases] a role that may, or remove that grant or setting.",
+                    f"database {self._name} has a grant that this role cannot give to a copy: {error.what}",
+                    next_step="Give [databases] a role that may, or remove that grant.",
                 ) from error
+
+    def _give_settings(self, database: str, settings: Sequence[Sequence[str | None]]) -> None:
+        """Give a database settings of its own; one that only a superuser may give is left out, and said."""
+        for role, setting in settings:
+            try:
+                with self.maintenance() as session:  # of its own: an error ends it
+                    session.run(_setting_statement(database, role, str(setting)))
+            except SqlError as error:
+                if error.sql_state != _NO_RIGHT:
+                    raise
+                self._clients.host.warn(
+                    f"database {self._name}: a setting is left out that this role may not give; type, as a superuser:"
+                    f" {_setting_statement(self._database, role, str(setting))};"
+                )
 
     def has_roles(self, facts: Facts) -> bool:
         """Whether every role that owns or is granted something in a dump is here and may be given it."""
@@ -174,6 +195,7 @@ class Places:
                 session.run(
                     f"CREATE DATABASE {identifier(candidate)} TEMPLATE {identifier(self._database)}"
                     + (" STRATEGY FILE_COPY" if modern else "")
+                    + self._owned_as_live(session)
                 )
                 self._apply(
                     session, candidate,
@@ -184,6 +206,14 @@ class Places:
                 with self.maintenance() as again:  # an error has ended the other session
                     self._open(again, self._database)
             return self._identity_of(session, candidate)
+
+    def _owned_as_live(self, session: Session) -> str:
+        """Return the words that give a copy the owner of the live database, where that is another role than ours."""
+        owner = session.value(
+            "SELECT CASE WHEN pg_get_userbyid(datdba) <> current_user THEN pg_get_userbyid(datdba) END"
+            f" FROM pg_database WHERE datname = {literal(self._database)}"
+        )
+        return f" OWNER {identifier(owner)}" if owner else ""
 
     @contextmanager
     def reachable(self, place: str) -> Iterator[None]:
@@ -212,6 +242,7 @@ class Places:
             for key, word in (("encoding", "ENCODING"), ("collate", "LC_COLLATE"), ("ctype", "LC_CTYPE")):
                 if facts.get(key):
                     words.append(f"{word} {literal(facts[key])}")
+            words += PgLocale.from_facts(facts.get("locale")).words(session)
             if owner is not None:
                 words.append(f"OWNER {identifier(owner)}")
             try:
@@ -233,10 +264,11 @@ class Places:
                 " pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database"
                 f" WHERE datname = {literal(self._database)}"
             )
+            locale = PgLocale.of(session, literal(self._database)).as_facts()
         if not found:
             return None, {}
         owner, encoding, collate, ctype = found[0]
-        return owner, {"encoding": encoding, "collate": collate, "ctype": ctype}
+        return owner, {"encoding": encoding, "collate": collate, "ctype": ctype, "locale": locale}
 
     def settle_loaded(self, candidate: str, facts: Facts) -> None:
         """After a load: grants and settings of the dump's database, and everything durable."""
@@ -358,6 +390,8 @@ class Places:
             return
         if limit != _INVALID:
             self._close(session, database)
+            if session.value(f"SELECT datistemplate FROM pg_database WHERE datname = {literal(database)}") == "t":
+                session.run(f"ALTER DATABASE {identifier(database)} IS_TEMPLATE false")  # else it could not be dropped
             self.terminate(session, f"datname = {literal(database)}")
         session.run(f"DROP DATABASE {identifier(database)}")
 
@@ -385,5 +419,14 @@ class Places:
             session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
 
 
-def _setting(key: str) -> str:
-    return ".".join(identifier(part) for part in key.split("."))
+def _setting_statement(database: str, role: str | None, setting: str) -> str:
+    """Return the statement that gives a database a setting, as the catalogue has it (`KEY=VALUE`), for all roles or one."""
+    key, _, value = setting.partition("=")
+    name = ".".join(identifier(part) for part in key.split("."))
+    given = value if key in _LISTS else literal(value)
+    whose = (
+        f"DATABASE {identifier(database)}"
+        if role is None
+        else f"ROLE {identifier(role)} IN DATABASE {identifier(database)}"
+    )
+    return f"ALTER {whose} SET {name} TO {given}"

@@ -38,8 +38,9 @@ class SqliteDatabase:
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        self.path = path
-        self._places = Places(name, path)
+        # The file itself where the path is a link: SQLite has its side files there, and a rename would move the link.
+        self.path = Path(os.path.realpath(path))
+        self._places = Places(name, self.path)
         self.private_folder = self._places.folder
 
     # --- looking -----------------------------------------------------------------------------------

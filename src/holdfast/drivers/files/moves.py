@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import durable
+from holdfast.drivers.entries import inside
 from holdfast.drivers.files.make import Makers, make_file, metadata_of, set_metadata, wanted_metadata
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
-from holdfast.errors import DamagedError, StepError
+from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.model import Entry
 
@@ -43,27 +44,6 @@ def same_metadata(live: Entry, wanted: Entry) -> bool:
     if (live.mode, live.uid, live.gid) != (wanted.mode, wanted.uid, wanted.gid) and live.kind != "symlink":
         return False
     return live.mtime_ns == wanted.mtime_ns
-
-
-def inside(wanted: Iterable[Entry]) -> Iterator[Entry]:
-    """The entries of a listing, each proven to lie below the root in a directory that the listing itself names.
-
-    So none can climb out, nor be written through a link that stands before it. Raises DamagedError.
-    """
-    parents: list[bytes] = []
-    for entry in wanted:
-        path = entry.raw_path()
-        while parents and not path.startswith(parents[-1] + b"/"):
-            parents.pop()
-        above, _, name = path.rpartition(b"/")
-        climbs = name in (b"", b".", b"..") or b"\0" in name or path.startswith(b"/")
-        if climbs or above != (parents[-1] if parents else b""):
-            raise DamagedError(f"a listing names {entry.path!r}, which does not lie in a directory of that listing")
-        if entry.kind not in ("file", "directory", "symlink", "fifo"):
-            raise DamagedError(f"a listing names {entry.path!r} of an unknown kind {entry.kind!r}")
-        if entry.kind == "directory":
-            parents.append(path)
-        yield entry
 
 
 class Stager:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from holdfast.drivers.entries import inside
 from holdfast.drivers.files.make import make_file, set_metadata, wanted_metadata
-from holdfast.drivers.files.moves import inside
 from holdfast.drivers.protocols import Fetch
 from holdfast.model import Entry
 

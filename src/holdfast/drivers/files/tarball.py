@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.files.moves import inside
+from holdfast.drivers.entries import inside
 from holdfast.drivers.protocols import Fetch
 from holdfast.model import Entry
 

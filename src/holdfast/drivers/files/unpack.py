@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from holdfast.drivers.compressed import ERRORS, peeled
-from holdfast.errors import DamagedError, NotFoundError, RefusedError
+from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
 
 _BLOCK_BYTES = 1 << 20
 _ZIP = b"PK\x03\x04"
@@ -93,7 +93,8 @@ def _untar(stream: IO[bytes], folder: Path, title: str, check: Callable[[], None
             elif member.isreg():
                 source = archive.extractfile(member)
                 assert source is not None
-                _write(source, target, member.mode, member.mtime)
+                _require_space(folder, member, title)
+                _write(source, target, member.mode, member.mtime, check, getattr(member, "sparse", None))
             elif member.issym():
                 _link(folder, target, member.linkname, title)
             elif member.islnk():
@@ -124,17 +125,59 @@ def _unzip(source: str, folder: Path, title: str, check: Callable[[], None]) -> 
                 _link(folder, target, os.fsdecode(archive.read(member)), title)
                 continue
             with archive.open(member) as content:
-                _write(content, target, mode & 0o777 or 0o644, None)
+                _write(content, target, mode & 0o777 or 0o644, None, check)
 
 
-def _write(content: IO[bytes], target: Path, mode: int, mtime: float | None) -> None:
+def _require_space(folder: Path, member: tarfile.TarInfo, title: str) -> None:
+    """Raise NoSpaceError for a member whose data do not fit; the holes of a sparse one need no space."""
+    sparse: list[tuple[int, int]] | None = getattr(member, "sparse", None)
+    needed = sum(size for _, size in sparse) if sparse is not None else member.size
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if needed > free:
+        raise NoSpaceError(
+            f"{member.name!r} of {title} has {needed} bytes, and {folder} has room for {free}",
+            next_step="Free space there and type the command again.",
+        )
+
+
+def _write(
+    content: IO[bytes], target: Path, mode: int, mtime: float | None, check: Callable[[], None],
+    segments: Sequence[tuple[int, int]] | None = None,
+) -> None:  # fmt: skip
+    """Write one file; of a sparse one only its `segments`, offset and length each, so that its holes stay holes."""
     target.unlink(missing_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        shutil.copyfileobj(content, file, _BLOCK_BYTES)
+        if segments is None:
+            while block := content.read(_BLOCK_BYTES):
+                check()
+                file.write(block)
+        else:
+            _write_segments(content, file, segments, check)
+        file.flush()
         os.fchmod(file.fileno(), mode & 0o777)
     if mtime is not None:
         os.utime(target, (mtime, mtime))
+
+
+def _write_segments(
+    content: IO[bytes], file: IO[bytes], segments: Sequence[tuple[int, int]], check: Callable[[], None]
+) -> None:
+    raw = (
+        content.raw if isinstance(content, io.BufferedReader) else content
+    )  # whose buffer wants a stream that can go back
+    for offset, length in segments:
+        raw.seek(offset)
+        file.seek(offset)
+        while length:
+            check()
+            block = raw.read(min(_BLOCK_BYTES, length))
+            if not block:
+                raise tarfile.ReadError("a sparse member was cut short")
+            file.write(block)
+            length -= len(block)
+    file.truncate(max((offset + length for offset, length in segments), default=0))
 
 
 def _copy_folder(source: Path, folder: Path, check: Callable[[], None]) -> None:
@@ -153,6 +196,6 @@ def _copy_folder(source: Path, folder: Path, check: Callable[[], None]) -> None:
                 _folder(target, name, str(source))
             elif stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as content:
-                    _write(content, target, status.st_mode, status.st_mtime)
+                    _write(content, target, status.st_mode, status.st_mtime, check)
             else:
                 raise _refuse(str(source), name, "is a device, pipe or socket")

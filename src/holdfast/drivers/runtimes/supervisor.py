@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 import xmlrpc.client
@@ -73,8 +74,8 @@ class SupervisorRuntime:
         durable.write_file(self._folder / "supervisord.conf", self._configuration())
         self._socket.unlink(missing_ok=True)
         self._host.start_server(
-            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._folder / "supervisord.conf")],
-            cwd="/", log_path=self._folder / "supervisord.out",
+            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", "supervisord.conf"],
+            cwd=str(self._folder), log_path=self._folder / "supervisord.out",
             environment={"HOLDFAST_INSTANCE": f"{self._mark}/supervisord"},
         )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
@@ -84,13 +85,17 @@ class SupervisorRuntime:
             time.sleep(0.02)
 
     def _configuration(self) -> str:
+        """Return its configuration, in which every path is relative to its working directory.
+
+        So a blank or a percent sign in the state directory's path, which supervisord splits at or expands, is not in it.
+        """
         lines = [
-            "[unix_http_server]", f"file={_escape(self._socket)}", "chmod=0600",
-            "[supervisord]", f"logfile={_escape(self._folder / 'supervisord.log')}", "logfile_maxbytes=1MB",
-            f"pidfile={_escape(self._folder / 'supervisord.pid')}", f"childlogdir={_escape(self._output)}",
+            "[unix_http_server]", f"file={self._socket.name}", "chmod=0600",
+            "[supervisord]", "logfile=supervisord.log", "logfile_maxbytes=1MB",
+            "pidfile=supervisord.pid", f"childlogdir={self._output.name}",
             "nodaemon=true", "silent=true", "umask=077",
             "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
-            "[include]", f"files={_escape(self._programs)}/*.conf", "",
+            "[include]", f"files={self._programs.name}/*.conf", "",
         ]  # fmt: skip
         if os.geteuid() == 0:
             lines.insert(4, "user=root")
@@ -146,14 +151,15 @@ class SupervisorRuntime:
                 raise StepError(f"{instance.service} does not start: {fault.faultString}") from fault
 
     def _program(self, instance: ServiceInstance, definition: Path) -> str:
-        command = f"{sys.executable} -m holdfast.drivers.runtimes.launch {definition}"
+        words = [sys.executable, "-m", "holdfast.drivers.runtimes.launch", f"{self._programs.name}/{definition.name}"]
+        command = shlex.join(words)
         return "\n".join(
             [
                 f"[program:{instance.name}]", f"command={_escape(command)}", "autostart=false",
                 f"autorestart={'true' if instance.keep_running else 'false'}", "startsecs=1", "startretries=3",
                 f"stopsignal={instance.stop_signal}", f"stopwaitsecs={instance.stop_timeout_seconds}",
                 "stopasgroup=false", "killasgroup=true", "redirect_stderr=true",
-                f"stdout_logfile={_escape(self._output / instance.name)}.log", "stdout_logfile_maxbytes=5MB",
+                f"stdout_logfile={self._output.name}/{instance.name}.log", "stdout_logfile_maxbytes=5MB",
                 "stdout_logfile_backups=1", "",
             ]
         )  # fmt: skip
@@ -225,9 +231,9 @@ class SupervisorRuntime:
         return problems
 
 
-def _escape(value: str | Path) -> str:
-    """supervisord expands %(name)s in its configuration."""
-    return str(value).replace("%", "%%")
+def _escape(value: str) -> str:
+    """Return a value as supervisord takes it, which expands %(name)s."""
+    return value.replace("%", "%%")
 
 
 def _tail(path: Path, size_bytes: int = 4096) -> str:

@@ -6,6 +6,7 @@ the rename of its folder into backups/. Deduplication trusts only what a committ
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import time
@@ -13,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast import durable
+from holdfast.drivers.entries import inside
 from holdfast.drivers.protocols import OpenSet, Progress
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
+from holdfast.drivers.vaults.damage import Damage, read_damage, write_damage
 from holdfast.drivers.vaults.listing import read_digests, read_listing
 from holdfast.drivers.vaults.run import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
@@ -23,6 +26,7 @@ from holdfast.host import Host
 from holdfast.model import Backup
 
 _VAULT_FILE = "holdfast-vault.json"
+_LOCK_SECONDS = 10.0
 _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
 
 
@@ -33,6 +37,7 @@ class LocalVault:
         self.path = path
         self.owner = owner
         self._runs: dict[str, LocalRun] = {}
+        self._lock: int | None = None
 
     # --- opening -----------------------------------------------------------------------------------
 
@@ -57,6 +62,7 @@ class LocalVault:
             durable.make_directory(self.path / name)
 
     def _check_owner(self) -> None:
+        """Raises OwnerMismatchError, DamagedError."""
         value = manifests.unseal(self.path / _VAULT_FILE)
         manifests.check_format(value, self.path / _VAULT_FILE)
         if value["owner"] != self.owner:
@@ -65,20 +71,52 @@ class LocalVault:
                 next_step="Give each application and environment a vault path of its own.",
             )
 
+    def _hold(self, mode: int) -> None:
+        """Hold the vault until `_release`: several runs may write at a time, and nobody does while it is swept.
+
+        The lock is the vault's own, for a copy of the application with another state directory has other locks. It dies
+        with its process. Raises RefusedError where others do not let go of it.
+        """
+        if self._lock is None:
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, mode | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    break
+            time.sleep(0.05)
+        self._release()
+        raise RefusedError(
+            f"another process is using the vault {self.path}",
+            next_step="Type the command again when that process has ended.",
+        )
+
+    def _release(self) -> None:
+        """Let go of the vault where no run of this process is under way."""
+        if self._lock is not None and not self._runs:
+            os.close(self._lock)
+            self._lock = None
+
     # --- writing -----------------------------------------------------------------------------------
 
     def begin(self, run: str) -> LocalRun:
+        self.create_or_open()
+        self._hold(fcntl.LOCK_SH)
         self._runs[run] = LocalRun(self.path, run, self._work(run), self.latest(), self._host)
         return self._runs[run]
 
     def resume(self, run: str) -> tuple[LocalRun, Backup]:
+        self._check_owner()
+        self._hold(fcntl.LOCK_SH)
         manifest = manifests.read_manifest(self._finished(run))
         self._runs[run] = LocalRun(self.path, run, self.path / "tmp" / run, None, self._host, manifest.packs)
         return self._runs[run], manifest
 
     def _work(self, run: str) -> Path:
         """An empty folder for a run."""
-        self.create_or_open()
         folder = self.path / "tmp" / run
         if folder.exists():
             durable.remove_tree(folder)
@@ -103,6 +141,13 @@ class LocalVault:
         return self.path / "backups" / id
 
     def publish(self, run: str) -> str:
+        self._check_owner()
+        id = self._publish(run)
+        self._runs.pop(run, None)
+        self._release()
+        return id
+
+    def _publish(self, run: str) -> str:
         folder = self.path / "tmp" / run
         finished = folder / "set"
         if not (finished / "manifest.json").exists():
@@ -117,8 +162,11 @@ class LocalVault:
         return backup.id
 
     def abandon(self, run: str) -> None:
+        if (self.path / _VAULT_FILE).exists():  # else nothing was begun
+            self._check_owner()
         self._runs.pop(run, None)
         durable.remove_tree(self.path / "tmp" / run)
+        self._release()
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -156,7 +204,7 @@ class LocalVault:
         except DamagedError as error:
             problems.append(error.what)
         packs: set[str] = set()
-        objects: dict[str, int] = {}
+        objects: set[str] = set()
         for folder in self._set_folders():
             if id is not None and folder.name != id:
                 continue
@@ -186,8 +234,8 @@ class LocalVault:
             problems.append(f"{folder.name}/manifest.json belongs to {backup.id}")
         return problems
 
-    def _verify_references(self, folder: Path, backup: Backup, packs: set[str], objects: dict[str, int]) -> list[str]:
-        """Every content that the listings name exists in a pack of the set or as an object."""
+    def _verify_references(self, folder: Path, backup: Backup, packs: set[str], objects: set[str]) -> list[str]:
+        """Return what is wrong with the listings: contents that are missing, and entries that a restore would refuse."""
         problems = []
         contents = Contents(self.path, backup.packs)
         problems += contents.problems
@@ -196,22 +244,33 @@ class LocalVault:
             listing = folder / f"files.{name}.jsonl.zst"
             if not listing.exists():
                 continue
-            for entry in read_listing(listing):
-                if entry.kind == "file" and not contents.in_pack(entry.sha256):
-                    if not contents.object_path(entry.sha256).is_file():
-                        problems.append(f"{folder.name}: the content of {entry.path} ({entry.sha256[:12]}) is missing")
-                    else:
-                        objects[entry.sha256] = entry.size
+            try:
+                for entry in inside(read_listing(listing)):
+                    if entry.kind == "file" and not contents.in_pack(entry.sha256):
+                        if not contents.object_path(entry.sha256).is_file():
+                            problems.append(
+                                f"{folder.name}: the content of {entry.path} ({entry.sha256[:12]}) is missing"
+                            )
+                        else:
+                            objects.add(entry.sha256)
+            except DamagedError as error:
+                problems.append(f"{folder.name}/{listing.name} cannot be restored: {error.what}")
         contents.close()
         return problems
 
     def _verify_contents(
-        self, packs: set[str], objects: dict[str, int], progress: Progress, check: Callable[[], None]
+        self, packs: set[str], objects: set[str], progress: Progress, check: Callable[[], None]
     ) -> list[str]:
+        """Return which contents have other bytes than their names say, and put that on record for later backups."""
         problems = []
+        wrong_packs: set[str] = set()
+        wrong_objects: set[str] = set()
         done, total = 0, len(packs) + len(objects)
         for name in sorted(packs):
-            problems += Contents(self.path, []).wrong_in_pack(name)
+            wrong = Contents(self.path, []).wrong_in_pack(name)
+            if wrong:
+                wrong_packs.add(name)
+            problems += wrong
             done += 1
             check()
             progress(done, total, "contents")
@@ -219,9 +278,16 @@ class LocalVault:
             path = self.path / "objects" / digest[:2] / digest
             if manifests.file_digest(path) != digest:
                 problems.append(f"objects/{digest[:2]}/{digest} is damaged: its digest does not match")
+                wrong_objects.add(digest)
             done += 1
             check()
             progress(done, total, "contents")
+        known = read_damage(self.path)
+        found = Damage((known.packs - packs) | wrong_packs, (known.objects - objects) | wrong_objects)
+        try:
+            write_damage(self.path, found)
+        except OSError as error:
+            problems.append(f"what is damaged cannot be put on record, so later backups may rely on it: {error}")
         return problems
 
     def open_set(self, id: str) -> OpenSet:
@@ -266,6 +332,7 @@ class LocalVault:
         )
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
+        self._check_owner()
         path = self.path / "pins" / f"{id}.{by}"
         if pinned:
             if not (self.path / "backups" / id).is_dir():
@@ -275,6 +342,16 @@ class LocalVault:
             durable.unlink(path)
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+        self._check_owner()
+        self._hold(fcntl.LOCK_EX)
+        try:
+            return self._prune(remove, run)
+        finally:
+            if self._runs:
+                self._hold(fcntl.LOCK_SH)
+            self._release()
+
+    def _prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
         broken = self.damaged()
         if broken:
             raise DamagedError(
@@ -306,6 +383,7 @@ class LocalVault:
         return {"removed": removed, "swept": swept, "size_bytes": size}
 
     def remove(self, id: str) -> None:
+        self._check_owner()
         folder, work = self.path / "backups" / id, self.path / "tmp" / f"removed.{id}"
         if folder.is_dir():
             durable.rename(folder, work)

@@ -24,6 +24,7 @@ class Merge:
         self._keep_vanished = keep_vanished
         self.lost = False
         self.is_first = False
+        self._no_folder = b"\0"  # what was a directory and is none any more, with a slash behind it
 
     def __iter__(self) -> Iterator[tuple[Entry, bool]]:
         before = next(self._earlier, None)
@@ -37,6 +38,8 @@ class Merge:
                 before = next(self._earlier, None)
             if before is not None and _same_name(before, entry):
                 known, before = before, next(self._earlier, None)
+                if known.kind == "directory" and entry.kind != "directory":
+                    self._no_folder = entry.raw_path() + b"/"
                 if _unchanged(known, entry) and self._stored(known):
                     entry.sha256, entry.sparse, entry.xattrs = known.sha256, known.sparse, known.xattrs
                     yield entry, False
@@ -48,7 +51,8 @@ class Merge:
             before = next(self._earlier, None)
 
     def _vanished(self, before: Entry) -> Iterator[tuple[Entry, bool]]:
-        if self._keep_vanished:
+        # What was below a directory can be kept only where that still is one: nothing else has anything below it.
+        if self._keep_vanished and not before.raw_path().startswith(self._no_folder):
             yield before, False
         else:
             self.lost = True

@@ -12,6 +12,7 @@ from holdfast import durable
 from holdfast.drivers.protocols import Files, Progress
 from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
+from holdfast.drivers.vaults.damage import forget, read_damage
 from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
 from holdfast.drivers.vaults.store import TreeStore
 from holdfast.host import Host
@@ -32,10 +33,18 @@ class LocalRun:
         self._vault = vault
         self._work = work
         self._parent = parent
-        if parent is not None and Contents(vault, parent.packs).problems:
+        if parent is not None and (Contents(vault, parent.packs).problems or self._is_damaged(parent)):
             self._parent = None  # one that is not whole vouches for nothing: everything is read anew
         self._store = TreeStore(work, vault / "objects", list(self._parent_listings().values()), host)
         self._passes: dict[str, Path] = {}
+
+    def _is_damaged(self, parent: Backup) -> bool:
+        """Tell whether the set uses contents that a verification found damaged."""
+        damage = read_damage(self._vault)
+        if damage.packs.intersection(parent.packs):
+            return True
+        listings = self._parent_listings().values() if damage.objects else ()
+        return any(digest in damage.objects for listing in listings for digest in read_digests(listing))
 
     def _parent_listings(self) -> dict[str, Path]:
         """The listings of the parent's files datasets."""
@@ -83,7 +92,7 @@ class LocalRun:
         for name, path in self._passes.items():
             os.rename(path, self.folder / f"files.{name}.jsonl.zst")
         durable.sync_filesystem(self._work)
-        self._move_contents(new_packs)
+        written = self._move_contents(new_packs)
         manifest.packs = sorted({*new_packs, *self._packs, *(self._parent_packs() if self._passes else [])})
         text, manifest.files = manifests.sums(self.folder)
         durable.write_file(self.folder / "SHA256SUMS", text, 0o400)
@@ -91,15 +100,20 @@ class LocalRun:
         for path in (*self.folder.glob("*"), *self.folder.glob("*/*")):
             os.chmod(path, 0o700 if path.is_dir() else 0o400)
         durable.sync_filesystem(self._work)
+        forget(self._vault, packs=set(new_packs), objects=written)
 
-    def _move_contents(self, packs: list[str]) -> None:
+    def _move_contents(self, packs: list[str]) -> set[str]:
+        """Move contents to their places in the vault; return the digests of the objects."""
         for name in packs:
             for ending in (".idx", ".pack"):
                 os.rename(self._work / "packs" / f"{name}{ending}", self._vault / "packs" / f"{name}{ending}")
+        written: set[str] = set()
         for path in (self._work / "objects").iterdir():
             folder = self._vault / "objects" / path.name[:2]
             folder.mkdir(mode=0o700, exist_ok=True)
             os.rename(path, folder / path.name)
+            written.add(path.name)
+        return written
 
     def _parent_packs(self) -> list[str]:
         """Packs of the parent that this set still uses."""

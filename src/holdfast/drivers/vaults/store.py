@@ -55,6 +55,7 @@ class TreeStore:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._can_clone = True
+        self._check: Callable[[], None] = lambda: None
         self.kept_all = True
 
     def store(
@@ -69,6 +70,7 @@ class TreeStore:
     ) -> Stored:
         """Writes the listing of a tree as it is now, reading what is not in `earlier` with equal inode and ctime."""
         totals = Stored()
+        self._check = check
         with TreePass(self, files, writer, totals, check, progress) as one:
             merged = Merge(files.scan(one.by_name), earlier, keep_vanished, self._stored)
             one.run(merged)
@@ -173,40 +175,54 @@ class TreeStore:
         target = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o400)
         try:
             if self._clone(source, target):
-                digest, size = _copy(target, None)
+                digest, size = _copy(target, None, self._check)
             elif entry.sparse:
-                digest = _copy_sparse(source, target, entry.sparse, size)
+                digest = _copy_sparse(source, target, entry.sparse, size, self._check)
             else:
-                digest, size = _copy(source, target)
+                digest, size = _copy(source, target, self._check)
             write_out(target)
         finally:
             os.close(target)
         entry.sha256, entry.size = digest.hexdigest(), size
-        if not self._is_new(digest.digest()) and self._stored(entry):
+        is_known = not self._is_new(digest.digest()) and self._stored(entry)
+        if is_known and (self._objects / entry.sha256).exists():
             os.unlink(part)
             return 0
+        # The bytes are at hand and right: they take the place of an object of that name, whatever has become of it.
         os.rename(part, self._objects / entry.sha256)
+        if is_known:
+            return 0
         return sum(length for _, length in entry.sparse) if entry.sparse else size
 
     def _stored(self, entry: Entry) -> bool:
-        """Whether an object that a listing names is there; packs are looked at once, as a whole."""
+        """Tell whether an object that a listing names is there in its size; packs are looked at once, as a whole."""
         if entry.size <= SMALL_BYTES:
             return True
-        return (self._objects / entry.sha256).exists() or (
-            self._vault_objects / entry.sha256[:2] / entry.sha256
-        ).exists()
+        places = (self._objects / entry.sha256, self._vault_objects / entry.sha256[:2] / entry.sha256)
+        return any(_has_size(place, entry.size) for place in places)
 
     def _clone(self, source: int, target: int) -> bool:
         self._can_clone = self._can_clone and durable.clone(source, target)
         return self._can_clone
 
 
-def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:
-    """Hashes a file from its start, copying it if there is a target; the digest and the bytes read."""
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+def _copy(source: int, target: int | None, check: Callable[[], None]) -> tuple[hashlib._Hash, int]:
+    """Hash a file from its start, copying it if there is a target; return the digest and the bytes read.
+
+    `check` raises where the operation is to stop, for one file may take an hour.
+    """
     digest = hashlib.sha256()
     os.lseek(source, 0, os.SEEK_SET)
     total = 0
     while block := os.read(source, _BLOCK_BYTES):
+        check()
         digest.update(block)
         total += len(block)
         if target is not None:
@@ -216,7 +232,9 @@ def _copy(source: int, target: int | None) -> tuple[hashlib._Hash, int]:
     return digest, total
 
 
-def _copy_sparse(source: int, target: int, segments: list[tuple[int, int]], size: int) -> hashlib._Hash:
+def _copy_sparse(
+    source: int, target: int, segments: list[tuple[int, int]], size: int, check: Callable[[], None]
+) -> hashlib._Hash:
     """Copies the data, leaves the holes, and hashes the file as a reader sees it."""
     digest = hashlib.sha256()
     position = 0
@@ -225,12 +243,14 @@ def _copy_sparse(source: int, target: int, segments: list[tuple[int, int]], size
     def hash_hole(end: int) -> None:
         nonlocal position
         while position < end:
+            check()
             digest.update(zeros[: min(_BLOCK_BYTES, end - position)])
             position += min(_BLOCK_BYTES, end - position)
 
     for start, length in segments:
         hash_hole(start)
         while position < start + length:
+            check()
             block = os.pread(source, min(_BLOCK_BYTES, start + length - position), position)
             if not block:
                 raise StepError("a sparse file was cut short while it was read")
