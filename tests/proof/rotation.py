@@ -119,11 +119,22 @@ class Selection:
         if not residues and touched is None:
             return []
         every = pace.every if pace is not None else 1
-        if touched is None:
-            return [Take(residues, every)]
-        thin = self._thin(family)
-        take = Take(residues, every, touched.steps, thin, self.number % thin)
-        return self._sharded(family, take) if take.is_whole else [take]
+        part = self._part(family, titles.index(title), len(titles)) if touched is not None else None
+        if touched is None or part is None:
+            return [Take(residues, every)] if residues else []
+        return [Take(residues, every, touched.steps, *part)]
+
+    def _part(self, family: FamilyName, place: int, scenarios: int) -> tuple[int, int] | None:
+        """Return how sparsely this submission takes the touched points of one scenario, and from which on; None for none.
+
+        Where they are divided among submissions, whole scenarios take turns first, for each has to be prepared.
+        """
+        shares = self._shares(family)
+        turns = min(shares, scenarios)
+        if place % turns != self.number % turns:
+            return None
+        thin = ceil(shares / turns)
+        return thin, self.number // turns % thin
 
     def _units(self, titles: Sequence[str], pace: Pace | None) -> Iterator[tuple[str, int]]:
         """Yield the units of this run."""
@@ -134,7 +145,7 @@ class Selection:
             if index % pace.period == self.number % pace.period:
                 yield unit
 
-    def _thin(self, family: FamilyName) -> int:
+    def _shares(self, family: FamilyName) -> int:
         """Return how many submissions share the touched points, where one alone would spend more than its budget."""
         found = FAMILIES[family]
         seconds = sum(touched.points for touched in self.touched[family].values()) * found.point_seconds
@@ -174,8 +185,8 @@ class Selection:
                     f"{name}: points {self.number % pace.period} mod {pace.period}, {self._within(pace.period)}"
                 )
             if self.level == "submission" and self.touched.get(name):
-                share = self._thin(name)
-                part = "every point" if share == 1 else f"points {self.number % share} mod {share} (budget)"
+                shares = self._shares(name)
+                part = "every point" if shares == 1 else f"part {self.number % shares} of {shares} (budget)"
                 lines.append(f"{name}: {part} of what changed: {', '.join(sorted(self.touched[name]))}")
         if self.level == "submission":
             for mark, period in MARKED_PERIOD.items():

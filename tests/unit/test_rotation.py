@@ -11,7 +11,7 @@ from tests.faults import test_disk_full, test_power_loss, test_server_dies
 from tests.faults.power_scenarios import SCENARIOS as POWER
 from tests.faults.power_scenarios import TITLES
 from tests.faults.scenarios import ENGINE_SCENARIOS, SCENARIOS, Scenario
-from tests.proof.rotation import ALL_STEPS, FAMILIES, MARKED_PERIOD, FamilyName, Selection, Touched
+from tests.proof.rotation import ALL_STEPS, FAMILIES, MARKED_PERIOD, FamilyName, Selection, Take, Touched
 from tests.proof.touched import (
     ROOT,
     drivers_of,
@@ -93,13 +93,15 @@ def test_touched_points_are_all_taken_at_once_or_shared_by_a_stated_number_of_su
     for number in range(FAMILIES["server"].submission.period):
         (take,) = Selection("submission", number, touched).takes("server", "a", ["a", "b"])
         assert set(range(10)) <= set(take.points(range(60), steps))
-    expensive = {"container": {"a": Touched(ALL_STEPS, 100)}}
-    taken = set()
-    for number in range(3):  # 100 points of 12 seconds, at 500 seconds a submission
-        (take,) = Selection("submission", number, expensive).takes("container", "a", ["a", "b"])
-        assert take.thin == 3
-        taken |= set(take.points(range(100), {}))
-    assert taken == set(range(100))
+    titles = ["a", "b"]
+    expensive = {"container": dict.fromkeys(titles, Touched(ALL_STEPS, 100))}
+    taken: Counter[tuple[str, int]] = Counter()
+    for number in range(600, 606):  # 200 points of 12 seconds, at 400 seconds a submission
+        for title in titles:
+            for take in Selection("submission", number, expensive).takes("container", title, titles):
+                touched_points = Take((), 1, take.steps, take.thin, take.thin_offset).points(range(100), {})
+                taken.update((title, point) for point in touched_points)
+    assert set(taken) == {(title, point) for title in titles for point in range(100)} and max(taken.values()) == 1
 
 
 def module(path: str) -> set[str]:
