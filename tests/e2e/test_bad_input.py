@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +20,7 @@ from holdfast.errors import NoSpaceError
 from holdfast.ports import free_loopback_port
 from holdfast.steps import services
 from tests import kept
-from tests.e2e.cli import run, run_json
+from tests.e2e.cli import argv, run, run_json
 from tests.servers import mariadb, postgresql
 from tests.site import Site
 from tests.stores import MariadbStore, PostgresqlStore
@@ -136,6 +138,19 @@ def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, words:
     (installed.app_folder / "keys.env").write_text("SECRET=1")
     done = run(installed, *words)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_caller_that_closed_streams_gets_its_backup(installed: Site, closed: str) -> None:
+    """As a daemon or a job of cron may; and nothing that is opened takes a stream's number."""
+    before = len(run_json(installed, "backup", "list")["data"]["backups"])
+    words = shlex.join(argv(installed, "backup", "create"))
+    done = subprocess.run(
+        ["sh", "-c", f"umask 077; exec {words} {closed}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(run_json(installed, "backup", "list")["data"]["backups"]) == before + 1
+    assert run(installed, "backup", "verify").returncode == 0
 
 
 def test_errors_are_one_json_object_too(installed: Site) -> None:
