@@ -10,9 +10,10 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
@@ -98,32 +99,120 @@ def unlink(path: str | os.PathLike[str]) -> None:
     sync_directory(os.path.dirname(os.fspath(path)) or ".")
 
 
-def _grant_owner(folder: str) -> bool:
-    """Gives a folder's owner every right there and leaves others theirs; whether something was missing."""
-    mode = stat.S_IMODE(os.lstat(folder).st_mode)
-    if mode & stat.S_IRWXU == stat.S_IRWXU:
-        return False
-    os.chmod(folder, mode | stat.S_IRWXU)
-    return True
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Removes a directory with all below it, also what its owner may not list or write in; a missing one is fine."""
+    """Remove a directory with all below it, also what its owner may not list or write in; a missing one is fine.
 
-    def make_writable(function: object, name: str, error: BaseException | object) -> None:
-        if isinstance(error, tuple) and isinstance(error[1], FileNotFoundError):
-            return
-        granted = _grant_owner(os.path.dirname(name) or ".")
-        if os.path.isdir(name) and not os.path.islink(name):
-            granted = _grant_owner(name) or granted
-            shutil.rmtree(name, onerror=make_writable if granted else None)
-        elif os.path.lexists(name):
-            os.unlink(name)
-
-    if not os.path.lexists(path):
+    No link is followed, whatever others put there meanwhile, and depth is no limit: each directory below is lifted to the
+    top before it is emptied, so that two of them are open at a time and no path is longer than a name.
+    """
+    place, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+    try:
+        parent = os.open(place, _FOLDER & ~os.O_NOFOLLOW)
+    except FileNotFoundError:
         return
-    shutil.rmtree(path, onerror=make_writable)
-    sync_directory(os.path.dirname(os.fspath(path)) or ".")
+    try:
+        try:
+            top = _open_folder(name, parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            _remove_name(os.unlink, name, parent)
+        else:
+            try:
+                _empty(top)
+            finally:
+                os.close(top)
+            _remove_name(os.rmdir, name, parent)
+        os.fsync(parent)
+    except OSError as error:
+        error.filename = os.path.join(place, name, os.fsdecode(error.filename or ""))
+        raise
+    finally:
+        os.close(parent)
+
+
+def _empty(top: int) -> None:
+    """Remove everything in an open directory."""
+    lifted = f".removed-{secrets.token_hex(4)}-"
+    number = 0
+    while entries := _entries(top):
+        for name, is_folder in entries:
+            if not is_folder:
+                _remove_name(os.unlink, name, top)
+                continue
+            inner = _open_folder(name, top)
+            try:
+                for child, is_inner_folder in _entries(inner):
+                    if is_inner_folder:
+                        number += 1
+                        _lift(child, inner, f"{lifted}{number}", top)
+                    else:
+                        _remove_name(os.unlink, child, inner)
+            finally:
+                os.close(inner)
+            _remove_name(os.rmdir, name, top)
+
+
+def _entries(folder: int) -> list[tuple[str, bool]]:
+    """Return the names in an open directory, and whether each is a directory itself."""
+    with os.scandir(folder) as found:
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+
+
+def _open_folder(name: str, parent: int) -> int:
+    """Open a directory in an open one; its owner is given the right to list it first, where that is missing."""
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except PermissionError:
+        _grant_owner(parent)
+        descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            _grant_owner(descriptor)
+        finally:
+            os.close(descriptor)
+        return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _lift(name: str, folder: int, target: str, top: int) -> None:
+    """Rename a directory to another name at the top; its owner needs the right to write in it for that."""
+    try:
+        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=top)
+    except PermissionError:
+        os.close(_open_folder(name, folder))
+        descriptor = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            for each in (descriptor, folder, top):
+                _grant_owner(each)
+        finally:
+            os.close(descriptor)
+        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=top)
+
+
+def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
+    """Unlink or rmdir a name in an open directory; its owner is given the right to write there, where that is missing."""
+    try:
+        remove(name, dir_fd=folder)
+    except FileNotFoundError:  # somebody else was faster
+        return
+    except PermissionError:
+        if not _grant_owner(folder):
+            raise
+        remove(name, dir_fd=folder)
+
+
+def _grant_owner(folder: int) -> bool:
+    """Give the owner of an open directory every right there and leave others theirs; tell whether one was missing."""
+    status = os.fstat(folder)
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & stat.S_IRWXU == stat.S_IRWXU or status.st_uid != os.geteuid():
+        return False
+    os.chmod(f"/proc/self/fd/{folder}", mode | stat.S_IRWXU)  # which also takes one opened for its path alone
+    return True
 
 
 def point_link(link: str | os.PathLike[str], target: str) -> None:

@@ -59,3 +59,34 @@ def test_what_cannot_be_removed_is_an_error_and_changes_no_rights(
         with pytest.raises(OSError, match="busy"):
             durable.remove_tree(quick_folder / "top")
     assert quick_folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_tree_of_any_depth_is_removed_by_two_descriptors(quick_folder: Path) -> None:
+    """As an archive of some kilobytes makes it: deeper than a path may be long, and than Python may recurse."""
+    top = quick_folder / "top"
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for number in range(3000):
+        os.mkdir("deep", dir_fd=here)
+        with open(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here), "wb") as file:
+            file.write(b"%d" % number)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    before = set(os.listdir("/proc/self/fd"))
+    durable.remove_tree(top)
+    assert os.listdir(quick_folder) == []
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= 1  # the listing's own
+
+
+def test_a_link_is_removed_and_what_it_leads_to_stays(quick_folder: Path) -> None:
+    (quick_folder / "elsewhere").mkdir()
+    (quick_folder / "elsewhere" / "precious").write_text("x")
+    (quick_folder / "top").mkdir()
+    (quick_folder / "top" / "link").symlink_to(quick_folder / "elsewhere")
+    durable.remove_tree(quick_folder / "top")
+    (quick_folder / "top").symlink_to(quick_folder / "elsewhere")
+    durable.remove_tree(quick_folder / "top")
+    assert os.listdir(quick_folder) == ["elsewhere"]
+    assert (quick_folder / "elsewhere" / "precious").read_text() == "x"
