@@ -323,6 +323,20 @@ def test_restore_from_a_dump_and_back_by_identity(engine: Engine) -> None:
     assert engine.texts() == ["one", "two", "three"]
 
 
+def test_of_several_beside_the_recorded_identity_comes_never_the_first_of_a_kind(engine: Engine) -> None:
+    """As where an earlier operation left a candidate of its own."""
+    first, second = engine.dump_of("first"), engine.dump_of("second")
+    live = engine.identity()
+    left, wanted = engine.prepare("earlier", first), engine.prepare("op", second)
+    assert left != wanted
+    engine.database.swap("op", wanted, "op")
+    assert (engine.identity(), engine.texts()) == (wanted, ["second"])
+    engine.database.swap("op", live, "op.back")
+    assert engine.identity() == live
+    engine.database.swap("earlier", left, "earlier.aside")
+    assert (engine.identity(), engine.texts()) == (left, ["first"])
+
+
 def test_restore_point_from_the_live_database(engine: Engine) -> None:
     point = engine.prepare("op", None)
     live = engine.identity()

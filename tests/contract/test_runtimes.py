@@ -30,6 +30,9 @@ FORKS = (
 )
 
 
+_STATE = "a 50% 'd' %d"  # people have such folders
+
+
 def instance(name: str, folder: Path, code: str = STAY, **changes: object) -> ServiceInstance:
     made = ServiceInstance(
         name=name, service="web", kind="web", release="r1", directory=str(folder),
@@ -48,7 +51,7 @@ def runtime(request: pytest.FixtureRequest, folder: Path) -> Iterator[Runtime]:
             yield made.runtime
         return
     mark = f"contract@{folder}"
-    made = SupervisorRuntime(folder / "a 50% 'd' %d", mark, Host())  # people have such folders
+    made = SupervisorRuntime(folder / _STATE, mark, Host())
     yield made
     made.shut_down()
     end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
@@ -128,8 +131,8 @@ def test_output_is_kept(runtime: Runtime, folder: Path) -> None:
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[SupervisorRuntime]:
     mark = f"contract@{folder}"
-    yield SupervisorRuntime(folder / "s", mark, Host())
-    SupervisorRuntime(folder / "s", mark, Host()).shut_down()
+    yield SupervisorRuntime(folder / _STATE, mark, Host())
+    SupervisorRuntime(folder / _STATE, mark, Host()).shut_down()
     end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
 
 
@@ -146,7 +149,7 @@ def test_a_secret_stands_in_no_file(
     code = "import os, time; print(len(os.environ['PASSWORD']), flush=True); time.sleep(3600)"
     supervisor.start(instance("web", folder, code, environment={"PASSWORD": f"file:{folder / 'secret'}"}))
     eventually(lambda: supervisor.output_tail("web").strip() == "21")
-    for path in (folder / "s").rglob("*"):
+    for path in (folder / _STATE).rglob("*"):
         if path.is_file():
             assert b"correct-horse" not in path.read_bytes(), path
 
@@ -171,7 +174,7 @@ def test_a_killed_supervisord_leaves_no_second_service_behind(supervisor: Superv
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"{mark}/supervisord\0") == [])
     assert len(processes_with(f"{mark}/web\0")) == 1
-    again = SupervisorRuntime(folder / "s", f"contract@{folder}", Host())
+    again = SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host())
     assert again.statuses() == {}
     again.start(instance("web", folder))
     eventually(lambda: again.release_of("web") == "r1")
@@ -184,9 +187,21 @@ def test_nothing_starts_by_itself_with_the_server(supervisor: SupervisorRuntime,
     (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])
-    again = SupervisorRuntime(folder / "s", f"contract@{folder}", Host())
+    again = SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host())
     again.prepare()
     assert not any(status.running for status in again.statuses().values())
+    assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") == [], "what an earlier one left is ended"
+
+
+def test_what_a_dead_server_left_is_ended_by_a_stop(supervisor: SupervisorRuntime, folder: Path) -> None:
+    supervisor.start(instance("web", folder))
+    eventually(lambda: supervisor.release_of("web") == "r1")
+    (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
+    os.kill(server.pid, 9)
+    eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])
+    assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") != []
+    SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host()).stop("web")
+    assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") == []
 
 
 def test_a_state_path_too_long_for_a_socket_is_refused(folder: Path) -> None:

@@ -29,6 +29,8 @@ class Recorder:
     roots: Sequence[Path]
     ignored: Callable[[Path], bool]
     at_write: Callable[[str, list[str]], None]
+    unfinished: Callable[[Path], bool] = lambda path: False
+    early: list[str] = field(default_factory=list)  # contents that got their final name before they were durable
     on: bool = False
     names: set[Path] = field(default_factory=set)  # entries of directories that were changed and not synced
     contents: set[Path] = field(default_factory=set)
@@ -80,6 +82,9 @@ class Recorder:
         self._named(target)
         if source is None or target is None:
             return
+        if self.unfinished(source) and not self.unfinished(target):
+            # It may take the place of what an earlier set vouches for, whenever the journal is written.
+            self.early += [f"content {path} is moved to its place" for path in self.contents if path == source]
         for group in (self.contents, self.names):
             moved = {path for path in group if source == path or source in path.parents}
             group -= moved if group is self.contents else moved - {source}

@@ -30,6 +30,7 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    slow: float = 0.4  # seconds that the migration of v5 takes
     engine: str = "sqlite"
 
     def prepare(self, site: Site) -> None:
@@ -150,7 +151,7 @@ SCENARIOS = [
     Scenario("upgrade", ("v1",), _upgrade("v2")),
     Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), fails=True),
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
-    Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5")),
+    Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),

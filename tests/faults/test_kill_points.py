@@ -19,7 +19,7 @@ from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.processes import working_in
-from holdfast.steps import preflight
+from holdfast.steps import preflight, services
 from tests import containers, kept
 from tests.faults.killing import Forker
 from tests.faults.scenarios import CONTAINER_STEPS, DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario
@@ -90,7 +90,10 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = make_folder()
     try:
         # The process that forks has the PATH on which the site's server has put its programs.
-        with kept.site(scenario.engine, scenario.tags) as site, contextlib.closing(Forker()) as forker:
+        with (
+            kept.site(scenario.engine, scenario.tags, slow=scenario.slow) as site,
+            contextlib.closing(Forker()) as forker,
+        ):
             if scenario.before is not None:
                 scenario.before(site)
             saved = site.save()
@@ -152,6 +155,10 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert vault.verify(None, lambda *_: None, lambda: None) == []
             assert not (site.vault / "tmp").exists() or list((site.vault / "tmp").iterdir()) == []
             assert vault.damaged() == []
+        gate = app.opened.gate.instance()
+        running = {name for name, status in app.opened.runtime.statuses().items() if status.running}
+        expected = {instance.name for instance in services.wanted(app.opened)}
+        assert running - ({gate.name} if gate is not None else set()) == expected, "a boot would not start what runs"
         if not scenario.keeps_replaced:
             assert preflight.private_folders(app.opened) == []
     finally:
