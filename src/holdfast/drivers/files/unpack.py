@@ -151,8 +151,9 @@ def _write(
     with os.fdopen(descriptor, "wb") as file:
         if segments is None:
             while block := content.read(_BLOCK_BYTES):
-                check()
                 file.write(block)
+                if len(block) == _BLOCK_BYTES:  # who checks may look at small files, and is to find them whole
+                    check()
         else:
             _write_segments(content, file, segments, check)
         file.flush()
@@ -171,12 +172,13 @@ def _write_segments(
         raw.seek(offset)
         file.seek(offset)
         while length:
-            check()
             block = raw.read(min(_BLOCK_BYTES, length))
             if not block:
                 raise tarfile.ReadError("a sparse member was cut short")
             file.write(block)
             length -= len(block)
+            if length:
+                check()
     file.truncate(max((offset + length for offset, length in segments), default=0))
 
 
