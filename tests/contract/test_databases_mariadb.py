@@ -149,7 +149,7 @@ def test_the_name_of_a_trigger_that_a_dying_server_left_is_in_nobodys_way(
     server.run(name, "INSERT INTO entry (text) VALUES ('said')", user=USER)
     assert server.run(name, "SELECT text FROM entry ORDER BY id DESC LIMIT 1") == "kept"
     database.prepare(OPERATION, None, {})
-    leave("hf@002d*new")
+    leave(f"hf@002d{hashlib.sha256(name.encode()).hexdigest()[:6]}*new")  # other sites have theirs on this server
     database.discard(OPERATION)
     assert database.tokens() == []
 

@@ -153,7 +153,9 @@ def wrap(points: Points) -> None:
 
     def os_rename(source: Any, target: Any, **options: Any) -> None:
         rename(source, target, **options)
-        points.pass_(f"rename to {Path(os.fsdecode(target)).name[-30:]}")
+        name = os.path.basename(os.fsdecode(target))
+        if not name.startswith(".removed-"):  # of a tree that is being removed, however many folders it has
+            points.pass_(f"rename to {Path(os.fsdecode(target)).name[-30:]}")
 
     Journal._write = journal_write  # type: ignore[method-assign]  # a fork's child, to be killed
     Host.run = host_run  # type: ignore[method-assign]  # a fork's child, to be killed
