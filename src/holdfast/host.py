@@ -1,7 +1,7 @@
-"""The only module that starts processes; redacts secrets and streams output to the operation log.
+"""The module through which everything starts processes; redacts secrets, streams output to the operation log.
 
-Children carry HOLDFAST_OPERATION in their environment and run in a session of their own, so that recovery
-finds them and a terminal's Ctrl-C does not reach them before Holdfast decides.
+What an operation starts runs below a keeper, so that recovery finds it, and in a session of its own, so that a
+terminal's Ctrl-C does not reach it before Holdfast decides. It has HOLDFAST_OPERATION in its environment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import selectors
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+from holdfast.kept import Keeper, Kept
 from holdfast.processes import session_members
 from holdfast.redaction import MASK, RedactingStream, Redactor
 
@@ -34,6 +36,9 @@ _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
 _FULL_BYTES = 1 << 18
 _FILL_SECONDS = 0.002
 
+Process = subprocess.Popen[bytes] | Kept
+"""A command that runs; a child of this process, or of a keeper's."""
+
 
 @dataclass(frozen=True)
 class CommandResult:
@@ -45,14 +50,67 @@ class CommandResult:
 
 @dataclass
 class Host:
-    """Runs commands on this machine. `cancelled` is polled while one runs; `log` receives JSON-able records."""
+    """Runs commands on this machine. `cancelled` is polled while one runs; `log` receives JSON-able records.
+
+    What is run while an `operation` is entered is kept together by a keeper, which `record` tells of.
+    """
 
     redactor: Redactor = field(default_factory=Redactor)
     operation: str | None = None
+    record: Path | None = None
     cancelled: Callable[[], bool] = lambda: False
     log: Callable[[Mapping[str, Any]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # of what an operator has to know though the operation goes on
+
+    _keeper: Keeper | None = None
+    _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, operation: str, record: Path) -> None:
+        """Let everything that is run from now on be a part of an operation, with a record of its processes."""
+        self.operation, self.record = operation, record
+
+    def leave(self) -> None:
+        """Let nothing more be a part of the operation; what it left running goes on."""
+        self.let_go()
+        self.operation = self.record = None
+
+    def let_go(self) -> None:
+        """Leave what runs to its keeper, which ends with the last of it; the next command has a new one."""
+        with self._keeper_lock:
+            if self._keeper is not None:
+                self._keeper.let_go()
+            self._keeper = None
+
+    def _spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        cwd: str | Path | None = None,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int,
+        stderr: IO[bytes] | int,
+    ) -> Process:
+        """Start a command, below the operation's keeper if there is an operation. Raise CommandFailedError."""
+        try:
+            if self.operation is None:
+                return subprocess.Popen(
+                    list(argv), cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr,
+                    start_new_session=True,
+                )  # fmt: skip
+            return self._kept().spawn(argv, cwd=cwd, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+        except OSError as error:
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+
+    def _kept(self) -> Keeper:
+        with self._keeper_lock:
+            if self._keeper is not None and not self._keeper.alive():
+                self._keeper.let_go()
+                self._keeper = None
+            if self._keeper is None:
+                self._keeper = Keeper(self.record, self.environment(marked=False))
+            return self._keeper
 
     def environment(self, extra: Mapping[str, str] | None = None, *, marked: bool = True) -> dict[str, str]:
         """The children's environment: ours, `extra`, and the operation's mark."""
@@ -82,26 +140,21 @@ class Host:
         command = tuple(str(word) for word in argv)
         shown = self._begun(command, str(cwd or ""))
         started = time.monotonic()
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=self.environment(environment),
-                stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                stdout=output if output is not None else subprocess.PIPE,
-                stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise CommandFailedError(
-                f"cannot start {command[0]}: {error.strerror}", exit_code_of_command=127
-            ) from error
+        process = self._spawn(
+            command,
+            cwd=cwd,
+            environment=self.environment(environment),
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=output if output is not None else subprocess.PIPE,
+            stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
+        )
         pipe = process.stderr if output is not None else process.stdout
         assert pipe is not None
         tail = self._follow(process, pipe, shown, started, timeout_seconds, ignore_cancel)
         seconds = time.monotonic() - started
-        self._ended(shown, process.returncode, seconds, tail, check=check)
-        return CommandResult(command, process.returncode, tail, seconds)
+        code = process.wait()
+        self._ended(shown, code, seconds, tail, check=check)
+        return CommandResult(command, code, tail, seconds)
 
     def _begun(self, argv: Sequence[str], cwd: str) -> str:
         """Tells and logs a command that is about to start; as it may be shown."""
@@ -120,7 +173,7 @@ class Host:
 
     def _follow(
         self,
-        process: subprocess.Popen[bytes],
+        process: Process,
         pipe: IO[bytes],
         shown: str,
         started: float,
@@ -137,11 +190,11 @@ class Host:
 
         stream = RedactingStream(self.redactor, keep)
         os.set_blocking(pipe.fileno(), False)
-        pidfd = os.pidfd_open(process.pid)
+        ended = process.sentinel() if isinstance(process, Kept) else os.pidfd_open(process.pid)
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(pipe, selectors.EVENT_READ)
-                selector.register(pidfd, selectors.EVENT_READ)
+                selector.register(ended, selectors.EVENT_READ)
                 while process.poll() is None:
                     for key, _ in selector.select(0.1):
                         if key.fileobj is pipe and not self._drain(pipe, stream):
@@ -155,7 +208,7 @@ class Host:
                 self._drain(pipe, stream)
         finally:
             stream.close()
-            os.close(pidfd)
+            os.close(ended)
             pipe.close()
         return bytes(tail).decode(errors="replace")
 
@@ -181,15 +234,10 @@ class Host:
         shown = self._begun(argv, "/")
         started = time.monotonic()
         with tempfile.TemporaryFile() as printed:
-            try:
-                process = subprocess.Popen(
-                    list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=printed,
-                    stderr=printed, start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                raise CommandFailedError(
-                    f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127
-                ) from error
+            process = self._spawn(
+                argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=printed,
+                stderr=printed,
+            )  # fmt: skip
             assert process.stdin is not None
             try:
                 for chunk in chunks:
@@ -213,7 +261,7 @@ class Host:
         if tail:
             self.log({"kind": "output", "text": tail})
         seconds = time.monotonic() - started
-        self._ended(shown, process.returncode, seconds, tail)
+        self._ended(shown, process.wait(), seconds, tail)
         return CommandResult(tuple(argv), 0, tail, seconds)
 
     def pour(
@@ -245,9 +293,9 @@ class Host:
             finally:
                 process.stdout.close()
             tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
-        self._ended(shown, process.returncode, time.monotonic() - started, tail)
+        self._ended(shown, process.wait(), time.monotonic() - started, tail)
 
-    def _write_all(self, process: subprocess.Popen[bytes], chunk: bytes) -> None:
+    def _write_all(self, process: Process, chunk: bytes) -> None:
         assert process.stdin is not None
         descriptor = process.stdin.fileno()
         os.set_blocking(descriptor, False)
@@ -269,22 +317,26 @@ class Host:
         Raises CommandFailedError.
         """
         self.announce(self.redactor.text(" ".join(argv)))
-        try:
-            done = subprocess.run(
-                list(argv), cwd=cwd, env=self.environment(), stdin=subprocess.DEVNULL,
-                capture_output=True, timeout=timeout_seconds, start_new_session=True, check=False,
-            )  # fmt: skip
-        except OSError as error:
-            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
-        except subprocess.TimeoutExpired as error:
-            raise CommandTimeoutError(f"`{argv[0]}` was ended after {timeout_seconds:g} seconds") from error
-        if done.returncode != 0:
-            raise CommandFailedError(
-                f"`{self.redactor.text(' '.join(argv))}` ended with exit code {done.returncode}",
-                exit_code_of_command=done.returncode,
-                output_tail=self.redactor.text((done.stdout + done.stderr).decode(errors="replace"))[-_TAIL_BYTES:],
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
+            process = self._spawn(
+                argv, cwd=cwd, environment=self.environment(), stdin=subprocess.DEVNULL, stdout=printed, stderr=errors
             )
-        return done.stdout.decode(errors="surrogateescape")
+            try:
+                code = process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                end_session(process)
+                raise CommandTimeoutError(f"`{argv[0]}` was ended after {timeout_seconds:g} seconds") from None
+            except BaseException:
+                end_session(process)
+                raise
+            output = _content(printed)
+            if code != 0:
+                raise CommandFailedError(
+                    f"`{self.redactor.text(' '.join(argv))}` ended with exit code {code}",
+                    exit_code_of_command=code,
+                    output_tail=self.redactor.text((output + _content(errors)).decode(errors="replace"))[-_TAIL_BYTES:],
+                )
+        return output.decode(errors="surrogateescape")
 
     def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
         """Runs a command on the operator's own terminal; returns its exit code."""
@@ -309,20 +361,41 @@ class Host:
         process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
         return pid
 
+    def start_kept_server(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        log_path: Path,
+        record: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a process like `start_server`, below a keeper of its own, which holds all that it starts."""
+        hers = self.environment(environment, marked=False)
+        try:
+            own = Keeper(record, self.environment(marked=False))
+            try:
+                with open(log_path, "ab") as log:
+                    process = own.spawn(
+                        argv, cwd=cwd, environment=hers, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    )
+                process.forget()
+            finally:
+                own.let_go()
+        except OSError as error:
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+
     def start_pipes(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Starts a process of the operation that is talked to over its standard input and output.
 
         Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
         """
-        try:
-            process = subprocess.Popen(
-                list(argv), cwd="/", env=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=errors if errors is not None else subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+        process = self._spawn(
+            argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=errors if errors is not None else subprocess.DEVNULL,
+        )  # fmt: skip
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             # Room for several orders and answers; refused beyond what this user may have in pipes.
@@ -382,8 +455,16 @@ def _read_from_pipe(descriptor: int) -> Iterator[bytes]:
             time.sleep(_FILL_SECONDS)
 
 
-def end_session(process: subprocess.Popen[bytes]) -> None:
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def end_session(process: Process) -> None:
     """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
+    if isinstance(process, Kept):
+        process.end(_GRACE_SECONDS)
+        return
     session = process.pid  # the command leads its session, and keeps the number taken until it is waited for
     for pid in session_members(session):
         with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,98 @@ _SETTLED_SECONDS = 0.02
 class Process:
     pid: int
     command: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process and no later one of its number: its start is in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What proc(5) stat tells of a process: fields 4, 5, 6, 22, and whether it is a zombie."""
+
+    parent: int
+    group: int
+    session: int
+    started: int
+    ended: bool
+
+
+def _entry(pid: int | str) -> Entry:
+    """Raise OSError, also ProcessLookupError while it is read."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return Entry(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in (b"Z", b"X"))
+
+
+def table() -> dict[int, Entry]:
+    """Return every process of this namespace."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found[int(name)] = _entry(name)
+    return found
+
+
+def descendants(head: Identity, table: Mapping[int, Entry]) -> dict[int, int]:
+    """Return what lies below a process in a table, each with its start; nothing where its number is another one's."""
+    if head.pid not in table or table[head.pid].started != head.started:
+        return {}
+    children: dict[int, list[int]] = {}
+    for pid, entry in table.items():
+        children.setdefault(entry.parent, []).append(pid)
+    found: dict[int, int] = {}
+    waiting = [head.pid]
+    while waiting:
+        for pid in children.get(waiting.pop(), ()):
+            if pid not in found:
+                found[pid] = table[pid].started
+                waiting.append(pid)
+    return found
+
+
+def boot_and_namespace() -> str:
+    """Return what numbers of processes belong to: this boot of the machine, this namespace of process ids."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace_of()}"
+
+
+def started(pid: int) -> int:
+    """Return the start of a process. Raise OSError, also where it has ended."""
+    entry = _entry(pid)
+    if entry.ended:
+        raise ProcessLookupError(pid)
+    return entry.started
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line as it may be shown; its short name where it has none."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return words or Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def identified(found: Iterable[Process]) -> dict[int, int]:
+    """Return those of them that are alive, each with its start."""
+    starts = {}
+    for process in found:
+        with contextlib.suppress(OSError):
+            starts[process.pid] = started(process.pid)
+    return starts
+
+
+def await_end(known: Mapping[int, int], seconds: float) -> None:
+    """Wait until these have ended, at most so long."""
+    descriptors = []
+    for pid in living(known):
+        with contextlib.suppress(ProcessLookupError):
+            descriptors.append(os.pidfd_open(pid))
+    _wait_for_end(descriptors, seconds)
 
 
 def _carries(pid: int, prefix: bytes) -> bool:
@@ -201,7 +293,7 @@ def titled(title: str, namespace: str) -> dict[int, int]:
         with contextlib.suppress(OSError):  # gone, or another user's
             words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
             if words.startswith(title.encode()) and namespace_of(name) == namespace:
-                found[int(name)] = _started(int(name))
+                found[int(name)] = started(int(name))
     return found
 
 
@@ -216,21 +308,13 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _started(pid: int) -> int:
-    """proc(5) stat, field 22; of one that is a zombie it is as if it were gone. Raises OSError."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        raise ProcessLookupError(pid)
-    return int(fields[19])
-
-
 def living(known: Mapping[int, int]) -> dict[int, int]:
     """Those of them, each with its start, that are there still."""
     found = {}
-    for pid, started in known.items():
+    for pid, start in known.items():
         with contextlib.suppress(OSError):
-            if _started(pid) == started:
-                found[pid] = started
+            if started(pid) == start:
+                found[pid] = start
     return found
 
 

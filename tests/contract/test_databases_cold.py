@@ -258,10 +258,10 @@ def test_a_private_server_whose_holdfast_was_killed_is_ended(server: PostgresqlS
     copied(server, scratch / "unpacked" / "database")
     die_while_it_runs(scratch, "")
     assert working_in(str(scratch)), "the test has to find a server that runs"
-    fence.end_children(OPERATION)
+    fence.end_children(OPERATION, Path(os.devnull))
     cold().end(scratch)
     assert working_in(str(scratch)) == []
-    assert fence.survivors(OPERATION) == []
+    assert fence.survivors(OPERATION, Path(os.devnull)) == []
 
 
 def test_a_one_off_whose_holdfast_was_killed_is_removed(
@@ -271,7 +271,7 @@ def test_a_one_off_whose_holdfast_was_killed_is_removed(
     copied(server, scratch / "unpacked" / "database")
     die_while_it_runs(scratch, container)
     assert one_offs(), "the test has to find a server that runs"
-    fence.end_children(OPERATION)
+    fence.end_children(OPERATION, Path(os.devnull))
     cold(container).end_operation(OPERATION)
     assert one_offs() == []
     assert subprocess.run(["docker", "container", "inspect", container.partition(":")[2]],

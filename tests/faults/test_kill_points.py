@@ -147,7 +147,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         assert app.journal.unfinished() == []
         record = app.journal.operations(1)[0] if app.journal.operations(1) else None
         if record is not None:
-            assert fence.survivors(record.id) == []
+            assert fence.survivors(record.id, app.journal.record_of_processes(record.id)) == []
         assert not list((site.state / "open").glob("[!.]*")), "a marker of an open operation is left"
         vault = app.opened.vault
         assert vault is not None

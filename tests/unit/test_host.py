@@ -34,6 +34,23 @@ def mark() -> Iterator[str]:
         os.kill(process.pid, signal.SIGKILL)
 
 
+@pytest.fixture(params=["without an operation", "in an operation"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Host]]:
+    """Hosts that start commands themselves, and those that have a keeper start them."""
+    hosts = []
+
+    def one(**values: Any) -> Host:
+        host = Host(**values)
+        if request.param == "in an operation":
+            host.enter(host.operation or "op-1", tmp_path / "processes" / "op-1")
+        hosts.append(host)
+        return host
+
+    yield one
+    for host in hosts:
+        host.leave()
+
+
 def left(mark: str) -> list[str]:
     return [process.command for process in processes_with(f"{MARK}={mark}\0")]
 
@@ -48,9 +65,9 @@ def ended(mark: str, patience_seconds: float = 20) -> bool:
     return True
 
 
-def test_output_is_followed_logged_and_its_tail_kept() -> None:
+def test_output_is_followed_logged_and_its_tail_kept(make: Callable[..., Host]) -> None:
     records: list[Mapping[str, Any]] = []
-    host = Host(log=records.append)
+    host = make(log=records.append)
     result = host.run(["sh", "-c", "echo out; echo err >&2"])
     assert (result.exit_code, result.output_tail) == (0, "out\nerr\n")
     assert [record["kind"] for record in records] == ["command", "output", "exit"] or len(records) == 4
@@ -58,34 +75,34 @@ def test_output_is_followed_logged_and_its_tail_kept() -> None:
     assert records[-1]["exit_code"] == 0
 
 
-def test_a_failing_command_says_which_and_why() -> None:
+def test_a_failing_command_says_which_and_why(make: Callable[..., Host]) -> None:
     with pytest.raises(CommandFailedError, match="exit code 3") as caught:
-        Host().run(["sh", "-c", "echo the reason; exit 3"])
+        make().run(["sh", "-c", "echo the reason; exit 3"])
     assert caught.value.exit_code_of_command == 3
     assert "the reason" in caught.value.output_tail
-    assert Host().run(["false"], check=False).exit_code == 1
+    assert make().run(["false"], check=False).exit_code == 1
 
 
-def test_a_command_that_does_not_exist_is_named() -> None:
-    for call in (Host().run, Host().capture):
+def test_a_command_that_does_not_exist_is_named(make: Callable[..., Host]) -> None:
+    for call in (make().run, make().capture):
         with pytest.raises(CommandFailedError, match="no-such-command") as caught:
             call(["/no-such-command"])
         assert caught.value.exit_code_of_command == 127
 
 
-def test_standard_output_goes_to_a_file_and_errors_to_the_log(quick_folder: Path) -> None:
+def test_standard_output_goes_to_a_file_and_errors_to_the_log(make: Callable[..., Host], quick_folder: Path) -> None:
     records: list[Mapping[str, Any]] = []
     with open(quick_folder / "out", "wb") as file:
-        result = Host(log=records.append).run(["sh", "-c", "printf '\\000\\377'; echo warn >&2"], output=file)
+        result = make(log=records.append).run(["sh", "-c", "printf '\\000\\377'; echo warn >&2"], output=file)
     assert (quick_folder / "out").read_bytes() == b"\0\xff"
     assert result.output_tail == "warn\n"
 
 
 def test_children_carry_the_operations_mark_and_a_server_does_not(
-    quick_folder: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+    make: Callable[..., Host], quick_folder: Path, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
     monkeypatch.setenv(OPERATION_VARIABLE, "an older one")
-    host = Host(operation="op-1")
+    host = make(operation="op-1")
     assert host.run(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]).output_tail == "op-1\n"
     assert host.capture(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]) == "op-1\n"
     pid = host.start_server(
@@ -100,49 +117,51 @@ _STUBBORN_FAMILY = "trap '' TERM; sleep 600 & sleep 601 & echo ready; while :; d
 
 
 @pytest.mark.parametrize("script", ["sleep 600 & sleep 601 & wait", "sleep 600 | sleep 601"])
-def test_a_time_out_ends_the_whole_session(script: str, mark: str) -> None:
+def test_a_time_out_ends_the_whole_session(make: Callable[..., Host], script: str, mark: str) -> None:
     with pytest.raises(CommandTimeoutError, match="time-out"):
-        Host().run(["bash", "-c", script], environment={MARK: mark}, timeout_seconds=0.3)
+        make().run(["bash", "-c", script], environment={MARK: mark}, timeout_seconds=0.3)
     assert ended(mark)
 
 
-def test_a_time_out_ends_those_that_ignore_sigterm(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_out_ends_those_that_ignore_sigterm(
+    make: Callable[..., Host], mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("holdfast.host._GRACE_SECONDS", 0.2)
     with pytest.raises(CommandTimeoutError):
-        Host().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
+        make().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
     assert ended(mark)
 
 
-def test_a_time_out_ends_background_jobs_of_the_session(mark: str) -> None:
+def test_a_time_out_ends_background_jobs_of_the_session(make: Callable[..., Host], mark: str) -> None:
     with pytest.raises(CommandTimeoutError):
-        Host().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={MARK: mark}, timeout_seconds=0.3)
+        make().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={MARK: mark}, timeout_seconds=0.3)
     assert ended(mark, patience_seconds=1)
 
 
-def test_a_time_out_ends_one_that_never_stops_writing(mark: str) -> None:
+def test_a_time_out_ends_one_that_never_stops_writing(make: Callable[..., Host], mark: str) -> None:
     rescue = threading.Timer(3, lambda: [os.kill(item.pid, 9) for item in processes_with(f"{MARK}={mark}\0")])
     rescue.start()
     try:
         with pytest.raises(CommandTimeoutError):
-            Host(log=json.dumps).run(["yes"], environment={MARK: mark}, timeout_seconds=0.3)
+            make(log=json.dumps).run(["yes"], environment={MARK: mark}, timeout_seconds=0.3)
     finally:
         rescue.cancel()
         rescue.join()
 
 
-def test_cancel_ends_the_whole_session_and_can_be_ignored(mark: str) -> None:
+def test_cancel_ends_the_whole_session_and_can_be_ignored(make: Callable[..., Host], mark: str) -> None:
     with pytest.raises(CancelledError):
-        Host(cancelled=lambda: True).run(["bash", "-c", "sleep 600 & wait"], environment={MARK: mark})
+        make(cancelled=lambda: True).run(["bash", "-c", "sleep 600 & wait"], environment={MARK: mark})
     assert ended(mark)
-    result = Host(cancelled=lambda: True).run(["echo", "done"], ignore_cancel=True)
+    result = make(cancelled=lambda: True).run(["echo", "done"], ignore_cancel=True)
     assert result.output_tail == "done\n"
 
 
 PATH = {"PATH": os.environ.get("PATH", os.defpath)}
 
 
-def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(mark: str) -> None:
-    result = Host().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={MARK: mark})
+def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(make: Callable[..., Host], mark: str) -> None:
+    result = make().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={MARK: mark})
     assert (result.exit_code, result.output_tail) == (0, "started\n")
     assert len(left(mark)) == 1
 
@@ -153,27 +172,27 @@ def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(mark: str) -> None
 WRITER = "import os, sys\nfor number in range(5000): os.write(1, bytes([number % 251]) * 8000)\n"
 
 
-def test_what_a_command_prints_is_poured_whole() -> None:
+def test_what_a_command_prints_is_poured_whole(make: Callable[..., Host]) -> None:
     taken = bytearray()
-    Host().pour([sys.executable, "-c", WRITER], taken.extend)
+    make().pour([sys.executable, "-c", WRITER], taken.extend)
     assert taken == b"".join(bytes([number % 251]) * 8000 for number in range(5000))
 
 
-def test_what_takes_what_is_poured_may_fail(mark: str) -> None:
+def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], mark: str) -> None:
     def sink(chunk: bytes) -> None:
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        Host().pour(
+        make().pour(
             [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"], sink, environment={MARK: mark},
         )  # fmt: skip
     assert ended(mark)
 
 
-def test_pouring_tells_how_a_command_failed() -> None:
+def test_pouring_tells_how_a_command_failed(make: Callable[..., Host]) -> None:
     argv = [sys.executable, "-c", "import sys\nprint('half')\nsys.exit('the server is gone')"]
     with pytest.raises(CommandFailedError) as caught:
-        Host().pour(argv, lambda chunk: None)
+        make().pour(argv, lambda chunk: None)
     assert (caught.value.exit_code_of_command, caught.value.output_tail) == (1, "the server is gone\n")
 
 

@@ -391,14 +391,16 @@ def test_recovery_ends_the_dead_ones_children_first(engine: Engine, dies_in: str
     engine.acts[dies_in] = leave_a_child_and_die
     in_a_child(engine)
     (record,) = engine.journal.interrupted()
-    assert len(fence.survivors(record.id)) == 1
+    assert len(fence.survivors(record.id, engine.journal.record_of_processes(record.id))) == 1
     alive: list[int] = []
-    engine.acts[first] = lambda context: alive.append(len(fence.survivors(record.id)))
+    engine.acts[first] = lambda context: alive.append(
+        len(fence.survivors(record.id, engine.journal.record_of_processes(record.id)))
+    )
     try:
         engine.runner.recover(record)
         assert alive == [0]
     finally:
-        for process in fence.survivors(record.id):
+        for process in fence.survivors(record.id, engine.journal.record_of_processes(record.id)):
             os.kill(process.pid, signal.SIGKILL)
 
 

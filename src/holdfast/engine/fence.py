@@ -1,35 +1,37 @@
 """Ends every surviving child of an operation before anything looks at the world.
 
-A killed Holdfast leaves its running command behind: a migration would go on changing data under the recovery.
-Children are known by HOLDFAST_OPERATION=<id> in their environment; signals go by pidfd after the mark was read
-again, so that a reused pid is never hit.
+A killed Holdfast leaves its running command behind: a migration would go on changing data under the recovery. Whatever
+that command did to its environment, title, session or parents, it lies below the operation's keeper, which the record of
+the operation names. HOLDFAST_OPERATION=<id> in an environment is a hint, for what had a keeper that was killed itself.
+Signals go by pidfd after start times were compared, so that a reused pid is never hit.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from holdfast import kept, processes
 from holdfast.errors import StuckError
 from holdfast.host import OPERATION_VARIABLE
-from holdfast.processes import Process, end_processes_with, processes_with
+from holdfast.processes import Process
 
 _TERM_GRACE_SECONDS = 2.0
 _KILL_WAIT_SECONDS = 20.0
 
 
-def survivors(operation: str) -> list[Process]:
-    """Living processes that carry the operation's mark, this process left out."""
-    return processes_with(f"{OPERATION_VARIABLE}={operation}\0")
+def survivors(operation: str, record: Path) -> list[Process]:
+    """Return living processes that the operation started; this one and keepers are left out."""
+    found = kept.recorded(record) | processes.identified(processes.processes_with(_hint(operation)))
+    return [Process(pid, processes.command_of(pid)) for pid in sorted(found)]
 
 
-def end_children(operation: str) -> int:
-    """Ends all survivors; returns how many were found at first. May be called twice.
+def end_children(operation: str, record: Path) -> int:
+    """End all survivors; return how many were found at first. May be called twice.
 
-    Raises StuckError naming what cannot be ended.
+    Raise StuckError naming what cannot be ended.
     """
-    count = len(survivors(operation))
-    left = end_processes_with(
-        f"{OPERATION_VARIABLE}={operation}\0",
-        grace_seconds=_TERM_GRACE_SECONDS,
-        wait_seconds=_KILL_WAIT_SECONDS,
+    count, left = kept.end_recorded(
+        record, hint=_hint(operation), grace_seconds=_TERM_GRACE_SECONDS, wait_seconds=_KILL_WAIT_SECONDS
     )
     if left:
         named = ", ".join(f"{process.pid} ({process.command[:60]})" for process in left)
@@ -39,3 +41,7 @@ def end_children(operation: str) -> int:
             next_step="End them (they may wait for a dead disk or belong to another user), then `holdfast recover`.",
         )
     return count
+
+
+def _hint(operation: str) -> str:
+    return f"{OPERATION_VARIABLE}={operation}\0"

@@ -233,6 +233,11 @@ class Journal:
         )  # fmt: skip
         if outcome is not Outcome.STUCK:
             durable.unlink(self._markers / operation)
+            self.record_of_processes(operation).unlink(missing_ok=True)
+
+    def record_of_processes(self, operation: str) -> Path:
+        """Return the file that tells which processes an open operation started."""
+        return self.state / "processes" / operation
 
     def drop_orphan_markers(self) -> None:
         """Removes markers whose operation was never stored or has ended; call it under the change lock."""

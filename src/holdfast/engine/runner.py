@@ -189,11 +189,11 @@ class Runner:
             self._leave()
 
     def _enter(self, operation: str) -> None:
-        self._host.operation = operation
+        self._host.enter(operation, self.journal.record_of_processes(operation))
         self._host.cancelled = self._cancellation.requested
 
     def _leave(self) -> None:
-        self._host.operation = None
+        self._host.leave()
 
     def _context(self, operation: str, record: StepRecord, commit_facts: Facts) -> StepContext:
         facts = dict(record.facts)
@@ -381,7 +381,8 @@ class Runner:
 
     def _fence(self, operation: str) -> None:
         """Nothing that the operation began goes on: no process, no session inside an engine. Raises StuckError."""
-        fence.end_children(operation)
+        self._host.let_go()
+        fence.end_children(operation, self.journal.record_of_processes(operation))
         try:
             self._end_sessions(operation)
         except HoldfastError as error:

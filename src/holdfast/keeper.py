@@ -1,0 +1,176 @@
+"""Keep the commands of an operation together, whatever they do: run as a program, by its path.
+
+The keeper starts commands for Holdfast and outlives it. It is a child subreaper (prctl(2)): what a command leaves behind
+becomes the keeper's child, also with a session of its own, an empty environment or another title. So all that an
+operation started lies below one process, and nothing of it is left once the keeper has ended, for it ends only when
+Holdfast has let go of it and no child remains.
+
+Each request is a length, then a marshalled tuple of arguments, folder and environment, with four descriptors: standard
+input, output, error, and a pipe for what becomes of the command. Into that pipe go the letter `s` with the process id, or
+`e` with an error number; and at its end the status of waitpid(2).
+
+It imports little, as it is started for every operation that runs a command.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+REQUEST = struct.Struct("!I")
+STARTED = struct.Struct("!ci")
+ENDED = struct.Struct("!i")
+DESCRIPTORS = 4
+
+
+class _Keeper:
+    def __init__(self, connection: socket.socket, record: int) -> None:
+        self._connection = connection
+        self._record = record
+        self._pipes: dict[int, int] = {}
+        self._let_go = False
+
+    def run(self) -> None:
+        woken, wake = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        poller = select.poll()
+        poller.register(woken, select.POLLIN)
+        poller.register(self._connection, select.POLLIN)
+        while not (self._has_no_child() and self._let_go):
+            for descriptor, _ in poller.poll():
+                if descriptor == woken:
+                    os.read(woken, 4096)
+                elif not self._serve():
+                    self._let_go = True
+                    poller.unregister(self._connection)
+                    self._connection.close()
+
+    def _has_no_child(self) -> bool:
+        """Wait for every child that has ended, and say whether there is none left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            pipe = self._pipes.pop(pid, None)
+            if pipe is not None:
+                _tell(pipe, ENDED.pack(status))
+                os.close(pipe)
+
+    def _serve(self) -> bool:
+        """Carry out one request; False where Holdfast is gone."""
+        try:
+            head, descriptors, _, _ = socket.recv_fds(
+                self._connection, REQUEST.size, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+            (length,) = REQUEST.unpack(head)
+            body = bytearray()
+            while len(body) < length:
+                body += self._connection.recv(min(length - len(body), 1 << 20)) or _gone()
+        except (OSError, EOFError, struct.error):
+            return False
+        command, folder, environment = marshal.loads(bytes(body))
+        streams, pipe = descriptors[:3], descriptors[3]
+        try:
+            pid = _start(command, folder, environment, streams)
+        except OSError as error:
+            _tell(pipe, STARTED.pack(b"e", error.errno or 0))
+            os.close(pipe)
+        else:
+            self._write_down(pid)
+            self._pipes[pid] = pipe
+            _tell(pipe, STARTED.pack(b"s", pid))
+        for descriptor in streams:
+            os.close(descriptor)
+        return True
+
+    def _write_down(self, pid: int) -> None:
+        """Note the command, which leads its session, for the case that the keeper itself is killed."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                started = file.read().rpartition(b")")[2].split()[19].decode()
+            os.write(self._record, f"command {pid} {started}\n".encode())
+        except OSError:  # it has ended already, or the disk is full: the keeper holds it all the same
+            pass
+
+
+def _gone() -> bytes:
+    raise EOFError
+
+
+def _tell(pipe: int, message: bytes) -> None:
+    try:
+        os.write(pipe, message)
+    except OSError:  # nobody waits for it any more
+        pass
+
+
+def _start(command: list[str], folder: str | None, environment: dict[str, str], streams: list[int]) -> int:
+    """Start a command in a session of its own; raise OSError where it cannot be."""
+    failed, fail = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(failed)
+            _become(command, folder, environment, streams)
+        except OSError as error:
+            os.write(fail, struct.pack("!i", error.errno or 0))
+        finally:
+            os._exit(127)
+    os.close(fail)
+    try:
+        told = os.read(failed, 4)
+    finally:
+        os.close(failed)
+    if told:
+        os.waitpid(pid, 0)
+        raise OSError(*struct.unpack("!i", told))
+    return pid
+
+
+def _become(command: list[str], folder: str | None, environment: dict[str, str], streams: list[int]) -> None:
+    os.setsid()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Each number above those of the standard streams first, so that none is written over before it was taken.
+    high = [os.dup(descriptor) if descriptor < 3 else descriptor for descriptor in streams]
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, place, inheritable=True)
+    if folder is not None:
+        os.chdir(folder)
+    os.execvpe(command[0], command, environment)
+
+
+def main() -> None:
+    """Serve the connection that has the number of the first argument; write records to that of the second."""
+    connection, record = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(connection, False)
+    os.set_inheritable(record, False)
+    import ctypes
+
+    library = ctypes.CDLL(None)
+    library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    library.prctl(PR_SET_NAME, b"holdfast-keeper", 0, 0, 0)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")
+    with socket.socket(fileno=connection) as served:
+        served.sendall(b"+")
+        _Keeper(served, record).run()
+
+
+if __name__ == "__main__":
+    main()
