@@ -5,7 +5,7 @@ becomes the keeper's child, also with a session of its own, an empty environment
 operation started lies below one process, and nothing of it is left once the keeper has ended, for it ends only when
 Holdfast has let go of it and no child remains.
 
-Each request is a length, then a marshalled tuple of arguments, folder and environment, with four descriptors: standard
+A request without a command names the control group that the keeper is in. Any other is a length, then a marshalled tuple of arguments, folder and environment, with four descriptors: standard
 input, output, error, and a pipe for what becomes of the command. Into that pipe go the letter `s` with the process id, or
 `e` with an error number; and at its end the status of waitpid(2).
 
@@ -36,6 +36,7 @@ class _Keeper:
         self._record = record
         self._pipes: dict[int, int] = {}
         self._let_go = False
+        self._group = ""
 
     def run(self) -> None:
         woken, wake = os.pipe()
@@ -54,6 +55,8 @@ class _Keeper:
                     self._let_go = True
                     poller.unregister(self._connection)
                     self._connection.close()
+        if self._group:
+            _leave(self._group)
 
     def _has_no_child(self) -> bool:
         """Wait for every child that has ended, and say whether there is none left."""
@@ -82,6 +85,9 @@ class _Keeper:
         except (OSError, EOFError, struct.error):
             return False
         command, folder, environment = marshal.loads(bytes(body))
+        if not command:
+            self._group = folder
+            return True
         streams, pipe = descriptors[:3], descriptors[3]
         try:
             pid = _start(command, folder, environment, streams)
@@ -104,6 +110,16 @@ class _Keeper:
             os.write(self._record, f"command {pid} {started}\n".encode())
         except OSError:  # it has ended already, or the disk is full: the keeper holds it all the same
             pass
+
+
+def _leave(group: str) -> None:
+    """Go back to the control group above, and remove that which was made for this keeper, if nothing else is in it."""
+    try:
+        with open(os.path.join(os.path.dirname(group), "cgroup.procs"), "w") as file:
+            file.write("0")
+        os.rmdir(group)
+    except OSError:
+        pass
 
 
 def _gone() -> bytes:

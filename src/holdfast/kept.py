@@ -2,7 +2,8 @@
 
 A record is a file of lines, beside the journal. It need not outlive the machine's power, for then no process does, so
 nothing waits for the disk. `keeper PID START` is written before the keeper is asked for anything; `command PID START` by
-the keeper for each command, for the case that it is killed itself. The first line tells the boot and the namespace of
+the keeper for each command, for the case that it is killed itself; so is `group PATH`, of the control group that the
+keeper is in, where there is one. The first line tells the boot and the namespace of
 process ids that the numbers belong to.
 """
 
@@ -19,13 +20,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from holdfast import keeper, processes
+from holdfast import cgroups, keeper, processes
 from holdfast.processes import Identity
 
-__all__ = ["Keeper", "Kept", "end_recorded", "recorded"]
+__all__ = ["Keeper", "Kept", "commands", "end_recorded", "recorded"]
 
 _LET_GO_SECONDS = 2.0
 
@@ -118,6 +120,10 @@ class Keeper:
                     self.identity = Identity(process.pid, processes.started(process.pid))
                     with contextlib.suppress(OSError):  # a full disk: this process knows it all the same
                         os.write(written, f"keeper {self.identity.pid} {self.identity.started}\n".encode())
+                        group = cgroups.make(f"holdfast-{process.pid}-{self.identity.started}", process.pid)
+                        if group is not None:
+                            self._ask([], str(group), {}, [])
+                            os.write(written, f"group {group}\n".encode())
                 finally:
                     os.close(written)
             self._process = process
@@ -143,11 +149,8 @@ class Keeper:
             ours.callback(os.close, status)
             theirs.callback(os.close, told)
             folder = os.fspath(cwd) if cwd is not None else os.getcwd()
-            body = marshal.dumps((list(command), folder, dict(environment)))
             with self._lock:
-                head = keeper.REQUEST.pack(len(body))
-                socket.send_fds(self._connection, [head], [*descriptors, told])
-                self._connection.sendall(body)
+                self._ask(list(command), folder, environment, [*descriptors, told])
                 theirs.close()
             answer = os.read(status, keeper.STARTED.size)
             if not answer:
@@ -157,6 +160,13 @@ class Keeper:
                 raise OSError(value, os.strerror(value))
             ours.pop_all()
             return Kept(value, self.identity, status, pipes)
+
+    def _ask(
+        self, command: Sequence[str], folder: str, environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> None:
+        body = marshal.dumps((list(command), folder, dict(environment)))
+        socket.send_fds(self._connection, [keeper.REQUEST.pack(len(body))], descriptors)
+        self._connection.sendall(body)
 
     def alive(self) -> bool:
         return bool(processes.living({self.identity.pid: self.identity.started}))
@@ -204,19 +214,35 @@ def _stream(
 # --- what an earlier one holds -------------------------------------------------------------------------
 
 
-def _read(record: Path) -> tuple[list[Identity], list[Identity]]:
-    """Return the keepers and the commands of a record, as far as they are of this boot and namespace."""
+@dataclass
+class _Record:
+    keepers: list[Identity] = field(default_factory=list)
+    commands: list[Identity] = field(default_factory=list)
+    groups: list[Path] = field(default_factory=list)
+
+
+def _read(path: Path) -> _Record:
+    """Return what a record tells, as far as it is of this boot and namespace."""
+    found = _Record()
     try:
-        lines = record.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except (OSError, ValueError):
-        return [], []
-    found: dict[str, list[Identity]] = {"keeper": [], "command": []}
-    if lines[:1] == [processes.boot_and_namespace()]:
-        for line in lines[1:]:
-            kind, *numbers = line.split()
-            if kind in found and len(numbers) == 2 and all(number.isdigit() for number in numbers):
-                found[kind].append(Identity(int(numbers[0]), int(numbers[1])))
-    return found["keeper"], found["command"]
+        return found
+    if lines[:1] != [processes.boot_and_namespace()]:
+        return found
+    for line in lines[1:]:
+        kind, _, rest = line.partition(" ")
+        numbers = [int(word) for word in rest.split() if word.isdigit()]
+        if kind == "group" and Path(rest).name.startswith("holdfast-"):
+            found.groups.append(Path(rest))
+        elif kind in ("keeper", "command") and len(numbers) == 2:
+            (found.keepers if kind == "keeper" else found.commands).append(Identity(*numbers))
+    return found
+
+
+def commands(record: Path) -> list[Identity]:
+    """Return the commands of a record, dead ones too."""
+    return _read(record).commands
 
 
 def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
@@ -225,12 +251,12 @@ def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -
     Below a living keeper that is everything. Of what one that was killed held there are the commands with what descends
     from them or is of their sessions.
     """
-    keepers, commands = _read(record)
+    known = _read(record)
     table = table if table is not None else processes.table()
     found: dict[int, int] = {}
-    for one in keepers:
+    for one in known.keepers:
         found |= processes.descendants(one, table)
-    for command in commands:
+    for command in known.commands:
         leader = table.get(command.pid)
         if leader is not None and leader.started != command.started:
             continue  # its number, and with it that of its session, is another one's by now
@@ -244,6 +270,9 @@ def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -
         if leader is not None and not leader.ended:
             below[command.pid] = command.started
         found |= below
+    keepers = {one.pid for one in known.keepers}
+    for group in known.groups:
+        found |= {pid: table[pid].started for pid in cgroups.members(group) if pid in table and pid not in keepers}
     found.pop(os.getpid(), None)
     return {pid: started for pid, started in found.items() if not table[pid].ended}
 
@@ -271,8 +300,10 @@ def end_recorded(
             processes.await_end(left, 1.0)
             if time.monotonic() > deadline:
                 return len(found), [processes.Process(pid, processes.command_of(pid)) for pid in left]
-        holding = processes.living({one.pid: one.started for one in _read(record)[0]})
+        holding = processes.living({one.pid: one.started for one in _read(record).keepers})
         if not holding:
+            for group in _read(record).groups:
+                cgroups.remove(group)
             return len(found), []
         processes.await_end(holding, _LET_GO_SECONDS)
         if processes.living(holding) and not present():  # one that was stopped, and holds nothing

@@ -106,6 +106,16 @@ def identified(found: Iterable[Process]) -> dict[int, int]:
     return starts
 
 
+def variable_of(pid: int, name: str) -> str | None:
+    """Return a variable of the environment that a process was started with, if it still shows it."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{name}=".encode()
+    return next((word.removeprefix(prefix).decode() for word in words if word.startswith(prefix)), None)
+
+
 def await_end(known: Mapping[int, int], seconds: float) -> None:
     """Wait until these have ended, at most so long."""
     descriptors = []

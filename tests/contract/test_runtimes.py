@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import processes
 from holdfast.drivers.protocols import Runtime
 from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
 from holdfast.errors import ConfigurationError, StepError
@@ -199,9 +200,91 @@ def test_what_a_dead_server_left_is_ended_by_a_stop(supervisor: SupervisorRuntim
     (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])
-    assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") != []
+    eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") != [])
     SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host()).stop("web")
     assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") == []
+
+
+# As php-fpm, nginx, unicorn, or Python with setproctitle: no environment, another title, a worker, and a daemon.
+DISGUISED = """
+import os, sys, time
+
+if len(sys.argv) == 1:
+    os.execve("/proc/self/exe", ["php-fpm: master process", "-c", sys.orig_argv[2], "again"], {})
+with open("pids", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+if not os.fork():
+    if sys.argv[1:] == ["again"] and not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+    with open("pids", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+time.sleep(3600)
+"""
+
+
+def disguised(folder: Path, count: int = 4) -> list[int]:
+    """Return its processes once all of them have written themselves down."""
+    path = folder / "pids"
+    eventually(lambda: path.exists() and len(set(path.read_text().split())) >= count)
+    return [int(word) for word in path.read_text().split()]
+
+
+def alive(pids: list[int]) -> list[int]:
+    table = processes.table()
+    return [pid for pid in pids if pid in table and not table[pid].ended]
+
+
+def test_a_service_that_gives_itself_another_title_is_known(supervisor: SupervisorRuntime, folder: Path) -> None:
+    supervisor.start(instance("web", folder, DISGUISED))
+    pids = disguised(folder, 3)
+    assert Path(f"/proc/{pids[0]}/environ").read_bytes() == b""
+    assert supervisor.release_of("web") == "r1"
+    supervisor.stop("web")
+    assert alive(pids) == []
+
+
+@pytest.mark.parametrize("then", ["start", "stop", "shut_down"])
+def test_what_a_dead_server_left_is_ended_whatever_it_calls_itself(
+    supervisor: SupervisorRuntime, folder: Path, then: str
+) -> None:
+    supervisor.start(instance("web", folder, DISGUISED))
+    pids = disguised(folder, 3)
+    (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
+    os.kill(server.pid, 9)
+    if then == "start":
+        (folder / "pids").unlink()
+        supervisor.start(instance("web", folder, DISGUISED))
+        assert len(alive(disguised(folder, 3))) == 3
+    elif then == "stop":
+        supervisor.stop("web")
+    else:
+        supervisor.shut_down()
+    assert alive(pids) == []
+
+
+def test_what_a_dead_server_left_is_ended_where_its_keeper_died_too(
+    supervisor: SupervisorRuntime, folder: Path
+) -> None:
+    supervisor.start(instance("web", folder, DISGUISED))
+    pids = disguised(folder, 3)
+    (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
+    os.kill(processes.parent_of(server.pid), 9)
+    os.kill(server.pid, 9)
+    os.kill(pids[0], 9)  # its workers have the keeper for a parent, which is dead
+    supervisor.prepare()
+    assert alive(pids) == []
+
+
+def test_a_daemon_that_a_service_left_ends_with_the_last_service(supervisor: SupervisorRuntime, folder: Path) -> None:
+    leaves = "import os, time; os.system('env -i setsid sh -c \"echo $$ > pids; exec sleep 3600\" &'); time.sleep(3600)"
+    supervisor.start(instance("web", folder, leaves))
+    supervisor.start(instance("front", folder, release=""))
+    pids = disguised(folder, 1)
+    supervisor.stop("web")
+    assert alive(pids) == []
+    assert supervisor.statuses()["front"].running
 
 
 def test_a_state_path_too_long_for_a_socket_is_refused(folder: Path) -> None:

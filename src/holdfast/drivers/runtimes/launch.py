@@ -14,12 +14,17 @@ from pathlib import Path
 
 
 def main() -> None:
-    definition = json.loads(Path(sys.argv[1]).read_text())
+    path = Path(sys.argv[1])
+    definition = json.loads(path.read_text())
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")}
     for name, value in definition["environment"].items():
         environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
     environment["HOLDFAST_INSTANCE"] = definition["mark"]
     environment["HOLDFAST_RELEASE"] = definition["release"]
+    try:
+        _record(path.with_suffix(".started"), definition["release"])
+    except OSError:  # as on a full disk: its environment tells as well what it is, unless it gives itself a title
+        pass
     if definition["user"] and os.geteuid() == 0:
         account = pwd.getpwnam(definition["user"])
         os.initgroups(account.pw_name, account.pw_gid)
@@ -29,6 +34,19 @@ def main() -> None:
     os.chdir(definition["directory"])
     command = definition["command"]
     os.execvpe(command[0], command, environment)
+
+
+def _record(path: Path, release: str) -> None:
+    """Record which process becomes the service, as `started.py` reads it; little is imported for it here."""
+    pid = os.getpid()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    record = {
+        "pid": pid, "started": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+        "release": release, "where": f"{boot} {os.readlink('/proc/self/ns/pid')}",
+    }  # fmt: skip
+    new = path.with_name(f".{path.name}.{pid}")
+    new.write_text(json.dumps(record))
+    new.replace(path)
 
 
 def _resolved(reference: str) -> str:

@@ -2,6 +2,9 @@
 
 Programs never start by themselves (autostart=false): after a reboot `holdfast recover --auto` starts what ran.
 A running one that dies is started again by supervisord. Each program is an instance: a service of one release.
+
+What a service calls itself, which variables it keeps and whose child it has become tell nothing: supervisord runs below
+a keeper, which holds everything that any service started, and each start of a service is recorded with its process.
 """
 
 from __future__ import annotations
@@ -9,22 +12,27 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from holdfast import durable
+from holdfast import durable, kept, processes
+from holdfast.drivers.runtimes.started import Started, read
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.host import Host
 from holdfast.model import Problem, ServiceInstance, ServiceStatus
-from holdfast.processes import end_processes_with
+from holdfast.processes import Identity
 
 _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name beside it
 _START_SECONDS = 15.0
+_END_GRACE_SECONDS = 5.0
+_END_SECONDS = 10.0
 _RUNNING, _STARTING, _STOPPING = 20, 10, 40
 
 
@@ -34,6 +42,7 @@ class SupervisorRuntime:
         self._programs = folder / "programs"
         self._output = folder / "output"
         self._socket = folder / "s.sock"
+        self._record = folder / "processes"
         self._mark = mark
         self._host = host
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
@@ -67,15 +76,12 @@ class SupervisorRuntime:
             return
         for folder in (self._folder, self._programs, self._output):
             durable.make_directory(folder)
-        # A supervisord that was killed leaves its programs behind; two of one kind must never run.
-        left = end_processes_with(f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=5, wait_seconds=10)
-        if left:
-            raise StepError(f"process {left[0].pid} of an earlier supervisord cannot be ended")
+        self._end_everything()  # a supervisord that was killed leaves its programs; two of one kind must never run
         durable.write_file(self._folder / "supervisord.conf", self._configuration())
         self._socket.unlink(missing_ok=True)
-        self._host.start_server(
+        self._host.start_kept_server(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", "supervisord.conf"],
-            cwd=str(self._folder), log_path=self._folder / "supervisord.out",
+            cwd=str(self._folder), log_path=self._folder / "supervisord.out", record=self._record,
             environment={"HOLDFAST_INSTANCE": f"{self._mark}/supervisord"},
         )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
@@ -83,6 +89,20 @@ class SupervisorRuntime:
             if time.monotonic() > deadline:
                 raise StepError("supervisord does not answer", state=_tail(self._folder / "supervisord.out"))
             time.sleep(0.02)
+
+    def _end_everything(self) -> None:
+        """End every process that was ever started here. Raise StepError where one cannot be ended."""
+        found = self._recorded_processes(self._started_ones())
+        processes.signal_known(found, signal.SIGTERM)
+        _, left = kept.end_recorded(
+            self._record, hint=f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=_END_GRACE_SECONDS,
+            wait_seconds=_END_SECONDS,
+        )  # fmt: skip
+        found = self._end(found, grace_seconds=_END_GRACE_SECONDS)
+        if left or found:
+            pid = next(iter(found), 0) or left[0].pid
+            raise StepError(f"process {pid} ({processes.command_of(pid)}) of an earlier supervisord cannot be ended")
+        self._record.unlink(missing_ok=True)
 
     def _configuration(self) -> str:
         """Return its configuration, in which every path is relative to its working directory.
@@ -165,6 +185,7 @@ class SupervisorRuntime:
         )  # fmt: skip
 
     def stop(self, name: str) -> None:
+        found = self._processes_of(name)
         if self._answers():
             try:
                 self._call("stopProcess", name, False)
@@ -177,11 +198,78 @@ class SupervisorRuntime:
             except xmlrpc.client.Fault as fault:
                 if not fault.faultString.startswith("BAD_NAME"):
                     raise StepError(f"{name} cannot be removed: {fault.faultString}") from fault
-        for ending in ("conf", "json"):
-            durable.unlink(self._programs / f"{name}.{ending}")
-        left = end_processes_with(f"HOLDFAST_INSTANCE={self._mark}/{name}\0", grace_seconds=1, wait_seconds=10)
+        found |= self._processes_of(name)
+        if not self._runs_another(name):
+            found |= self._orphans()
+        left = self._end(found, grace_seconds=1)
         if left:
-            raise StepError(f"process {left[0].pid} of {name} cannot be ended")
+            pid = next(iter(left))
+            raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
+        for ending in ("conf", "json", "started"):
+            durable.unlink(self._programs / f"{name}.{ending}")
+
+    # --- its processes -----------------------------------------------------------------------------
+
+    def _started_ones(self) -> list[Started]:
+        paths = sorted(self._programs.glob("*.started")) if self._programs.is_dir() else []
+        return [started for path in paths if (started := read(path)) is not None]
+
+    def _processes_of(self, name: str) -> dict[int, int]:
+        """Return what a service is and started, each process with its start, as far as anything tells that it is its."""
+        started = read(self._programs / f"{name}.started")
+        found = self._recorded_processes([started] if started is not None else [])
+        return found | processes.identified(processes.processes_with(f"HOLDFAST_INSTANCE={self._mark}/{name}\0"))
+
+    def _recorded_processes(self, those: Iterable[Started]) -> dict[int, int]:
+        """Return the recorded processes that are alive, what is below them, and the process groups that they led.
+
+        A group's number is not given to another one while it has a member; so its members are the service's if its
+        leader is, or is gone and they began after it.
+        """
+        table = processes.table()
+        found: dict[int, int] = {}
+        for one in those:
+            leader = table.get(one.pid)
+            if leader is not None and leader.started != one.started:
+                continue
+            group = {
+                pid: entry.started for pid, entry in table.items()
+                if entry.group == one.pid and entry.started >= one.started
+            }  # fmt: skip
+            for pid, start in group.items():
+                found |= {pid: start, **processes.descendants(Identity(pid, start), table)}
+        return {pid: start for pid, start in found.items() if not table[pid].ended}
+
+    def _runs_another(self, name: str) -> bool:
+        """Return whether a service of the application runs beside this one; a gate's own server is none."""
+        for other, status in self.statuses().items():
+            if other != name and status.running:
+                started = read(self._programs / f"{other}.started")
+                if started is None or started.release:
+                    return True
+        return False
+
+    def _orphans(self) -> dict[int, int]:
+        """Return what services left to the keeper: what it holds and supervisord does not."""
+        table = processes.table()
+        held = kept.recorded(self._record, table)
+        heads = [one for one in kept.commands(self._record) if one.pid in held]
+        owned = {one.pid for one in heads}
+        for one in heads:
+            owned |= processes.descendants(one, table).keys()
+        return {pid: start for pid, start in held.items() if pid not in owned}
+
+    @staticmethod
+    def _end(found: Mapping[int, int], *, grace_seconds: float) -> dict[int, int]:
+        """End processes; return those that cannot be ended."""
+        if left := processes.living(found):
+            processes.signal_known(left, signal.SIGTERM)
+            processes.await_end(left, grace_seconds)
+        deadline = time.monotonic() + _END_SECONDS
+        while (left := processes.living(left)) and time.monotonic() < deadline:
+            processes.signal_known(left, signal.SIGKILL)
+            processes.await_end(left, 1)
+        return left
 
     def _wait_until_stopped(self, name: str) -> None:
         # supervisord itself sends SIGKILL after stopwaitsecs; this bound only guards against a dead supervisord.
@@ -197,14 +285,10 @@ class SupervisorRuntime:
         status = self.statuses().get(name)
         if status is None or status.pid is None:
             return None
-        try:
-            environment = Path(f"/proc/{status.pid}/environ").read_bytes()
-        except OSError:
-            return None
-        for variable in environment.split(b"\0"):
-            if variable.startswith(b"HOLDFAST_RELEASE="):
-                return variable.partition(b"=")[2].decode()
-        return None
+        started = read(self._programs / f"{name}.started")
+        if started is not None and started.pid == status.pid and processes.living({started.pid: started.started}):
+            return started.release
+        return processes.variable_of(status.pid, "HOLDFAST_RELEASE")
 
     def output_tail(self, name: str) -> str:
         return _tail(self._output / f"{name}.log")
@@ -217,7 +301,7 @@ class SupervisorRuntime:
             deadline = time.monotonic() + _START_SECONDS
             while self._socket.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
-        end_processes_with(f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=5, wait_seconds=10)
+        self._end_everything()
 
     def check(self) -> list[Problem]:
         problems = []
