@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast import durable
+from holdfast import durable, surroundings
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
@@ -101,7 +101,7 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
 
 def _open_drivers(loaded: Loaded, journal: Journal, command: str, observer: Observer | None, host: Host) -> App:
     configuration = loaded.configuration
-    _keep_kinds(loaded)
+    _keep_kinds(loaded, host)
     supervisor = registry.driver(registry.RUNTIMES, "supervisor", "runtime.kind")(
         loaded.state / "supervisor", _mark(loaded), host
     )
@@ -306,8 +306,10 @@ def _compose(loaded: Loaded, host: Host) -> Any:
     )  # fmt: skip
 
 
-def _keep_kinds(loaded: Loaded) -> None:
+def _keep_kinds(loaded: Loaded, host: Host) -> None:
     """An environment that was once `prod` is not made something less by editing a file, nor its runtime another one.
+
+    Nor does a variable of another shell, or the want of it after a reboot, lead to another container engine.
 
     Raises RefusedError: what the other runtime started would run on beside this one's.
     """
@@ -327,7 +329,9 @@ def _keep_kinds(loaded: Loaded) -> None:
             f"services of this environment run by {known['runtime']}; runtime.kind {runtime!r} is refused",
             next_step=f"Put it back, `holdfast service stop`, change it, and remove {path}.",
         )
-    wanted = {"type": loaded.environment_type, "runtime": runtime}
+    engine = known.get("engine") or {name: os.environ[name] for name in surroundings.ENGINE if os.environ.get(name)}
+    host.engine = engine
+    wanted = {"type": loaded.environment_type, "runtime": runtime, "engine": engine}
     if known != wanted:
         durable.write_file(path, json.dumps(wanted))
 

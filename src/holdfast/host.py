@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from holdfast import surroundings
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.kept import Keeper, Kept
 from holdfast.processes import session_members
@@ -29,6 +30,7 @@ from holdfast.redaction import MASK, RedactingStream, Redactor
 __all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
+_TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
 _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
@@ -63,6 +65,7 @@ class Host:
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # of what an operator has to know though the operation goes on
 
+    engine: Mapping[str, str] = field(default_factory=dict)  # where the container engine is, whatever a shell says
     _keeper: Keeper | None = None
     _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -112,9 +115,11 @@ class Host:
                 self._keeper = Keeper(self.record, self.environment(marked=False))
             return self._keeper
 
-    def environment(self, extra: Mapping[str, str] | None = None, *, marked: bool = True) -> dict[str, str]:
-        """The children's environment: ours, `extra`, and the operation's mark."""
-        merged = {**os.environ, **(extra or {})}
+    def environment(
+        self, extra: Mapping[str, str] | None = None, *, marked: bool = True, begin: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the children's environment: what programs get of ours, or `begin`; `extra`; the operation's mark."""
+        merged = {**({**surroundings.for_programs(), **self.engine} if begin is None else begin), **(extra or {})}
         merged.pop(OPERATION_VARIABLE, None)
         if marked and self.operation:
             merged[OPERATION_VARIABLE] = self.operation
@@ -131,8 +136,11 @@ class Host:
         stdin: IO[bytes] | int | None = None,
         check: bool = True,
         ignore_cancel: bool = False,
+        as_application: bool = False,
     ) -> CommandResult:
         """Runs one command to its end. Standard output goes to `output` if given, else with errors to the log.
+
+        One of the application has the environment of a service, where others have that of programs.
 
         Raises CommandFailedError (if `check`), CommandTimeoutError, CancelledError; on the last two the
         command's whole session has been ended.
@@ -143,7 +151,9 @@ class Host:
         process = self._spawn(
             command,
             cwd=cwd,
-            environment=self.environment(environment),
+            environment=self.environment(
+                environment, begin=surroundings.for_the_application() if as_application else None
+            ),
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
             stdout=output if output is not None else subprocess.PIPE,
             stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
@@ -339,8 +349,12 @@ class Host:
         return output.decode(errors="surrogateescape")
 
     def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
-        """Runs a command on the operator's own terminal; returns its exit code."""
-        done = subprocess.run(list(argv), cwd=cwd, env=self.environment(environment, marked=False), check=False)
+        """Runs a command of the application on the operator's own terminal; returns its exit code."""
+        terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
+        begin = {**surroundings.for_the_application(), **terminal}
+        done = subprocess.run(
+            list(argv), cwd=cwd, env=self.environment(environment, marked=False, begin=begin), check=False
+        )
         return done.returncode
 
     def start_server(
@@ -371,7 +385,8 @@ class Host:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process like `start_server`, below a keeper of its own, which holds all that it starts."""
-        hers = self.environment(environment, marked=False)
+        # The services below it resolve their own secrets, which may stand in the caller's environment.
+        hers = self.environment(environment, marked=False, begin=os.environ)
         try:
             own = Keeper(record, self.environment(marked=False))
             try:

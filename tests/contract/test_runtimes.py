@@ -197,6 +197,7 @@ def test_nothing_starts_by_itself_with_the_server(supervisor: SupervisorRuntime,
 def test_what_a_dead_server_left_is_ended_by_a_stop(supervisor: SupervisorRuntime, folder: Path) -> None:
     supervisor.start(instance("web", folder))
     eventually(lambda: supervisor.release_of("web") == "r1")
+    eventually(lambda: "here I am" in supervisor.output_tail("web"))  # later there is nobody to print to
     (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])

@@ -74,7 +74,7 @@ class Plugin:
 
     def __init__(self, config: pytest.Config) -> None:
         worker = getattr(config, "workerinput", {}).get("workerid", "main")
-        run = os.environ["TESTS_RUN"]
+        run = os.environ["HOLDFAST_TESTS_RUN"]
         self._meter = Meter(f"{run}-{worker}")
         self._reports = not hasattr(config, "workerinput")
         self._last = self._meter.seconds()

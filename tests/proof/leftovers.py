@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests import memory
 
-_VARIABLE = "TESTS_RUN"
+_VARIABLE = "HOLDFAST_TESTS_RUN"
 _SECONDS = 20
 
 

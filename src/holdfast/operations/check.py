@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from holdfast import surroundings
 from holdfast.app import App
 from holdfast.errors import HoldfastError
 from holdfast.host import is_secret
@@ -24,7 +26,7 @@ def problems(app: App) -> list[Problem]:
     """All findings, errors first."""
     found: list[Problem] = []
     looks: list[Callable[[App], list[Problem]]] = [
-        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs,
+        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _environment,
     ]  # fmt: skip
     for look in looks:
         try:
@@ -41,6 +43,20 @@ def problems(app: App) -> list[Problem]:
                 )
             )
     return sorted(found, key=lambda problem: problem.severity != "error")
+
+
+def _environment(app: App) -> list[Problem]:
+    names = surroundings.not_obeyed()
+    names += [
+        name for name in surroundings.ENGINE
+        if os.environ.get(name) and os.environ[name] != app.opened.host.engine.get(name)
+    ]  # fmt: skip
+    if not names:
+        return []
+    return [
+        Problem("environment", "warning", f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
+                "What the application needs belongs into `[environment]` of holdfast.toml.")
+    ]  # fmt: skip
 
 
 def _tools(app: App) -> list[Problem]:

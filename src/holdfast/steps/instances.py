@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
 from holdfast.ports import can_be_bound, free_loopback_port
+from holdfast.steps.commands import filled
 from holdfast.steps.opened import Opened
 from holdfast.steps.verification import configured
 
@@ -20,7 +19,7 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
         environment["PORT"] = str(port)
     return ServiceInstance(
         name=f"{name}-{release.id}", service=name, kind=opened.loaded.configuration.service_kind(name), release=release.id,
-        directory=release.path, command=_command(opened, service, release.path, port), environment=environment, port=port,
+        directory=release.path, command=filled(opened, service.command, release.path, service.port or port), environment=environment, port=port,
         user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
         port_inside=service.port,
     )  # fmt: skip
@@ -40,7 +39,7 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
     service = configured(opened, instance)
     if service is None:  # its port is in words that nobody has any more; its start will tell
         return instance
-    command = _command(opened, service, instance.directory, port)
+    command = filled(opened, service.command, instance.directory, service.port or port)
     return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})
 
 
@@ -49,18 +48,3 @@ def target_of(opened: Opened, instance: ServiceInstance) -> str:
     if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
         return opened.containers.reached_at(instance)
     return f"127.0.0.1:{instance.port}"
-
-
-def _command(opened: Opened, service: Service, directory: str, port: int | None) -> tuple[str, ...]:
-    python = Path(directory) / ".venv" / "bin" / "python"
-    values = {
-        "port": str(service.port or port or ""), "release": directory, "root": str(opened.loaded.root),
-        "python": str(python) if python.exists() else "python3",
-    }  # fmt: skip
-    return tuple(_fill(word, values) for word in service.command)
-
-
-def _fill(word: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace("{" + name + "}", value)
-    return word

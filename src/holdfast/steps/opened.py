@@ -16,6 +16,7 @@ from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError, RefusedError
 from holdfast.host import Host
 from holdfast.model import Package, Release
+from holdfast.surroundings import STANDARD_PATH
 
 OWNER_FILE = "owner.json"
 RESERVE_BYTES = 4 << 20
@@ -221,7 +222,7 @@ class Opened:
             scripts = Path(release.path) / ".venv" / "bin"
             if scripts.is_dir():
                 found["VIRTUAL_ENV"] = str(scripts.parent)
-                found["PATH"] = f"{scripts}:{os.environ.get('PATH', os.defpath)}"
+                found["PATH"] = f"{scripts}:{found.get('PATH', STANDARD_PATH)}"
         return {**found, **(extra or {})}
 
     def resolved_environment(self, release: Release | None) -> dict[str, str]:

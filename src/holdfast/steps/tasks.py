@@ -33,7 +33,9 @@ def invoke(
     environment = {**opened.resolved_environment(release), **more}
     limit = opened.loaded.configuration.limits.task_timeout_seconds
     if opened.containers is None:
-        return opened.host.run(argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output)
+        return opened.host.run(
+            argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output, as_application=True
+        )
     operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release what it ships
     service = opened.loaded.configuration.task_service()
     words = opened.containers.one_off(service, release.path, argv, environment, operation)

@@ -12,6 +12,7 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
 from holdfast.ports import listeners_on, strangers_on
+from holdfast.steps.commands import filled
 from holdfast.steps.opened import Opened
 
 _POLL_SECONDS = 0.05
@@ -115,9 +116,14 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     if service.health_command:
         try:
             opened.host.run(
-                service.health_command, cwd=instance.directory, timeout_seconds=service.health_timeout_seconds
-            )
-        except (CommandFailedError, CommandTimeoutError) as error:
+                filled(opened, service.health_command, instance.directory, instance.port), cwd=instance.directory,
+                environment=opened.host.resolved(instance.environment), as_application=True,
+                timeout_seconds=service.health_timeout_seconds,
+            )  # fmt: skip
+        except CommandFailedError as error:
+            said = error.output_tail.strip().splitlines()[-1:]
+            return False, ": ".join([error.what, *said])
+        except CommandTimeoutError as error:
             return False, error.what
     return True, ""
 

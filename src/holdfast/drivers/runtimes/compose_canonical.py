@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast import surroundings
 from holdfast.drivers.runtimes.compose_project import Project
 from holdfast.errors import ConfigurationError
 
@@ -30,7 +31,7 @@ def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: V
     """`given` is what the project's environment file says. Raises ConfigurationError."""
     name = project.name or given.get("COMPOSE_PROJECT_NAME") or str(raw.get("name") or "")
     name = _UNFIT.sub("", name or project.folder.name.lower())
-    known = {**given, **os.environ}
+    known = {**given, **surroundings.for_programs()}
     chosen = {*project.profiles, *known.get("COMPOSE_PROFILES", "").split(",")}
     services = {
         key: _service(key, name, item or {}, project, known, values_in)

@@ -1,7 +1,7 @@
 """`python -m holdfast.drivers.runtimes.launch FILE`: becomes the service that FILE describes.
 
 The definition is JSON, so no command or value has to be quoted for supervisord's own syntax; secret references
-are resolved here, at the start, and stand in no file.
+are resolved here, at the start, and stand in no file. A service gets a small environment, whoever starts it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import pwd
 import sys
 from pathlib import Path
 
+from holdfast import surroundings
+
 
 def main() -> None:
     path = Path(sys.argv[1])
     definition = json.loads(path.read_text())
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")}
+    user = definition["user"] if os.geteuid() == 0 else None
+    environment = surroundings.for_the_application(user)
     for name, value in definition["environment"].items():
         environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
     environment["HOLDFAST_INSTANCE"] = definition["mark"]
@@ -25,12 +28,11 @@ def main() -> None:
         _record(path.with_suffix(".started"), definition["release"])
     except OSError:  # as on a full disk: its environment tells as well what it is, unless it gives itself a title
         pass
-    if definition["user"] and os.geteuid() == 0:
-        account = pwd.getpwnam(definition["user"])
+    if user:
+        account = pwd.getpwnam(user)
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
-        environment.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
     os.chdir(definition["directory"])
     command = definition["command"]
     os.execvpe(command[0], command, environment)

@@ -1,0 +1,55 @@
+"""What a shell says leads no program elsewhere, and nothing of it reaches the application."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from holdfast import surroundings
+from holdfast.host import Host
+
+LEADING = {
+    "GIT_DIR": "/elsewhere", "PGHOST": "elsewhere", "MYSQL_HOST": "elsewhere", "COMPOSE_FILE": "/elsewhere.yml",
+    "PIP_INDEX_URL": "http://elsewhere", "PYTHONPATH": "/elsewhere", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8",
+    "LANGUAGE": "de", "LD_PRELOAD": "/elsewhere.so", "VIRTUAL_ENV": "/elsewhere", "AWS_SECRET_ACCESS_KEY": "secret",
+    "BASH_ENV": "/elsewhere", "CDPATH": "/elsewhere", "GREP_OPTIONS": "-v", "POSIXLY_CORRECT": "1", "TAR_OPTIONS": "-v",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEADING)
+def test_no_variable_of_the_caller_leads_elsewhere(name: str) -> None:
+    for environment in (surroundings.for_programs(LEADING), surroundings.for_the_application(given=LEADING)):
+        assert environment.get(name) != LEADING[name]
+        assert environment["LANG"] == "C.UTF-8"
+
+
+def test_nothing_is_enough() -> None:
+    """As from cron, or from a unit: no HOME, no PATH."""
+    environment = surroundings.for_programs({})
+    assert environment["PATH"] == surroundings.STANDARD_PATH
+    assert os.path.isabs(environment["HOME"])
+    shell = {**LEADING, "HOME": "/elsewhere", "PATH": "/elsewhere"}
+    assert surroundings.for_the_application(given={}) == surroundings.for_the_application(given=shell)
+
+
+def test_a_relative_folder_of_the_path_is_not_looked_in() -> None:
+    assert surroundings.for_programs({"PATH": ".:bin::/opt/bin"})["PATH"] == f"/opt/bin:{surroundings.STANDARD_PATH}"
+
+
+def test_the_application_has_its_own_account() -> None:
+    environment = surroundings.for_the_application("nobody", {"HOME": "/root", "USER": "root"})
+    assert (environment["USER"], environment["HOME"] != "/root") == ("nobody", True)
+
+
+def test_commands_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LEADING.items():
+        monkeypatch.setenv(name, value)
+    words = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
+    for as_application in (False, True):
+        printed = Host().run(words, environment={"SITE": "1"}, as_application=as_application).output_tail
+        assert not set(LEADING) - {"LC_ALL"} & set(printed.split("'"))
+        assert "'SITE'" in printed
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.count("PGHOST") == 1
