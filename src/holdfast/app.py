@@ -127,7 +127,11 @@ def _open_drivers(loaded: Loaded, journal: Journal, command: str, observer: Obse
         },
         files={
             name: registry.FILES["local"](
-                name, loaded.path(item.path), [*item.exclude, *_databases_in(loaded, item.path)], host
+                name,
+                loaded.path(item.path),
+                [*item.exclude, *_databases_in(loaded, item.path)],
+                host,
+                loaded.state / "files" / name,
             )
             for name, item in configuration.files.items()
         },

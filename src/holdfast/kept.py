@@ -126,7 +126,7 @@ class Keeper:
                             os.write(written, f"group {group}\n".encode())
                 finally:
                     os.close(written)
-            self._process = process
+            process.returncode = 0  # who needs its end waits for that by a descriptor of his own
             if self._connection.recv(1) != b"+":
                 raise OSError(0, "the process that keeps commands together did not start")
         except BaseException:
@@ -174,8 +174,9 @@ class Keeper:
     def let_go(self) -> None:
         """Leave it to itself: it ends as soon as nothing is left of what it started."""
         self._connection.close()
-        self._process.poll()
-        self._process.returncode = 0  # what waits for it is who needs its end, by a descriptor of its own
+
+    def __del__(self) -> None:
+        self._connection.close()
 
 
 def _open_record(path: Path | None) -> int:

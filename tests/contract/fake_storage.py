@@ -64,6 +64,15 @@ class FakeFiles:
     def for_worker(self) -> None:
         return None
 
+    def workspace(self, token: str) -> Path:
+        folder = self._folder(token)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def staged(self, token: str) -> bool:
+        return (self._folder(token) / "new").is_dir()
+
     def _folder(self, token: str) -> Path:
         return self.root / ".holdfast" / token
 

@@ -218,7 +218,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
         self.seen = 0
-        for target, name in ((os, "rename"), (os, "unlink"), (os, "rmdir"), (moves, "set_metadata")):
+        for target, name in ((os, "rename"), (os, "unlink"), (os, "rmdir"), (moves, "set_metadata_beneath")):
             monkeypatch.setattr(target, name, self._counted(getattr(target, name)))
 
     def _counted(self, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -228,6 +228,12 @@ class Files(Protocol):
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
         """Prepares the moves that make the tree equal to `wanted`; changes nothing visible. Returns their number."""
 
+    def workspace(self, token: str) -> Path:
+        """An empty folder beside the tree that only Holdfast can enter, whoever owns the tree; gone by `discard`."""
+
+    def staged(self, token: str) -> bool:
+        """Whether all moves of a token are staged."""
+
     def apply(self, token: str) -> None:
         """Carries out the staged moves. May be repeated."""
 

@@ -84,11 +84,7 @@ def bring_files(opened: Opened, context: StepContext) -> None:
     """Unpacks beside the dataset, works out all moves, then carries them out; other files stay as they are."""
     files = opened.files[context.parameters["files"]]
     below = context.parameters["below"]
-    folder = files.root / ".holdfast" / f"{context.operation}.import"
-    if folder.exists():
-        durable.remove_tree(folder)
-    durable.make_directory(files.root, 0o755)
-    durable.make_directory(folder)
+    folder = files.workspace(f"{context.operation}.import")
     unpack.unpack(context.parameters["source"], folder, context.check_cancelled)
     found = incoming.Incoming(folder, below, files.root)
     wanted = found.merged(files.scan(), replace=context.parameters["replace"])

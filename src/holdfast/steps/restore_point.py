@@ -42,7 +42,7 @@ def wipe(opened: Opened, context: StepContext) -> None:
             database.swap(context.operation, None, f"{context.operation}.wiped")
     for files in opened.files.values():
         token = f"{context.operation}.wiped"
-        if not (files.root / ".holdfast" / token / "moves.jsonl").exists():
+        if not files.staged(token):
             files.stage(token, (), _nothing, context.check_cancelled)
         files.apply(token)
 
@@ -84,7 +84,7 @@ def _files_back(opened: Opened, context: StepContext) -> None:
     for name in names:
         files = opened.files[name]
         attempt = 1
-        while (files.root / ".holdfast" / f"{context.operation}.back{attempt}").exists():
+        while files.staged(f"{context.operation}.back{attempt}"):
             attempt += 1
         token = f"{context.operation}.back{attempt}"
         files.stage(token, listing(name), fetch, context.check_cancelled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from holdfast import durable
+from holdfast.beneath import Beneath, open_private, place_of
 from holdfast.drivers.files import moves, tree
 from holdfast.drivers.protocols import Fetch, never
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, StepError
 from holdfast.host import Host
 from holdfast.model import Entry, Problem
 
@@ -22,25 +24,60 @@ _REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it 
 
 
 class LocalFiles:
-    def __init__(self, name: str, root: Path, excludes: Sequence[str] = (), host: Host | None = None) -> None:
-        """Without a host everything happens in this process."""
+    def __init__(
+        self, name: str, root: Path, excludes: Sequence[str] = (), host: Host | None = None, records: Path | None = None
+    ) -> None:
+        """Without a host everything happens in this process.
+
+        `records` is a folder where nobody else can write, for the lists that an undo goes by; without one they lie beside
+        what is staged.
+        """
         self._host = host
         self.name = name
         self.root = root
-        self._bytes = os.fsencode(root)
-        self._prefix = self._bytes + b"/"
+        self._tree: Beneath | None = None
+        self._own: int | None = None
+        self._records = records
         self._patterns = list(excludes)
         self._excludes = tree.Excludes(excludes)
         self._private = root / ".holdfast"
 
+    def close(self) -> None:
+        """Let go of the tree's directories; they are opened anew when they are needed."""
+        self._forget()
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[LocalFiles], tuple[object, ...]]:
+        return LocalFiles, (self.name, self.root, self._patterns)
+
+    def _forget(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
+
     def scan(self, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
         if not self.root.is_dir():
             return iter(())
-        return tree.scan(self._bytes, self._excludes, by_name)
+        return tree.scan(os.fsencode(self.root), self._excludes, by_name)
 
     def open(self, entry: Entry) -> int:
+        path = entry.raw_path()
         try:
-            return os.open(self._prefix + entry.raw_path(), _READ)
+            if self._tree is not None:
+                # Its open directories are those of a moment ago: what is there now counts.
+                with contextlib.suppress(OSError):
+                    descriptor = self._tree.open(path, _READ)
+                    if entry.inode in (0, os.fstat(descriptor).st_ino):
+                        return descriptor
+                    os.close(descriptor)
+                self._forget()
+            self._tree = Beneath(self.root)
+            return self._tree.open(path, _READ)
         except OSError as error:
             if error.errno in _REPLACED:
                 raise FileNotFoundError(error.errno, f"{entry.path} is no file any more") from error
@@ -68,45 +105,82 @@ class LocalFiles:
 
     def _keeps(self, directory: bytes) -> bool:
         """Whether something below a directory is no part of the dataset, as a database: it must stay where it is."""
-        for folder, directories, names in os.walk(self._bytes + b"/" + directory):
-            below = folder[len(self._bytes) + 1 :]
-            if any(tree.left_out(name, below + b"/" + name, self._excludes) for name in (*directories, *names)):
-                return True
-        return False
+        with Beneath(self.root) as own:
+            return tree.holds_left_out(own, directory, self._excludes)
 
-    def _folder(self, token: str) -> Path:
-        return self._private / token
+    def _staging(self, *, create: bool = False) -> Path | None:
+        """A way to the private folder that nobody can turn elsewhere; None where there is none. Raises RefusedError."""
+        if self._own is None or not _is_at(self._own, self._private):
+            if self._own is not None:
+                os.close(self._own)
+                self._own = None
+            try:
+                self._own = open_private(self._private, create=create)
+            except FileNotFoundError:
+                return None
+        return Path(place_of(self._own))
+
+    def workspace(self, token: str) -> Path:
+        durable.make_directory(self.root, 0o755)
+        place = self._staging(create=True)
+        assert place is not None
+        folder = place / token
+        durable.remove_tree(folder)
+        durable.make_directory(folder)
+        return folder
+
+    def _record(self, token: str) -> Path | None:
+        """The folder of the list of moves; None where it would lie in a private folder that is not there."""
+        place = self._records or self._staging()
+        return place / token if place is not None else None
+
+    def staged(self, token: str) -> bool:
+        record = self._record(token)
+        return record is not None and (record / moves.LIST).exists()
 
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
-        folder = self._folder(token)
-        if (folder / "moves.jsonl").exists():
-            raise RefusedError(f"{folder} holds the moves of this operation already")
-        if folder.exists():  # an earlier attempt that died while it staged; nothing of it was moved
-            durable.remove_tree(folder)
-        durable.make_directory(self.root, 0o755)
+        if self.staged(token):
+            raise RefusedError(f"{self.root} has staged moves of this operation already")
+        folder = self.workspace(token)  # what an earlier attempt staged that died meanwhile is gone by that
         for part in ("stage", "aside"):
             durable.make_directory(folder / part)
-        return moves.Stager(self._bytes, folder, fetch, self._digest, check, self._keeps, self._host).run(
-            self.scan(), wanted
-        )
+        record = self._record(token)
+        assert record is not None
+        durable.make_directory(record)
+        with Beneath(self.root) as own:
+            stager = moves.Stager(own, folder, record, fetch, self._digest, check, self._keeps, self._host)
+            return stager.run(self.scan(), wanted)
 
     def apply(self, token: str) -> None:
-        if (self._folder(token) / "moves.jsonl").exists():
-            moves.apply_moves(self._bytes, self._folder(token))
+        if self.staged(token):
+            self._carry_out(token, moves.apply_moves)
 
     def revert(self, token: str) -> None:
-        if (self._folder(token) / "moves.jsonl").exists():
-            moves.revert_moves(self._bytes, self._folder(token))
+        if self.staged(token):
+            self._carry_out(token, moves.revert_moves)
+
+    def _carry_out(self, token: str, moving: Callable[[Beneath, Path, Path], None]) -> None:
+        """Raises StepError where what was staged is not what lies there now."""
+        record, place = self._record(token), self._staging()
+        assert record is not None
+        if place is None or moves.place_recorded(record) != moves.identity(place / token):
+            raise StepError(
+                f"{self._private / token} is gone or was replaced; what was put aside of {self.root} cannot be found",
+                next_step=f"Look for a folder {token} below {self.root.parent}; put it back, then: holdfast recover",
+            )
+        with Beneath(self.root) as own:
+            moving(own, place / token, record)
 
     def discard(self, token: str) -> None:
         """Also of later attempts, which carry the token with a number behind it."""
-        if not self._private.is_dir():
-            return
-        for folder in self._private.iterdir():
-            if folder.name == token or folder.name.startswith(f"{token}."):
-                # First: taking moves back again, with some of what they staged gone, would take originals away.
-                durable.unlink(folder / "moves.jsonl")
-                durable.remove_tree(folder)
+        # The lists first: taking moves back again, with some of what they staged gone, would take originals away.
+        for place in dict.fromkeys((self._records, self._staging())):
+            if place is None or not place.is_dir():
+                continue
+            for folder in place.iterdir():
+                if folder.name == token or folder.name.startswith(f"{token}."):
+                    durable.unlink(folder / moves.LIST)
+                    durable.remove_tree(folder)
 
     def check(self) -> list[Problem]:
         if not self.root.exists():
@@ -120,3 +194,13 @@ class LocalFiles:
             return [Problem(f"files.{self.name}", "warning", f"{self.root} lies on a network filesystem ({name})",
                             "Its fsync is the server's promise; keep the vault elsewhere.")]  # fmt: skip
         return []
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open directory is still what a path leads to."""
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    status = os.fstat(descriptor)
+    return (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino)

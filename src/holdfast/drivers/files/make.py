@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import os
+import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.beneath import Beneath, changeable
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
 from holdfast.host import Host
@@ -21,12 +24,64 @@ _WORKER_FILES = 512  # a second process costs about as much as making so many sm
 _WORKER_BATCHES = 4
 
 
-def metadata_of(path: bytes) -> dict[str, Any]:
-    status = os.lstat(path)
+def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> dict[str, Any]:
     return {
         "mode": f"{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid,
-        "mtime_ns": status.st_mtime_ns, "xattrs": read_xattrs(path),
+        "mtime_ns": status.st_mtime_ns, "xattrs": xattrs,
     }  # fmt: skip
+
+
+def metadata_beneath(tree: Beneath, path: bytes) -> dict[str, Any] | None:
+    """Of what is at a path of a tree, with whether it is a symlink; None where there is nothing."""
+    try:
+        with tree.node(path) as node:
+            status = os.fstat(node)
+            symlink = stat.S_ISLNK(status.st_mode)
+            return {**_metadata(status, {} if symlink else read_xattrs(_way_to(node), follow=True)), "symlink": symlink}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def xattrs_beneath(tree: Beneath, path: bytes) -> dict[str, str]:
+    found = metadata_beneath(tree, path)
+    return found["xattrs"] if found is not None else {}
+
+
+def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Mapping[str, Any], *, symlink: bool) -> None:
+    """Sets what `set_metadata` sets, of what is at a path of a tree; passed over where that is of another kind now."""
+    try:
+        with tree.node(path) as node:
+            if stat.S_ISLNK(os.fstat(node).st_mode) != symlink:
+                return
+            if symlink:
+                folder, name = tree.parent(path)
+                with contextlib.suppress(PermissionError):
+                    os.chown(name, wanted["uid"], wanted["gid"], dir_fd=folder, follow_symlinks=False)
+                os.utime(name, ns=(wanted["mtime_ns"],) * 2, dir_fd=folder, follow_symlinks=False)
+                return
+            try:
+                _set_by_way(node, wanted)
+            except PermissionError:
+                with changeable(node) as was_locked:
+                    if not was_locked:
+                        raise
+                    _set_by_way(node, wanted)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+
+
+def _way_to(node: int) -> bytes:
+    """A path whose last step leads to an open file itself, which is no symlink."""
+    return b"/proc/self/fd/%d" % node
+
+
+def _set_by_way(node: int, wanted: Mapping[str, Any]) -> None:
+    way = _way_to(node)
+    with contextlib.suppress(PermissionError):  # only root gives files away; the manifest keeps the owner
+        os.chown(way, wanted["uid"], wanted["gid"])
+    os.chmod(way, int(wanted["mode"], 8))
+    _set_xattrs(way, wanted["xattrs"], follow=True)
+    os.utime(way, ns=(wanted["mtime_ns"],) * 2)
 
 
 def wanted_metadata(entry: Entry) -> dict[str, Any]:
@@ -66,17 +121,16 @@ def set_metadata_of_new(descriptor: int, wanted: Entry) -> None:
     os.utime(descriptor, ns=(wanted.mtime_ns, wanted.mtime_ns))
 
 
-def _set_xattrs(path: bytes | int, wanted: Mapping[str, str]) -> None:
-    present = read_xattrs(path)
+def _set_xattrs(path: bytes | int, wanted: Mapping[str, str], *, follow: bool = False) -> None:
+    present = read_xattrs(path, follow=follow)
     if present == wanted:
         return
     for name in present.keys() | wanted.keys():
         if present.get(name) != wanted.get(name):
-            _set_xattr(path, name, wanted.get(name))
+            _set_xattr(path, name, wanted.get(name), follow=follow or isinstance(path, int))
 
 
-def _set_xattr(path: bytes | int, name: str, value: str | None) -> None:
-    follow = isinstance(path, int)
+def _set_xattr(path: bytes | int, name: str, value: str | None, *, follow: bool) -> None:
     try:
         if value is None:
             os.removexattr(path, name, follow_symlinks=follow)

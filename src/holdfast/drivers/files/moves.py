@@ -2,27 +2,45 @@
 
 Everything new is staged first; then a full list of moves is made durable; then the moves are carried out. Each
 move looks at the world before it acts, so a list can be applied or reverted again after a kill at any point.
+
+The tree may be somebody else's, who changes it meanwhile: it is reached by descriptors alone. What is staged lies in a
+folder of it that only Holdfast can enter, and is reached by a path through that folder's descriptor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast import durable
+from holdfast.beneath import Beneath, changeable
 from holdfast.drivers.entries import inside
-from holdfast.drivers.files.make import Makers, make_file, metadata_of, set_metadata, wanted_metadata
-from holdfast.drivers.files.tree import read_xattrs
+from holdfast.drivers.files.make import (
+    Makers,
+    make_file,
+    metadata_beneath,
+    set_metadata,
+    set_metadata_beneath,
+    wanted_metadata,
+    xattrs_beneath,
+)
 from holdfast.drivers.protocols import Fetch
 from holdfast.errors import StepError
 from holdfast.host import Host
 from holdfast.model import Entry
 
 Digest = Callable[[Entry], str]
+
+LIST = "moves.jsonl"
+_NEW_LIST = "moves.new"
+_PLACE = "place"
 
 
 def same_content(live: Entry, wanted: Entry, digest: Digest) -> bool:
@@ -50,24 +68,25 @@ class Stager:
     """Works out the moves for one tree and stages what is missing."""
 
     def __init__(
-        self, root: bytes, folder: Path, fetch: Fetch, digest: Digest, check: Callable[[], None],
+        self, tree: Beneath, folder: Path, record: Path, fetch: Fetch, digest: Digest, check: Callable[[], None],
         keeps: Callable[[bytes], bool], host: Host | None,
     ) -> None:  # fmt: skip
-        """`keeps` tells of a directory that it holds something that is no part of the dataset and must stay; with a
+        """`folder` takes what is staged, `record` the list. `keeps` tells of a directory that it holds something that is no part of the dataset and must stay; with a
         host a second process may help."""
         self._makers = Makers(fetch, host)
         self._keeps = keeps
-        self._root = root
+        self._tree = tree
         self._folder = folder
+        self._record = record
         self._fetch = fetch
         self._digest = digest
         self._check = check
-        self._list = open(folder / "moves.new", "w", encoding="ascii")
+        self._list = open(record / _NEW_LIST, "w", encoding="ascii")
         self._moves = 0
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
         self._directories: list[tuple[bytes, Entry]] = []  # staged
-        self._groups: dict[str, bytes] = {}  # wanted group -> a file that is of it already
+        self._groups: dict[str, _Place] = {}  # wanted group -> a file that is of it already
         self._group_of_live: dict[str, str] = {}  # live group -> the wanted group that it serves
         self._number = 0
 
@@ -80,7 +99,9 @@ class Stager:
             for target, entry in reversed(self._directories):
                 set_metadata(target, wanted_metadata(entry))
         durable.sync_filesystem(self._folder)
-        durable.rename(self._folder / "moves.new", self._folder / "moves.jsonl")
+        durable.write_file(self._record / _PLACE, identity(self._folder) or "")
+        durable.sync_file(self._record / _NEW_LIST)
+        durable.rename(self._record / _NEW_LIST, self._record / LIST)
         return self._moves
 
     def _plan(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> None:
@@ -124,10 +145,10 @@ class Stager:
     def _compare(self, live: Entry, wanted: Entry, path: bytes) -> bool:
         """Plans what makes one live entry equal to the wanted one; True if it was replaced."""
         if self._same_links(live, wanted) and same_content(live, wanted, self._digest):
-            if not same_metadata(live, wanted) or read_xattrs(self._root + b"/" + path) != wanted.xattrs:
+            if not same_metadata(live, wanted) or xattrs_beneath(self._tree, path) != wanted.xattrs:
                 self._note_metadata(path, wanted_metadata(wanted))
             if wanted.hardlink and wanted.kind == "file":
-                self._groups.setdefault(wanted.hardlink, self._root + b"/" + path)
+                self._groups.setdefault(wanted.hardlink, _Place(path, in_tree=True))
                 self._group_of_live[live.hardlink] = wanted.hardlink
             return False
         if live.kind == "directory" and self._keeps(path):
@@ -146,10 +167,10 @@ class Stager:
         return serves == wanted.hardlink or (serves is None and wanted.hardlink not in self._groups)
 
     def _note_metadata(self, path: bytes, wanted: dict[str, Any]) -> None:
-        full = self._root + b"/" + path if path else self._root
-        if os.path.lexists(full):
-            self._note({"do": "metadata", "path": _text(path), "old": metadata_of(full), "new": wanted,
-                        "symlink": os.path.islink(full)})  # fmt: skip
+        old = metadata_beneath(self._tree, path)
+        if old is not None:
+            symlink = old.pop("symlink")
+            self._note({"do": "metadata", "path": _text(path), "old": old, "new": wanted, "symlink": symlink})
 
     def _aside(self, path: bytes) -> None:
         self._number += 1
@@ -179,16 +200,47 @@ class Stager:
         elif entry.kind == "fifo":
             os.mkfifo(target, 0o600)
         elif entry.hardlink and entry.hardlink in self._groups:
-            os.link(self._groups[entry.hardlink], target)
+            self._link(self._groups[entry.hardlink], target)
             return
         else:
             if entry.hardlink:
                 make_file(self._fetch, entry, target)
-                self._groups[entry.hardlink] = target
+                self._groups[entry.hardlink] = _Place(target, in_tree=False)
             else:
                 self._makers.make(entry, target)
             return
         set_metadata(target, wanted_metadata(entry), symlink=entry.kind == "symlink")
+
+    def _link(self, place: _Place, target: bytes) -> None:
+        if place.in_tree:
+            folder, name = self._tree.parent(place.path)
+            os.link(name, target, src_dir_fd=folder, follow_symlinks=False)
+        else:
+            os.link(place.path, target)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file is: below the tree's root, or staged."""
+
+    path: bytes
+    in_tree: bool
+
+
+def identity(folder: Path) -> str | None:
+    """The inode of a folder, which a rename keeps; None where there is none."""
+    try:
+        return str(folder.stat().st_ino)
+    except FileNotFoundError:
+        return None
+
+
+def place_recorded(record: Path) -> str | None:
+    """The identity of the folder that the moves of a list were staged in."""
+    try:
+        return (record / _PLACE).read_text()
+    except FileNotFoundError:
+        return None
 
 
 def _order(path: bytes) -> bytes:
@@ -200,7 +252,7 @@ def _text(path: bytes) -> str:
 
 
 def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
-    with open(folder / "moves.jsonl") as lines:
+    with open(folder / LIST) as lines:
         for line in lines:
             yield json.loads(line)
 
@@ -208,7 +260,7 @@ def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
 def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
     """The last move first, without all of them in memory."""
     starts = array("Q")
-    with open(folder / "moves.jsonl", "rb") as lines:
+    with open(folder / LIST, "rb") as lines:
         position = 0
         for line in lines:
             starts.append(position)
@@ -218,56 +270,77 @@ def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(lines.readline())
 
 
-def _places(root: bytes, folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
-    path = move["path"].encode(errors="surrogateescape")
-    full = root + b"/" + path if path else root
+def _places(folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+    path: bytes = move["path"].encode(errors="surrogateescape")
     number = str(move.get("n", 0))
-    return full, os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
+    return path, os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
 
 
-def _move(source: bytes, target: bytes) -> None:
-    """Renames; a read-only directory of our own is made writable for that moment."""
+def _take_out(tree: Beneath, path: bytes, target: bytes) -> None:
+    """Renames what is in the tree to a place of ours; what is not there is passed over."""
+    folder, name = tree.parent(path)
+    with contextlib.suppress(FileNotFoundError):
+        _renamed(folder, lambda: os.rename(name, target, src_dir_fd=folder), tree, path)
+    tree.forget(path)
+
+
+def _put_in(tree: Beneath, source: bytes, path: bytes) -> None:
+    """Renames what is in a place of ours to where it belongs in the tree."""
+    folder, name = tree.parent(path)
+    _renamed(folder, lambda: os.rename(source, name, dst_dir_fd=folder), tree, source)
+    tree.forget(path)
+
+
+def _renamed(folder: int, rename: Callable[[], None], tree: Beneath, moved: bytes) -> None:
+    """Renames; what forbids it to its owner, or to everybody, is taken away for that moment."""
     try:
-        os.rename(source, target)
+        rename()
+        return
     except PermissionError:
-        parents = {os.path.dirname(source), os.path.dirname(target)}
-        before = {parent: os.stat(parent) for parent in parents}
-        try:
-            for parent, status in before.items():
-                os.chmod(parent, status.st_mode & 0o7777 | 0o300)
-            os.rename(source, target)
-        finally:
-            for parent, status in before.items():
-                os.chmod(parent, status.st_mode & 0o7777)
+        pass
+    with contextlib.ExitStack() as held:
+        held.enter_context(changeable(folder))
+        if moved.startswith(b"/"):
+            node = os.open(moved, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            held.callback(os.close, node)
+        else:
+            node = held.enter_context(tree.node(moved))
+        held.enter_context(changeable(node))
+        for each in (folder, node):
+            status = os.fstat(each)
+            if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o300 != 0o300 and status.st_uid == os.geteuid():
+                os.chmod(f"/proc/self/fd/{each}", status.st_mode & 0o7777 | 0o300)
+                held.callback(os.chmod, f"/proc/self/fd/{each}", status.st_mode & 0o7777)
+        rename()
 
 
-def apply_moves(root: bytes, folder: Path) -> None:
+def apply_moves(tree: Beneath, folder: Path, record: Path) -> None:
     """Carries the list out; what is done already is passed over."""
-    for move in read_moves(folder):
-        full, aside, stage = _places(root, folder, move)
+    for move in read_moves(record):
+        path, aside, stage = _places(folder, move)
         if move["do"] == "aside":
-            if not os.path.lexists(aside) and os.path.lexists(full):
-                _move(full, aside)
+            if not os.path.lexists(aside) and tree.status(path) is not None:
+                _take_out(tree, path, aside)
         elif move["do"] == "place":
             if os.path.lexists(stage):
-                _move(stage, full)
-        elif os.path.lexists(full):
-            set_metadata(full, move["new"], symlink=move["symlink"])
+                _put_in(tree, stage, path)
+        else:
+            set_metadata_beneath(tree, path, move["new"], symlink=move["symlink"])
     durable.barrier([folder])
 
 
-def revert_moves(root: bytes, folder: Path) -> None:
+def revert_moves(tree: Beneath, folder: Path, record: Path) -> None:
     """Takes the list back, last move first; what was never done is passed over."""
-    for move in _read_moves_backwards(folder):
-        full, aside, stage = _places(root, folder, move)
+    for move in _read_moves_backwards(record):
+        path, aside, stage = _places(folder, move)
         if move["do"] == "place":
-            if not os.path.lexists(stage) and os.path.lexists(full):
-                _move(full, stage)
+            if not os.path.lexists(stage) and tree.status(path) is not None:
+                _take_out(tree, path, stage)
         elif move["do"] == "aside" and os.path.lexists(aside):
-            _move(aside, full)
+            _put_in(tree, aside, path)
     # Directory times change with every move inside, so all metadata goes back last.
-    for move in _read_moves_backwards(folder):
-        full, _, _ = _places(root, folder, move)
-        if move["do"] == "metadata" and os.path.lexists(full):
-            set_metadata(full, move["old"], symlink=move["symlink"])
+    for move in _read_moves_backwards(record):
+        if move["do"] == "metadata":
+            path, _, _ = _places(folder, move)
+            set_metadata_beneath(tree, path, move["old"], symlink=move["symlink"])
     durable.barrier([folder])

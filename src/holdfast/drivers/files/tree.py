@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import fnmatch
 import functools
 import operator
@@ -10,11 +11,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from holdfast.beneath import Beneath
 from holdfast.drivers.protocols import never
 from holdfast.model import Entry
 
 PRIVATE_NAME = b".holdfast"
-_name = operator.attrgetter("name")
+_name = operator.itemgetter(0)
+_REPLACED = (errno.ELOOP, errno.ENOTDIR)  # a directory, by a link or a file, since it was listed
 
 
 def readable(raw: bytes) -> tuple[str, str]:
@@ -25,18 +28,17 @@ def readable(raw: bytes) -> tuple[str, str]:
         return raw.decode(errors="replace"), base64.b64encode(raw).decode()
 
 
-def read_xattrs(path: bytes | int) -> dict[str, str]:
-    """Extended attributes in base64; none where the filesystem has none."""
+def read_xattrs(path: bytes | int, *, follow: bool = False) -> dict[str, str]:
+    """Extended attributes in base64; none where the filesystem has none. Of a path's own, unless links are to be followed."""
+    follow = follow or isinstance(path, int)
     try:
-        names = os.listxattr(path, follow_symlinks=False) if isinstance(path, bytes) else os.listxattr(path)
+        names = os.listxattr(path, follow_symlinks=follow)
     except OSError:
         names = []
     found: dict[str, str] = {}
     for name in names:
         try:
-            value = (
-                os.getxattr(path, name, follow_symlinks=False) if isinstance(path, bytes) else os.getxattr(path, name)
-            )
+            value = os.getxattr(path, name, follow_symlinks=follow)
         except OSError:
             continue  # removed meanwhile, or readable by root alone
         found[name] = base64.b64encode(value).decode()
@@ -79,8 +81,10 @@ class Excludes:
 _octal = functools.cache("{:o}".format)  # a tree has few different modes
 
 
-def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
-    """An entry without what only reading a file tells (digest, attributes, holes); None for sockets and devices, which are no data."""
+def entry_of(
+    path: bytes, status: os.stat_result, *, target: bytes = b"", xattrs: dict[str, str] | None = None
+) -> Entry:
+    """An entry without what only reading a file tells: digest, attributes, holes."""
     mode = status.st_mode
     name, encoded = readable(path)
     entry = Entry(
@@ -93,53 +97,74 @@ def entry_of(path: bytes, status: os.stat_result, full: bytes) -> Entry | None:
         entry.size = status.st_size
         if status.st_nlink > 1:
             entry.hardlink = f"{status.st_dev}:{status.st_ino}"
-        return entry
-    if stat.S_ISDIR(mode):
+    elif stat.S_ISDIR(mode):
         entry.kind = "directory"
-        entry.xattrs = read_xattrs(full)
+        entry.xattrs = xattrs or {}
     elif stat.S_ISLNK(mode):
         entry.kind = "symlink"
-        entry.target, entry.target_base64 = readable(os.readlink(full))
-    elif stat.S_ISFIFO(mode):
-        entry.kind = "fifo"
+        entry.target, entry.target_base64 = readable(target)
     else:
-        return None
+        entry.kind = "fifo"
     return entry
 
 
-def scan(root: bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+def scan(root: str | bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
     """Every entry below `root`, a directory before its content, siblings by name; files not looked at while `by_name`.
 
-    What vanishes while it is looked at is left out. Raises OSError for what cannot be read.
+    What vanishes while it is looked at is left out, also a directory that was replaced by a link. Raises OSError for what
+    cannot be read, and RefusedError where a link of another account leads to the root.
     """
-    stack: list[Iterator[os.DirEntry[bytes]]] = [_children(root)]
-    prefix = len(root.rstrip(b"/")) + 1
+    with Beneath(os.fsdecode(root)) as tree:
+        yield from scan_below(tree, b"", excludes, by_name)
+
+
+def scan_below(tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+    """The same of a directory in a tree; paths are those below the tree's root."""
     excluded = excludes.matches if excludes else None
+    stack = [(path + b"/" if path else b"", _children(tree.folder(path)))]
     while stack:
-        for child in stack[-1]:
-            full = child.path
-            path = full[prefix:]
-            if (child.name.startswith(PRIVATE_NAME) and _is_private(child.name)) or (excluded and excluded(path)):
+        prefix, children = stack[-1]
+        for name, child in children:
+            path = prefix + name
+            if (name.startswith(PRIVATE_NAME) and _is_private(name)) or (excluded and excluded(path)):
                 continue
             if by_name() and child.is_file(follow_symlinks=False):
-                name, encoded = readable(path)
-                yield Entry(name, "file", "", 0, 0, 0, path_base64=encoded)
+                shown, encoded = readable(path)
+                yield Entry(shown, "file", "", 0, 0, 0, path_base64=encoded)
                 continue
             try:
-                entry = entry_of(path, child.stat(follow_symlinks=False), full)
+                status = child.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    folder = tree.folder(path)
+                    below = _children(folder)
+                    yield entry_of(path, os.fstat(folder), xattrs=read_xattrs(folder))
+                    stack.append((path + b"/", below))
+                    break
+                if stat.S_ISLNK(status.st_mode):
+                    yield entry_of(path, status, target=os.readlink(name, dir_fd=tree.folder(prefix[:-1])))
+                elif stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode):
+                    yield entry_of(path, status)
             except FileNotFoundError:
                 continue
-            if entry is None:
-                continue
-            yield entry
-            if entry.kind == "directory":
-                try:
-                    stack.append(_children(full))
-                except FileNotFoundError:
-                    continue
-                break
+            except OSError as error:
+                if error.errno not in _REPLACED:
+                    raise
         else:
             stack.pop()
+
+
+def holds_left_out(tree: Beneath, directory: bytes, excludes: Excludes) -> bool:
+    """Whether something below a directory of a tree is no part of the dataset."""
+    waiting = [directory]
+    while waiting:
+        path = waiting.pop()
+        for name, child in _children(tree.folder(path)):
+            inner = path + b"/" + name
+            if left_out(name, inner, excludes):
+                return True
+            if child.is_dir(follow_symlinks=False):
+                waiting.append(inner)
+    return False
 
 
 def left_out(name: bytes, path: bytes, excludes: Excludes) -> bool:
@@ -151,6 +176,7 @@ def _is_private(name: bytes) -> bool:
     return name == PRIVATE_NAME or name.startswith(PRIVATE_NAME + b"-")
 
 
-def _children(directory: bytes) -> Iterator[os.DirEntry[bytes]]:
-    with os.scandir(directory) as found:
-        return iter(sorted(found, key=_name))
+def _children(folder: int) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
+    """What is in an open directory, by name in the order of bytes. Sockets and devices, which are no data, are there too."""
+    with os.scandir(folder) as found:
+        return iter(sorted(((os.fsencode(child.name), child) for child in found), key=_name))

@@ -1,0 +1,216 @@
+"""Trees that belong to somebody else: descend by descriptor, name by name, and follow no link that he could have made.
+
+Holdfast often runs as root over folders of a web user, who may rename and replace whatever lies in them at any moment. A
+path that was looked at says nothing about the next call; an open directory is that directory, wherever it is moved.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.errors import RefusedError
+
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40  # as path_resolution(7) has it
+_MOST_OPEN = 200  # directories of one chain; deeper ones are opened anew when they are needed again
+
+# ioctl_iflags(2)
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
+_UNCHANGEABLE = 0x10 | 0x20  # immutable, append only
+
+
+def open_folder(path: str | os.PathLike[str]) -> int:
+    """Open a directory whose links on the way are the operator's: root's, or this user's own.
+
+    Raise RefusedError at another's link, and OSError.
+    """
+    waiting = [part for part in os.fsencode(os.path.abspath(path)).split(b"/") if part][::-1]
+    trusted = (0, os.geteuid())
+    links = 0
+    here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while waiting:
+            inner = os.open(waiting.pop(), _PATH, dir_fd=here)
+            status = os.fstat(inner)
+            if not stat.S_ISLNK(status.st_mode):
+                os.close(here)
+                here = inner
+                continue
+            target = os.readlink(b"", dir_fd=inner)
+            os.close(inner)
+            links += 1
+            if status.st_uid not in trusted or links > _MOST_LINKS:
+                raise RefusedError(
+                    f"the way to {os.fspath(path)} leads over a link of another account, to {os.fsdecode(target)}",
+                    next_step="See who made it; put a folder there, or name the folder itself in holdfast.toml.",
+                )
+            waiting += [part for part in target.split(b"/") if part][::-1]
+            if target.startswith(b"/"):
+                os.close(here)
+                here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(".", FOLDER, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+class Beneath:
+    """What lies below one directory, reached by paths in bytes; a path's directories stay open for the next one.
+
+    Not shared between threads.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Raise RefusedError at a link on the way that is another account's, and OSError."""
+        self._chain: list[tuple[bytes, int]] = [(b"", open_folder(root))]
+
+    def close(self) -> None:
+        while self._chain:
+            os.close(self._chain.pop()[1])
+
+    def __enter__(self) -> Beneath:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def top(self) -> int:
+        return self._chain[0][1]
+
+    def folder(self, path: bytes) -> int:
+        """Return a descriptor of a directory, which stays this object's; raise OSError also where it is a link."""
+        while len(self._chain) > 1 and not (path + b"/").startswith(self._chain[-1][0] + b"/"):
+            os.close(self._chain.pop()[1])
+        above, here = self._chain[-1]
+        rest = path[len(above) :].strip(b"/")
+        for name in rest.split(b"/") if rest else ():
+            if name in (b".", b".."):
+                raise PermissionError(f"{os.fsdecode(path)!r} leads out of the tree")
+            here = os.open(name, FOLDER, dir_fd=here)
+            above = above + b"/" + name if above else name
+            self._chain.append((above, here))
+            if len(self._chain) > _MOST_OPEN:
+                os.close(self._chain.pop(1)[1])
+        return here
+
+    def parent(self, path: bytes) -> tuple[int, bytes]:
+        """Return the directory that a path lies in, and its name there."""
+        above, _, name = path.rpartition(b"/")
+        if name in (b"", b".", b".."):
+            raise PermissionError(f"{os.fsdecode(path)!r} leads out of the tree")
+        return self.folder(above), name
+
+    def forget(self, path: bytes) -> None:
+        """Look anew from now on at what is at a path and below, as after a rename."""
+        while len(self._chain) > 1 and (self._chain[-1][0] + b"/").startswith(path + b"/"):
+            os.close(self._chain.pop()[1])
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        """Return what is at a path, of a link itself; None where there is nothing, or no way to it without a link."""
+        try:
+            folder, name = self.parent(path)
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno in _NO_WAY:
+                return None
+            raise
+
+    def open(self, path: bytes, flags: int) -> int:
+        """Open what is at a path, never through a link."""
+        if not path:
+            return os.open(".", flags | os.O_CLOEXEC, dir_fd=self.top)
+        folder, name = self.parent(path)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def node(self, path: bytes) -> Iterator[int]:
+        """Hold what is at a path, whatever it is, without the right to read it."""
+        descriptor = self.open(path, os.O_PATH)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+_NO_WAY = (errno.ELOOP, errno.ENOTDIR)
+
+
+def place_of(descriptor: int) -> str:
+    """Return a path of this process, and of its children while it lives, that leads to an open file whatever its name."""
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def open_private(path: Path, *, create: bool) -> int:
+    """Open Holdfast's own folder in somebody else's tree. Raise FileNotFoundError, and RefusedError where it is not ours.
+
+    Ours is a directory of this user that nobody else may look into: what lies in it is out of everybody's reach.
+    """
+    parent = open_folder(path.parent)
+    try:
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path.name, 0o700, dir_fd=parent)
+                os.fsync(parent)
+        try:
+            descriptor = os.open(path.name, FOLDER, dir_fd=parent)
+        except (NotADirectoryError, PermissionError) as error:
+            raise _foreign(path, "is no folder") from error
+        except OSError as error:
+            if error.errno in _NO_WAY:
+                raise _foreign(path, "is a link") from error
+            raise
+    finally:
+        os.close(parent)
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise _foreign(path, f"belongs to the account of number {status.st_uid}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(descriptor)
+        raise _foreign(path, f"is open to others (mode {stat.S_IMODE(status.st_mode):o})")
+    return descriptor
+
+
+def _foreign(path: Path, why: str) -> RefusedError:
+    return RefusedError(
+        f"{path} {why}; Holdfast keeps there what it needs for an undo, in a folder that only it can enter",
+        next_step=f"See who made it. If nobody needs it: remove {path}, and type the command again.",
+    )
+
+
+@contextlib.contextmanager
+def changeable(descriptor: int) -> Iterator[bool]:
+    """Take the marks that forbid every change (chattr +i, +a) from an open file for a moment; tell whether it had any."""
+    flags = array.array("L", [0])
+    try:
+        reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.ioctl(reopened, _GET_FLAGS, flags)
+        except OSError:  # no such marks on this filesystem
+            yield False
+            return
+        marks = flags[0] & _UNCHANGEABLE
+        if not marks:
+            yield False
+            return
+        fcntl.ioctl(reopened, _SET_FLAGS, array.array("L", [flags[0] & ~_UNCHANGEABLE]))
+        try:
+            yield True
+        finally:
+            fcntl.ioctl(reopened, _SET_FLAGS, flags)
+    finally:
+        os.close(reopened)
