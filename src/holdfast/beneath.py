@@ -6,10 +6,8 @@ path that was looked at says nothing about the next call; an open directory is t
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -21,10 +19,6 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as path_resolution(7) has it
 _MOST_OPEN = 200  # directories of one chain; deeper ones are opened anew when they are needed again
-
-# ioctl_iflags(2)
-_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
-_UNCHANGEABLE = 0x10 | 0x20  # immutable, append only
 
 
 def open_folder(path: str | os.PathLike[str]) -> int:
@@ -48,10 +42,7 @@ def open_folder(path: str | os.PathLike[str]) -> int:
             os.close(inner)
             links += 1
             if status.st_uid not in trusted or links > _MOST_LINKS:
-                raise RefusedError(
-                    f"the way to {os.fspath(path)} leads over a link of another account, to {os.fsdecode(target)}",
-                    next_step="See who made it; put a folder there, or name the folder itself in holdfast.toml.",
-                )
+                raise _others_link(path, os.fsdecode(target))
             waiting += [part for part in target.split(b"/") if part][::-1]
             if target.startswith(b"/"):
                 os.close(here)
@@ -59,6 +50,31 @@ def open_folder(path: str | os.PathLike[str]) -> int:
         return os.open(".", FOLDER, dir_fd=here)
     finally:
         os.close(here)
+
+
+def require_trusted(path: Path) -> None:
+    """Raise RefusedError where a link of another account is on the way to a file, or is the file."""
+    for _ in range(_MOST_LINKS):
+        folder = open_folder(path.parent)
+        try:
+            status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISLNK(status.st_mode):
+                return
+            target = os.readlink(path.name, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(folder)
+        if status.st_uid not in (0, os.geteuid()):
+            raise _others_link(path, target)
+        path = path.parent / target
+
+
+def _others_link(path: str | os.PathLike[str], target: str) -> RefusedError:
+    return RefusedError(
+        f"the way to {os.fspath(path)} leads over a link of another account, to {target}",
+        next_step="See who made it; put what is meant there, or name it itself in holdfast.toml.",
+    )
 
 
 class Beneath:
@@ -163,12 +179,10 @@ def open_private(path: Path, *, create: bool) -> int:
                 os.fsync(parent)
         try:
             descriptor = os.open(path.name, FOLDER, dir_fd=parent)
-        except (NotADirectoryError, PermissionError) as error:
-            raise _foreign(path, "is no folder") from error
-        except OSError as error:
-            if error.errno in _NO_WAY:
-                raise _foreign(path, "is a link") from error
+        except FileNotFoundError:
             raise
+        except OSError as error:
+            raise _foreign(path, "is a link" if path.is_symlink() else "is no folder that can be entered") from error
     finally:
         os.close(parent)
     status = os.fstat(descriptor)
@@ -186,31 +200,3 @@ def _foreign(path: Path, why: str) -> RefusedError:
         f"{path} {why}; Holdfast keeps there what it needs for an undo, in a folder that only it can enter",
         next_step=f"See who made it. If nobody needs it: remove {path}, and type the command again.",
     )
-
-
-@contextlib.contextmanager
-def changeable(descriptor: int) -> Iterator[bool]:
-    """Take the marks that forbid every change (chattr +i, +a) from an open file for a moment; tell whether it had any."""
-    flags = array.array("L", [0])
-    try:
-        reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.ioctl(reopened, _GET_FLAGS, flags)
-        except OSError:  # no such marks on this filesystem
-            yield False
-            return
-        marks = flags[0] & _UNCHANGEABLE
-        if not marks:
-            yield False
-            return
-        fcntl.ioctl(reopened, _SET_FLAGS, array.array("L", [flags[0] & ~_UNCHANGEABLE]))
-        try:
-            yield True
-        finally:
-            fcntl.ioctl(reopened, _SET_FLAGS, flags)
-    finally:
-        os.close(reopened)

@@ -6,6 +6,8 @@ other promise). syncfs(2) covers everything on one filesystem and reports write-
 
 from __future__ import annotations
 
+import array
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -13,10 +15,12 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
+_UNCHANGEABLE = 0x10 | 0x20  # immutable, append only
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # statfs(2) magic numbers of filesystems whose locks or fsync another host decides.
@@ -200,9 +204,13 @@ def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
     except FileNotFoundError:  # somebody else was faster
         return
     except PermissionError:
-        if not _grant_owner(folder):
-            raise
-        remove(name, dir_fd=folder)
+        with contextlib.ExitStack() as held:
+            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            held.callback(os.close, node)
+            marks = [held.enter_context(changeable(each, back=each == folder)) for each in (folder, node)]
+            if not any(marks) and not _grant_owner(folder):
+                raise
+            remove(name, dir_fd=folder)
 
 
 def _grant_owner(folder: int) -> bool:
@@ -307,3 +315,35 @@ def network_filesystem(path: str | os.PathLike[str]) -> str | None:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fspath(path))
     return _NETWORK_FILESYSTEMS.get(answer.f_type & 0xFFFFFFFF)
+
+
+@contextlib.contextmanager
+def changeable(descriptor: int, *, back: bool = True) -> Iterator[bool]:
+    """Take the marks that forbid every change (chattr +i, +a) from an open file for a moment; tell whether it had any.
+
+    One that is to be removed does not get them back.
+    """
+    flags = array.array("L", [0])
+    try:
+        reopened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.ioctl(reopened, _GET_FLAGS, flags)
+        except OSError:  # no such marks on this filesystem
+            yield False
+            return
+        marks = flags[0] & _UNCHANGEABLE
+        if not marks:
+            yield False
+            return
+        fcntl.ioctl(reopened, _SET_FLAGS, array.array("L", [flags[0] & ~_UNCHANGEABLE]))
+        try:
+            yield True
+        finally:
+            if back:
+                fcntl.ioctl(reopened, _SET_FLAGS, flags)
+    finally:
+        os.close(reopened)

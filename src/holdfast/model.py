@@ -158,7 +158,7 @@ class Newer:
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding of `check`: what, how bad (`error` or `warning`), what to type."""
+    """A finding of `check`: what, how bad (`error`, `warning`, or a `note` of what is as it is), what to type."""
 
     subject: str
     severity: str

@@ -64,6 +64,9 @@ class FakeFiles:
     def for_worker(self) -> None:
         return None
 
+    def refuse_mounts(self) -> None:
+        pass
+
     def workspace(self, token: str) -> Path:
         folder = self._folder(token)
         shutil.rmtree(folder, ignore_errors=True)

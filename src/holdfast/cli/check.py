@@ -23,11 +23,16 @@ def check(session: Session) -> None:
         if problem.advice:
             session.renderer.line(f"         -> {problem.advice}")
     errors = [problem for problem in problems if problem.severity == "error"]
+    error = RefusedError(
+        f"{len(errors)} of {len(problems)} findings are errors",
+        next_step="Mend them from the top, then `holdfast check`.",
+    )
     if errors and not session.renderer.as_json:
-        raise RefusedError(
-            f"{len(errors)} of {len(problems)} findings are errors",
-            next_step="Mend them from the top, then `holdfast check`.",
-        )
+        raise error
     if not problems:
         session.renderer.line("all is well")
-    session.renderer.result({"problems": [asdict(problem) for problem in problems], "errors": len(errors)})
+    code = error.exit_code if errors else 0
+    data = {"problems": [asdict(problem) for problem in problems], "errors": len(errors)}
+    session.renderer.result(data, exit_code=code)
+    if code:
+        raise SystemExit(code)

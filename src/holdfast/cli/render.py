@@ -74,10 +74,10 @@ class Renderer:
                 text = f"\033[1m{text}\033[0m"
             self.line(text)
 
-    def result(self, data: Mapping[str, Any]) -> None:
-        """The end of a command that succeeded."""
+    def result(self, data: Mapping[str, Any], *, exit_code: int = 0) -> None:
+        """The end of a command that came to an answer, which may be a bad one."""
         if self.as_json:
-            self._write(sys.stdout, json.dumps(self._envelope(True, 0, data=data)) + "\n")
+            self._write(sys.stdout, json.dumps(self._envelope(exit_code == 0, exit_code, data=data)) + "\n")
 
     def _envelope(self, ok: bool, exit_code: int, **more: Any) -> dict[str, Any]:
         return {"holdfast": ENVELOPE_VERSION, "command": self.command, "ok": ok, "exit_code": exit_code, **more}

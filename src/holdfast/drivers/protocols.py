@@ -228,6 +228,9 @@ class Files(Protocol):
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
         """Prepares the moves that make the tree equal to `wanted`; changes nothing visible. Returns their number."""
 
+    def refuse_mounts(self) -> None:
+        """Raises RefusedError where a mount inside of the tree would keep its moves from being taken back."""
+
     def workspace(self, token: str) -> Path:
         """An empty folder beside the tree that only Holdfast can enter, whoever owns the tree; gone by `discard`."""
 

@@ -20,13 +20,14 @@ from holdfast.steps import preflight
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10
 _RESERVE_BYTES = 4 << 20
+_SEVERITIES = ("error", "warning", "note")
 
 
 def problems(app: App) -> list[Problem]:
     """All findings, errors first."""
     found: list[Problem] = []
     looks: list[Callable[[App], list[Problem]]] = [
-        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _environment,
+        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _environment, _trust,
     ]  # fmt: skip
     for look in looks:
         try:
@@ -42,7 +43,7 @@ def problems(app: App) -> list[Problem]:
                     "Look at its owner and mode.",
                 )
             )
-    return sorted(found, key=lambda problem: problem.severity != "error")
+    return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
 
 
 def _environment(app: App) -> list[Problem]:
@@ -57,6 +58,19 @@ def _environment(app: App) -> list[Problem]:
         Problem("environment", "warning", f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
                 "What the application needs belongs into `[environment]` of holdfast.toml.")
     ]  # fmt: skip
+
+
+def _trust(app: App) -> list[Problem]:
+    """Where Holdfast, as root, works in trees of others."""
+    found = []
+    for name, files in app.opened.files.items():
+        if os.geteuid() == 0 and files.root.is_dir() and files.root.stat().st_uid != 0:
+            found.append(
+                Problem(f"files.{name}", "note", f"{files.root} belongs to the account of number {files.root.stat().st_uid},"
+                        " and Holdfast works there as root",
+                        "It follows no link there, and enters what it keeps there by itself alone. Nothing to do.")
+            )  # fmt: skip
+    return found
 
 
 def _tools(app: App) -> list[Problem]:

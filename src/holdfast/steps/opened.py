@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast import durable
+from holdfast import beneath, durable
 from holdfast.config.load import Loaded
 from holdfast.drivers.container_protocols import Containers
 from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
@@ -104,8 +105,31 @@ class Opened:
         found = [database.private_folder for database in self.databases.values()]
         return [folder for folder in found if folder is not None]
 
+    def require_trust(self) -> None:
+        """Raises RefusedError where somebody else could lead Holdfast elsewhere: by a link, or by a folder in its name."""
+        for item in self.loaded.configuration.databases.values():
+            if item.path:
+                beneath.require_trusted(self.loaded.path(item.path))
+        for folder in self._own_folders():
+            with contextlib.suppress(FileNotFoundError):
+                os.close(beneath.open_private(folder, create=False))
+
+    def _own_folders(self) -> list[Path]:
+        """Folders beside data, or in them, where an undo finds what it needs."""
+        return [marker.parent for marker in self.owner_markers() if marker.parent.name.startswith(".holdfast")]
+
+    @contextlib.contextmanager
+    def _own_folder(self, folder: Path) -> Iterator[Path]:
+        """A way into such a folder that nobody turns elsewhere meanwhile. Raises RefusedError, FileNotFoundError."""
+        descriptor = beneath.open_private(folder, create=True)
+        try:
+            yield Path(beneath.place_of(descriptor))
+        finally:
+            os.close(descriptor)
+
     def check_owner(self) -> None:
-        """Raises OwnerMismatchError if any dataset or release folder is another's."""
+        """Raises OwnerMismatchError if any dataset or release folder is another's, RefusedError as `require_trust`."""
+        self.require_trust()
         for marker in self.owner_markers():
             try:
                 found = json.loads(marker.read_text())["owner"]
@@ -129,9 +153,15 @@ class Opened:
         """Puts the owner's marker where it is missing. May be repeated. Raises OwnerMismatchError."""
         self.check_owner()
         for marker in self.owner_markers():
-            if not marker.exists() and marker.parent.parent.is_dir():
-                durable.make_directory(marker.parent)
-                durable.write_file(marker, json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)}))
+            if marker.exists() or not marker.parent.parent.is_dir():
+                continue
+            content = json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)})
+            if marker.parent in self._own_folders():
+                with self._own_folder(marker.parent) as place:
+                    durable.write_file(place / marker.name, content)
+            else:
+                durable.make_directory(marker.parent, 0o755)
+                durable.write_file(marker, content)
         for database in self.databases.values():
             database.claim(self.loaded.owner)
         self._note_claimed()
@@ -186,9 +216,7 @@ class Opened:
     # --- space for an undo ---------------------------------------------------------------------------
 
     def _reserves(self) -> list[Path]:
-        return [
-            marker.parent / "reserve" for marker in self.owner_markers() if marker.parent.name.startswith(".holdfast")
-        ]
+        return [folder / "reserve" for folder in self._own_folders()]
 
     def reserve(self) -> None:
         """Takes what an undo may need beside each dataset before anything changes. May be repeated. Raises NoSpaceError."""
@@ -196,9 +224,13 @@ class Opened:
             if not path.parent.is_dir():
                 continue
             try:
-                durable.preallocate(path, RESERVE_BYTES)
+                with self._own_folder(path.parent) as place:
+                    try:
+                        durable.preallocate(place / path.name, RESERVE_BYTES)
+                    except OSError:
+                        durable.unlink(place / path.name)
+                        raise
             except OSError as error:
-                durable.unlink(path)
                 raise NoSpaceError(
                     f"{path.parent} has no room for the {RESERVE_BYTES >> 20} MiB kept for an undo: {error.strerror}",
                     next_step="Free space there and type the command again.",
@@ -208,7 +240,9 @@ class Opened:
         """Gives that space to an undo; the next operation takes it again."""
         for path in self._reserves():
             if path.parent.is_dir():
-                durable.unlink(path)
+                # One that is not ours any more has no space that could be given back.
+                with contextlib.suppress(RefusedError), self._own_folder(path.parent) as place:
+                    durable.unlink(place / path.name)
         self.journal.release_reserve()
 
     # --- what commands of the application see --------------------------------------------------------

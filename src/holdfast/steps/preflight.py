@@ -40,6 +40,9 @@ def check(opened: Opened, context: StepContext) -> None:
     for problem in found:
         if problem.severity == "error":
             raise RefusedError(problem.message, next_step=problem.advice)
+    if context.parameters.get("reserve", True):  # what may have to be undone
+        for files in opened.files.values():
+            files.refuse_mounts()
     if context.parameters.get("stops", True):
         made_anew = not context.parameters.get("taken_over", True) and configuration.gate.kind != "none"
         refuse_tied(opened, list(configuration.services), in_order=made_anew)
@@ -99,6 +102,8 @@ def remove_outdated(opened: Opened) -> None:
             continue
         if time.time() - folder.stat().st_mtime > keep_seconds:
             durable.remove_tree(folder)
+            for files in opened.files.values():
+                files.discard(operation)
     for database in opened.databases.values():
         for token in database.tokens() if database.private_folder is None else ():
             operation = token.partition(".")[0]

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from holdfast.host import Host
 from holdfast.model import Entry, Problem
 
 _BLOCK_BYTES = 1 << 20
+_ESCAPED = re.compile(rb"\\([0-7]{3})")  # as proc(5) mountinfo has blanks
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _LEAST_HOLE_BYTES = 4096
 _REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it by a file, by a socket
@@ -116,7 +118,9 @@ class LocalFiles:
                 self._own = None
             try:
                 self._own = open_private(self._private, create=create)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if create:
+                    raise StepError(f"{self._private} was taken away while it was made") from error
                 return None
         return Path(place_of(self._own))
 
@@ -144,8 +148,7 @@ class LocalFiles:
         folder = self.workspace(token)  # what an earlier attempt staged that died meanwhile is gone by that
         for part in ("stage", "aside"):
             durable.make_directory(folder / part)
-        record = self._record(token)
-        assert record is not None
+        record = self._records / token if self._records is not None else folder
         durable.make_directory(record)
         with Beneath(self.root) as own:
             stager = moves.Stager(own, folder, record, fetch, self._digest, check, self._keeps, self._host)
@@ -182,6 +185,29 @@ class LocalFiles:
                     durable.unlink(folder / moves.LIST)
                     durable.remove_tree(folder)
 
+    def mounts(self) -> list[Path]:
+        """Where other filesystems are mounted inside of the tree, and belong to the dataset."""
+        root = os.fsencode(os.path.realpath(self.root))
+        found = []
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            place = _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+            inside = place.removeprefix(root + b"/")
+            parts = inside.split(b"/")
+            paths = [b"/".join(parts[: number + 1]) for number in range(len(parts))]
+            if inside != place and not any(
+                tree.left_out(os.path.basename(path), path, self._excludes) for path in paths
+            ):
+                found.append(Path(os.fsdecode(place)))
+        return found
+
+    def refuse_mounts(self) -> None:
+        """Raises RefusedError where the tree could not be put back by renames, which lead into no other filesystem."""
+        for place in self.mounts():
+            raise RefusedError(
+                f"{place} is a mount inside of {self.root}; a change of it could not be undone",
+                next_step=_advice_on_mounts(self.name, place),
+            )
+
     def check(self) -> list[Problem]:
         if not self.root.exists():
             return [Problem(f"files.{self.name}", "warning", f"{self.root} does not exist",
@@ -189,11 +215,21 @@ class LocalFiles:
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
             return [Problem(f"files.{self.name}", "error", f"{self.root} cannot be read and written by this user",
                             f"Run Holdfast as the owner of {self.root} or as root.")]  # fmt: skip
+        if mounts := self.mounts():
+            return [Problem(f"files.{self.name}", "warning", f"{mounts[0]} is a mount inside of {self.root}",
+                            _advice_on_mounts(self.name, mounts[0]))]  # fmt: skip
         name = durable.network_filesystem(self.root)
         if name is not None:
             return [Problem(f"files.{self.name}", "warning", f"{self.root} lies on a network filesystem ({name})",
                             "Its fsync is the server's promise; keep the vault elsewhere.")]  # fmt: skip
         return []
+
+
+def _advice_on_mounts(name: str, place: Path) -> str:
+    return (
+        f'Make it a dataset of its own: [files.{place.name}] with path = "{place}", and exclude it from [files.{name}];'
+        " or only exclude it, if it can be made anew."
+    )
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from holdfast.beneath import Beneath, changeable
+from holdfast import durable
+from holdfast.beneath import Beneath
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols import Fetch
 from holdfast.host import Host
@@ -62,7 +63,7 @@ def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Mapping[str, Any], 
             try:
                 _set_by_way(node, wanted)
             except PermissionError:
-                with changeable(node) as was_locked:
+                with durable.changeable(node) as was_locked:
                     if not was_locked:
                         raise
                     _set_by_way(node, wanted)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import durable
-from holdfast.beneath import Beneath, changeable
+from holdfast.beneath import Beneath
 from holdfast.drivers.entries import inside
 from holdfast.drivers.files.make import (
     Makers,
@@ -299,13 +299,13 @@ def _renamed(folder: int, rename: Callable[[], None], tree: Beneath, moved: byte
     except PermissionError:
         pass
     with contextlib.ExitStack() as held:
-        held.enter_context(changeable(folder))
+        held.enter_context(durable.changeable(folder))
         if moved.startswith(b"/"):
             node = os.open(moved, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             held.callback(os.close, node)
         else:
             node = held.enter_context(tree.node(moved))
-        held.enter_context(changeable(node))
+        held.enter_context(durable.changeable(node))
         for each in (folder, node):
             status = os.fstat(each)
             if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o300 != 0o300 and status.st_uid == os.geteuid():

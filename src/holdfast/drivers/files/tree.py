@@ -17,7 +17,7 @@ from holdfast.model import Entry
 
 PRIVATE_NAME = b".holdfast"
 _name = operator.itemgetter(0)
-_REPLACED = (errno.ELOOP, errno.ENOTDIR)  # a directory, by a link or a file, since it was listed
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.EINVAL)  # by something of another kind, since it was listed
 
 
 def readable(raw: bytes) -> tuple[str, str]:

@@ -1,0 +1,281 @@
+"""Root works in a tree whose owner swaps its folders for links at every moment: nothing goes out, nothing comes in.
+
+Another process with the rights of the tree's owner does what he could: it exchanges folders for links (renameat2), puts
+links in the place of files, and takes Holdfast's own folder away to put another one there, with a list of moves in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import beneath
+from holdfast.drivers.files.local import LocalFiles
+from holdfast.errors import HoldfastError, RefusedError
+from holdfast.model import Entry
+from tests.proof import patience
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root works in others' trees: run as root"),
+]
+ROUNDS = 200
+SECRET = b"for root alone"
+ATTACKER = """
+import ctypes, os, shutil, sys
+
+tree, outside = sys.argv[1], sys.argv[2]
+moves = open(sys.argv[3]).read()
+libc = ctypes.CDLL(None)
+os.chdir(tree)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+
+def exchange(one, other):  # renameat2(2), RENAME_EXCHANGE
+    libc.renameat2(-100, one.encode(), -100, other.encode(), 2)
+
+def swapped(name, target):
+    link = name + ".link"
+    try:
+        os.symlink(target, link)
+    except OSError:
+        pass
+    exchange(name, link)
+    exchange(name, link)
+
+n = 0
+while True:
+    n += 1
+    swapped("d", outside)
+    swapped("d/deep", outside)
+    swapped("d/deep/f1", outside + "/shadow")
+    try:
+        for token in os.listdir(".holdfast") if n % 3 == 0 else ():
+            pass
+    except OSError:  # it is Holdfast's alone
+        pass
+    if n % 5 == 0:
+        try:
+            os.rename(".holdfast", ".taken%d" % n)
+            if n % 2:
+                os.symlink(outside, ".holdfast")
+            else:
+                os.makedirs(".holdfast/op/stage"); os.makedirs(".holdfast/op/aside")
+                open(".holdfast/op/moves.jsonl", "w").write(moves)
+            os.rename(".holdfast", ".forged")
+            os.rename(".taken%d" % n, ".holdfast")
+        except OSError:
+            pass
+        for name in os.listdir("."):
+            if name.startswith((".forged", ".taken")):
+                os.unlink(name) if os.path.islink(name) else shutil.rmtree(name, ignore_errors=True)
+"""
+
+
+class Ground:
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "media"
+        self.outside = folder / "outside"
+        self.records = folder / "records"
+        self.outside.mkdir()
+        self.outside.chmod(0o755)
+        (self.outside / "shadow").write_bytes(SECRET)
+        (self.outside / "shadow").chmod(0o600)
+        (self.outside / "f1").write_bytes(SECRET)
+        (self.outside / "f1").chmod(0o644)
+        self.records.mkdir()
+        (self.tree / "d" / "deep").mkdir(parents=True)
+        for number in range(12):
+            (self.tree / "d" / "deep" / f"f{number}").write_bytes(b"mine %d" % number)
+            (self.tree / "d" / f"g{number}").write_bytes(b"mine too")
+        for path in (self.tree, *self.tree.rglob("*")):
+            os.chown(path, 65534, 65534)
+        folder.chmod(0o755)
+        for above in folder.parents:
+            if above.stat().st_uid == 0 and above != Path("/"):
+                above.chmod(above.stat().st_mode | 0o011)
+        self.before = self.look_outside()
+
+    def look_outside(self) -> dict[str, tuple[int, int, int, bytes]]:
+        found = {}
+        for path in (self.outside, *sorted(self.outside.rglob("*"))):
+            status = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+            found[str(path)] = (status.st_mode, status.st_uid, status.st_gid, content)
+        return found
+
+    def files(self) -> LocalFiles:
+        return LocalFiles("media", self.tree, records=self.records)
+
+
+@pytest.fixture
+def ground(quick_folder: Path) -> Ground:
+    return Ground(quick_folder)
+
+
+@pytest.fixture
+def attacker(ground: Ground, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    forged = tmp_path / "moves"
+    up = "../" * 12
+    mode = {"mode": "666", "uid": 65534, "gid": 65534, "mtime_ns": 0, "xattrs": {}}
+    lines = [
+        {"do": "metadata", "path": f"{up}{str(ground.outside)[1:]}/shadow", "old": mode, "new": mode, "symlink": False},
+        {"do": "aside", "path": f"{up}{str(ground.outside)[1:]}/shadow", "n": 1},
+    ]
+    forged.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    forged.chmod(0o644)
+    tmp_path.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", ATTACKER, str(ground.tree), str(ground.outside), str(forged)])
+    yield process
+    assert process.poll() is None, "the attacker has to be there all the time"
+    process.send_signal(signal.SIGKILL)
+    process.wait(patience.limit(30))
+
+
+def contents(files: LocalFiles) -> Iterator[tuple[Entry, bytes]]:
+    """What a backup would have: every entry, with the content of files."""
+    for entry in files.scan():
+        content = b""
+        if entry.kind == "file":
+            try:
+                descriptor = files.open(entry)
+            except OSError:
+                continue
+            with os.fdopen(descriptor, "rb") as file:
+                files.complete(entry, file.fileno())
+                content = file.read()
+        yield entry, content
+
+
+def test_nothing_from_outside_is_read(ground: Ground, attacker: subprocess.Popen[bytes]) -> None:
+    files = ground.files()
+    read = 0
+    for _ in range(ROUNDS):
+        for entry, content in contents(files):
+            assert content != SECRET, entry.path
+            assert entry.uid == 65534, f"{entry.path} is not of the tree"
+            read += entry.kind == "file" and bool(content)
+    assert read > ROUNDS, "the test has to read files"
+
+
+def test_nothing_outside_is_changed(ground: Ground, attacker: subprocess.Popen[bytes]) -> None:
+    wanted = [
+        Entry("d", "directory", "700", 65534, 65534, 1),
+        Entry("d/deep", "directory", "700", 65534, 65534, 1),
+        *(Entry(f"d/deep/f{number}", "file", "600", 65534, 65534, 1, 3, sha256="x") for number in range(3)),
+        Entry("d/new", "file", "600", 65534, 65534, 1, 3, sha256="x"),
+        Entry("d/way", "symlink", "777", 65534, 65534, 1, target="deep"),
+    ]
+    done = 0
+    for number in range(ROUNDS):
+        files = ground.files()
+        try:
+            files.stage("op", iter(wanted), lambda entry, target: os.write(target, b"new") and None, lambda: None)
+            files.apply("op")
+            done += 1
+            files.revert("op")
+        except (OSError, HoldfastError) as error:
+            assert not isinstance(error, AssertionError)
+        try:
+            files.revert("op")
+            files.discard("op")
+        except (OSError, HoldfastError):
+            for path in ground.records.iterdir():
+                (path / "moves.jsonl").unlink(missing_ok=True)
+        files.close()
+        assert ground.look_outside() == ground.before, f"round {number}"
+    assert done > 0, "the test has to change something"
+
+
+def test_a_private_folder_that_is_not_holdfasts_own_refuses(ground: Ground) -> None:
+    own = ground.tree / ".holdfast"
+    own.symlink_to(ground.outside)
+    with pytest.raises(RefusedError, match="is a link"):
+        ground.files().workspace("op")
+    own.unlink()
+    own.mkdir(0o700)
+    os.chown(own, 65534, 65534)
+    with pytest.raises(RefusedError, match="belongs to the account of number 65534"):
+        ground.files().workspace("op")
+    os.chown(own, 0, 0)
+    own.chmod(0o755)
+    with pytest.raises(RefusedError, match="is open to others"):
+        ground.files().workspace("op")
+    assert ground.look_outside() == ground.before
+
+
+def test_moves_whose_stage_was_replaced_are_not_carried_out(ground: Ground) -> None:
+    files = ground.files()
+    files.stage("op", iter(()), lambda entry, target: None, lambda: None)
+    (ground.tree / ".holdfast").rename(ground.tree / "taken")
+    for part in ("stage", "aside"):
+        (ground.tree / ".holdfast" / "op" / part).mkdir(parents=True)
+    (ground.tree / ".holdfast").chmod(0o700)
+    for call in (ground.files().apply, ground.files().revert):
+        with pytest.raises(HoldfastError, match="replaced"):
+            call("op")
+    assert (ground.tree / "d" / "g1").read_bytes() == b"mine too"
+
+
+def test_links_of_others_lead_nowhere_and_the_operators_own_do(ground: Ground, quick_folder: Path) -> None:
+    others, own = quick_folder / "others", quick_folder / "own"
+    for link in (others, own):
+        link.symlink_to(ground.tree)
+    os.chown(others, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(RefusedError, match="a link of another account"):
+        list(LocalFiles("m", others).scan())
+    assert [entry.path for entry in LocalFiles("m", own).scan()] == [entry.path for entry in ground.files().scan()]
+    database = quick_folder / "app.sqlite3"
+    database.symlink_to(ground.outside / "shadow")
+    beneath.require_trusted(database)
+    os.chown(database, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(RefusedError, match="a link of another account"):
+        beneath.require_trusted(database)
+
+
+def test_immutable_files_are_replaced_and_come_back_so(ground: Ground, folder: Path) -> None:
+    """On a disk: a filesystem in memory has no such marks."""
+    ground = Ground(folder)
+    kept = ground.tree / "d" / "g1"
+    if subprocess.run(["chattr", "+i", str(kept)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no immutable files on the filesystem of the tests' folder")
+    try:
+        files = ground.files()
+        files.stage("op", iter(()), lambda entry, target: None, lambda: None)
+        files.apply("op")
+        assert not kept.exists()
+        files.revert("op")
+        assert kept.read_bytes() == b"mine too"
+        with pytest.raises(PermissionError):
+            kept.write_bytes(b"changed")
+        files.stage("op2", iter(()), lambda entry, target: None, lambda: None)
+        files.apply("op2")
+        files.discard("op2")
+        assert not (ground.tree / ".holdfast" / "op2").exists()
+    finally:
+        subprocess.run(["chattr", "-R", "-i", str(folder)], capture_output=True, check=False)
+
+
+def test_a_mount_inside_of_the_tree_is_told_and_refused_unless_it_is_excluded(ground: Ground) -> None:
+    inner = ground.tree / "d" / "with blank"
+    inner.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(inner)], check=True)
+    try:
+        files = ground.files()
+        assert files.mounts() == [inner]
+        with pytest.raises(RefusedError, match="is a mount inside of") as refused:
+            files.refuse_mounts()
+        assert 'path = "' in refused.value.next_step
+        assert [problem.severity for problem in files.check()] == ["warning"]
+        LocalFiles("m", ground.tree, ["d/with blank"]).refuse_mounts()
+        LocalFiles("m", ground.tree, ["d"]).refuse_mounts()
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)
+    files.refuse_mounts()
