@@ -105,7 +105,8 @@ class Site:
             self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
             settle=settle, health_timeout=patience.limit(2.0),
             task_timeout=patience.limit(30), database=self.store.lines,
-            environment=self.store.environment,
+            # Its client libraries are those of the tests.
+            environment=self.store.environment + ("" if in_containers else f'\nPATH = "{os.environ["PATH"]}"'),
         )  # fmt: skip
         if in_containers:
             self._put_into_containers(backend=engine == "compose-backend")

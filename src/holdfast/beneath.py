@@ -55,7 +55,10 @@ def open_folder(path: str | os.PathLike[str]) -> int:
 def require_trusted(path: Path) -> None:
     """Raise RefusedError where a link of another account is on the way to a file, or is the file."""
     for _ in range(_MOST_LINKS):
-        folder = open_folder(path.parent)
+        try:
+            folder = open_folder(path.parent)
+        except FileNotFoundError:
+            return
         try:
             status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISLNK(status.st_mode):

@@ -83,6 +83,7 @@ class LocalFiles:
         except OSError as error:
             if error.errno in _REPLACED:
                 raise FileNotFoundError(error.errno, f"{entry.path} is no file any more") from error
+            error.filename = os.fspath(self.root / os.fsdecode(path))
             raise
 
     def complete(self, entry: Entry, descriptor: int) -> None:
