@@ -55,14 +55,23 @@ def make(name: str, pid: int) -> Path | None:
 def members(folder: Path) -> list[int]:
     """Return the processes of a group and of those below it."""
     found = []
-    for path in (folder, *folder.rglob("*/")):
+    for path in _with_those_below(folder):
         with contextlib.suppress(OSError):
             found += [int(line) for line in (path / _MEMBERS).read_text().split()]
     return [pid for pid in found if pid]
 
 
+def _with_those_below(folder: Path) -> list[Path]:
+    """Those above come first. One may be removed while it is looked at."""
+    found = [folder]
+    for path in found:
+        with contextlib.suppress(OSError), os.scandir(path) as inside:
+            found += [path / entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
+    return found
+
+
 def remove(folder: Path) -> None:
     """Remove a group that is empty."""
-    for path in (*sorted(folder.rglob("*/"), reverse=True), folder):
+    for path in reversed(_with_those_below(folder)):
         with contextlib.suppress(OSError):
             path.rmdir()

@@ -204,13 +204,21 @@ def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
     except FileNotFoundError:  # somebody else was faster
         return
     except PermissionError:
-        with contextlib.ExitStack() as held:
-            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            held.callback(os.close, node)
-            marks = [held.enter_context(changeable(each, back=each == folder)) for each in (folder, node)]
-            if not any(marks) and not _grant_owner(folder):
-                raise
-            remove(name, dir_fd=folder)
+        if _grant_owner(folder):
+            with contextlib.suppress(PermissionError):
+                remove(name, dir_fd=folder)
+                return
+        _remove_marked(remove, name, folder)
+
+
+def _remove_marked(remove: Callable[..., None], name: str, folder: int) -> None:
+    """Remove what marks forbid to change, or what lies in such a directory. Raise PermissionError."""
+    with contextlib.ExitStack() as held:
+        node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        held.callback(os.close, node)
+        for each in (folder, node):
+            held.enter_context(changeable(each, back=each == folder))
+        remove(name, dir_fd=folder)
 
 
 def _grant_owner(folder: int) -> bool:

@@ -4,6 +4,7 @@ HoldfastError                    1  unexpected
 ├── UsageError                   2  the command line is wrong
 ├── ConfigurationError           3  holdfast.toml is wrong; lists every problem
 ├── RefusedError                 4  a check said no; nothing was changed
+│   ├── AlreadyThereError        0  the command line turns it into an answer: it is so already
 │   ├── NotFoundError            4
 │   ├── NoSpaceError             4
 │   └── OwnerMismatchError       4
@@ -65,6 +66,12 @@ class ConfigurationError(HoldfastError):
 class RefusedError(HoldfastError):
     exit_code = 4
     default_state = "Nothing was changed."
+
+
+class AlreadyThereError(RefusedError):
+    """What was asked for is so already; no failure for a script that asks every night."""
+
+    exit_code = 0
 
 
 class NotFoundError(RefusedError):

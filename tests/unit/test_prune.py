@@ -100,6 +100,7 @@ def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backu
     assert left if complete else not left
     assert not removed & {backup.id for backup in sets if backup.pinned}
     assert not removed & {backup.id for backup in newest_first(sets)[:2]}
+    assert len(left) >= min(3, len(complete)), "never fewer than three whole ones"
     assert len(plan.notes) == len(sets), "the operator is told of each"
     assert [step.parameters["remove"] for step in plan.after_commit] == [plan.parameters["remove"]]
 
@@ -133,3 +134,27 @@ def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:
     removed = prune.plan(app).parameters["remove"]
     whole = [backup.id for backup in sets if "main" in backup.datasets and backup.id not in removed]
     assert whole == [f"set-{2 * day}" for day in (8, 9, 10)]
+
+
+def test_three_whole_sets_stay_whatever_the_rules_say(tmp_path: Path) -> None:
+    """The newest may be of data that were harmed already; a safety set, of what was replaced, is none of them."""
+    app = make_app(tmp_path, backup={"keep": {"last": 1}})
+    try:
+        sets = [
+            make_backup(number, f"2026-03-{number:02d}T02:00:00Z", datasets=("main", "media")) for number in range(1, 9)
+        ]
+        sets[-1].safety = True
+        app.opened.vault = Listed(Path("/nowhere"), sets)
+        removed = prune.plan(app).parameters["remove"]
+        assert sorted({backup.id for backup in sets} - set(removed)) == ["set-5", "set-6", "set-7", "set-8"]
+    finally:
+        app.close()
+
+
+def test_without_rules_there_is_a_ladder(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    try:
+        keep = app.loaded.configuration.backup.keep
+        assert (keep.last, keep.daily, keep.weekly, keep.monthly) == (3, 7, 4, 6)
+    finally:
+        app.close()

@@ -16,6 +16,7 @@ from holdfast.cli.session import Session, common
 @click.option("--no-backup", is_flag=True, help="Make no backup; the plan says what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
 @click.option("--end-backup", is_flag=True, help="End a running backup instead of waiting for it.")
+@click.option("--again", is_flag=True, help="Also to what runs already: build, migrate and start it anew.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def upgrade(
@@ -25,6 +26,7 @@ def upgrade(
     no_backup: bool,
     backup_except: tuple[str, ...],
     end_backup: bool,
+    again: bool,
     dry_run: bool,
 ) -> None:
     """Upgrade to a tag, branch or commit.
@@ -32,10 +34,18 @@ def upgrade(
     In maintenance mode (the default) visitors see a page while the data is migrated; a new version that fails, or
     does not answer, is undone: code, databases and files are those from before.
     """
+    from holdfast.errors import AlreadyThereError
     from holdfast.operations import upgrade as operation
 
     app = session.changing_app()
-    plan = operation.plan(app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except)
+    try:
+        plan = operation.plan(
+            app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except, again=again
+        )
+    except AlreadyThereError as error:
+        session.renderer.line(str(error))
+        session.renderer.result({"changed": False, "reason": error.what})
+        return
     if end_backup and not dry_run and app.end_backup():
         session.renderer.aside("a running backup was asked to end")
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)

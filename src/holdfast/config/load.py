@@ -6,6 +6,7 @@ All problems are reported at once, each with its key path and the file that it c
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -379,12 +380,19 @@ def _migration_problems(configuration: Configuration) -> list[str]:
         problems.append(f"migrations.database: there is no database {migrations.database!r}")
     if not migrations.database and len(configuration.databases) != 1:
         problems.append("migrations.database: name one of the databases")
-    if migrations.kind == "files":
-        problems += [
-            f"migrations.{key}: is needed for kind files"
-            for key in ("applied", "shipped")
-            if not getattr(migrations, key)
-        ]
+    needed = {"files": ("applied", "shipped"), "version": ("applied", "shipped", "pattern")}
+    problems += [
+        f"migrations.{key}: is needed for kind {migrations.kind}"
+        for key in needed.get(migrations.kind, ())
+        if not getattr(migrations, key)
+    ]
+    if migrations.pattern:
+        try:
+            groups = re.compile(migrations.pattern).groups
+        except re.error as error:
+            problems.append(f"migrations.pattern: {error}")
+        else:
+            problems += [f"migrations.pattern: has {groups} groups instead of one"] * (groups != 1)
     return problems
 
 

@@ -250,7 +250,7 @@ class Vault(Section):
 
 
 class Keep(Section):
-    last: int = Field(1, ge=1, description="So many of the newest are always kept.")
+    last: int = Field(3, ge=1, description="So many of the newest are kept; of whole ones never fewer than three.")
     hourly: int = Field(0, ge=0, description="The newest of each of so many hours.")
     daily: int = Field(0, ge=0, description="The newest of each of so many days.")
     weekly: int = Field(0, ge=0, description="The newest of each of so many weeks.")
@@ -280,24 +280,34 @@ class Backup(Section):
         description="Files and folders beside holdfast.toml to keep in each set, such as `.env`; datasets in them are not.",
     )
     keep: Keep = Field(
-        default_factory=lambda: Keep(), description="What `backup prune` keeps; pinned sets are kept besides."
+        default_factory=lambda: Keep(last=3, daily=7, weekly=4, monthly=6),
+        description="What `backup prune` keeps; without it the last 3, and those of 7 days, 4 weeks and 6 months. Pinned"
+        " sets, three whole ones, and the data for a rollback to a kept release are kept besides.",
     )
     references: References | None = Field(None, description="Paths stored in the database that must exist in each set.")
     wait_seconds: float = Field(3600, ge=0, description="How long an upgrade waits for a running backup.")
 
 
 class Migrations(Section):
-    kind: Literal["none", "files", "django", "alembic", "doctrine", "rails", "flyway"] = Field(
+    kind: Literal["none", "files", "version", "django", "alembic", "doctrine", "rails", "flyway"] = Field(
         "none",
-        description="How migrations are known. files: by the names of files in the release; django: by its own list;"
-        " the others by their own tables and files.",
+        description="How migrations are known. files: by the names of files in the release; version: by one"
+        " version in the database and one in a file of the release, as WordPress and many others have it; django: by its own"
+        " list; the others by their own tables and files.",
     )
     database: str = Field("", description="Database that records the applied ones; default: the only one.")
-    applied: str = Field("", description="SELECT of the names of applied migrations (kind = files).")
+    applied: str = Field(
+        "",
+        description="SELECT of the names of applied migrations (kind = files), or of the database's version (kind = version).",
+    )
     shipped: str = Field(
         "",
-        description="Pattern of migration files in the release; their stems are the names (kind = files)."
+        description="Pattern of migration files in the release; their stems are the names (kind = files). The file that has"
+        " the version (kind = version)."
         " For alembic, doctrine, rails and flyway another place than their usual one.",
+    )
+    pattern: str = Field(
+        "", description="Regular expression whose one group is the version in that file (kind = version)."
     )
     on_start: bool = Field(
         False,

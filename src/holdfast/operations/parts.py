@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from holdfast.model import Package, Release, Step
 
 WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
+_NAME_LETTERS = 80
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,12 @@ def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
 def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
     """A release that does not exist yet; its id is unique in this environment."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    identifier, number = f"{stamp}-{label}", 1
+    # It is a name of a folder, of services and in their configuration; a tag may have any character, and be long.
+    name = _UNFIT.sub("-", label)[:_NAME_LETTERS].strip("-.") or "release"
+    identifier, number = f"{stamp}-{name}", 1
     while (app.opened.releases / identifier).exists():
         number += 1
-        identifier = f"{stamp}.{number}-{label}"
+        identifier = f"{stamp}.{number}-{name}"
     return Release(
         id=identifier, package=package_id, label=label, commit=commit, path=str(app.opened.releases / identifier),
         deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -7,19 +7,23 @@ from datetime import datetime
 
 from holdfast.app import App
 from holdfast.errors import DamagedError
-from holdfast.model import Backup, Plan, Step
+from holdfast.model import Backup, Plan, Release, Step
 from holdfast.operations import backup as backups
+from holdfast.steps import release as releases
+
+LEAST_WHOLE = 3
+"""So many whole sets stay whatever the rules say: the newest may be of data that were harmed already."""
 
 _PERIODS = {
     "hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m", "yearly": "%Y",
 }  # fmt: skip
 
 
-def kept(sets: Sequence[Backup], keep: Mapping[str, int]) -> dict[str, list[str]]:
-    """Set id -> why it is kept. The newest of each period counts; pinned sets and the newest are always kept."""
+def kept(sets: Sequence[Backup], keep: Mapping[str, int], least: int = 1) -> dict[str, list[str]]:
+    """Set id -> why it is kept. The newest of each period counts; pinned sets and the `least` newest are always kept."""
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
     newest_first = sorted(sets, key=lambda backup: backup.sequence, reverse=True)
-    for backup in newest_first[: max(1, keep.get("last", 1))]:
+    for backup in newest_first[: max(least, keep.get("last", 1))]:
         reasons[backup.id].append("last")
     for name, pattern in _PERIODS.items():
         seen: set[str] = set()
@@ -46,7 +50,10 @@ def plan(app: App) -> Plan:
     sets = vault.backups()
     keep = app.loaded.configuration.backup.keep.model_dump()
     # Whole sets are counted by themselves: a partial one, as a safety backup, takes no whole one's place.
-    stay = {**kept(complete(app, sets), keep), **kept(sets, keep)}
+    whole = [backup for backup in complete(app, sets) if not backup.safety]
+    stay = {**kept(sets, keep), **kept(whole, keep, LEAST_WHOLE)}
+    for release, backup in ways_back(app, sets):
+        stay.setdefault(backup.id, []).append(f"the data for a rollback to {release.label}")
     remove = [backup.id for backup in sets if backup.id not in stay]
     notes = [f"keeps {id} ({', '.join(why)})" for id, why in sorted(stay.items())]
     notes += [f"removes {id}" for id in remove]
@@ -55,6 +62,16 @@ def plan(app: App) -> Plan:
         after_commit=(Step("backup.prune", "remove sets and what nothing references any more", {"remove": remove}),),
         notes=tuple(notes), barrier_paths=(str(app.loaded.state),), parameters={"remove": remove},
     )  # fmt: skip
+
+
+def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:
+    """Earlier releases that are kept, each with the set that has its data, if there is one."""
+    found = []
+    for release in releases.known_releases(app.opened)[1 : max(app.loaded.configuration.releases.keep, 2)]:
+        backup = releases.data_of(app.opened, release, sets)
+        if backup is not None:
+            found.append((release, backup))
+    return found
 
 
 def complete(app: App, sets: Sequence[Backup]) -> list[Backup]:

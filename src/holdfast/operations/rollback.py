@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast.app import App
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Backup, Plan, Release, Step
+from holdfast.model import Backup, Plan, Release, Step, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
@@ -28,20 +28,61 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
         )
     own = Path(target.path) / "holdfast.toml"
     notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
-    unknown = migrations.unknown_to(app.opened, target) if migrations.known(app.opened) else []
+    found = releases.data_of(app.opened, target, backups.vault(app).backups()) if app.opened.vault is not None else None
     if discard_writes_since is None:
-        if unknown:
-            raise _refusal(app, current, target, f"does not know the applied migrations {', '.join(unknown)}")
-        if not migrations.known(app.opened) and not keep_data and (changed := _changed(app, current)):
-            raise _refusal(app, current, target, f"had another schema in {', '.join(changed)}", keep_data=True)
+        why = _why_not(app, target, found, keep_data=keep_data)
+        if why:
+            raise _refusal(app, target, found, why, keep_data=not migrations.known(app.opened))
         return _code_only(app, current, target, notes)
-    found = _set_before(app, current)
+    if found is None:
+        raise NotFoundError(
+            f"the backup with the data of {target.label} is gone",
+            next_step="`holdfast backup list` shows what is there, `holdfast backup restore ID` takes one.",
+        )
     if found.instant != discard_writes_since:
         raise RefusedError(
             f"the data of {target.label} are those of {found.instant}, not of {discard_writes_since}",
-            next_step=f"holdfast rollback --discard-writes-since {found.instant}",
+            next_step=f"holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}",
         )
     return _with_data(app, target, found, notes)
+
+
+def _to(app: App, target: Release) -> str:
+    """The words that choose a target, where it is not the one that is chosen without."""
+    current = app.opened.current_release()
+    return "" if current is not None and _target(app, current, None).id == target.id else f"--to {target.id} "
+
+
+def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool) -> str:
+    """Why the code of an earlier release may not work with the present data; empty where it is known to.
+
+    Where no migrations are configured the schema tells whether it is another one. What a task did to contents alone
+    nobody knows.
+    """
+    if migrations.known(app.opened):
+        unknown = migrations.unknown_to(app.opened, target)
+        return f"does not know the applied migrations {', '.join(unknown)}" if unknown else ""
+    if keep_data or not app.opened.databases:
+        return ""
+    if found is None:
+        return "may have had another schema, for the backup of its data is gone"
+    changed = migrations.changed_schemas(app.opened, found.release.get("schema", {}))
+    if changed:
+        return f"had another schema in {', '.join(changed)}"
+    migrated = _migrated_since(app, target)
+    return f"comes from before {', '.join(migrated)}, where `migrate` may have changed contents" if migrated else ""
+
+
+def _migrated_since(app: App, target: Release) -> list[str]:
+    """Operations since a release ran last that ran its successors' migrations."""
+    found = []
+    for record in app.journal.committed():
+        if record.commit_facts.get("release", {}).get("id") == target.id:
+            break
+        tasks = [step.parameters.get("task") for step in app.journal.steps(record.id) if step.state is StepState.DONE]
+        if "migrate" in tasks:
+            found.append(record.id)
+    return found[::-1]
 
 
 def _target(app: App, current: Release, to: str | None) -> Release:
@@ -54,45 +95,32 @@ def _target(app: App, current: Release, to: str | None) -> Release:
     )
 
 
-def _set_before(app: App, current: Release) -> Backup:
-    """The set that the deployment of the current release made."""
-    operations = {
-        record.id for record in app.journal.committed()
-        if record.commit_facts.get("release", {}).get("id") == current.id
-    }  # fmt: skip
-    for backup in reversed(backups.vault(app).backups()):
-        if backup.operation in operations and backup.release.get("id") != current.id:
-            return backup
-    raise NotFoundError(
-        f"no backup was made when {current.label} was deployed",
-        next_step="`holdfast backup restore ID` takes another one.",
+def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_data: bool) -> RefusedError:
+    keep = (
+        f"\nIf its code works with the present data: holdfast rollback {_to(app, target)}--keep-data"
+        if keep_data
+        else ""
     )
-
-
-def _changed(app: App, current: Release) -> list[str]:
-    """Databases whose schema is not that from before the current release, as far as that was recorded."""
-    try:
-        found = _set_before(app, current)
-    except (NotFoundError, RefusedError):
-        return []
-    return migrations.changed_schemas(app.opened, found.release.get("schema", {}))
-
-
-def _refusal(app: App, current: Release, target: Release, why: str, *, keep_data: bool = False) -> RefusedError:
-    found = _set_before(app, current)
+    if found is None:
+        return RefusedError(
+            f"{target.label} {why}",
+            state="Nothing was changed. No backup has the data that it had, so there is no way back with them.",
+            next_step="`holdfast backup list` shows what is there, `holdfast backup restore ID` takes one." + keep,
+        )
     changes = []
     for name, database in app.opened.databases.items():
         before = found.datasets.get(name, {}).get("rows", {})
         for table, facts in database.tables().items():
-            if facts["rows"] != before.get(table):
-                changes.append(f"  {name}.{table}: {before.get(table, 'no such table')} rows then, {facts['rows']} now")
+            if table not in before:
+                changes.append(f"  {name}.{table}: there was no such table, {facts['rows']} rows now")
+            elif facts["rows"] != before[table]:
+                changes.append(f"  {name}.{table}: {before[table]} rows then, {facts['rows']} now")
     written = "\n".join(changes) or "  (rows per table are equal; rows may still have been changed)"
     return RefusedError(
         f"{target.label} {why}: it needs the data of {found.instant}",
         state=f"Written since, and lost for the application:\n{written}\nNothing was changed.",
-        next_step=f"To go back with that data: holdfast rollback --discard-writes-since {found.instant}\n"
-        "(a backup of the present data is made first, and the replaced data are kept for days)"
-        + ("\nIf its code works with the present schema: holdfast rollback --keep-data" if keep_data else ""),
+        next_step=f"To go back with that data: holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}\n"
+        "(a backup of the present data is made first, and the replaced data are kept for days)" + keep,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from holdfast.app import App
-from holdfast.errors import RefusedError
+from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
@@ -15,12 +15,21 @@ _WORTH_TELLING_SECONDS = 0.1
 
 
 def plan(
-    app: App, reference: str, *, mode: str = "maintenance", backup: bool = True, backup_except: tuple[str, ...] = ()
-) -> Plan:
-    """The plan of an upgrade. Raises NotFoundError, RefusedError or ConfigurationError; nothing is changed."""
+    app: App, reference: str, *, mode: str = "maintenance", backup: bool = True, backup_except: tuple[str, ...] = (),
+    again: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan of an upgrade. Raises NotFoundError, RefusedError or ConfigurationError; nothing is changed.
+
+    `again`: also to what runs already.
+    """
     current = parts.refuse_second_install(app)
     known_services = list(app.loaded.configuration.services)
     commit, label = parts.resolve(app, reference)
+    if commit == current.commit and not again:
+        raise AlreadyThereError(
+            f"{label} ({commit[:12]}) runs already", state="Nothing was changed.",
+            next_step=f"To build, migrate and start it anew: holdfast upgrade {reference} --again",
+        )  # fmt: skip
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     backup = backup and bool(app.loaded.configuration.vaults)

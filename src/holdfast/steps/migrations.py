@@ -33,7 +33,7 @@ def _applied_sql(opened: Opened) -> str:
     migrations = opened.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return FRAMEWORKS[migrations.kind].applied
-    return migrations.applied if migrations.kind == "files" else _DJANGO_APPLIED
+    return migrations.applied if migrations.kind in ("files", "version") else _DJANGO_APPLIED
 
 
 def applied(opened: Opened, release: Release | None = None) -> list[str]:
@@ -61,6 +61,8 @@ def shipped(opened: Opened, release: Release) -> list[str]:
     migrations = opened.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
+    if migrations.kind == "version":
+        return [_version_in(release, migrations.shipped, migrations.pattern)]
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
     configured = opened.loaded.configuration.tasks
@@ -70,6 +72,35 @@ def shipped(opened: Opened, release: Release) -> list[str]:
         printed.seek(0)
         found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
     return sorted(match[2] for match in found if match is not None)
+
+
+def _version_in(release: Release, file: str, pattern: str) -> str:
+    """The version of a release, as one of its files has it. Raises StepError."""
+    path = Path(release.path) / file
+    try:
+        found = re.search(pattern, path.read_text(errors="replace"), re.MULTILINE)
+    except OSError as error:
+        raise StepError(f"the version of release {release.label} is not known: {path}: {error.strerror}") from None
+    if found is None:
+        raise StepError(f"the version of release {release.label} is not known: {pattern} matches nothing in {path}")
+    return found[1]
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """A version in an order: by its numbers, zeros at the end left out."""
+    numbers = [int(digits) for digits in re.findall(r"\d+", version)]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def not_in(opened: Opened, names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Of the names of migrations those that are not among others; of versions those that are newer."""
+    if opened.loaded.configuration.migrations.kind == "version":
+        newest = max(map(_number, others), default=())
+        return [name for name in names if _number(name) > newest]
+    known_names = set(others)
+    return [name for name in names if name not in known_names]
 
 
 def _manage(migrate: Sequence[str], console: Sequence[str]) -> list[str]:
@@ -98,14 +129,12 @@ def changed_schemas(opened: Opened, known_schemas: Mapping[str, str]) -> list[st
 
 
 def pending(opened: Opened, release: Release) -> list[str]:
-    present = set(applied(opened, release))
-    return [name for name in shipped(opened, release) if name not in present]
+    return not_in(opened, shipped(opened, release), applied(opened, release))
 
 
 def unknown_to(opened: Opened, release: Release) -> list[str]:
-    """Applied migrations that a release does not ship: its code is older than the database."""
-    ships = set(shipped(opened, release))
-    return [name for name in applied(opened, release) if name not in ships]
+    """Applied migrations that a release does not ship, and that were not declared as tolerated by older code."""
+    return incompatible(opened, not_in(opened, applied(opened, release), shipped(opened, release)))
 
 
 def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:
@@ -116,9 +145,10 @@ def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:
 def check(opened: Opened, context: StepContext) -> None:
     """Refuses a release whose code is older than the database, and what the mode cannot carry."""
     if not known(opened):
-        if context.parameters["mode"] == "rolling" and opened.loaded.configuration.tasks.migrate:
+        mode = context.parameters["mode"]
+        if mode in ("rolling", "source") and opened.loaded.configuration.tasks.migrate:
             raise RefusedError(
-                "a rolling upgrade needs to know the migrations",
+                f"a {mode} upgrade needs to know the migrations",
                 next_step="Describe them under [migrations], or upgrade in maintenance mode.",
             )
         return

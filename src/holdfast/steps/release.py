@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ from holdfast import durable
 from holdfast.drivers.container_protocols import ImageKeeping
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Release
+from holdfast.model import Backup, Release
 from holdfast.steps.opened import Opened
 
 
@@ -145,6 +146,24 @@ def known_releases(opened: Opened) -> list[Release]:
         if value and value["id"] not in found and Path(value["path"]).is_dir():
             found[value["id"]] = Release(**value)
     return list(found.values())
+
+
+def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup | None:
+    """The set with the data that a release had last: made by the change that replaced it. None where there is none."""
+    replaced: list[str] = []
+    running = ""
+    for record in reversed(opened.journal.committed()):
+        found = record.commit_facts.get("release", {}).get("id")
+        if found and found != running:
+            if running == release.id:
+                replaced.append(record.id)
+            running = found
+    for operation in reversed(replaced):
+        for backup in sorted(sets, key=lambda backup: backup.sequence, reverse=True):
+            if backup.operation == operation and backup.release.get("id") == release.id:
+                return backup
+        return None  # an older set would have older data
+    return None
 
 
 def prune(opened: Opened, context: StepContext) -> None:

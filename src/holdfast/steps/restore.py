@@ -61,7 +61,7 @@ def check(opened: Opened, context: StepContext) -> None:
             )
     release = context.parameters.get("release")
     if release is not None and migrations.known(opened) and context.parameters["databases"]:
-        _check_code_fits(opened, Release(**release), backup_set.release.get("migrations", []))
+        _check_code_fits(opened, Release(**release), backup_set)
     context.record({"set_id": set_id})
 
 
@@ -70,11 +70,13 @@ def _set_of(opened: Opened, context: StepContext, dataset: str) -> Backup:
     return source_vault(opened, context).open_set(context.parameters["sets"][dataset])[0]
 
 
-def _check_code_fits(opened: Opened, release: Release, applied: list[str]) -> None:
+def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
+    if found.release.get("commit") == release.commit:
+        return  # it ran on this very database, maybe with migrations that were declared compatible with it
     if not Path(release.path).is_dir():
         return  # it is unpacked from the set first; the set's own code knows its own database
-    ships = set(migrations.shipped(opened, release))
-    older = [name for name in applied if name not in ships]
+    applied: list[str] = found.release.get("migrations", [])
+    older = migrations.incompatible(opened, migrations.not_in(opened, applied, migrations.shipped(opened, release)))
     if older:
         raise RefusedError(
             f"release {release.label} is older than the database in the set: it does not know {', '.join(older)}",

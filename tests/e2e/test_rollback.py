@@ -1,0 +1,127 @@
+"""Going back where it says: to the data of the release that is meant, and never to what nobody knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests import kept, releases
+from tests.e2e.cli import run
+from tests.site import Site
+
+_CHANGES_CONTENTS = """def apply(database, media):
+    database.execute("UPDATE entries SET text = upper(text)")
+"""
+_ADDS_A_COLUMN = """def apply(database, media):
+    database.execute("ALTER TABLE entries ADD COLUMN more TEXT")
+"""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with kept.site("sqlite", ("v1",)) as lent:
+        releases.add(lent, "c1", "v1", "0011_contents", _CHANGES_CONTENTS)
+        releases.add(lent, "c2", "c1", "0012_column", _ADDS_A_COLUMN)
+        yield lent
+
+
+def forget_migrations(site: Site) -> None:
+    """As in an application whose migrations nobody described."""
+    text = site.config.read_text()
+    site.config.write_text(re.sub(r"\[migrations\]\n(?:[^\[\n].*\n|\n)*", "", text))
+    assert site.open().loaded.configuration.migrations.kind == "none"
+
+
+def instant_of(refused: str) -> str:
+    return refused.split("--discard-writes-since ")[1].split()[0]
+
+
+def test_over_two_releases_the_data_are_those_of_the_target(site: Site) -> None:
+    before = site.fingerprint()
+    assert run(site, "upgrade", "c1").returncode == 0
+    site.post(b"written on c1")
+    assert run(site, "upgrade", "c2").returncode == 0
+    first = run(site, "release", "list", "--json").stdout
+    assert "c2" in first
+    refused = run(site, "rollback", "--to", "v1")
+    assert refused.returncode == 4, refused.stderr
+    assert "0011_contents, 0012_column" in refused.stderr
+    assert "120 rows then, 121 now" in refused.stderr
+    assert "rollback --to " in refused.stderr
+    done = run(site, "rollback", "--to", "v1", "--discard-writes-since", instant_of(refused.stderr))
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1] == {"version": "v1", "entries": 120}
+    assert site.fingerprint() == before
+
+
+def test_after_the_same_release_twice_it_goes_to_the_data_of_the_first(site: Site) -> None:
+    assert run(site, "upgrade", "c1").returncode == 0
+    site.post(b"written on the first c1")
+    again = run(site, "upgrade", "c1")
+    assert (again.returncode, "runs already" in again.stdout) == (0, True)
+    assert run(site, "upgrade", "c1", "--again").returncode == 0
+    site.post(b"written on the second c1")
+    done = run(site, "rollback")
+    assert done.returncode == 0, "the same code knows the present data"
+    assert site.get("/")[1]["entries"] == 122
+
+
+def test_a_migration_of_contents_that_nobody_described_refuses_code_alone(site: Site) -> None:
+    forget_migrations(site)
+    assert run(site, "upgrade", "c1").returncode == 0
+    refused = run(site, "rollback")
+    assert refused.returncode == 4
+    assert "`migrate` may have changed contents" in refused.stderr
+    assert "--keep-data" in refused.stderr
+    source = run(site, "upgrade", "c2", "--source")
+    assert (source.returncode, "needs to know the migrations" in source.stderr) == (4, True)
+    assert run(site, "rollback", "--keep-data").returncode == 0
+
+
+def test_what_retention_removed_is_unknown_and_refuses(site: Site) -> None:
+    forget_migrations(site)
+    assert run(site, "upgrade", "c2").returncode == 0
+    app = site.open()
+    vault = app.opened.vault
+    assert vault is not None
+    vault.prune([backup.id for backup in vault.backups()], "test")
+    app.close()
+    refused = run(site, "rollback")
+    assert refused.returncode == 4
+    assert "for the backup of its data is gone" in refused.stderr
+    assert "no way back with them" in refused.stderr
+    gone = run(site, "rollback", "--discard-writes-since", "2026-01-01T00:00:00Z")
+    assert (gone.returncode, "is gone" in gone.stderr) == (4, True)
+
+
+def test_prune_keeps_the_data_for_a_way_back(site: Site) -> None:
+    assert run(site, "upgrade", "c1").returncode == 0
+    app = site.open()
+    vault = app.opened.vault
+    assert vault is not None
+    (way_back,) = [backup.id for backup in vault.backups() if backup.release.get("label") == "v1"]
+    app.close()
+    for _ in range(4):
+        assert run(site, "backup", "create").returncode == 0
+    planned = run(site, "backup", "prune", "--dry-run")
+    assert f"keeps {way_back} (the data for a rollback to v1)" in planned.stdout + planned.stderr
+    assert run(site, "backup", "prune", "--yes").returncode == 0
+    refused = run(site, "rollback")
+    assert run(site, "rollback", "--discard-writes-since", instant_of(refused.stderr)).returncode == 0
+
+
+def test_a_set_of_a_good_state_comes_back_to_its_own_release(site: Site) -> None:
+    """A rolling upgrade that fails leaves its compatible migrations; what was backed up then can be restored."""
+    for tag in ("v2", "v5"):
+        assert run(site, "upgrade", tag).returncode == 0
+    text = site.config.read_text()
+    site.config.write_text(text.replace('warm_cache = ["python3", "manage.py", "warm"]', 'warm_cache = ["false"]'))
+    assert run(site, "upgrade", "v6", "--rolling").returncode == 10
+    site.config.write_text(text)
+    assert run(site, "backup", "create").returncode == 0
+    site.post(b"written after the backup")
+    done = run(site, "backup", "restore", "latest", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert site.get("/")[1] == {"version": "v5", "entries": 120}
