@@ -449,3 +449,17 @@ def test_a_server_without_room_for_a_copy_refuses_an_upgrade(on_mariadb: Site, m
         site.operate("upgrade", "v2")
     site.operate("backup")
     assert site.fingerprint() == before
+
+
+@pytest.mark.parametrize("level", ["live", "pause", "quiesce"])
+def test_a_file_that_the_database_names_and_nobody_has_fails_the_backup(installed: Site, level: str) -> None:
+    status, _ = installed.post(b"named by a row")
+    assert status == 201
+    newest = max(installed.media.rglob("*.bin"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    before = run_json(installed, "backup", "list")["data"]["backups"]
+    done = run(installed, "backup", "create", "--consistency", level)
+    assert done.returncode == 6, done.stderr
+    assert "1 files that the database names are not in the set" in done.stderr
+    assert "is mounted and whole" in done.stderr
+    assert run_json(installed, "backup", "list")["data"]["backups"] == before

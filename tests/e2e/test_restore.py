@@ -213,7 +213,7 @@ def test_a_rollback_over_another_schema_is_refused_where_no_migrations_are_known
     assert site.get("/")[1] == {"version": "v1", "entries": 121}
 
 
-def test_a_rollback_over_the_same_schema_is_one_of_code(plain: Site) -> None:
+def test_a_rollback_over_the_same_schema_asks_where_migrate_ran(plain: Site) -> None:
     site = plain
     for tag in ("v2", "v5", "v6"):
         site.operate("upgrade", tag)
@@ -221,7 +221,9 @@ def test_a_rollback_over_the_same_schema_is_one_of_code(plain: Site) -> None:
     site.config.write_text(text.replace('kind = "files"', 'kind = "none"'))
     assert run(site, "upgrade", "v6.1").returncode == 0
     site.post(b"written on v6.1")
-    done = run(site, "rollback")
+    refused = run(site, "rollback")
+    assert (refused.returncode, "may have changed contents" in refused.stderr) == (4, True)
+    done = run(site, "rollback", "--keep-data")
     assert done.returncode == 0, done.stderr
     assert site.get("/")[1] == {"version": "v6", "entries": 121}
 
@@ -241,3 +243,41 @@ def test_one_dataset_alone_is_restored_and_the_other_stays(plain: Site, dataset:
     assert (site.store.digest() == before) == (dataset == "main")
     assert dataset == "main" or victim.read_bytes() == content
     assert run(site, "status").returncode == 0
+
+
+def with_configured_files(site: Site) -> None:
+    text = site.config.read_text()
+    site.config.write_text(text.replace("[backup]\n", '[backup]\nconfig_files = [".env", "conf"]\n'))
+    (site.app_folder / ".env").write_text("PASSWORD=old\n")
+    (site.app_folder / ".env").chmod(0o640)
+    (site.app_folder / "conf").mkdir()
+    (site.app_folder / "conf" / "proxy.conf").write_text("old\n")
+
+
+def test_configuration_that_is_missing_comes_back_and_nothing_else_is_touched(installed: Site) -> None:
+    with_configured_files(installed)
+    assert run(installed, "backup", "create").returncode == 0
+    (installed.app_folder / ".env").unlink()
+    (installed.app_folder / "conf" / "proxy.conf").write_text("new\n")
+    done = run(installed, "backup", "restore", "latest", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "missing here and comes back: .env" in done.stderr
+    assert "stays as it is: conf/proxy.conf" in done.stderr.replace("holdfast.toml, ", "")
+    assert (installed.app_folder / ".env").read_text() == "PASSWORD=old\n"
+    assert (installed.app_folder / ".env").stat().st_mode & 0o777 == 0o640
+    assert (installed.app_folder / "conf" / "proxy.conf").read_text() == "new\n"
+
+
+def test_configuration_alone_goes_over_what_is_there_and_keeps_it(installed: Site) -> None:
+    with_configured_files(installed)
+    assert run(installed, "backup", "create").returncode == 0
+    (installed.app_folder / "conf" / "proxy.conf").write_text("new\n")
+    pid = installed.open().opened.runtime.statuses()
+    done = run(installed, "backup", "restore", "latest", "--only", "config", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (installed.app_folder / "conf" / "proxy.conf").read_text() == "old\n"
+    (kept,) = (installed.app_folder / "conf").glob("proxy.conf.before-*")
+    assert kept.read_text() == "new\n"
+    assert not list(installed.app_folder.glob("holdfast.toml.before-*")), "what is the same stays"
+    assert installed.open().opened.runtime.statuses().keys() == pid.keys()
+    assert run(installed, "backup", "restore", "latest", "--except", "config", "--yes").returncode == 0

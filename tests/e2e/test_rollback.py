@@ -125,3 +125,24 @@ def test_a_set_of_a_good_state_comes_back_to_its_own_release(site: Site) -> None
     done = run(site, "backup", "restore", "latest", "--yes")
     assert done.returncode == 0, done.stderr
     assert site.get("/")[1] == {"version": "v5", "entries": 120}
+
+
+def test_one_version_in_the_database_tells_what_code_knows(site: Site) -> None:
+    """As WordPress, Nextcloud, phpBB and many others have it."""
+    for number in (5, 10):
+        text = f"def apply(database, media):\n    database.execute('PRAGMA user_version = {number}')\n"
+        releases.add(site, f"n{number}", "v1", f"00{number + 10}_version", text)
+    forget_migrations(site)
+    with open(site.config, "a") as file:
+        file.write(
+            '\n[migrations]\nkind = "version"\napplied = "PRAGMA user_version"\nshipped = "settings.json"\n'
+            'pattern = \'"version": "[a-z](\\d+)"\'\n'
+        )
+    assert run(site, "upgrade", "n5").returncode == 0
+    refused = run(site, "rollback")
+    assert (refused.returncode, "does not know the applied migrations 5" in refused.stderr) == (4, True)
+    assert run(site, "upgrade", "n10").returncode == 0, "10 is newer than 5, whatever their letters say"
+    older = run(site, "upgrade", "n5")
+    assert (older.returncode, "is older than its database: it does not know 10" in older.stderr) == (4, True)
+    source = run(site, "upgrade", "n10", "--source", "--again")
+    assert source.returncode == 0, source.stderr

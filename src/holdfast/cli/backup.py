@@ -138,7 +138,9 @@ def verify(session: Session, reference: str | None) -> None:
 
 @backup.command()
 @click.argument("references", metavar="ID [ID...]", nargs=-1, required=True)
-@click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset; `code` is one (may be repeated).")
+@click.option(
+    "--only", multiple=True, metavar="DATASET", help="Only this dataset, `code` or `config` (may be repeated)."
+)
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option(
     "--into", metavar="NAME", help="Load one database under this name, to look into it; nothing else changes."

@@ -40,7 +40,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     steps += [parts.gate_close(f"installation of {label}"), Step("services.stop", "stop services in order")]
     if with_vault:
         steps += [
-            parts.backup_finish(datasets, "quiesce", f"before the installation of {label}"),
+            parts.backup_finish(datasets, "quiesce", f"before the installation of {label}", tolerant=True),
             parts.backup_publish(pin=True),
         ]
     steps += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,9 @@ from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
+from holdfast.steps import configuration
 
+CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
 
 
@@ -22,6 +25,10 @@ def plan(
 
     Of several sets each dataset is taken from the first that has it; the code is that of the set with the database.
     """
+    if tuple(only) == (CONFIGURATION,):
+        return _plan_configuration(app, references)
+    with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)
+    only, except_ = ([name for name in given if name != CONFIGURATION] for given in (only, except_))
     chosen = parts.choose(app, only, except_)
     wanted = (*chosen.databases, *chosen.files) if len(references) == 1 else ()
     joined = [backups.find(app, reference, wanted) for reference in references]
@@ -41,12 +48,17 @@ def plan(
     supersedes = _stuck(app)
     safety = safety and supersedes is None
     stopping, completing = parts.stopped_and_saved(app, datasets.databases, f"restore of {found.id}", safety=safety)
-    steps = _steps(app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping)
+    steps = _steps(
+        app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping,
+        with_configuration=with_configuration,
+    )  # fmt: skip
     days = app.loaded.configuration.upgrade.keep_replaced
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
     )
     newest = [backup for backup in backups.vault(app).backups() if not backup.safety or backup.id == found.id][-1]
+    if with_configuration:
+        notes += _configuration_notes(app, found)
     if references == ("latest",) and newest.id != found.id:
         notes.append(f"{newest.id} is newer, and has only {', '.join(newest.datasets) or 'no data'}")
     if release is not None and release != app.opened.current_release():
@@ -64,6 +76,41 @@ def plan(
         also_locks=("backup",), notes=tuple(notes), barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
     )  # fmt: skip
+
+
+def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
+    """Configuration alone, also over what is there, which is kept beside."""
+    if len(references) != 1:
+        raise UsageError("configuration is taken from one backup")
+    found = backups.find(app, references[0], ())
+    backups.vault(app).open_set(found.id)
+    return Plan(
+        kind="backup.restore_configuration", title=f"restore the configuration of {found.id}",
+        steps=(
+            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
+            Step("restore.configuration", "put back configuration", {"set": found.id, "over": True}),
+        ),
+        notes=(
+            *_configuration_notes(app, found, over=True),
+            "what is there and differs is kept beside it, with `.before-` and the operation's id behind its name",
+            "services that run keep what they have read until `holdfast service restart`",
+        ),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )  # fmt: skip
+
+
+def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list[str]:
+    names = configuration.members(backups.vault(app).folder(found.id))
+    missing = [name for name in names if not os.path.lexists(app.loaded.root / name)]
+    notes = (
+        [f"configuration of the backup that is missing here and comes back: {', '.join(missing)}"] if missing else []
+    )
+    kept = [name for name in names if name not in missing]
+    if kept and not over:
+        notes.append(f"configuration that is here stays as it is: {', '.join(kept)} (--only config puts it back)")
+    if kept and over:
+        notes.append(f"configuration that is put back where it differs: {', '.join(kept)}")
+    return notes
 
 
 def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) -> Plan:
@@ -123,7 +170,7 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
 
 def _steps(
     app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None,
-    stopping: Sequence[Step],
+    stopping: Sequence[Step], *, with_configuration: bool,
 ) -> list[Step]:  # fmt: skip
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
@@ -131,6 +178,8 @@ def _steps(
         parts.preflight(app, parts.Datasets((), (), False), with_backup=False, adopts=True),
         Step("restore.check", "check the backup", {**both, "release": value}),
     ]
+    if with_configuration:
+        steps.append(Step("restore.configuration", "put back configuration that is missing", {"set": found.id}))
     if release is not None:
         steps.append(Step("restore.unpack_code", "make the release present", {**both, "release": value}))
     if datasets.databases:

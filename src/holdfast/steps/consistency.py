@@ -58,7 +58,10 @@ def take(
     taken: Instant
     if level == "pause" and databases:
         try:
-            taken = _paused(opened, run, context, databases, files)
+            taken = _paused(opened, run, context, databases, files, asks=not tolerant)
+            _compare_references(opened, run, taken, databases if not tolerant else (), files)
+        except NamesMissingError:
+            raise
         except StepError as error:
             if configuration.fallback != "live":
                 raise
@@ -68,9 +71,10 @@ def take(
     elif level == "live":
         taken = _live(opened, run, context, databases, files, tolerant=tolerant)
     else:
-        snapshots = {name: _snapshot(opened, run, name) for name in databases}
+        snapshots = {name: _snapshot(opened, run, name, asks=not tolerant) for name in databases}
         stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)
         taken = Instant(level, utc_now(), stored=stored_now, snapshots=snapshots)
+        _compare_references(opened, run, taken, databases if not tolerant else (), files)
     for name, totals in taken.stored.items():
         if name in stored:
             totals.new_bytes += stored[name].new_bytes
@@ -78,9 +82,41 @@ def take(
     return taken
 
 
-def _fix(opened: Opened, run: VaultRun, name: str, fix: Fix) -> Callable[[], Snapshot]:
-    """Fixes the instant of one database."""
-    return fix(dump_path(opened, run.folder, name), [], COUNT_SECONDS)
+def _fix(opened: Opened, run: VaultRun, name: str, fix: Fix, *, asks: bool) -> Callable[[], Snapshot]:
+    """Fixes the instant of one database; `asks`: with the files that it names."""
+    queries = _queries(name, opened.loaded.configuration.backup.references) if asks else []
+    return fix(dump_path(opened, run.folder, name), queries, COUNT_SECONDS)
+
+
+class NamesMissingError(StepError):
+    """Files that the database names are not in the set: no level makes that better."""
+
+
+def _compare_references(
+    opened: Opened, run: VaultRun, taken: Instant, databases: Sequence[str], files: Sequence[str]
+) -> None:
+    """Raises NamesMissingError where the set lacks what one of the databases names."""
+    references = opened.loaded.configuration.backup.references
+    if references is None or references.database not in databases or references.files not in files:
+        return
+    missing = _resolve(run, references, _referenced(taken.snapshots[references.database]), {})
+    if missing:
+        _tell_missing(opened, references, missing, taken, tolerant=False)
+
+
+def _tell_missing(
+    opened: Opened, references: References, missing: Sequence[str], taken: Instant, *, tolerant: bool
+) -> None:
+    what = f"{len(missing)} files that the database names are not in the set, as {missing[0]}"
+    if tolerant:
+        taken.warnings.append(what)
+        return
+    root = opened.files[references.files].root
+    raise NamesMissingError(
+        what,
+        next_step=f"See whether {root} is mounted and whole. Put the files back, or correct backup.references.query, so that"
+        " it leaves out what is known to be missing.",
+    )
 
 
 def _queries(name: str, references: References | None) -> list[str]:
@@ -114,9 +150,9 @@ def _holding(opened: Opened, names: Sequence[str]) -> Iterator[FixAll]:
         yield lambda orders, budget_seconds: [fix(*orders[0], budget_seconds)]
 
 
-def _snapshot(opened: Opened, run: VaultRun, name: str) -> Snapshot:
+def _snapshot(opened: Opened, run: VaultRun, name: str, *, asks: bool) -> Snapshot:
     with opened.databases[name].hold(None) as fix:
-        return _fix(opened, run, name, fix)()
+        return _fix(opened, run, name, fix, asks=asks)()
 
 
 def _pass(
@@ -129,7 +165,7 @@ def _pass(
 
 
 def _paused(
-    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str]
+    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str], *, asks: bool
 ) -> Instant:
     """Holds writers for the last pass only; a pass that takes too long gives them up and is tried again."""
     limit = opened.loaded.configuration.backup.pause_limit_seconds
@@ -152,7 +188,7 @@ def _paused(
                 continue
             instant = utc_now()
             # All instants first: what then finishes the dumps takes its time.
-            finishes = {name: _fix(opened, run, name, fix) for name, fix in holds.items()}
+            finishes = {name: _fix(opened, run, name, fix, asks=asks) for name, fix in holds.items()}
             snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
             return Instant("pause", instant, held, 0.0, stored, snapshots)
@@ -192,16 +228,13 @@ def _live(
         if not missing:
             return taken
         if tolerant:
-            taken.warnings.append(f"{len(missing)} files that the database names are not in the set, as {missing[0]}")
+            _tell_missing(opened, references, missing, taken, tolerant=True)
             return taken
         lacks = {(path, wanted[path]) for path in missing}
         stays = attempt >= _LIVE_ATTEMPTS and bool(lacked & lacks)
         lacked = lacks
         if stays or attempt == _CHANGING_ATTEMPTS:
-            raise StepError(
-                f"{len(missing)} files that the database names are not in the set, as {missing[0]}",
-                next_step="Use `--consistency pause` or `quiesce`, or correct backup.references.query.",
-            )
+            _tell_missing(opened, references, missing, taken, tolerant=False)
         context.say(f"{len(missing)} files changed while the instant was taken; taken again")
     raise AssertionError("unreachable")
 

@@ -10,6 +10,7 @@ from holdfast.engine.runner import Handler, StepContext
 from holdfast.steps import (
     adopt,
     backup,
+    configuration,
     export,
     gate,
     guard,
@@ -62,6 +63,7 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "data.wipe": (restore_point.wipe, None),
     "task.run": (tasks.run, None),
     "restore.check": (restore.check, None),
+    "restore.configuration": (configuration.put_back, configuration.take_away),
     "restore.unpack_code": (restore.unpack_code, release.remove),
     "clone.pin": (restore.pin, restore.unpin),
     "clone.unpin": (restore.unpin, None),

@@ -1,0 +1,120 @@
+"""Configuration out of a set: what is missing comes back; over what is there only where that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+
+from holdfast import durable
+from holdfast.engine.runner import StepContext
+from holdfast.errors import DamagedError
+from holdfast.steps import restore
+from holdfast.steps.opened import Opened
+
+ARCHIVE = "config.tar.zst"
+
+
+def members(folder: Path) -> list[str]:
+    """The names of files in a set's configuration, as they lie beside holdfast.toml."""
+    if not (folder / ARCHIVE).exists():
+        return []
+    with _archive(folder) as archive:
+        return [_safe(member) for member in archive if not member.isdir()]
+
+
+@contextlib.contextmanager
+def _archive(folder: Path) -> Iterator[tarfile.TarFile]:
+    with (
+        open(folder / ARCHIVE, "rb") as file,
+        zstandard.ZstdDecompressor().stream_reader(file) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as archive,
+    ):
+        yield archive
+
+
+def _safe(member: tarfile.TarInfo) -> str:
+    """Raises DamagedError for a name that leads elsewhere."""
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise DamagedError(f"the configuration of the set has a file {member.name!r}, which leads out of its folder")
+    return member.name
+
+
+def put_back(opened: Opened, context: StepContext) -> None:
+    """Writes what is missing; with `over` also what is there and differs, which is kept beside under another name."""
+    folder = restore.source_vault(opened, context).folder(context.parameters["set"])
+    over = bool(context.parameters.get("over"))
+    created: list[str] = []
+    replaced: list[str] = []
+    if not (folder / ARCHIVE).exists():
+        return
+    with _archive(folder) as archive:
+        for member in archive:
+            target = opened.loaded.root / _safe(member)
+            if not _is_reached(opened.loaded.root, target):
+                continue
+            content = _content(opened.loaded.root, archive, member)
+            there = os.path.lexists(target)
+            if there and (not over or member.isdir() or _is_same(target, member, content)):
+                continue
+            (replaced if there else created).append(member.name)
+            context.record({"created": list(created), "replaced": list(replaced)})
+            if there:
+                durable.rename(target, _aside(target, context.operation))
+            _write(target, member, content)
+    if created or replaced:
+        context.say(f"configuration put back: {', '.join(sorted({*created, *replaced}))}")
+
+
+def take_away(opened: Opened, context: StepContext) -> None:
+    """The undo of `put_back`."""
+    for name in reversed(context.facts.get("created", [])):
+        target = opened.loaded.root / name
+        if target.is_dir() and not target.is_symlink():
+            with contextlib.suppress(OSError):  # something else is in it by now
+                target.rmdir()
+        else:
+            durable.unlink(target)
+    for name in context.facts.get("replaced", []):
+        target = opened.loaded.root / name
+        if os.path.lexists(_aside(target, context.operation)):
+            durable.rename(_aside(target, context.operation), target)
+
+
+def _is_reached(root: Path, target: Path) -> bool:
+    """Whether every folder between is a folder: configuration is not written through a link."""
+    return not any(parent.is_symlink() for parent in target.parents if root in parent.parents)
+
+
+def _content(root: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.isreg():
+        file = archive.extractfile(member)
+        return file.read() if file is not None else b""
+    return (root / member.linkname).read_bytes() if member.islnk() and (root / member.linkname).is_file() else b""
+
+
+def _is_same(target: Path, member: tarfile.TarInfo, content: bytes) -> bool:
+    if member.issym():
+        return target.is_symlink() and os.readlink(target) == member.linkname
+    return target.is_file() and not target.is_symlink() and target.read_bytes() == content
+
+
+def _write(target: Path, member: tarfile.TarInfo, content: bytes) -> None:
+    if member.isdir():
+        durable.make_directory(target, member.mode & 0o777)
+    elif member.issym():
+        durable.make_directory(target.parent, 0o755)
+        durable.point_link(target, member.linkname)
+    else:
+        durable.make_directory(target.parent, 0o755)
+        durable.write_file(target, content, member.mode & 0o777)
+    with contextlib.suppress(PermissionError):  # only root gives files away
+        os.chown(target, member.uid, member.gid, follow_symlinks=False)
+
+
+def _aside(target: Path, operation: str) -> Path:
+    return target.with_name(f"{target.name}.before-{operation}")
