@@ -188,7 +188,7 @@ def _with_places(loaded: Loaded, compose: Any) -> Loaded:
     if not volumes:
         return loaded
     memory = loaded.state / "volumes.json"
-    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+    known: dict[str, str] = durable.read_json(memory) if memory.exists() else {}
     try:
         compose.prepare()
     except StepError:

@@ -11,12 +11,16 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from holdfast.errors import DamagedError
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
@@ -66,6 +70,19 @@ def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0
         raise
     os.close(descriptor)
     rename(temporary, target)
+
+
+def read_json(path: Path) -> Any:
+    """Read a record that Holdfast wrote. Raise FileNotFoundError, and DamagedError where it is none any more."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} is damaged: {error}",
+            state="Nothing was changed.",
+            next_step="See what happened to that disk. Put the file back from a copy of the state directory, or move it away:"
+            " `holdfast status` then tells what is still known.",
+        ) from error
 
 
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import json
 import os
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -215,7 +218,7 @@ class Visited(Visitor):
 
     gate: FrontGate
 
-    def __init__(self, folder: Path, drain_seconds: float) -> None:
+    def __init__(self, folder: Path, drain_seconds: float, command: Sequence[str] = ()) -> None:
         self.port = free_loopback_port()
         self.gate = FrontGate(folder, f"127.0.0.1:{self.port}", message="Back soon.", drain_seconds=drain_seconds)
         self.old, self.new = Web("old"), Web("new")
@@ -223,7 +226,8 @@ class Visited(Visitor):
         instance = self.gate.instance()
         assert instance is not None
         self._log = open(folder / "front.out", "wb")
-        self._process = subprocess.Popen(instance.command, env=dict(os.environ), stdout=self._log, stderr=self._log)
+        words = [*command, str(folder)] if command else instance.command
+        self._process = subprocess.Popen(words, env=dict(os.environ), stdout=self._log, stderr=self._log)
         deadline = patience.deadline(30)
         while not self.gate.answers():
             assert self._process.poll() is None, (folder / "front.out").read_text()
@@ -378,6 +382,44 @@ def test_a_state_file_that_cannot_be_read_shows_the_page(front: Visited, folder:
     (folder / "gate" / "gate.json").write_text("{")
     front.gate.ask({"do": "reload", "drain_seconds": 0})
     assert front.get()[0] == 503
+
+
+# With few descriptors, of which it can have no more, and little patience.
+_SHORT_OF_DESCRIPTORS = """
+import asyncio, resource, sys
+from pathlib import Path
+from holdfast.drivers.gates import front_server
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+front_server._IDLE_SECONDS = 1.0
+asyncio.run(front_server.serve(Path(sys.argv[1])))
+"""
+
+
+def test_visitors_that_take_every_connection_stop_no_operation(folder: Path) -> None:
+    """Of those that say half a request the front is rid after a while; of those over its bound at once."""
+    visited = Visited(folder, 0.1, [sys.executable, "-c", _SHORT_OF_DESCRIPTORS])
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(300):
+            visitor = socket.create_connection(("127.0.0.1", visited.port), timeout=patience.limit(30))
+            idle.append(visitor)
+            with contextlib.suppress(OSError):  # turned away already
+                visitor.sendall(b"GET / HTTP/1.1\r\nHost: half")
+        visited.gate.hold({"comment": "disks"})
+        visited.gate.hold(None)
+        deadline = patience.deadline(30)
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if visited.get()[:2] == (200, "old"):
+                    break
+            assert time.monotonic() < deadline, "idle visitors keep others out"
+            time.sleep(0.05)
+        assert (visited.gate.ask({"do": "status"}) or {})["counts"]["turned away"] > 0
+    finally:
+        for visitor in idle:
+            visitor.close()
+        visited.end()
 
 
 def test_check_names_an_address_that_is_taken(folder: Path) -> None:

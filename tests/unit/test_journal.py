@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast import durable
 from holdfast.engine.journal import RESERVE_BYTES, Journal
 from holdfast.engine.records import ALLOWED_FACTS
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
 from tests.handles import open_below
 from tests.memory import make_folder
@@ -307,3 +307,24 @@ def test_the_reserve_lets_an_undo_be_written_on_a_full_disk(small_disk: Path) ->
     assert again.operations()[0].outcome is Outcome.UNDONE
     assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES, "and kept back again"
     again.close()
+
+
+@pytest.mark.parametrize("harm", ["header", "pages", "json"])
+def test_a_damaged_journal_is_named_and_says_what_was_unfinished(tmp_path: Path, harm: str) -> None:
+    journal = Journal(tmp_path / "state")
+    plan = Plan(kind="test", title="a test", steps=())
+    operation = journal.begin(plan, command="", configuration={}, user="")
+    journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if harm == "json":
+        journal._connection.execute("UPDATE operation SET plan='{'")
+    journal.close()
+    content = bytearray(journal.path.read_bytes())
+    if harm == "header":
+        content[:16] = b"no such database"
+    elif harm == "pages":
+        content[4096:] = bytes(len(content) - 4096)
+    if harm != "json":
+        journal.path.write_bytes(content)
+    with pytest.raises(DamagedError, match="is damaged") as damaged:
+        Journal(tmp_path / "state").unfinished()
+    assert operation in damaged.value.state

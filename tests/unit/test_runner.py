@@ -450,3 +450,16 @@ def test_of_two_locks_none_stays_held_when_one_is_busy(engine: Engine, busy: str
     assert engine.runner.lock(other).holder() is None
     assert engine.run(make_plan(also_locks=("backup",))).outcome is Outcome.COMMITTED
     assert engine.runner.lock("change").holder() is None
+
+
+def test_steps_that_this_version_does_not_know_are_named_and_nothing_is_touched(engine: Engine) -> None:
+    engine.acts["do b"] = die
+    in_a_child(engine)
+    (record,) = engine.journal.interrupted()
+    older = engine.runner
+    older.handlers = {name: handler for name, handler in older.handlers.items() if name != "a.it"}
+    with pytest.raises(RefusedError, match=r"steps that this Holdfast does not know: a\.it") as refused:
+        older.recover(record)
+    assert record.version in refused.value.next_step
+    assert engine.last().outcome is Outcome.OPEN
+    assert engine.done == []

@@ -129,6 +129,18 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
             if session.renderer.verbosity >= 3:
                 session.renderer.aside(session.host.redactor.text(traceback.format_exc()))
             _leave(1)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:  # a fault of Holdfast's own: never a traceback for who did not ask for one
+            wrapped = HoldfastError(
+                f"unexpected: {type(error).__name__}: {error}",
+                state="`holdfast status` tells the state of things; what was begun is undone or waits for `holdfast recover`.",
+                next_step="Type the command again with -vvv and report what it prints.",
+            )
+            session.renderer.error(wrapped, session.host.redactor.text(wrapped.what))
+            if session.renderer.verbosity >= 3:
+                session.renderer.aside(session.host.redactor.text(traceback.format_exc()))
+            _leave(1)
 
     return command
 

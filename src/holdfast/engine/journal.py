@@ -20,7 +20,7 @@ from typing import Any
 from holdfast import VERSION, durable
 from holdfast.engine.lock import Owner
 from holdfast.engine.records import ALLOWED_FACTS, OperationRecord, StepRecord
-from holdfast.errors import HoldfastError, NoSpaceError, RefusedError
+from holdfast.errors import DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Facts, Outcome, Plan, StepState
 
 FORMAT = 1
@@ -71,10 +71,22 @@ class Journal:
             # Even reading needs room for the `-shm` file: `recover` and `status` must work on a full disk.
             self.release_reserve()
             self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
         try:
             durable.preallocate(self._reserve, RESERVE_BYTES)
         except OSError:
             pass  # a disk that is full already: `check` reports the missing reserve
+
+    def _damaged(self, error: Exception) -> DamagedError:
+        open_ones = sorted(name for name in os.listdir(self._markers) if not name.startswith("."))
+        unfinished = f" Unfinished was: {', '.join(open_ones)}." if open_ones else " No operation was unfinished."
+        return DamagedError(
+            f"the journal {self.path} is damaged: {error}",
+            state=f"Nothing was looked at or changed.{unfinished}",
+            next_step="See what happened to that disk, and put the journal back from a copy of the state directory. Without"
+            " one: docs/howto/restore-by-hand.md",
+        )
 
     def _refuse_network_filesystem(self) -> None:
         name = durable.network_filesystem(self.state)
@@ -262,10 +274,22 @@ class Journal:
     )
 
     def _operations(self, where: str, values: Sequence[Any]) -> list[OperationRecord]:
-        rows = self._connection.execute(
-            f"SELECT {self._COLUMNS} FROM operation {where}",
-            values,
-        ).fetchall()
+        rows = self._read(f"SELECT {self._COLUMNS} FROM operation {where}", values)
+        try:
+            return self._records(rows)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    @staticmethod
+    def _records(rows: Sequence[Any]) -> list[OperationRecord]:
         return [
             OperationRecord(
                 id=row[0], sequence=row[1], kind=row[2], title=row[3], lock=row[4], command=row[5],
@@ -304,10 +328,10 @@ class Journal:
         return int(self._connection.execute(query).fetchone()[0])
 
     def steps(self, operation: str) -> list[StepRecord]:
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT position, name, title, parameters, after_commit, state, facts, error, seconds FROM step"
             " WHERE operation=? ORDER BY position", (operation,),
-        ).fetchall()  # fmt: skip
+        )  # fmt: skip
         return [
             StepRecord(row[0], row[1], row[2], json.loads(row[3]), bool(row[4]), StepState(row[5]),
                        json.loads(row[6]), row[7], row[8])

@@ -355,6 +355,13 @@ class Runner:
         The caller holds the operation's locks. May be called again after it died itself. Raises StuckError.
         """
         started = time.monotonic()
+        unknown = sorted({step.name for step in self.journal.steps(record.id)} - self.handlers.keys())
+        if unknown:
+            raise RefusedError(
+                f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
+                state="Nothing was looked at or changed. The operation is still open.",
+                next_step=f"It was begun by Holdfast {record.version}: install that version or a later one, then `holdfast recover`.",
+            )
         with self._cancellation:
             self._cancellation.begin_undo()
             self._fence_dead(record)

@@ -18,7 +18,17 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         if duration_seconds is not None:
             hold["until"] = int(time.time()) + duration_seconds
     word = "on" if on else "off"
+    notes = _holds_nobody(app) if on else ()
     return Plan(
         kind=f"maintenance.{word}", title=f"maintenance {word}", lock="gate",
-        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),), barrier_paths=(str(app.loaded.state),),
+        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),), barrier_paths=(str(app.loaded.state),), notes=notes,
     )  # fmt: skip
+
+
+def _holds_nobody(app: App) -> tuple[str, ...]:
+    """What an operator has to know who wants visitors to be held where nothing can do that."""
+    if app.loaded.configuration.gate.kind == "none":
+        return ('nobody is held: gate.kind is "none", so visitors reach the application on a way of their own',)
+    if not app.opened.gate.answers():
+        return ("nobody is held yet: the gate does not answer here; it will hold visitors once it runs",)
+    return ()

@@ -179,7 +179,7 @@ class Opened:
         """Of what is configured, markers that were there at the last operation and are gone, as without a mount."""
         if not self._claimed.exists():
             return []
-        known = json.loads(self._claimed.read_text())
+        known = durable.read_json(self._claimed)
         return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
 
     def require_markers(self) -> None:

@@ -32,7 +32,7 @@ _PORT_ATTEMPTS = 3
 
 def _load(path: Path) -> list[ServiceInstance]:
     try:
-        found = json.loads(path.read_text())
+        found = durable.read_json(path)
     except FileNotFoundError:
         return []
     return [ServiceInstance(**{**item, "command": tuple(item["command"])}) for item in found]

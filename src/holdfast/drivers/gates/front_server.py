@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import json
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -28,6 +29,9 @@ _HOP_BY_HOP = {
     "transfer-encoding", "upgrade", "proxy-connection",
 }  # fmt: skip
 _CONNECT_SECONDS = 10
+_IDLE_SECONDS = 60.0  # for a visitor who says nothing, or not all of his request's head
+_MOST_CONNECTIONS = 20_000
+_OWN_DESCRIPTORS = 64
 
 
 class Front:
@@ -36,6 +40,7 @@ class Front:
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[asyncio.Task[Any], str] = {}
         self._counts: Counter[str] = Counter()
+        self._busy: Counter[asyncio.BaseTransport | None] = Counter()
         self.state: dict[str, Any] = {}
         self.load()
 
@@ -54,6 +59,13 @@ class Front:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
             auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
         )  # fmt: skip
+
+    def turned_away(self) -> None:
+        self._counts["turned away"] += 1
+
+    def serves(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether a request of this connection is under way."""
+        return transport in self._busy
 
     async def close(self) -> None:
         if self._session is not None:
@@ -78,6 +90,16 @@ class Front:
         return None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        self._busy[transport] += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self._busy[transport] -= 1
+            if not self._busy[transport]:
+                del self._busy[transport]
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = self._target(request)
         if target is None:
             self._counts["held"] += 1
@@ -188,10 +210,65 @@ class Front:
                 await asyncio.wait(late, timeout=2)
 
 
+class Server(web.Server):
+    """Keeps room for the operator's own connection, whatever visitors do with theirs.
+
+    Of the descriptors that this process may have, each visitor takes one, and one more while he is relayed. Who is over
+    the bound is turned away at once; who says nothing, or half a request, loses his connection after a while.
+    """
+
+    def __init__(self, front: Front, most: int) -> None:
+        super().__init__(front.handle, keepalive_timeout=_IDLE_SECONDS)
+        self._front = front
+        self._most = most
+        self._open = 0
+        self._timers: dict[Any, asyncio.TimerHandle] = {}
+
+    def __call__(self) -> Any:
+        if self._open >= self._most:
+            self._front.turned_away()
+            return _TurnedAway()
+        self._open += 1
+        return super().__call__()
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._watch(handler, transport)
+
+    def _watch(self, handler: Any, transport: asyncio.Transport) -> None:
+        self._timers[handler] = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._look, handler, transport)
+
+    def _look(self, handler: Any, transport: asyncio.Transport) -> None:
+        if self._front.serves(transport):
+            self._watch(handler, transport)
+        else:
+            transport.abort()
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        self._open -= 1
+        self._timers.pop(handler).cancel()
+        super().connection_lost(handler, exc)
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def raise_limit() -> int:
+    """Let this process have as many descriptors as it may; return how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
 async def serve(folder: Path) -> None:
     front = Front(folder)
     await front.start()
-    server = web.Server(front.handle)
+    server = Server(front, max(16, min(_MOST_CONNECTIONS, (raise_limit() - _OWN_DESCRIPTORS) // 2)))
     runner = web.ServerRunner(server, shutdown_timeout=10)
     await runner.setup()
     host, _, port = str(front.state["listen"]).rpartition(":")

@@ -23,7 +23,7 @@ class NoGate:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self._file.read_text())
+            found: dict[str, Any] = durable.read_json(self._file)
             return found
         except FileNotFoundError:
             return {}

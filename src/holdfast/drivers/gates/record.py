@@ -24,7 +24,7 @@ class Record:
     def read(self) -> dict[str, Any]:
         """Empty before the first change."""
         try:
-            found = json.loads(self._file.read_text())
+            found = durable.read_json(self._file)
             return found if isinstance(found, dict) else {}
         except FileNotFoundError:
             return {}
