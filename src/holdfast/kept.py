@@ -73,12 +73,15 @@ class Kept:
         os.close(self._status)
 
     def kill(self) -> None:
-        """Kill the command alone."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the command alone."""
         if self.poll() is not None:
             return
         below = processes.descendants(self._keeper, processes.table())
         if self.pid in below:
-            processes.signal_known({self.pid: below[self.pid]}, signal.SIGKILL)
+            processes.signal_known({self.pid: below[self.pid]}, number)
 
     def end(self, grace_seconds: float) -> None:
         """End it with what it started, as far as descent or session tell: SIGTERM, SIGKILL after a grace period."""

@@ -19,13 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from holdfast.drivers.databases.inside import Container
 from holdfast.drivers.databases.pgcold_account import ACCOUNT, account, give_away, let_read, taken_back
 from holdfast.drivers.databases.psql import literal
 from holdfast.errors import CommandFailedError, CommandTimeoutError, RefusedError, StepError
-from holdfast.host import Host, end_session
+from holdfast.host import Host, Process, end_session
 from holdfast.model import Server
 from holdfast.processes import end_processes_in
 
@@ -240,7 +239,7 @@ class ColdDirectory:
             finally:
                 self._stop(process, scratch)
 
-    def _wait(self, process: Any, data: Path, log: Path) -> None:
+    def _wait(self, process: Process, data: Path, log: Path) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not _ready(data):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -251,7 +250,7 @@ class ColdDirectory:
             self._host.check_cancelled()
             time.sleep(0.05)
 
-    def _stop(self, process: Any, scratch: Path) -> None:
+    def _stop(self, process: Process, scratch: Path) -> None:
         process.send_signal(signal.SIGINT)  # a fast shutdown; the engine's client hands it on
         deadline = time.monotonic() + _STOP_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
