@@ -45,13 +45,19 @@ from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
+_RUNS = 4
 
 
 def gate_port() -> int:
-    """One that keeps its meaning while its site is shut down: each process that runs tests has ports of its own."""
+    """One that keeps its meaning while its site is shut down: each process that runs tests has ports of its own.
+
+    Two runs on one machine mostly have them, too.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    width = len(_GATE_PORTS) // workers
-    first = width * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    of_run = len(_GATE_PORTS) // _RUNS
+    width = of_run // workers
+    first = of_run * (int(os.environ.get("HOLDFAST_TESTS_RUN", "0")) % _RUNS)
+    first += width * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     for port in random.sample(_GATE_PORTS[first : first + width], width):
         if can_be_bound(port):
             return port
