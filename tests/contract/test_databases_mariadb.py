@@ -449,6 +449,37 @@ def test_comments_in_programs_and_names_that_look_like_options_come_back(
     assert not (quick_folder / "pwned").exists()
 
 
+def test_a_trigger_typed_with_its_database_is_made_where_its_table_is(
+    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
+) -> None:
+    """The dump programs repeat it as it was typed; made beside the live database it must not come up in that."""
+
+    def triggers() -> list[tuple[str, str]]:
+        with visitor(server, name) as session:
+            cursor = session.cursor()
+            cursor.execute(
+                "SELECT trigger_name, event_object_table FROM information_schema.triggers"
+                f" WHERE trigger_schema = '{name}' ORDER BY 1"
+            )
+            return [(str(row[0]), str(row[1])) for row in cursor.fetchall()]
+
+    with visitor(server, name) as session:
+        session.cursor().execute(
+            f"CREATE TRIGGER `{name}`.noted BEFORE INSERT ON `{name}`.entry FOR EACH ROW SET NEW.text = 'noted'"
+        )
+    both = triggers()
+    assert ("noted", "entry") in both
+    point = database.prepare(OPERATION, None, {})
+    database.swap(OPERATION, point, f"{OPERATION}.copied")
+    assert triggers() == both
+    taken = snapshot(database, quick_folder / "dump")
+    server.run(name, "DROP TRIGGER noted", user=USER)
+    point = database.prepare(f"{OPERATION}.again", quick_folder / "dump", facts_of(taken))
+    assert ("noted", "entry") not in triggers(), "the live database is not touched by what is made beside it"
+    database.swap(f"{OPERATION}.again", point, f"{OPERATION}.again.replaced")
+    assert triggers() == both
+
+
 def test_programs_made_under_another_collation_change_no_database(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path
 ) -> None:

@@ -176,6 +176,7 @@ def test_programs_of_mariadb_under_the_same_names_are_told(
     monkeypatch.setenv("PATH", f"{quick_folder}:{os.environ['PATH']}")
     assert "mysqldump is MariaDB's" in errors(database)
     monkeypatch.setenv("PATH", str(quick_folder))
+    monkeypatch.setattr("holdfast.surroundings.STANDARD_PATH", str(quick_folder))
     assert "mysql cannot be run" in errors(database)
 
 

@@ -381,5 +381,27 @@ def without_definers(script: bytes) -> bytes:
     return _DEFINER.sub(rb"\1", script)
 
 
+_GAP = rb"(?:\s|/\*(?!M?!).*?\*/|/\*M?!\d*|\*/)+"
+_NAME = rb"(?:`(?:[^`]|``)+`|[\w$\x80-\xff]+)"
+_KIND = rb"\b(?:TRIGGER|PROCEDURE|FUNCTION|EVENT|VIEW)\b"
+_BEGIN = rb"^((?:/\*M?!\d* ?)?CREATE\b(?:(?!" + _KIND + rb")[^\n'\"();])*"
+_UNLESS = rb"(?:IF" + _GAP + rb"NOT" + _GAP + rb"EXISTS" + _GAP + rb")?"
+_QUALIFIER = rb")" + _NAME + rb"\s*\.\s*(?=" + _NAME + rb")"
+_HEAD = re.compile(_BEGIN + _KIND + _GAP + _UNLESS + _QUALIFIER, re.MULTILINE | re.IGNORECASE)
+_TRIGGER_ON = re.compile(
+    _BEGIN + rb"TRIGGER" + _GAP + _UNLESS + _NAME + _GAP + rb"(?:BEFORE|AFTER)" + _GAP + rb"(?:INSERT|UPDATE|DELETE)" + _GAP
+    + rb"ON" + _GAP + _QUALIFIER, re.MULTILINE | re.IGNORECASE,
+)  # fmt: skip
+
+
+def in_no_database(script: bytes) -> bytes:
+    """The same without the names of databases where programs are made, and on which table a trigger is.
+
+    The dump programs repeat a trigger as it was typed, `shop.t` with it: made beside the live database it would be made in
+    the live one. A trigger can be nowhere but where its table is, so the name says nothing that is not known.
+    """
+    return _TRIGGER_ON.sub(rb"\1", _HEAD.sub(rb"\1", script))
+
+
 def without_events(script: bytes) -> bytes:
     return script.partition(b"\n" + _EVENTS)[0]

@@ -130,6 +130,7 @@ class Places:
 
     def settle(self, candidate: str, script: bytes) -> str:
         """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
+        script = mariadb_dump.in_no_database(script)
         try:
             self._clients.feed(candidate, [mariadb_dump.without_events(script)])
         except CommandFailedError as error:
@@ -274,7 +275,7 @@ class Places:
         if marker is None:
             mariadb_marker.make(session, self._own_place, _UNMARKED, charset=charset)
         if marker is None or marker.placed:  # else they are kept already, and may be partly gone
-            script = self.script(self._database, whatever_is_broken=True)
+            script = mariadb_dump.in_no_database(self.script(self._database, whatever_is_broken=True))
             mariadb_marker.keep_script(session, self._own_place, script, charset)
             barrier(session, self._own_place)
         drop_programs(session, self._database)
