@@ -143,6 +143,11 @@ def _clone(site: Site) -> None:
         other.close()
 
 
+def _unproven(site: Site) -> None:
+    """The first backup of a database is loaded beside it once."""
+    site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
@@ -161,7 +166,7 @@ SCENARIOS = [
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), installed=False),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
-    Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce")),
+    Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, _changed_after_backup),
     Scenario(
         "import_database",

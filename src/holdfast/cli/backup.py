@@ -7,7 +7,7 @@ import msgspec
 
 from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
-from holdfast.errors import DamagedError, UsageError
+from holdfast.errors import DamagedError, OperationFailedError, UsageError
 
 
 @click.group()
@@ -109,8 +109,11 @@ def show(session: Session, reference: str) -> None:
 
 @backup.command()
 @click.argument("reference", metavar="[ID]", required=False)
+@click.option(
+    "--load", is_flag=True, help="Load its databases beside the live ones too (default: of `latest`), and drop them."
+)
 @common
-def verify(session: Session, reference: str | None) -> None:
+def verify(session: Session, reference: str | None, load: bool) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
     from holdfast.cli.render import ProgressObserver
     from holdfast.engine.signals import Cancellation
@@ -133,6 +136,12 @@ def verify(session: Session, reference: str | None) -> None:
         )  # fmt: skip
     count = 1 if chosen else len(vault.backups())
     session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: whole")
+    if load:
+        try:
+            session.run(app, operation.plan_proof(app, reference or "latest"))
+        except OperationFailedError as error:
+            raise DamagedError(error.what, state="Nothing was changed.", next_step=error.next_step) from error
+        return
     session.renderer.result({"verified": count, "problems": []})
 
 

@@ -279,6 +279,11 @@ class Backup(Section):
         [],
         description="Files and folders beside holdfast.toml to keep in each set, such as `.env`; datasets in them are not.",
     )
+    prove: bool = Field(
+        True,
+        description="After the first backup of a database, and after its engine, extensions, tables or migrations changed,"
+        " `backup create` loads it once beside the live one and drops it: what cannot be restored is told then.",
+    )
     keep: Keep = Field(
         default_factory=lambda: Keep(last=3, daily=7, weekly=4, monthly=6),
         description="What `backup prune` keeps; without it the last 3, and those of 7 days, 4 weeks and 6 months. Pinned"

@@ -49,6 +49,9 @@ def plan(
         after += [Step("services.resume", "start services again"), Step("gate.open", "open the gate")]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(parts.backup_publish(pin=False))
+    if datasets.databases:
+        names = {"databases": list(datasets.databases)}
+        after.append(Step("database.prove_new", "prove that new databases can be restored", names))
     return Plan(
         kind="backup.create", title=f"backup ({level})", steps=tuple(steps), after_commit=tuple(after), lock="backup",
         also_locks=("change",) if level == "quiesce" else (), barrier_paths=tuple(app.opened.barrier_paths()),
@@ -56,8 +59,28 @@ def plan(
     )  # fmt: skip
 
 
+def plan_proof(app: App, reference: str) -> Plan:
+    """Return the plan that loads each database of a set beside the live one, compares it, and drops it.
+
+    Raises NotFoundError, UsageError or DamagedError.
+    """
+    found = find(app, reference)
+    vault(app).open_set(found.id)
+    databases = [name for name in app.loaded.configuration.databases if name in found.datasets]
+    names = {"set": found.id, "sets": dict.fromkeys(databases, found.id), "databases": databases, "files": []}
+    return Plan(
+        kind="backup.verify", title=f"load {found.id} beside what is live", lock="backup",
+        steps=(
+            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
+            Step("restore.check", "check the backup", {**names, "release": None}),
+            Step("database.prove", f"load {', '.join(databases)} beside, compare, drop", names),
+        ),
+        notes=("the live databases stay as they are",), barrier_paths=(str(app.loaded.state),),
+    )  # fmt: skip
+
+
 def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
-    """Return a set by id, unique prefix or `latest`: the newest of those that have most of the datasets.
+    """Return a set by id, unique prefix or `latest`: the newest of those that have most of the datasets, or of all.
 
     Safety sets are no `latest`: after a restore the same words would bring back what was just replaced.
 
@@ -73,7 +96,9 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
                 f"there is no backup but what operations replaced: {', '.join(backup.id for backup in found[-3:])}",
                 next_step="Name one of these by its id, or make one: holdfast backup create",
             )
-        return max(made, key=lambda backup: (len({*datasets} & {*backup.datasets}), backup.sequence))
+        configuration = app.loaded.configuration
+        wanted = {*datasets} or {*configuration.databases, *configuration.files}
+        return max(made, key=lambda backup: (len(wanted & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:

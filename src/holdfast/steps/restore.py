@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +12,7 @@ from holdfast import durable
 from holdfast.drivers import registry
 from holdfast.drivers.protocols import Vault
 from holdfast.engine.runner import StepContext
-from holdfast.errors import DamagedError, NoSpaceError, RefusedError
+from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release
 from holdfast.steps import backup, consistency, migrations
 from holdfast.steps.opened import Opened
@@ -131,6 +134,77 @@ def discard(opened: Opened, context: StepContext) -> None:
     """The undo of `load_databases`."""
     for database in opened.databases.values():
         database.discard(context.operation)
+
+
+def prove(opened: Opened, context: StepContext) -> None:
+    """Loads each database of a set beside the live one, compares what the drivers compare, and drops it again.
+
+    Raises DamagedError naming each that cannot be loaded, once all were tried.
+    """
+    failed = []
+    for name in context.parameters["databases"]:
+        try:
+            _prove_one(opened, context, name)
+        except CancelledError:
+            raise
+        except HoldfastError as error:
+            failed.append(f"{name}: {error.what}")
+        finally:
+            opened.databases[name].discard(context.operation)
+    if failed:
+        raise DamagedError(
+            f"backup {context.parameters['set']} cannot be restored: {'; '.join(failed)}",
+            next_step="What the server says tells what it lacks: a right of this account, an extension, a name without its"
+            " schema. Mend it in the live database, then make a new backup.",
+        )
+
+
+def _prove_one(opened: Opened, context: StepContext, name: str) -> None:
+    found, _, _, folder = source_vault(opened, context).open_set(context.parameters["sets"][name])
+    facts = {**found.datasets[name].get("engine", {}), "rows": found.datasets[name].get("rows", {})}
+    opened.databases[name].prepare(context.operation, consistency.dump_path(opened, folder, name), facts)
+
+
+def prove_new(opened: Opened, context: StepContext) -> None:
+    """A closing step: proves a set whose databases, engine or schema are other ones than what was proven last.
+
+    What cannot be restored is a warning: the backup is made, and an operator is to know what it is worth.
+    """
+    set_id = context.commit_facts.get("set_id") or context.earlier.get("backup.publish", {}).get("set_id")
+    if set_id is None or not opened.loaded.configuration.backup.prove:
+        return
+    found = backup.vault_of(opened).open_set(set_id)[0]
+    path = opened.loaded.state / "proven.json"
+    known: dict[str, str] = durable.read_json(path) if path.exists() else {}
+    for name in context.parameters["databases"]:
+        mark = _mark_of(found, name)
+        if known.get(name) == mark or not _has_room(opened, found, name):
+            continue
+        try:
+            values = {"set": set_id, "sets": {name: set_id}, "databases": [name]}
+            prove(opened, replace(context, parameters={**context.parameters, **values}))
+        except DamagedError as error:
+            opened.host.warn(f"{error.what}\n{error.next_step}")
+            context.record({"warnings": [error.what]})
+        else:
+            known[name] = mark
+            durable.write_file(path, json.dumps(known))
+
+
+def _mark_of(found: Backup, name: str) -> str:
+    """Of what decides whether a dump can be loaded, beside its rows: engine, extensions, tables, migrations."""
+    facts = found.datasets[name]
+    words = [
+        facts["kind"], facts["tool"], sorted(facts.get("rows", {})), facts.get("engine", {}).get("extensions"),
+        found.release.get("migrations"), found.release.get("schema"),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
+def _has_room(opened: Opened, found: Backup, name: str) -> bool:
+    """Whether a copy beside leaves as much room as it takes, as far as that can be seen from here."""
+    private = opened.databases[name].private_folder
+    return private is None or durable.free_bytes(private.parent) > 2 * found.datasets[name]["size_bytes"] + _SLACK_BYTES
 
 
 def loaded(context: StepContext) -> Facts:

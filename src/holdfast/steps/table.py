@@ -68,6 +68,8 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "clone.pin": (restore.pin, restore.unpin),
     "clone.unpin": (restore.unpin, None),
     "database.load": (restore.load_databases, restore.discard),
+    "database.prove": (restore.prove, restore.discard),
+    "database.prove_new": (restore.prove_new, None),
     "database.swap": (restore.swap_databases, restore.swap_back),
     "database.import": (imports.load, imports.discard),
     "database.import_cold": (imports.load_cold, imports.discard_cold),
