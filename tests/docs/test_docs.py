@@ -98,6 +98,7 @@ def test_a_restore_by_hand_gives_the_same_tree(site: Site, folder: Path) -> None
     site.operate("install", "v1")
     for path in site.media.rglob("*.bin"):
         path.unlink()
+    site.config.write_text(re.sub("^references = .*$", "", site.config.read_text(), flags=re.MULTILINE))
     special = site.media / "special"
     special.mkdir()
     (special / "large").write_bytes(os.urandom(3 << 20))

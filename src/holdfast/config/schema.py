@@ -130,7 +130,9 @@ class Tasks(Section):
     warm_cache: list[str] = Field([], description="Runs after migrate and before the start.")
     after_restore: list[str] = Field([], description="Runs after a restore and before the start, as for a reindex.")
     after_clone: list[str] = Field([], description="Runs in the target after a clone.")
-    reindex: list[str] = Field([], description="Rebuilds the search index.")
+    reindex: list[str] = Field(
+        [], description="Rebuilds the search index; runs after `after_restore`, wherever data were replaced."
+    )
     console: list[str] = Field([], description="`holdfast console -- ARGS` runs this with ARGS.")
 
 

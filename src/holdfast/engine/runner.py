@@ -340,7 +340,7 @@ class Runner:
                 self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
                 raise StuckError(
                     message,
-                    state="Visitors keep the maintenance page; the steps before this one are not undone yet.",
+                    state="The steps before this one are not undone yet. `holdfast status` tells whether visitors are held.",
                     next_step="Mend the cause and type `holdfast recover` to try again; or `holdfast backup restore ID`"
                     " to supersede it; or `holdfast recover --abandon REASON` to close it as it stands.",
                 ) from error

@@ -15,6 +15,7 @@ from holdfast.app import App
 from holdfast.errors import HoldfastError
 from holdfast.host import is_secret
 from holdfast.model import Outcome, Problem
+from holdfast.operations import prune
 from holdfast.steps import preflight
 
 _OLD_BACKUP_SECONDS = 2 * 86400
@@ -221,13 +222,16 @@ def _vault(app: App) -> list[Problem]:
         found.append(
             Problem("backup", "error", f"backup {name} is damaged", "holdfast backup verify; then make a new one")
         )
-    sets = vault.backups()
+    sets = prune.complete(app, [backup for backup in vault.backups() if not backup.safety])
     if not sets:
         found.append(Problem("backup", "warning", "there is no backup yet", "holdfast backup create"))
     elif time.time() - _timestamp(sets[-1].created_at) > _OLD_BACKUP_SECONDS:
         found.append(
             Problem(
-                "backup", "warning", f"the last backup is of {sets[-1].created_at}", "holdfast backup create, from cron"
+                "backup",
+                "warning",
+                f"the last whole backup is of {sets[-1].created_at}",
+                "holdfast backup create, from cron",
             )
         )
     return found

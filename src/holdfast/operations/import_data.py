@@ -47,7 +47,7 @@ def plan_database(
                 Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": "maintenance"})
             )
         steps += [
-            *parts.tasks(app, release, "migrate", "after_restore"),
+            *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
             *parts.start_all(app, release),
         ]
     after = (

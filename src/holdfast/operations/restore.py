@@ -192,7 +192,7 @@ def _steps(
     if release is not None:
         steps += [
             parts.switch(release),
-            *parts.tasks(app, release, "after_restore"),
+            *parts.tasks(app, release, "after_restore", "reindex"),
             *parts.start_all(app, release),
         ]
     return steps

@@ -162,7 +162,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         Step("database.swap", "put the earlier databases in place", names),
         Step("files.restore", "restore files by difference", names),
         parts.switch(target),
-        *parts.tasks(app, target, "after_restore"),
+        *parts.tasks(app, target, "after_restore", "reindex"),
         *parts.start_all(app, target),
     ]
     after = (

@@ -10,6 +10,7 @@ from holdfast.app import App
 from holdfast.drivers.container_protocols import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
 from holdfast.model import Outcome, Release
+from holdfast.operations import prune
 
 
 @dataclass
@@ -76,14 +77,17 @@ def _backups(app: App, found: Report) -> None:
         return
     sets = vault.backups()
     damaged = vault.damaged()
-    if sets:
-        last = sets[-1]
-        found.lines.append(("backup", f"{len(sets)} sets, the last {last.id} ({last.consistency})"))
+    whole = prune.complete(app, [backup for backup in sets if not backup.safety])
+    if whole:
+        last = whole[-1]
+        found.lines.append(("backup", f"{len(sets)} sets, the last whole one {last.id} ({last.consistency})"))
+    elif sets:
+        found.lines.append(("backup", f"{len(sets)} sets, none of them whole; type: holdfast backup create"))
     else:
         found.lines.append(("backup", "none yet; type: holdfast backup create"))
     for name in damaged:
         found.lines.append(("", f"{name} is damaged; type: holdfast backup verify"))
-    found.data["last_backup"] = sets[-1].id if sets else None
+    found.data["last_backup"] = whole[-1].id if whole else None
     found.data["damaged"] = damaged
 
 
