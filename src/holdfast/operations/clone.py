@@ -50,7 +50,7 @@ def plan(
         *stopping,
         *([Step("database.swap", "put the loaded databases in place", names)] if databases else []),
         *([Step("files.restore", "bring files by difference", names)] if files else []),
-        *parts.tasks(app, release, "migrate", "after_clone"),
+        *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
     ]
     after = (
