@@ -107,7 +107,8 @@ class SqliteDatabase:
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                         break
-                    raise
+                    if not _lacks_code(error):
+                        raise
         return found
 
     # --- copies ------------------------------------------------------------------------------------
@@ -124,13 +125,36 @@ class SqliteDatabase:
         self._verify(target, "quick_check")
 
     def _verify(self, path: Path, pragma: str) -> None:
+        """Raises DamagedError for what is no whole database.
+
+        An index over a collation or function that the application brings, or a table of a module that it loads, cannot
+        be looked at here, and is no damage: then the other tables are, one by one.
+        """
         with closing(self._connect(path, mode="immutable=1")) as connection:
-            try:
-                answer = connection.execute(f"PRAGMA {pragma}(5)").fetchall()
-            except sqlite3.DatabaseError as error:
-                raise DamagedError(f"database {self.name}: {path.name} is no whole SQLite database: {error}") from error
+            answer = self._checked(connection, path, f"PRAGMA {pragma}(5)")
+            if answer is None:
+                answer = self._checked_by_table(connection, path, pragma)
         if answer != [("ok",)]:
             raise DamagedError(f"database {self.name}: {path.name} fails {pragma}: {answer[0][0]}")
+
+    def _checked(self, connection: sqlite3.Connection, path: Path, sql: str) -> list[tuple[Any, ...]] | None:
+        """The answer; None where the application's own code is missing for it."""
+        try:
+            return connection.execute(sql).fetchall()
+        except sqlite3.DatabaseError as error:
+            if _lacks_code(error):
+                return None
+            raise DamagedError(f"database {self.name}: {path.name} is no whole SQLite database: {error}") from error
+
+    def _checked_by_table(self, connection: sqlite3.Connection, path: Path, pragma: str) -> list[tuple[Any, ...]]:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type='table' AND rootpage > 0").fetchall()
+        for (name,) in names:
+            quoted = str(name).replace("'", "''")
+            answer = self._checked(connection, path, f"PRAGMA {pragma}('{quoted}')")
+            if answer not in (None, [("ok",)]):
+                assert answer is not None
+                return answer
+        return [("ok",)]
 
     def _fix(
         self, target: Path, queries: Sequence[str], budget_seconds: float, source: Path | None = None
@@ -313,3 +337,8 @@ def _size_bytes(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _lacks_code(error: sqlite3.DatabaseError) -> bool:
+    """Whether a statement could not be prepared, as for want of a collation, a function or a module."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR

@@ -133,7 +133,8 @@ def scan_below(tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable
                 yield Entry(shown, "file", "", 0, 0, 0, path_base64=encoded)
                 continue
             try:
-                status = child.stat(follow_symlinks=False)
+                # Not the listed entry's own: that remembers a descriptor which may be another directory's by now.
+                status = os.stat(name, dir_fd=tree.folder(prefix[:-1]), follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     folder = tree.folder(path)
                     below = _children(folder)

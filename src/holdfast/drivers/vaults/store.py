@@ -86,7 +86,8 @@ class TreeStore:
     def close(self) -> list[str]:
         """Ends the packs at hand; the names of all packs of the run."""
         self.close_packs()
-        return [*self._packs_of_workers, *(name for writer in self._writers for name in writer.finished)]
+        own = (name for writer in self._writers for name in writer.finished)
+        return list(dict.fromkeys([*self._packs_of_workers, *own]))  # two of the same contents are one
 
     def start_worker(self, files: Files) -> Worker | None:
         """A second process that reads very small files of a tree, where there can be one."""
