@@ -279,3 +279,30 @@ def test_a_database_is_looked_at_while_its_side_files_come_and_go(database: Sqli
     finally:
         process.kill()
         process.wait(patience.limit(10))
+
+
+def test_what_only_the_application_can_look_at_is_no_damage(path: Path, quick_folder: Path) -> None:
+    """An index over its own collation and its own function; the plain library has neither."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.create_collation(
+            "german", lambda one, other: (one.lower() > other.lower()) - (one.lower() < other.lower())
+        )
+        connection.create_function("slug", 1, str.lower, deterministic=True)
+        connection.execute("CREATE TABLE people (name TEXT COLLATE german, UNIQUE (name))")
+        connection.execute("CREATE TABLE pages (title TEXT)")
+        connection.execute("CREATE INDEX pages_slug ON pages (slug(title))")
+        connection.executemany("INSERT INTO people VALUES (?)", [("Zoe",), ("adam",)])
+        connection.executemany("INSERT INTO pages VALUES (?)", [("Hello",), ("World",)])
+    database = SqliteDatabase("main", path)
+    taken = snapshot(database, quick_folder / "dump")
+    assert taken.tables["entry"]["rows"] == 500
+    for token, source in (("point", None), ("restore", quick_folder / "dump")):
+        identity = database.prepare(token, source, {})
+        database.swap(token, identity, f"{token}.replaced")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT title FROM pages ORDER BY rowid").fetchall() == [("Hello",), ("World",)]
+    content = bytearray((quick_folder / "dump").read_bytes())
+    content[4096 * 3 : 4096 * 4] = bytes(4096)
+    (quick_folder / "harmed").write_bytes(content)
+    with pytest.raises(DamagedError):
+        database.prepare("harmed", quick_folder / "harmed", {})
