@@ -55,8 +55,14 @@ class Scenario:
         return "container" if self.in_containers else "inside" if self.engine.endswith("-inside") else "server"
 
 
-def _changed_after_backup(site: Site) -> None:
-    """A backup is made; then rows, files and the release change."""
+LOST = "settings.ini"
+
+
+def changed_after_backup(site: Site) -> None:
+    """A backup is made; then rows, files and the release change, and a file of the configuration is lost."""
+    configured = site.app_folder / LOST
+    configured.write_text("of the backup\n")
+    site.config.write_text(site.config.read_text().replace("[backup]\n", f'[backup]\nconfig_files = ["{LOST}"]\n'))
     site.operate("backup")
     for number in range(5):
         site.post(b"since the backup %d" % number)
@@ -64,6 +70,7 @@ def _changed_after_backup(site: Site) -> None:
     victims[0].unlink()
     victims[1].write_bytes(b"changed")
     site.operate("upgrade", "v2")
+    configured.unlink()
 
 
 def _several_backups(site: Site) -> None:
@@ -167,7 +174,7 @@ SCENARIOS = [
     Scenario("install", (), lambda site: site.operate("install", "v1"), installed=False),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
-    Scenario("restore", ("v1",), _restore_first, _changed_after_backup),
+    Scenario("restore", ("v1",), _restore_first, changed_after_backup),
     Scenario(
         "import_database",
         ("v1",),

@@ -22,7 +22,15 @@ from holdfast.processes import working_in
 from holdfast.steps import preflight, services
 from tests import containers, kept
 from tests.faults.killing import Forker
-from tests.faults.scenarios import CONTAINER_STEPS, DATABASE_STEPS, ENGINE_SCENARIOS, SCENARIOS, Scenario
+from tests.faults.scenarios import (
+    CONTAINER_STEPS,
+    DATABASE_STEPS,
+    ENGINE_SCENARIOS,
+    LOST,
+    SCENARIOS,
+    Scenario,
+    changed_after_backup,
+)
 from tests.memory import make_folder
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
@@ -184,12 +192,15 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert site.get(f"/entry?id={number}") == (200, site.get(f"/entry?id={number}")[1] | {"whole": True})
         return "old" if label == ground.old_label else "new"
     state = site.fingerprint()
+    came_back = (site.app_folder / LOST).exists()
     if (state, label) == (ground.old, ground.old_label):
+        assert not came_back, "configuration of an undone restore is left"
         return "old"
     assert label == ground.new_label, f"release {label} with neither old nor new data"
     # An installation writes files anew, each with the time of its own run.
     state = site.fingerprint(times=scenario.installed)
     assert state == ground.new, f"the data at {label} are neither the old nor the new"
+    assert came_back == (scenario.before is changed_after_backup), "configuration did not come back"
     return "new"
 
 
