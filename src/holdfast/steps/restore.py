@@ -141,7 +141,8 @@ def prove(opened: Opened, context: StepContext) -> None:
 
     Raises DamagedError naming each that cannot be loaded, once all were tried.
     """
-    failed = []
+    failed: list[str] = []
+    advice: list[str] = []
     for name in context.parameters["databases"]:
         try:
             _prove_one(opened, context, name)
@@ -149,13 +150,15 @@ def prove(opened: Opened, context: StepContext) -> None:
             raise
         except HoldfastError as error:
             failed.append(f"{name}: {error.what}")
+            advice += [error.next_step] if error.next_step else []
         finally:
             opened.databases[name].discard(context.operation)
     if failed:
         raise DamagedError(
             f"backup {context.parameters['set']} cannot be restored: {'; '.join(failed)}",
-            next_step="What the server says tells what it lacks: a right of this account, an extension, a name without its"
-            " schema. Mend it in the live database, then make a new backup.",
+            next_step="\n".join(advice)
+            or "What the server says tells what it lacks: a right of this account, an extension, a name without its schema."
+            " Mend it in the live database, then make a new backup.",
         )
 
 

@@ -71,6 +71,14 @@ MARIADB = Dialect(
 )
 
 
+# A statement of one row, whose text is longer than what the row takes, may be more than a server accepts at once.
+_TOO_LARGE = re.compile(r"\b(1153|2006|2013)\b")
+_PACKET_ADVICE = (
+    "A row of this dump may be longer than the server takes at once. As an administrator: SET GLOBAL max_allowed_packet ="
+    " 1073741824, and the same in the server's configuration; then type the command again."
+)
+
+
 class MariadbDatabase:
     dialect = MARIADB
     kind = "mariadb"
@@ -204,7 +212,11 @@ class MariadbDatabase:
 
     def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
         told = f", which {origin} wrote," if origin else ""
-        return DamagedError(f"database {self.name}: {title}{told} could not be loaded: {server_error(error)}")
+        said = server_error(error)
+        return DamagedError(
+            f"database {self.name}: {title}{told} could not be loaded: {said}",
+            next_step=_PACKET_ADVICE if _TOO_LARGE.search(said) else "",
+        )
 
     def load(self, token: str, source: Foreign) -> str:
         if source.format != foreign.SQL:
