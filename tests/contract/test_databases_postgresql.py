@@ -152,6 +152,22 @@ def test_what_comes_back_is_the_same_database_to_the_last_property(
     assert database.tokens() == []
 
 
+def test_an_extension_that_only_a_superuser_makes_is_told_and_left_out(
+    server: PostgresqlServer, name: str, quick_folder: Path
+) -> None:
+    """Nothing of the application's hangs on it, as on one that watches statements: the rest comes back."""
+    server.run(name, "CREATE EXTENSION pg_stat_statements; CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    said: list[str] = []
+    database = PostgresqlDatabase("main", name, reach(server), Host(operation=OPERATION, warn=said.append))
+    taken = snapshot(database, quick_folder / "dump")
+    point = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    assert len(said) == 1
+    assert "CREATE EXTENSION" in said[0] and "pg_stat_statements" in said[0]
+    database.swap(OPERATION, point, f"{OPERATION}.replaced")
+    assert database.tables()["entry"]["rows"] == taken.tables["entry"]["rows"]
+    assert database.query("SELECT extname FROM pg_extension WHERE extname LIKE 'pg%' ORDER BY 1") == [("pg_trgm",)]
+
+
 @pytest.mark.parametrize("way", ["restore point", "dump"])
 def test_a_setting_that_only_a_superuser_may_give_is_named_and_stops_nothing(
     server: PostgresqlServer, name: str, quick_folder: Path, way: str

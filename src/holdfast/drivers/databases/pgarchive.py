@@ -7,8 +7,10 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +60,24 @@ class Archives:
         SqlError where nobody is there to read it."""
         self.refuse_folder(dump)
         self._read("--list", dump=dump)
+
+    @contextlib.contextmanager
+    def without_extensions(self, names: Collection[str], dump: Path) -> Iterator[list[str]]:
+        """Words that let pg_restore leave out extensions, which are in no database afterwards.
+
+        Clients inside a container have the archive for their input, and can read no list besides: none is left out.
+        """
+        if not names or self._clients.container is not None:
+            yield []
+            return
+        with tempfile.NamedTemporaryFile() as listed, tempfile.NamedTemporaryFile() as chosen:
+            with open(listed.name, "wb") as file:
+                self.restore("--list", dump=dump, output=file)
+            entries = {f"EXTENSION - {name} " for name in names} | {f"COMMENT - EXTENSION {name} " for name in names}
+            lines = Path(listed.name).read_text().splitlines()
+            kept = [line for line in lines if not any(entry in f"{line} " for entry in entries)]
+            Path(chosen.name).write_text("\n".join(kept) + "\n")
+            yield [f"--use-list={chosen.name}"]
 
     def _read(self, word: str, *, dump: Path) -> None:
         try:

@@ -29,6 +29,7 @@ from holdfast.drivers.databases.psql import (
     Session,
     SqlError,
     application_name,
+    identifier,
     literal,
     quoted,
 )
@@ -177,8 +178,10 @@ class PostgresqlDatabase:
         if facts.get("elsewhere") or not self._places.has_roles(facts):
             owner, _ = self._places.like_live()
             words += _mapped_to(owner)
+        left_out = self._not_to_be_made(candidate, facts)
         try:
-            self._archives.restore(*words, dump=source, jobs=self._clients.server.jobs)
+            with self._archives.without_extensions(left_out, source) as chosen:
+                self._archives.restore(*words, *chosen, dump=source, jobs=self._clients.server.jobs)
         except StepError as error:
             raise DamagedError(
                 f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
@@ -186,6 +189,27 @@ class PostgresqlDatabase:
         self._places.settle_loaded(candidate, facts)
         self._compare(candidate, facts.get("rows", {}))
         return identity
+
+    def _not_to_be_made(self, candidate: str, facts: Facts) -> list[str]:
+        """Extensions of the dump that this role may not make; told, with what an administrator types."""
+        wanted = [str(name) for name, _ in facts.get("extensions", ())]
+        if not wanted:
+            return []
+        names = ", ".join(literal(name) for name in wanted)
+        with self._clients.session(candidate) as session:
+            rows = session.rows(
+                "SELECT name FROM pg_available_extension_versions v JOIN pg_available_extensions e USING (name)"
+                f" WHERE name IN ({names}) AND version = default_version AND v.superuser AND NOT v.trusted"
+                " AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+                " AND NOT EXISTS (SELECT FROM pg_extension WHERE extname = name) ORDER BY 1"
+            )
+        found = [str(name) for (name,) in rows]
+        for name in found:
+            self._host.warn(
+                f"database {self.name}: extension {name} is left out, for only a superuser makes it."
+                f" As one, in that database: CREATE EXTENSION {identifier(name)};"
+            )
+        return found
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         with self._places.maintenance() as session:
