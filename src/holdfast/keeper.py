@@ -22,12 +22,19 @@ import socket
 import struct
 import sys
 
+MONITORS = frozenset(
+    ["conmon", "aardvark-dns", "slirp4netns", "pasta", "pasta.avx2", "rootlessport", "catatonit", "fuse-overlayfs"]
+)
+"""What Podman leaves beside each container, and beside all of them: as long as it runs so does what it serves, by its design
+as nobody's child. What an operation runs in a container ends with the container, which is found by its labels."""
+
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 REQUEST = struct.Struct("!I")
 STARTED = struct.Struct("!ci")
 ENDED = struct.Struct("!i")
 DESCRIPTORS = 4
+_LOOK_MILLISECONDS = 1000
 
 
 class _Keeper:
@@ -47,8 +54,8 @@ class _Keeper:
         poller = select.poll()
         poller.register(woken, select.POLLIN)
         poller.register(self._connection, select.POLLIN)
-        while not (self._has_no_child() and self._let_go):
-            for descriptor, _ in poller.poll():
+        while not (self._has_no_child() and self._let_go) and not (self._let_go and _serves_containers_alone()):
+            for descriptor, _ in poller.poll(_LOOK_MILLISECONDS if self._let_go else None):
                 if descriptor == woken:
                     os.read(woken, 4096)
                 elif not self._serve():
@@ -120,6 +127,24 @@ def _leave(group: str) -> None:
         os.rmdir(group)
     except OSError:
         pass
+
+
+def is_monitor(pid: int | str) -> bool:
+    """Tell whether a process is one of those that Podman leaves, by the program that it runs."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")) in MONITORS
+    except OSError:
+        return False
+
+
+def _serves_containers_alone() -> bool:
+    """Tell whether every child is a monitor of a container; then nothing of an operation is left to be held."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            children = file.read().split()
+    except OSError:  # a kernel without that file
+        return False
+    return bool(children) and all(is_monitor(pid) for pid in children)
 
 
 def _gone() -> bytes:

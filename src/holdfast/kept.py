@@ -252,7 +252,7 @@ def commands(record: Path) -> list[Identity]:
 def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
     """Return what is alive of what the keepers of a record started, each with its start; keepers are left out.
 
-    Below a living keeper that is everything. Of what one that was killed held there are the commands with what descends
+    Below a living keeper that is everything but the monitors of containers, with what is below them. Of what one that was killed held there are the commands with what descends
     from them or is of their sessions.
     """
     known = _read(record)
@@ -277,8 +277,10 @@ def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -
     keepers = {one.pid for one in known.keepers}
     for group in known.groups:
         found |= {pid: table[pid].started for pid in cgroups.members(group) if pid in table and pid not in keepers}
-    found.pop(os.getpid(), None)
-    return {pid: started for pid, started in found.items() if not table[pid].ended}
+    spared = {os.getpid()}
+    for pid in filter(keeper.is_monitor, found):
+        spared |= {pid, *processes.descendants(Identity(pid, table[pid].started), table)}
+    return {pid: start for pid, start in found.items() if pid not in spared and not table[pid].ended}
 
 
 def end_recorded(
@@ -309,6 +311,9 @@ def end_recorded(
             for group in _read(record).groups:
                 cgroups.remove(group)
             return len(found), []
-        processes.await_end(holding, _LET_GO_SECONDS)
-        if processes.living(holding) and not present():  # one that was stopped, and holds nothing
+        table = processes.table()
+        held = [pid for pid, start in holding.items() if processes.descendants(Identity(pid, start), table)]
+        if not held or present():
+            processes.await_end(holding, _LET_GO_SECONDS)
+        if processes.living(holding) and not present():  # it holds monitors of containers, or was stopped
             processes.signal_known(holding, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,3 +260,38 @@ def test_what_a_committed_operation_started_goes_on(operation: str, record: Path
     host.leave()
     time.sleep(0.1)
     assert not gone(pid)
+
+
+def test_the_monitor_of_a_container_and_what_is_below_it_go_on(operation: str, record: Path, tmp_path: Path) -> None:
+    """Podman's containers are nobody's children by its design: as below a keeper, too."""
+    monitor = tmp_path / "conmon"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", monitor)
+    ready = tmp_path / "ready"
+    words = f"env -i {monitor} 600 & echo $! > {ready}.new; mv {ready}.new {ready}; sleep 600"
+    pid = killed_holdfast(operation, record, "/bin/sh", "-c", words, ready=ready)
+    keeper = keeper_of(record)
+    try:
+        assert pid not in {process.pid for process in fence.survivors(operation, record)}
+        assert fence.end_children(operation, record) >= 1
+        assert not gone(pid)
+        assert gone(keeper), "nothing is left that a keeper is to hold"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_keeper_that_holds_monitors_alone_ends_with_its_operation(
+    operation: str, record: Path, tmp_path: Path
+) -> None:
+    monitor = tmp_path / "conmon"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", monitor)
+    host = Host()
+    host.enter(operation, record)
+    pid = int(host.run(["sh", "-c", f"{monitor} 600 >/dev/null 2>&1 & echo $!"]).output_tail)
+    keeper = keeper_of(record)
+    host.leave()
+    deadline = patience.deadline(30)
+    while not gone(keeper):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not gone(pid)
+    os.kill(pid, signal.SIGKILL)
