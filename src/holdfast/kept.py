@@ -252,8 +252,8 @@ def commands(record: Path) -> list[Identity]:
 def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
     """Return what is alive of what the keepers of a record started, each with its start; keepers are left out.
 
-    Below a living keeper that is everything but the monitors of containers, with what is below them. Of what one that was killed held there are the commands with what descends
-    from them or is of their sessions.
+    Below a living keeper that is everything but the monitors of containers, with what is below them. Of what a killed
+    keeper held there are the commands, with what descends from them or belongs to their sessions, and its control group.
     """
     known = _read(record)
     table = table if table is not None else processes.table()
@@ -295,25 +295,26 @@ def end_recorded(
     def present() -> dict[int, int]:
         return recorded(record) | processes.identified(processes.processes_with(hint))
 
-    found = present()
-    if found:
-        processes.signal_known(found, signal.SIGTERM)
-        processes.await_end(found, grace_seconds)
+    count, left = processes.end(present, grace_seconds=grace_seconds, wait_seconds=wait_seconds)
     deadline = time.monotonic() + wait_seconds
-    while True:
-        while left := present():
-            processes.signal_known(left, signal.SIGKILL)
-            processes.await_end(left, 1.0)
-            if time.monotonic() > deadline:
-                return len(found), [processes.Process(pid, processes.command_of(pid)) for pid in left]
-        holding = processes.living({one.pid: one.started for one in _read(record).keepers})
-        if not holding:
-            for group in _read(record).groups:
-                cgroups.remove(group)
-            return len(found), []
+    while not left and (holding := _living_keepers(record)):
         table = processes.table()
-        held = [pid for pid, start in holding.items() if processes.descendants(Identity(pid, start), table)]
-        if not held or present():
+        if not any(processes.descendants(Identity(pid, start), table) for pid, start in holding.items()):
             processes.await_end(holding, _LET_GO_SECONDS)
-        if processes.living(holding) and not present():  # it holds monitors of containers, or was stopped
+        left = present()
+        if not left:  # it holds monitors of containers alone, or was stopped
             processes.signal_known(holding, signal.SIGKILL)
+            processes.await_end(holding, _LET_GO_SECONDS)
+        else:
+            _, left = processes.end(present, grace_seconds=0, wait_seconds=wait_seconds)
+        if time.monotonic() > deadline:
+            left = left or _living_keepers(record)
+            break
+    if not left:
+        for group in _read(record).groups:
+            cgroups.remove(group)
+    return count, [processes.Process(pid, processes.command_of(pid)) for pid in left]
+
+
+def _living_keepers(record: Path) -> dict[int, int]:
+    return processes.living({one.pid: one.started for one in _read(record).keepers})

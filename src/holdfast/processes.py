@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,25 +179,6 @@ def processes_with(prefix: str) -> list[Process]:
     return found
 
 
-def _signal_all(prefix: str, number: int) -> list[int]:
-    """Signals each such process through a pidfd; returns the pidfds, which the caller closes."""
-    descriptors = []
-    for process in processes_with(prefix):
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except ProcessLookupError:
-            continue
-        if not _carries(process.pid, prefix.encode()):  # the pid was reused between the listing and the pidfd
-            os.close(descriptor)
-            continue
-        try:
-            signal.pidfd_send_signal(descriptor, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # gone is what is wanted; a refused signal shows as a survivor
-        descriptors.append(descriptor)
-    return descriptors
-
-
 def _wait_for_end(descriptors: list[int], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     poller = select.poll()
@@ -212,17 +193,32 @@ def _wait_for_end(descriptors: list[int], seconds: float) -> None:
         os.close(descriptor)
 
 
-def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
-    """Ends all such processes, also those that they start meanwhile; returns what could not be ended."""
-    if not processes_with(prefix):
-        return []
-    _wait_for_end(_signal_all(prefix, signal.SIGTERM), grace_seconds)
+def end(
+    find: Callable[[], Mapping[int, int]], *, grace_seconds: float, wait_seconds: float
+) -> tuple[int, Mapping[int, int]]:
+    """End what is found, also what that starts meanwhile: SIGTERM, and SIGKILL after a grace period until nothing is found.
+
+    Return how many processes there were at first, and those that cannot be ended.
+    """
+    left = find()
+    count = len(left)
+    signal_known(left, signal.SIGTERM)
+    await_end(left, grace_seconds)
     deadline = time.monotonic() + wait_seconds
-    while left := processes_with(prefix):
-        _wait_for_end(_signal_all(prefix, signal.SIGKILL), 1.0)
+    while left := find():
+        signal_known(left, signal.SIGKILL)
+        await_end(left, 1.0)
         if time.monotonic() > deadline:
-            return left
-    return []
+            break
+    return count, left
+
+
+def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
+    """End all such processes; return what cannot be ended."""
+    _, left = end(
+        lambda: identified(processes_with(prefix)), grace_seconds=grace_seconds, wait_seconds=wait_seconds
+    )  # fmt: skip
+    return [Process(pid, command_of(pid)) for pid in left]
 
 
 def working_in(folder: str) -> list[int]:

@@ -186,8 +186,8 @@ def prove_new(opened: Opened, context: StepContext) -> None:
         try:
             values = {"set": set_id, "sets": {name: set_id}, "databases": [name]}
             prove(opened, replace(context, parameters={**context.parameters, **values}))
-        except DamagedError as error:
-            opened.host.warn(f"{error.what}\n{error.next_step}")
+        except HoldfastError as error:  # also of the server itself: after the commit nothing of this is a failure
+            opened.host.warn(f"{error.what}\n{error.next_step}".rstrip())
             context.record({"warnings": [error.what]})
         else:
             known[name] = mark

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,9 +98,11 @@ class SupervisorRuntime:
             self._record, hint=f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=_END_GRACE_SECONDS,
             wait_seconds=_END_SECONDS,
         )  # fmt: skip
-        found = self._end(found, grace_seconds=_END_GRACE_SECONDS)
-        if left or found:
-            pid = next(iter(found), 0) or left[0].pid
+        _, stays = processes.end(
+            lambda: processes.living(found), grace_seconds=_END_GRACE_SECONDS, wait_seconds=_END_SECONDS
+        )
+        if left or stays:
+            pid = next(iter(stays), 0) or left[0].pid
             raise StepError(f"process {pid} ({processes.command_of(pid)}) of an earlier supervisord cannot be ended")
         self._record.unlink(missing_ok=True)
 
@@ -201,7 +203,7 @@ class SupervisorRuntime:
         found |= self._processes_of(name)
         if not self._runs_another(name):
             found |= self._orphans()
-        left = self._end(found, grace_seconds=1)
+        _, left = processes.end(lambda: processes.living(found), grace_seconds=1, wait_seconds=_END_SECONDS)
         if left:
             pid = next(iter(left))
             raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
@@ -258,18 +260,6 @@ class SupervisorRuntime:
         for one in heads:
             owned |= processes.descendants(one, table).keys()
         return {pid: start for pid, start in held.items() if pid not in owned}
-
-    @staticmethod
-    def _end(found: Mapping[int, int], *, grace_seconds: float) -> dict[int, int]:
-        """End processes; return those that cannot be ended."""
-        if left := processes.living(found):
-            processes.signal_known(left, signal.SIGTERM)
-            processes.await_end(left, grace_seconds)
-        deadline = time.monotonic() + _END_SECONDS
-        while (left := processes.living(left)) and time.monotonic() < deadline:
-            processes.signal_known(left, signal.SIGKILL)
-            processes.await_end(left, 1)
-        return left
 
     def _wait_until_stopped(self, name: str) -> None:
         # supervisord itself sends SIGKILL after stopwaitsecs; this bound only guards against a dead supervisord.
