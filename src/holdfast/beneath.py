@@ -18,7 +18,7 @@ from holdfast.errors import RefusedError
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as path_resolution(7) has it
-_MOST_OPEN = 200  # directories of one chain; deeper ones are opened anew when they are needed again
+_MOST_OPEN = 200  # directories of one chain; deeper ones are opened again when they are needed
 
 
 def open_folder(path: str | os.PathLike[str]) -> int:
@@ -128,7 +128,7 @@ class Beneath:
         return self.folder(above), name
 
     def forget(self, path: bytes) -> None:
-        """Look anew from now on at what is at a path and below, as after a rename."""
+        """Drop what is open at a path and below it, as after a rename."""
         while len(self._chain) > 1 and (self._chain[-1][0] + b"/").startswith(path + b"/"):
             os.close(self._chain.pop()[1])
 
@@ -185,7 +185,9 @@ def open_private(path: Path, *, create: bool) -> int:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _foreign(path, "is a link" if path.is_symlink() else "is no folder that can be entered") from error
+            raise _foreign(
+                path, "is a link" if path.is_symlink() else "is not a directory that can be entered"
+            ) from error
     finally:
         os.close(parent)
     status = os.fstat(descriptor)

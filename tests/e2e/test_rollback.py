@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from holdfast.drivers.protocols import Vault
 from tests import kept, releases
 from tests.e2e.cli import run
 from tests.site import Site
@@ -32,6 +34,16 @@ def forget_migrations(site: Site) -> None:
     text = site.config.read_text()
     site.config.write_text(re.sub(r"\[migrations\]\n(?:[^\[\n].*\n|\n)*", "", text))
     assert site.open().loaded.configuration.migrations.kind == "none"
+
+
+@contextlib.contextmanager
+def vault_of(site: Site) -> Iterator[Vault]:
+    app = site.open()
+    try:
+        assert app.opened.vault is not None
+        yield app.opened.vault
+    finally:
+        app.close()
 
 
 def instant_of(refused: str) -> str:
@@ -83,11 +95,8 @@ def test_a_migration_of_contents_that_nobody_described_refuses_code_alone(site: 
 def test_what_retention_removed_is_unknown_and_refuses(site: Site) -> None:
     forget_migrations(site)
     assert run(site, "upgrade", "c2").returncode == 0
-    app = site.open()
-    vault = app.opened.vault
-    assert vault is not None
-    vault.prune([backup.id for backup in vault.backups()], "test")
-    app.close()
+    with vault_of(site) as vault:
+        vault.prune([backup.id for backup in vault.backups()], "test")
     refused = run(site, "rollback")
     assert refused.returncode == 4
     assert "for the backup of its data is gone" in refused.stderr
@@ -98,11 +107,8 @@ def test_what_retention_removed_is_unknown_and_refuses(site: Site) -> None:
 
 def test_prune_keeps_the_data_for_a_way_back(site: Site) -> None:
     assert run(site, "upgrade", "c1").returncode == 0
-    app = site.open()
-    vault = app.opened.vault
-    assert vault is not None
-    (way_back,) = [backup.id for backup in vault.backups() if backup.release.get("label") == "v1"]
-    app.close()
+    with vault_of(site) as vault:
+        (way_back,) = [backup.id for backup in vault.backups() if backup.release.get("label") == "v1"]
     for _ in range(4):
         assert run(site, "backup", "create").returncode == 0
     planned = run(site, "backup", "prune", "--dry-run")

@@ -16,7 +16,9 @@ from holdfast.cli.session import Session, common
 @click.option("--no-backup", is_flag=True, help="Make no backup; the plan says what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
 @click.option("--end-backup", is_flag=True, help="End a running backup instead of waiting for it.")
-@click.option("--again", is_flag=True, help="Also to what runs already: build, migrate and start it anew.")
+@click.option(
+    "--again", is_flag=True, help="Upgrade even to the release that runs: build, migrate and start it once more."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def upgrade(

@@ -284,7 +284,7 @@ class Backup(Section):
     prove: bool = Field(
         True,
         description="After the first backup of a database, and after its engine, extensions, tables or migrations changed,"
-        " `backup create` loads it once beside the live one and drops it: what cannot be restored is told then.",
+        " `backup create` loads it once beside the live one and drops it, and warns if it cannot be restored.",
     )
     keep: Keep = Field(
         default_factory=lambda: Keep(last=3, daily=7, weekly=4, monthly=6),

@@ -28,7 +28,7 @@ def plan(
     if commit == current.commit and not again:
         raise AlreadyThereError(
             f"{label} ({commit[:12]}) runs already", state="Nothing was changed.",
-            next_step=f"To build, migrate and start it anew: holdfast upgrade {reference} --again",
+            next_step=f"To build, migrate and start it once more: holdfast upgrade {reference} --again",
         )  # fmt: skip
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)

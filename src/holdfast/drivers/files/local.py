@@ -45,7 +45,7 @@ class LocalFiles:
         self._private = root / ".holdfast"
 
     def close(self) -> None:
-        """Let go of the tree's directories; they are opened anew when they are needed."""
+        """Close the tree's directories; they are opened again when they are needed."""
         self._forget()
         if self._own is not None:
             os.close(self._own)
@@ -229,7 +229,7 @@ class LocalFiles:
 def _advice_on_mounts(name: str, place: Path) -> str:
     return (
         f'Make it a dataset of its own: [files.{place.name}] with path = "{place}", and exclude it from [files.{name}];'
-        " or only exclude it, if it can be made anew."
+        " or only exclude it, if it can be rebuilt."
     )
 
 
