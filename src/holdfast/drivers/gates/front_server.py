@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Front:
         self._under_way: dict[asyncio.Task[Any], str] = {}
         self._counts: Counter[str] = Counter()
         self._busy: Counter[asyncio.BaseTransport | None] = Counter()
+        self._rested: weakref.WeakKeyDictionary[asyncio.BaseTransport, float] = weakref.WeakKeyDictionary()
         self.state: dict[str, Any] = {}
         self.load()
 
@@ -63,9 +65,9 @@ class Front:
     def turned_away(self) -> None:
         self._counts["turned away"] += 1
 
-    def serves(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a request of this connection is under way."""
-        return transport in self._busy
+    def quiet_since(self, transport: asyncio.BaseTransport, made: float) -> float | None:
+        """Return when a connection's last request ended, or when it was made; None while a request is under way."""
+        return None if transport in self._busy else self._rested.get(transport, made)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -98,6 +100,8 @@ class Front:
             self._busy[transport] -= 1
             if not self._busy[transport]:
                 del self._busy[transport]
+                if transport is not None:
+                    self._rested[transport] = asyncio.get_running_loop().time()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = self._target(request)
@@ -233,16 +237,21 @@ class Server(web.Server):
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._watch(handler, transport)
+        self._watch(handler, transport, asyncio.get_running_loop().time(), _IDLE_SECONDS)
 
-    def _watch(self, handler: Any, transport: asyncio.Transport) -> None:
-        self._timers[handler] = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._look, handler, transport)
+    def _watch(self, handler: Any, transport: asyncio.Transport, made: float, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers[handler] = loop.call_later(seconds, self._look, handler, transport, made)
 
-    def _look(self, handler: Any, transport: asyncio.Transport) -> None:
-        if self._front.serves(transport):
-            self._watch(handler, transport)
-        else:
-            transport.abort()
+    def _look(self, handler: Any, transport: asyncio.Transport, made: float) -> None:
+        loop = asyncio.get_running_loop()
+        since = self._front.quiet_since(transport, made)
+        left = _IDLE_SECONDS if since is None else since + _IDLE_SECONDS - loop.time()
+        if left > 0:
+            self._watch(handler, transport, made, left)
+            return
+        transport.close()  # what was answered is still sent; to somebody who does not read it only for a while
+        self._timers[handler] = loop.call_later(_IDLE_SECONDS, transport.abort)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         self._open -= 1
