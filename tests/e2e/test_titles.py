@@ -197,7 +197,7 @@ class Real:
         self.config.write_text(
             f'[application]\nname = "real"\nstate = "{folder}/state"\n'
             f'[source]\nrepository = "{self.repository}"\n'
-            f'[environment]\nDATABASE = "{self.database}"\nBOX = "{self.box}"\nPATH = "{os.environ["PATH"]}"\n'
+            f'[environment]\nDATABASE = "{self.database}"\nBOX = "{self.box}"\nTMPDIR = "{self.box}"\nPATH = "{os.environ["PATH"]}"\n'
             f'[databases.main]\nkind = "sqlite"\npath = "shared/app.sqlite3"\n'
             f'[vaults.local]\npath = "{folder}/vault"\n[gate]\nkind = "front"\nlisten = "127.0.0.1:{self.port}"\n'
             f"[tasks]\nmigrate = {json.dumps(stack.migrate)}\n[limits]\ntask_timeout_seconds = {patience.limit(120)}\n{services}"
