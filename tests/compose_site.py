@@ -12,7 +12,6 @@ import os
 import pwd
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,12 +196,12 @@ config_files = [".env"]
         )  # fmt: skip
         self.compose("build")
         self.compose("up", "--detach", "database")
-        _until(lambda: self.sql("SELECT 1", "postgres", check=False) == "1")
+        patience.until(lambda: self.sql("SELECT 1", "postgres", check=False) == "1")
         self.sql(f"CREATE ROLE {_ROLE} LOGIN CREATEDB", "postgres")
         self.sql(f"CREATE DATABASE guestbook OWNER {_ROLE}", "postgres")
         self.compose("run", "--rm", "--no-deps", "web", sys.executable, "/app/manage.py", "install")
         self.compose("up", "--detach")
-        _until(lambda: self.get("/", self.web_port)[0] == 200)
+        patience.until(lambda: self.get("/", self.web_port)[0] == 200)
 
     def remove(self) -> None:
         self.shut_down_front()
@@ -313,10 +312,3 @@ def apply(database, media):
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = patience.deadline(_SECONDS)
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)

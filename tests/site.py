@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -170,9 +169,9 @@ class Site:
                 app.opened.gate.hold(app.opened.gate.state().hold)  # one that ran on reads its file again
             for instance in services.wanted(app.opened):
                 if instance.port is not None:
-                    _until(lambda port=instance.port: verification.answers(port, "/health")[0])
+                    patience.until(lambda port=instance.port: verification.answers(port, "/health")[0])
             if services.wanted(app.opened):
-                _until(lambda: self.get("/")[0] in (200, 503))
+                patience.until(lambda: self.get("/")[0] in (200, 503))
         finally:
             app.close()
 
@@ -309,10 +308,3 @@ class Site:
                     if path.is_dir() and not path.is_symlink():
                         os.chmod(path, 0o700)
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _until(condition: Any, seconds: float = 15) -> None:
-    deadline = patience.deadline(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "the site did not come up"
-        time.sleep(0.02)

@@ -185,7 +185,8 @@ class Keeper:
 def _open_record(path: Path | None) -> int:
     if path is not None:
         with contextlib.suppress(OSError):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700)
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 if os.fstat(descriptor).st_size == 0:

@@ -626,6 +626,34 @@ def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: V
     assert proxied.get()[:2] == (200, "new")
 
 
+def test_a_worker_of_nginx_that_has_ended_tells_whose_it_was(folder: Path) -> None:
+    """The last answer before a wait may come from a worker of the configuration before."""
+    proxied = VisitedProxy(NginxServer, folder, drain_seconds=20)
+    nginx = Nginx(Place(Host()), str(proxied.server.config))
+    answers: list[tuple[int, str]] = []
+    visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
+    try:
+        visitor.start()
+        assert proxied.old.entered.wait(patience.limit(30))
+        busy = proxied.server.workers()
+        nginx.reload()
+        patience.until(lambda: len(proxied.server.workers() - busy) == 2 and len(proxied.server.workers() & busy) == 1)
+        second = proxied.server.workers() - busy
+        drain = nginx.watch(None)
+        nginx.reload()
+        patience.until(lambda: not second & proxied.server.workers())
+        waiting = threading.Thread(target=lambda: drain(f"mark {min(second)}", patience.limit(30)))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive() and answers == []
+        proxied.old.go_on.set()
+        waiting.join(patience.limit(30))
+        visitor.join(patience.limit(30))
+        assert answers == [(200, "old")]
+    finally:
+        proxied.end()
+
+
 def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.drivers.gates.proxy._FOLLOW_SECONDS", 2.0)  # it never will
     web = Web("old")

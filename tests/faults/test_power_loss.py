@@ -38,11 +38,14 @@ LAYOUTS: dict[str, tuple[dict[str, tuple[str, int | None]], bool]] = {
 
 pytestmark = pytest.mark.faults
 
-# A run that is not finished, records for messages, and space without content: what may be gone after a power loss.
+# A run that is not finished, records for messages, space without content, and what is known of processes, of which none
+# outlives a power loss: what may be gone after one.
 _MAY_BE_LOST = (
     "/vault/tmp/",
     "/state/locks/",
     "/state/logs/",
+    "/state/processes",
+    "/state/supervisor/processes",
     "/state/front/lock",
     "/reserve",
     ".sock",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 FACTOR = float(os.environ.get("TESTS_PATIENCE", "1"))
 _MARGIN = 10
@@ -25,3 +26,11 @@ def deadline(seconds: float) -> float:
 def wait(seconds: float) -> float:
     """Return a time that is waited out where something is meant to fail, so that it costs what it says."""
     return seconds * FACTOR
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until something holds. Raise AssertionError at the bound."""
+    end = deadline(seconds)
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from holdfast import processes
 from holdfast.drivers.gates.place import Place
 from holdfast.drivers.gates.proxy import Product, ProxyGate
 from holdfast.drivers.gates.visit import Door
@@ -75,6 +76,11 @@ class ProxyServer:
             return None
         finally:
             connection.close()
+
+    def workers(self) -> set[int]:
+        """Return its processes but for the first."""
+        first = processes.Identity(self._process.pid, processes.started(self._process.pid))
+        return set(processes.descendants(first, processes.table()))
 
     def end(self) -> None:
         self._process.terminate()

@@ -9,9 +9,11 @@ sent as it is, without the server's own error pages.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import processes
@@ -50,15 +52,16 @@ class Nginx:
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
-            before = processes.titled(_TITLE, namespace)
+            before = _workers(namespace)
         except OSError:  # another user's processes
             namespace, before = "", {}
 
         def drain(answer: str, seconds: float | None) -> None:
-            if not namespace:
+            master = _master_of(answer, before, namespace) if namespace else None
+            if master is None:
                 time.sleep(_ACCEPTING_SECONDS if seconds is None else max(seconds, _ACCEPTING_SECONDS))
                 return
-            old = _of_the_same(before, namespace, answer)
+            old = {pid: worker.started for pid, worker in before.items() if worker.master == master}
             _wait_for_last_visitor(old, namespace)
             if seconds is not None:
                 _end(old, seconds)
@@ -126,28 +129,31 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _of_the_same(before: Mapping[int, int], namespace: str, answer: str) -> dict[int, int]:
-    """Those workers that belong to the nginx that answered: others may run beside it."""
+@dataclass(frozen=True)
+class _Worker:
+    started: int
+    master: int
+    inside: int  # its number in its own namespace
+
+
+def _workers(namespace: str) -> dict[int, _Worker]:
+    """Return the workers of every nginx of a namespace: others may run beside this one."""
+    found = {}
+    for pid, started in processes.titled(_TITLE, namespace).items():
+        with contextlib.suppress(OSError):  # gone by now
+            found[pid] = _Worker(started, processes.parent_of(pid), processes.known_inside_as(pid))
+    return found
+
+
+def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> int | None:
+    """Return the master of the worker that answered, which may be one of before that has ended since.
+
+    None where that worker is not known any more: somebody else reloaded as well.
+    """
     words = answer.split(" ")
     answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
-    now = processes.titled(_TITLE, namespace)
-    parents = {pid: _parent(pid) for pid in {*now, *before}}
-    mine = {parents[pid] for pid in now if _inside(pid) == answered}
-    return {pid: started for pid, started in before.items() if parents[pid] in mine}
-
-
-def _parent(pid: int) -> int:
-    try:
-        return processes.parent_of(pid)
-    except OSError:  # gone by now
-        return 0
-
-
-def _inside(pid: int) -> int:
-    try:
-        return processes.known_inside_as(pid)
-    except OSError:
-        return -1
+    known = [*_workers(namespace).values(), *before.values()]
+    return next((worker.master for worker in known if worker.inside == answered), None)
 
 
 def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
