@@ -331,7 +331,12 @@ class _StatFs(ctypes.Structure):
 
 
 def network_filesystem(path: str | os.PathLike[str]) -> str | None:
-    """The name of the network filesystem that holds `path`, or None for a local one (statfs(2) f_type)."""
+    """The name of the network filesystem that holds `path`, or None for a local one."""
+    return _NETWORK_FILESYSTEMS.get(filesystem_type(path))
+
+
+def filesystem_type(path: str | os.PathLike[str]) -> int:
+    """Return the number of the kind of filesystem that holds a path or its nearest existing parent (statfs(2) f_type)."""
     existing = Path(path)
     while not existing.exists():
         existing = existing.parent
@@ -339,7 +344,7 @@ def network_filesystem(path: str | os.PathLike[str]) -> str | None:
     if _LIBC.statfs(os.fsencode(existing), ctypes.byref(answer)) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fspath(path))
-    return _NETWORK_FILESYSTEMS.get(answer.f_type & 0xFFFFFFFF)
+    return int(answer.f_type) & 0xFFFFFFFF
 
 
 @contextlib.contextmanager

@@ -224,6 +224,17 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
 
 
 @dataclass(frozen=True)
+class Changed:
+    """Paths below the root of a tree: `entries` that changed themselves, `trees` with all that is below them."""
+
+    entries: frozenset[bytes] = frozenset()
+    trees: frozenset[bytes] = frozenset()
+
+    def __or__(self, other: Changed) -> Changed:
+        return Changed(self.entries | other.entries, self.trees | other.trees)
+
+
+@dataclass(frozen=True)
 class Server:
     """A database server as its clients reach it. `password` is a secret reference; empty values are the client's own.
 

@@ -61,6 +61,9 @@ class FakeFiles:
     def complete(self, entry: Entry, descriptor: int) -> None:
         pass
 
+    def watched(self) -> None:
+        return None
+
     def for_worker(self) -> None:
         return None
 
@@ -161,6 +164,12 @@ class FakeRun:
         totals.read_files = sum(entry.kind == "file" for entry in entries.values())
         progress(totals.size_bytes, None, "bytes")
         return totals
+
+    def read_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Callable[[], Stored]:
+        totals = self.store_tree(name, files, keep_vanished=keep_vanished, check=check, progress=progress)
+        return lambda: totals
 
     def listing(self, name: str) -> Iterator[Entry]:
         return iter(copy.deepcopy(self.listings[name]))

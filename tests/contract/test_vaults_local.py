@@ -185,8 +185,13 @@ def test_a_torn_object_is_written_anew_though_nobody_has_looked(keeper: Keeper) 
     assert keeper.wrong(second) == [] == keeper.wrong()
 
 
-def test_a_directory_that_became_a_file_takes_what_was_below_it_along(keeper: Keeper) -> None:
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_directory_that_became_a_file_takes_what_was_below_it_along(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
     """Also where what vanished between two passes is kept: a set names nothing that a restore would refuse."""
+    if not watched:
+        monkeypatch.setattr(LocalFiles, "watched", lambda _: None)
     media = keeper.files.root
     (media / "zz" / "deep").mkdir(parents=True)
     for name in ("zz/one", "zz/deep/two", "zzz"):
@@ -212,6 +217,7 @@ def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holdfast.drivers.vaults.merge.Merge._vanished", lambda _, before: iter([(before, False)]))
+    monkeypatch.setattr(LocalFiles, "watched", lambda _: None)
     (keeper.files.root / "zz").mkdir()
     (keeper.files.root / "zz" / "one").write_bytes(b"one")
     run = keeper.vault.begin("run1")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from holdfast.drivers.foreign import Foreign
 from holdfast.model import (
     Backup,
+    Changed,
     Entry,
     Facts,
     GateState,
@@ -205,6 +206,21 @@ def never() -> bool:
     return False
 
 
+class WatchedTree(Protocol):
+    """A tree whose changes are noticed from the moment at which a directory of it is read."""
+
+    def scan(self, by_name: Callable[[], bool]) -> Iterator[Entry]:
+        """As that of `Files`."""
+
+    def changed(self) -> Changed | None:
+        """What changed since it was read, or since this was asked; None, for ever, where only a scan can tell."""
+
+    def look(self, changed: Changed) -> Iterator[Entry]:
+        """What is now at the paths that changed, in the order of a scan."""
+
+    def close(self) -> None: ...
+
+
 class Files(Protocol):
     """One tree of files. Restored by difference: staged beside, then moved by rename."""
 
@@ -215,6 +231,9 @@ class Files(Protocol):
 
         While `by_name` answers true, regular files may come without having been looked at: with an empty `mode`.
         """
+
+    def watched(self) -> WatchedTree | None:
+        """The same tree, watched from now on; None where its changes are not reported."""
 
     def open(self, entry: Entry) -> int:
         """A descriptor to read an entry's content. Raises FileNotFoundError if it vanished."""
@@ -259,6 +278,14 @@ class VaultRun(Protocol):
         self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
     ) -> Stored:
         """Stores a tree; called again it stores what changed since and makes that the set's listing."""
+
+    def read_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Callable[[], Stored]:
+        """As `store_tree`, but what is left to do when the tree was read is done by the call that is returned.
+
+        That grows with the tree; reading, after the first time, with what changed, where the changes are reported.
+        """
 
     def listing(self, name: str) -> Iterator[Entry]:
         """The listing as stored so far."""

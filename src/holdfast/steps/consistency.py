@@ -72,7 +72,7 @@ def take(
         taken = _live(opened, run, context, databases, files, tolerant=tolerant)
     else:
         snapshots = {name: _snapshot(opened, run, name, asks=not tolerant) for name in databases}
-        stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)
+        stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)()
         taken = Instant(level, utc_now(), stored=stored_now, snapshots=snapshots)
         _compare_references(opened, run, taken, databases if not tolerant else (), files)
     for name, totals in taken.stored.items():
@@ -157,11 +157,13 @@ def _snapshot(opened: Opened, run: VaultRun, name: str, *, asks: bool) -> Snapsh
 
 def _pass(
     opened: Opened, run: VaultRun, check: Callable[[], None], context: StepContext, files: Sequence[str], *, keep: bool
-) -> dict[str, Stored]:
-    return {
-        name: run.store_tree(name, opened.files[name], keep_vanished=keep, check=check, progress=context.progress)
+) -> Callable[[], dict[str, Stored]]:
+    """Read what changed since the pass before; the call that is returned writes the listings."""
+    finishes = {
+        name: run.read_tree(name, opened.files[name], keep_vanished=keep, check=check, progress=context.progress)
         for name in files
     }
+    return lambda: {name: finish() for name, finish in finishes.items()}
 
 
 def _paused(
@@ -169,8 +171,9 @@ def _paused(
 ) -> Instant:
     """Holds writers for the last pass only; a pass that takes too long gives them up and is tried again."""
     limit = opened.loaded.configuration.backup.pause_limit_seconds
-    _pass(opened, run, context.check_cancelled, context, files, keep=False)  # so that little is left for the held one
     for attempt in range(1, _HOLD_ATTEMPTS + 1):
+        # So that little is left for the pass with writers held.
+        _pass(opened, run, context.check_cancelled, context, files, keep=False)()
         with ExitStack() as stack:
             holds = {name: stack.enter_context(opened.databases[name].hold(limit)) for name in databases}
             began = time.monotonic()
@@ -181,7 +184,7 @@ def _paused(
                     raise StepError(f"the last pass over the files takes longer than {limit:g} s with writers held")
 
             try:
-                stored = _pass(opened, run, within, context, files, keep=False)
+                finish_files = _pass(opened, run, within, context, files, keep=False)
             except StepError:
                 if attempt == _HOLD_ATTEMPTS:
                     raise
@@ -191,7 +194,7 @@ def _paused(
             finishes = {name: _fix(opened, run, name, fix, asks=asks) for name, fix in holds.items()}
             snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
-            return Instant("pause", instant, held, 0.0, stored, snapshots)
+            return Instant("pause", instant, held, 0.0, finish_files(), snapshots)
     raise AssertionError("unreachable")
 
 
@@ -207,7 +210,7 @@ def _live(
             groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
             if attempt > 1:
                 # The pass before was taken before a whole dump. What comes and goes is only had from one near the instant.
-                _pass(opened, run, context.check_cancelled, context, files, keep=True)
+                _pass(opened, run, context.check_cancelled, context, files, keep=True)()
             earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
             instant = utc_now()
             # The pass follows the instants as closely as it can; the dumps are finished after it.
@@ -217,7 +220,7 @@ def _live(
                 orders = [(dump_path(opened, run.folder, name), _queries(name, references)) for name in names]
                 finishes.update(zip(names, fix(orders, COUNT_SECONDS), strict=True))
             apart = time.monotonic() - began if len(groups) > 1 else 0.0
-            stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)
+            stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)()
             snapshots = {name: finishes[name]() for name in databases}
         held = max((snapshot.held_seconds for snapshot in snapshots.values()), default=0.0)
         taken = Instant("live", instant, held, apart, stored, snapshots)

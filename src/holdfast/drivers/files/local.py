@@ -13,6 +13,7 @@ from pathlib import Path
 from holdfast import durable
 from holdfast.beneath import Beneath, open_private, place_of
 from holdfast.drivers.files import moves, tree
+from holdfast.drivers.files.watch import TreeWatch
 from holdfast.drivers.protocols import Fetch, never
 from holdfast.errors import RefusedError, StepError
 from holdfast.host import Host
@@ -66,6 +67,12 @@ class LocalFiles:
         if not self.root.is_dir():
             return iter(())
         return tree.scan(os.fsencode(self.root), self._excludes, by_name)
+
+    def watched(self) -> TreeWatch | None:
+        try:
+            return TreeWatch(self.root, self._excludes, self.mounts)
+        except OSError:
+            return None
 
     def open(self, entry: Entry) -> int:
         path = entry.raw_path()

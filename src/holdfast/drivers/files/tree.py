@@ -108,20 +108,55 @@ def entry_of(
     return entry
 
 
-def scan(root: str | bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+Seen = Callable[[bytes, int], None]
+"""What hears of each directory, its path and a descriptor, before its names are read."""
+
+
+def _unseen(path: bytes, folder: int) -> None:
+    pass
+
+
+def scan(
+    root: str | bytes, excludes: Excludes, by_name: Callable[[], bool] = never, seen: Seen = _unseen
+) -> Iterator[Entry]:
     """Every entry below `root`, a directory before its content, siblings by name; files not looked at while `by_name`.
 
     What vanishes while it is looked at is left out, also a directory that was replaced by a link. Raises OSError for what
     cannot be read, and RefusedError where a link of another account leads to the root.
     """
     with Beneath(os.fsdecode(root)) as tree:
-        yield from scan_below(tree, b"", excludes, by_name)
+        yield from scan_below(tree, b"", excludes, by_name, seen)
 
 
-def scan_below(tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
+def look(tree: Beneath, path: bytes, excludes: Excludes, seen: Seen, *, below: bool) -> Iterator[Entry]:
+    """Return the entry at one path of a tree, if there is one, and all that is below it if that is wanted."""
+    try:
+        folder, name = tree.parent(path)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            inner = tree.folder(path)
+            yield entry_of(path, os.fstat(inner), xattrs=read_xattrs(inner))
+            if below:
+                yield from scan_below(tree, path, excludes, seen=seen)
+        elif stat.S_ISLNK(status.st_mode):
+            yield entry_of(path, status, target=os.readlink(name, dir_fd=folder))
+        elif stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode):
+            yield entry_of(path, status)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise
+
+
+def scan_below(
+    tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable[[], bool] = never, seen: Seen = _unseen
+) -> Iterator[Entry]:
     """The same of a directory in a tree; paths are those below the tree's root."""
     excluded = excludes.matches if excludes else None
-    stack = [(path + b"/" if path else b"", _children(tree.folder(path)))]
+    top = tree.folder(path)
+    seen(path, top)
+    stack = [(path + b"/" if path else b"", _children(top))]
     while stack:
         prefix, children = stack[-1]
         for name, child in children:
@@ -137,6 +172,7 @@ def scan_below(tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable
                 status = os.stat(name, dir_fd=tree.folder(prefix[:-1]), follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     folder = tree.folder(path)
+                    seen(path, folder)
                     below = _children(folder)
                     yield entry_of(path, os.fstat(folder), xattrs=read_xattrs(folder))
                     stack.append((path + b"/", below))

@@ -20,6 +20,7 @@ from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
 from holdfast.drivers.vaults.damage import Damage, read_damage, write_damage
 from holdfast.drivers.vaults.listing import read_digests, read_listing
+from holdfast.drivers.vaults.patch import Watched
 from holdfast.drivers.vaults.run import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
 from holdfast.host import Host
@@ -38,6 +39,7 @@ class LocalVault:
         self.owner = owner
         self._runs: dict[str, LocalRun] = {}
         self._lock: int | None = None
+        self._watched: tuple[str, dict[str, Watched]] | None = None  # trees whose changes since a set are noticed
 
     # --- opening -----------------------------------------------------------------------------------
 
@@ -105,8 +107,15 @@ class LocalVault:
     def begin(self, run: str) -> LocalRun:
         self.create_or_open()
         self._hold(fcntl.LOCK_SH)
-        self._runs[run] = LocalRun(self.path, run, self._work(run), self.latest(), self._host)
-        return self._runs[run]
+        latest = self.latest()
+        found = self._runs[run] = LocalRun(self.path, run, self._work(run), latest, self._host)
+        # A later run of the same operation goes on from what has just been committed; any other looks at everything.
+        if latest is not None and self._watched is not None and run.startswith(f"{latest.operation}."):
+            set_id, watched = self._watched
+            if set_id == latest.id:
+                found.go_on_from(watched)
+        self._watched = None
+        return found
 
     def resume(self, run: str) -> tuple[LocalRun, Backup]:
         self._check_owner()
@@ -143,7 +152,8 @@ class LocalVault:
     def publish(self, run: str) -> str:
         self._check_owner()
         id = self._publish(run)
-        self._runs.pop(run, None)
+        if run in self._runs:
+            self._watched = (id, self._runs.pop(run).watched)
         self._release()
         return id
 

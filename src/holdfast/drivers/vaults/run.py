@@ -14,9 +14,10 @@ from holdfast.drivers.vaults import manifest as manifests
 from holdfast.drivers.vaults.contents import Contents
 from holdfast.drivers.vaults.damage import forget, read_damage
 from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
+from holdfast.drivers.vaults.patch import Patch, Watched
 from holdfast.drivers.vaults.store import TreeStore
 from holdfast.host import Host
-from holdfast.model import Backup, Entry, Stored
+from holdfast.model import Backup, Changed, Entry, Stored
 
 _CHOSEN_ENTRIES = 256
 
@@ -37,6 +38,7 @@ class LocalRun:
             self._parent = None  # one that is not whole vouches for nothing: everything is read anew
         self._store = TreeStore(work, vault / "objects", list(self._parent_listings().values()), host)
         self._passes: dict[str, Path] = {}
+        self.watched: dict[str, Watched] = {}
 
     def _is_damaged(self, parent: Backup) -> bool:
         """Tell whether the set uses contents that a verification found damaged."""
@@ -54,6 +56,14 @@ class LocalRun:
         paths = {name: folder / f"files.{name}.jsonl.zst" for name in self._parent.datasets}
         return {name: path for name, path in paths.items() if path.exists()}
 
+    def go_on_from(self, watched: dict[str, Watched]) -> None:
+        """Take over the trees that the run of the parent watches, which has ended."""
+        listings = self._parent_listings()
+        for name, one in watched.items():
+            if name in listings:
+                one.listing = listings[name]
+                self.watched[name] = one
+
     def _earlier(self, name: str) -> Iterator[Entry]:
         path = self._passes.get(name) or self._parent_listings().get(name)
         return read_listing(path) if path is not None else iter(())
@@ -61,31 +71,98 @@ class LocalRun:
     def store_tree(
         self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
     ) -> Stored:
-        first = name not in self._passes
-        path = self._work / f"{name}.{'1' if first else secrets.token_hex(2)}.jsonl.zst"
+        return self.read_tree(name, files, keep_vanished=keep_vanished, check=check, progress=progress)()
+
+    def read_tree(
+        self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Callable[[], Stored]:
+        keep_vanished = keep_vanished and name in self._passes
+        watched = self.watched.get(name)
+        changed = watched.changed() if watched is not None else None
+        if watched is not None and changed is not None:
+            finish = self._read_changed(name, files, watched, changed, keep_vanished, check, progress)
+            if finish is not None:
+                return finish
+        totals = self._read_all(name, files, keep_vanished, check, progress)
+        return lambda: totals
+
+    def _read_all(
+        self, name: str, files: Files, keep_vanished: bool, check: Callable[[], None], progress: Progress
+    ) -> Stored:
+        """Store a tree by a scan of all of it."""
+        watched = self._watch(name, files)
+        path = self._new_listing(name)
+        scan = watched.tree.scan if watched is not None else files.scan
         with ListingWriter(path) as writer:
-            totals = self._store.store(
-                files,
-                self._earlier(name),
-                writer,
-                keep_vanished=keep_vanished and not first,
-                check=check,
-                progress=progress,
+            totals, linked = self._store.store(
+                files, scan, self._earlier(name), writer, keep_vanished=keep_vanished, check=check, progress=progress
             )
         self._passes[name] = path
+        if watched is not None:
+            watched.listed(path, linked)
         return totals
+
+    def _watch(self, name: str, files: Files) -> Watched | None:
+        """Begin to watch a tree, or go on where a scan is needed for another reason than changes that were not seen."""
+        watched = self.watched.get(name)
+        if watched is None or watched.tree.changed() is None:
+            self.watched.pop(name, None)
+            tree = files.watched()
+            if tree is not None:
+                self.watched[name] = Watched(tree)
+        return self.watched.get(name)
+
+    def _read_changed(
+        self, name: str, files: Files, watched: Watched, changed: Changed, keep_vanished: bool,
+        check: Callable[[], None], progress: Progress,
+    ) -> Callable[[], Stored] | None:  # fmt: skip
+        """Store what changed in a tree. None where a file has names that were not known to be names of one file."""
+        fresh = self._new_listing(name)
+        with ListingWriter(fresh) as writer:
+            totals, linked = self._store.store(
+                files, lambda _: watched.tree.look(changed), iter(watched.known()), writer, keep_vanished=False,
+                check=check, progress=progress,
+            )  # fmt: skip
+        if not linked.keys() <= watched.linked.keys():
+            return None
+        assert watched.listing is not None
+        earlier = watched.listing
+
+        def finish() -> Stored:
+            patch = Patch(read_listing(earlier), read_listing(fresh), changed, keep_vanished=keep_vanished)
+            path = self._new_listing(name)
+            totals.files, totals.size_bytes = self._write(path, iter(patch))
+            self._store.kept_all = self._store.kept_all and not patch.lost
+            self._passes[name] = path
+            watched.listed(path, linked)
+            return totals
+
+        return finish
+
+    def _new_listing(self, name: str) -> Path:
+        return self._work / f"{name}.{secrets.token_hex(4)}.jsonl.zst"
+
+    @staticmethod
+    def _write(path: Path, listing: Iterator[Entry]) -> tuple[int, int]:
+        """Write a listing; return the number of its entries and the bytes of its files."""
+        number = size_bytes = 0
+        with ListingWriter(path) as writer:
+            while entries := list(islice(listing, _CHOSEN_ENTRIES)):
+                writer.write(entries)
+                number += len(entries)
+                size_bytes += sum(entry.size for entry in entries)
+        return number, size_bytes
 
     def listing(self, name: str) -> Iterator[Entry]:
         return read_listing(self._passes[name])
 
     def choose(self, name: str, listing: Iterator[Entry]) -> None:
         """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
-        path = self._work / f"{name}.{secrets.token_hex(2)}.jsonl.zst"
-        with ListingWriter(path) as writer:
-            while entries := list(islice(listing, _CHOSEN_ENTRIES)):
-                writer.write(entries)
+        path = self._new_listing(name)
+        self._write(path, listing)
         self._store.kept_all = False
         self._passes[name] = path
+        self.watched.pop(name, None)  # its changes refer to another listing
 
     def finish(self, manifest: Backup) -> None:
         new_packs = self._store.close()

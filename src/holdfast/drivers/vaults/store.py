@@ -32,6 +32,8 @@ from holdfast.worker import Worker
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
 
+Scan = Callable[[Callable[[], bool]], Iterator[Entry]]
+
 
 class TreeStore:
     """Stores trees into one run's folder. `known` are the listings that committed sets vouch for, read when needed.
@@ -59,24 +61,21 @@ class TreeStore:
         self.kept_all = True
 
     def store(
-        self,
-        files: Files,
-        earlier: Iterator[Entry],
-        writer: ListingWriter,
-        *,
-        keep_vanished: bool,
-        check: Callable[[], None],
-        progress: Progress,
-    ) -> Stored:
-        """Writes the listing of a tree as it is now, reading what is not in `earlier` with equal inode and ctime."""
+        self, files: Files, scan: Scan, earlier: Iterator[Entry], writer: ListingWriter, *, keep_vanished: bool,
+        check: Callable[[], None], progress: Progress,
+    ) -> tuple[Stored, dict[str, list[Entry]]]:  # fmt: skip
+        """Write the listing of what a scan finds, reading what is not in `earlier` with equal inode and ctime.
+
+        Return the totals, and the names of each file that has several.
+        """
         totals = Stored()
         self._check = check
         with TreePass(self, files, writer, totals, check, progress) as one:
-            merged = Merge(files.scan(one.by_name), earlier, keep_vanished, self._stored)
+            merged = Merge(scan(one.by_name), earlier, keep_vanished, self._stored)
             one.run(merged)
         self._packs_of_workers += one.packs
         self.kept_all = self.kept_all and not merged.lost
-        return totals
+        return totals, one.linked
 
     def close_packs(self) -> None:
         """Ends the packs at hand; what comes later begins new ones."""

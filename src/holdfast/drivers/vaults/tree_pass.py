@@ -69,6 +69,7 @@ class TreePass:
         self._tiny = 0
         self._by_name: bool | None = None  # not yet
         self.packs: list[str] = []
+        self.linked: dict[str, list[Entry]] = {}
 
     def __enter__(self) -> TreePass:
         return self
@@ -181,3 +182,4 @@ class TreePass:
         entry.sha256, entry.size = first.sha256, first.size
         entry.sparse, entry.xattrs = first.sparse, first.xattrs
         entry.recent = entry.recent or first.recent
+        self.linked.setdefault(entry.hardlink, []).append(entry)
