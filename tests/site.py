@@ -35,7 +35,7 @@ from holdfast.operations import (
 )
 from holdfast.ports import can_be_bound, free_loopback_port
 from holdfast.processes import end_processes_with
-from holdfast.steps import services, verification
+from holdfast.steps import health_request, services
 from tests import containers, stores
 from tests.proof import patience
 from tests.servers import docker, podman
@@ -169,7 +169,7 @@ class Site:
                 app.opened.gate.hold(app.opened.gate.state().hold)  # one that ran on reads its file again
             for instance in services.wanted(app.opened):
                 if instance.port is not None:
-                    patience.until(lambda port=instance.port: verification.answers(port, "/health")[0])
+                    patience.until(lambda port=instance.port: health_request.answers(port, "/health")[0])
             if services.wanted(app.opened):
                 patience.until(lambda: self.get("/")[0] in (200, 503))
         finally:

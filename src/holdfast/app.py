@@ -13,20 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from holdfast import durable, surroundings
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
 from holdfast.drivers.container_protocols import Containers
-from holdfast.drivers.gates.place import Place
-from holdfast.drivers.gates.proxy import ProxyGate
-from holdfast.drivers.gates.visit import Door
-from holdfast.drivers.packages.build_script import BuildScript
 from holdfast.drivers.protocols import Database, Packages
-from holdfast.drivers.runtimes.compose_command import compose_of
-from holdfast.drivers.runtimes.compose_project import Compose, Project, env_files_in, files_in
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.runner import Result, Runner
@@ -36,6 +32,10 @@ from holdfast.host import Host
 from holdfast.model import Plan, Server
 from holdfast.steps.opened import Opened
 from holdfast.steps.table import handlers
+
+if TYPE_CHECKING:
+    from holdfast.drivers.gates.proxy import ProxyGate
+    from holdfast.drivers.runtimes.compose_project import Compose, Project
 
 
 @dataclass
@@ -121,12 +121,14 @@ def _open_drivers(loaded: Loaded, journal: Journal, command: str, observer: Obse
             name: _database(loaded, host, name, item, compose) for name, item in configuration.databases.items()
         },
         cold={
-            name: registry.COLD[item.kind](name, item.name, _server(item, compose), _mark(loaded), host)
+            name: registry.driver(registry.COLD, item.kind, f"databases.{name}.kind")(
+                name, item.name, _server(item, compose), _mark(loaded), host
+            )
             for name, item in configuration.databases.items()
             if item.kind in registry.COLD
         },
         files={
-            name: registry.FILES["local"](
+            name: registry.driver(registry.FILES, "local", "files")(
                 name,
                 loaded.path(item.path),
                 [*item.exclude, *_databases_in(loaded, item.path)],
@@ -199,8 +201,8 @@ def _with_places(loaded: Loaded, compose: Any) -> Loaded:
         places = {item.volume: compose.place_of(item.volume) for item in volumes.values()}
     if places != known:
         durable.write_file(memory, json.dumps(places, indent=1))
-    found = {name: item.model_copy(update={"path": places[item.volume]}) for name, item in volumes.items()}
-    return replace(loaded, configuration=configuration.model_copy(update={"files": {**configuration.files, **found}}))
+    found = {name: structs.replace(item, path=places[item.volume]) for name, item in volumes.items()}
+    return replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))
 
 
 def _database(
@@ -208,8 +210,8 @@ def _database(
 ) -> Database:  # fmt: skip
     driver = registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")
     if item.kind == "sqlite":
-        return cast(Database, driver(name, loaded.path(item.path)))
-    return cast(Database, driver(name, item.name, _server(item, containers), host))
+        return driver(name, loaded.path(item.path))
+    return driver(name, item.name, _server(item, containers), host)
 
 
 def _server(item: DatabaseSettings, containers: Containers | None) -> Server:
@@ -235,7 +237,7 @@ def _gate(loaded: Loaded) -> Any:
     gate = loaded.configuration.gate
     folder = loaded.state / "front"
     if gate.kind == "none":
-        return registry.GATES["none"](folder)
+        return registry.driver(registry.GATES, "none", "gate.kind")(folder)
     return registry.driver(registry.GATES, gate.kind, "gate.kind")(
         folder, gate.listen, message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
@@ -243,14 +245,19 @@ def _gate(loaded: Loaded) -> Any:
 
 
 def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
+    from holdfast.drivers.gates.place import Place
+    from holdfast.drivers.gates.proxy import ProxyGate
+    from holdfast.drivers.gates.visit import Door
+
     gate = loaded.configuration.gate
     engine, _, name = gate.container.partition(":")
     if engine == "compose":
         place = Place(host, compose.engine_name, partial(compose.container_of, name))
     else:
         place = Place(host, engine, partial(str, name))
+    product = registry.driver(registry.PROXIES, gate.kind, "gate.kind")(place, gate.config)
     return ProxyGate(
-        loaded.state / "front", loaded.path(gate.include), registry.PROXIES[gate.kind](place, gate.config), place,
+        loaded.state / "front", loaded.path(gate.include), product, place,
         Door(gate.check_url, gate.check_host), message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
     )  # fmt: skip
@@ -259,7 +266,7 @@ def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
 def _packages(loaded: Loaded, host: Host) -> Packages:
     source = loaded.configuration.source
     limit = loaded.configuration.limits.build_timeout_seconds
-    archive = registry.PACKAGES["archive"](
+    archive = registry.driver(registry.PACKAGES, "archive", "packages")(
         loaded.state / "packages", loaded.path(source.repository), host, build=source.build,
         requirements=source.python.requirements if source.python else "",
         python=source.python.interpreter if source.python else "python3",
@@ -267,12 +274,14 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     )  # fmt: skip
     if loaded.configuration.runtime.kind != "compose":
         return archive
+    from holdfast.drivers.packages.build_script import BuildScript
+
     application = loaded.configuration.application
     # Two applications of one name would else remove each other's images, each by its own list of releases.
     digest = hashlib.sha256(str(loaded.state).encode()).hexdigest()[:8]
     prefix = f"holdfast/{application.name}.{application.environment}.{digest}"
     script = BuildScript(source.images, loaded.path(source.repository), prefix) if source.images else None
-    return registry.PACKAGES["images"](
+    return registry.driver(registry.PACKAGES, "images", "packages")(
         loaded.state / "packages", archive, partial(_commands, loaded), host, engine=_project(loaded, loaded.root, loaded.root).engine, instance=loaded.root,
         prefix=prefix, script=script,
         links=_beside_sources(loaded), services=list(loaded.configuration.services), timeout_seconds=limit,
@@ -290,6 +299,8 @@ def _beside_sources(loaded: Loaded) -> dict[str, Path]:
 
 def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Project:
     """The Compose project by the files of a tree of sources, with `folder` as what its paths are relative to."""
+    from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
+
     runtime = loaded.configuration.runtime
     return Project(
         tuple(runtime.command), folder, files_in(runtime.files, sources, loaded.root),
@@ -298,6 +309,8 @@ def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Pro
 
 
 def _commands(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Compose:
+    from holdfast.drivers.runtimes.compose_command import compose_of
+
     return compose_of(_project(loaded, sources, folder, name))
 
 

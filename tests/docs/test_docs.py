@@ -14,6 +14,7 @@ import pytest
 from holdfast.config import reference
 from holdfast.config.load import load, presets
 from holdfast.config.schema import Configuration
+from holdfast.config.validation import validate
 from tests.docs import generate
 from tests.proof import patience
 from tests.site import Site
@@ -29,7 +30,7 @@ def test_the_generated_pages_are_current() -> None:
 
 def test_the_example_names_every_key_and_loads() -> None:
     value = tomllib.loads(reference.example())
-    Configuration.model_validate(value)
+    validate(value, Configuration)
     shown = {re.sub(r"^(services|databases|files|vaults)\.\w+", r"\1.NAME", key) for key in reference.flatten(value)}
     for key in reference.all_keys():
         assert key.path in shown or any(one.startswith(f"{key.path}.") for one in shown), (
@@ -84,7 +85,7 @@ def test_every_preset_is_valid() -> None:
         value["application"] = {"name": "x"}
         for item in value.get("databases", {}).values():
             item.setdefault("name", "x")  # where each project has another
-        Configuration.model_validate(value), name
+        validate(value, Configuration), name
 
 
 def test_a_restore_by_hand_gives_the_same_tree(site: Site, folder: Path) -> None:

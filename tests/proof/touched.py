@@ -141,7 +141,7 @@ def drivers_of(engine: str) -> frozenset[str]:
         opened = [registry.RUNTIMES["compose"], registry.PACKAGES["images"]]
     else:
         opened = [registry.DATABASES[engine.removesuffix("-inside")]]
-    modules = {factory.__module__ for factory in opened}
+    modules = {imported().__module__ for imported in opened}
     return closure(modules, "holdfast.drivers.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.app import App
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
+from holdfast.config.validation import validate
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.runner import Runner, StepContext
@@ -20,14 +21,15 @@ from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRun
 
 def make_app(folder: Path, **sections: Any) -> App:
     """Database `main`, files `media`, vault `local`; `sections` are merged into the configuration."""
-    configuration = Configuration.model_validate(
+    configuration = validate(
         {
             "application": {"name": "guestbook", "state": str(folder / "state")},
             "databases": {"main": {"kind": "sqlite", "path": "shared/app.sqlite3"}},
             "files": {"media": {"path": "shared/media"}},
             "vaults": {"local": {"path": str(folder / "vault")}},
             **sections,
-        }
+        },
+        Configuration,
     )
     host = Host()
     journal = Journal(folder / "state")

@@ -9,13 +9,14 @@ import pytest
 from holdfast.app import open_app
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
+from holdfast.config.validation import validate
 from holdfast.errors import RefusedError
 from tests.handles import open_below
 
 
 def loaded(folder: Path, kind: str) -> Loaded:
     application = {"name": "guestbook", "type": kind, "state": str(folder / "state")}
-    return Loaded(Configuration.model_validate({"application": application}), folder)
+    return Loaded(validate({"application": application}, Configuration), folder)
 
 
 def test_one_that_is_refused_leaves_its_journal_closed(quick_folder: Path) -> None:

@@ -98,7 +98,7 @@ paint = "red"
     found = problems(folder)
     by_key = {problem.partition(":")[0]: problem for problem in found}
     assert set(by_key) == {
-        "gate.kind", "gate.drain_seconds", "services.batch.comand", "files.thumbs",
+        "gate.kind", "gate.drain_seconds", "services.batch.comand", "files.thumbs.path",
         "colour", "backup.keep.last", "backup.pause_limit_seconds",
     }  # fmt: skip
     for key in ("gate.kind", "gate.drain_seconds", "services.batch.comand", "colour"):
@@ -106,7 +106,7 @@ paint = "red"
     for key in ("backup.keep.last", "backup.pause_limit_seconds"):
         assert by_key[key].endswith("(holdfast.production.toml)"), by_key[key]
     assert "unknown key" in by_key["services.batch.comand"]
-    assert "is missing" in by_key["files.thumbs"]
+    assert "is missing" in by_key["files.thumbs.path"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from holdfast.app import App
 from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
-from holdfast.steps import services, verification
+from holdfast.steps import health_request, services, verification
 from tests.unit.applications import make_app, make_context
 
 WEB = ServiceInstance(
@@ -37,7 +37,7 @@ def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) ->
     """The answers of the health check that were not asked for, the last one repeating, and what was said."""
     answers = list(healthy)
     monkeypatch.setattr(
-        verification, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked")
+        health_request, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked")
     )
     context, recorded, said = make_context()
     services.stop_all(app.opened, context)
@@ -72,7 +72,7 @@ def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) 
 
 
 def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     context, recorded, said = make_context()
     services.stop_all(app.opened, context)
     make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
@@ -89,7 +89,7 @@ def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a `service start` that was killed: visitors may be served by what nobody remembers."""
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     services.set_wanted(app.opened, [])
     context, _, _ = make_context()
     services.stop_all(app.opened, context)
@@ -114,7 +114,7 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
 
 def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its old one is stopped with the old version, and the new one starts later: it ran before, or it did not."""
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     kinds = {"web": "web", "work": "worker", "beat": "scheduler", "night": "scheduler"}
     app = make_app(
         quick_folder, services={name: {"command": ["run"], "kind": kind, "settle_seconds": 0} for name, kind in kinds.items()}
@@ -178,7 +178,7 @@ def test_a_backend_is_stopped_last_and_started_first() -> None:
 
 
 def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "answers", lambda *_: (False, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (False, "asked"))
     real = pair.opened.runtime.statuses
     monkeypatch.setattr(
         pair.opened.runtime, "statuses",
@@ -190,14 +190,14 @@ def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: 
 
 @pytest.mark.parametrize("healthy", [True, False])
 def test_a_backend_is_asked_for_by_its_web(pair: App, monkeypatch: pytest.MonkeyPatch, healthy: bool) -> None:
-    monkeypatch.setattr(verification, "answers", lambda *_: (healthy, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (healthy, "asked"))
     context, recorded, _ = make_context()
     services.stop_all(pair.opened, context)
     assert recorded["verified"] == ([WEB.name, BACKEND.name] if healthy else [])
 
 
 def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     real = pair.opened.runtime.statuses
     ill = ServiceStatus(BACKEND.name, True, 4711, 9.0, "unhealthy", healthy=False)
     monkeypatch.setattr(pair.opened.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
@@ -208,7 +208,7 @@ def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytes
 
 def test_where_one_of_both_ran_a_release_starts_both(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after another preset was taken, which has a proxy where the application itself had been the web."""
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     services.set_wanted(pair.opened, [BACKEND])
     context = release_context(["backend", "web", "worker"])
     services.stop_all(pair.opened, context)
@@ -221,7 +221,7 @@ def test_what_is_done_to_a_backend_is_done_to_its_web(
     pair: App, monkeypatch: pytest.MonkeyPatch, action: str, left: set[str]
 ) -> None:
     """It may have looked the address of the one before up once."""
-    monkeypatch.setattr(verification, "answers", lambda *_: (True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     pids = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
     context, _, _ = make_context()
     context.parameters = {"action": action, "names": ["app"]}

@@ -28,9 +28,10 @@ def validate(session: Session) -> None:
 def show(session: Session) -> None:
     """Show the merged configuration with the origin of each key."""
     from holdfast.config.reference import flatten
+    from holdfast.config.validation import plain
 
     loaded = session.loaded()
-    values = flatten(loaded.configuration.model_dump(mode="json", exclude_none=True))
+    values = flatten(plain(loaded.configuration))
     for key, value in values.items():
         session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}")
     session.renderer.result({"values": values, "origins": dict(loaded.origins)})
@@ -53,8 +54,10 @@ def help_(session: Session, key: str | None) -> None:
 @common
 def schema(session: Session) -> None:
     """Print the JSON Schema for editors."""
+    import msgspec
+
     from holdfast.config.schema import Configuration
 
-    value = Configuration.model_json_schema()
+    value = msgspec.json.schema(Configuration)
     session.renderer.line(json.dumps(value, indent=1))
     session.renderer.result({"schema": value})

@@ -14,9 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from holdfast.config.schema import Configuration, Runtime
+from holdfast.config.validation import InvalidError, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
 
 FILE_NAME = "holdfast.toml"
@@ -72,12 +71,12 @@ class Loaded:
 
     def dump(self) -> dict[str, Any]:
         """JSON for the journal: everything recovery needs; secrets are references."""
-        return {"root": str(self.root), "configuration": self.configuration.model_dump(mode="json", exclude_none=True)}
+        return {"root": str(self.root), "configuration": plain(self.configuration)}
 
 
 def undump(value: Mapping[str, Any]) -> Loaded:
     """The configuration that an operation was begun with."""
-    return Loaded(Configuration.model_validate(value["configuration"]), Path(value["root"]))
+    return Loaded(validate(value["configuration"], Configuration), Path(value["root"]))
 
 
 def find_file(given: str | None) -> Path:
@@ -160,7 +159,7 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
     own, refused = _allowed({key: value for key, value in found.items() if key in OF_THE_RELEASE})
     if not own:
         return replace(loaded, refused=refused) if refused else loaded
-    merged = loaded.configuration.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    merged = plain(loaded.configuration, defaults=False)
     origins = dict(loaded.origins)
     _merge(merged, own, origin, origins)
     overlay = _overlay_of(loaded)
@@ -246,17 +245,12 @@ def _wrong(path: str, problems: list[str]) -> ConfigurationError:
 
 def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) -> Configuration:
     try:
-        return Configuration.model_validate(merged)
-    except ValidationError as error:
-        problems = []
-        for found in error.errors():
-            key = ".".join(str(part) for part in found["loc"] if part != "[key]")
-            origin = _origin(origins, key)
-            message = found["msg"]  # a pattern in it means what it says, letter by letter
-            text = "unknown key" if found["type"] == "extra_forbidden" else message[:1].lower() + message[1:]
-            text = "is missing" if found["type"] == "missing" else text
-            problems.append(f"{key}: {text}" + (f" ({origin})" if origin else ""))
-        raise _wrong(path, problems) from None
+        return validate(merged, Configuration)
+    except InvalidError as error:
+        named = [(key, text, _origin(origins, key)) for key, text in error.problems]
+        raise _wrong(
+            path, [f"{key}: {text}" + (f" ({origin})" if origin else "") for key, text, origin in named]
+        ) from None
 
 
 def _origin(origins: Mapping[str, str], key: str) -> str:

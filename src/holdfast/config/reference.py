@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+import msgspec
 
-from holdfast.config.schema import Configuration
+from holdfast.config.schema import Configuration, Section
+from holdfast.config.validation import description_of, section_in, type_name
 from holdfast.errors import NotFoundError
 
 
@@ -23,50 +23,24 @@ class Key:
     description: str
 
 
-def _type_name(annotation: Any) -> str:
-    text = str(annotation)
-    for long, short in (("typing.", ""), ("<class '", ""), ("'>", "")):
-        text = text.replace(long, short)
-    if "Literal[" in text:
-        start = text.index("Literal[") + 8
-        return " | ".join(word.strip().strip("'") for word in text[start : text.index("]", start)].split(","))
-    if text.startswith(("Annotated[list", "list")):
-        return "list of lists of words" if "list[Annotated" in text[4:] or "list[list" in text else "list of words"
-    if text.startswith("dict"):
-        return "table of words"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(
-        text.partition(",")[0].replace("Annotated[", ""), "text"
-    )
-
-
-def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section behind an annotation, and whether it is a table of named ones."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    for argument in get_args(annotation):
-        if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return argument, get_origin(annotation) is dict
-    return None, False
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(one: msgspec.structs.FieldInfo) -> str:
+    if one.required:
         return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
-    return json.dumps(value) if not isinstance(value, BaseModel) else ""
+    value = one.default if one.default is not msgspec.NODEFAULT else one.default_factory()
+    return json.dumps(value)
 
 
-def all_keys(model: type[BaseModel] = Configuration, prefix: str = "") -> Iterator[Key]:
-    """Every key with its path; NAME stands for a name of the operator's choice."""
-    for name, field in model.model_fields.items():
-        section, named = _model_in(field.annotation)
-        path = f"{prefix}{name}"
-        if section is None:
-            yield Key(path, _type_name(field.annotation), _default(field), field.description or "")
+def all_keys(section: type[Section] = Configuration, prefix: str = "") -> Iterator[Key]:
+    """Return every key with its path; NAME stands for a name of the operator's choice."""
+    for one in msgspec.structs.fields(section):
+        inner, is_named = section_in(one.type)
+        path, description = f"{prefix}{one.name}", description_of(one.type)
+        if inner is None:
+            yield Key(path, type_name(one.type), _default(one), description)
         else:
-            path = f"{path}.NAME" if named else path
-            yield Key(path, "section", "", field.description or "")
-            yield from all_keys(section, f"{path}.")
+            path = f"{path}.NAME" if is_named else path
+            yield Key(path, "section", "", description)
+            yield from all_keys(inner, f"{path}.")
 
 
 def _matches(asked: str, path: str) -> bool:

@@ -1,49 +1,133 @@
-"""The one table of drivers: kind -> how it is opened. An unknown kind is an error that lists the known ones."""
+"""The one table of drivers: kind -> how its class is had. An unknown kind is an error that lists the known ones.
+
+Each is imported when it is first asked for: a command pays for the drivers that its application is configured with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mysql import MysqlDatabase
-from holdfast.drivers.databases.pgcold import ColdDirectory
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.databases.sqlite import SqliteDatabase
-from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.gates.caddy import Caddy
-from holdfast.drivers.gates.front import FrontGate
-from holdfast.drivers.gates.nginx import Nginx
-from holdfast.drivers.gates.none import NoGate
-from holdfast.drivers.gates.place import Place
-from holdfast.drivers.gates.proxy import Product
-from holdfast.drivers.packages.archive import ArchivePackages
-from holdfast.drivers.packages.images import ImagePackages
 from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Runtime, Vault
-from holdfast.drivers.runtimes.compose import ComposeRuntime
-from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
-from holdfast.drivers.vaults.local import LocalVault
 from holdfast.errors import ConfigurationError
 from holdfast.host import Host
 
-RUNTIMES: Mapping[str, Callable[..., Runtime]] = {"supervisor": SupervisorRuntime, "compose": ComposeRuntime}
-DATABASES: Mapping[str, Callable[..., Database]] = {
-    "sqlite": SqliteDatabase, "postgresql": PostgresqlDatabase, "mariadb": MariadbDatabase, "mysql": MysqlDatabase,
+if TYPE_CHECKING:
+    from holdfast.drivers.gates.place import Place
+    from holdfast.drivers.gates.proxy import Product
+
+_DriverT = TypeVar("_DriverT")
+_Class = Callable[[], Callable[..., _DriverT]]
+
+
+def _sqlite() -> Callable[..., Database]:
+    from holdfast.drivers.databases.sqlite import SqliteDatabase
+
+    return SqliteDatabase
+
+
+def _postgresql() -> Callable[..., Database]:
+    from holdfast.drivers.databases.postgresql import PostgresqlDatabase
+
+    return PostgresqlDatabase
+
+
+def _mariadb() -> Callable[..., Database]:
+    from holdfast.drivers.databases.mariadb import MariadbDatabase
+
+    return MariadbDatabase
+
+
+def _mysql() -> Callable[..., Database]:
+    from holdfast.drivers.databases.mysql import MysqlDatabase
+
+    return MysqlDatabase
+
+
+def _postgresql_directory() -> Callable[..., Cold]:
+    from holdfast.drivers.databases.pgcold import ColdDirectory
+
+    return ColdDirectory
+
+
+def _supervisor() -> Callable[..., Runtime]:
+    from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
+
+    return SupervisorRuntime
+
+
+def _compose() -> Callable[..., Runtime]:
+    from holdfast.drivers.runtimes.compose import ComposeRuntime
+
+    return ComposeRuntime
+
+
+def _local_files() -> Callable[..., Files]:
+    from holdfast.drivers.files.local import LocalFiles
+
+    return LocalFiles
+
+
+def _local_vault() -> Callable[[Path, str, Host], Vault]:
+    from holdfast.drivers.vaults.local import LocalVault
+
+    return LocalVault
+
+
+def _front() -> Callable[..., Gate]:
+    from holdfast.drivers.gates.front import FrontGate
+
+    return FrontGate
+
+
+def _no_gate() -> Callable[..., Gate]:
+    from holdfast.drivers.gates.none import NoGate
+
+    return NoGate
+
+
+def _caddy() -> Callable[[Place, str], Product]:
+    from holdfast.drivers.gates.caddy import Caddy
+
+    return Caddy
+
+
+def _nginx() -> Callable[[Place, str], Product]:
+    from holdfast.drivers.gates.nginx import Nginx
+
+    return Nginx
+
+
+def _archive() -> Callable[..., Packages]:
+    from holdfast.drivers.packages.archive import ArchivePackages
+
+    return ArchivePackages
+
+
+def _images() -> Callable[..., Packages]:
+    from holdfast.drivers.packages.images import ImagePackages
+
+    return ImagePackages
+
+
+RUNTIMES: Mapping[str, _Class[Runtime]] = {"supervisor": _supervisor, "compose": _compose}
+DATABASES: Mapping[str, _Class[Database]] = {
+    "sqlite": _sqlite, "postgresql": _postgresql, "mariadb": _mariadb, "mysql": _mysql,
 }  # fmt: skip
-COLD: Mapping[str, Callable[..., Cold]] = {"postgresql": ColdDirectory}
-FILES: Mapping[str, Callable[..., Files]] = {"local": LocalFiles}
-VAULTS: Mapping[str, Callable[[Path, str, Host], Vault]] = {"local": LocalVault}
-GATES: Mapping[str, Callable[..., Gate]] = {"front": FrontGate, "none": NoGate}
-PROXIES: Mapping[str, Callable[[Place, str], Product]] = {"caddy": Caddy, "nginx": Nginx}
+COLD: Mapping[str, _Class[Cold]] = {"postgresql": _postgresql_directory}
+FILES: Mapping[str, _Class[Files]] = {"local": _local_files}
+VAULTS: Mapping[str, _Class[Vault]] = {"local": _local_vault}
+GATES: Mapping[str, _Class[Gate]] = {"front": _front, "none": _no_gate}
+PROXIES: Mapping[str, _Class[Product]] = {"caddy": _caddy, "nginx": _nginx}
 """Gates that are the user's own proxy, by what differs among them."""
-PACKAGES: Mapping[str, Callable[..., Packages]] = {"archive": ArchivePackages, "images": ImagePackages}
+PACKAGES: Mapping[str, _Class[Packages]] = {"archive": _archive, "images": _images}
 
 
-def driver(table: Mapping[str, Callable[..., Any]], kind: str, key: str) -> Callable[..., Any]:
-    """The driver of a kind. Raises ConfigurationError naming the key and the known kinds."""
+def driver(table: Mapping[str, _Class[_DriverT]], kind: str, key: str) -> Callable[..., _DriverT]:
+    """Return the driver of a kind. Raise ConfigurationError naming the key and the known kinds."""
     if kind not in table:
         raise ConfigurationError(
             "holdfast.toml is wrong", [f"{key}: no driver {kind!r}; known are {', '.join(sorted(table))}"]
         )
-    return table[kind]
+    return table[kind]()

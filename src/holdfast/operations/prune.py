@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from holdfast.app import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup, Plan, Release, Step
@@ -48,7 +50,7 @@ def plan(app: App) -> Plan:
             next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
         )  # fmt: skip
     sets = vault.backups()
-    keep = app.loaded.configuration.backup.keep.model_dump()
+    keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)
     # Whole sets are counted by themselves: a partial one, as a safety backup, takes no whole one's place.
     whole = [backup for backup in complete(app, sets) if not backup.safety]
     stay = {**kept(sets, keep), **kept(whole, keep, LEAST_WHOLE)}

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from holdfast import durable
 from holdfast.drivers import registry
@@ -29,7 +28,7 @@ def source_vault(opened: Opened, context: StepContext) -> Vault:
     if other is None:
         return backup.vault_of(opened)
     kind = registry.driver(registry.VAULTS, other["kind"], "vaults")
-    return cast(Vault, kind(Path(other["path"]), other["owner"], opened.host))
+    return kind(Path(other["path"]), other["owner"], opened.host)
 
 
 def pin(opened: Opened, context: StepContext) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http
-import http.client
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
@@ -19,35 +17,6 @@ _POLL_SECONDS = 0.05
 _RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
 _DEAD = ("fatal", "unknown")
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # times the seconds that a start may take, and no more than so much longer
-
-
-def answers(
-    port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5
-) -> tuple[bool, str]:  # fmt: skip
-    """Whether the web on a loopback port answers a path with 2xx, and what it said."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
-    try:
-        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
-        response = connection.getresponse()
-        response.read()
-        return 200 <= response.status < 300, f"GET {path} answered {response.status}{_advice(response)}"
-    except (OSError, http.client.HTTPException) as error:
-        return False, f"GET {path}: {error or type(error).__name__}"
-    finally:
-        connection.close()
-
-
-def _advice(response: http.client.HTTPResponse) -> str:
-    """What is to be changed where an application that is well answers so; without what follows a place's `?`."""
-    if 300 <= response.status < 400:
-        place = response.getheader("Location", "").partition("?")[0]
-        return (
-            f", on to {place or 'nowhere'}; only 2xx counts: name the page in `health`, or in `health_headers` what"
-            " the application expects of its proxy (as X-Forwarded-Proto)"
-        )
-    if response.status == http.HTTPStatus.BAD_REQUEST:
-        return "; if it takes requests to its own name only, say that as Host in `health_headers`"
-    return ""
 
 
 def verify(
@@ -112,6 +81,8 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     if service is None:
         return True, ""
     if service.health and instance.port is not None:
+        from holdfast.steps.health_request import answers
+
         return answers(instance.port, service.health, service.health_headers)
     if service.health_command:
         try:

@@ -15,15 +15,14 @@ import shlex
 import signal
 import sys
 import time
-import xmlrpc.client
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
-
-from supervisor.xmlrpc import SupervisorTransport
+from typing import Any
 
 from holdfast import durable, kept, processes
+from holdfast.drivers.runtimes import supervisord
 from holdfast.drivers.runtimes.started import Started, read
+from holdfast.drivers.runtimes.supervisord import RefusedCallError
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.host import Host
 from holdfast.model import Problem, ServiceInstance, ServiceStatus
@@ -54,20 +53,14 @@ class SupervisorRuntime:
     # --- the server --------------------------------------------------------------------------------
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """One call of supervisord's interface. Raises OSError or xmlrpc.client.Error."""
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        try:
-            server = xmlrpc.client.ServerProxy("http://localhost", transport=cast(Any, transport))
-            return getattr(server.supervisor, name)(*arguments)
-        finally:
-            transport.close()
+        return supervisord.call(self._socket, name, *arguments)
 
     def _answers(self) -> bool:
         if not self._socket.exists():
             return False
         try:
             self._call("getState")
-        except (OSError, xmlrpc.client.Error, ValueError):
+        except (OSError, RefusedCallError, ValueError):
             return False
         return True
 
@@ -163,14 +156,14 @@ class SupervisorRuntime:
         self._call("reloadConfig")
         try:
             self._call("addProcessGroup", instance.name)
-        except xmlrpc.client.Fault as fault:
-            if "ALREADY_ADDED" not in fault.faultString:  # supervisord's own identifier, from supervisor.xmlrpc.Faults
-                raise StepError(f"supervisord refuses {instance.name}: {fault.faultString}") from fault
+        except RefusedCallError as fault:
+            if "ALREADY_ADDED" not in fault.text:  # supervisord's own identifier, from supervisor.xmlrpc.Faults
+                raise StepError(f"supervisord refuses {instance.name}: {fault.text}") from fault
         try:
             self._call("startProcess", instance.name, False)
-        except xmlrpc.client.Fault as fault:
-            if "ALREADY_STARTED" not in fault.faultString:
-                raise StepError(f"{instance.service} does not start: {fault.faultString}") from fault
+        except RefusedCallError as fault:
+            if "ALREADY_STARTED" not in fault.text:
+                raise StepError(f"{instance.service} does not start: {fault.text}") from fault
 
     def _program(self, instance: ServiceInstance, definition: Path) -> str:
         words = [sys.executable, "-m", "holdfast.drivers.runtimes.launch", f"{self._programs.name}/{definition.name}"]
@@ -191,15 +184,15 @@ class SupervisorRuntime:
         if self._answers():
             try:
                 self._call("stopProcess", name, False)
-            except xmlrpc.client.Fault as fault:
-                if not fault.faultString.startswith(("BAD_NAME", "NOT_RUNNING")):
-                    raise StepError(f"{name} cannot be stopped: {fault.faultString}") from fault
+            except RefusedCallError as fault:
+                if not fault.text.startswith(("BAD_NAME", "NOT_RUNNING")):
+                    raise StepError(f"{name} cannot be stopped: {fault.text}") from fault
             self._wait_until_stopped(name)
             try:
                 self._call("removeProcessGroup", name)
-            except xmlrpc.client.Fault as fault:
-                if not fault.faultString.startswith("BAD_NAME"):
-                    raise StepError(f"{name} cannot be removed: {fault.faultString}") from fault
+            except RefusedCallError as fault:
+                if not fault.text.startswith("BAD_NAME"):
+                    raise StepError(f"{name} cannot be removed: {fault.text}") from fault
         found |= self._processes_of(name)
         if not self._runs_another(name):
             found |= self._orphans()

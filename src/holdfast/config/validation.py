@@ -1,0 +1,184 @@
+"""From a table of values to a section, with every problem at once where the schema does not accept it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from holdfast.config.schema import Section
+
+_SectionT = TypeVar("_SectionT", bound=Section)
+
+
+class InvalidError(Exception):
+    """A value that the schema does not accept; `problems` are pairs of a key and what is wrong with it."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{key}: {text}" for key, text in problems))
+        self.problems = problems
+
+
+def validate(value: Mapping[str, Any], section: type[_SectionT]) -> _SectionT:
+    """Return the section that a table describes. Raise InvalidError with every problem in it."""
+    try:
+        found = msgspec.convert(value, section)
+    except msgspec.ValidationError:
+        problems = list(_wrong_section(value, section, ""))
+    else:
+        problems = list(_problems_of(found, ""))
+    if problems:
+        raise InvalidError(problems)
+    return found
+
+
+def plain(section: Section, *, defaults: bool = True) -> dict[str, Any]:
+    """Return a section as a table, without what is unset; without what has its default value, too, if so wanted."""
+    found = {}
+    for one in msgspec.structs.fields(section):
+        value = getattr(section, one.name)
+        if value is not None and (defaults or value != _default(one)):
+            found[one.name] = _plain(value, defaults)
+    return found
+
+
+def _plain(value: Any, defaults: bool) -> Any:
+    if isinstance(value, Section):
+        return plain(value, defaults=defaults)
+    if isinstance(value, dict):
+        return {key: _plain(item, defaults) for key, item in value.items()}
+    return value
+
+
+def _default(one: msgspec.structs.FieldInfo) -> Any:
+    return one.default_factory() if one.default_factory is not msgspec.NODEFAULT else one.default
+
+
+def _problems_of(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
+    """Return what the keys of a section, and of those in it, show to be wrong together."""
+    yield from ((f"{prefix}{key}", text) for key, text in _split(section.problems()))
+    for name in section.__struct_fields__:
+        value = getattr(section, name)
+        below = value.items() if isinstance(value, dict) else [("", value)]
+        for inner, item in below:
+            if isinstance(item, Section):
+                yield from _problems_of(item, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
+
+
+# --- what is wrong, key by key -------------------------------------------------------------------------
+
+
+def _wrong(value: Any, kind: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Return the problems of a value that should be of a type."""
+    section, is_named = section_in(kind)
+    if section is None:
+        if not _fits(value, kind):
+            yield key, f"must be {described(kind)}"
+    elif not isinstance(value, Mapping):
+        yield key, "must be a table"
+    elif is_named:
+        (name_type, _) = get_args(bare(kind))
+        for name, item in value.items():
+            if not _fits(name, name_type):
+                yield f"{key}.{name}", f"the name must be {described(name_type)}"
+            yield from _wrong(item, section, f"{key}.{name}")
+    else:
+        yield from _wrong_section(value, section, f"{key}." if key else "")
+
+
+def _wrong_section(value: Mapping[str, Any], section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
+    known = {one.name: one for one in msgspec.structs.fields(section)}
+    yield from ((f"{prefix}{name}", "unknown key") for name in value if name not in known)
+    problems: list[tuple[str, str]] = []
+    for name, one in known.items():
+        if name in value:
+            problems += _wrong(value[name], one.type, f"{prefix}{name}")
+        elif one.required:
+            problems.append((f"{prefix}{name}", "is missing"))
+    yield from problems
+    if not problems:
+        found = msgspec.convert({name: item for name, item in value.items() if name in known}, section)
+        yield from ((f"{prefix}{key}", text) for key, text in _split(found.problems()))
+
+
+def _split(problems: list[str]) -> Iterator[tuple[str, str]]:
+    for problem in problems:
+        key, _, text = problem.partition(": ")
+        yield key, text
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+# --- types, for messages and for the reference ---------------------------------------------------------
+
+
+def bare(kind: Any) -> Any:
+    """Return a type without its description and limits."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return kind
+
+
+def section_in(kind: Any) -> tuple[type[Section] | None, bool]:
+    """Return the section that a type holds, if any, and whether it is a table of named ones."""
+    inner = bare(kind)
+    candidates = [inner, *(bare(one) for one in get_args(inner))]
+    found = next((one for one in candidates if isinstance(one, type) and issubclass(one, Section)), None)
+    return found, get_origin(inner) is dict
+
+
+def limits_of(kind: Any) -> dict[str, Any]:
+    """Return the limits of a type: `ge`, `gt`, `le`, `pattern`, `min_length`."""
+    found: dict[str, Any] = {}
+    while get_origin(kind) is Annotated:
+        kind, *metas = get_args(kind)
+        for meta in metas:
+            found |= {name: getattr(meta, name) for name in _LIMITS if getattr(meta, name) is not None}
+    return found
+
+
+_LIMITS = ("ge", "gt", "le", "pattern", "min_length")
+
+
+def description_of(kind: Any) -> str:
+    """Return what a key is for."""
+    metas = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return next((meta.description for meta in metas if meta.description), "")
+
+
+def type_name(kind: Any) -> str:
+    """Return a type in the words of the documentation."""
+    inner = bare(kind)
+    if get_origin(inner) in (Union, UnionType):
+        inner = bare(next(one for one in get_args(inner) if one is not type(None)))
+    origin = get_origin(inner)
+    if origin is Literal:
+        return " | ".join(get_args(inner))
+    if origin is list:
+        return "list of words" if bare(get_args(inner)[0]) is str else "list of lists of words"
+    if origin is dict:
+        return "table of words"
+    return {str: "text", int: "whole number", float: "number", bool: "true | false"}[inner]
+
+
+def described(kind: Any) -> str:
+    """Return what a value of a type must be, to go on after `must be`."""
+    name, limits = type_name(kind), limits_of(kind)
+    if " | " in name:
+        return "one of " + name.replace(" | ", ", ")
+    text = name if name == "text" else f"a {name}"
+    text += "".join(f" {word} {limits[key]:g}" for key, word in _WORDS.items() if key in limits)
+    if limits.get("min_length"):
+        text += ", not an empty one"
+    return f"{text} that matches {limits['pattern']}" if "pattern" in limits else text
+
+
+_WORDS = {"ge": "of at least", "gt": "above", "le": "of at most"}

@@ -1,0 +1,35 @@
+"""Calls of supervisord's own interface, on its socket.
+
+The library behind it is imported with the first call: most commands ask only where a supervisord runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+
+class RefusedCallError(Exception):
+    """What supervisord says that it does not do; `text` begins with an identifier of its own, as BAD_NAME."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def call(socket: Path, name: str, *arguments: Any) -> Any:
+    """Return the answer to one call. Raise RefusedCallError, and OSError where nobody answers in this protocol."""
+    import xmlrpc.client
+
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(None, None, f"unix://{socket}")
+    try:
+        server = xmlrpc.client.ServerProxy("http://localhost", transport=cast(Any, transport))
+        return getattr(server.supervisor, name)(*arguments)
+    except xmlrpc.client.Fault as fault:
+        raise RefusedCallError(fault.faultString) from fault
+    except xmlrpc.client.Error as error:
+        raise OSError(0, str(error)) from error
+    finally:
+        transport.close()

@@ -1,0 +1,36 @@
+"""The request by which a web is asked whether it is healthy."""
+
+from __future__ import annotations
+
+import http
+import http.client
+from collections.abc import Mapping
+
+
+def answers(
+    port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5
+) -> tuple[bool, str]:  # fmt: skip
+    """Return whether the web on a loopback port answers a path with 2xx, and what it said."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
+        response = connection.getresponse()
+        response.read()
+        return 200 <= response.status < 300, f"GET {path} answered {response.status}{_advice(response)}"
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"GET {path}: {error or type(error).__name__}"
+    finally:
+        connection.close()
+
+
+def _advice(response: http.client.HTTPResponse) -> str:
+    """Return what to change where a healthy application answers so; without the query of a location."""
+    if 300 <= response.status < 400:
+        place = response.getheader("Location", "").partition("?")[0]
+        return (
+            f", on to {place or 'nowhere'}; only 2xx counts: name the page in `health`, or in `health_headers` what"
+            " the application expects of its proxy (as X-Forwarded-Proto)"
+        )
+    if response.status == http.HTTPStatus.BAD_REQUEST:
+        return "; if it takes requests to its own name only, say that as Host in `health_headers`"
+    return ""
