@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import venv
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -27,16 +31,35 @@ from holdfast.processes import Process, end_processes_with, processes_with
 from tests.proof import patience
 from tests.site import gate_port
 
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def installed(folder: Path) -> Path:
+    """Install a wheel of this tree in a path with a blank; return its interpreter. The libraries are those of the tests."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    tree = folder / "tree"
+    shutil.copytree(_ROOT, tree, ignore=shutil.ignore_patterns(".*", "build", "tests", "docs", "*.egg-info"))
+    subprocess.run([*build, "--wheel-dir", folder, tree], check=True, timeout=patience.limit(60))
+    (wheel,) = folder.glob("holdfast-*.whl")
+    place = folder / "my environment"
+    venv.create(place, with_pip=False)
+    (packages,) = place.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+        names = archive.namelist()
+    assert any(name.endswith("/licenses/LICENSE") for name in names) and "holdfast/py.typed" in names
+    (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return place / "bin" / "python"
+
 
 @pytest.mark.combination
-def test_the_demo_holds() -> None:
+def test_the_demo_holds_from_a_wheel_in_a_path_with_a_blank(installed: Path) -> None:
+    folder = installed.parents[1]
     done = subprocess.run(
-        [sys.executable, "-m", "holdfast", "demo", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=patience.limit(240),
-        check=False,
-    )
+        [installed, "-m", "holdfast", "demo", "--json"], cwd=folder, env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True, text=True, timeout=patience.limit(240), check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = json.loads(done.stdout)["data"]
     assert figures["ok"] and figures["problems"] == []
