@@ -18,8 +18,8 @@ from typing import Any
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
-from holdfast.ports import free_loopback_port
-from holdfast.processes import end_processes_with
+from holdfast.system.ports import free_loopback_port
+from holdfast.system.processes import end_processes_with
 from tests import containers
 from tests.proof import patience
 from tests.servers import docker, podman, postgresql

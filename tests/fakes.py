@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.drivers import foreign
-from holdfast.drivers.foreign import Foreign
-from holdfast.drivers.protocols import Database, Fix
+from holdfast.drivers.interchange import dump_source
+from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.protocols.base import Database, Fix
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -206,7 +206,7 @@ class FakeDatabase:
         return self._write(content, target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
-        if source.format != foreign.SQLITE:
+        if source.format != dump_source.SQLITE:
             raise RefusedError(f"the fake does not read {source.format}")
         identity = next(self._identities)
         self.beside[token] = (identity, b"".join(source.chunks()))

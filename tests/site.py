@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.app import App, open_app
+from holdfast.application import health_request
 from holdfast.config.load import load
 from holdfast.demo import repository
-from holdfast.drivers.runtimes.compose_model import DEFINITION_LABEL
+from holdfast.drivers.runtimes.compose.models import DEFINITION_LABEL
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
 from holdfast.operations import (
     backup,
     export,
-    import_data,
+    import_,
     install,
     maintenance,
     package,
@@ -33,9 +34,9 @@ from holdfast.operations import (
     rollback,
     upgrade,
 )
-from holdfast.ports import can_be_bound, free_loopback_port
-from holdfast.processes import end_processes_with
-from holdfast.steps import health_request, services
+from holdfast.steps import services
+from holdfast.system.ports import can_be_bound, free_loopback_port
+from holdfast.system.processes import end_processes_with
 from tests import containers, stores
 from tests.proof import patience
 from tests.servers import docker, podman
@@ -157,7 +158,7 @@ class Site:
         plans = {
             "install": install.plan, "upgrade": upgrade.plan, "rollback": rollback.plan, "backup": backup.plan,
             "restore": restore.plan, "prune": prune.plan, "build": package.plan, "maintenance": maintenance.plan,
-            "import_database": import_data.plan_database, "import_files": import_data.plan_files, "export": export.plan,
+            "import_database": import_.plan_database, "import_files": import_.plan_files, "export": export.plan,
         }  # fmt: skip
         return plans[name](app, *arguments, **options)
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from holdfast.demo import repository
-from holdfast.host import Host
+from holdfast.system.host import Host
 from tests.memory import make_folder
 from tests.proof import patience
 from tests.proof.endings import at_end

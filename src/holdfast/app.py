@@ -17,25 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from holdfast import durable, surroundings
+from holdfast.application.context import Opened
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
-from holdfast.drivers.container_protocols import Containers
-from holdfast.drivers.protocols import Database, Packages
+from holdfast.drivers.protocols.base import Database, Packages
+from holdfast.drivers.protocols.containers import Containers
+from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.runner import Result, Runner
-from holdfast.engine.signals import Cancellation
 from holdfast.errors import RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import Plan, Server
-from holdfast.steps.opened import Opened
 from holdfast.steps.table import handlers
+from holdfast.system import child_environment, durable
+from holdfast.system.host import Host
 
 if TYPE_CHECKING:
-    from holdfast.drivers.gates.proxy import ProxyGate
-    from holdfast.drivers.runtimes.compose_project import Compose, Project
+    from holdfast.drivers.gates.proxy.driver import ProxyGate
+    from holdfast.drivers.runtimes.compose.project import Compose, Project
 
 
 @dataclass
@@ -245,9 +245,9 @@ def _gate(loaded: Loaded) -> Any:
 
 
 def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
-    from holdfast.drivers.gates.place import Place
-    from holdfast.drivers.gates.proxy import ProxyGate
-    from holdfast.drivers.gates.visit import Door
+    from holdfast.drivers.gates.proxy.driver import ProxyGate
+    from holdfast.drivers.gates.proxy.location import Place
+    from holdfast.drivers.gates.proxy.probe import Door
 
     gate = loaded.configuration.gate
     engine, _, name = gate.container.partition(":")
@@ -274,7 +274,7 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     )  # fmt: skip
     if loaded.configuration.runtime.kind != "compose":
         return archive
-    from holdfast.drivers.packages.build_script import BuildScript
+    from holdfast.drivers.packages.images.build_script import BuildScript
 
     application = loaded.configuration.application
     # Two applications of one name would else remove each other's images, each by its own list of releases.
@@ -299,7 +299,7 @@ def _beside_sources(loaded: Loaded) -> dict[str, Path]:
 
 def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Project:
     """The Compose project by the files of a tree of sources, with `folder` as what its paths are relative to."""
-    from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
+    from holdfast.drivers.runtimes.compose.project import Project, env_files_in, files_in
 
     runtime = loaded.configuration.runtime
     return Project(
@@ -309,7 +309,7 @@ def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Pro
 
 
 def _commands(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Compose:
-    from holdfast.drivers.runtimes.compose_command import compose_of
+    from holdfast.drivers.runtimes.compose.cli.select import compose_of
 
     return compose_of(_project(loaded, sources, folder, name))
 
@@ -346,7 +346,9 @@ def _keep_kinds(loaded: Loaded, host: Host) -> None:
             f"services of this environment run by {known['runtime']}; runtime.kind {runtime!r} is refused",
             next_step=f"Put it back, `holdfast service stop`, change it, and remove {path}.",
         )
-    engine = known.get("engine") or {name: os.environ[name] for name in surroundings.ENGINE if os.environ.get(name)}
+    engine = known.get("engine") or {
+        name: os.environ[name] for name in child_environment.ENGINE if os.environ.get(name)
+    }
     host.engine = engine
     wanted = {"type": loaded.environment_type, "runtime": runtime, "engine": engine}
     if known != wanted:

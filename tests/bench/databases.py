@@ -20,11 +20,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.protocols import Database
-from holdfast.host import Host
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.protocols.base import Database
 from holdfast.model import Facts, Server
+from holdfast.system.host import Host
 from tests.bench import window
 from tests.bench.bench import Row, table
 from tests.bench.peers import version

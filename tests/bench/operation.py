@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults.local import LocalVault
-from holdfast.host import Host
+from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.model import Backup
+from holdfast.system.host import Host
 
 
 def _nothing(*_: object) -> None:

@@ -83,7 +83,7 @@ def _front(folder: Path, port: int, upstream: int) -> list[str]:
     folder.mkdir()
     state = {"listen": f"127.0.0.1:{port}", "release": "bench", "target": f"127.0.0.1:{upstream}", "generation": 1}
     (folder / "gate.json").write_text(json.dumps(state))
-    return [sys.executable, "-m", "holdfast.drivers.gates.front_server", str(folder)]
+    return [sys.executable, "-m", "holdfast.drivers.gates.front.server", str(folder)]
 
 
 def _wrk(port: int, connections: int) -> tuple[float, float, float, int]:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
-from holdfast.drivers.packages.build_script import BuildScript
-from holdfast.drivers.packages.images import ImagePackages
-from holdfast.drivers.runtimes.compose import ComposeRuntime
-from holdfast.drivers.runtimes.compose_command import compose_of
-from holdfast.drivers.runtimes.compose_project import Compose, Project, files_in
-from holdfast.host import Host
+from holdfast.drivers.packages.images.build_script import BuildScript
+from holdfast.drivers.packages.images.driver import ImagePackages
+from holdfast.drivers.runtimes.compose.cli.select import compose_of
+from holdfast.drivers.runtimes.compose.driver import ComposeRuntime
+from holdfast.drivers.runtimes.compose.project import Compose, Project, files_in
+from holdfast.system.host import Host
 from tests import containers
 from tests.servers import docker, podman
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mysql import MysqlDatabase
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.databases.sqlite import SqliteDatabase
-from holdfast.drivers.protocols import Database
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
+from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
+from holdfast.drivers.protocols.base import Database
 from holdfast.errors import HoldfastError, RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import Server, Snapshot
+from holdfast.system.host import Host
 from tests.contract.dumps import snapshot
 from tests.fakes import FakeDatabase
 from tests.servers import mariadb, mysql, postgresql

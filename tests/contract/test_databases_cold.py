@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.databases.pgcold import ColdDirectory
-from holdfast.drivers.files import unpack
+from holdfast.drivers.databases.postgresql.data_directory import ColdDirectory
+from holdfast.drivers.interchange import unpack
 from holdfast.engine import fence
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
-from holdfast.host import Host
 from holdfast.model import Server
-from holdfast.processes import working_in
+from holdfast.system.host import Host
+from holdfast.system.processes import working_in
 from tests.servers import docker, postgresql
 from tests.servers.postgresql import PostgresqlServer
 
@@ -33,8 +33,8 @@ ROW = "COPY public.entry (text) FROM stdin;\none\n"
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from holdfast.drivers.databases.pgcold import ColdDirectory
-from holdfast.host import Host
+from holdfast.drivers.databases.postgresql.data_directory import ColdDirectory
+from holdfast.system.host import Host
 from holdfast.model import Server
 ColdDirectory._chosen = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 place, container, operation = json.loads(sys.argv[1])

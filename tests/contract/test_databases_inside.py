@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers import foreign
-from holdfast.drivers.databases.inside import Container, end_inside
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.databases.sql import SqlError
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.databases.sql.container_exec import Container, end_inside
+from holdfast.drivers.databases.sql.session import SqlError
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import CancelledError, CommandFailedError, HoldfastError, RefusedError, StepError
-from holdfast.host import OPERATION_VARIABLE, Host
 from holdfast.model import Server
-from holdfast.processes import processes_with
+from holdfast.system.host import OPERATION_VARIABLE, Host
+from holdfast.system.processes import processes_with
 from tests.contract.dumps import snapshot
 from tests.contract.test_databases import (
     Engine,
@@ -128,7 +128,7 @@ def test_a_cancelled_load_ends_inside_too(engine: Engine) -> None:
     waiter = threading.Thread(target=cancel)
     waiter.start()
     try:
-        with pytest.raises(CancelledError), foreign.opened(str(slow_dump(engine))) as source:
+        with pytest.raises(CancelledError), dump_source.opened(str(slow_dump(engine))) as source:
             of_operation(engine, host).load("op", source)
     finally:
         waiter.join()

@@ -20,17 +20,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.drivers import foreign
-from holdfast.drivers.databases import mariadb_catalogue as catalogue
-from holdfast.drivers.databases import mariadb_dump, mariadb_instant, mariadb_places, mariadb_shares
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mariadb_client import Clients, identifier
-from holdfast.drivers.databases.mariadb_dump import RowCounter
-from holdfast.drivers.databases.mariadb_shares import Key
-from holdfast.drivers.databases.mysql import MysqlDatabase
+from holdfast.drivers.databases.mariadb import catalogue, copies, dump, parallel, snapshots
+from holdfast.drivers.databases.mariadb.client import Clients, identifier
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.dump import RowCounter
+from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
+from holdfast.drivers.databases.mariadb.parallel import Key
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
+from holdfast.system.host import Host
 from tests.contract.dumps import snapshot
 from tests.proof import patience
 from tests.servers import mariadb, mysql
@@ -160,7 +159,7 @@ def test_the_name_of_a_trigger_that_a_dying_server_left_is_in_nobodys_way(
 @pytest.fixture
 def of_small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further dump programs take their shares of every database."""
-    monkeypatch.setattr(mariadb_shares, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(parallel, "_LEAST_BYTES", 0)
 
 
 @pytest.mark.usefixtures("of_small_ones_too")
@@ -171,7 +170,7 @@ def test_everything_comes_back(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(mariadb_instant, "largest", lambda sizes: "entry" if "halves" in by else None)
+    monkeypatch.setattr(snapshots, "largest", lambda sizes: "entry" if "halves" in by else None)
     for sql in (FUNCTION, *PROGRAMS.split(";\n"), *OF_ONE[server.product]):
         server.run(name, sql, user=USER)
     server.run(name, f"ALTER DATABASE `{name}` CHARACTER SET latin1 COLLATE latin1_german1_ci", user=USER)
@@ -218,7 +217,7 @@ def test_several_dump_programs_see_one_instant(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Rows that come to both tables by one transaction are in both shares or in none."""
-    monkeypatch.setattr(mariadb_instant, "largest", lambda sizes: parted)
+    monkeypatch.setattr(snapshots, "largest", lambda sizes: parted)
     odd = "odd_%`-name"
     server.run(name, f"CREATE TABLE {identifier(odd)} (id INT PRIMARY KEY AUTO_INCREMENT, text TEXT)", user=USER)
     stop = threading.Event()
@@ -277,13 +276,13 @@ def test_writers_of_a_single_table_go_on_once_its_dump_has_begun(
 ) -> None:
     """The first program has no table then; that the dump is far from its end is seen to by a lock."""
     allowed = threading.Event()
-    own = mariadb_dump._Beside.append_to
+    own = dump._Beside.append_to
 
-    def append_to(self: mariadb_dump._Beside, *arguments: Any) -> None:
+    def append_to(self: dump._Beside, *arguments: Any) -> None:
         assert allowed.wait(patience.limit(30))
         own(self, *arguments)
 
-    monkeypatch.setattr(mariadb_dump._Beside, "append_to", append_to)
+    monkeypatch.setattr(dump._Beside, "append_to", append_to)
     with database.hold(5) as fix:
         finish = fix(quick_folder / "dump", [], 10)
         server.run(name, "SET lock_wait_timeout = 2; INSERT INTO entry (text) VALUES ('afterwards')", user=USER)
@@ -296,7 +295,7 @@ def test_a_change_of_a_table_that_waits_fails_the_dump_and_not_the_visitors(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the lock that holds writers, and whoever reads waits behind it, as the dump programs do."""
-    monkeypatch.setattr(mariadb_instant, "_BEGIN_SECONDS", 1.0)
+    monkeypatch.setattr(snapshots, "_BEGIN_SECONDS", 1.0)
     change = threading.Thread(target=server.run, args=(name, "ALTER TABLE entry ADD COLUMN more INT"))
     waiting = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'ALTER TABLE%'"
     with contextlib.ExitStack() as stack:
@@ -323,7 +322,7 @@ def test_tables_whose_names_differ_in_case_alone_are_dumped_by_one_program(
 
 @given(sizes=st.dictionaries(st.text(max_size=3), st.integers(0, 1 << 40)))
 def test_a_second_dump_program_has_about_as_much_to_do(sizes: dict[str, int]) -> None:
-    second = mariadb_shares.tables_of(mariadb_shares.half(sizes))
+    second = parallel.tables_of(parallel.half(sizes))
     assert set(second) <= set(sizes)
     loads = [sum(size for name, size in sizes.items() if (name in second) == beside) for beside in (False, True)]
     if second:
@@ -351,7 +350,7 @@ def test_a_table_is_parted_by_one_key_of_whole_numbers(
 
 @given(least=st.integers(-(1 << 63), 1 << 63), more=st.integers(0, 1 << 63))
 def test_every_row_is_in_one_half(least: int, more: int) -> None:
-    lower, upper = mariadb_shares.halves("entry", Key("id", least, least + more))
+    lower, upper = parallel.halves("entry", Key("id", least, least + more))
     middle = int(lower.where.removeprefix("`id` < "))
     assert upper.where == f"`id` >= {middle}" and least <= middle <= least + more + 1
     assert (lower.defines, upper.defines) == (True, False)
@@ -628,7 +627,7 @@ def test_settings_of_a_server_that_change_what_statements_do(
             database.swap(OPERATION, point, f"{OPERATION}.failed")
             assert own.run("app", "SELECT COUNT(*) FROM entry") == rows
         (quick_folder / "sql").write_text("CREATE TABLE t (a INT PRIMARY KEY);\nINSERT INTO t VALUES (1), (2);\n")
-        with foreign.opened(str(quick_folder / "sql")) as dump:
+        with dump_source.opened(str(quick_folder / "sql")) as dump:
             candidate = database.load(OPERATION, dump)
         database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
         assert own.run("app", "SELECT COUNT(*) FROM t") == "2"
@@ -642,7 +641,7 @@ def test_settings_of_a_server_that_change_what_statements_do(
 def test_a_strangers_session_is_named_and_refuses(
     server: MariadbServer, name: str, database: MariadbDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mariadb_places, "_LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(copies, "_LEAVE_SECONDS", 0.2)
     with visitor(server, name), pytest.raises(RefusedError, match=f"session .*{USER}"):
         database.prepare(OPERATION, None, {})
     assert database.tokens() == []

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mariadb_dump import RowCounter
-from holdfast.drivers.databases.mysql import MysqlDatabase
-from holdfast.host import Host
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.dump import RowCounter
+from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.model import Facts, Server, Snapshot
+from holdfast.system.host import Host
 from tests.contract.dumps import snapshot
 from tests.servers import mariadb, mysql
 from tests.servers.mariadb import ADMINISTRATOR, USER, MariadbServer
@@ -176,7 +176,7 @@ def test_programs_of_mariadb_under_the_same_names_are_told(
     monkeypatch.setenv("PATH", f"{quick_folder}:{os.environ['PATH']}")
     assert "mysqldump is MariaDB's" in errors(database)
     monkeypatch.setenv("PATH", str(quick_folder))
-    monkeypatch.setattr("holdfast.surroundings.STANDARD_PATH", str(quick_folder))
+    monkeypatch.setattr("holdfast.system.child_environment.STANDARD_PATH", str(quick_folder))
     assert "mysql cannot be run" in errors(database)
 
 

@@ -14,12 +14,12 @@ from typing import IO
 
 import pytest
 
-from holdfast.drivers.databases import pgarchive
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.databases.psql import Clients
+from holdfast.drivers.databases.postgresql import archive
+from holdfast.drivers.databases.postgresql.client import Clients
+from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import Facts, Server, Snapshot
+from holdfast.system.host import Host
 from tests.contract.dumps import snapshot
 from tests.proof import patience
 from tests.servers.postgresql import ROLE, PostgresqlServer
@@ -199,7 +199,7 @@ BY = ["dump", "parallel dump", "dump of a restore point", "parallel dump of a re
 
 def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
     if by.startswith("parallel"):
-        monkeypatch.setattr(pgarchive, "_PARALLEL_BYTES", 0)
+        monkeypatch.setattr(archive, "_PARALLEL_BYTES", 0)
     if "restore point" not in by:
         snapshot(database, target)
         taken = snapshot(database, target)  # as where an instant is taken again
@@ -241,7 +241,7 @@ def test_sessions_that_give_up_leave_a_dump_by_one(
             raise CommandFailedError("could not obtain lock on relation", exit_code_of_command=1)
         return run(self, program, *arguments, output=output)
 
-    monkeypatch.setattr(pgarchive, "_PARALLEL_BYTES", 0)
+    monkeypatch.setattr(archive, "_PARALLEL_BYTES", 0)
     monkeypatch.setattr(Clients, "run", giving_up)
     taken = snapshot(database, quick_folder / "dump")
     assert words == ["--format=directory", "--format=custom"]
@@ -300,7 +300,7 @@ def test_large_objects_extensions_and_many_schemas_come_back(
 def test_a_strangers_session_is_named_and_refuses(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.drivers.databases.postgresql.copies._LEAVE_SECONDS", 0.2)
     with visitor(server, name, "SET application_name = 'report'"):
         with pytest.raises(RefusedError, match="report"):
             database.prepare(OPERATION, None, {})
@@ -346,7 +346,7 @@ def test_another_roles_session_is_named_where_it_cannot_be_ended(
     point = database.prepare(OPERATION, None, {})
     before = database.inspect()["identity"]
     with visitor(server, name, user="reporter"), monkeypatch.context() as patched:
-        patched.setattr("holdfast.drivers.databases.pgplaces._LEAVE_SECONDS", 0.2)
+        patched.setattr("holdfast.drivers.databases.postgresql.copies._LEAVE_SECONDS", 0.2)
         with pytest.raises(RefusedError, match="reporter"):
             database.prepare(f"{OPERATION}2", None, {})
         with pytest.raises(StepError, match="reporter"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.databases.sqlite import SqliteDatabase
+from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from tests.contract.dumps import snapshot
 from tests.contract.test_databases import ROWS

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mariadb_dump import Splitter
-from holdfast.drivers.databases.mysql import MysqlDatabase
-from holdfast.drivers.databases.sqlite import SqliteDatabase
-from holdfast.host import Host
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.dump import Splitter
+from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
+from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
 from holdfast.model import Facts, Server, Snapshot
+from holdfast.system.host import Host
 from tests.servers import mariadb, mysql
 from tests.servers.mariadb import USER, MariadbServer
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import beneath
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Entry
+from holdfast.system import confined
 from tests.proof import patience
 
 pytestmark = [
@@ -234,10 +234,10 @@ def test_links_of_others_lead_nowhere_and_the_operators_own_do(ground: Ground, q
     assert [entry.path for entry in LocalFiles("m", own).scan()] == [entry.path for entry in ground.files().scan()]
     database = quick_folder / "app.sqlite3"
     database.symlink_to(ground.outside / "shadow")
-    beneath.require_trusted(database)
+    confined.require_trusted(database)
     os.chown(database, 65534, 65534, follow_symlinks=False)
     with pytest.raises(RefusedError, match="a link of another account"):
-        beneath.require_trusted(database)
+        confined.require_trusted(database)
 
 
 def test_immutable_files_are_replaced_and_come_back_so(ground: Ground, folder: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.files.plain import write_folder
-from holdfast.drivers.files.tarball import write_tar
-from holdfast.drivers.protocols import Fetch
+from holdfast.drivers.interchange.folder import write_folder
+from holdfast.drivers.interchange.tarball import write_tar
+from holdfast.drivers.protocols.base import Fetch
 from holdfast.errors import CancelledError, DamagedError
 from holdfast.model import Entry
 from tests.contract import trees

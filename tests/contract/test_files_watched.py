@@ -16,9 +16,9 @@ import pytest
 from holdfast.drivers.files import inotify, watch
 from holdfast.drivers.files.inotify import Inotify
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults import tiny
-from holdfast.drivers.vaults.local import LocalVault
-from holdfast.drivers.vaults.run import LocalRun
+from holdfast.drivers.vaults.local import small_files
+from holdfast.drivers.vaults.local.vault import LocalVault
+from holdfast.drivers.vaults.local.writer import LocalRun
 from holdfast.model import Entry, Stored
 from tests.contract.test_vaults import Keeper
 
@@ -211,7 +211,7 @@ def test_a_file_of_several_names_is_looked_at_by_each_of_them(passes: Passes) ->
 
 
 def test_content_that_did_not_change_is_not_read_again(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "_RECENT_NS", 0)  # as of files that nobody has changed for a while
+    monkeypatch.setattr(small_files, "_RECENT_NS", 0)  # as of files that nobody has changed for a while
     root = passes.files.root
     for number in range(20):
         (root / f"file{number}").write_text(str(number))

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from holdfast.drivers import foreign
-from holdfast.drivers.databases.pgsql_text import adapted
-from holdfast.drivers.databases.postgresql import PostgresqlDatabase
-from holdfast.drivers.databases.sqlite import SqliteDatabase
+from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.databases.postgresql.plain_sql import adapted
+from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
-from holdfast.host import Host
 from holdfast.model import Server
+from holdfast.system.host import Host
 from tests.servers.postgresql import ROLE, PostgresqlServer
 
 OPERATION = "20260101-000000-import-database-ab12"
@@ -61,7 +61,7 @@ def pg_dump(server: PostgresqlServer, name: str, *words: str) -> bytes:
 
 def bring(database: PostgresqlDatabase, source: Path) -> None:
     """Loads and puts in place; the application may then use everything."""
-    with foreign.opened(str(source)) as dump:
+    with dump_source.opened(str(source)) as dump:
         candidate = database.load(OPERATION, dump)
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
 
@@ -114,7 +114,7 @@ def test_the_standard_input(
     try:
         with open(quick_folder / "dump", "rb") as file:
             os.dup2(file.fileno(), 0)
-            with foreign.opened("-") as dump:
+            with dump_source.opened("-") as dump:
                 candidate = database.load(OPERATION, dump)
     finally:
         os.dup2(kept, 0)
@@ -180,11 +180,11 @@ def test_statements_inside_values_are_left_alone() -> None:
 )
 def test_what_is_no_dump_is_said_at_once(quick_folder: Path, content: bytes, error: type[HoldfastError]) -> None:
     (quick_folder / "dump").write_bytes(content)
-    with pytest.raises(error), foreign.opened(str(quick_folder / "dump")):
+    with pytest.raises(error), dump_source.opened(str(quick_folder / "dump")):
         pass  # pragma: no cover
-    with pytest.raises(NotFoundError), foreign.opened(str(quick_folder / "none")):
+    with pytest.raises(NotFoundError), dump_source.opened(str(quick_folder / "none")):
         pass  # pragma: no cover
-    with pytest.raises(RefusedError, match=r"toc\.dat"), foreign.opened(str(quick_folder)):
+    with pytest.raises(RefusedError, match=r"toc\.dat"), dump_source.opened(str(quick_folder)):
         pass  # pragma: no cover
 
 
@@ -208,17 +208,17 @@ def test_an_sqlite_file_and_the_text_of_its_dump(quick_folder: Path, kind: str, 
         connection.execute("CREATE TABLE old (a)")
     database = SqliteDatabase("main", quick_folder / "live")
     if cut:
-        with pytest.raises(DamagedError), foreign.opened(str(quick_folder / "dump")) as dump:
+        with pytest.raises(DamagedError), dump_source.opened(str(quick_folder / "dump")) as dump:
             database.load(OPERATION, dump)
         assert list(database.tables()) == ["old"]
         return
-    with foreign.opened(str(quick_folder / "dump")) as dump:
+    with dump_source.opened(str(quick_folder / "dump")) as dump:
         database.swap(OPERATION, database.load(OPERATION, dump), "aside")
     assert database.tables() == {"entry": {"rows": 500, "columns": ["id", "text"]}}
 
 
 def test_an_sqlite_text_opens_no_other_file(quick_folder: Path) -> None:
     (quick_folder / "dump").write_text(f"ATTACH '{quick_folder / 'other'}' AS o; CREATE TABLE o.a (b);\n")
-    with pytest.raises(DamagedError), foreign.opened(str(quick_folder / "dump")) as dump:
+    with pytest.raises(DamagedError), dump_source.opened(str(quick_folder / "dump")) as dump:
         SqliteDatabase("main", quick_folder / "live").load(OPERATION, dump)
     assert not (quick_folder / "other").exists()

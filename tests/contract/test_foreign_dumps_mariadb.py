@@ -11,14 +11,14 @@ from types import ModuleType
 import pytest
 import zstandard
 
-from holdfast.drivers import foreign
-from holdfast.drivers.databases.mariadb import MariadbDatabase
-from holdfast.drivers.databases.mariadb_dump import without_definers
-from holdfast.drivers.databases.mariadb_text import adapted
-from holdfast.drivers.databases.mysql import MysqlDatabase
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.dump import without_definers
+from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
+from holdfast.drivers.databases.mariadb.plain_sql import adapted
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import HoldfastError, RefusedError
-from holdfast.host import Host
 from holdfast.model import Server
+from holdfast.system.host import Host
 from tests.servers import mariadb, mysql
 from tests.servers.mariadb import USER, MariadbServer, numbers
 
@@ -63,7 +63,7 @@ def own_dump(server: MariadbServer, name: str, *words: str) -> bytes:
 
 
 def bring(database: MariadbDatabase, source: Path) -> None:
-    with foreign.opened(str(source)) as dump:
+    with dump_source.opened(str(source)) as dump:
         candidate = database.load(OPERATION, dump)
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
 
@@ -187,7 +187,7 @@ def test_what_leads_into_the_live_database_never_gets_there(
         f"{heading}{line.format(live=name)}\nDROP TABLE IF EXISTS entry;\nCREATE TABLE entry (a INT);\n{end}"
     )
     before = server.run(name, "SELECT COUNT(*) FROM entry; SHOW TABLES")
-    with contextlib.suppress(HoldfastError), foreign.opened(str(quick_folder / "sql")) as dump:
+    with contextlib.suppress(HoldfastError), dump_source.opened(str(quick_folder / "sql")) as dump:
         database.load(OPERATION, dump)
     assert server.run(name, "SELECT COUNT(*) FROM entry; SHOW TABLES") == before
 

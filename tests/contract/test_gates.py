@@ -20,17 +20,17 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.gates.caddy import Caddy
-from holdfast.drivers.gates.front import FrontGate
-from holdfast.drivers.gates.nginx import Nginx
+from holdfast.drivers.gates.front.driver import FrontGate
 from holdfast.drivers.gates.none import NoGate
-from holdfast.drivers.gates.place import Place
-from holdfast.drivers.gates.proxy import Product, ProxyGate
-from holdfast.drivers.gates.visit import Door
-from holdfast.drivers.protocols import Gate
+from holdfast.drivers.gates.proxy.caddy import Caddy
+from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.nginx import Nginx
+from holdfast.drivers.gates.proxy.probe import Door
+from holdfast.drivers.protocols.base import Gate
 from holdfast.errors import StepError
-from holdfast.host import Host
-from holdfast.ports import free_loopback_port
+from holdfast.system.host import Host
+from holdfast.system.ports import free_loopback_port
 from tests.fakes import FakeGate
 from tests.proof import patience
 from tests.servers.caddy import CaddyServer
@@ -388,11 +388,11 @@ def test_a_state_file_that_cannot_be_read_shows_the_page(front: Visited, folder:
 _SHORT_OF_DESCRIPTORS = """
 import asyncio, resource, sys
 from pathlib import Path
-from holdfast.drivers.gates import front_server
+from holdfast.drivers.gates.front import server
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
-front_server._IDLE_SECONDS = 1.0
-asyncio.run(front_server.serve(Path(sys.argv[1])))
+server._IDLE_SECONDS = 1.0
+asyncio.run(server.serve(Path(sys.argv[1])))
 """
 
 
@@ -655,7 +655,7 @@ def test_a_worker_of_nginx_that_has_ended_tells_whose_it_was(folder: Path) -> No
 
 
 def test_requests_that_go_round_the_file_are_noticed_by_caddy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.drivers.gates.proxy._FOLLOW_SECONDS", 2.0)  # it never will
+    monkeypatch.setattr("holdfast.drivers.gates.proxy.driver._FOLLOW_SECONDS", 2.0)  # it never will
     web = Web("old")
     server = CaddyServer(folder, web.address, location=f"reverse_proxy {web.address}")
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.errors import CommandFailedError
-from holdfast.host import Host
+from holdfast.system.host import Host
 from tests.contract.test_packages import commit, git
 
 

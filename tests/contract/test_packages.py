@@ -15,10 +15,10 @@ import pytest
 
 from holdfast.drivers.packages import archive
 from holdfast.drivers.packages.archive import ArchivePackages
-from holdfast.drivers.protocols import Packages
+from holdfast.drivers.protocols.base import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
-from holdfast.host import Host
 from holdfast.model import Package
+from holdfast.system.host import Host
 from tests.contract import projects
 from tests.fakes import FakePackages
 from tests.proof import patience

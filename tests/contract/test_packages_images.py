@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
-from holdfast.drivers.packages.images import ImagePackages
+from holdfast.drivers.packages.images.driver import ImagePackages
 from holdfast.errors import CommandFailedError
-from holdfast.host import Host
+from holdfast.system.host import Host
 from tests import containers
 from tests.contract import projects
 from tests.contract.test_packages import commit, git

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import processes
-from holdfast.drivers.protocols import Runtime
-from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
+from holdfast.drivers.protocols.base import Runtime
+from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
 from holdfast.errors import ConfigurationError, StepError
-from holdfast.host import Host
 from holdfast.model import ServiceInstance
-from holdfast.processes import end_processes_with, processes_with
+from holdfast.system import processes
+from holdfast.system.host import Host
+from holdfast.system.processes import end_processes_with, processes_with
 from tests.contract import projects
 from tests.fakes import FakeRuntime
 from tests.proof import patience

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import ServiceInstance, ServiceStatus
-from holdfast.ports import free_loopback_port
+from holdfast.system.host import Host
+from holdfast.system.ports import free_loopback_port
 from tests import containers
 from tests.contract import projects
 from tests.contract.projects import Containers

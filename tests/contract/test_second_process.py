@@ -13,15 +13,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holdfast.drivers.files import make
+from holdfast.drivers.files import staging
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults import tree_pass
-from holdfast.drivers.vaults.local import LocalVault
-from holdfast.drivers.vaults.tiny import TINY_BYTES
+from holdfast.drivers.vaults.local import tree_pass
+from holdfast.drivers.vaults.local.small_files import TINY_BYTES
+from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import DamagedError, StepError
-from holdfast.host import OPERATION_VARIABLE, Host
-from holdfast.processes import Process, processes_with
-from holdfast.worker import Worker
+from holdfast.system.host import OPERATION_VARIABLE, Host
+from holdfast.system.processes import Process, processes_with
+from holdfast.system.worker import Worker
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress
 from tests.proof import patience
@@ -34,7 +34,7 @@ FILES = 2000
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine with one core, and from the first files on."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for module in (tree_pass, make):
+    for module in (tree_pass, staging):
         monkeypatch.setattr(module, "_WORKER_FILES", 1)
 
 
@@ -234,7 +234,7 @@ def test_damage_that_the_second_process_meets_is_damage(keeper: Keeper, host: Ho
 
 
 def test_it_ends_with_its_parent(host: Host, quick_folder: Path) -> None:
-    process = host.start_pipes([sys.executable, "-m", "holdfast.worker"])
+    process = host.start_pipes([sys.executable, "-m", "holdfast.system.worker"])
     assert process.stdin is not None and process.stdout is not None
     assert [one.pid for one in second_processes()] == [process.pid]
     process.stdin.close()

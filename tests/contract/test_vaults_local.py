@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults import manifest as manifests
-from holdfast.drivers.vaults import store, tiny, tree_pass
-from holdfast.drivers.vaults.local import LocalVault
+from holdfast.drivers.vaults.local import content_store, small_files, tree_pass
+from holdfast.drivers.vaults.local import manifest as manifests
+from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress
@@ -27,8 +27,8 @@ MASKS = (0x01, 0x20, 0xFF)
 @pytest.fixture
 def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     """A small vault that has every kind of file: files above 64 bytes become objects of their own."""
-    monkeypatch.setattr(store, "SMALL_BYTES", 64)
-    for module in (tiny, tree_pass):
+    monkeypatch.setattr(content_store, "SMALL_BYTES", 64)
+    for module in (small_files, tree_pass):
         monkeypatch.setattr(module, "TINY_BYTES", 0)
     trees.plain(quick_folder / "media")
     (quick_folder / "media" / "large").write_bytes(bytes(range(150)))
@@ -216,7 +216,7 @@ def test_a_directory_that_became_a_file_takes_what_was_below_it_along(
 def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.drivers.vaults.merge.Merge._vanished", lambda _, before: iter([(before, False)]))
+    monkeypatch.setattr("holdfast.drivers.vaults.local.diff.Merge._vanished", lambda _, before: iter([(before, False)]))
     monkeypatch.setattr(LocalFiles, "watched", lambda _: None)
     (keeper.files.root / "zz").mkdir()
     (keeper.files.root / "zz" / "one").write_bytes(b"one")
@@ -285,7 +285,7 @@ def test_another_owners_vault_is_refused_and_names_it(keeper: Keeper) -> None:
 
 def test_nothing_is_swept_while_another_state_directory_writes(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its locks lie elsewhere; the vault has one of its own."""
-    monkeypatch.setattr("holdfast.drivers.vaults.local._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("holdfast.drivers.vaults.local.vault._LOCK_SECONDS", 0.1)
     first = keeper.make("run1")
     keeper.finish("run2")
     other = LocalVault(vault_path(keeper), OWNER)

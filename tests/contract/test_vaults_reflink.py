@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.vaults.local import LocalVault
+from holdfast.drivers.vaults.local.vault import LocalVault
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper
 from tests.proof import patience

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.protocols import Fetch, Files
+from holdfast.drivers.protocols.base import Fetch, Files
 from holdfast.model import Entry
 
 

@@ -15,10 +15,10 @@ import psycopg
 import pymysql
 import pytest
 
-from holdfast import durable
 from holdfast.errors import NoSpaceError
-from holdfast.ports import free_loopback_port
 from holdfast.steps import services
+from holdfast.system import durable
+from holdfast.system.ports import free_loopback_port
 from tests import kept
 from tests.e2e.cli import argv, run, run_json
 from tests.servers import mariadb, postgresql
@@ -195,7 +195,7 @@ def test_an_answer_from_a_strangers_port_is_not_the_new_versions(site: Site, mon
 
 
 def test_a_vault_of_a_newer_format_is_refused(installed: Site) -> None:
-    from holdfast.drivers.vaults import manifest
+    from holdfast.drivers.vaults.local import manifest
 
     path = installed.vault / "holdfast-vault.json"
     value = manifest.unseal(path)
@@ -267,7 +267,7 @@ def test_a_file_that_cannot_be_read_fails_the_backup_with_its_name(
 def test_state_on_a_network_filesystem_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from holdfast.errors import RefusedError
 
-    monkeypatch.setattr("holdfast.durable.network_filesystem", lambda path: "nfs")
+    monkeypatch.setattr("holdfast.system.durable.network_filesystem", lambda path: "nfs")
     with pytest.raises(RefusedError) as caught:
         site.open()
     assert "nfs" in str(caught.value) and "application.state" in str(caught.value)

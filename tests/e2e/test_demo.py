@@ -27,7 +27,7 @@ from holdfast.demo import repository, story
 from holdfast.demo.load import Load
 from holdfast.demo.stop import Stop
 from holdfast.errors import HoldfastError
-from holdfast.processes import Process, end_processes_with, processes_with
+from holdfast.system.processes import Process, end_processes_with, processes_with
 from tests.proof import patience
 from tests.site import gate_port
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.host import Host
-from holdfast.ports import free_loopback_port
-from holdfast.processes import end_processes_with
+from holdfast.system.host import Host
+from holdfast.system.ports import free_loopback_port
+from holdfast.system.processes import end_processes_with
 from tests.proof import patience
 from tests.stores import MariadbStore, PostgresqlStore
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.model import Outcome, StepState
-from holdfast.processes import working_in
+from holdfast.system.processes import working_in
 from tests.e2e.cli import output, run, run_json, start
 from tests.proof import patience
 from tests.servers import docker, postgresql

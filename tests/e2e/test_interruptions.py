@@ -18,8 +18,8 @@ import pytest
 from holdfast.config.load import load
 from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
-from holdfast.processes import end_processes_with
 from holdfast.steps import gate, last_pass, preflight, table
+from holdfast.system.processes import end_processes_with
 from tests import kept
 from tests.e2e.cli import argv, output, run, run_json, start
 from tests.proof import patience

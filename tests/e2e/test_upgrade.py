@@ -180,7 +180,7 @@ def test_only_services_that_ran_before_run_after(installed: Site) -> None:
 
 
 def test_package_build_list_deploy_and_short_commits(installed: Site) -> None:
-    from holdfast.host import Host
+    from holdfast.system.host import Host
 
     commit = Host().capture(["git", "-C", str(installed.repository), "rev-parse", "v2"]).strip()
     assert run(installed, "package", "build", commit[:9]).returncode == 0
@@ -235,7 +235,7 @@ def test_wipe_installs_afresh_outside_production_after_a_backup(site: Site) -> N
         assert site.get("/")[1]["entries"] == 120
         assert len(run_json(site, "backup", "list")["data"]["backups"]) == 2
     finally:
-        from holdfast.processes import end_processes_with
+        from holdfast.system.processes import end_processes_with
 
         end_processes_with(f"HOLDFAST_INSTANCE=guestbook.staging@{site.state}", grace_seconds=0, wait_seconds=10)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.databases.sqlite import SqliteDatabase
-from holdfast.drivers.vaults.local import LocalVault
+from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
+from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.engine.records import Owner
 from holdfast.errors import InterruptedOperationError, NoSpaceError
 from holdfast.model import Backup, Snapshot

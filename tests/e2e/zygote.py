@@ -68,7 +68,7 @@ def _import_everything() -> None:
     """Import what any command may import later, but the programs that are started as such."""
     import holdfast
 
-    programs = ("holdfast.__main__", "holdfast.demo.application", "holdfast.drivers.gates.front_server")
+    programs = ("holdfast.__main__", "holdfast.demo.application", "holdfast.drivers.gates.front.server")
     for module in pkgutil.walk_packages(holdfast.__path__, "holdfast."):
         if not module.name.startswith(programs):
             importlib.import_module(module.name)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
-from holdfast.drivers.databases.psql import Session
-from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
+from holdfast.drivers.databases.postgresql.client import Session
+from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
 from holdfast.engine.journal import Journal
-from holdfast.host import Host
+from holdfast.system import durable
+from holdfast.system.host import Host
 from tests.proof import patience
 
 MUTATING_CALLS = {"reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess"}
@@ -241,12 +241,12 @@ class Forker:
 
 
 def serve() -> None:
-    from holdfast.drivers.databases import mariadb_shares
+    from holdfast.drivers.databases.mariadb import parallel
     from holdfast.operations import recover
     from tests.faults.scenarios import ENGINE_SCENARIOS, SCENARIOS
     from tests.site import Site
 
-    mariadb_shares._LEAST_BYTES = 0  # a second dump program, as larger databases have
+    parallel._LEAST_BYTES = 0  # a second dump program, as larger databases have
     by_name = {scenario.title: scenario for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
     for line in sys.stdin:
         order = json.loads(line)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.processes import end_processes_with
+from holdfast.system.processes import end_processes_with
 from tests.faults.loop import Filesystem
 from tests.faults.power_child import Child
 from tests.faults.scenarios import Scenario

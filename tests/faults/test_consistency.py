@@ -17,10 +17,10 @@ import pytest
 
 from holdfast.app import App, open_app
 from holdfast.config.load import load
-from holdfast.drivers.databases import mariadb_shares
-from holdfast.host import Host
+from holdfast.drivers.databases.mariadb import parallel
 from holdfast.operations import backup, install
-from holdfast.processes import end_processes_with
+from holdfast.system.host import Host
+from holdfast.system.processes import end_processes_with
 from tests.proof import patience
 from tests.proof.plugin import selection_of
 from tests.stores import MariadbStore, MysqlStore, PostgresqlStore
@@ -120,7 +120,7 @@ def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pyt
     On a disk: in memory they change more between two looks than `live` bears in its tries.
     """
     folder = disk_folder
-    monkeypatch.setattr(mariadb_shares, "_LEAST_BYTES", 0)  # two dump programs, as larger databases have
+    monkeypatch.setattr(parallel, "_LEAST_BYTES", 0)  # two dump programs, as larger databases have
     host = Host()
     repository = folder / "repo"
     repository.mkdir()

@@ -18,8 +18,8 @@ import pytest
 from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
-from holdfast.processes import working_in
 from holdfast.steps import preflight, services
+from holdfast.system.processes import working_in
 from tests import containers, kept
 from tests.faults.killing import Forker
 from tests.faults.scenarios import (

@@ -19,19 +19,20 @@ _SOURCE = ROOT / "src"
 _UNKNOWN_POINTS = 100
 # These run under every step of every operation.
 _ENGINE = (
-    "holdfast.engine", "holdfast.host", "holdfast.durable", "holdfast.model", "holdfast.processes", "holdfast.app",
-    "holdfast.connections", "holdfast.ports", "holdfast.worker", "holdfast.operations.recover", "holdfast.operations.parts",
+    "holdfast.engine", "holdfast.system", "holdfast.model", "holdfast.app", "holdfast.application.context",
+    "holdfast.operations.recover", "holdfast.operations.parts",
 )  # fmt: skip
+_STEPS = ("holdfast.steps.", "holdfast.application.")
 # Which file plans an operation, by the first matching kind in the journal.
 _OPERATIONS = {
     "backup.create": "backup", "backup.restore": "restore", "backup.prune": "prune", "backup.export": "export",
-    "import": "import_data", "package": "package", "maintenance": "maintenance", "service": "service",
+    "import": "import_", "package": "package", "maintenance": "maintenance", "service": "service",
     "upgrade": "upgrade", "rollback": "rollback", "install": "install", "clone": "clone", "adopt": "adopt",
 }  # fmt: skip
 # Modules that are started as programs of their own, which no import of a driver names.
 _PROGRAMS = {
-    "holdfast.drivers.runtimes.supervisor": ("holdfast.drivers.runtimes.launch",),
-    "holdfast.drivers.gates.front": ("holdfast.drivers.gates.front_server",),
+    "holdfast.drivers.runtimes.supervisor.driver": ("holdfast.drivers.runtimes.supervisor.launch",),
+    "holdfast.drivers.gates.front.driver": ("holdfast.drivers.gates.front.server",),
 }
 
 
@@ -89,8 +90,8 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(name for name in found if name.startswith("holdfast.") and _file_of(name) is not None)
 
 
-def closure(modules: Iterable[str], within: str) -> frozenset[str]:
-    """Return modules and all that they import, directly or not, below one package."""
+def closure(modules: Iterable[str], within: str | tuple[str, ...]) -> frozenset[str]:
+    """Return modules and all that they import, directly or not, below some packages."""
     found: set[str] = set()
     waiting = [name for module in modules for name in (module, *_PROGRAMS.get(module, ()))]
     while waiting:
@@ -116,7 +117,7 @@ def touched_steps(modules: set[str]) -> set[str]:
 
     return {
         name for name, functions in TABLE.items()
-        if modules & closure({function.__module__ for function in functions if function is not None}, "holdfast.steps.")
+        if modules & closure({function.__module__ for function in functions if function is not None}, _STEPS)
     }  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.gates.caddy import Caddy
-from holdfast.ports import free_loopback_port
+from holdfast.drivers.gates.proxy.caddy import Caddy
+from holdfast.system.ports import free_loopback_port
 from tests.servers.proxy import ProxyServer
 
 LOCATION = """

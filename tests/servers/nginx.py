@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.gates.nginx import Nginx
+from holdfast.drivers.gates.proxy.nginx import Nginx
 from tests.servers.proxy import ProxyServer
 
 LOCATION = """

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.processes import session_members
+from holdfast.system.processes import session_members
 from tests.memory import make_folder
 from tests.proof import patience
 from tests.proof.endings import at_end

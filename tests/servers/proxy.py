@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from holdfast import processes
-from holdfast.drivers.gates.place import Place
-from holdfast.drivers.gates.proxy import Product, ProxyGate
-from holdfast.drivers.gates.visit import Door
-from holdfast.host import Host
-from holdfast.ports import free_loopback_port
+from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.probe import Door
+from holdfast.system import processes
+from holdfast.system.host import Host
+from holdfast.system.ports import free_loopback_port
 from tests.proof import patience
 
 _SECONDS = 30

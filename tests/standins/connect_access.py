@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from holdfast.ports import free_loopback_port
-from holdfast.processes import end_processes_with
+from holdfast.system.ports import free_loopback_port
+from holdfast.system.processes import end_processes_with
 from tests import containers
 from tests.proof import patience
 from tests.servers import docker

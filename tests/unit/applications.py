@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.app import App
+from holdfast.application.context import Opened
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.runner import Runner, StepContext
-from holdfast.host import Host
 from holdfast.model import Backup, Facts
-from holdfast.steps.opened import Opened
+from holdfast.system.host import Host
 from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
 
 

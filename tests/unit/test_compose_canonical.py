@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.runtimes.compose_command import compose_of
-from holdfast.drivers.runtimes.compose_project import Project
+from holdfast.drivers.runtimes.compose.cli.select import compose_of
+from holdfast.drivers.runtimes.compose.project import Project
 from holdfast.errors import ConfigurationError
 from tests.servers import docker, podman
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.runtimes import compose_model
-from holdfast.drivers.runtimes.compose_command import compose_of
-from holdfast.drivers.runtimes.compose_project import Project, env_files_in, files_in
+from holdfast.drivers.runtimes.compose import models
+from holdfast.drivers.runtimes.compose.cli.select import compose_of
+from holdfast.drivers.runtimes.compose.project import Project, env_files_in, files_in
 from holdfast.errors import ConfigurationError
 from holdfast.model import ServiceInstance
 
@@ -32,7 +32,7 @@ INSTANCE = ServiceInstance("web-1-v1", "web", "web", "1-v1", "/shop/releases/1-v
 
 
 def made(instance: ServiceInstance = INSTANCE, **options: Any) -> dict[str, Any]:
-    found: dict[str, Any] = compose_model.instance_model(MODEL, instance, IMAGE, "shop@/state", 8000, **options)
+    found: dict[str, Any] = models.instance_model(MODEL, instance, IMAGE, "shop@/state", 8000, **options)
     return found
 
 
@@ -78,7 +78,7 @@ def test_every_difference_is_another_definition() -> None:
 
 
 def test_a_task_is_reached_by_nobody_and_known_as_its_operations() -> None:
-    service = compose_model.task_model(MODEL, "web", IMAGE["tag"], ["TOLD"], "shop@/state", "op")["services"]["web"]
+    service = models.task_model(MODEL, "web", IMAGE["tag"], ["TOLD"], "shop@/state", "op")["services"]["web"]
     assert not {"ports", "container_name"} & service.keys()
     assert service["environment"] == {"KEPT": "1", "TOLD": None}
     assert service["labels"] == {"holdfast.application": "shop@/state", "holdfast.operation": "op"}
@@ -86,12 +86,12 @@ def test_a_task_is_reached_by_nobody_and_known_as_its_operations() -> None:
 
 
 def test_the_port_in_the_container() -> None:
-    assert compose_model.port_inside(MODEL, "web", 0) == 8000
-    assert compose_model.port_inside(MODEL, "db", 5432) == 5432
+    assert models.port_inside(MODEL, "web", 0) == 8000
+    assert models.port_inside(MODEL, "db", 5432) == 5432
     with pytest.raises(ConfigurationError, match="which port"):
-        compose_model.port_inside(MODEL, "db", 0)
+        models.port_inside(MODEL, "db", 0)
     with pytest.raises(ConfigurationError, match="nothing"):
-        compose_model.instance_model(MODEL, replace(INSTANCE, service="nothing"), IMAGE, "shop", 1)
+        models.instance_model(MODEL, replace(INSTANCE, service="nothing"), IMAGE, "shop", 1)
 
 
 def test_files_come_from_the_sources_where_these_have_them(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ def test_podman_compose_takes_one_environment_file() -> None:
 def test_the_webs_own_ports_stand_against_no_second_one() -> None:
     port = {"mode": "ingress", "target": 8000, "published": "80", "protocol": "tcp"}
     model = {"name": "shop", "services": {"web": {"ports": [port]}, "worker": {"ports": [port]}}}
-    against, _ = compose_model.beside_another(model, ["web", "worker"], web="web")
+    against, _ = models.beside_another(model, ["web", "worker"], web="web")
     assert against == ["service worker publishes port 80 of this machine, which two cannot do at once"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import durable
+from holdfast.system import durable
 from tests.ordinary import as_ordinary_user
 
 _MODES = (0o000, 0o111, 0o311, 0o444, 0o555)

@@ -17,7 +17,7 @@ import pytest
 
 from holdfast.engine import fence
 from holdfast.engine.lock import process_start_ticks
-from holdfast.host import OPERATION_VARIABLE, Host
+from holdfast.system.host import OPERATION_VARIABLE, Host
 from tests.proof import patience
 
 NO_RECORD = Path(os.devnull)
@@ -132,7 +132,7 @@ def test_other_operations_and_this_process_are_left_alone(operation: str, monkey
 _HOLDFAST = """
 import sys, time
 from pathlib import Path
-from holdfast.host import Host
+from holdfast.system.host import Host
 
 host = Host()
 host.enter(sys.argv[1], Path(sys.argv[2]))

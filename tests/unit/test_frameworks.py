@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.steps.frameworks import applied_names, shipped_names
+from holdfast.application.frameworks import applied_names, shipped_names
 
 ALEMBIC = {
     "first": ("a1", None), "second": ("b2", "a1"), "left": ("c3", "b2"), "right": ("d4", "b2"), "joined": ("e5", ("c3", "d4")),

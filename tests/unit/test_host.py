@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
-from holdfast.host import OPERATION_VARIABLE, Host
-from holdfast.ports import free_loopback_port
-from holdfast.processes import processes_with
+from holdfast.system.host import OPERATION_VARIABLE, Host
+from holdfast.system.ports import free_loopback_port
+from holdfast.system.processes import processes_with
 from tests.proof import patience
 
 MARK = "HOLDFAST_TEST_HOST"
@@ -126,7 +126,7 @@ def test_a_time_out_ends_the_whole_session(make: Callable[..., Host], script: st
 def test_a_time_out_ends_those_that_ignore_sigterm(
     make: Callable[..., Host], mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.host._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.system.host._GRACE_SECONDS", 0.2)
     with pytest.raises(CommandTimeoutError):
         make().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
     assert ended(mark)

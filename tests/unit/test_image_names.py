@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.drivers.packages.image_names import ImageNames
+from holdfast.drivers.packages.images.names import ImageNames
 from holdfast.errors import CommandFailedError
 
 OLD, NEW = "sha256:0ld", "sha256:4e3"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config.load import load
-from holdfast.drivers.runtimes.compose_project import Project
+from holdfast.drivers.runtimes.compose.project import Project
 from holdfast.errors import CommandFailedError
-from holdfast.host import Host
-from holdfast.operations import init, init_compose
+from holdfast.scaffold import compose, init
+from holdfast.system.host import Host
 
 
 class Answering(Host):
@@ -28,7 +28,7 @@ def project(folder: Path) -> Project:
     (folder / "backend").mkdir()
     (folder / "backend" / "manage.py").write_text("import django\n")
     (folder / ".git").mkdir()
-    made = init_compose.project_in(folder, Answering())
+    made = compose.project_in(folder, Answering())
     assert made is not None
     return made
 
@@ -62,7 +62,7 @@ def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> No
     assert ([path.name for path in given.files], [path.name for path in given.env_files]) == (
         ["production.yml"], [".env_production"]
     )  # fmt: skip
-    made = init_compose.propose(given, _model(), Answering())
+    made = compose.propose(given, _model(), Answering())
     value = tomllib.loads("\n".join(made.lines))
     assert value["runtime"] == {
         "kind": "compose", "files": ["production.yml"], "env_files": [".env_production"], "project": "access"
@@ -88,7 +88,7 @@ def test_a_web_that_is_reached_by_a_socket_is_what_its_proxy_leads_to(tmp_path: 
     model["services"]["django"]["volumes"].append(socket)
     model["services"]["nginx"] |= {"ports": [{"target": 80, "published": "80"}], "volumes": [socket]}
     given = project(tmp_path / "access")
-    made = init_compose.propose(given, model, Answering())
+    made = compose.propose(given, model, Answering())
     value = tomllib.loads("\n".join(made.lines))
     kinds = {name: item["kind"] for name, item in value["services"].items()}
     assert kinds == {"nginx": "web", "django": "backend", "celeryworker": "worker", "celerybeat": "scheduler"}
@@ -97,7 +97,7 @@ def test_a_web_that_is_reached_by_a_socket_is_what_its_proxy_leads_to(tmp_path: 
 
     model["services"]["nginx"]["build"] = {"context": "web"}
     model["services"]["nginx"]["image"] = "access_frontend"
-    made = init_compose.propose(given, model, Answering())
+    made = compose.propose(given, model, Answering())
     value = tomllib.loads("\n".join(made.lines))
     assert {name: item["kind"] for name, item in value["services"].items()} == kinds, "one of its own that is built"
 
@@ -113,7 +113,7 @@ def test_sockets_of_an_engine_or_a_database_are_no_way_to_a_web(tmp_path: Path) 
         model["services"][name]["volumes"].append(sockets)
     for name in ("traefik", "celerybeat"):
         model["services"][name]["volumes"].append({"type": "tmpfs", "target": "/run/sock"})
-    made = init_compose.propose(project(tmp_path / "access"), model, Answering())
+    made = compose.propose(project(tmp_path / "access"), model, Answering())
     value = tomllib.loads("\n".join(made.lines))
     assert {name: item["kind"] for name, item in value["services"].items()} == {
         "django": "web", "celeryworker": "worker", "celerybeat": "scheduler"
@@ -122,7 +122,7 @@ def test_sockets_of_an_engine_or_a_database_are_no_way_to_a_web(tmp_path: Path) 
 
 def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:
     given = project(tmp_path / "access")
-    made = init_compose.propose(given, _model(), Answering())
+    made = compose.propose(given, _model(), Answering())
     text = '[application]\nname = "access"\n' + "\n".join(made.lines)
     (given.folder / "holdfast.toml").write_text(text)
     assert load(str(given.folder)).configuration.task_service() == "django"

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from holdfast import durable
 from holdfast.engine.journal import RESERVE_BYTES, Journal
 from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Outcome, Plan, Step, StepState
+from holdfast.system import durable
 from tests.handles import open_below
 from tests.memory import make_folder
 from tests.proof import patience

@@ -115,19 +115,21 @@ def test_a_changed_file_finds_its_steps_operations_and_drivers() -> None:
     assert touched_steps(module("src/holdfast/steps/guard.py")) == {"guard.count", "guard.compare"}
     assert "gate.close" in touched_steps(module("src/holdfast/steps/services.py")), "by what the step's module imports"
     assert touched_operations(module("src/holdfast/operations/clone.py")) == {"clone"}
-    driver = module("src/holdfast/drivers/databases/pgplaces.py")
+    driver = module("src/holdfast/drivers/databases/postgresql/copies.py")
     assert driver <= drivers_of("postgresql") and not driver & drivers_of("mariadb")
-    assert module("src/holdfast/drivers/runtimes/launch.py") <= drivers_of("sqlite"), "it is started as a program"
+    assert module("src/holdfast/drivers/runtimes/supervisor/launch.py") <= drivers_of("sqlite"), (
+        "it is started as a program"
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [
         ("src/holdfast/steps/guard.py", {("embedded", "upgrade"), ("server", "postgresql_upgrade")}),
-        ("src/holdfast/drivers/databases/mariadb_places.py", {("server", "mariadb_restore"), ("server", "mysql_restore")}),
-        ("src/holdfast/drivers/runtimes/compose.py", {("container", "compose_upgrade"), ("container", "podman_upgrade_that_fails")}),
+        ("src/holdfast/drivers/databases/mariadb/copies.py", {("server", "mariadb_restore"), ("server", "mysql_restore")}),
+        ("src/holdfast/drivers/runtimes/compose/driver.py", {("container", "compose_upgrade"), ("container", "podman_upgrade_that_fails")}),
         ("src/holdfast/engine/runner.py", {("embedded", title) for title, engine in ENGINES.items() if engine == "sqlite"}),
-        ("src/holdfast/durable.py", {("power", "upgrade"), ("disk", "backup")}),
+        ("src/holdfast/system/durable.py", {("power", "upgrade"), ("disk", "backup")}),
     ],
 )  # fmt: skip
 def test_a_change_touches_scenarios(

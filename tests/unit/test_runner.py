@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import durable
 from holdfast.engine import fence
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
@@ -32,8 +31,9 @@ from holdfast.errors import (
     StepError,
     StuckError,
 )
-from holdfast.host import Host, Redactor
 from holdfast.model import Outcome, Plan, Step, StepState
+from holdfast.system import durable
+from holdfast.system.host import Host, Redactor
 
 Act = Callable[[StepContext], None]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.app import App
+from holdfast.application import health, health_request
 from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
-from holdfast.steps import health_request, services, verification
+from holdfast.steps import services
 from tests.unit.applications import make_app, make_context
 
 WEB = ServiceInstance(
@@ -84,7 +85,7 @@ def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: 
 def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     make_it_end_first(app, monkeypatch, "backoff")
     with pytest.raises(StepError, match=r"does not stay up \(backoff\)"):
-        verification.verify(app.opened, WEB, make_context()[0])
+        health.verify(app.opened, WEB, make_context()[0])
 
 
 def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: 
         lambda: {**real(), BACKEND.name: ServiceStatus(BACKEND.name, False, None, 0.0, "exited")},
     )  # fmt: skip
     with pytest.raises(StepError, match=r"service app of release r1: it does not stay up \(exited\)"):
-        verification.verify(pair.opened, WEB, make_context()[0], backends=[BACKEND])
+        health.verify(pair.opened, WEB, make_context()[0], backends=[BACKEND])
 
 
 @pytest.mark.parametrize("healthy", [True, False])

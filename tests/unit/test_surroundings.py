@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from holdfast import surroundings
-from holdfast.host import Host
+from holdfast.system import child_environment
+from holdfast.system.host import Host
 
 LEADING = {
     "GIT_DIR": "/elsewhere", "PGHOST": "elsewhere", "MYSQL_HOST": "elsewhere", "COMPOSE_FILE": "/elsewhere.yml",
@@ -21,26 +21,29 @@ LEADING = {
 
 @pytest.mark.parametrize("name", LEADING)
 def test_no_variable_of_the_caller_leads_elsewhere(name: str) -> None:
-    for environment in (surroundings.for_programs(LEADING), surroundings.for_the_application(given=LEADING)):
+    for environment in (child_environment.for_programs(LEADING), child_environment.for_the_application(given=LEADING)):
         assert environment.get(name) != LEADING[name]
         assert environment["LANG"] == "C.UTF-8"
 
 
 def test_nothing_is_enough() -> None:
     """As from cron, or from a unit: no HOME, no PATH."""
-    environment = surroundings.for_programs({})
-    assert environment["PATH"] == surroundings.STANDARD_PATH
+    environment = child_environment.for_programs({})
+    assert environment["PATH"] == child_environment.STANDARD_PATH
     assert os.path.isabs(environment["HOME"])
     shell = {**LEADING, "HOME": "/elsewhere", "PATH": "/elsewhere"}
-    assert surroundings.for_the_application(given={}) == surroundings.for_the_application(given=shell)
+    assert child_environment.for_the_application(given={}) == child_environment.for_the_application(given=shell)
 
 
 def test_a_relative_folder_of_the_path_is_not_looked_in() -> None:
-    assert surroundings.for_programs({"PATH": ".:bin::/opt/bin"})["PATH"] == f"/opt/bin:{surroundings.STANDARD_PATH}"
+    assert (
+        child_environment.for_programs({"PATH": ".:bin::/opt/bin"})["PATH"]
+        == f"/opt/bin:{child_environment.STANDARD_PATH}"
+    )
 
 
 def test_the_application_has_its_own_account() -> None:
-    environment = surroundings.for_the_application("nobody", {"HOME": "/root", "USER": "root"})
+    environment = child_environment.for_the_application("nobody", {"HOME": "/root", "USER": "root"})
     assert (environment["USER"], environment["HOME"] != "/root") == ("nobody", True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.files import unpack
+from holdfast.drivers.interchange import unpack
 from holdfast.errors import CancelledError, NoSpaceError
 
 

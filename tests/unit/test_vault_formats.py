@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.drivers.files.tree import entry_of
-from holdfast.drivers.vaults import packs
-from holdfast.drivers.vaults.contents import Contents
-from holdfast.drivers.vaults.digests import DigestTable
-from holdfast.drivers.vaults.listing import ListingWriter, read_digests, read_listing
+from holdfast.drivers.vaults.local import packs
+from holdfast.drivers.vaults.local.digest_table import DigestTable
+from holdfast.drivers.vaults.local.listing import ListingWriter, read_digests, read_listing
+from holdfast.drivers.vaults.local.reader import Contents
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 from tests.memory import MEMORY

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.steps.health_request import answers
+from holdfast.application.health_request import answers
 
 
 class _Strict(http.server.BaseHTTPRequestHandler):

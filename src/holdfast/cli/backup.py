@@ -116,7 +116,7 @@ def show(session: Session, reference: str) -> None:
 def verify(session: Session, reference: str | None, load: bool) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
     from holdfast.cli.render import ProgressObserver
-    from holdfast.engine.signals import Cancellation
+    from holdfast.engine.cancellation import Cancellation
     from holdfast.operations import backup as operation
 
     app = session.app()

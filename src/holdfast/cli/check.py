@@ -14,7 +14,7 @@ from holdfast.errors import RefusedError
 @common
 def check(session: Session) -> None:
     """A doctor: tools, reachability, space, permissions, durability, secrets, backups; each problem with what to type."""
-    from holdfast.operations import check as operation
+    from holdfast.reports import check as operation
 
     app = session.app()
     problems = operation.problems(app)

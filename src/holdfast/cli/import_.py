@@ -34,7 +34,7 @@ def database(
     With --cold FILE is an archive (tar, gzip, zstd, bzip2, xz) or a folder: a data directory, copied after its server had
     been shut down. It is unpacked, served by a private server without network, dumped, and that dump loaded.
     """
-    from holdfast.operations import import_data as operation
+    from holdfast.operations import import_ as operation
 
     app = session.changing_app()
     plan = operation.plan_database(app, source, database=database, safety=not no_safety, cold=cold, scratch=scratch)
@@ -69,7 +69,7 @@ def list_(session: Session, database: str | None, tested: bool) -> None:
 @common
 def files(session: Session, source: str, into: str, replace: bool, no_safety: bool, dry_run: bool) -> None:
     """Bring a tar in its compressions, a zip or a folder into a dataset of files. `-` reads a tar from standard input."""
-    from holdfast.operations import import_data as operation
+    from holdfast.operations import import_ as operation
 
     app = session.changing_app()
     plan = operation.plan_files(app, source, into, replace=replace, safety=not no_safety)

@@ -16,7 +16,7 @@ from holdfast.cli.session import Session, common
 @common
 def init(session: Session, folder: str, preset: str | None, force: bool) -> None:
     """Write a commented holdfast.toml from what is found here."""
-    from holdfast.operations import init as operation
+    from holdfast.scaffold import init as operation
 
     path, findings = operation.write(Path(folder).resolve(), preset=preset, force=force, host=session.host)
     session.renderer.line(f"wrote {path}")

@@ -30,7 +30,7 @@ class Session:
     @property
     def host(self) -> Any:
         if self._host is None:
-            from holdfast.host import Host
+            from holdfast.system.host import Host
 
             self._host = Host()
             if self.renderer.verbosity:

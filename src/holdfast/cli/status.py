@@ -14,7 +14,7 @@ from holdfast.errors import UsageError
 @common
 def status(session: Session, updates: bool, fetch: bool) -> None:
     """What runs, which release is current, the last backup, and what is open."""
-    from holdfast.operations import status as operation
+    from holdfast.reports import status as operation
 
     if fetch and not updates:
         raise UsageError("--fetch is for --updates", next_step="holdfast status --updates --fetch")

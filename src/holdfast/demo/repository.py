@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from holdfast.host import Host
+from holdfast.system.host import Host
 
 _COLUMNS = ["author", "text", "file", "sha256"]
 

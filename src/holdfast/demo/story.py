@@ -24,9 +24,9 @@ from holdfast.demo import repository
 from holdfast.demo.load import Load
 from holdfast.demo.stop import Stop
 from holdfast.errors import CancelledError, CommandTimeoutError, HoldfastError
-from holdfast.host import Host
-from holdfast.ports import free_loopback_port
-from holdfast.processes import end_processes_with
+from holdfast.system.host import Host
+from holdfast.system.ports import free_loopback_port
+from holdfast.system.processes import end_processes_with
 
 Line = Callable[[str], None]
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], None]

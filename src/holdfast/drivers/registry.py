@@ -9,56 +9,56 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.drivers.protocols import Cold, Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.protocols.base import Cold, Database, Files, Gate, Packages, Runtime, Vault
 from holdfast.errors import ConfigurationError
-from holdfast.host import Host
+from holdfast.system.host import Host
 
 if TYPE_CHECKING:
-    from holdfast.drivers.gates.place import Place
-    from holdfast.drivers.gates.proxy import Product
+    from holdfast.drivers.gates.proxy.driver import Product
+    from holdfast.drivers.gates.proxy.location import Place
 
 _DriverT = TypeVar("_DriverT")
 _Class = Callable[[], Callable[..., _DriverT]]
 
 
 def _sqlite() -> Callable[..., Database]:
-    from holdfast.drivers.databases.sqlite import SqliteDatabase
+    from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
 
     return SqliteDatabase
 
 
 def _postgresql() -> Callable[..., Database]:
-    from holdfast.drivers.databases.postgresql import PostgresqlDatabase
+    from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
 
     return PostgresqlDatabase
 
 
 def _mariadb() -> Callable[..., Database]:
-    from holdfast.drivers.databases.mariadb import MariadbDatabase
+    from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 
     return MariadbDatabase
 
 
 def _mysql() -> Callable[..., Database]:
-    from holdfast.drivers.databases.mysql import MysqlDatabase
+    from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 
     return MysqlDatabase
 
 
 def _postgresql_directory() -> Callable[..., Cold]:
-    from holdfast.drivers.databases.pgcold import ColdDirectory
+    from holdfast.drivers.databases.postgresql.data_directory import ColdDirectory
 
     return ColdDirectory
 
 
 def _supervisor() -> Callable[..., Runtime]:
-    from holdfast.drivers.runtimes.supervisor import SupervisorRuntime
+    from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
 
     return SupervisorRuntime
 
 
 def _compose() -> Callable[..., Runtime]:
-    from holdfast.drivers.runtimes.compose import ComposeRuntime
+    from holdfast.drivers.runtimes.compose.driver import ComposeRuntime
 
     return ComposeRuntime
 
@@ -70,13 +70,13 @@ def _local_files() -> Callable[..., Files]:
 
 
 def _local_vault() -> Callable[[Path, str, Host], Vault]:
-    from holdfast.drivers.vaults.local import LocalVault
+    from holdfast.drivers.vaults.local.vault import LocalVault
 
     return LocalVault
 
 
 def _front() -> Callable[..., Gate]:
-    from holdfast.drivers.gates.front import FrontGate
+    from holdfast.drivers.gates.front.driver import FrontGate
 
     return FrontGate
 
@@ -88,13 +88,13 @@ def _no_gate() -> Callable[..., Gate]:
 
 
 def _caddy() -> Callable[[Place, str], Product]:
-    from holdfast.drivers.gates.caddy import Caddy
+    from holdfast.drivers.gates.proxy.caddy import Caddy
 
     return Caddy
 
 
 def _nginx() -> Callable[[Place, str], Product]:
-    from holdfast.drivers.gates.nginx import Nginx
+    from holdfast.drivers.gates.proxy.nginx import Nginx
 
     return Nginx
 
@@ -106,7 +106,7 @@ def _archive() -> Callable[..., Packages]:
 
 
 def _images() -> Callable[..., Packages]:
-    from holdfast.drivers.packages.images import ImagePackages
+    from holdfast.drivers.packages.images.driver import ImagePackages
 
     return ImagePackages
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast import kept, processes
 from holdfast.errors import StuckError
-from holdfast.host import OPERATION_VARIABLE
-from holdfast.processes import Process
+from holdfast.system import keeper_client, processes
+from holdfast.system.host import OPERATION_VARIABLE
+from holdfast.system.processes import Process
 
 _TERM_GRACE_SECONDS = 2.0
 _KILL_WAIT_SECONDS = 20.0
@@ -21,7 +21,7 @@ _KILL_WAIT_SECONDS = 20.0
 
 def survivors(operation: str, record: Path) -> list[Process]:
     """Return living processes that the operation started; this one and keepers are left out."""
-    found = kept.recorded(record) | processes.identified(processes.processes_with(_hint(operation)))
+    found = keeper_client.recorded(record) | processes.identified(processes.processes_with(_hint(operation)))
     return [Process(pid, processes.command_of(pid)) for pid in sorted(found)]
 
 
@@ -30,7 +30,7 @@ def end_children(operation: str, record: Path) -> int:
 
     Raise StuckError naming what cannot be ended.
     """
-    count, left = kept.end_recorded(
+    count, left = keeper_client.end_recorded(
         record, hint=_hint(operation), grace_seconds=_TERM_GRACE_SECONDS, wait_seconds=_KILL_WAIT_SECONDS
     )
     if left:

@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast import VERSION, durable
+from holdfast import VERSION
 from holdfast.engine.lock import Owner
 from holdfast.engine.records import ALLOWED_FACTS, OperationRecord, StepRecord
 from holdfast.errors import DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Facts, Outcome, Plan, StepState
+from holdfast.system import durable
 
 FORMAT = 1
 RESERVE_BYTES = 4 << 20

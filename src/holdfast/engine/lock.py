@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from holdfast import durable
 from holdfast.errors import BusyError
+from holdfast.system import durable
 
 LOCK_ORDER = ("change", "backup", "gate")
 """Whoever takes several locks takes them in this order, so that two never wait for each other."""

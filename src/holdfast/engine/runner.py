@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast import durable
 from holdfast.engine import fence
+from holdfast.engine.cancellation import Cancellation
+from holdfast.engine.failure import told
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
 from holdfast.engine.observer import Observer
 from holdfast.engine.records import OperationRecord, StepRecord
-from holdfast.engine.signals import Cancellation
-from holdfast.engine.told import told
 from holdfast.errors import (
     HoldfastError,
     InterruptedOperationError,
@@ -26,8 +25,9 @@ from holdfast.errors import (
     StuckError,
     lacks_space,
 )
-from holdfast.host import Host
 from holdfast.model import Facts, Outcome, Plan, StepState
+from holdfast.system import durable
+from holdfast.system.host import Host
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.app import App
-from holdfast.drivers import foreign
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import DamagedError, HoldfastError, UsageError
 
 _ENDINGS = (".sql", ".sql.gz", ".sql.zst", ".dump")
@@ -67,7 +67,7 @@ def _looked_at(path: Path, database: str, test: bool) -> Importable:
     status = path.stat()
     shape, state = "-", ""
     try:
-        with foreign.opened(str(path)) as dump:
+        with dump_source.opened(str(path)) as dump:
             shape = dump.format
             if test:
                 for _ in dump.chunks():

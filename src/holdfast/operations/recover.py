@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.app import App, open_app
+from holdfast.application.context import OWNER_FILE
 from holdfast.config.load import Loaded, undump
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
@@ -17,7 +18,6 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
 from holdfast.steps import boot
-from holdfast.steps.opened import OWNER_FILE
 
 _MOUNT_WAIT_SECONDS = 120.0
 _ENGINE_WAIT_SECONDS = 300.0

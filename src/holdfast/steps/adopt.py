@@ -6,15 +6,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
-from holdfast import durable
-from holdfast.drivers.container_protocols import ImageKeeping
+from holdfast.application.context import Opened
+from holdfast.application.instances import instance_of
+from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import services
-from holdfast.steps.instances import instance_of
-from holdfast.steps.opened import Opened
 from holdfast.steps.release import refuse_unfit
+from holdfast.system import durable
 
 
 def take(opened: Opened, context: StepContext) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import zstandard
 
-from holdfast import VERSION, durable
-from holdfast.drivers.protocols import Progress, Vault, VaultRun
+from holdfast import VERSION
+from holdfast.application.context import Opened
+from holdfast.drivers.protocols.base import Progress, Vault, VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Package, Snapshot, Stored
 from holdfast.steps import consistency, migrations
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
 

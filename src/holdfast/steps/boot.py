@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from holdfast.application import health
+from holdfast.application.context import Opened
 from holdfast.errors import StepError
-from holdfast.steps import gate, services, verification
-from holdfast.steps.opened import Opened
+from holdfast.steps import gate, services
 
 _ENDED = ("fatal", "exited", "unknown", "stopped", "stopping")  # and not started again by the runtime
 
@@ -28,12 +29,12 @@ def unwell(opened: Opened) -> dict[str, str]:
         return {instance.service: error.what for instance in services.wanted(opened)}
     for instance in services.wanted(opened):
         status = statuses.get(instance.name)
-        service = verification.configured(opened, instance)
+        service = health.configured(opened, instance)
         well, said = True, ""
         if status is None or not status.running:
             well, said = False, status.detail if status is not None else "gone"
         elif service is not None and (service.health or service.health_command):
-            well, said = verification.is_well(opened, instance, service)
+            well, said = health.is_well(opened, instance, service)
         elif status.detail != "running":  # as long as it starts it may still end
             well, said = False, status.detail
         if not well:

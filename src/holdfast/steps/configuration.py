@@ -10,11 +10,11 @@ from pathlib import Path
 
 import zstandard
 
-from holdfast import durable
+from holdfast.application.context import Opened
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError
 from holdfast.steps import restore
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 ARCHIVE = "config.tar.zst"
 

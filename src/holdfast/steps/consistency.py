@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast.application.context import Opened
 from holdfast.config.schema import References
-from holdfast.drivers.protocols import Fix, FixAll, VaultRun
+from holdfast.drivers.protocols.base import Fix, FixAll, VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry, Snapshot, Stored
-from holdfast.steps.opened import Opened
 
 COUNT_SECONDS = 60.0  # for the rows of a dump, counted while it is made
 _LIVE_ATTEMPTS = 5  # with a file that stays away

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast import durable
-from holdfast.drivers.files.plain import write_folder
-from holdfast.drivers.files.tarball import write_tar
-from holdfast.drivers.protocols import OpenSet
+from holdfast.application.context import Opened
+from holdfast.drivers.interchange.folder import write_folder
+from holdfast.drivers.interchange.tarball import write_tar
+from holdfast.drivers.protocols.base import OpenSet
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.model import Entry
 from holdfast.steps import backup
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 SUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20

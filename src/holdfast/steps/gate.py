@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.application.context import Opened
+from holdfast.application.instances import target_of
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.steps import services
-from holdfast.steps.instances import target_of
-from holdfast.steps.opened import Opened
 
 
 def ensure_running(opened: Opened) -> bool:

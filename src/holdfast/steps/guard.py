@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast.application.context import Opened
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Facts
-from holdfast.steps.opened import Opened
 
 
 def count(opened: Opened, context: StepContext) -> None:

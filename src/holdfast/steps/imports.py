@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from holdfast import durable
-from holdfast.drivers import foreign
-from holdfast.drivers.files import incoming, unpack
+from holdfast.application.context import Opened
+from holdfast.drivers.interchange import dump_source, incoming, unpack
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 
 def load(opened: Opened, context: StepContext) -> None:
@@ -22,7 +21,7 @@ def _load(opened: Opened, context: StepContext, dump: str) -> None:
     name = context.parameters["database"]
     database = opened.databases[name]
     identity = database.inspect()["identity"]
-    with foreign.opened(dump) as source:
+    with dump_source.opened(dump) as source:
         candidate = database.load(context.operation, source)
     durable.barrier(opened.barrier_paths())
     context.record({"candidates": {name: candidate}, "databases": {name: identity}})

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast import durable
-from holdfast.drivers.protocols import VaultRun
+from holdfast.application.context import Opened
+from holdfast.drivers.protocols.base import VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot, Stored
 from holdfast.steps import backup, consistency, migrations, restore
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 _SLACK_BYTES = 1 << 20
 _ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # as a shell or an engine between says it

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from holdfast.application.context import Opened
+from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.steps import services, tasks
-from holdfast.steps.frameworks import FRAMEWORKS, applied_names, shipped_names
-from holdfast.steps.opened import Opened
 
 _DJANGO_APPLIED = "SELECT app || '.' || name FROM django_migrations"
 _DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")

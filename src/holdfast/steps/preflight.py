@@ -8,14 +8,14 @@ import time
 from calendar import timegm
 from pathlib import Path
 
-from holdfast import durable
+from holdfast.application.context import Opened
 from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError
-from holdfast.host import is_secret
 from holdfast.model import Outcome, StepState
-from holdfast.steps.opened import Opened
 from holdfast.steps.services import refuse_tied
+from holdfast.system import durable
+from holdfast.system.host import is_secret
 
 _STATE_BYTES = 1 << 20
 _SECONDS = {"h": 3600, "d": 86400}

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from holdfast import durable
-from holdfast.drivers.container_protocols import ImageKeeping
+from holdfast.application.context import Opened
+from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Release
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 
 def build(opened: Opened, context: StepContext) -> None:

@@ -7,15 +7,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from holdfast import durable
+from holdfast.application.context import Opened
 from holdfast.drivers import registry
-from holdfast.drivers.protocols import Vault
+from holdfast.drivers.protocols.base import Vault
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release
 from holdfast.steps import backup, consistency, migrations
-from holdfast.steps.opened import Opened
 from holdfast.steps.release import link_shared
+from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
 LOADING = ("database.load", "database.import", "database.import_cold")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from holdfast import durable
-from holdfast.drivers.protocols import OpenSet
+from holdfast.application.context import Opened
+from holdfast.drivers.protocols.base import OpenSet
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry
-from holdfast.steps.opened import Opened
+from holdfast.system import durable
 
 
 def create(opened: Opened, context: StepContext) -> None:

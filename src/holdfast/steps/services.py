@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
+from holdfast.application.context import Opened
+from holdfast.application.health import configured, is_well, verify
+from holdfast.application.instances import instance_of, on_a_free_port, target_of
 from holdfast.engine.runner import StepContext
 from holdfast.errors import PortTakenError, RefusedError, StepError
 from holdfast.model import Release, ServiceInstance
-from holdfast.ports import free_loopback_port
-from holdfast.steps.instances import instance_of, on_a_free_port, target_of
-from holdfast.steps.opened import Opened
-from holdfast.steps.verification import configured, is_well, verify
+from holdfast.system import durable
+from holdfast.system.ports import free_loopback_port
 
 STOP_ORDER = ("scheduler", "worker", "web", "backend")
 _SERVING = ("web", "backend")

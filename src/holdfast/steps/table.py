@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from holdfast.application.context import Opened
 from holdfast.engine.runner import Handler, StepContext
 from holdfast.steps import (
     adopt,
@@ -24,7 +25,6 @@ from holdfast.steps import (
     services,
     tasks,
 )
-from holdfast.steps.opened import Opened
 
 Do = Callable[[Opened, StepContext], None]
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from holdfast.application.context import Opened
 from holdfast.engine.runner import StepContext
-from holdfast.host import CommandResult
 from holdfast.model import Release
-from holdfast.steps.opened import Opened
+from holdfast.system.host import CommandResult
 
 
 def command(opened: Opened, task: str) -> list[str]:

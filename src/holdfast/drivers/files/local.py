@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from holdfast import durable
-from holdfast.beneath import Beneath, open_private, place_of
 from holdfast.drivers.files import moves, tree
 from holdfast.drivers.files.watch import TreeWatch
-from holdfast.drivers.protocols import Fetch, never
+from holdfast.drivers.protocols.base import Fetch, never
 from holdfast.errors import RefusedError, StepError
-from holdfast.host import Host
 from holdfast.model import Entry, Problem
+from holdfast.system import durable
+from holdfast.system.confined import Beneath, open_private, place_of
+from holdfast.system.host import Host
 
 _BLOCK_BYTES = 1 << 20
 _ESCAPED = re.compile(rb"\\([0-7]{3})")  # as proc(5) mountinfo has blanks

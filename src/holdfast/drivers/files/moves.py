@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
-from holdfast.beneath import Beneath
 from holdfast.drivers.entries import inside
-from holdfast.drivers.files.make import (
+from holdfast.drivers.files.staging import (
     Makers,
     make_file,
     metadata_beneath,
@@ -31,10 +29,12 @@ from holdfast.drivers.files.make import (
     wanted_metadata,
     xattrs_beneath,
 )
-from holdfast.drivers.protocols import Fetch
+from holdfast.drivers.protocols.base import Fetch
 from holdfast.errors import StepError
-from holdfast.host import Host
 from holdfast.model import Entry
+from holdfast.system import durable
+from holdfast.system.confined import Beneath
+from holdfast.system.host import Host
 
 Digest = Callable[[Entry], str]
 

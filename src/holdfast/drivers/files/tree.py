@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
-from holdfast.beneath import Beneath
-from holdfast.drivers.protocols import never
+from holdfast.drivers.protocols.base import never
 from holdfast.model import Entry
+from holdfast.system.confined import Beneath
 
 PRIVATE_NAME = b".holdfast"
 _name = operator.itemgetter(0)

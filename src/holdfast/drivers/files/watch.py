@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from holdfast import durable
-from holdfast.beneath import Beneath
 from holdfast.drivers.files import inotify, tree
 from holdfast.drivers.files.inotify import Inotify
 from holdfast.model import Changed, Entry
+from holdfast.system import durable
+from holdfast.system.confined import Beneath
 
 _MOST_CHANGES = 200_000  # names that are kept in memory; with more of them the whole tree is looked at
 _GATHER_MILLISECONDS = 50

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import durable
 from holdfast.model import GateState, Problem, ServiceInstance
+from holdfast.system import durable
 
 
 class NoGate:

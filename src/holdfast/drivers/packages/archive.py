@@ -21,11 +21,11 @@ from typing import Any
 
 import zstandard
 
-from holdfast import durable
-from holdfast.drivers.packages import newer
+from holdfast.drivers.packages import updates
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError, RefusedError
-from holdfast.host import Host
 from holdfast.model import Newer, Package
+from holdfast.system import durable
+from holdfast.system.host import Host
 
 MARKER = ".holdfast-release.json"
 WHEELS = ".holdfast-wheels"
@@ -114,7 +114,7 @@ class ArchivePackages:
         self._host.capture(words, timeout_seconds=_FETCH_SECONDS)
 
     def newer(self, commit: str) -> Newer:
-        return newer.newer(self._git, commit)
+        return updates.newer(self._git, commit)
 
     def _recipe(self) -> str:
         recipe = json.dumps([_FORMAT, self._build, self._requirements, self._python if self._requirements else ""])

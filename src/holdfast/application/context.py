@@ -1,0 +1,264 @@
+"""The drivers of one application, opened, as the steps use them; put together by app.py alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.config.load import Loaded
+from holdfast.drivers.protocols.base import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
+from holdfast.drivers.protocols.containers import Containers
+from holdfast.engine.journal import Journal
+from holdfast.errors import NoSpaceError, OwnerMismatchError, RefusedError
+from holdfast.model import Package, Release
+from holdfast.system import confined, durable
+from holdfast.system.child_environment import STANDARD_PATH
+from holdfast.system.host import Host
+
+OWNER_FILE = "owner.json"
+RESERVE_BYTES = 4 << 20
+
+
+@dataclass
+class Opened:
+    loaded: Loaded
+    host: Host
+    journal: Journal
+    runtime: Runtime
+    databases: Mapping[str, Database]
+    files: Mapping[str, Files]
+    vault: Vault | None
+    gate: Gate
+    packages: Packages
+    gate_runtime: Runtime
+    """Where the gate's own server runs: always on this machine."""
+    cold: Mapping[str, Cold] = field(default_factory=dict)
+    """Of databases whose files can be read without their server."""
+    proxy: Proxy | None = None
+    """The gate, where it is the user's own proxy."""
+    containers: Containers | None = None
+    """None: services and commands are processes of this machine, in the release's folder."""
+
+    @property
+    def releases(self) -> Path:
+        return self.loaded.path(self.loaded.configuration.releases.path)
+
+    @property
+    def current_link(self) -> Path:
+        return self.releases.parent / "current"
+
+    def operation_folder(self, operation: str) -> Path:
+        """Where an operation keeps what it must remember beside its facts."""
+        folder = self.loaded.state / "operations" / operation
+        durable.make_directory(folder)
+        return folder
+
+    def current_release(self) -> Release | None:
+        """The release of the newest commit record that names one."""
+        for record in self.journal.committed():
+            if record.commit_facts.get("release"):
+                return Release(**record.commit_facts["release"])
+        return None
+
+    def find_package(self, reference: str) -> Package | None:
+        """The newest stored package with that id, label or commit."""
+        for package in reversed(self.packages.packages()):
+            if reference in (package.id, package.commit, package.label):
+                return package
+        return None
+
+    def barrier_paths(self) -> list[str]:
+        """Everything that an outcome rests on: state, releases, datasets, databases, vault."""
+        configuration = self.loaded.configuration
+        paths = [self.loaded.state, self.releases]
+        images = self.containers.storage() if self.containers is not None else None
+        paths += [Path(images)] if images else []
+        paths += [self.loaded.path(item.path) for item in configuration.files.values()]
+        paths += [folder.parent for folder in self._private_folders()]
+        paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        return [str(path) for path in paths]
+
+    def places(self) -> list[Path]:
+        """Where datasets and what is Holdfast's own lie, files of a database with those that its engine puts beside."""
+        configuration = self.loaded.configuration
+        found = [self.loaded.state, self.releases, self.current_link]
+        found += [self.loaded.path(item.path) for item in configuration.files.values()]
+        found += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        files = [self.loaded.path(item.path) for item in configuration.databases.values() if item.path]
+        found += [Path(f"{path}{ending}") for path in files for ending in ("", "-wal", "-shm", "-journal")]
+        return found + self._private_folders()
+
+    # --- owner markers -----------------------------------------------------------------------------
+
+    def owner_markers(self) -> list[Path]:
+        configuration = self.loaded.configuration
+        markers = [self.releases / f".holdfast-{OWNER_FILE}"]
+        markers += [self.loaded.path(item.path) / ".holdfast" / OWNER_FILE for item in configuration.files.values()]
+        return [*markers, *(folder / OWNER_FILE for folder in self._private_folders())]
+
+    def _private_folders(self) -> list[Path]:
+        """Of databases that have one on this machine."""
+        found = [database.private_folder for database in self.databases.values()]
+        return [folder for folder in found if folder is not None]
+
+    def require_trust(self) -> None:
+        """Raises RefusedError where somebody else could lead Holdfast elsewhere: by a link, or by a folder in its name."""
+        for item in self.loaded.configuration.databases.values():
+            if item.path:
+                confined.require_trusted(self.loaded.path(item.path))
+        for folder in self._own_folders():
+            with contextlib.suppress(FileNotFoundError):
+                os.close(confined.open_private(folder, create=False))
+
+    def _own_folders(self) -> list[Path]:
+        """Folders beside data, or in them, where an undo finds what it needs."""
+        return [marker.parent for marker in self.owner_markers() if marker.parent.name.startswith(".holdfast")]
+
+    @contextlib.contextmanager
+    def _own_folder(self, folder: Path) -> Iterator[Path]:
+        """A way into such a folder that nobody turns elsewhere meanwhile. Raises RefusedError, FileNotFoundError."""
+        descriptor = confined.open_private(folder, create=True)
+        try:
+            yield Path(confined.place_of(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def check_owner(self) -> None:
+        """Raises OwnerMismatchError if any dataset or release folder is another's, RefusedError as `require_trust`."""
+        self.require_trust()
+        for marker in self.owner_markers():
+            try:
+                found = json.loads(marker.read_text())["owner"]
+            except (OSError, ValueError, KeyError):
+                continue
+            if found != self.loaded.owner:
+                raise self._mismatch(str(marker.parent), found, f"remove {marker}")
+        for name, database in self.databases.items():
+            owner = database.owner()
+            if owner not in (None, self.loaded.owner):
+                raise self._mismatch(f"database {name}", owner, "remove that mark from the database")
+
+    def _mismatch(self, what: str, found: str | None, how: str) -> OwnerMismatchError:
+        return OwnerMismatchError(
+            f"{what} belongs to {found}, not to {self.loaded.owner}",
+            next_step="Two state directories must never manage the same data: use that one's holdfast.toml,"
+            f" or, if it is gone for good, {how}.",
+        )
+
+    def claim(self) -> None:
+        """Puts the owner's marker where it is missing. May be repeated. Raises OwnerMismatchError."""
+        self.check_owner()
+        for marker in self.owner_markers():
+            if marker.exists() or not marker.parent.parent.is_dir():
+                continue
+            content = json.dumps({"owner": self.loaded.owner, "state": str(self.loaded.state)})
+            if marker.parent in self._own_folders():
+                with self._own_folder(marker.parent) as place:
+                    durable.write_file(place / marker.name, content)
+            else:
+                durable.make_directory(marker.parent, 0o755)
+                durable.write_file(marker, content)
+        for database in self.databases.values():
+            database.claim(self.loaded.owner)
+        self._note_claimed()
+
+    def _note_claimed(self) -> None:
+        found = json.dumps([str(marker) for marker in self.owner_markers() if marker.exists()], indent=1)
+        if not self._claimed.exists() or self._claimed.read_text() != found:
+            durable.write_file(self._claimed, found)
+
+    @property
+    def _claimed(self) -> Path:
+        return self.loaded.state / "claimed.json"
+
+    def missing_markers(self) -> list[Path]:
+        """Of what is configured, markers that were there at the last operation and are gone, as without a mount."""
+        if not self._claimed.exists():
+            return []
+        known = durable.read_json(self._claimed)
+        return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
+
+    def require_markers(self) -> None:
+        """Raises RefusedError where data that were there at the last operation are gone, as without their mount."""
+        missing = self.missing_markers()
+        if missing:
+            raise RefusedError(
+                f"data of this application are not there: {', '.join(map(str, missing))} is missing",
+                state="Nothing was changed: what is written or saved now would not be the application's data.",
+                next_step="Mount the disk, and type the command again.\n"
+                "If the data were lost: holdfast backup restore latest. If what is there now is right: holdfast backup"
+                " create --adopt-data",
+            )
+
+    def require_config_files(self) -> None:
+        """Raises RefusedError where a file that every backup is to have is not there."""
+        configuration = self.loaded.configuration.backup
+        missing = [name for name in configuration.config_files if not os.path.lexists(self.loaded.root / name)]
+        if missing:
+            raise RefusedError(
+                f"backup.config_files names what does not exist: {', '.join(missing)}",
+                next_step="Put it back, or take it out of backup.config_files.",
+            )
+
+    def end_sessions(self, operation: str) -> None:
+        """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
+        if self.containers is not None:
+            self.containers.end_one_offs(operation)
+        for cold in self.cold.values():
+            cold.end_operation(operation)
+        for database in self.databases.values():
+            database.end_sessions(operation)
+
+    # --- space for an undo ---------------------------------------------------------------------------
+
+    def _reserves(self) -> list[Path]:
+        return [folder / "reserve" for folder in self._own_folders()]
+
+    def reserve(self) -> None:
+        """Takes what an undo may need beside each dataset before anything changes. May be repeated. Raises NoSpaceError."""
+        for path in self._reserves():
+            if not path.parent.is_dir():
+                continue
+            try:
+                with self._own_folder(path.parent) as place:
+                    try:
+                        durable.preallocate(place / path.name, RESERVE_BYTES)
+                    except OSError:
+                        durable.unlink(place / path.name)
+                        raise
+            except OSError as error:
+                raise NoSpaceError(
+                    f"{path.parent} has no room for the {RESERVE_BYTES >> 20} MiB kept for an undo: {error.strerror}",
+                    next_step="Free space there and type the command again.",
+                ) from error
+
+    def release_reserves(self) -> None:
+        """Gives that space to an undo; the next operation takes it again."""
+        for path in self._reserves():
+            if path.parent.is_dir():
+                # One that is not ours any more has no space that could be given back.
+                with contextlib.suppress(RefusedError), self._own_folder(path.parent) as place:
+                    durable.unlink(place / path.name)
+        self.journal.release_reserve()
+
+    # --- what commands of the application see --------------------------------------------------------
+
+    def environment(self, release: Release | None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Environment of services and tasks, secrets as references."""
+        found = dict(self.loaded.configuration.environment)
+        found["HOLDFAST_ROOT"] = str(self.loaded.root)
+        if release is not None:
+            found["HOLDFAST_RELEASE"] = release.id
+            scripts = Path(release.path) / ".venv" / "bin"
+            if scripts.is_dir():
+                found["VIRTUAL_ENV"] = str(scripts.parent)
+                found["PATH"] = f"{scripts}:{found.get('PATH', STANDARD_PATH)}"
+        return {**found, **(extra or {})}
+
+    def resolved_environment(self, release: Release | None) -> dict[str, str]:
+        """The same with secrets resolved, for a child process only."""
+        return self.host.resolved(self.environment(release))

@@ -1,0 +1,50 @@
+"""What a service of a release is as the runtime is to know it, and where visitors reach it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.application.commands import filled
+from holdfast.application.context import Opened
+from holdfast.application.health import configured
+from holdfast.config.schema import Service
+from holdfast.model import Release, ServiceInstance
+from holdfast.system.ports import can_be_bound, free_loopback_port
+
+
+def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
+    """The definition of one service of one release."""
+    environment = opened.environment(release, service.environment)
+    if port is not None and opened.containers is None:  # in a container it listens where its image says
+        environment["PORT"] = str(port)
+    return ServiceInstance(
+        name=f"{name}-{release.id}", service=name, kind=opened.loaded.configuration.service_kind(name), release=release.id,
+        directory=release.path, command=filled(opened, service.command, release.path, service.port or port), environment=environment, port=port,
+        user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
+        port_inside=service.port,
+    )  # fmt: skip
+
+
+def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
+    """One that does not run, on another port where somebody else took its own meanwhile.
+
+    The same where nothing is to lead visitors there: then they know its port. It is to be started at once.
+    """
+    leads = opened.loaded.configuration.gate.kind != "none"
+    if instance.port is None or not leads or can_be_bound(instance.port):
+        return instance
+    port = free_loopback_port()
+    if opened.containers is not None:
+        return replace(instance, port=port)
+    service = configured(opened, instance)
+    if service is None:  # its port is in words that nobody has any more; its start will tell
+        return instance
+    command = filled(opened, service.command, instance.directory, service.port or port)
+    return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})
+
+
+def target_of(opened: Opened, instance: ServiceInstance) -> str:
+    """Where the gate reaches a web: its port of this machine, or for a proxy in a container a name of the web's own."""
+    if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
+        return opened.containers.reached_at(instance)
+    return f"127.0.0.1:{instance.port}"

@@ -1,0 +1,212 @@
+"""What a MariaDB or MySQL server has: tables and programs of a database, sessions, rights."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+
+from holdfast.drivers.databases.mariadb.client import SQL_MODE, Clients, Session, SqlError, identifier, literal
+from holdfast.drivers.databases.mariadb.markers import MARKER, NEXT
+from holdfast.drivers.databases.mariadb.parallel import Key
+from holdfast.errors import RefusedError, StepError
+
+ENDING = {"SUPER", "CONNECTION ADMIN", "CONNECTION_ADMIN"}
+"""Rights by which other accounts' sessions may be ended, of either product."""
+DEFINING = {"SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"}
+"""Rights by which programs may be made for other accounts, of either product."""
+_ON_EVERYTHING = re.compile(r"GRANT ([A-Z_, ]+) ON \*\.\* TO ")
+_GONE_ALREADY = re.compile(r"ERROR 1094 ")
+_FOLDER_NOT_EMPTY = re.compile(r"ERROR 1010 ")
+_END_SECONDS = 60.0  # a session that is ended takes its changes back first
+_WHOLE_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
+# Order in which things are dropped: what uses others first.
+KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
+
+
+def _is(column: str, database: str) -> str:
+    """The catalogue compares names without regard to case, which on most servers are different databases."""
+    text = literal(database)
+    return f"IF(@@lower_case_table_names = 0, BINARY {column} = {text}, LOWER({column}) = LOWER({text}))"
+
+
+def names(session: Session, database: str, kind: str) -> list[str]:
+    """Names of a database's views, or of its programs of one kind."""
+    table, name, place, more = {
+        "EVENT": ("events", "event_name", "event_schema", "TRUE"),
+        "TRIGGER": ("triggers", "trigger_name", "trigger_schema", "TRUE"),
+        "VIEW": ("tables", "table_name", "table_schema", "table_type = 'VIEW'"),
+    }.get(kind, ("routines", "routine_name", "routine_schema", f"routine_type = '{kind}'"))
+    rows = session.rows(
+        f"SELECT {name} FROM information_schema.{table} WHERE {place} = {literal(database)} AND {more}"
+        f" AND {_is(place, database)} ORDER BY 1"
+    )
+    return [str(found) for (found,) in rows]
+
+
+def drop_programs(session: Session, database: str) -> None:
+    for kind in KINDS:
+        found = names(session, database, kind)
+        if found and kind == "PACKAGE":  # which the parser knows only in this mode
+            session.run("SET sql_mode = 'ORACLE'")
+        for name in found:
+            session.run(f"DROP {kind} IF EXISTS {identifier(database)}.{identifier(name)}")
+        if found and kind == "PACKAGE":
+            session.run(f"SET sql_mode = {literal(SQL_MODE)}")
+
+
+def drop_database(clients: Clients, database: str, known_as: str) -> None:
+    """One of Holdfast's; another that is not there is fine. `known_as`: the live one, of whose programs it had copies.
+
+    The name of a trigger that a dying server left behind is in no catalogue and keeps the folder from being removed.
+    """
+    try:
+        with clients.session() as session:
+            session.run(f"DROP DATABASE IF EXISTS {identifier(database)}")
+    except SqlError as error:
+        if not _FOLDER_NOT_EMPTY.search(error.what):
+            raise
+        with clients.session() as session:
+            for name in names(session, known_as, "TRIGGER"):
+                session.run(f"DROP TRIGGER IF EXISTS {identifier(database)}.{identifier(name)}")
+            session.run(f"DROP DATABASE {identifier(database)}")
+
+
+def base_tables(session: Session, database: str) -> list[str]:
+    return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED'")
+
+
+def sizes_bytes(session: Session, database: str) -> dict[str, int]:
+    """Of a database's tables, as far as the engine knows."""
+    rows = session.rows(
+        f"SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables WHERE table_schema = {literal(database)}"
+    )
+    return {str(name): int(size or 0) for name, size in rows}
+
+
+def number_key(session: Session, database: str, table: str) -> Key | None:
+    """That of a table with rows whose primary key is one column of whole numbers, and which transactions see as it was."""
+    where = (
+        f"table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND table_name = {literal(table)} AND {_is('table_name', table)}"
+    )
+    if session.value(f"SELECT engine FROM information_schema.tables WHERE {where}") != "InnoDB":
+        return None
+    rows = session.rows(
+        f"SELECT column_name, data_type FROM information_schema.columns WHERE {where} AND column_key = 'PRI'"
+    )
+    # The dump program repeats in a comment what it was told of rows: a name with a newline would end it.
+    if len(rows) != 1 or str(rows[0][1]).lower() not in _WHOLE_NUMBERS or not re.fullmatch(r"\w+", str(rows[0][0])):
+        return None
+    column = str(rows[0][0])
+    found = session.rows(
+        f"SELECT MIN({identifier(column)}), MAX({identifier(column)}) FROM {identifier(database)}.{identifier(table)}"
+    )
+    least, greatest = found[0]
+    return Key(column, int(least), int(greatest)) if least is not None and greatest is not None else None
+
+
+def movable(session: Session, database: str) -> list[str]:
+    """Tables and sequences."""
+    return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE'")
+
+
+def _tables(session: Session, database: str, types: str) -> list[str]:
+    rows = session.rows(
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
+        f" AND table_type IN ({types}) AND {_is('table_schema', database)}"
+        f" AND table_name NOT IN ({literal(MARKER)}, {literal(NEXT)}) ORDER BY 1"
+    )
+    return [str(name) for (name,) in rows]
+
+
+def versioned(session: Session, database: str) -> list[str]:
+    """Tables that keep their history."""
+    return _tables(session, database, "'SYSTEM VERSIONED'")
+
+
+_PERIOD = re.compile(r"PERIOD FOR SYSTEM_TIME \((`(?:[^`]|``)+`), (`(?:[^`]|``)+`)\)")
+
+
+def copying(session: Session, database: str, table: str, history: bool) -> tuple[str, str]:
+    """Columns to fill from their like, and which rows: all of history for a table that keeps it."""
+    rows = session.rows(
+        "SELECT column_name FROM information_schema.columns WHERE COALESCE(generation_expression, '') = ''"
+        f" AND table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND BINARY table_name = {literal(table)} ORDER BY ordinal_position"
+    )
+    columns = [identifier(str(name)) for (name,) in rows]
+    if not history:
+        return ", ".join(columns), ""
+    made = session.rows(f"SHOW CREATE TABLE {identifier(database)}.{identifier(table)}")[0][1] or ""
+    period = _PERIOD.search(made)
+    begin, end_ = (period[1], period[2]) if period is not None else ("row_start", "row_end")
+    if re.search(rf"^\s*{re.escape(begin)} bigint", made, re.MULTILINE):
+        raise RefusedError(
+            f"table {table} keeps its history by transactions, which the server cannot copy",
+            next_step="Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).",
+        )
+    return ", ".join((*columns, begin, end_)), "FOR SYSTEM_TIME ALL"
+
+
+# --- sessions --------------------------------------------------------------------------------------------
+
+
+def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str, str, str]]:
+    """Number, user, host and command of the sessions on databases, as far as this account may see them."""
+    chosen = " OR ".join(_is("db", name) for name in databases)
+    rows = session.rows(
+        "SELECT id, user, host, command FROM information_schema.processlist"
+        f" WHERE db IS NOT NULL AND ({chosen}) AND id <> CONNECTION_ID() AND command <> 'Daemon'"
+    )
+    return [(str(number), str(user), str(host), str(command)) for number, user, host, command in rows]
+
+
+def end(
+    clients: Clients, session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None
+) -> None:
+    """Ends sessions, all or `only` those, and waits until they are gone. Raises StepError naming those that stay."""
+    deadline = time.monotonic() + _END_SECONDS
+    while left := [found for found in sessions(session, databases) if only is None or found[0] in only]:
+        for number, user, _, _ in left:
+            kill(clients, session, number, user, name)
+        if time.monotonic() > deadline:
+            raise StepError(f"database {name}: session {left[0][0]} of {left[0][1]} does not end")
+        time.sleep(0.02)
+
+
+def kill(clients: Clients, session: Session, number: str, user: str, name: str) -> None:
+    """Ends one session; one that is gone already is no error. Another account's needs a right of its own.
+
+    The order goes over a connection of its own, for the client ends at an error.
+    """
+    me = session.value("SELECT SUBSTRING_INDEX(USER(), '@', 1)")
+    if user != me and not rights(session) & ENDING:
+        raise StepError(
+            f"database {name}: session {number} of {user} cannot be ended by this account",
+            next_step=f"KILL {number}, as an administrator; then type the command again.",
+        )
+    with clients.session() as own:
+        try:
+            own.run(f"KILL CONNECTION {int(number)}")
+        except SqlError as error:
+            if not _GONE_ALREADY.search(error.what):
+                raise
+
+
+def rights(session: Session) -> set[str]:
+    """Rights of this account on the whole server, those of its active roles among them."""
+    found = {str(right) for (right,) in session.rows("SELECT privilege_type FROM information_schema.user_privileges")}
+    for (line,) in session.rows("SHOW GRANTS"):
+        granted = _ON_EVERYTHING.match(line or "")
+        found |= set(re.split(r", ?", granted[1])) if granted is not None else set()
+    return found
+
+
+def columns(session: Session, database: str) -> list[tuple[str, str]]:
+    """Table and column, in the tables' own order."""
+    rows = session.rows(
+        f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
+        " ORDER BY table_name, ordinal_position"
+    )
+    return [(str(table), str(column)) for table, column in rows]

@@ -1,0 +1,177 @@
+"""Talking to a MariaDB or MySQL server through its own client programs, on this machine or inside a container.
+
+Facts from the documentation of the `mariadb` and `mysql` clients: in batch mode they end at the first error, which is
+printed with the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values;
+`--binary-mode` takes everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this
+machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it); the dump programs of both end
+with a line that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from holdfast.drivers.databases.mariadb.dialect import Dialect
+from holdfast.drivers.databases.sql.container_exec import Container, running
+from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.errors import CommandFailedError, StepError
+from holdfast.model import Server
+from holdfast.system.host import Host
+
+__all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
+
+_LAST_LINE, _LAST_BYTES = b"\n-- Dump completed", 100
+_ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
+_CLIENT_ERRORS = range(2000, 3000)  # none of the server's: it was not reached, or is gone
+_ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
+_FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
+# The lock time-out is that of metadata: longer than any statement of a stopped application, shorter than a night.
+SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
+_OPENING = (
+    f"SET SESSION sql_mode = '{SQL_MODE}', lock_wait_timeout = 30, wait_timeout = 28800,"
+    " foreign_key_checks = 0, unique_checks = 0, autocommit = 1"
+)
+
+
+def identifier(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+class _Xml:
+    """The mark is a row of its own; a value that looks like it has its angle brackets escaped."""
+
+    mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
+
+    def order(self, sql: str) -> bytes:
+        text = sql.rstrip()
+        if not text.endswith("DELIMITER ;"):
+            text = text.rstrip(";") + "\n;"  # a comment may end the text
+        return f"{text}\nSELECT 1 AS holdfast_mark;\n".encode()
+
+    def selection(self, sql: str) -> str:
+        return sql
+
+    def rows(self, answer: bytes) -> list[Row]:
+        found = answer.rpartition(b"<?xml")[0]  # the mark's own set of rows is left out
+        return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
+
+    def error(self, text: bytes) -> tuple[str, str]:
+        """MariaDB's client prints the statement first."""
+        found = _ERROR.search(text)
+        if found is None:
+            return text.decode(errors="replace").strip(), ""
+        own = int(found[1]) in _CLIENT_ERRORS
+        return found[0].decode(errors="replace"), "" if own else found[2].decode()
+
+
+def _text(field: re.Match[bytes]) -> str | None:
+    if field[1] is None:
+        return None
+    text = field[1].decode(errors="surrogateescape")
+    return re.sub("&(?:lt|gt|quot|amp);", lambda match: _ENTITIES[match[0]], text) if "&" in text else text
+
+
+class Clients:
+    """The client programs of one server."""
+
+    def __init__(self, server: Server, host: Host, dialect: Dialect) -> None:
+        self.server = server
+        self.host = host
+        self.dialect = dialect
+        self.container = Container.of(server)
+
+    def started(self, program: str, *words: str) -> list[str]:
+        """A program of the client's where the client is."""
+        if self.container is None:
+            return [program, *words]
+        return self.container.argv([program, *words], ["MYSQL_PWD"] if self.server.password else [])
+
+    def argv(self, program: str, *words: str) -> list[str]:
+        """Where the server is and who asks; files of options are not read, for they could say something else."""
+        server = self.server
+        found = ["--no-defaults", "--default-character-set=utf8mb4"]
+        if server.host.startswith("/"):
+            found += ["--protocol=socket", f"--socket={server.host}"]
+        elif server.host:
+            found += ["--protocol=tcp", f"--host={server.host}"]
+            found += [f"--port={server.port}"] if server.port else []
+        if server.user:
+            found.append(f"--user={server.user}")
+        return self.started(program, *found, *words)
+
+    def environment(self) -> dict[str, str]:
+        """The password reaches a client only so, never as a word of its command."""
+        if not self.server.password:
+            return {}
+        return {"MYSQL_PWD": self.host.resolve_secret(self.server.password)}
+
+    def _batch(self, *words: str) -> list[str]:
+        return self.argv(
+            self.dialect.client,
+            "--batch",
+            "--binary-mode",
+            "--comments",
+            "--skip-local-infile",
+            f"--connect-timeout={CONNECT_SECONDS}",
+            *words,
+        )
+
+    @contextmanager
+    def session(self, database: str = "", *, opened: bool = True) -> Iterator[Session]:
+        """A connection that stays. Raises SqlError when it is first used and cannot be made.
+
+        One that is not opened has the server's own settings, as for asking what server it is.
+        """
+        argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
+        with (
+            running(self.container, self.environment(), self.host) as run,
+            conversation(self.host, _Xml(), argv, run.environment, run.end) as session,
+        ):
+            if opened:
+                session.run(_OPENING + self.dialect.opening)
+            yield session
+
+    def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
+        """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
+        words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
+        with running(self.container, self.environment(), self.host) as run:
+            self.host.feed(self._batch(*words), sql, environment=run.environment)
+
+    def dump(
+        self,
+        sink: Callable[[bytes], None],
+        *words: str,
+        names: Sequence[str],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Hands on what the dump program prints of a database, or of some of its tables and views.
+
+        Raises CommandFailedError, CancelledError, StepError where its last line did not come through.
+        """
+        end = b""
+
+        def passed(chunk: bytes) -> None:
+            nonlocal end
+            sink(chunk)
+            end = (end + chunk[-_LAST_BYTES:])[-_LAST_BYTES:]
+
+        argv = self.argv(
+            self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
+        )
+        with running(self.container, self.environment(), self.host) as run:
+            self.host.pour(argv, passed, environment=run.environment, stopped=stopped)
+        if _LAST_LINE not in end:
+            raise StepError(f"{self.dialect.dumper} ended well, but its last line is missing")
+
+
+def server_error(error: CommandFailedError) -> str:
+    """The server's words out of what a client printed, which prints the statement first."""
+    found = _ERROR.search(error.output_tail.encode())
+    return found[0].decode() if found is not None else error.output_tail.strip() or error.what

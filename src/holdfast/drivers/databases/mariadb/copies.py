@@ -1,0 +1,361 @@
+"""MariaDB and MySQL databases beside the live one: copied, filled, put in place by one RENAME of all tables, dropped.
+
+Neither can rename a database, but both rename any number of tables in one atomic statement (MariaDB from 10.6, MySQL
+from 8.0; documentation of "Atomic DDL" and "Atomic Data Definition Statement Support"). So each place carries a marker, a table of one row that says whose content stands there, and moves in that
+same statement: identity is decided by it alone. The live one's marker stands in a database of its own, so that the
+application never meets it. Tables with triggers cannot be moved into another database, views, routines and events not
+at all; they are kept as a script in the marker while their tables stand beside, and made again in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from holdfast.drivers.databases.mariadb import catalogue, dump, markers
+from holdfast.drivers.databases.mariadb.catalogue import (
+    KINDS,
+    base_tables,
+    copying,
+    drop_programs,
+    end,
+    movable,
+    names,
+    sessions,
+    versioned,
+)
+from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
+from holdfast.drivers.databases.mariadb.markers import MARKER, NEXT
+from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
+
+_UNMARKED = "first"  # the identity of a live database that was never swapped
+_LEAVE_SECONDS = 5.0
+_NAME_CHARACTERS = 64
+_DENIED = ("42000", "28000")
+_CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a disk that is full
+
+
+class Places:
+    def __init__(self, name: str, database: str, clients: Clients) -> None:
+        """`name` is the dataset's, for messages."""
+        self._name = name
+        self._database = database
+        self._clients = clients
+        self._own_place = f"hf-{hashlib.sha256(database.encode()).hexdigest()[:6]}"
+        self._prefix = f"{self._own_place}-"
+
+    def _beside(self, token: str) -> str:
+        name = self._prefix + token
+        if len(name) > _NAME_CHARACTERS:
+            raise StepError(f"a database cannot be named {name}: over {_NAME_CHARACTERS} characters")
+        return name
+
+    def candidate(self, token: str) -> str:
+        return self._beside(f"{token}.new")
+
+    def own(self, session: Session) -> list[str]:
+        """Databases of Holdfast's beside the live one."""
+        rows = session.rows(
+            "SELECT schema_name FROM information_schema.schemata"
+            f" WHERE LEFT(schema_name, {len(self._prefix)}) = {literal(self._prefix)} ORDER BY 1"
+        )
+        return [str(name) for (name,) in rows]
+
+    def find(self, session: Session, token: str, identity: str) -> str:
+        """The database of an operation beside the live one that has this identity. Raises StepError.
+
+        Of other operations one may have the same: that of a live database that was never swapped, and made anew by hand.
+        """
+        for name in self._of(session, token):
+            if self._holds(session, name, identity):
+                return name
+        raise StepError(f"database {self._name}: the database {identity} is gone")
+
+    def _of(self, session: Session, token: str) -> list[str]:
+        """Databases of one operation beside the live one."""
+        place = self._beside(token)
+        return [name for name in self.own(session) if name == place or name.startswith(f"{place}.")]
+
+    def tokens(self) -> list[str]:
+        with self._clients.session() as session:
+            return [name.removeprefix(self._prefix) for name in self.own(session)]
+
+    # --- what stands where -------------------------------------------------------------------------------
+
+    def identity(self, session: Session) -> str | None:
+        """Of the live database; None where there is none, or an empty one that nothing was put into."""
+        if not self.charset(session, self._database):
+            return None  # dropped by hand, whatever its marker says
+        filled = bool(movable(session, self._database))
+        marker = markers.read(session, self._own_place)
+        if marker is not None:
+            return marker.identity if filled or not marker.vacant else None
+        return _UNMARKED if filled else None
+
+    def charset(self, session: Session, database: str) -> str:
+        rows = session.rows(
+            "SELECT default_character_set_name, default_collation_name FROM information_schema.schemata"
+            f" WHERE schema_name = {literal(database)}"
+        )
+        return f"CHARACTER SET {rows[0][0]} COLLATE {rows[0][1]}" if rows else ""
+
+    # --- candidates --------------------------------------------------------------------------------------
+
+    def empty(self, token: str, charset: str) -> str:
+        """An empty candidate; its name."""
+        candidate = self.candidate(token)
+        quoted = identifier(candidate)
+        with self._clients.session() as session:
+            charset = charset or self.charset(session, self._database)
+            self._create(session, "hf-%", f"DROP DATABASE IF EXISTS {quoted}; CREATE DATABASE {quoted} {charset}")
+        return candidate
+
+    def _create(self, session: Session, grant_on: str, statement: str) -> None:
+        """Raises RefusedError where the account has no right on such a name."""
+        try:
+            session.run(statement)
+        except SqlError as error:
+            if error.sql_state not in _DENIED:
+                raise
+            raise RefusedError(
+                f"database {self._name}: this account may not create a database: {error.what}",
+                next_step=f"GRANT ALL ON {identifier(grant_on)}.* TO the account of [databases], as an administrator.",
+            ) from error
+
+    def settle(self, candidate: str, script: bytes) -> str:
+        """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
+        script = dump.in_no_database(script)
+        try:
+            self._clients.feed(candidate, [dump.without_events(script)])
+        except CommandFailedError as error:
+            raise DamagedError(
+                f"database {self._name}: its triggers, routines or views cannot be made: {server_error(error)}"
+            ) from error
+        identity = secrets.token_hex(12)
+        with self._clients.session() as session:
+            drop_programs(session, candidate)
+            markers.make(session, candidate, identity, script=script, charset=self.charset(session, candidate))
+            barrier(session, candidate)
+        return identity
+
+    def copy(self, token: str) -> str:
+        """A copy of the live database made by the server, table by table; its identity. No session may be on it."""
+        with self._clients.session() as session:
+            self._await_no_sessions(session)
+            charset = self.charset(session, self._database)
+            views = names(session, self._database, "VIEW")
+            kept = versioned(session, self._database)
+            tables = [
+                (table, copying(session, self._database, table, table in kept))
+                for table in base_tables(session, self._database)
+            ]
+        candidate = self.empty(token, charset)
+        with self._clients.session() as holder:
+            # An event of the database's own, or a session without a default database, could write meanwhile.
+            if tables:
+                places = (f"{identifier(self._database)}.{identifier(table)} READ" for table, _ in tables)
+                holder.run(f"LOCK TABLES {', '.join(places)}")
+            self._clients.feed(candidate, dump.structure(self._clients, self._database, views))
+            try:
+                with ThreadPoolExecutor(self._clients.server.jobs) as pool:
+                    shares = [tables[first :: self._clients.server.jobs] for first in range(self._clients.server.jobs)]
+                    list(pool.map(partial(self._copy_rows, candidate), shares))
+            except SqlError as error:
+                if not _CANNOT_WRITE.search(error.what):
+                    raise
+                raise StepError(  # the server calls a full disk an unknown error
+                    f"database {self._name}: the server could not write a copy: {error.what}",
+                    next_step="See whether the server's disk is full; its log says more.",
+                ) from error
+        return self.settle(candidate, self.script(self._database))
+
+    def _copy_rows(self, candidate: str, tables: Sequence[tuple[str, tuple[str, str]]]) -> None:
+        source, target = identifier(self._database), identifier(candidate)
+        with self._clients.session() as session:
+            for table, (columns, history) in tables:
+                if history:
+                    session.run("SET system_versioning_insert_history = 1")
+                quoted = identifier(table)
+                session.run(
+                    f"INSERT INTO {target}.{quoted} ({columns}) SELECT {columns} FROM {source}.{quoted} {history}"
+                )
+
+    def script(self, database: str, *, whatever_is_broken: bool = False) -> bytes:
+        """What makes the triggers, routines, views and events of a database.
+
+        Of one that goes aside a broken view may stay behind: it cannot be made again anyway.
+        """
+        with self._clients.session() as session:
+            views = names(session, database, "VIEW")
+        try:
+            return dump.programs(self._clients, database, views)
+        except CommandFailedError:
+            if not whatever_is_broken:
+                raise
+        whole = [view for view in views if self._is_whole(database, view)]
+        broken = [view for view in views if view not in whole]
+        return dump.programs(self._clients, database, whole, broken=broken)
+
+    def _is_whole(self, database: str, view: str) -> bool:
+        try:
+            with self._clients.session() as session:
+                session.rows(f"SELECT 1 FROM {identifier(database)}.{identifier(view)} LIMIT 0")
+        except SqlError:
+            return False
+        return True
+
+    def _await_no_sessions(self, session: Session) -> None:
+        """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
+        if self._clients.server.end_sessions:
+            end(self._clients, session, [self._database], self._name)
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while left := sessions(session, [self._database]):
+            if time.monotonic() > deadline:
+                named = ", ".join(
+                    f"session {number} ({user} from {host}, {command})" for number, user, host, command in left
+                )
+                raise RefusedError(
+                    f"database {self._name} is still in use by {named}",
+                    next_step="End what holds it, make it a service of the application, or set"
+                    f" databases.{self._name}.end_sessions.",
+                )
+            time.sleep(0.05)
+
+    # --- the live one ------------------------------------------------------------------------------------
+
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
+        """One RENAME of all tables with both markers; sessions on either database are ended. May be repeated."""
+        with self._clients.session() as session:
+            if self.identity(session) != identity:
+                self._swap(session, token, identity, aside)
+            marker = markers.read(session, self._own_place)
+            if identity is not None and marker is not None and not marker.placed:
+                self._place(session)
+
+    def _swap(self, session: Session, token: str, identity: str | None, aside: str) -> None:
+        found = self.find(session, token, identity) if identity is not None else None
+        moves: list[tuple[str, str, str, str]] = []
+        if self.identity(session) is None:
+            if self.charset(session, self._own_place):  # what its marker says is true no more
+                session.run(f"DROP TABLE IF EXISTS {identifier(self._own_place)}.{MARKER}")
+            session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._database)}")
+        else:
+            self._take_down(session)
+            name = self._free(session, aside)
+            session.run(f"CREATE DATABASE {identifier(name)} {self.charset(session, self._database)}")
+            moves += [(self._database, table, name, table) for table in movable(session, self._database)]
+            moves.append((self._own_place, MARKER, name, MARKER))
+        if found is not None:
+            end(self._clients, session, [found], self._name)
+            session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._own_place)}")
+            moves += [(found, table, self._database, table) for table in movable(session, found)]
+            moves.append((found, MARKER, self._own_place, MARKER))
+        else:
+            # What the application makes there next is another content than any before.
+            markers.make(session, self._own_place, secrets.token_hex(12), vacant=True, table=NEXT)
+            moves.append((self._own_place, NEXT, self._own_place, MARKER))
+        session.run(_rename(moves))
+        barrier(session, self._own_place)
+
+    def _holds(self, session: Session, place: str, identity: str) -> bool:
+        marker = markers.read(session, place)
+        return marker is not None and marker.identity == identity
+
+    def _take_down(self, session: Session) -> None:
+        """Keeps the live database's programs in its marker, then drops them, so that its tables can be moved."""
+        end(self._clients, session, [self._database], self._name)
+        marker = markers.read(session, self._own_place)
+        charset = self.charset(session, self._database)
+        if marker is None:
+            markers.make(session, self._own_place, _UNMARKED, charset=charset)
+        if marker is None or marker.placed:  # else they are kept already, and may be partly gone
+            script = dump.in_no_database(self.script(self._database, whatever_is_broken=True))
+            markers.keep_script(session, self._own_place, script, charset)
+            barrier(session, self._own_place)
+        drop_programs(session, self._database)
+
+    def _place(self, session: Session) -> None:
+        """Makes the programs of what stands in place, from its marker; for this account where it may not for another."""
+        drop_programs(session, self._database)
+        charset, script = markers.script_of(session, self._own_place)
+        if charset:
+            session.run(f"ALTER DATABASE {identifier(self._database)} {charset}")
+        try:
+            self._clients.feed(self._database, [script])
+        except CommandFailedError:
+            drop_programs(session, self._database)
+            self._clients.feed(self._database, [dump.without_definers(script)])
+        markers.set_placed(session, self._own_place)
+        barrier(session, self._own_place)
+
+    def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
+        """The marker stays behind, so that a hand-over that died is finished from it: `placed` once the name is ours."""
+        candidate = self.candidate(token)
+        with self._clients.session() as session:
+            marker = markers.read(session, candidate)
+            if marker is None:
+                return
+            if not marker.placed and (movable(session, name) or any(names(session, name, kind) for kind in KINDS)):
+                raise RefusedError(f"the server has something in a database {name} already")
+            charset, script = markers.script_of(session, candidate)
+            there = bool(self.charset(session, name))
+            self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {charset}")
+            if rehearsal:
+                if not there:
+                    session.run(f"DROP DATABASE {identifier(name)}")
+                return
+            markers.set_placed(session, candidate)
+            if left := movable(session, candidate):
+                session.run(_rename([(candidate, table, name, table) for table in left]))
+            drop_programs(session, name)
+            self._clients.feed(name, [script])
+        catalogue.drop_database(self._clients, candidate, self._database)
+
+    def _free(self, session: Session, aside: str) -> str:
+        """A name that no earlier entry has."""
+        taken = set(self.own(session))
+        number, name = 1, self._beside(aside)
+        while name in taken:
+            number += 1
+            name = self._beside(f"{aside}.{number}")
+        return name
+
+    def discard(self, token: str) -> None:
+        with self._clients.session() as session:
+            found = self._of(session, token)
+        for name in found:
+            catalogue.drop_database(self._clients, name, self._database)
+
+    # --- marks -------------------------------------------------------------------------------------------
+
+    def owner(self) -> str | None:
+        with self._clients.session() as session:
+            return self._clients.dialect.owner_mark.read(session, self._database, self._own_place)
+
+    def claim(self, owner: str) -> None:
+        with self._clients.session() as session:
+            self._clients.dialect.owner_mark.write(session, self._database, self._own_place, owner)
+
+
+def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:
+    """One statement for all: each from a database and table to another."""
+    return "RENAME TABLE " + ", ".join(
+        f"{identifier(source)}.{identifier(old)} TO {identifier(target)}.{identifier(new)}"
+        for source, old, target, new in moves
+    )
+
+
+def barrier(session: Session, place: str) -> None:
+    """Everything that was committed is durable. A commit of data definition flushes the log, whatever the setting.
+
+    FLUSH ENGINE LOGS would need a right that owners of databases have not.
+    """
+    where = f"{identifier(place)}.holdfast_barrier"
+    session.run(
+        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (a INT PRIMARY KEY) ENGINE=InnoDB; DROP TABLE {where}"
+    )

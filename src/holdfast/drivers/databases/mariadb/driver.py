@@ -1,0 +1,329 @@
+"""MariaDB: dumps by mariadb-dump in one transaction, restore points copied by the server, swaps by one RENAME.
+
+Facts from the documentation and measured on 10.11: LOCK TABLES ... READ waits for open transactions that have written
+and then keeps writers out; a transaction WITH CONSISTENT SNAPSHOT sees what was committed when it began, and the status
+variables `binlog_snapshot_file` and `binlog_snapshot_position` tell where that is in the binary log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.databases.mariadb import catalogue, checks, copies, dump, markers, ownership, snapshots
+from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
+from holdfast.drivers.databases.mariadb.dialect import Dialect
+from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
+from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
+from holdfast.drivers.databases.sql.container_exec import end_inside
+from holdfast.drivers.databases.sql.session import local_folder, once_back
+from holdfast.drivers.interchange import dump_source
+from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.protocols.base import Database, Fix, FixAll
+from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
+from holdfast.model import Facts, Problem, Server, Snapshot
+from holdfast.system.host import Host
+
+_GRACE_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS = 0.1
+_GIVEN_UP = re.compile(r"ERROR (1969|3024) ")  # at the time limit of a statement, of MariaDB and of MySQL
+_NO_RIGHT = "42000"
+
+
+def _position(session: Session, held: bool) -> str | None:
+    """The server keeps for each transaction where it began."""
+    status = {row[0]: row[1] for row in session.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")}
+    position = status.get("Binlog_snapshot_position") or "0"
+    return f"{status.get('Binlog_snapshot_file')}:{position}" if position != "0" else None
+
+
+MARIADB = Dialect(
+    product="MariaDB",
+    client="mariadb",
+    dumper="mariadb-dump",
+    dumper_words=(),
+    rows_on_lines=True,
+    opening=", max_statement_time = 0, check_constraint_checks = 0",
+    loading=", check_constraint_checks = 0",
+    counting="SET STATEMENT max_statement_time = {seconds:.3f} FOR SELECT COUNT(*) FROM {table}",
+    position=_position,
+    owner_mark=ownership.InComment(),
+    oldest=(10, 6),  # the first release whose RENAME of many tables is undone after a crash in its middle
+    too_old="before 10.6 many tables cannot be renamed as one",
+    partitions_at_risk=True,
+    definer_rights=frozenset(),
+    definer_advice="GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.",
+    session_rights="PROCESS, CONNECTION ADMIN",
+    own_findings=checks.history,
+)
+
+
+# A statement of one row, whose text is longer than what the row takes, may be more than a server accepts at once.
+_TOO_LARGE = re.compile(r"\b(1153|2006|2013)\b")
+_PACKET_ADVICE = (
+    "A row of this dump may be longer than the server takes at once. As an administrator: SET GLOBAL max_allowed_packet ="
+    " 1073741824, and the same in the server's configuration; then type the command again."
+)
+
+
+class MariadbDatabase:
+    dialect = MARIADB
+    kind = "mariadb"
+    extension = "sql.zst"
+    copied_by = "a copy of each table by the server"
+    private_folder = None
+
+    def __init__(self, name: str, database: str, server: Server, host: Host) -> None:
+        """`name` is the dataset's, `database` the server's."""
+        self.name = name
+        self.database = database
+        self._clients = Clients(server, host, self.dialect)
+        self._server = server
+        self._places = copies.Places(name, database, self._clients)
+        self._source = snapshots.Source(name, database, self._clients, self._places)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def inspect(self) -> Facts:
+        with self._clients.session() as session:
+            identity = self._places.identity(session)
+            version = session.value("SELECT VERSION()")
+            folder = session.value("SELECT @@datadir")
+            size = session.value(
+                "SELECT SUM(data_length + index_length) FROM information_schema.tables"
+                f" WHERE table_schema = {literal(self.database)}"
+            )
+        return {
+            "exists": identity is not None, "identity": identity, "size_bytes": int(size or 0) if identity else 0,
+            "tool": f"{self.dialect.product} {version}", "data_folder": local_folder(self._clients.server, folder),
+        }  # fmt: skip
+
+    def _refuse_missing(self) -> None:
+        if not self.inspect()["exists"]:
+            raise StepError(f"database {self.name}: the server has no tables in a database {self.database!r}")
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self._clients.session(self.database) as session:
+            yield session
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._session() as session:
+            session.run(f"{snapshots.STANDARD}; START TRANSACTION READ ONLY")
+            return snapshots.answer(session, sql)
+
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
+        with self._session() as session:
+            found = snapshots.columns(session, self.database)
+            deadline = time.monotonic() + budget_seconds
+            sizes = catalogue.sizes_bytes(session, self.database) if budget_seconds > 0 else {}
+            for name, facts in sorted(found.items(), key=lambda item: sizes.get(item[0], 0)):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                try:
+                    count = self.dialect.counting.format(
+                        seconds=left, milliseconds=int(left * 1000) or 1, table=identifier(name)
+                    )
+                    facts["rows"] = int(session.value(count) or 0)
+                except SqlError as error:
+                    if error.sql_state == _NO_RIGHT or _GIVEN_UP.search(error.what):
+                        break
+                    raise
+        return found
+
+    # --- copies ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+        self._refuse_missing()
+        with snapshots.hold(self._source, limit_seconds) as fix:
+            yield fix
+
+    def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
+        """Databases of one server are read by one transaction."""
+        mates = [other for other in others if isinstance(other, MariadbDatabase) and other._server == self._server]
+        if len(mates) < len(others):
+            return None
+        return self._hold_together([self, *mates])
+
+    @staticmethod
+    @contextmanager
+    def _hold_together(databases: Sequence[MariadbDatabase]) -> Iterator[FixAll]:
+        for database in databases:
+            database._refuse_missing()
+        with snapshots.hold_together([database._source for database in databases]) as fix:
+            yield fix
+
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        """Rows are counted as they pass, whatever the budget."""
+        with self._clients.session() as session:
+            place = self._places.find(session, token, identity)
+        with self._clients.session(place) as session:
+            columns = snapshots.columns(session, place)
+            charset, script = markers.script_of(session, place)
+            facts = {**snapshots.facts_of(self._source, session, place, held=False), "charset": charset,
+                     "binlog": None}  # fmt: skip
+            beside = snapshots.shared_out(self._clients, session, place, facts)
+        part = Part(place, target, [markers.MARKER], script, beside)
+        dump = Dump(self._clients, [part], history=bool(facts["history"]))
+        try:
+            dump.start()
+            return snapshots.snapshot(self.name, dump.finish()[place], columns, facts)
+        finally:
+            dump.close()
+
+    # --- beside and swap ---------------------------------------------------------------------------
+
+    def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
+        if source is None:
+            return self._places.copy(token)
+        with self._clients.session() as session:
+            self._refuse_others(session, facts)
+            keeps_definers = bool(catalogue.rights(session) & catalogue.DEFINING)
+        candidate = self._places.empty(token, facts.get("charset", ""))
+        reading = Reading(source)
+        try:
+            self._clients.feed(candidate, reading.tables(), self.dialect.loading)
+        except CommandFailedError as error:
+            raise self._not_loaded(source.name, error) from error
+        self._compare(candidate, facts.get("rows", {}), facts.get("history", {}))
+        script = reading.programs
+        if keeps_definers:
+            try:
+                return self._places.settle(candidate, script)
+            except DamagedError:  # one of them may be an account for whom this one has too few rights
+                with self._clients.session() as session:
+                    catalogue.drop_programs(session, candidate)
+        return self._places.settle(candidate, dump.without_definers(script))
+
+    def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
+        told = f", which {origin} wrote," if origin else ""
+        said = server_error(error)
+        return DamagedError(
+            f"database {self.name}: {title}{told} could not be loaded: {said}",
+            next_step=_PACKET_ADVICE if _TOO_LARGE.search(said) else "",
+        )
+
+    def load(self, token: str, source: Foreign) -> str:
+        if source.format != dump_source.SQL:
+            raise RefusedError(
+                f"{source.title} is of the format {source.format}, which {self.dialect.product} does not read"
+            )
+        with self._clients.session() as session:
+            charset = self._places.charset(session, self.database)
+        candidate = self._places.empty(token, charset)
+        origin = Origin()
+        lines = adapted(origin.noted(source.chunks()), source.title)
+        try:
+            self._clients.feed(candidate, itertools.chain(lines, [b"\nCOMMIT;\n"]))
+        except CommandFailedError as error:
+            raise self._not_loaded(source.title, error, origin.server()) from error
+        with self._clients.session() as session:
+            if not catalogue.base_tables(session, candidate):
+                raise DamagedError(f"database {self.name}: {source.title} holds no table")
+            script = self._places.script(candidate)
+            catalogue.drop_programs(session, candidate)
+        return self._places.settle(candidate, script)
+
+    def _refuse_others(self, session: Session, facts: Facts) -> None:
+        """A dump of a newer server, or of the other product, is refused before anything changes."""
+        here = checks.version(session)
+        there = tuple(facts.get("server_version", (0, 0)))
+        product = facts.get("product", MARIADB.product)  # which earlier sets do not name
+        if product != self.dialect.product or here < there:
+            raise RefusedError(
+                f"database {self.name}: the dump is of {product} {there[0]}.{there[1]}, the server is"
+                f" {self.dialect.product} {here[0]}.{here[1]}",
+                next_step=f"Restore it into a server of {product} of that version or a newer one.",
+            )
+
+    def _compare(self, candidate: str, rows: Facts, history: Facts) -> None:
+        """What was loaded has the rows that were counted in the dump. Raises DamagedError."""
+        with self._clients.session(candidate) as session:
+            for table, expected in {**rows, **history}.items():
+                if expected is None:
+                    continue
+                every = "FOR SYSTEM_TIME ALL" if table in history else ""
+                try:
+                    loaded = int(session.value(f"SELECT COUNT(*) FROM {identifier(table)} {every}") or 0)
+                except SqlError as error:
+                    raise DamagedError(f"database {self.name}: table {table} is not in the dump") from error
+                if loaded != expected:
+                    raise DamagedError(f"database {self.name}: table {table} has {loaded} rows instead of {expected}")
+
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
+        self._places.swap(token, identity, aside)
+
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        self._places.hand_over(token, name, rehearsal)
+
+    def discard(self, token: str) -> None:
+        self._places.discard(token)
+
+    def tokens(self) -> list[str]:
+        return self._places.tokens()
+
+    def owner(self) -> str | None:
+        return self._places.owner()
+
+    def claim(self, owner: str) -> None:
+        self._places.claim(owner)
+
+    # --- sessions and state --------------------------------------------------------------------------
+
+    def session_environment(self, operation: str) -> dict[str, str]:
+        """The clients take no name for their sessions from the environment."""
+        return {}
+
+    def end_sessions(self, operation: str) -> None:
+        """Ends what goes on for clients that are dead, and waits for a server that is coming back.
+
+        A session whose client died ends as soon as its statement does; one that has a living client is idle in between.
+        So what was never seen idle is ended.
+        """
+
+        def look() -> None:
+            end_inside(self._clients.container, operation, self._clients.host)
+            with self._clients.session() as session:
+                self._end_busy(session)
+
+        once_back(look, self.name)
+
+    def _end_busy(self, session: Session) -> None:
+        places = [self.database, *self._places.own(session)]
+        began = time.monotonic()
+        suspects = {number for number, *_ in catalogue.sessions(session, places)}
+        while suspects and time.monotonic() - began < _GRACE_SECONDS:
+            time.sleep(_LOOK_AGAIN_SECONDS)
+            now = catalogue.sessions(session, places)
+            suspects &= {number for number, _, _, command in now if command != "Sleep"}
+        if suspects:
+            catalogue.end(self._clients, session, places, self.name, sorted(suspects))
+
+    def check(self) -> list[Problem]:
+        subject = f"databases.{self.name}"
+        try:
+            with self._clients.session() as session:
+                return [Problem(subject, *found) for found in checks.problems(session, self.database, self.dialect)]
+        except StepError as error:
+            if other := self._other_product():
+                message = f"the server is {other}, not {self.dialect.product}"
+                return [Problem(subject, "error", message, f'kind = "{other.lower()}"')]
+            advice = "Correct host, port, user, password or container, or start the server."
+            return [Problem(subject, "error", error.what, advice)]
+
+    def _other_product(self) -> str:
+        """Which product the server is, where that is another one. Sessions set what only their own product knows."""
+        try:
+            with self._clients.session(opened=False) as session:
+                version = session.value("SELECT VERSION()") or ""
+        except StepError:
+            return ""
+        found = "MariaDB" if "MariaDB" in version else "MySQL"
+        return found if found != self.dialect.product else ""

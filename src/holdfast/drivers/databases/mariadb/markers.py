@@ -1,0 +1,72 @@
+"""The marker of a place of Holdfast's in MariaDB or MySQL: a table of one row that says whose content stands there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.drivers.databases.mariadb.client import Session, identifier, literal
+
+MARKER = "holdfast_marker"
+NEXT = "holdfast_next"
+"""The marker that takes the live one's place in the statement that moves everything aside."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """`placed` is false while the programs of the content are not in place; then the row's script has them.
+
+    `vacant`: nothing was left in place; what stands there without tables is no database.
+    """
+
+    identity: str
+    placed: bool
+    vacant: bool
+
+
+def read(session: Session, place: str) -> Marker | None:
+    found = session.rows(
+        f"SELECT 1 FROM information_schema.tables WHERE table_schema = {literal(place)}"
+        f" AND table_name = {literal(MARKER)}"
+    )
+    if not found:
+        return None
+    rows = session.rows(f"SELECT identity, placed, vacant FROM {identifier(place)}.{MARKER}")
+    return Marker(str(rows[0][0]), rows[0][1] == "1", rows[0][2] == "1") if rows else None
+
+
+def make(
+    session: Session, place: str, identity: str, *, script: bytes | None = None, charset: str = "",
+    vacant: bool = False, table: str = MARKER,
+) -> None:  # fmt: skip
+    """Without a script the programs of the content are in place."""
+    where = f"{identifier(place)}.{table}"
+    session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
+    session.run(
+        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY, placed BOOLEAN NOT NULL,"
+        " vacant BOOLEAN NOT NULL, charset VARCHAR(200) NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
+    )
+    session.run(
+        f"INSERT INTO {where} VALUES ({literal(identity)}, {int(script is None)}, {int(vacant)}, {literal(charset)},"
+        f" {_blob(script)})"
+    )
+
+
+def keep_script(session: Session, place: str, script: bytes, charset: str) -> None:
+    """What the content's programs are, before they are taken out of their place."""
+    session.run(
+        f"UPDATE {identifier(place)}.{MARKER} SET placed = 0, script = {_blob(script)}, charset = {literal(charset)}"
+    )
+
+
+def script_of(session: Session, place: str) -> tuple[str, bytes]:
+    """Character set of the content and what makes its programs."""
+    charset, script = session.rows(f"SELECT charset, HEX(script) FROM {identifier(place)}.{MARKER}")[0]
+    return str(charset), bytes.fromhex(script or "")
+
+
+def set_placed(session: Session, place: str) -> None:
+    session.run(f"UPDATE {identifier(place)}.{MARKER} SET placed = 1")
+
+
+def _blob(content: bytes | None) -> str:
+    return "NULL" if content is None else f"x'{content.hex()}'" if content else "''"

@@ -1,0 +1,93 @@
+"""MySQL of Oracle: the mechanism of MariaDB's driver, with MySQL's own programs and words.
+
+Facts from the documentation of MySQL 8.0 to 9.7 and measured on 9.7.4: a RENAME of many tables is atomic (8.0); no
+statement sets a variable for one query, but a hint limits the time of a SELECT (error 3024); databases have no comment; data
+definition syncs InnoDB's log whatever innodb_flush_log_at_trx_commit says;
+SHOW MASTER STATUS became SHOW BINARY LOG STATUS in 8.2 and went in 8.4, and either needs REPLICATION CLIENT; the statistics of
+tables are cached for a day unless a session says otherwise; with a binary log, which is on unless it is turned off, an
+account without SUPER makes no trigger or function before log_bin_trust_function_creators is set; an account with
+SET_ANY_DEFINER (8.2; SET_USER_ID before) makes programs for others, but views, routines and events of an account that
+has SYSTEM_USER are made and dropped only by one that has it too, which nobody without rights can tell before; SHOW GRANTS
+tells the rights of active roles, information_schema.user_privileges does not.
+"""
+
+from __future__ import annotations
+
+from holdfast.drivers.databases.mariadb import catalogue, checks, ownership
+from holdfast.drivers.databases.mariadb.client import Session, literal
+from holdfast.drivers.databases.mariadb.dialect import Dialect, Finding, Version
+from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.errors import HoldfastError
+from holdfast.model import Problem
+
+_SHOWN_AS_BINARY_LOG_SINCE = (8, 2)
+_READ_POSITION = {"SUPER", "REPLICATION CLIENT"}
+
+
+def _position(session: Session, held: bool) -> str | None:
+    """The server tells where its log is now: that of the transaction while writers are held, and to few accounts."""
+    if not held or not catalogue.rights(session) & _READ_POSITION:
+        return None
+    newer = checks.version(session) >= _SHOWN_AS_BINARY_LOG_SINCE
+    rows = session.rows("SHOW BINARY LOG STATUS" if newer else "SHOW MASTER STATUS")
+    return f"{rows[0][0]}:{rows[0][1]}" if rows else None
+
+
+def _findings(session: Session, database: str, here: Version) -> list[Finding]:
+    found: list[Finding] = []
+    rights = catalogue.rights(session)
+    if "CREATE" not in rights and session.value("SELECT @@partial_revokes") == "1":
+        found.append(("error", "the server runs with partial_revokes = 1: a right on `hf-%` is one on that name alone",
+                      "SET PERSIST partial_revokes = 0, or GRANT CREATE ON *.* TO it, as an administrator."))  # fmt: skip
+    trusted = session.value("SELECT NOT @@log_bin OR @@log_bin_trust_function_creators") == "1"
+    if not trusted and "SUPER" not in rights:
+        programs = session.rows(
+            f"SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = {literal(database)} UNION ALL"
+            f" SELECT routine_name FROM information_schema.routines WHERE routine_schema = {literal(database)}"
+            " AND routine_type = 'FUNCTION'"
+        )
+        found += [("error", f"{name} cannot be made again by this account, for the server writes a binary log",
+                   "SET PERSIST log_bin_trust_function_creators = 1, as an administrator.")
+                  for (name,) in programs]  # fmt: skip
+    return found
+
+
+MYSQL = Dialect(
+    product="MySQL",
+    client="mysql",
+    dumper="mysqldump",
+    # Without: a right on tablespaces, statistics that another server has no use for, identifiers that it may not take.
+    dumper_words=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
+    rows_on_lines=False,
+    opening=", max_execution_time = 0, information_schema_stats_expiry = 0",
+    loading="",
+    counting="SELECT /*+ MAX_EXECUTION_TIME({milliseconds}) */ COUNT(*) FROM {table}",
+    position=_position,
+    owner_mark=ownership.InTable(),
+    oldest=(8, 0),
+    too_old="before 8.0 many tables cannot be renamed as one",
+    partitions_at_risk=False,
+    definer_rights=frozenset({"SYSTEM_USER"}),
+    definer_advice="GRANT SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE ON *.* TO it (before 8.2 SET_USER_ID).",
+    session_rights="PROCESS, CONNECTION_ADMIN",
+    own_findings=_findings,
+)
+
+
+class MysqlDatabase(MariadbDatabase):
+    dialect = MYSQL
+    kind = "mysql"
+
+    def check(self) -> list[Problem]:
+        """MariaDB has programs of the same names, which speak to this server and dump it wrongly."""
+        clients = self._clients
+        for program in (self.dialect.client, self.dialect.dumper):
+            try:
+                told = clients.host.capture(clients.started(program, "--version"))
+            except (HoldfastError, OSError) as error:
+                return [Problem(f"databases.{self.name}", "error", f"{program} cannot be run: {error}",
+                                "Install MySQL's own client programs.")]  # fmt: skip
+            if "MariaDB" in told:
+                return [Problem(f"databases.{self.name}", "error", f"{program} is MariaDB's here, not MySQL's",
+                                "Install MySQL's own client programs, and put their folder first on PATH.")]  # fmt: skip
+        return super().check()

@@ -1,0 +1,65 @@
+"""What of a database further dump programs take, beside the first: each is busy on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.drivers.databases.mariadb.client import identifier
+
+_LEAST_BYTES = 16 << 20  # of tables; with fewer another program's start takes as long
+_MOST_TABLES = 100  # for a second program: it looks each of them up before it begins, and writers wait for that
+
+
+@dataclass(frozen=True)
+class Key:
+    """A table's only column of its primary key, which holds whole numbers; the least and the greatest that are there."""
+
+    column: str
+    least: int
+    greatest: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Tables for one program. `where`: of the only one, rows of one half; `defines`: whether the table itself too."""
+
+    tables: tuple[str, ...]
+    where: str = ""
+    defines: bool = True
+
+    @property
+    def words(self) -> list[str]:
+        return ([f"--where={self.where}"] if self.where else []) + ([] if self.defines else ["--no-create-info"])
+
+
+def largest(sizes_bytes: Mapping[str, int]) -> str | None:
+    """The table that has more than half of all, and enough for two programs."""
+    name = max(sizes_bytes, key=lambda name: sizes_bytes[name], default=None)
+    if name is None or sizes_bytes[name] < 2 * _LEAST_BYTES or sizes_bytes[name] * 2 <= sum(sizes_bytes.values()):
+        return None
+    return name
+
+
+def halves(table: str, key: Key) -> list[Share]:
+    """One table by two programs. Every row is in one of the two: no key is NULL."""
+    column = identifier(key.column)
+    middle = (key.least + key.greatest + 1) // 2
+    return [Share((table,), f"{column} < {middle}"), Share((table,), f"{column} >= {middle}", defines=False)]
+
+
+def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
+    """Large tables for a second program, so that both have about as much to do."""
+    names = sorted(sizes_bytes, key=lambda name: (-sizes_bytes[name], name))
+    second: list[str] = []
+    loads = [sum(sizes_bytes[name] for name in names[_MOST_TABLES:]), 0]
+    for name in names[:_MOST_TABLES]:
+        lesser = loads.index(min(loads))
+        loads[lesser] += sizes_bytes[name]
+        second += [name] if lesser == 1 else []
+    return [Share(tuple(second))] if second and loads[1] >= _LEAST_BYTES else []
+
+
+def tables_of(shares: Sequence[Share]) -> list[str]:
+    """Those that the first program leaves out."""
+    return sorted({table for share in shares for table in share.tables})

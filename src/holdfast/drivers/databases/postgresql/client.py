@@ -1,0 +1,141 @@
+"""Talking to a PostgreSQL server through its own client programs, on this machine or inside a container.
+
+Facts from the documentation of psql and libpq: with ON_ERROR_STOP psql ends with 3 at the first error; VERBOSITY
+`verbose` prints the SQLSTATE before the text, whatever the language; COPY (query) TO STDOUT prints a row a line,
+tab-separated, NULL as \\N, with backslash escapes; PGAPPNAME, PGOPTIONS and PGPASSWORD reach every client of libpq.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from holdfast.drivers.databases.sql.container_exec import Container, running
+from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.model import Server
+from holdfast.system.host import Host
+
+__all__ = ["Clients", "Session", "SqlError", "application_name", "identifier", "literal", "quoted", "table_name"]
+
+_MARK = b"\\.holdfast"
+_STATE = re.compile(rb":\s+([0-9A-Z]{5}):\s")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def application_name(operation: str) -> str:
+    """What marks the sessions of an operation inside the server."""
+    return f"holdfast:{operation}"
+
+
+class _Psql:
+    """The mark stands on a line of its own, which no row can be: there a backslash would be doubled."""
+
+    mark = b"\n" + _MARK + b"\n"
+
+    def order(self, sql: str) -> bytes:
+        # The empty line before lets an answer without rows end with the mark too.
+        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
+
+    def selection(self, sql: str) -> str:
+        return f"COPY (\n{sql.rstrip().rstrip(';')}\n) TO STDOUT"
+
+    def rows(self, answer: bytes) -> list[Row]:
+        return [_values(line) for line in answer.decode()[1:].split("\n")] if answer else []
+
+    def error(self, text: bytes) -> tuple[str, str]:
+        found = _STATE.search(text)
+        lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+        return lines[0] if lines else "", found[1].decode() if found is not None else ""
+
+
+class Clients:
+    """The client programs of one server."""
+
+    def __init__(self, server: Server, host: Host) -> None:
+        self.server = server
+        self.host = host
+        self.container = Container.of(server)
+
+    def argv(self, program: str, *words: str) -> list[str]:
+        if self.container is None:
+            return [program, *words]
+        password = ["PGPASSWORD"] if self.server.password else []
+        return self.container.argv([program, *words], [*self._settings(), *password])
+
+    def environment(self) -> dict[str, str]:
+        """Where the server is and who asks; the password reaches a client only so, never as a word of its command."""
+        found = self._settings()
+        if self.server.password:
+            found["PGPASSWORD"] = self.host.resolve_secret(self.server.password)
+        return found
+
+    def _settings(self) -> dict[str, str]:
+        server = self.server
+        found = {
+            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS), "PGCLIENTENCODING": "UTF8",
+            "PGAPPNAME": application_name(self.host.operation) if self.host.operation else "holdfast",
+            # What an outcome rests on must not be lost with the server's memory, whatever its own setting.
+            "PGOPTIONS": "-c synchronous_commit=on -c client_min_messages=warning -c lock_timeout=0"
+            " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
+        }  # fmt: skip
+        for name, value in (("PGHOST", server.host), ("PGUSER", server.user)):
+            if value:
+                found[name] = value
+        if server.port:
+            found["PGPORT"] = str(server.port)
+        return found
+
+    def run(
+        self, program: str, *words: str, stdin: IO[bytes] | None = None, output: IO[bytes] | None = None
+    ) -> str:  # fmt: skip
+        """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
+        argv = self.argv(program, *words)
+        with running(self.container, self.environment(), self.host) as run:
+            return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
+
+    def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
+        """Runs a client with a stream as its input. Raises as `run` does, and what `chunks` raises."""
+        with running(self.container, environment, self.host) as run:
+            self.host.feed(self.argv(program, *words), chunks, environment=run.environment)
+
+    @contextmanager
+    def session(self, database: str) -> Iterator[Session]:
+        """A connection that stays. Raises SqlError when it is first used and cannot be made."""
+        argv = self.argv(
+            "psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-v",
+            "SHOW_CONTEXT=never", "-d", database,
+        )  # fmt: skip
+        with (
+            running(self.container, self.environment(), self.host) as run,
+            conversation(self.host, _Psql(), argv, run.environment, run.end) as session,
+        ):
+            yield session
+
+
+def _values(line: str) -> tuple[str | None, ...]:
+    return tuple(None if value == "\\N" else _unescape(value) for value in line.split("\t"))
+
+
+def _unescape(value: str) -> str:
+    if "\\" not in value:
+        return value
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), value)
+
+
+def table_name(schema: str, name: str) -> str:
+    """As people write it: the schema only where it is not `public`."""
+    return name if schema == "public" else f"{schema}.{name}"
+
+
+def quoted(names: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{identifier(schema)}.{identifier(name)}" for schema, name in names)

@@ -1,0 +1,370 @@
+"""A PostgreSQL data directory that no server runs: looked at, and dumped by a private server of its own version.
+
+Facts from the documentation: `pg_controldata` tells the cluster's state, which is "shut down" after a clean end alone;
+a server refuses to run as root and wants its directory owned by its account with mode 0700; line 8 of postmaster.pid is
+"ready" once it answers; single-user mode needs no role's name and runs no event triggers; settings in
+postgresql.auto.conf, and those kept per database, hold whatever the server is started with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.drivers.databases.postgresql.client import literal
+from holdfast.drivers.databases.postgresql.server_account import ACCOUNT, account, give_away, let_read, taken_back
+from holdfast.drivers.databases.sql.container_exec import Container
+from holdfast.errors import CommandFailedError, CommandTimeoutError, RefusedError, StepError
+from holdfast.model import Server
+from holdfast.system.host import Host, Process, end_session
+from holdfast.system.processes import end_processes_in
+
+_PLACES = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOBODY = 65534  # in a container any number but root's will do
+_CLEAN = "shut down"
+_START_SECONDS = 600.0  # a large directory on a slow disk
+_STOP_SECONDS = 60.0
+_ENGINE_SECONDS = 120
+_READY_LINE = 7
+_DEEPEST = 4
+_NOT_THERE = (126, 127)  # of `run`, for a program that the image has not
+_BY_HAND = "Start the server that it is of, make a dump with `pg_dump --format=custom`, and import that."
+_CONFIGURATION = """port = 5432
+listen_addresses = ''
+unix_socket_permissions = 0700
+shared_buffers = '32MB'
+max_locks_per_transaction = 1024
+max_prepared_transactions = 256
+max_replication_slots = 256
+max_logical_replication_workers = 0
+wal_level = logical
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+autovacuum = off
+archive_mode = off
+logging_collector = off
+log_destination = 'stderr'
+lc_messages = 'C'
+jit = off
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How programs of one version are run on a scratch folder: here as another account, or in one-off containers.
+
+    `folder` has the programs on this machine; in a container they are in its PATH.
+    """
+
+    words: tuple[str, ...]
+    folder: str
+    image: str
+    uid: int
+    gid: int
+
+    def argv(self, program: str, *words: str) -> list[str]:
+        if self.image:
+            return [*self.words, f"--entrypoint={program}", self.image, *words]
+        return [*self.words, f"{self.folder}/{program}", *words]
+
+
+class ColdDirectory:
+    """Reads data directories for one configured database. `mark` tells this application's containers from others'."""
+
+    def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
+        """`name` is the dataset's, `database` the one in `server`, whose container's image has the programs."""
+        self._name = name
+        self._database = database
+        self._container = Container.of(server)
+        self._labels = f"holdfast.application={mark}"
+        self._host = host
+
+    def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
+        """Whether what is unpacked so far tells its version; it is then one that can be read here. Raises RefusedError."""
+        for pattern in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):  # those of single databases say the same
+            for path in unpacked.glob(pattern):
+                self._run(scratch, _version(path), newest)
+                return True
+        return False
+
+    def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
+        """Dumps the wanted database of a directory below `unpacked`, which is changed; no server runs afterwards.
+
+        `scratch` is a private folder that holds `unpacked`; `newest` is the version that a dump may have. Raises
+        RefusedError for what was not shut down cleanly or cannot be read here, StepError where a program fails.
+        """
+        data = _found(unpacked)
+        _refuse_parts(data)
+        major = _version(data / "PG_VERSION")
+        run = self._run(scratch, major, newest)
+        (data / "postgresql.auto.conf").unlink(missing_ok=True)
+        data.chmod(0o700)
+        out = scratch / "out"
+        for folder in (scratch / "run", out):
+            folder.mkdir(0o700, exist_ok=True)
+        # The scratch folder itself stays ours: what runs as that account must not lay links where we write.
+        for folder in (unpacked, scratch / "run", out):
+            give_away(folder, run.uid, run.gid)
+        let_read(scratch, run.gid, 0o710)
+        self._refuse_unclean(run, data)
+        with self._serving(run, scratch, data, major) as role:
+            words = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
+            wanted = self._chosen(run, words)
+            quoted = wanted.replace("\\", "\\\\").replace("'", "\\'")
+            self._do(
+                run, "pg_dump", *words, "--format=custom", "--compress=1", "--lock-wait-timeout=60s",
+                f"--file={out / 'dump'}", f"--dbname=dbname='{quoted}'",
+            )  # fmt: skip
+        return taken_back(out / "dump", scratch / "dump")
+
+    # --- where programs come from --------------------------------------------------------------------
+
+    def _run(self, scratch: Path, major: int, newest: int) -> Run:
+        if major > newest:
+            raise RefusedError(
+                f"the data directory is of PostgreSQL {major}, the server of database {self._name} is {newest}",
+                next_step="Import it into a server of that version or a newer one.",
+            )
+        if self._container is not None:
+            return self._run_in(self._container, scratch, major)
+        places = [place.format(major) for place in _PLACES]
+        folder = next((place for place in places if os.access(f"{place}/postgres", os.X_OK)), "")
+        if not folder:
+            raise RefusedError(
+                f"the data directory is of PostgreSQL {major}, and this machine has no programs of that version",
+                next_step=f"Install PostgreSQL {major} ({places[0]}), or set databases.{self._name}.container to a container"
+                " whose image has it.",
+            )
+        if os.geteuid() != 0:
+            return Run((), folder, "", os.geteuid(), os.getegid())
+        user = account()
+        if user is None:
+            raise RefusedError(
+                f"a PostgreSQL server does not run as root, and there is no account {ACCOUNT}",
+                next_step=f"Make one: useradd --system {ACCOUNT}",
+            )
+        ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}")
+        words = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
+        if self._host.run([*words, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
+            raise RefusedError(
+                f"the account {ACCOUNT}, which the private server runs as, cannot reach {scratch.parent}",
+                next_step="Name another folder with --scratch, one that every account may pass through.",
+            )
+        return Run(words, folder, "", user.pw_uid, user.pw_gid)
+
+    def _run_in(self, container: Container, scratch: Path, major: int) -> Run:
+        """One-off containers of its image: without a network, known as the operation's, and with the scratch folder alone."""
+        engine = container.engine
+        image = self._host.capture(
+            [engine, "container", "inspect", "--format={{.Image}}", container.name], timeout_seconds=_ENGINE_SECONDS
+        ).strip()
+        user = account()
+        uid, gid = os.geteuid(), os.getegid()
+        mapping = ["--userns=keep-id"] if engine == "podman" and uid != 0 else []
+        if uid == 0:
+            uid, gid = (user.pw_uid, user.pw_gid) if user is not None else (_NOBODY, _NOBODY)
+        places = ":".join(place.format(major) for place in _PLACES)
+        # Single-user mode asks for the name of its account, which the image may not have under that number.
+        (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
+        (scratch / "passwd").chmod(0o644)
+        words = [
+            engine, "run", "--rm", "--interactive", "--network=none", "--pull=never", "--cap-drop=ALL",
+            "--security-opt=no-new-privileges", f"--user={uid}:{gid}", *mapping, "--workdir=/",
+            f"--label={self._labels}", f"--label=holdfast.operation={self._host.operation or 'none'}",
+            f"--env=PATH={_USUAL_PATH}:{places}", "--env=LC_ALL=C", f"--mount=type=bind,source={scratch},target={scratch}",
+            f"--mount=type=bind,source={scratch / 'passwd'},target=/etc/passwd,readonly",
+        ]  # fmt: skip
+        run = Run(tuple(words), "", image, uid, gid)
+        try:
+            told = self._do(run, "postgres", "--version").strip()
+        except CommandFailedError as error:
+            if error.exit_code_of_command not in _NOT_THERE:
+                raise
+            told = "no server of that version"
+        found = re.search(r"(\d+)", told)
+        if found is None or int(found[1]) != major:
+            raise RefusedError(
+                f"the data directory is of PostgreSQL {major}, the image of container {container.name} has {told}",
+                next_step=f"Start a container of PostgreSQL {major} on a copy of the directory, make a dump in it with"
+                " `pg_dump --format=custom`, and import that.",
+            )
+        return run
+
+    def _do(self, run: Run, program: str, *words: str) -> str:
+        """Runs a program to its end; what it printed last. Raises CommandFailedError."""
+        return self._host.run(run.argv(program, *words), cwd="/", environment={"LC_ALL": "C"}).output_tail
+
+    # --- the server ----------------------------------------------------------------------------------
+
+    def _refuse_unclean(self, run: Run, data: Path) -> None:
+        told = self._do(run, "pg_controldata", "-D", str(data))
+        found = re.search(r"^Database cluster state:\s*(.+?)\s*$", told, re.MULTILINE)
+        state = found[1] if found is not None else "unknown"
+        if state != _CLEAN:
+            raise _unclean(f"its state is `{state}`, not `{_CLEAN}`")
+
+    @contextmanager
+    def _serving(self, run: Run, scratch: Path, data: Path, major: int) -> Iterator[str]:
+        """A server of this folder alone while the body runs; the role that may connect, which was made for that."""
+        role = f"holdfast_{secrets.token_hex(8)}"
+        files = {"server.conf": _CONFIGURATION, "hba.conf": f"local all {role} trust\n", "ident.conf": ""}
+        if major >= 17:
+            files["server.conf"] += "event_triggers = off\n"  # a login would run one
+        for name, text in files.items():
+            (scratch / name).write_text(text)
+            let_read(scratch / name, run.gid, 0o640)
+        places = {"config_file": "server.conf", "hba_file": "hba.conf", "ident_file": "ident.conf"}
+        settings = [f"-c{name}={scratch / file}" for name, file in places.items()]
+        settings.append(f'-cunix_socket_directories="{scratch / "run"}"')
+        # Settings kept per database could name a library, which a session would load; no dump of one database has them.
+        orders = f"DELETE FROM pg_db_role_setting;\nCREATE ROLE {role} SUPERUSER LOGIN;\n"
+        single = run.argv("postgres", "--single", "-O", "-F", "-D", str(data), *settings, "template1")
+        self._host.feed(single, [orders.encode()])
+        with open(scratch / "log", "w+b") as log:
+            process = self._host.start_pipes(run.argv("postgres", "-D", str(data), *settings), errors=log)
+            try:
+                self._wait(process, data, scratch / "log")
+                yield role
+            finally:
+                self._stop(process, scratch)
+
+    def _wait(self, process: Process, data: Path, log: Path) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _ready(data):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StepError(
+                    "the private server of the data directory did not start", state=log.read_text(errors="replace")[-2000:],
+                    next_step=f"Where it lacks a locale or a library, run Holdfast where the directory comes from. {_BY_HAND}",
+                )  # fmt: skip
+            self._host.check_cancelled()
+            time.sleep(0.05)
+
+    def _stop(self, process: Process, scratch: Path) -> None:
+        process.send_signal(signal.SIGINT)  # a fast shutdown; the engine's client hands it on
+        deadline = time.monotonic() + _STOP_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        end_session(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self.end(scratch)
+
+    def _chosen(self, run: Run, words: Sequence[str]) -> str:
+        """The configured name where the directory has it, else its only database. Raises RefusedError."""
+        sql = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
+        told = self._host.capture(run.argv("psql", "-XAtq", "-0", *words, "-d", "template1", "-c", sql), cwd="/")
+        names = [name for name in told.split("\0") if name.strip("\n")]
+        if self._database in names:
+            return self._database
+        others = [name for name in names if name != "postgres"]
+        if len(others) != 1:
+            held = f"the databases {', '.join(map(literal, others))}" if others else "no database but postgres"
+            raise RefusedError(
+                f"the data directory holds {held}, and none is named {self._database}", next_step=_BY_HAND
+            )
+        return others[0]
+
+    # --- ending --------------------------------------------------------------------------------------
+
+    def end(self, scratch: Path) -> None:
+        """Ends what runs in a scratch folder or for this operation. May be repeated. Raises StepError."""
+        if self._container is not None and self._host.operation:
+            self.end_operation(self._host.operation)
+        if end_processes_in(str(scratch), wait_seconds=_STOP_SECONDS):
+            raise StepError(
+                f"a private server in {scratch} cannot be ended", next_step="End it, then `holdfast recover`."
+            )
+
+    def end_operation(self, operation: str) -> None:
+        """Removes the one-off containers of an operation. May be repeated. Raises StepError."""
+        if self._container is None:
+            return
+        engine = self._container.engine
+        filters = [f"--filter=label={self._labels}", f"--filter=label=holdfast.operation={operation}"]
+        look = [engine, "ps", "--all", "--quiet", "--no-trunc", *filters]
+        try:
+            while found := self._host.capture(look, timeout_seconds=_ENGINE_SECONDS).split():
+                with contextlib.suppress(CommandFailedError):  # one that removes itself is at it; then none is listed
+                    self._host.capture([engine, "rm", "--force", "--volumes", *found], timeout_seconds=_ENGINE_SECONDS)
+                time.sleep(0.05)
+        except (CommandFailedError, CommandTimeoutError) as error:
+            raise StepError(
+                f"{engine} does not tell whether a container of {operation} goes on: {error.state or error.what}",
+                next_step=f"See that {engine} answers, then `holdfast recover`.",
+            ) from error
+
+
+def _ready(data: Path) -> bool:
+    try:
+        if not stat.S_ISREG((data / "postmaster.pid").lstat().st_mode):
+            return False
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) > _READY_LINE and lines[_READY_LINE].strip() == "ready"
+
+
+def _unclean(why: str) -> RefusedError:
+    return RefusedError(
+        f"the data directory was copied from a server that ran, or that had crashed: {why}",
+        state="Such a copy may hold halves of changes; it is not loaded. Nothing was changed.",
+        next_step=f"Stop that server, copy its directory again, and type the command again. Or: {_BY_HAND}",
+    )
+
+
+def _found(unpacked: Path) -> Path:
+    """The one data directory, below leading folders. Raises RefusedError."""
+    found = []
+    base = len(unpacked.parts)
+    for here, directories, _ in os.walk(unpacked):
+        path = Path(here)
+        if (path / "PG_VERSION").is_file() and (path / "global" / "pg_control").is_file() and (path / "base").is_dir():
+            found.append(path)
+            directories.clear()
+        elif len(path.parts) - base >= _DEEPEST:
+            directories.clear()
+    if len(found) != 1:
+        what = ", ".join(str(path.relative_to(unpacked)) for path in found)
+        raise RefusedError(
+            f"it holds several data directories: {what}" if found else "it holds no data directory of PostgreSQL",
+            next_step="Make an archive of one directory: the one with PG_VERSION, base and global in it.",
+        )
+    return found[0]
+
+
+def _version(path: Path) -> int:
+    text = path.read_text(errors="replace").strip()
+    major = re.fullmatch(r"(\d{1,4})", text)
+    if major is None:
+        raise RefusedError(f"the data directory is of PostgreSQL {text[:20]!r}, which is not known", next_step=_BY_HAND)
+    return int(major[1])
+
+
+def _refuse_parts(data: Path) -> None:
+    """What files alone tell. Raises RefusedError for what is no whole directory of a server that had ended."""
+    if (data / "postmaster.pid").exists():
+        raise _unclean("postmaster.pid is in it")
+    for name in ("backup_label", "recovery.signal", "standby.signal", "recovery.conf"):
+        if (data / name).exists():
+            raise RefusedError(
+                f"{name} is in the data directory: it is of a base backup or a standby, and needs a recovery first",
+                next_step=_BY_HAND,
+            )
+    if any(path.is_symlink() for path in (data / "pg_tblspc").glob("*")):
+        raise RefusedError("the data directory has tablespaces in other places", next_step=_BY_HAND)
+    for name in ("pg_wal", "pg_xact"):
+        if not (data / name).is_dir():
+            raise RefusedError(f"the data directory has no {name}: it is not whole", next_step=_BY_HAND)

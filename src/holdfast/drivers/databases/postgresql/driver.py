@@ -1,0 +1,357 @@
+"""PostgreSQL: dumps by pg_dump on an exported snapshot, restore points by template copy, swaps by two renames.
+
+Facts from the documentation and measured on 15: a copy and a rename need a database without sessions, and both work
+while ALLOW_CONNECTIONS is false, which the owner may set; two renames in one transaction are atomic; grants and
+settings belong to the OID and stay with the database that is renamed away, so they are set again on the other one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.databases.postgresql import checks, copies
+from holdfast.drivers.databases.postgresql.archive import Archives
+from holdfast.drivers.databases.postgresql.catalogue import TABLES, counted
+from holdfast.drivers.databases.postgresql.client import (
+    Clients,
+    Session,
+    SqlError,
+    application_name,
+    identifier,
+    literal,
+    quoted,
+)
+from holdfast.drivers.databases.postgresql.plain_sql import adapted
+from holdfast.drivers.databases.sql.container_exec import end_inside
+from holdfast.drivers.databases.sql.session import local_folder, once_back
+from holdfast.drivers.interchange import dump_source
+from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.protocols.base import Database, Fix
+from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
+from holdfast.model import Facts, Problem, Server, Snapshot
+from holdfast.system.host import Host
+
+_LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
+_LOCK_ATTEMPTS = 5
+# The first minor release of each version whose psql has \\restrict (release notes of August 2025).
+_RESTRICTED = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
+_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_NO_LOCK = "55P03"
+
+
+class PostgresqlDatabase:
+    kind = "postgresql"
+    extension = "dump"
+    copied_by = "a template copy, which is a file copy by the server"
+    private_folder = None
+
+    def __init__(self, name: str, database: str, server: Server, host: Host) -> None:
+        """`name` is the dataset's, `database` the server's."""
+        self.name = name
+        self.database = database
+        self._host = host
+        self._clients = Clients(server, host)
+        self._places = copies.Places(name, database, self._clients)
+        self._archives = Archives(name, self._clients)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def inspect(self) -> Facts:
+        with self._places.maintenance() as session:
+            found = session.rows(
+                f"SELECT oid, pg_database_size(oid) FROM pg_database WHERE datname = {literal(self.database)}"
+            )
+            version = session.value("SELECT current_setting('server_version')")
+            folder = session.value(
+                "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory') END"
+            )
+        identity, size = found[0] if found else (None, None)
+        return {
+            "exists": bool(found), "identity": identity, "size_bytes": int(size or 0), "tool": f"PostgreSQL {version}",
+            "data_folder": local_folder(self._clients.server, folder),
+        }  # fmt: skip
+
+    def _refuse_missing(self) -> None:
+        if not self.inspect()["exists"]:
+            raise StepError(f"database {self.name}: the server has no database {self.database!r}")
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._clients.session(self.database) as session:
+            session.run("BEGIN READ ONLY")
+            return list(session.rows(sql))
+
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
+        with self._clients.session(self.database) as session:
+            return counted(session, budget_seconds)
+
+    # --- copies ------------------------------------------------------------------------------------
+
+    def _dump(
+        self, database: str, exporter: Session, snapshot: str, target: Path, queries: Sequence[str],
+        budget_seconds: float,
+    ) -> Snapshot:  # fmt: skip
+        """Dumps an exported snapshot; rows are counted and queries answered in the same snapshot meanwhile."""
+        with self._clients.session(database) as counter, ThreadPoolExecutor(1) as meanwhile:
+            counter.run(_READING)
+            counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+            answers = [list(counter.rows(sql)) for sql in queries]
+            facts = self._places.facts(counter)
+            size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
+            tables = meanwhile.submit(counted, counter, budget_seconds)
+            self._archives.write(database, snapshot, target, size)
+            exporter.run("ROLLBACK")
+            return Snapshot(tables.result(), facts, answers)
+
+    @contextmanager
+    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+        """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
+        self._refuse_missing()
+        began = time.monotonic()
+        with self._clients.session(self.database) as exporter:
+            exporter.run(_READING)  # connected before anybody waits; the snapshot is that of the first statement
+            if limit_seconds is None:
+                yield partial(self._fix, None, exporter, began)
+                return
+            for attempt in range(1, _LOCK_ATTEMPTS + 1):
+                with self._clients.session(self.database) as holder:
+                    holder.run("BEGIN")
+                    locked_at = time.monotonic()
+                    try:
+                        self._lock(holder)
+                    except SqlError as error:
+                        late = attempt == _LOCK_ATTEMPTS or time.monotonic() - began > limit_seconds
+                        if error.sql_state != _NO_LOCK or late:
+                            raise StepError(
+                                f"database {self.name}: writers cannot be held within {limit_seconds:g} s: {error.what}"
+                            ) from error
+                    else:
+                        yield partial(self._fix, holder, exporter, locked_at)
+                        return
+                time.sleep(0.05 * 2**attempt)
+
+    @staticmethod
+    def _lock(holder: Session) -> None:
+        holder.run(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+        names = [(str(schema), str(name)) for schema, name in holder.rows(TABLES)]
+        if names:
+            holder.run(f"LOCK TABLE {quoted(names)} IN SHARE MODE")
+
+    def _fix(
+        self, holder: Session | None, exporter: Session, locked_at: float, target: Path, queries: Sequence[str],
+        budget_seconds: float,
+    ) -> Callable[[], Snapshot]:  # fmt: skip
+        """The instant is after all locks; writers go on at once, the exported snapshot keeps it."""
+        snapshot = _export(exporter)
+        held = 0.0
+        if holder is not None:
+            holder.run("ROLLBACK")
+            held = time.monotonic() - locked_at
+
+        def finish() -> Snapshot:
+            found = self._dump(self.database, exporter, snapshot, target, queries, budget_seconds)
+            return Snapshot(found.tables, found.facts, found.answers, held)
+
+        return finish
+
+    def hold_with(self, others: Sequence[Database]) -> None:
+        """A snapshot is that of one database."""
+
+    # --- beside and swap ---------------------------------------------------------------------------
+
+    def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
+        if source is None:
+            return self._places.copy(token)
+        self._refuse_newer(facts)
+        self._archives.check(source)
+        identity = self._places.empty(token, facts)
+        candidate = self._places.candidate(token)
+        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
+        if facts.get("elsewhere") or not self._places.has_roles(facts):
+            owner, _ = self._places.like_live()
+            words += _mapped_to(owner)
+        left_out = self._not_to_be_made(candidate, facts)
+        try:
+            with self._archives.without_extensions(left_out, source) as chosen:
+                self._archives.restore(*words, *chosen, dump=source, jobs=self._clients.server.jobs)
+        except StepError as error:
+            raise DamagedError(
+                f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
+            ) from error
+        self._places.settle_loaded(candidate, facts)
+        self._compare(candidate, facts.get("rows", {}))
+        return identity
+
+    def _not_to_be_made(self, candidate: str, facts: Facts) -> list[str]:
+        """Extensions of the dump that this role may not make; told, with what an administrator types."""
+        wanted = [str(name) for name, _ in facts.get("extensions", ())]
+        if not wanted:
+            return []
+        names = ", ".join(literal(name) for name in wanted)
+        with self._clients.session(candidate) as session:
+            rows = session.rows(
+                "SELECT name FROM pg_available_extension_versions v JOIN pg_available_extensions e USING (name)"
+                f" WHERE name IN ({names}) AND version = default_version AND v.superuser AND NOT v.trusted"
+                " AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+                " AND NOT EXISTS (SELECT FROM pg_extension WHERE extname = name) ORDER BY 1"
+            )
+        found = [str(name) for (name,) in rows]
+        for name in found:
+            self._host.warn(
+                f"database {self.name}: extension {name} is left out, for only a superuser makes it."
+                f" As one, in that database: CREATE EXTENSION {identifier(name)};"
+            )
+        return found
+
+    def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
+        with self._places.maintenance() as session:
+            place = self._places.find(session, identity)
+        with self._places.reachable(place), self._clients.session(place) as exporter:
+            exporter.run(_READING)
+            return self._dump(place, exporter, _export(exporter), target, [], budget_seconds)
+
+    def load(self, token: str, source: Foreign) -> str:
+        if source.format not in (dump_source.SQL, dump_source.CUSTOM, dump_source.TAR, dump_source.DIRECTORY):
+            raise RefusedError(f"{source.title} is of the format {source.format}, which PostgreSQL does not read")
+        if source.path is not None:
+            self._archives.refuse_folder(source.path)
+        owner, facts = self._places.like_live()
+        identity = self._places.empty(token, facts)
+        candidate = self._places.candidate(token)
+        try:
+            if source.format == dump_source.SQL:
+                self._run_sql(candidate, owner, source)
+            else:
+                self._run_archive(candidate, owner, source)
+        except CommandFailedError as error:
+            raise DamagedError(
+                f"database {self.name}: {source.title} could not be loaded: {error.output_tail.strip() or error.what}"
+            ) from error
+        self._places.settle_loaded(candidate, {})
+        with self._clients.session(candidate) as session:
+            if not session.rows(TABLES):
+                raise DamagedError(f"database {self.name}: {source.title} holds no table")
+        return identity
+
+    def _run_archive(self, candidate: str, owner: str | None, source: Foreign) -> None:
+        """Objects become the live database's owner's; grants to others are not taken over."""
+        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
+        if source.path is not None:
+            jobs = 1 if source.format == dump_source.TAR else self._clients.server.jobs  # a tar is read from end to end
+            self._archives.restore(*words, dump=source.path, jobs=jobs)
+        else:
+            self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
+
+    def _run_sql(self, candidate: str, owner: str | None, source: Foreign) -> None:
+        """Restricted: a dump of strangers must not run commands of psql, which could be the shell's."""
+        self._refuse_unrestricted()
+        key = secrets.token_hex(16)
+        environment = self._clients.environment()
+        if owner is not None:
+            environment["PGOPTIONS"] += " -c role=" + re.sub(r"([\\\s])", r"\\\1", owner)
+        words = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate]
+        lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(source.chunks(), source.title))
+        self._clients.feed("psql", *words, chunks=lines, environment=environment)
+
+    def _refuse_unrestricted(self) -> None:
+        text = self._host.capture(self._clients.argv("psql", "--version"))
+        found = re.search(r"(\d+)\.(\d+)", text)
+        major, minor = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+        if minor < _RESTRICTED.get(major, 0 if major > max(_RESTRICTED) else 999):
+            raise RefusedError(
+                f"plain SQL is not run by {text.strip()}, which cannot keep it from running commands of this machine",
+                next_step="Update the PostgreSQL client, or make a dump with `pg_dump --format=custom`.",
+            )
+
+    def _refuse_newer(self, facts: Facts) -> None:
+        """A dump of a newer server is refused before anything changes."""
+        with self._places.maintenance() as session:
+            version = int(session.value("SELECT current_setting('server_version_num')") or 0)
+        if version // 10000 < int(facts.get("server_version", 0)) // 10000:
+            raise RefusedError(
+                f"database {self.name}: the dump is of PostgreSQL {int(facts['server_version']) // 10000}, the server is"
+                f" {version // 10000}",
+                next_step="Restore it into a server of that version or a newer one.",
+            )
+
+    def _compare(self, candidate: str, rows: Facts) -> None:
+        """What was loaded has the rows that were counted in the snapshot. Raises DamagedError."""
+        with self._clients.session(candidate) as session:
+            found = counted(session, 3600 if rows else 0)
+        for table, expected in rows.items():
+            loaded = found.get(table, {}).get("rows")
+            if expected is not None and loaded != expected:
+                raise DamagedError(f"database {self.name}: table {table} has {loaded} rows instead of {expected}")
+
+    def swap(self, token: str, identity: str | None, aside: str) -> None:
+        self._places.swap(identity, aside)
+
+    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
+        self._places.hand_over(token, name, rehearsal)
+
+    def discard(self, token: str) -> None:
+        self._places.discard(token)
+
+    def tokens(self) -> list[str]:
+        return self._places.tokens()
+
+    def owner(self) -> str | None:
+        return self._places.owner()
+
+    def claim(self, owner: str) -> None:
+        self._places.claim(owner)
+
+    # --- sessions and state --------------------------------------------------------------------------
+
+    def session_environment(self, operation: str) -> dict[str, str]:
+        return {"PGAPPNAME": application_name(operation)}
+
+    def end_sessions(self, operation: str) -> None:
+        """Also waits for a server that is coming back."""
+
+        def terminate() -> None:
+            end_inside(self._clients.container, operation, self._host)
+            with self._places.maintenance() as session:
+                self._places.terminate(session, f"application_name = {literal(application_name(operation))}")
+
+        once_back(terminate, self.name)
+
+    def check(self) -> list[Problem]:
+        subject = f"databases.{self.name}"
+        try:
+            with self._places.maintenance() as session:
+                return [
+                    Problem(subject, *found) for found in checks.problems(session, self.database)
+                ] + self._tool_problems(subject, session)
+        except StepError as error:
+            advice = "Correct host, port, user, password or container, or start the server."
+            return [Problem(subject, "error", error.what, advice)]
+
+    def _tool_problems(self, subject: str, session: Session) -> list[Problem]:
+        """Clients older than their server cannot dump it."""
+        server = int(session.value("SELECT current_setting('server_version_num')") or 0) // 10000
+        text = self._host.capture(self._clients.argv("pg_dump", "--version"))
+        found = re.search(r"(\d+)[.\d]*", text)
+        if found is not None and int(found[1]) < server:
+            return [Problem(subject, "error", f"pg_dump is of version {found[1]}, the server of {server}",
+                            f"Install postgresql-client-{server}.")]  # fmt: skip
+        return []
+
+
+def _mapped_to(owner: str | None) -> list[str]:
+    """Words for pg_restore by which objects become the owner's, or of the role that asks; grants are not taken over."""
+    return ["--no-owner", "--no-acl", *([f"--role={owner}"] if owner is not None else [])]
+
+
+def _export(session: Session) -> str:
+    snapshot = session.value("SELECT pg_export_snapshot()")
+    assert snapshot is not None
+    return snapshot

@@ -1,0 +1,192 @@
+"""A conversation with a database server through a client program that stays: statements in, marked answers out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+from holdfast.errors import CancelledError, StepError
+from holdfast.model import Server
+from holdfast.system.host import Host
+
+CONNECT_SECONDS = 10
+NEVER_SECONDS = 1e9
+_RETURN_SECONDS = 60.0
+
+Row = tuple[str | None, ...]
+
+
+class SqlError(StepError):
+    """The server's own error. `sql_state` of the standard, five characters, is empty where none was reached.
+
+    Outside of an operation it is a refusal: nothing was begun.
+    """
+
+    exit_code = 4
+
+    def __init__(self, what: str, sql_state: str = "", *, state: str = "", next_step: str = "") -> None:
+        super().__init__(what, state=state, next_step=next_step)
+        self.sql_state = sql_state
+
+
+class Client(Protocol):
+    """How one client program is spoken to."""
+
+    mark: bytes
+    """Ends every answer, at a place where no value of a row can bring it."""
+
+    def order(self, sql: str) -> bytes:
+        """What is written for a statement, or several: they and what makes the client print the mark."""
+
+    def selection(self, sql: str) -> str:
+        """The statement that prints the rows of a SELECT."""
+
+    def rows(self, answer: bytes) -> list[Row]:
+        """The rows of an answer without its mark."""
+
+    def error(self, text: bytes) -> tuple[str, str]:
+        """Message and SQLSTATE of what the client printed; the state is empty where it names none."""
+
+
+class Session:
+    """One connection. Not shared between threads."""
+
+    def __init__(
+        self, host: Host, client: Client, orders: int, answers: int, errors: int, interrupt: Callable[[], None]
+    ) -> None:  # fmt: skip
+        """`interrupt` has the client ask the server to stop the statement."""
+        self._host = host
+        self._client = client
+        self._orders = orders
+        self._answers = answers
+        self._errors = errors
+        self._interrupt = interrupt
+        self._rest = b""
+        self._sent: list[str] = []
+
+    def run(self, sql: str, timeout_seconds: float = NEVER_SECONDS) -> None:
+        """A statement, or several. Raises SqlError, CancelledError."""
+        self.send(sql)
+        self.receive(timeout_seconds)
+
+    def rows(self, sql: str, timeout_seconds: float = NEVER_SECONDS) -> list[Row]:
+        """The rows of a SELECT, every value as text. Raises SqlError, CancelledError."""
+        self.send(self._client.selection(sql))
+        return self.receive(timeout_seconds)
+
+    def value(self, sql: str) -> str | None:
+        """The first value of the first row; None if there is no row."""
+        found = self.rows(sql)
+        return found[0][0] if found else None
+
+    def send(self, sql: str) -> None:
+        """Gives a statement whose answer is received later; several may be under way."""
+        self._sent.append(sql)
+        data = self._client.order(sql)
+        try:
+            while data:
+                data = data[os.write(self._orders, data) :]
+        except BrokenPipeError:
+            pass  # what was wrong is told where the answer is received
+
+    def receive(self, timeout_seconds: float = NEVER_SECONDS) -> list[Row]:
+        """The rows of the oldest statement sent."""
+        sql = self._sent.pop(0)
+        parts = [self._rest]
+        seen = self._rest
+        deadline = time.monotonic() + timeout_seconds
+        while self._client.mark not in seen:
+            if self._host.cancelled():
+                self._interrupt()
+                raise CancelledError("stopped a statement on request")
+            if time.monotonic() > deadline:
+                self._interrupt()
+                raise SqlError(f"the database server did not answer within {timeout_seconds:g} s: {_short(sql)}")
+            if not select.select([self._answers], [], [], 0.1)[0]:
+                continue
+            chunk = os.read(self._answers, 1 << 20)
+            if not chunk:
+                raise self._error(sql)
+            parts.append(chunk)
+            seen = seen[-len(self._client.mark) :] + chunk
+        answer, _, self._rest = b"".join(parts).partition(self._client.mark)
+        return self._client.rows(answer)
+
+    def _error(self, sql: str) -> SqlError:
+        """What the client said before it ended."""
+        text = os.pread(self._errors, 1 << 16, 0)
+        message, sql_state = self._client.error(text)
+        what = self._host.redactor.text(message) or "the client ended without a word"
+        if not sql_state:
+            return SqlError(
+                what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
+            )
+        return SqlError(f"{what} ({_short(sql)})", sql_state)
+
+
+def local_folder(server: Server, path: str | None) -> str | None:
+    """A folder of the server's, where the server is on this machine and its disk can be asked about."""
+    if not path or server.container or (server.host and not server.host.startswith("/")):
+        return None
+    try:
+        os.statvfs(path)
+    except OSError:
+        return None
+    return path
+
+
+def once_back(action: Callable[[], None], name: str) -> None:
+    """Does something in a server that may just be coming back, for what it still does must be known.
+
+    Raises StepError when it has not come back in time.
+    """
+    deadline = time.monotonic() + _RETURN_SECONDS
+    while True:
+        try:
+            return action()
+        except SqlError as error:
+            if time.monotonic() > deadline:
+                raise StepError(f"database {name}: {error.what}") from error
+            time.sleep(0.5)
+
+
+def _short(sql: str) -> str:
+    text = " ".join(sql.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@contextmanager
+def conversation(
+    host: Host, client: Client, argv: Sequence[str], environment: Mapping[str, str],
+    end: Callable[[], None] | None = None,
+) -> Iterator[Session]:  # fmt: skip
+    """A connection that stays. What keeps it from being made is raised as SqlError when it is first used.
+
+    `end` ends a client that no signal of ours reaches.
+    """
+    with tempfile.TemporaryFile() as errors:
+        process = host.start_pipes(argv, environment=environment, errors=errors)
+        assert process.stdin is not None and process.stdout is not None
+        interrupt = end or partial(os.kill, process.pid, signal.SIGINT)
+        session = Session(
+            host, client, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), interrupt
+        )  # fmt: skip
+        try:
+            yield session
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(CONNECT_SECONDS)  # it ends at the end of its input, and the server's session with it
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()

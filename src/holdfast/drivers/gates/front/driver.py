@@ -1,0 +1,119 @@
+"""The gate `front`: a proxy of ours in front of the web, steered by one durable file.
+
+The file is the truth: the proxy reads it at its start, so a reboot in the middle of an operation shows the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.gates.state_file import Record
+from holdfast.errors import ConfigurationError, StepError
+from holdfast.model import GateState, Problem, ServiceInstance
+
+_CONTROL_SLACK_SECONDS = 10
+_SOCKET_PATH_BYTES = 107  # unix(7)
+
+
+class FrontGate:
+    def __init__(
+        self, folder: Path, listen: str, *, message: str = "", template: str = "", drain_seconds: float = 10
+    ) -> None:
+        self._folder = folder
+        self._record = Record(folder)
+        self._socket = folder / "front.sock"
+        self._listen = listen
+        self._message = message
+        self._template = template
+        self._drain_seconds = drain_seconds
+        if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
+            raise ConfigurationError(
+                "the state directory's path is too long for a socket",
+                [f"application.state: {folder.parent} leads to a socket path over {_SOCKET_PATH_BYTES} bytes"],
+            )
+
+    def _change(self, change: Callable[[dict[str, Any]], None], drain: bool = False) -> None:
+        with self._record.locked():
+            state = self._record.read()
+            before = json.dumps(state, sort_keys=True)
+            state.update(listen=self._listen, message=self._message, template=self._template)
+            change(state)
+            if json.dumps(state, sort_keys=True) != before:
+                state["generation"] = state.get("generation", 0) + 1
+                self._record.write(state)
+            self._tell(self._drain_seconds if drain else 0, state.get("generation", 0))
+
+    def _tell(self, drain_seconds: float, generation: int) -> None:
+        """Makes a running proxy follow the file and waits until it has; one that does not run reads it at its start."""
+        answer = self.ask({"do": "reload", "drain_seconds": drain_seconds}, drain_seconds)
+        if answer is not None and answer.get("state") != generation:
+            raise StepError(f"the front proxy follows state {answer.get('state')} instead of {generation}")
+
+    def ask(self, order: Mapping[str, Any], wait_seconds: float = 0) -> dict[str, Any] | None:
+        """The running proxy's answer to an order, or None if none runs."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(wait_seconds + _CONTROL_SLACK_SECONDS)
+            try:
+                connection.connect(str(self._socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            connection.sendall(json.dumps(order).encode() + b"\n")
+            data = b""
+            while chunk := connection.recv(65536):
+                data += chunk
+        answer: dict[str, Any] | None = json.loads(data) if data else None
+        return answer
+
+    def state(self) -> GateState:
+        return self._record.state()
+
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
+        def change(state: dict[str, Any]) -> None:
+            state.update(operation=dict(reason))
+            if preview_target is not None and state.get("preview_target") != preview_target:
+                state.update(preview_target=preview_target, preview_token=secrets.token_urlsafe(24))
+
+        self._change(change, drain=True)
+
+    def open(self) -> None:
+        self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
+
+    def hold(self, reason: Mapping[str, Any] | None) -> None:
+        self._change(
+            lambda state: state.update(hold=dict(reason) if reason is not None else None),
+            drain=reason is not None,
+        )
+
+    def route(self, release: str, target: str) -> None:
+        self._change(lambda state: state.update(release=release, target=target), drain=True)
+
+    def answers(self) -> bool:
+        return self.ask({"do": "status"}) is not None
+
+    def instance(self) -> ServiceInstance | None:
+        return ServiceInstance(
+            name="front", service="front", kind="gate", release="", directory="/",
+            command=(sys.executable, "-m", "holdfast.drivers.gates.front.server", str(self._folder)),
+            environment={}, stop_timeout_seconds=15,
+        )  # fmt: skip
+
+    def check(self) -> list[Problem]:
+        host, _, port = self._listen.rpartition(":")
+        if self.answers():
+            return []
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host.strip("[]"), int(port)))
+            except OSError as error:
+                return [Problem("gate", "error", f"{self._listen} cannot be opened: {error.strerror}",
+                                f"See who holds it with `ss -ltnp sport = :{port}`, or change gate.listen.")]  # fmt: skip
+        return []

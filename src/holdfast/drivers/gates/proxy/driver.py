@@ -1,0 +1,315 @@
+"""A gate that is the user's own proxy: one file of ours that its configuration includes, replaced and followed.
+
+The record beside it (`gate.json`, as the front's) says what the file must be; the file is made from it alone. Either is
+durable before the proxy is told, so after a kill or a power cut the proxy starts with the file as it stands, and whatever
+is repeated brings it to its end. That the proxy follows is believed by what visitors meet, never by an exit code.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.drivers.gates import maintenance_page
+from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.probe import Answer, Door
+from holdfast.drivers.gates.state_file import Record
+from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
+from holdfast.model import GateState, Problem, ServiceInstance
+from holdfast.system import durable
+
+GATE_PATH = "/.holdfast/gate"
+GATE_HEADER = "X-Holdfast-Gate"
+PREVIEW_COOKIE = "holdfast_preview"
+_FOLLOW_SECONDS = 15.0
+_LOOK_SECONDS = 0.05
+_INCLUDE_MODE = 0o644  # a proxy's own account may have to read it
+_NO_ANSWER_FROM_WEB = (502, 504)
+_NOTHING = dict.fromkeys(("release", "target", "hold", "operation", "preview_target", "preview_token"))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the file must say. `target` and `preview_target` are host:port; `seed` is what stood there before ours.
+
+    `folder` is where the proxy sees that of the file.
+    """
+
+    mark: str
+    closed: bool
+    target: str
+    preview_target: str
+    preview_token: str
+    seed: str | None
+    headers: Mapping[str, str]
+    html: str
+    json: str
+    nameservers: tuple[str, ...]
+    folder: str
+
+
+class Product(Protocol):
+    """What differs from proxy to proxy."""
+
+    name: str
+
+    def text(self, view: View) -> str:
+        """The file."""
+
+    def test(self) -> None:
+        """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
+
+    def reload(self) -> None:
+        """Tells it to follow. Raises CommandFailedError."""
+
+    def follows_without_reload(self) -> bool:
+        """True where all but a change of the text is followed once `lead` returned."""
+
+    def lead(self, folder: Path, view: View) -> None:
+        """Writes what it looks at with each request, durably and at once. May be repeated."""
+
+    def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
+        """Called before a change. `led_to` is where visitors may be by what it follows, each host:port, if known.
+
+        Returns what waits until nobody is led by that any more. It is given what was answered after the change on the
+        gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
+        """
+
+
+class ProxyGate:
+    def __init__(
+        self, folder: Path, include: Path, product: Product, place: Place, door: Door,
+        *, message: str = "", template: str = "", drain_seconds: float = 10,
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._record = Record(folder)
+        self._include = include
+        self._product = product
+        self._place = place
+        self._door = door
+        self._message = message
+        self._template = template
+        self._drain_seconds = drain_seconds
+
+    def _change(self, change: Callable[[dict[str, Any]], None], *, drain: bool = False) -> None:
+        with self._record.locked():
+            state = {**_NOTHING, **self._record.read()}
+            before = json.dumps(state, sort_keys=True)
+            state.setdefault("id", secrets.token_hex(6))
+            state.update(message=self._message, template=self._template)
+            if "seed" not in state and self._include.exists():
+                state["seed"] = self._include.read_text()
+            change(state)
+            if json.dumps(state, sort_keys=True) != before:
+                state["generation"] = state.get("generation", 0) + 1
+            self._apply(state, json.loads(before), self._drain_seconds if drain else None)
+
+    def state(self) -> GateState:
+        return self._record.state()
+
+    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
+        def change(state: dict[str, Any]) -> None:
+            state.update(operation=dict(reason))
+            if preview_target is not None:
+                _preview(state, preview_target)
+
+        self._change(change, drain=True)
+
+    def open(self) -> None:
+        self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
+
+    def hold(self, reason: Mapping[str, Any] | None) -> None:
+        self._change(
+            lambda state: state.update(hold=dict(reason) if reason is not None else None), drain=reason is not None
+        )
+
+    def route(self, release: str, target: str) -> None:
+        self._change(lambda state: state.update(release=release, target=target), drain=True)
+
+    # --- the file ------------------------------------------------------------------------------------
+
+    def _view(self, state: Mapping[str, Any]) -> View:
+        reason = state.get("hold") or state.get("operation") or {}
+        message = reason.get("message") or self._message or maintenance_page.DEFAULT_MESSAGE
+        template = Path(self._template) if self._template else None
+        headers, html = maintenance_page.render(reason, message, template, "text/html")
+        _, found = maintenance_page.render(reason, message, None, "application/json")
+        headers.pop("Content-Type")
+        held = state.get("hold") is not None or state.get("operation") is not None
+        # Nothing was routed yet: whatever the operator's own first file led to is still what visitors reach.
+        seed = state.get("seed") if not held and not state.get("target") else None
+        return View(
+            mark=_mark(state), closed=held or (not state.get("target") and seed is None), target=state.get("target") or "",
+            preview_target=(state.get("preview_target") or state.get("target") or "") if state.get("preview_token") else "",
+            preview_token=state.get("preview_token") or "", seed=seed, headers=headers, html=html.decode(),
+            json=found.decode(), nameservers=tuple(self._place.nameservers()),
+            folder=self._place.seen_at(self._include.parent),
+        )  # fmt: skip
+
+    def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
+        """Brings the proxy to a state, which is durable whatever becomes of this process. Raises StepError."""
+        view = self._view(state)
+        text = self._product.text(view)
+        present = self._include.read_text() if self._include.exists() else None
+        if present == text and state.get("settled") == state["generation"] and _follows(self._ask(), view):
+            return
+        state["led_to"] = _led_to(before, state.get("seed"))
+        self._record.write(state)
+        drain = self._product.watch(state["led_to"])
+        self._write(text, view)
+        if not self._place.runs() or (not self._place.is_container and self._ask() is None):
+            return  # it meets the file at its start
+        if not (present == text and self._product.follows_without_reload() and _follows(self._ask(), view)):
+            self._test(present, before)
+            self._product.reload()
+        drain(self._wait(view), drain_seconds)
+        self._refuse_bypass(view)
+        self._record.write({**state, "settled": state["generation"]})
+
+    def _write(self, text: str, view: View) -> None:
+        durable.make_directory(self._include.parent, 0o755)
+        self._product.lead(self._include.parent, view)
+        durable.write_file(self._include, text, _INCLUDE_MODE)
+
+    def _test(self, present: str | None, before: Mapping[str, Any]) -> None:
+        """What the proxy refuses to read is taken back: it would not start with it either."""
+        try:
+            self._product.test()
+        except (CommandFailedError, CommandTimeoutError) as error:
+            if present is not None:
+                self._write(present, self._view(before))
+                self._record.write(before)
+            raise StepError(
+                f"{self._product.name} refuses its configuration with {self._include}:\n{error.state.strip()}",
+                state="It goes on with what it had.",
+                next_step="docs/howto/proxies.md has the lines that lead to it.",
+            ) from error
+
+    def _ask(self) -> str | None:
+        """What it answers on the gate's own path; None where nobody listens."""
+        try:
+            answer = self._door.get(GATE_PATH)
+        except (OSError, http.client.HTTPException):
+            return ""
+        return None if answer.status == 0 else answer.body
+
+    def _wait(self, view: View) -> str:
+        """The first answer of one that follows. Who answers next may still be one of the old."""
+        deadline = time.monotonic() + _FOLLOW_SECONDS
+        while not _follows(answer := self._ask(), view):
+            if time.monotonic() > deadline:
+                raise StepError(
+                    f"{self._product.name} does not follow {self._include}: {self._door.url} does not answer with its state",
+                    next_step="Does its server block include that file? docs/howto/proxies.md; gate.check_url must lead there.",
+                )
+            time.sleep(_LOOK_SECONDS)
+        return answer or ""
+
+    def _visit(self, cookie: str = "") -> Answer:
+        """What a visitor meets. Raises StepError where the proxy itself fails."""
+        try:
+            return self._door.get(cookie=cookie)
+        except (OSError, http.client.HTTPException) as error:
+            raise StepError(f"{self._product.name} does not answer {self._door.url}: {error}") from error
+
+    def _refuse_bypass(self, view: View) -> None:
+        """The file is followed; this tells whether visitors are led by it."""
+        answer = self._visit()
+        met = answer.headers.get(GATE_HEADER.lower()) == view.mark and answer.status == 503
+        if view.closed and not met:
+            raise StepError(
+                f"visitors are not held: {self._door.url} answered {answer.status} instead of the maintenance page",
+                next_step=f"Lead requests by the lines of docs/howto/proxies.md in the configuration of {self._product.name}.",
+            )
+        if not view.closed and GATE_HEADER.lower() in answer.headers:
+            raise StepError(f"visitors still meet the maintenance page at {self._door.url}")
+
+    @property
+    def is_inside(self) -> bool:
+        return self._place.is_container
+
+    def try_out(self, target: str) -> None:
+        """Proves that requests through the proxy reach a web that visitors are not led to. Raises StepError.
+
+        May be repeated. Holders of the preview's cookie reach it from then on.
+        """
+        self._change(lambda state: _preview(state, target))
+        deadline = time.monotonic() + _FOLLOW_SECONDS
+        while True:
+            answer = self._visit(f"{PREVIEW_COOKIE}={self.state().preview_token}")
+            if GATE_HEADER.lower() in answer.headers:
+                raise StepError(f"{self._product.name} does not lead the holder of the preview's cookie to {target}")
+            if answer.status not in _NO_ANSWER_FROM_WEB:
+                return
+            if time.monotonic() > deadline:
+                raise StepError(
+                    f"{self._product.name} does not reach the web at {target}: {self._door.url} answered {answer.status}",
+                    next_step="Proxy and web must be on one network of the project.",
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    # --- what is asked of every gate -----------------------------------------------------------------
+
+    def answers(self) -> bool:
+        state = self._record.read()
+        return bool(state) and _marked(self._ask()) == _mark(state)
+
+    def instance(self) -> ServiceInstance | None:
+        return None
+
+    def check(self) -> list[Problem]:
+        try:
+            problem = self._trouble()
+        except StepError as error:
+            return [Problem("gate", "error", error.what, error.next_step)]
+        return [Problem("gate", "error", *problem)] if problem else []
+
+    def _trouble(self) -> tuple[str, str] | None:
+        name, pages = self._product.name, "docs/howto/proxies.md has the lines."
+        if not self._include.exists():
+            return f"there is no {self._include}", f"Begin with the few lines that {pages}"
+        if unseen := self._place.unseen(self._include):
+            return unseen, f"Mount the folder {self._include.parent}."
+        if not self._place.runs():
+            return f"the container of {name} does not run", "Start it."
+        if not self._record.read():
+            return None  # nothing was written yet
+        if not self.answers():
+            return f"{name} does not follow {self._include}: {self._door.url} does not answer with its state", pages
+        return None
+
+
+def _mark(state: Mapping[str, Any]) -> str:
+    return f"{state.get('id')}-{state.get('generation', 0)}"
+
+
+def _led_to(before: Mapping[str, Any], seed: str | None) -> list[str] | None:
+    """Where requests may be under way by what stood before a change; None where the operator's own first file led them.
+
+    A change that did not come to its end leaves those of the one before it.
+    """
+    held = before.get("hold") is not None or before.get("operation") is not None
+    found = {str(before[key]) for key in ("target", "preview_target") if before.get(key)}
+    if before.get("settled") != before.get("generation"):
+        left = before.get("led_to")
+        return None if left is None else sorted(found | set(left))
+    return None if seed is not None and not held and not before.get("target") else sorted(found)
+
+
+def _marked(answer: str | None) -> str:
+    return (answer or "").split(" ")[0]
+
+
+def _follows(answer: str | None, view: View) -> bool:
+    return _marked(answer) == view.mark
+
+
+def _preview(state: dict[str, Any], target: str) -> None:
+    if state.get("preview_target") != target:
+        state.update(preview_target=target, preview_token=secrets.token_urlsafe(24))

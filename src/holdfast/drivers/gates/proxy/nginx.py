@@ -1,0 +1,179 @@
+"""nginx as the gate: variables that its server block leads requests by.
+
+Facts from its documentation and measured on 1.22: a reload starts new workers, and the old ones end once their requests
+have; those are children of one process and call themselves workers. A parameter has at most 4 kB. Text of `return` has
+its variables replaced, and there is no way to write a dollar sign. A name in a variable is asked of the `resolver`
+with each request, but for as long as `valid` says; after a reload nothing is remembered. Text after `return 503` is
+sent as it is, without the server's own error pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.drivers.gates.proxy.driver import GATE_HEADER, GATE_PATH, PREVIEW_COOKIE, View
+from holdfast.drivers.gates.proxy.location import Place
+from holdfast.system import processes
+
+_PAGE = "/.holdfast/page"
+_NOWHERE = "unix:/holdfast-leads-nobody-to-the-web:"
+_TITLE = "nginx: worker process"
+_PARAMETER_BYTES = 3000
+_ENDING_TITLE = f"{_TITLE} is shutting down"
+_ACCEPTING_SECONDS = 5.0
+_CUT_SECONDS = 5.0
+_LOOK_SECONDS = 0.02
+
+
+class Nginx:
+    name = "nginx"
+
+    def __init__(self, place: Place, config: str = "") -> None:
+        self._place = place
+        self._config = ["-c", config] if config else []
+
+    def test(self) -> None:
+        self._place.run("nginx", *self._config, "-t", "-q")
+
+    def reload(self) -> None:
+        self._place.run("nginx", *self._config, "-s", "reload")
+
+    def follows_without_reload(self) -> bool:
+        return False
+
+    def lead(self, folder: Path, view: View) -> None:
+        pass  # the file says it all
+
+    def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
+        try:
+            namespace = processes.namespace_of(self._place.first_process())
+            before = _workers(namespace)
+        except OSError:  # another user's processes
+            namespace, before = "", {}
+
+        def drain(answer: str, seconds: float | None) -> None:
+            master = _master_of(answer, before, namespace) if namespace else None
+            if master is None:
+                time.sleep(_ACCEPTING_SECONDS if seconds is None else max(seconds, _ACCEPTING_SECONDS))
+                return
+            old = {pid: worker.started for pid, worker in before.items() if worker.master == master}
+            _wait_for_last_visitor(old, namespace)
+            if seconds is not None:
+                _end(old, seconds)
+
+        return drain
+
+    def text(self, view: View) -> str:
+        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.mark} $pid"; }}'
+        if view.seed is not None:
+            return f"{view.seed.rstrip()}\n{gate}\n"
+        lines = [
+            "# Written by Holdfast, and replaced whenever visitors are led elsewhere. docs/howto/proxies.md",
+            f"set $holdfast_closed {_quoted('1' if view.closed else '')};",
+            f"set $holdfast_web {_quoted(_NOWHERE if view.closed else view.target)};",
+            f"set $holdfast_page {_PAGE};",
+            f'if ($http_accept ~* "[/+]json") {{ set $holdfast_page {_PAGE}.json; }}',
+            f'if ($http_accept ~* "text/html") {{ set $holdfast_page {_PAGE}; }}',
+        ]
+        if view.nameservers:
+            servers = " ".join(f"[{item}]" if ":" in item else item for item in view.nameservers)
+            lines.append(f"resolver {servers} valid=1s;")
+        if view.preview_target:
+            lines += [
+                f'if ($cookie_{PREVIEW_COOKIE} = "{view.preview_token}") {{',
+                '    set $holdfast_closed "";',
+                f"    set $holdfast_web {_quoted(view.preview_target)};",
+                "}",
+            ]
+        lines += [gate, *_page(_PAGE, "text/html; charset=utf-8", view.html.replace("$", "&#36;"), view)]
+        lines += _page(f"{_PAGE}.json", "application/json", view.json.replace("$", "\\u0024"), view)
+        return "\n".join(lines) + "\n"
+
+
+_PLAIN = "types { } default_type text/plain; access_log off; add_header Cache-Control no-store always;"
+
+
+def _page(path: str, kind: str, body: str, view: View) -> list[str]:
+    given = {**view.headers, GATE_HEADER: view.mark}
+    parts = _parts(body)
+    return [
+        f"location = {path} {{",
+        f"    internal; types {{ }} default_type {_quoted(kind)};",
+        *(f"    add_header {name} {_quoted(value)} always;" for name, value in given.items()),
+        *(f"    set $holdfast_{number} {_quoted(part)};" for number, part in enumerate(parts)),
+        f'    return 503 "{"".join(f"${{holdfast_{number}}}" for number in range(len(parts)))}";',
+        "}",
+    ]
+
+
+def _parts(body: str) -> list[str]:
+    """None of them longer than a parameter may be."""
+    found, size = [""], 0
+    for character in body:
+        length = len(_quoted(character).encode())
+        if size + length > _PARAMETER_BYTES:
+            found.append("")
+            size = 0
+        found[-1] += character
+        size += length
+    return found
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+@dataclass(frozen=True)
+class _Worker:
+    started: int
+    master: int
+    inside: int  # its number in its own namespace
+
+
+def _workers(namespace: str) -> dict[int, _Worker]:
+    """Return the workers of every nginx of a namespace: others may run beside this one."""
+    found = {}
+    for pid, started in processes.titled(_TITLE, namespace).items():
+        with contextlib.suppress(OSError):  # gone by now
+            found[pid] = _Worker(started, processes.parent_of(pid), processes.known_inside_as(pid))
+    return found
+
+
+def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> int | None:
+    """Return the master of the worker that answered, which may be one of before that has ended since.
+
+    None where that worker is not known any more: somebody else reloaded as well.
+    """
+    words = answer.split(" ")
+    answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
+    known = [*_workers(namespace).values(), *before.values()]
+    return next((worker.master for worker in known if worker.inside == answered), None)
+
+
+def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
+    """An old worker goes on taking connections for some time after new ones do; ending, it says so."""
+    deadline = time.monotonic() + _ACCEPTING_SECONDS
+    while processes.living(workers).keys() - processes.titled(_ENDING_TITLE, namespace).keys():
+        if time.monotonic() > deadline:
+            return  # one that hangs is ended with the rest, where they are
+        time.sleep(_LOOK_SECONDS)
+
+
+def _end(workers: Mapping[int, int], seconds: float) -> None:
+    """Waits until they ended by themselves, then ends them: what is under way in them is cut."""
+    deadline = time.monotonic() + seconds
+    while processes.living(workers) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    deadline = time.monotonic() + _CUT_SECONDS
+    while left := processes.living(workers):
+        late = time.monotonic() > deadline
+        processes.signal_known(left, signal.SIGKILL if late else signal.SIGTERM)
+        if time.monotonic() > deadline + _CUT_SECONDS:
+            return  # another user's
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,52 @@
+"""What every gate with a state keeps in one durable file: how visitors are held, and where they are led."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.model import GateState
+from holdfast.system import durable
+
+
+class Record:
+    """The file `gate.json` of a folder. Who changes it holds `locked`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "gate.json"
+
+    def read(self) -> dict[str, Any]:
+        """Empty before the first change."""
+        try:
+            found = durable.read_json(self._file)
+            return found if isinstance(found, dict) else {}
+        except FileNotFoundError:
+            return {}
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        durable.write_file(self._file, json.dumps(state, indent=1))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """An operator's `maintenance on` may come while an operation changes the same file."""
+        durable.make_directory(self._folder)
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def state(self) -> GateState:
+        found = self.read()
+        return GateState(
+            release=found.get("release"), target=found.get("target"), hold=found.get("hold"),
+            operation=found.get("operation"), preview_target=found.get("preview_target"),
+            preview_token=found.get("preview_token"),
+        )  # fmt: skip

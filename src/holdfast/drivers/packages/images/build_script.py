@@ -1,0 +1,69 @@
+"""A project's own commands that build its images, believed by what they made and never by how they ended (decision 0015)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.packages.images.names import ImageNames, exact, repository_of
+from holdfast.errors import StepError
+from holdfast.system import durable
+from holdfast.system.host import Host
+
+_NAMES = "repositories.json"
+
+
+@dataclass(frozen=True)
+class BuildScript:
+    """`commands` are run one after the other in a tree of the sources, which is a git checkout of `repository` for them."""
+
+    commands: Sequence[Sequence[str]]
+    repository: Path
+    mark: str
+    """Tells what was begun here from what others did, of one application in one environment."""
+
+    def run(
+        self, names: Iterable[str], tree: Path, commit: str, image_names: ImageNames, host: Host, environment: Mapping[str, str],
+        timeout_seconds: float,
+    ) -> dict[str, str]:  # fmt: skip
+        """All names that it gave to images, with their ids. Raises StepError where none of `names` was made.
+
+        What is needed to take the names back is written beside the tree before. Raises what Host.run raises.
+        """
+        names = [exact(name) for name in names]
+        repositories = sorted({repository_of(name) for name in names})
+        before = image_names.below(repositories)
+        durable.write_file(tree.parent / _NAMES, json.dumps({"repositories": repositories, "names": before}, indent=1))
+        self._make_checkout(tree, commit, host)
+        present = {name: id for name, id in image_names.tagged(names).items() if id}
+        stand_ins = {name: image_names.stand_in(name, self.mark) for name in present}
+        for command in self.commands:
+            host.run(command, cwd=tree, environment=environment, timeout_seconds=timeout_seconds)
+        after = image_names.below(repositories)
+        made = {name: id for name, id in image_names.tagged(names).items() if id and id != stand_ins.get(name)}
+        if not made:
+            last = self.commands[-1][0]
+            raise StepError(f"{last} ended well and made none of the project's images: {', '.join(names)}")
+        changed = {name: id for name, id in after.items() if id not in (before.get(name), stand_ins.get(name))}
+        return {**changed, **made}
+
+    def give_back(self, work: Path, image_names: ImageNames) -> None:
+        """The names mean what they meant before. May be repeated, also after a kill in the middle of `run`."""
+        if not (work / _NAMES).exists():
+            return
+        noted: dict[str, Any] = json.loads((work / _NAMES).read_text())
+        new = dict.fromkeys(image_names.below(noted["repositories"]), "")
+        image_names.tag({**new, **noted["names"]})
+        image_names.remove_stand_ins(self.mark)
+
+    def _make_checkout(self, tree: Path, commit: str, host: Host) -> None:
+        """Such scripts ask git for the version. Objects and tags are those of the repository, `HEAD` is the commit."""
+        clone = tree.parent / "clone"
+        git = ["git", "-C", str(tree)]
+        host.run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(self.repository), str(clone)])
+        (clone / ".git").rename(tree / ".git")
+        host.run([*git, "update-ref", "--no-deref", "HEAD", commit])
+        host.run([*git, "read-tree", "HEAD"])

@@ -1,0 +1,338 @@
+"""Packages as the images of a Compose project, beside the source tree of the same commit.
+
+A build leaves the project's own names where they were: what it made is kept under tags of ours, which name the image by
+its id and so never move, and nothing that starts meanwhile meets it. Facts measured on Docker 20.10: a tag is moved by
+tagging anew; an image whose last tag goes is removed unless a container has it; a prune of all images takes tagged ones
+too, where no container has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.drivers.packages.images.build_script import BuildScript
+from holdfast.drivers.packages.images.names import ImageNames, exact
+from holdfast.errors import StepError
+from holdfast.model import Newer, Package
+from holdfast.system import durable
+from holdfast.system.host import Host
+
+MODEL = "compose.json"
+IMAGES = "images.json"
+NAMES = "names.json"
+_RECIPE = "images.recipe"
+_EARLIER = "images.earlier.json"
+_TAGS = "tags.json"
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+_QUIET = {"COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain", "BUILDKIT_PROGRESS": "plain"}
+_ENGINE_SECONDS = 60
+
+
+class Sources(Protocol):
+    """The store of source trees that images are built from."""
+
+    def resolve(self, reference: str) -> tuple[str, str]: ...
+    def file_of(self, commit: str, name: str) -> str | None: ...
+    def fetch(self) -> None: ...
+    def newer(self, commit: str) -> Newer: ...
+    def build(self, commit: str, label: str, run: str) -> Package: ...
+    def abandon(self, run: str) -> None: ...
+    def packages(self) -> list[Package]: ...
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None: ...
+    def adopt(self, archive: Path) -> Package: ...
+    def remove(self, id: str) -> None: ...
+
+
+class Words(Protocol):
+    """The Compose commands for a tree of sources: of what its files say, resolved, and to build it."""
+
+    def resolving(self) -> list[str]: ...
+    def model(self, output: str) -> dict[str, Any]: ...
+    def building(self) -> list[str]: ...
+
+
+class Projects(Protocol):
+    """Makes the commands for the files of a source tree: paths in the model are those of `folder`."""
+
+    def __call__(self, sources: Path, folder: Path, name: str = "") -> Words: ...
+
+
+@dataclass(frozen=True)
+class Image:
+    """One service's image as it is kept: `name` is the project's own, `tag` ours; `built`: by the project itself."""
+
+    name: str
+    tag: str
+    id: str
+    built: bool
+
+
+class ImagePackages:
+    def __init__(
+        self, folder: Path, sources: Sources, projects: Projects, host: Host, *, engine: str, instance: Path, prefix: str,
+        links: Mapping[str, Path], services: Sequence[str] = (), script: BuildScript | None = None,
+        timeout_seconds: float = 3600,
+    ) -> None:  # fmt: skip
+        """`instance` is the project's folder, `prefix` begins our tags; `links` go into a tree before it is built.
+
+        Kept are the images of `services`, and all that the project builds. With a `script` that builds, not Compose.
+        """
+        self._folder = folder
+        self._sources = sources
+        self._projects = projects
+        self._host = host
+        self._engine = engine
+        self._names = ImageNames(engine, host)
+        self._script = script
+        self._instance = instance
+        self._prefix = prefix
+        self._links = links
+        self._services = services
+        self._timeout_seconds = timeout_seconds
+
+    # --- sources -----------------------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        return self._sources.resolve(reference)
+
+    def file_of(self, commit: str, name: str) -> str | None:
+        return self._sources.file_of(commit, name)
+
+    def fetch(self) -> None:
+        self._sources.fetch()
+
+    def newer(self, commit: str) -> Newer:
+        return self._sources.newer(commit)
+
+    def adopt(self, archive: Path) -> Package:
+        return self._sources.adopt(archive)
+
+    # --- images ------------------------------------------------------------------------------------
+
+    def _kept(self, package: Package) -> dict[str, Image]:
+        try:
+            found = json.loads((self._folder / package.id / IMAGES).read_text())
+        except FileNotFoundError:
+            return {}
+        return {service: Image(**value) for service, value in found.items()}
+
+    def _tags_of(self, package: Package) -> list[str]:
+        """All that were given for it, also by builds that later ones stand in for."""
+        earlier = self._folder / package.id / _EARLIER
+        known: list[str] = json.loads(earlier.read_text()) if earlier.exists() else []
+        return [*(image.tag for image in self._kept(package).values()), *known]
+
+    def _whole(self, package: Package, model: Mapping[str, Any]) -> bool:
+        """Whether all of its images are there, made as they would be now."""
+        kept = self._kept(package)
+        made = self._folder / package.id / _RECIPE
+        if not made.exists() or made.read_text() != self._recipe(model) or not {*self._of(model)} <= {*kept}:
+            return False
+        return all(self._names.id(image.tag) == image.id for image in kept.values())
+
+    def build(self, commit: str, label: str, run: str) -> Package:
+        package = self._sources.build(commit, label, run)
+        self._make_images(package, run)
+        return package
+
+    def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
+        package = self._sources.build(commit, label, run)
+        tree = self._tree(package, run)
+        model = self._resolved(self._projects(tree, self._instance))
+        names = _names(model)
+        found = {name: images.get(name) or self._names.id(names[name]) for name in self._of(model)}
+        kept = {name: self._tagged(model, name, id) for name, id in found.items() if id}
+        self._record(package, kept, self._recipe(model), {})
+        durable.remove_tree(tree.parent)
+        return package
+
+    def tags(self, release: Path) -> dict[str, str]:
+        found = json.loads((release / IMAGES).read_text())
+        more: dict[str, str] = json.loads((release / NAMES).read_text()) if (release / NAMES).exists() else {}
+        return {item["name"]: item["id"] for item in found.values() if item["built"]} | more
+
+    def moved(self, release: Path) -> list[str]:
+        kept = json.loads((release / IMAGES).read_text()).values()
+        wanted = {item["name"]: item["id"] for item in kept} | self.tags(release)
+        return [name for name, id in self.tagged(wanted).items() if id and id != wanted[name]]
+
+    def tagged(self, names: Iterable[str]) -> dict[str, str]:
+        return self._names.tagged(names)
+
+    def tag(self, ids: Mapping[str, str]) -> None:
+        self._names.tag(ids)
+
+    def refresh(self, release: Path, package: Package) -> None:
+        known: dict[str, Any] = json.loads((release / IMAGES).read_text()) if (release / IMAGES).exists() else {}
+        own = {service: item for service, item in known.items() if self._names.id(item["tag"]) == item["id"]}
+        made = {service: asdict(image) for service, image in self._kept(package).items()} | own
+        if made == known:
+            return
+        durable.write_file(release / IMAGES, json.dumps(made, indent=1))
+        if (self._folder / package.id / NAMES).exists():
+            durable.write_file(release / NAMES, (self._folder / package.id / NAMES).read_text())
+
+    def _tree(self, package: Package, run: str) -> Path:
+        """The sources as they are built."""
+        work = self._folder / "tmp" / f"{run}-images"
+        self._forget(work)
+        tree = work / "tree"
+        durable.make_directory(work)
+        self._sources.unpack(package, tree, {})
+        _set_apart(tree, package.commit)
+        for inside, target in self._links.items():
+            link = tree / inside
+            if not link.exists() and not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(target)
+        return tree
+
+    def _make_images(self, package: Package, run: str) -> None:
+        tree = self._tree(package, run)
+        ours = self._resolved(self._projects(tree, self._instance))
+        if self._whole(package, ours):
+            durable.remove_tree(tree.parent)
+            return
+        if self._script is not None:
+            self._make_by_script(self._script, package, tree, ours)
+            return
+        # Built from the tree, under the name that the project has at its own place.
+        words = self._projects(tree, tree, ours["name"])
+        model = self._resolved(words)
+        built = [name for name, item in model["services"].items() if item.get("build")]
+        before = self.tagged(_names(model)[name] for name in built)
+        durable.write_file(tree.parent / _TAGS, json.dumps(before, indent=1))
+        try:
+            if built:
+                self._host.run(words.building(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds)
+            kept = {service: self._keep(model, service) for service in self._of(model)}
+        finally:
+            self.tag(before)
+        self._record(package, kept, self._recipe(ours), {})
+        durable.remove_tree(tree.parent)
+
+    def _make_by_script(self, script: BuildScript, package: Package, tree: Path, model: dict[str, Any]) -> None:
+        wanted = _names(model)
+        names = list(dict.fromkeys(wanted[name] for name in self._of(model)))
+        try:
+            made = script.run(names, tree, package.commit, self._names, self._host, _QUIET, self._timeout_seconds)
+            by_name = {service: made[name] for service in self._of(model) if (name := exact(wanted[service])) in made}
+            kept = {service: self._tagged(model, service, id, built=True) for service, id in by_name.items()}
+        finally:
+            script.give_back(tree.parent, self._names)
+        kept |= {service: self._keep(model, service, built=False) for service in self._of(model) if service not in kept}
+        self._record(package, kept, self._recipe(model), made)
+        durable.remove_tree(tree.parent)
+
+    def _recipe(self, model: Mapping[str, Any]) -> str:
+        """Of which names, arguments and files images are made; environment files may say that too."""
+        made: dict[str, Any] = {
+            name: [item.get("image"), item.get("build")] for name, item in model["services"].items()
+        }
+        if self._script is not None:
+            made["by"] = self._script.commands
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+
+    def _of(self, model: Mapping[str, Any]) -> list[str]:
+        """Services whose images are kept."""
+        return [name for name, item in model["services"].items() if name in self._services or item.get("build")]
+
+    def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
+        """`names` are what a release's images are called beside the names that the Compose files have."""
+        found = {service: asdict(image) for service, image in kept.items()}
+        # Releases of an earlier build have those on; they go with the package.
+        earlier = {*self._tags_of(package)} - {image.tag for image in kept.values()}
+        durable.write_file(self._folder / package.id / _EARLIER, json.dumps(sorted(earlier)))
+        if self._script is not None:
+            durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
+        durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
+        durable.write_file(self._folder / package.id / _RECIPE, recipe)
+
+    def _resolved(self, words: Words) -> dict[str, Any]:
+        return words.model(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
+
+    def _keep(self, model: Mapping[str, Any], service: str, *, built: bool | None = None) -> Image:
+        name = _names(model)[service]
+        if not self._names.id(name):
+            self._host.run([self._engine, "pull", "--quiet", name], timeout_seconds=self._timeout_seconds)
+        id = self._names.id(name)
+        if not id:
+            raise StepError(f"the build ended well and there is no image {name} of service {service}")
+        return self._tagged(model, service, id, built=built)
+
+    def _tagged(self, model: Mapping[str, Any], service: str, id: str, *, built: bool | None = None) -> Image:
+        """The tag names the image: it is never to mean another one."""
+        tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
+        self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
+        by_compose = bool(model["services"][service].get("build"))
+        return Image(_names(model)[service], tag, id, by_compose if built is None else built)
+
+    def _forget(self, work: Path) -> None:
+        """An unfinished build, whose names are given back first."""
+        if (work / _TAGS).exists():
+            self.tag(json.loads((work / _TAGS).read_text()))
+        if self._script is not None:
+            self._script.give_back(work, self._names)
+        durable.remove_tree(work)
+
+    def abandon(self, run: str) -> None:
+        """Those that a restore began too: nothing else builds while an operation is undone."""
+        for work in (self._folder / "tmp").glob("*-images"):
+            self._forget(work)
+        self._sources.abandon(run)
+
+    # --- the store ---------------------------------------------------------------------------------
+
+    def packages(self) -> list[Package]:
+        """Those whose images were all made."""
+        return [package for package in self._sources.packages() if self._kept(package)]
+
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+        if not self._kept(package) or any(
+            self._names.id(image.tag) != image.id for image in self._kept(package).values()
+        ):
+            self._make_images(package, f"unpack-{package.id}")
+        self._sources.unpack(package, target, marker)
+        for name in (IMAGES, NAMES):  # the sources may have files of that name
+            durable.unlink(target / name)
+        model = self._resolved(self._projects(target, self._instance))
+        durable.write_file(target / MODEL, json.dumps(model, indent=1))
+        self.refresh(target, package)
+        durable.sync_filesystem(target)
+
+    def remove(self, id: str) -> None:
+        """Tags that no other package has go too; the engine removes an image unless a container or another tag has it."""
+        known = self._sources.packages()
+        others = {tag for package in known if package.id != id for tag in self._tags_of(package)}
+        for package in known:
+            for tag in self._tags_of(package) if package.id == id else ():
+                if tag not in others and self._names.id(tag):
+                    self._host.run([self._engine, "rmi", tag], check=False, timeout_seconds=_ENGINE_SECONDS)
+        self._sources.remove(id)
+
+
+def _set_apart(tree: Path, commit: str) -> None:
+    """Gives files times that no other commit's have, to the nanosecond; their second stays.
+
+    BuildKit takes a file that has the size and the time of the one it was sent before for the same file, and commits
+    that were made within one second, as by a rebase, have one time.
+    """
+    part = int(commit[:12], 16) % 1_000_000_000
+    for place, _, names in os.walk(tree):
+        for name in names:
+            path = Path(place) / name
+            status = path.lstat()
+            times = (status.st_atime_ns, status.st_mtime_ns // 1_000_000_000 * 1_000_000_000 + part)
+            os.utime(path, ns=times, follow_symlinks=False)
+
+
+def _names(model: Mapping[str, Any]) -> dict[str, str]:
+    """Per service the project's own name of its image; what is built without one has the name that Compose gives it."""
+    return {name: item.get("image") or f"{model['name']}-{name}" for name, item in model["services"].items()}

@@ -1,0 +1,41 @@
+"""Which containers that somebody else started count as ours: they have no labels of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from holdfast.model import ServiceInstance
+from holdfast.system import durable
+
+_NAME = "adopted.json"
+
+
+class Adopted:
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _NAME
+
+    def read(self) -> dict[str, dict[str, str]]:
+        """By the container's id: name and release of the instance that it is, and its image."""
+        try:
+            found: dict[str, dict[str, str]] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def write(self, instances: Mapping[str, ServiceInstance], images: Mapping[str, str]) -> None:
+        """Instances and images by the container's id. May be repeated."""
+        found = {
+            id: {"name": instance.name, "release": instance.release, "image": images[id]}
+            for id, instance in instances.items()
+        }  # fmt: skip
+        durable.make_directory(self._path.parent)
+        durable.write_file(self._path, json.dumps(found, indent=1))
+
+    def forget(self, name: str) -> None:
+        """The containers of one instance. May be repeated."""
+        known = self.read()
+        left = {id: facts for id, facts in known.items() if facts["name"] != name}
+        if left != known:
+            durable.write_file(self._path, json.dumps(left, indent=1))

@@ -1,0 +1,50 @@
+"""The words of `docker-compose`, the program of its own, for a project and for models of ours. Runs nothing.
+
+Facts measured on 1.29: `config` prints short forms without the project's name, a dollar sign written twice; there is one
+environment file; a port's long form has no address of this machine, a mount's none of SELinux's labels. Version 2 under
+this name takes the same words and forms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.runtimes.compose.cli.docker_v2 import DockerCompose
+from holdfast.drivers.runtimes.compose.cli.short_syntax import mount, one_environment_file, printed
+from holdfast.drivers.runtimes.compose.models import Model
+
+
+class ClassicCompose(DockerCompose):
+    """Its words are those of version 2; what it prints and what it can be given are not."""
+
+    def resolving(self) -> list[str]:
+        one_environment_file(self._project)
+        return self._words("config")
+
+    def model(self, output: str) -> Model:
+        """Raises ConfigurationError."""
+        return printed(output, self._project, escaped=True)
+
+    def contents(self, made: Model, file: Path) -> dict[Path, str]:
+        services = {name: _written(service) for name, service in made["services"].items()}
+        model = {key: value for key, value in made.items() if key != "name"}
+        return {file: json.dumps({**model, "services": services}, indent=1)}
+
+
+def _written(service: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(service)
+    if "ports" in made:
+        made["ports"] = [_port(port) for port in made["ports"]]
+    if "volumes" in made:
+        made["volumes"] = [mount(each) for each in made["volumes"]]
+    return made
+
+
+def _port(given: Mapping[str, Any]) -> str:
+    address = given.get("host_ip") or ""
+    address = f"[{address}]:" if ":" in address else f"{address}:" if address else ""
+    published = f"{address}{given['published']}:" if given.get("published") else ""
+    return f"{published}{given['target']}/{given.get('protocol', 'tcp')}"

@@ -1,0 +1,121 @@
+"""The words of podman-compose for a project and for models of ours. Runs nothing.
+
+Facts from its source and measured on 1.6 with Podman 4.3. Paths are relative to the folder of the first file, and there
+is one environment file. `config` prints what the files say merged, with variables replaced, and no more than that. A
+network must be declared where any is. `up` leaves a container alone that has the wanted name, and makes one that has
+another name beside it. Values of variables become words of podman's, which every user of the machine can read; podman
+itself takes them from a file, one `NAME=VALUE` a line, as they stand. A stop's grace is no matter of `up` and `run`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.runtimes.compose.cli.short_syntax import mount, one_environment_file, printed
+from holdfast.drivers.runtimes.compose.models import Model
+from holdfast.drivers.runtimes.compose.project import QUIET, Project
+from holdfast.errors import ConfigurationError
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s?)?")
+_NO_FILE = "/dev/null"  # without one it would read the `.env` of wherever it is called
+_OUT_OF_MODEL = ("environment", "stop_grace_period")
+
+
+class PodmanCompose:
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def _words(self, *more: str) -> list[str]:
+        given = f"--env-file={one_environment_file(self._project) or _NO_FILE}"
+        named = ["--project-name", self._project.name] if self._project.name else []
+        chosen = [word for profile in self._project.profiles for word in ("--profile", profile)]
+        files = [word for path in self._project.files for word in ("--file", str(path))]
+        return [*self._project.command, "--in-pod=false", given, *named, *chosen, *files, *more]
+
+    def resolving(self) -> list[str]:
+        return self._words("config")
+
+    def model(self, output: str) -> Model:
+        """Raises ConfigurationError."""
+        return printed(output, self._project, escaped=False)
+
+    def building(self) -> list[str]:
+        return self._words("build")
+
+    # --- for one model of ours -----------------------------------------------------------------------
+
+    def contents(self, made: Model, file: Path) -> dict[Path, str]:
+        """The model, and beside it the values of its one service's variables."""
+        (name, service), *_ = made["services"].items()
+        written = {key: value for key, value in service.items() if key not in _OUT_OF_MODEL}
+        written["volumes"] = [mount(each) for each in service.get("volumes") or []]
+        lines = [f"{key}={_as_it_is(value)}\n" for key, value in _values(service).items()]
+        model = {**made, "services": {name: written}}
+        return {file: json.dumps(model, indent=1), file.with_suffix(".env"): "".join(lines)}
+
+    def refused(self, name: str, service: Model) -> list[str]:
+        return [
+            f"service {name} has several lines in the variable {key}, which Podman takes from no file"
+            for key, value in _values(service).items() if "\n" in value
+        ]  # fmt: skip
+
+    def checking(self, name: str, file: Path) -> list[str]:
+        return self._for(name, file, [], "config", "--quiet")
+
+    def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
+        """With a container's name that no other one has: by it `up` knows what is there."""
+        wanted = made["services"][service].get("container_name")
+        if not wanted or names:
+            number = next(n for n in range(1, len(names) + 2) if f"{made['name']}_{service}_{n}" not in names)
+            wanted = f"{made['name']}_{service}_{number}"
+        return {**made, "services": {service: {**made["services"][service], "container_name": wanted}}}
+
+    def _for(self, name: str, file: Path, given: Sequence[str], *more: str) -> list[str]:
+        return [*self._project.command, "--in-pod=false", f"--env-file={_NO_FILE}", f"--podman-run-args={shlex.join(given)}",
+                "--project-name", name, "--file", str(file), *more]  # fmt: skip
+
+    def _given(self, made: Model, file: Path, service: str) -> list[str]:
+        """For `podman run`: values from their file, and those that the command's own environment has."""
+        variables = made["services"][service].get("environment") or {}
+        grace = made["services"][service].get("stop_grace_period")
+        stop = [f"--stop-timeout={_seconds(grace)}"] if grace else []
+        inherited = [f"--env={name}" for name, value in variables.items() if value is None]
+        return [f"--env-file={file.with_suffix('.env')}", *inherited, *stop]
+
+    def starting(
+        self, made: Model, file: Path, service: str, names: Sequence[str]
+    ) -> list[str]:  # fmt: skip
+        words = ["up", "--detach", "--no-deps", "--no-build", "--no-recreate", service]
+        return self._for(made["name"], file, self._given(made, file, service), *words)
+
+    def running_once(
+        self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
+    ) -> list[str]:  # fmt: skip
+        given = [] if terminal else ["-T"]
+        quiet = [f"{key}={value}" for key, value in QUIET.items()]
+        words = ["run", "--rm", "--no-deps", *given, service, *command]
+        return ["env", *quiet, *self._for(made["name"], file, self._given(made, file, service), *words)]
+
+
+def _values(service: Mapping[str, Any]) -> dict[str, str]:
+    given = service.get("environment") or {}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _as_it_is(text: str) -> str:
+    """What a model has twice, for Compose takes a single one for a variable."""
+    return text.replace("$$", "$")
+
+
+def _seconds(duration: str) -> int:
+    """Of `1m30s`, rounded up. Raises ConfigurationError."""
+    found = _DURATION.fullmatch(str(duration).strip())
+    if found is None or not any(found.groups()):
+        raise ConfigurationError(f"{duration!r} is no duration", ["stop_grace_period: as `1m30s`"])
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return -int(-(hours * 3600 + minutes * 60 + seconds) // 1)

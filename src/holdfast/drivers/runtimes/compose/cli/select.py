@@ -1,0 +1,35 @@
+"""Which Compose an operator's command is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.drivers.runtimes.compose.cli.docker_v1 import ClassicCompose
+from holdfast.drivers.runtimes.compose.cli.docker_v2 import DockerCompose
+from holdfast.drivers.runtimes.compose.cli.podman import PodmanCompose
+from holdfast.drivers.runtimes.compose.docker_engine import Engine
+from holdfast.drivers.runtimes.compose.podman_engine import PodmanEngine
+from holdfast.drivers.runtimes.compose.project import Compose, Project
+from holdfast.errors import ConfigurationError
+from holdfast.system.host import Host
+
+_COMMANDS: dict[str, Callable[[Project], Compose]] = {
+    "docker": DockerCompose, "docker-compose": ClassicCompose, "podman-compose": PodmanCompose,
+}  # fmt: skip
+_ENGINES: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
+
+
+def compose_of(project: Project) -> Compose:
+    """Raises ConfigurationError."""
+    name = Path(project.command[0]).name
+    if name not in _COMMANDS or (name == "docker") != (tuple(project.command[1:]) == ("compose",)):
+        known = "`docker compose`, `docker-compose` and `podman-compose`"
+        raise ConfigurationError(
+            f"{' '.join(project.command)} is no Compose command that is known", [f"runtime.command: known are {known}"]
+        )
+    return _COMMANDS[name](project)
+
+
+def engine_of(project: Project, host: Host) -> Engine:
+    return _ENGINES[project.engine](project.engine, host)

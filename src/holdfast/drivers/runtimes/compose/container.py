@@ -1,0 +1,90 @@
+"""One container as the engine knows it, and as which instance Holdfast does."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.drivers.runtimes.compose import models
+from holdfast.drivers.runtimes.compose.docker_engine import Known
+from holdfast.model import ServiceStatus
+
+_DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine knows of one, and which instance it is; `image` is the one that it should run."""
+
+    known: Known
+    name: str
+    release: str
+    image: str
+
+    @classmethod
+    def labelled(cls, known: Known) -> Container:
+        labels = (models.INSTANCE_LABEL, models.RELEASE_LABEL, models.IMAGE_LABEL)
+        return cls(known, *(label(known, name) for name in labels))
+
+    @property
+    def id(self) -> str:
+        return str(self.known["Id"])
+
+    @property
+    def running(self) -> bool:
+        return bool(self.known["State"]["Running"]) and not self.known["State"].get("Restarting")
+
+    @property
+    def runs(self) -> str:
+        """The image that it does run."""
+        return str(self.known["Image"])
+
+    @property
+    def definition(self) -> str:
+        return label(self.known, models.DEFINITION_LABEL)
+
+    @property
+    def restart_policy(self) -> str:
+        policy = self.known["HostConfig"]["RestartPolicy"]
+        attempts = f":{policy['MaximumRetryCount']}" if policy.get("MaximumRetryCount") else ""
+        return f"{policy['Name'] or 'no'}{attempts}"
+
+    def status(self) -> ServiceStatus:
+        state = self.known["State"]
+        detail = _DETAILS.get(state["Status"], "exited")
+        health = (state.get("Health") or {}).get("Status", "none")
+        if self.running and health in ("starting", "unhealthy"):
+            detail = health
+        return ServiceStatus(
+            name=self.name, running=self.running, pid=state["Pid"] or None,
+            uptime_seconds=_seconds_since(state["StartedAt"]) if self.running else 0.0, detail=detail,
+            healthy=None if health in ("none", "") else health == "healthy", holds_port=True,
+        )  # fmt: skip
+
+
+_BELOW_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+def reached_by(item: Known) -> int | None:
+    """The only port of this machine that leads to a container; None where there is none or several."""
+    bound = (item["HostConfig"].get("PortBindings") or {}).values()
+    ports = {
+        int(binding["HostPort"]) for bindings in bound for binding in bindings or [] if binding["HostPort"].isdigit()
+    }
+    return ports.pop() if len(ports) == 1 else None
+
+
+def label(item: Mapping[str, Any], name: str) -> str:
+    return str((item["Config"]["Labels"] or {}).get(name, ""))
+
+
+def _seconds_since(text: str) -> float:
+    """Since a time as the engine prints it: with nanoseconds, in UTC or with its distance from it."""
+    try:
+        begun = datetime.datetime.fromisoformat(_BELOW_MICROSECONDS.sub(r"\1", text).replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.datetime.now(datetime.UTC) - begun).total_seconds())

@@ -1,0 +1,398 @@
+"""Services as containers of a Compose project, and the application's commands in one-off containers of the same image.
+
+Each instance is one container, known by labels of ours, made from a model of its own (`models`) with the image of
+its release. It is started by Compose and found, stopped and removed by its id. As long as an instance is on trial it has
+no restart policy; kept for good, it gets the one of the project's files (decision 0013).
+
+Facts from the documentation of Docker and measured on 20.10 with Compose 2.26: a container with `always` that was
+stopped by hand is started again with the engine, so one that is to stay stopped is removed; `docker update --restart`
+acts at once; a `docker stop` whose client was killed goes on in the engine; the client of a killed `docker compose run`
+leaves its container running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast.drivers.runtimes.compose import models
+from holdfast.drivers.runtimes.compose.adopted import Adopted
+from holdfast.drivers.runtimes.compose.cli.select import compose_of, engine_of
+from holdfast.drivers.runtimes.compose.container import Container, label
+from holdfast.drivers.runtimes.compose.docker_engine import SERVICE, Known
+from holdfast.drivers.runtimes.compose.models import Model
+from holdfast.drivers.runtimes.compose.project import QUIET, Project, release_file, sources_mounted
+from holdfast.drivers.runtimes.compose.unmanaged import is_own, one_of_each, refuse_others, running_of
+from holdfast.errors import (
+    CommandFailedError,
+    CommandTimeoutError,
+    PortTakenError,
+    RefusedError,
+    StepError,
+)
+from holdfast.model import Problem, Running, ServiceInstance, ServiceStatus
+from holdfast.system import durable
+from holdfast.system.host import Host
+from holdfast.system.ports import listeners_on
+
+MODEL = "compose.json"
+IMAGES = "images.json"
+_NAME = "project"
+_TAIL_LINES = 40
+_START_SECONDS = 600
+_LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", re.IGNORECASE)
+
+
+class ComposeRuntime:
+    def __init__(
+        self, folder: Path, mark: str, host: Host, project: Project, *, ports: Mapping[str, int], web: str = "",
+        keep_ports: bool = False, reached_inside: bool = False,
+    ) -> None:  # fmt: skip
+        """`ports` are the configured services, each with the port that it listens on in its container, if known.
+
+        With `keep_ports` a web is published as its files say, for visitors, beside the port of this machine that is
+        for Holdfast alone. With `reached_inside` it has a name of its own on its networks, for a proxy there.
+        """
+        self._folder = folder
+        self._mark = mark
+        self._host = host
+        self._project = project
+        self._compose = compose_of(project)
+        self._engine = engine_of(project, host)
+        self._ports = ports
+        self._web = web
+        self._adopted = Adopted(folder)
+        self._keep_ports = keep_ports
+        self._reached_inside = reached_inside
+
+    @property
+    def engine_name(self) -> str:
+        return self._engine.name
+
+    def prepare(self) -> None:
+        self._engine.prepare()
+
+    def _ours(self) -> list[Container]:
+        """Those that were started here, and those that were taken over and are still there.
+
+        Raises StepError where the engine does not answer: what it runs is not known then.
+        """
+        try:
+            return self._known()
+        except (CommandFailedError, CommandTimeoutError):
+            self.prepare()
+            raise
+
+    def _known(self) -> list[Container]:
+        found = self._engine.containers(f"{models.APPLICATION_LABEL}={self._mark}")
+        adopted = self._adopted.read()
+        ours = [
+            Container.labelled(item) for item in found
+            if label(item, models.INSTANCE_LABEL) and item["Id"] not in adopted
+        ]  # fmt: skip
+        return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
+
+    def _of(self, name: str) -> list[Container]:
+        return [container for container in self._ours() if container.name == name]
+
+    def _read(self, path: Path) -> Model:
+        """A release's file. What looks like a secret in it is redacted from now on."""
+        found = release_file(path)
+        for service in found["services"].values() if path.name == MODEL else ():
+            for name, value in (service.get("environment") or {}).items():
+                if value and _LIKE_SECRETS.search(name):
+                    self._host.redactor.add(str(value))
+        return found
+
+    # --- instances ---------------------------------------------------------------------------------
+
+    def statuses(self) -> dict[str, ServiceStatus]:
+        return {container.name: self._status(container) for container in self._ours()}
+
+    def _status(self, container: Container) -> ServiceStatus:
+        """One whose end was begun does not run: the engine brings that about, whoever was killed meanwhile."""
+        ending = self._ending(container.name).exists()
+        return replace(container.status(), running=False, detail="stopping") if ending else container.status()
+
+    def start(self, instance: ServiceInstance) -> None:
+        release = Path(instance.directory)
+        model = self._read(release / MODEL)
+        found = self._of(instance.name)
+        image = self._image_of(instance.service, instance.directory)
+        policy = models.restart_policy(model, instance.service)
+        fixed = not self._engine.changes_policies  # then it is made with the one that it is to have for good
+        policy = policy if instance.comes_back or fixed else "no"
+        inside = self._port_inside(model, instance) if instance.port else 0
+        wanted = models.instance_model(
+            model, instance, image, self._mark, inside, keep_ports=self._keep_ports, restart=policy if fixed else "no"
+        )
+        if self._reached_inside and instance.kind == "web":
+            wanted = models.named(wanted, instance)
+        digest = wanted["services"][instance.service]["labels"][models.DEFINITION_LABEL]
+        if not self._keeps(instance.name, found, digest, image["id"]):
+            self._stop(instance.name, found)
+            self._up(model["name"], instance, wanted)
+            if policy == "no" or fixed:
+                return  # as it was made
+            found = self._of(instance.name)
+        for container in found:
+            if not fixed and container.restart_policy != policy:
+                self._engine.do("update", f"--restart={policy}", container.id)
+
+    def reached_at(self, instance: ServiceInstance) -> str:
+        model = self._read(Path(instance.directory) / MODEL)
+        return f"{models.own_name(instance)}:{self._port_inside(model, instance)}"
+
+    def _port_inside(self, model: Model, instance: ServiceInstance) -> int:
+        """Of the instance's own release: the configuration may be another one's by now."""
+        port = instance.port_inside or self._ports.get(instance.service, 0)
+        return models.port_inside(model, instance.service, port)
+
+    def _keeps(self, name: str, found: Sequence[Container], digest: str, image: str) -> bool:
+        """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.
+
+        One whose end was begun runs on for a while, and must not be taken for one that stays.
+        """
+        if len(found) != 1 or self._ending(name).exists():
+            return False
+        return found[0].running and found[0].runs == image and found[0].definition in (digest, "")
+
+    def _image_of(self, service: str, directory: str) -> dict[str, str]:
+        """Raises StepError where the engine has it no more."""
+        images = release_file(Path(directory) / IMAGES)
+        if service not in images:
+            raise StepError(f"this release has no image of service {service}")
+        image: dict[str, str] = images[service]
+        if self._engine.image(image["tag"]) != image["id"]:
+            raise StepError(
+                f"the image {image['tag']} of this release is not there",
+                next_step="`holdfast package build REF` makes it again; where an operation is stuck, after `holdfast recover"
+                " --abandon REASON`.",
+            )
+        return image
+
+    def _up(self, project: str, instance: ServiceInstance, wanted: Model) -> None:
+        names = self._beside(project, instance.service)
+        made = self._compose.placed(wanted, instance.service, names)
+        file = self._folder / f"{instance.name}.json"
+        self._write(made, file)
+        durable.write_file(self._folder / _NAME, project)
+        argv = self._compose.starting(made, file, instance.service, names)
+        try:
+            environment = {**self._host.resolved(instance.environment), **QUIET}
+            self._host.run(argv, environment=environment, timeout_seconds=_START_SECONDS)
+        except CommandFailedError as error:
+            if instance.port is not None and listeners_on(instance.port):
+                raise PortTakenError(f"port {instance.port} of service {instance.service} is taken") from error
+            raise StepError(f"{instance.service} does not start", state=error.output_tail.strip()) from error
+
+    def _write(self, made: Model, file: Path) -> None:
+        durable.make_directory(self._folder)
+        for path, text in self._compose.contents(made, file).items():
+            durable.write_file(path, text)
+
+    def _beside(self, project: str, service: str) -> list[str]:
+        """Which containers of a service run. Those that ended are removed: Compose would start them with the new one."""
+        names = []
+        for item in self._engine.of_project(project, f"{SERVICE}={service}"):
+            if item["State"]["Running"]:
+                names.append(str(item["Name"]).lstrip("/"))
+            else:
+                self._engine.remove(item)
+        return names
+
+    def _ending(self, name: str) -> Path:
+        return self._folder / f"{name}.ending"
+
+    def stop(self, name: str) -> None:
+        self._stop(name, self._of(name))
+
+    def _stop(self, name: str, found: Sequence[Container]) -> None:
+        if found:
+            durable.make_directory(self._folder)
+            durable.write_file(self._ending(name), "")
+        for container in found:
+            self._engine.remove(container.known)
+        self._adopted.forget(name)
+        for ending in ("json", "env", "ending"):
+            durable.unlink(self._folder / f"{name}.{ending}")
+
+    def release_of(self, name: str) -> str | None:
+        """None too where its container runs another image than the release's."""
+        for container in self._of(name):
+            if container.running and container.runs == container.image:
+                return container.release
+        return None
+
+    def output_tail(self, name: str) -> str:
+        with contextlib.suppress(StepError):
+            # Without `run` the two streams would come one after the other, not as they were written.
+            return "".join(
+                self._host.run(
+                    [self._engine.name, "logs", f"--tail={_TAIL_LINES}", container.id], check=False
+                ).output_tail
+                for container in self._of(name)
+            )
+        return ""
+
+    def shut_down(self) -> None:
+        for name in list(self.statuses()):
+            self.stop(name)
+
+    def check(self) -> list[Problem]:
+        try:
+            found = self.statuses()
+            strangers = self.strangers()
+        except (StepError, RefusedError) as error:
+            return [Problem("runtime", "error", error.what, error.next_step)]
+        if not found:
+            return [Problem("runtime", "warning", "no service of this application runs",
+                            "`holdfast service start` starts what ran before; `holdfast adopt` takes over what runs already.")]  # fmt: skip
+        problems = [
+            Problem("runtime", "error", f"{status.name} is {status.detail}", "`holdfast service restart`")
+            for status in found.values() if not status.running or status.healthy is False
+        ]  # fmt: skip
+        return problems + [
+            Problem("runtime", "error", f"container {name} of service {service} was not started by Holdfast",
+                    f"{self._engine.name} rm --force {name}, then: holdfast service restart {service}")
+            for name, service in strangers.items()
+        ]  # fmt: skip
+
+    # --- one-off commands --------------------------------------------------------------------------
+
+    def one_off(
+        self, service: str, directory: str, command: Sequence[str], variables: Iterable[str], operation: str,
+        *, terminal: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """The words that run a command in a container of a release, removed afterwards; it ends with the command's code."""
+        model = self._read(Path(directory) / MODEL)
+        image = self._image_of(service, directory)
+        wanted = models.task_model(model, service, image["tag"], variables, self._mark, operation)
+        # Of its own, for a plan that is made meanwhile may run a command of another release.
+        file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
+        self._write(wanted, file)
+        return self._compose.running_once(wanted, file, service, command, terminal=terminal)
+
+    def end_one_offs(self, operation: str) -> None:
+        """Ends what an operation's commands still do; waits for an engine that is coming back. May be repeated.
+
+        Raises StepError.
+        """
+        self._engine.await_back()
+        ours = f"{models.APPLICATION_LABEL}={self._mark}"
+        for item in self._engine.containers(ours, f"{models.OPERATION_LABEL}={operation}"):
+            self._engine.remove(item)
+        for file in self._folder.glob(f"task-{operation}-*"):
+            durable.unlink(file)
+
+    # --- releases ----------------------------------------------------------------------------------
+
+    def services_of(self, directory: str) -> list[str]:
+        return list(release_file(Path(directory) / MODEL)["services"])
+
+    def refused(self, directory: str) -> list[str]:
+        model, images = release_file(Path(directory) / MODEL), release_file(Path(directory) / IMAGES)
+        found = models.refused(model, self._ports, images, web=self._web, gated=not self._keep_ports)
+        name = self.project_name()
+        if name and model["name"] != name:
+            found.append(
+                f"its Compose files call the project {model['name']} instead of {name}: it would begin with empty volumes"
+            )
+        if found:
+            return found
+        for name in set(self._ports) & set(model["services"]):
+            image, service = images[name]["tag"], model["services"][name]
+            volumes = json.loads(self._engine.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {}
+            found += models.volumes_without_name(name, service, volumes)
+            found += self._compose.refused(name, service)
+            found += sources_mounted(name, service, Path(directory), self._project.folder)
+            made = models.task_model(model, name, image, [], self._mark, "none")
+            found += self._unread(name, model["name"], made)
+        return found
+
+    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
+        return models.beside_another(release_file(Path(directory) / MODEL), services, web=self._web)
+
+    def _unread(self, service: str, project: str, made: Model) -> list[str]:
+        """Compose itself reads a model as it will be given, before anything is stopped for it."""
+        file = self._folder / f"task-none-{secrets.token_hex(4)}.json"
+        self._write(made, file)
+        try:
+            self._host.capture(self._compose.checking(project, file))
+        except CommandFailedError as error:
+            return [f"service {service} cannot be started by itself: {error.output_tail.strip()}"]
+        finally:
+            for path in self._compose.contents(made, file):
+                durable.unlink(path)
+        return []
+
+    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
+        images = release_file(Path(directory) / IMAGES)
+        wanted = [image for name, image in images.items() if services is None or name in services]
+        return [image["tag"] for image in wanted if self._engine.image(image["tag"]) != image["id"]]
+
+    def storage(self) -> str | None:
+        place = self._engine.storage()
+        return place if place and Path(place).is_dir() else None
+
+    def container_of(self, service: str) -> str:
+        self.prepare()
+        found = self._engine.of_project(self.project_name(), f"{SERVICE}={service}")
+        found.sort(key=lambda item: not item["State"]["Running"])
+        if not found:
+            raise StepError(
+                f"service {service} of project {self.project_name()} has no container",
+                next_step=f"`{' '.join(self._project.command)} up --detach {service}` with the project's files starts it.",
+            )
+        return str(found[0]["Name"]).lstrip("/")
+
+    def place_of(self, volume: str) -> str:
+        self.prepare()
+        return self._engine.place_of(self.project_name(), volume)
+
+    # --- what somebody else started ------------------------------------------------------------------
+
+    def _running(self) -> list[Known]:
+        """Raises RefusedError where one is of another application of Holdfast's."""
+        running = self._running_of_anyone()
+        refuse_others(running, self._mark, self._engine.name)
+        return running
+
+    def _running_of_anyone(self) -> list[Known]:
+        return running_of(self._engine, self.project_name(), self._ports)
+
+    def project_name(self) -> str:
+        """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
+        known = self._folder / _NAME
+        if self._project.name or known.exists():
+            return self._project.name or known.read_text()
+        if not all(path.exists() for path in self._project.files):
+            return ""
+        return str(self._compose.model(self._host.capture(self._compose.resolving()))["name"])
+
+    def _not_ours(self, running: Iterable[Known]) -> list[Known]:
+        ours = {container.id for container in self._ours()}
+        return [item for item in running if item["Id"] not in ours]
+
+    def strangers(self) -> dict[str, str]:
+        return {str(item["Name"]).lstrip("/"): label(item, SERVICE) for item in self._not_ours(self._running())}
+
+    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        return self._engine.tied(self.project_name(), services, order)
+
+    def end_strangers(self) -> None:
+        for item in self._not_ours(self._running_of_anyone()):
+            if is_own(item, self._mark):
+                self._engine.remove(item)
+
+    def running(self, services: Sequence[str]) -> dict[str, Running]:
+        return one_of_each(self._running(), services)
+
+    def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
+        images = {item["Id"]: item["Image"] for item in self._engine.inspected(list(instances))}
+        self._adopted.write(instances, images)

@@ -1,0 +1,219 @@
+"""What the engine is told of one service or one task: a Compose model of its own, made from the release's. Pure.
+
+Compose's own merging of files appends ports and keeps restart policies, so a model is written whole. Keys are those of
+the Compose specification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from holdfast.errors import ConfigurationError
+from holdfast.model import ServiceInstance
+from holdfast.system.host import is_secret
+
+Model = dict[str, Any]
+
+APPLICATION_LABEL = "holdfast.application"
+INSTANCE_LABEL = "holdfast.instance"
+RELEASE_LABEL = "holdfast.release"
+IMAGE_LABEL = "holdfast.image"
+DEFINITION_LABEL = "holdfast.definition"
+OPERATION_LABEL = "holdfast.operation"
+_NOT_OURS = ("build", "depends_on", "profiles", "scale", "develop")
+_BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets the first overrule `restart`
+_TASK_GRACE = "2s"  # as the fence gives to processes: a first process without a handler ignores every other signal
+_USUAL = ServiceInstance("", "", "", "", "", (), {})
+_SHARED = ("networks", "volumes", "secrets", "configs")
+
+
+def _service(model: Model, name: str, image: str) -> Model:
+    """Of its image as it is here, with nothing that starts it again by itself."""
+    if name not in model["services"]:
+        raise ConfigurationError(
+            f"the Compose files have no service {name!r}",
+            [f"services.{name}: known are {', '.join(model['services'])}"],
+        )
+    service = {key: value for key, value in model["services"][name].items() if key not in _NOT_OURS}
+    deploy = service.pop("deploy", None) or {}
+    deploy = {key: value for key, value in deploy.items() if key not in _BY_DEPLOY}
+    given = {"deploy": deploy} if deploy else {}
+    return {**service, **given, "image": image, "restart": "no", "pull_policy": "never"}
+
+
+def _alone(model: Model, name: str, service: Model) -> Model:
+    shared = {key: model[key] for key in _SHARED if key in model}
+    return {"name": model["name"], "services": {name: service}, **shared}
+
+
+def _literal(value: str) -> str:
+    """Compose takes a dollar sign for a variable."""
+    return value.replace("$", "$$")
+
+
+def restart_policy(model: Model, service: str) -> str:
+    """What the project's own files say happens when the service ends, as `docker update` takes it."""
+    given = model["services"][service]
+    deploy = (given.get("deploy") or {}).get("restart_policy")
+    if deploy is None:
+        return str(given.get("restart") or "no")
+    attempts = f":{deploy['max_attempts']}" if deploy.get("max_attempts") else ""
+    return {"none": "no", "on-failure": f"on-failure{attempts}"}.get(deploy.get("condition", "any"), "always")
+
+
+def instance_model(
+    model: Model, instance: ServiceInstance, image: Mapping[str, str], application: str, container_port: int,
+    *, keep_ports: bool = False, restart: str = "no",
+) -> Model:  # fmt: skip
+    """The model of one instance: its image fixed, its labels, nothing that starts it again by itself but `restart`.
+
+    `image` has the `tag` it is kept under and its `id`. With a port, that one on the loopback address is all that is
+    published, unless the files' own are kept; but what was taken over with a port of theirs is published as they say.
+    """
+    service = {**_service(model, instance.service, image["tag"]), "restart": restart}
+    if instance.command:
+        service["command"] = [_literal(word) for word in instance.command]
+    # A secret's value comes from the environment of Compose itself and stands in no file of ours.
+    environment = {key: None if is_secret(value) else _literal(value) for key, value in instance.environment.items()}
+    service["environment"] = {**(service.get("environment") or {}), **environment}
+    if instance.port is not None and instance.port not in published(service):
+        service["ports"] = [
+            *((service.get("ports") or []) if keep_ports else []),
+            {"mode": "host", "host_ip": "127.0.0.1", "target": container_port, "published": str(instance.port), "protocol": "tcp"},
+        ]  # fmt: skip
+    # What the Compose files or the image say stands, where holdfast.toml says nothing else.
+    if instance.stop_signal != _USUAL.stop_signal:
+        service["stop_signal"] = f"SIG{instance.stop_signal}"
+    if instance.stop_timeout_seconds != _USUAL.stop_timeout_seconds:
+        service["stop_grace_period"] = f"{instance.stop_timeout_seconds}s"
+    service["labels"] = {
+        **(service.get("labels") or {}),
+        APPLICATION_LABEL: application, INSTANCE_LABEL: instance.name, RELEASE_LABEL: instance.release,
+        IMAGE_LABEL: image["id"],
+    }  # fmt: skip
+    service["labels"][DEFINITION_LABEL] = _digest(service)
+    return _alone(model, instance.service, service)
+
+
+def own_name(instance: ServiceInstance) -> str:
+    """A name for its container on its networks that no other has, and that it has again when it is made anew."""
+    return f"holdfast-{hashlib.sha256(instance.name.encode()).hexdigest()[:16]}"
+
+
+def named(made: Model, instance: ServiceInstance) -> Model:
+    """The model of an instance, with that name on each of its networks."""
+    service = made["services"][instance.service]
+    networks = {
+        name: {**(given or {}), "aliases": [*((given or {}).get("aliases") or []), own_name(instance)]}
+        for name, given in (service.get("networks") or {"default": None}).items()
+    }
+    labels = {key: value for key, value in service["labels"].items() if key != DEFINITION_LABEL}
+    service = {**service, "networks": networks, "labels": labels}
+    service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
+    return {**made, "services": {instance.service: service}}
+
+
+def task_model(
+    model: Model, service_name: str, image: str, variables: Iterable[str], application: str, operation: str
+) -> Model:
+    """The model of a one-off command: as the service, but nobody reaches it, and it is known as the operation's.
+
+    The values of `variables` come from the environment of Compose itself.
+    """
+    service = _service(model, service_name, image)
+    for key in ("ports", "container_name", "healthcheck"):
+        service.pop(key, None)
+    service["environment"] = {**(service.get("environment") or {}), **dict.fromkeys(variables)}
+    service["stop_grace_period"] = _TASK_GRACE
+    service["labels"] = {APPLICATION_LABEL: application, OPERATION_LABEL: operation}
+    return _alone(model, service_name, service)
+
+
+def beside(made: Model, service: str) -> Model:
+    """The same for one that starts while another container of its service runs: a fixed name is taken then."""
+    alone = {key: value for key, value in made["services"][service].items() if key != "container_name"}
+    return {**made, "services": {service: alone}}
+
+
+def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[list[str], list[str]]:
+    """What stands against a second container of these services, and what it has not that the first one has."""
+    against, without = [], []
+    for name in services:
+        service = model["services"].get(name) or {}
+        ports = ", ".join(map(str, published(service))) if name != web else ""  # the web's are for the gate alone
+        if ports:
+            against.append(f"service {name} publishes port {ports} of this machine, which two cannot do at once")
+        for network, given in (service.get("networks") or {}).items():
+            fixed = [str(given[key]) for key in ("ipv4_address", "ipv6_address") if (given or {}).get(key)]
+            against += [f"service {name} has the fixed address {address} in network {network}" for address in fixed]
+        if service.get("container_name"):
+            without.append(
+                f"the new container of {name} is not called {service['container_name']}: the old one has that name while both run"
+            )
+    return against, without
+
+
+def refused(
+    model: Model, services: Mapping[str, int], images: Mapping[str, Mapping[str, str]], *, web: str, gated: bool
+) -> list[str]:
+    """What stands against running these services, each with its configured port, one by one from a release's model."""
+    found = []
+    for name, port in services.items():
+        service = model["services"].get(name)
+        if service is None:
+            continue
+        if name not in images:
+            found.append(f"service {name} has no image")
+        needs = [key for key in ("links", "volumes_from") if service.get(key)]
+        needs += [key for key in ("network_mode", "pid", "ipc") if str(service.get(key, "")).startswith("service:")]
+        found += [f"service {name} has `{key}`: it cannot be started without the other one" for key in needs]
+        found += [
+            f"service {name} keeps {volume.get('target')} in a volume without a name, which would not go with its next container"
+            for volume in service.get("volumes") or [] if volume.get("type") == "volume" and not volume.get("source")
+        ]  # fmt: skip
+        if name == web and gated and service.get("network_mode") == "host":
+            found.append(f"service {name} is on the host's network: the front cannot lead to it")
+        if name == web:
+            try:
+                port_inside(model, name, port)
+            except ConfigurationError as error:
+                found += error.problems
+    if web and web not in model["services"]:
+        found.append(f"the Compose files have no service {web}")
+    return found
+
+
+def volumes_without_name(name: str, service: Model, of_image: Iterable[str]) -> list[str]:
+    """Folders that an image keeps in a volume of its own, where no mount of the service takes its place."""
+    mounted = {str(mount.get("target", "")).rstrip("/") for mount in service.get("volumes") or []}
+    return [
+        f"the image of {name} keeps {place} in a volume without a name: mount one that has a name there"
+        for place in of_image if place.rstrip("/") not in mounted
+    ]  # fmt: skip
+
+
+def published(service: Model) -> dict[int, int]:
+    """Ports of this machine, each with that in the container, by a service's model; ranges are left out."""
+    ports = service.get("ports") or []
+    return {int(port["published"]): int(port["target"]) for port in ports if str(port.get("published", "")).isdigit()}
+
+
+def port_inside(model: Model, service: str, configured: int) -> int:
+    """The port that a web listens on in its container. Raises ConfigurationError where nothing says it, or two do."""
+    if configured:
+        return configured
+    found = {int(port["target"]) for port in model["services"][service].get("ports") or []}
+    found |= {int(port) for port in model["services"][service].get("expose") or [] if not found}
+    if len(found) == 1:
+        return found.pop()
+    raise ConfigurationError(
+        f"it is not known on which port {service} listens in its container",
+        [f"services.{service}.port: name it; the Compose files have {', '.join(map(str, sorted(found))) or 'none'}"],
+    )
+
+
+def _digest(service: Model) -> str:
+    return hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()[:16]

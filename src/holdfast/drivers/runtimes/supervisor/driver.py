@@ -1,0 +1,317 @@
+"""Services under a supervisord that Holdfast starts and owns.
+
+Programs never start by themselves (autostart=false): after a reboot `holdfast recover --auto` starts what ran.
+A running one that dies is started again by supervisord. Each program is an instance: a service of one release.
+
+What a service calls itself, which variables it keeps and whose child it has become tell nothing: supervisord runs below
+a keeper, which holds everything that any service started, and each start of a service is recorded with its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.runtimes.supervisor import interface
+from holdfast.drivers.runtimes.supervisor.interface import RefusedCallError
+from holdfast.drivers.runtimes.supervisor.started import Started, read
+from holdfast.errors import ConfigurationError, StepError
+from holdfast.model import Problem, ServiceInstance, ServiceStatus
+from holdfast.system import durable, keeper_client, processes
+from holdfast.system.host import Host
+from holdfast.system.processes import Identity
+
+_SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name beside it
+_START_SECONDS = 15.0
+_END_GRACE_SECONDS = 5.0
+_END_SECONDS = 10.0
+_RUNNING, _STARTING, _STOPPING = 20, 10, 40
+
+
+class SupervisorRuntime:
+    def __init__(self, folder: Path, mark: str, host: Host) -> None:
+        self._folder = folder
+        self._programs = folder / "programs"
+        self._output = folder / "output"
+        self._socket = folder / "s.sock"
+        self._record = folder / "processes"
+        self._mark = mark
+        self._host = host
+        if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
+            raise ConfigurationError(
+                "the state directory's path is too long for a socket",
+                [f"application.state: {folder.parent} leads to a socket path over {_SOCKET_PATH_BYTES} bytes"],
+            )
+
+    # --- the server --------------------------------------------------------------------------------
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return interface.call(self._socket, name, *arguments)
+
+    def _answers(self) -> bool:
+        if not self._socket.exists():
+            return False
+        try:
+            self._call("getState")
+        except (OSError, RefusedCallError, ValueError):
+            return False
+        return True
+
+    def prepare(self) -> None:
+        if self._answers():
+            return
+        for folder in (self._folder, self._programs, self._output):
+            durable.make_directory(folder)
+        self._end_everything()  # a supervisord that was killed leaves its programs; two of one kind must never run
+        durable.write_file(self._folder / "supervisord.conf", self._configuration())
+        self._socket.unlink(missing_ok=True)
+        self._host.start_kept_server(
+            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", "supervisord.conf"],
+            cwd=str(self._folder), log_path=self._folder / "supervisord.out", record=self._record,
+            environment={"HOLDFAST_INSTANCE": f"{self._mark}/supervisord"},
+        )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise StepError("supervisord does not answer", state=_tail(self._folder / "supervisord.out"))
+            time.sleep(0.02)
+
+    def _end_everything(self) -> None:
+        """End every process that was ever started here. Raise StepError where one cannot be ended."""
+        found = self._recorded_processes(self._started_ones())
+        processes.signal_known(found, signal.SIGTERM)
+        _, left = keeper_client.end_recorded(
+            self._record, hint=f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=_END_GRACE_SECONDS,
+            wait_seconds=_END_SECONDS,
+        )  # fmt: skip
+        _, stays = processes.end(
+            lambda: processes.living(found), grace_seconds=_END_GRACE_SECONDS, wait_seconds=_END_SECONDS
+        )
+        if left or stays:
+            pid = next(iter(stays), 0) or left[0].pid
+            raise StepError(f"process {pid} ({processes.command_of(pid)}) of an earlier supervisord cannot be ended")
+        self._record.unlink(missing_ok=True)
+
+    def _configuration(self) -> str:
+        """Return its configuration, in which every path is relative to its working directory.
+
+        So a blank or a percent sign in the state directory's path, which supervisord splits at or expands, is not in it.
+        """
+        lines = [
+            "[unix_http_server]", f"file={self._socket.name}", "chmod=0600",
+            "[supervisord]", "logfile=interface.log", "logfile_maxbytes=1MB",
+            "pidfile=interface.pid", f"childlogdir={self._output.name}",
+            "nodaemon=true", "silent=true", "umask=077",
+            "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+            "[include]", f"files={self._programs.name}/*.conf", "",
+        ]  # fmt: skip
+        if os.geteuid() == 0:
+            lines.insert(4, "user=root")
+        return "\n".join(lines)
+
+    # --- instances ---------------------------------------------------------------------------------
+
+    def statuses(self) -> dict[str, ServiceStatus]:
+        if not self._answers():
+            return {}
+        found = {}
+        for info in self._call("getAllProcessInfo"):
+            running = info["state"] in (_RUNNING, _STARTING)
+            found[info["name"]] = ServiceStatus(
+                name=info["name"], running=running, pid=info["pid"] or None,
+                # Both are whole seconds: what is told is never more than was.
+                uptime_seconds=float(max(0, info["now"] - info["start"] - 1)) if running else 0.0,
+                detail=info["statename"].lower(),
+            )  # fmt: skip
+        return found
+
+    def _definition(self, instance: ServiceInstance) -> str:
+        return json.dumps(
+            {
+                "command": list(instance.command), "directory": instance.directory, "user": instance.user,
+                "environment": dict(instance.environment), "release": instance.release,
+                "mark": f"{self._mark}/{instance.name}",
+            },
+            indent=1, sort_keys=True,
+        )  # fmt: skip
+
+    def start(self, instance: ServiceInstance) -> None:
+        self.prepare()
+        definition = self._definition(instance)
+        path = self._programs / f"{instance.name}.json"
+        status = self.statuses().get(instance.name)
+        if status is not None:
+            if status.running and path.exists() and path.read_text() == definition:
+                return
+            self.stop(instance.name)
+        durable.write_file(path, definition)
+        durable.write_file(self._programs / f"{instance.name}.conf", self._program(instance, path))
+        self._call("reloadConfig")
+        try:
+            self._call("addProcessGroup", instance.name)
+        except RefusedCallError as fault:
+            if "ALREADY_ADDED" not in fault.text:  # supervisord's own identifier, from supervisor.xmlrpc.Faults
+                raise StepError(f"supervisord refuses {instance.name}: {fault.text}") from fault
+        try:
+            self._call("startProcess", instance.name, False)
+        except RefusedCallError as fault:
+            if "ALREADY_STARTED" not in fault.text:
+                raise StepError(f"{instance.service} does not start: {fault.text}") from fault
+
+    def _program(self, instance: ServiceInstance, definition: Path) -> str:
+        words = [
+            sys.executable,
+            "-m",
+            "holdfast.drivers.runtimes.supervisor.launch",
+            f"{self._programs.name}/{definition.name}",
+        ]
+        command = shlex.join(words)
+        return "\n".join(
+            [
+                f"[program:{instance.name}]", f"command={_escape(command)}", "autostart=false",
+                f"autorestart={'true' if instance.keep_running else 'false'}", "startsecs=1", "startretries=3",
+                f"stopsignal={instance.stop_signal}", f"stopwaitsecs={instance.stop_timeout_seconds}",
+                "stopasgroup=false", "killasgroup=true", "redirect_stderr=true",
+                f"stdout_logfile={self._output.name}/{instance.name}.log", "stdout_logfile_maxbytes=5MB",
+                "stdout_logfile_backups=1", "",
+            ]
+        )  # fmt: skip
+
+    def stop(self, name: str) -> None:
+        found = self._processes_of(name)
+        if self._answers():
+            try:
+                self._call("stopProcess", name, False)
+            except RefusedCallError as fault:
+                if not fault.text.startswith(("BAD_NAME", "NOT_RUNNING")):
+                    raise StepError(f"{name} cannot be stopped: {fault.text}") from fault
+            self._wait_until_stopped(name)
+            try:
+                self._call("removeProcessGroup", name)
+            except RefusedCallError as fault:
+                if not fault.text.startswith("BAD_NAME"):
+                    raise StepError(f"{name} cannot be removed: {fault.text}") from fault
+        found |= self._processes_of(name)
+        if not self._runs_another(name):
+            found |= self._orphans()
+        _, left = processes.end(lambda: processes.living(found), grace_seconds=1, wait_seconds=_END_SECONDS)
+        if left:
+            pid = next(iter(left))
+            raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
+        for ending in ("conf", "json", "started"):
+            durable.unlink(self._programs / f"{name}.{ending}")
+
+    # --- its processes -----------------------------------------------------------------------------
+
+    def _started_ones(self) -> list[Started]:
+        paths = sorted(self._programs.glob("*.started")) if self._programs.is_dir() else []
+        return [started for path in paths if (started := read(path)) is not None]
+
+    def _processes_of(self, name: str) -> dict[int, int]:
+        """Return what a service is and started, each process with its start, as far as anything tells that it is its."""
+        started = read(self._programs / f"{name}.started")
+        found = self._recorded_processes([started] if started is not None else [])
+        return found | processes.identified(processes.processes_with(f"HOLDFAST_INSTANCE={self._mark}/{name}\0"))
+
+    def _recorded_processes(self, those: Iterable[Started]) -> dict[int, int]:
+        """Return the recorded processes that are alive, what is below them, and the process groups that they led.
+
+        A group's number is not given to another one while it has a member; so its members are the service's if its
+        leader is, or is gone and they began after it.
+        """
+        table = processes.table()
+        found: dict[int, int] = {}
+        for one in those:
+            leader = table.get(one.pid)
+            if leader is not None and leader.started != one.started:
+                continue
+            group = {
+                pid: entry.started for pid, entry in table.items()
+                if entry.group == one.pid and entry.started >= one.started
+            }  # fmt: skip
+            for pid, start in group.items():
+                found |= {pid: start, **processes.descendants(Identity(pid, start), table)}
+        return {pid: start for pid, start in found.items() if not table[pid].ended}
+
+    def _runs_another(self, name: str) -> bool:
+        """Return whether a service of the application runs beside this one; a gate's own server is none."""
+        for other, status in self.statuses().items():
+            if other != name and status.running:
+                started = read(self._programs / f"{other}.started")
+                if started is None or started.release:
+                    return True
+        return False
+
+    def _orphans(self) -> dict[int, int]:
+        """Return what services left to the keeper: what it holds and supervisord does not."""
+        table = processes.table()
+        held = keeper_client.recorded(self._record, table)
+        heads = [one for one in keeper_client.commands(self._record) if one.pid in held]
+        owned = {one.pid for one in heads}
+        for one in heads:
+            owned |= processes.descendants(one, table).keys()
+        return {pid: start for pid, start in held.items() if pid not in owned}
+
+    def _wait_until_stopped(self, name: str) -> None:
+        # supervisord itself sends SIGKILL after stopwaitsecs; this bound only guards against a dead supervisord.
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline:
+            status = self.statuses().get(name)
+            if status is None or not (status.running or status.detail == "stopping"):
+                return
+            time.sleep(0.02)
+        raise StepError(f"{name} does not stop")
+
+    def release_of(self, name: str) -> str | None:
+        status = self.statuses().get(name)
+        if status is None or status.pid is None:
+            return None
+        started = read(self._programs / f"{name}.started")
+        if started is not None and started.pid == status.pid and processes.living({started.pid: started.started}):
+            return started.release
+        return processes.variable_of(status.pid, "HOLDFAST_RELEASE")
+
+    def output_tail(self, name: str) -> str:
+        return _tail(self._output / f"{name}.log")
+
+    def shut_down(self) -> None:
+        for name in list(self.statuses()):
+            self.stop(name)
+        if self._answers():
+            self._call("shutdown")
+            deadline = time.monotonic() + _START_SECONDS
+            while self._socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        self._end_everything()
+
+    def check(self) -> list[Problem]:
+        problems = []
+        if not self._answers():
+            problems.append(Problem("runtime", "warning", "supervisord is not running",
+                                    "`holdfast service start` starts it with what ran before."))  # fmt: skip
+        for status in self.statuses().values():
+            if not status.running:
+                problems.append(Problem("runtime", "error", f"{status.name} is {status.detail}",
+                                        "`holdfast service restart`"))  # fmt: skip
+        return problems
+
+
+def _escape(value: str) -> str:
+    """Return a value as supervisord takes it, which expands %(name)s."""
+    return value.replace("%", "%%")
+
+
+def _tail(path: Path, size_bytes: int = 4096) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size_bytes))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,61 @@
+"""`python -m holdfast.drivers.runtimes.supervisor.launch FILE`: becomes the service that FILE describes.
+
+The definition is JSON, so no command or value has to be quoted for supervisord's own syntax; secret references
+are resolved here, at the start, and stand in no file. A service gets a small environment, whoever starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import sys
+from pathlib import Path
+
+from holdfast.system import child_environment
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    definition = json.loads(path.read_text())
+    user = definition["user"] if os.geteuid() == 0 else None
+    environment = child_environment.for_the_application(user)
+    for name, value in definition["environment"].items():
+        environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
+    environment["HOLDFAST_INSTANCE"] = definition["mark"]
+    environment["HOLDFAST_RELEASE"] = definition["release"]
+    try:
+        _record(path.with_suffix(".started"), definition["release"])
+    except OSError:  # as on a full disk: its environment tells as well what it is, unless it gives itself a title
+        pass
+    if user:
+        account = pwd.getpwnam(user)
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    os.chdir(definition["directory"])
+    command = definition["command"]
+    os.execvpe(command[0], command, environment)
+
+
+def _record(path: Path, release: str) -> None:
+    """Record which process becomes the service, as `started.py` reads it; little is imported for it here."""
+    pid = os.getpid()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    record = {
+        "pid": pid, "started": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+        "release": release, "where": f"{boot} {os.readlink('/proc/self/ns/pid')}",
+    }  # fmt: skip
+    new = path.with_name(f".{path.name}.{pid}")
+    new.write_text(json.dumps(record))
+    new.replace(path)
+
+
+def _resolved(reference: str) -> str:
+    from holdfast.system.host import Host  # most services have no secret
+
+    return Host().resolve_secret(reference)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What `backup verify` found damaged: on record in the vault, so that no later backup relies on it.
+
+A content is trusted by its name, which is its digest. Once its bytes are known to be others, it is read again from the
+application and written anew, which repairs older sets that name it too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.system import durable
+
+_FILE = "damaged.json"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Names of packs and digests of objects whose bytes are not what their names say."""
+
+    packs: frozenset[str] = frozenset()
+    objects: frozenset[str] = frozenset()
+
+
+def read_damage(vault: Path) -> Damage:
+    """Return what is on record; a record that cannot be read is none, for `verify` writes it again."""
+    try:
+        value = json.loads((vault / _FILE).read_bytes())
+        return Damage(frozenset(map(str, value["packs"])), frozenset(map(str, value["objects"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Damage()
+
+
+def write_damage(vault: Path, damage: Damage) -> None:
+    """Make the record durable; nothing is written where it is the same already."""
+    if damage == read_damage(vault):
+        return
+    if damage == Damage():
+        durable.unlink(vault / _FILE)
+        return
+    value = {"packs": sorted(damage.packs), "objects": sorted(damage.objects)}
+    durable.write_file(vault / _FILE, json.dumps(value))
+
+
+def forget(vault: Path, packs: Set[str] = frozenset(), objects: Set[str] = frozenset()) -> None:
+    """Take contents that were written anew off the record."""
+    known = read_damage(vault)
+    write_damage(vault, Damage(known.packs - packs, known.objects - objects))

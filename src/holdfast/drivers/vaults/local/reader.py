@@ -1,0 +1,137 @@
+"""Finding and reading contents of a set: in its packs, or as an object of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.vaults.local.digest_table import DigestTable
+from holdfast.drivers.vaults.local.packs import index_lines, read_index, wrong_contents
+from holdfast.errors import DamagedError
+from holdfast.model import Entry
+from holdfast.system import durable
+
+_BLOCK_BYTES = 1 << 20
+_MOST_OPEN = 64  # packs; a large vault has more of them than a process may open files
+# A place in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
+_NUMBER_BYTES = 9
+_OFFSET_BITS = 27
+_LENGTH_BITS = 21
+
+
+class Contents:
+    """The contents that one set may use. Not shared between threads. `problems` lists packs that cannot be used."""
+
+    def __init__(self, vault: Path, packs: Sequence[str]) -> None:
+        self._vault = vault
+        self._packs: list[str] = []
+        self._open: dict[int, int] = {}
+        self._table: DigestTable | None = None
+        self._can_clone = True
+        self.problems: list[str] = []
+        for name in packs:
+            try:
+                read_index(vault / "packs", name)
+            except DamagedError as error:
+                self.problems.append(error.what)
+                continue
+            self._packs.append(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process of ours opens its own."""
+        return Contents, (self._vault, self._packs)
+
+    def object_path(self, digest: str) -> Path:
+        return self._vault / "objects" / digest[:2] / digest
+
+    def _place(self, digest: str) -> int | None:
+        if self._table is None:
+            self._table = DigestTable(_NUMBER_BYTES)
+            for number, name in enumerate(self._packs):
+                for raw, offset, length in index_lines(read_index(self._vault / "packs", name)):
+                    self._table.add(raw, number << _OFFSET_BITS + _LENGTH_BITS | offset << _LENGTH_BITS | length)
+        return self._table.find(bytes.fromhex(digest))
+
+    def in_pack(self, digest: str) -> bool:
+        return self._place(digest) is not None
+
+    def pack_of(self, digest: str) -> str | None:
+        place = self._place(digest)
+        return self._packs[place >> _OFFSET_BITS + _LENGTH_BITS] if place is not None else None
+
+    def wrong_in_pack(self, name: str) -> list[str]:
+        """What is wrong with one pack, every byte read."""
+        try:
+            wrong = wrong_contents(self._vault / "packs", name)
+        except DamagedError as error:
+            return [error.what]
+        return [f"packs/{name}.pack is damaged at content {digest[:12]}" for digest in wrong]
+
+    def _descriptor(self, number: int) -> int:
+        """The pack, open; the one opened first is closed where there are too many."""
+        descriptor = self._open.get(number)
+        if descriptor is None:
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            path = self._vault / "packs" / f"{self._packs[number]}.pack"
+            try:
+                descriptor = self._open[number] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise DamagedError(f"pack {self._packs[number]} cannot be opened: {error}") from error
+        return descriptor
+
+    def fetch(self, entry: Entry, target: int) -> None:
+        """Writes a content to a descriptor. Raises DamagedError if what was read has another digest."""
+        place = self._place(entry.sha256)
+        if place is None:
+            self._fetch_object(entry, target)
+            return
+        number = place >> _OFFSET_BITS + _LENGTH_BITS
+        offset = place >> _LENGTH_BITS & (1 << _OFFSET_BITS) - 1
+        content = os.pread(self._descriptor(number), place & (1 << _LENGTH_BITS) - 1, offset)
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise DamagedError(f"pack {self._packs[number]} is damaged at content {entry.sha256[:12]} ({entry.path})")
+        written = os.write(target, content)
+        while written < len(content):
+            written += os.write(target, memoryview(content)[written:])
+
+    def _fetch_object(self, entry: Entry, target: int) -> None:
+        path = self.object_path(entry.sha256)
+        try:
+            source = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise DamagedError(f"the content of {entry.path} ({entry.sha256[:12]}) is missing: {error}") from error
+        digest = hashlib.sha256()
+        try:
+            cloned = self._clone(source, target)
+            while block := os.read(source, _BLOCK_BYTES):
+                digest.update(block)
+                if not cloned:
+                    self._write(target, block, sparse=bool(entry.sparse))
+            if not cloned:
+                os.ftruncate(target, os.lseek(source, 0, os.SEEK_CUR))
+        finally:
+            os.close(source)
+        if digest.hexdigest() != entry.sha256:
+            raise DamagedError(f"objects/{entry.sha256[:2]}/{entry.sha256} is damaged ({entry.path})")
+
+    @staticmethod
+    def _write(target: int, block: bytes, *, sparse: bool) -> None:
+        if sparse and not block.strip(b"\0"):
+            os.lseek(target, len(block), os.SEEK_CUR)
+            return
+        view = memoryview(block)
+        while view:
+            view = view[os.write(target, view) :]
+
+    def _clone(self, source: int, target: int) -> bool:
+        self._can_clone = self._can_clone and durable.clone(source, target)
+        return self._can_clone
+
+    def close(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()

@@ -1,0 +1,41 @@
+"""What an operator is told of an operation that failed and was undone."""
+
+from __future__ import annotations
+
+from holdfast.errors import (
+    CancelledError,
+    CommandFailedError,
+    DegradedError,
+    HoldfastError,
+    OperationFailedError,
+    RefusedError,
+)
+from holdfast.system.redaction import Redactor
+
+_LINES = 12
+
+
+def told(
+    error: Exception, operation: str, redactor: Redactor, *, back_seconds: float, degraded: str | None
+) -> HoldfastError:
+    """The error to raise: what failed with a command's last lines, what state things are in, what to type.
+
+    `degraded` says what stays, where something does. A refusal and a stop on request keep their own exit codes.
+    """
+    what = redactor.text(error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}")
+    tail = redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""
+    if tail.strip():
+        what += "\n" + "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-_LINES:])
+    next_step = f"Details: holdfast log show {operation}"
+    if isinstance(error, HoldfastError) and error.next_step:
+        next_step = f"{error.next_step}\n{next_step}"
+    if degraded is not None:
+        return DegradedError(what, state=f"The old version serves. {degraded}", next_step=next_step)
+    if isinstance(error, CancelledError):
+        return CancelledError(what, state="What had begun was undone.", next_step=next_step)
+    if isinstance(error, RefusedError):
+        return type(error)(what, state="Nothing was changed; what had been prepared was undone.", next_step=next_step)
+    return OperationFailedError(
+        what, state=f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back.",
+        next_step=next_step,
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""`import database` and `import files`: what other tools made, brought in as one operation that can be undone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+
+from holdfast.app import App
+from holdfast.drivers.interchange import dump_source
+from holdfast.errors import NotFoundError, RefusedError, UsageError
+from holdfast.model import Plan, Step
+from holdfast.operations import import_list, parts
+
+SCRATCH = "/var/tmp"
+_SOCKET = "/run/.s.PGSQL.5432"
+_MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
+
+
+def plan_database(
+    app: App, source: str, *, database: str | None = None, safety: bool = True, cold: bool = False,
+    scratch: str = SCRATCH,
+) -> Plan:  # fmt: skip
+    """The plan of an import into one database: of a dump, or `cold` of a data directory, unpacked below `scratch`.
+
+    Raises UsageError, NotFoundError, RefusedError or DamagedError.
+    """
+    name = _database(app, database)
+    more: dict[str, int] = {}
+    if cold:
+        load, more = _cold(app, name, source, scratch)
+    else:
+        load = _dump(app, name, source)
+    release = app.opened.current_release()
+    present = parts.existing(app, parts.choose(app))
+    stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
+    steps = [
+        parts.preflight(app, present, with_backup=safety, more=more),
+        load,
+        *stopping,
+        Step("database.swap", "put the imported database in place"),
+    ]
+    if release is not None:
+        if app.loaded.configuration.migrations.kind != "none":
+            steps.append(
+                Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": "maintenance"})
+            )
+        steps += [
+            *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
+            *parts.start_all(app, release),
+        ]
+    after = (
+        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        *completing,
+        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+    )  # fmt: skip
+    keep = app.loaded.configuration.upgrade.keep_replaced
+    return Plan(
+        kind="import.database", title=f"import into database {name}", steps=tuple(steps), after_commit=after,
+        also_locks=("backup",), barrier_paths=tuple(app.opened.barrier_paths()),
+        parameters=parts.parameters(app, release),
+        notes=(f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
+               "objects become those of the database's owner; grants to others are not taken over"),
+    )  # fmt: skip
+
+
+def _dump(app: App, name: str, source: str) -> Step:
+    title = "the standard input"
+    if source != "-":
+        source = title = str(Path(import_list.chosen(app, name, source)).absolute())
+        if dump_source.is_data_directory(source):
+            raise RefusedError(
+                f"{source} looks like a data directory of PostgreSQL, which is no dump",
+                next_step=f"holdfast import database {source} --cold",
+            )
+        with dump_source.opened(source) as found:
+            title += f" ({found.format})"
+    return Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source})
+
+
+def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
+    """The step, and the bytes it needs by place. Raises NotFoundError or RefusedError."""
+    if name not in app.opened.cold:
+        raise RefusedError(f"database {name} is not of PostgreSQL: --cold reads its data directories alone")
+    if source != "-":
+        source = str(Path(source).absolute())
+        if not Path(source).exists():
+            raise NotFoundError(f"there is no {source}")
+    if not Path(scratch).is_dir():
+        raise NotFoundError(f"there is no folder {scratch}", next_step="Name one with --scratch.")
+    place = Path(scratch).resolve()
+    parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
+    if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
+        raise RefusedError(
+            f"the folder {place} has too long a path for a server's socket, or a comma, quote or line's end in it",
+            next_step="Name another one with --scratch.",
+        )
+    title = "the standard input" if source == "-" else source
+    step = Step("database.import_cold", f"load the data directory {title} beside database {name}", parameters)
+    size = 0 if source == "-" else dump_source.unpacked_bytes(source)
+    return step, {str(place): size + size // 2}  # the dump lies beside what was unpacked
+
+
+def _database(app: App, wanted: str | None) -> str:
+    known = list(app.loaded.configuration.databases)
+    if wanted is None:
+        if len(known) != 1:
+            raise UsageError("which database?", next_step=f"`--database NAME`; known are {', '.join(known) or 'none'}.")
+        return known[0]
+    if wanted not in known:
+        raise UsageError(f"there is no database {wanted!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
+    return wanted
+
+
+def plan_files(app: App, source: str, into: str, *, replace: bool = False, safety: bool = True) -> Plan:
+    """The plan of bringing files into a dataset, or below a path of it. Raises UsageError, NotFoundError or RefusedError."""
+    name, _, below = into.partition("/")
+    if name not in app.loaded.configuration.files:
+        raise UsageError(
+            f"there is no files dataset {name!r}",
+            next_step=f"Known are {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
+        )
+    if source != "-":
+        source = str(Path(source).absolute())
+        if not Path(source).exists():
+            raise NotFoundError(f"there is no {source}")
+        root = app.opened.files[name].root
+        if Path(source).is_dir() and (Path(source) == root or root in Path(source).parents):
+            raise RefusedError(f"{source} lies in the dataset {name} itself")
+    present = parts.existing(app, parts.choose(app, only=(name,)))
+    if safety and not app.loaded.configuration.vaults:
+        raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
+    steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
+    if safety:
+        steps += [
+            parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
+            parts.backup_publish(pin=True),
+        ]  # fmt: skip
+    parameters = {"files": name, "below": below, "source": source, "replace": replace}
+    steps.append(Step("files.import", f"bring files into {into}", parameters))
+    keep = app.loaded.configuration.upgrade.keep_replaced
+    what = f"everything below {into} is replaced" if replace else "files of the same path are replaced, others stay"
+    return Plan(
+        kind="import.files", title=f"import files into {into}", steps=tuple(steps),
+        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (), also_locks=("backup",),
+        barrier_paths=tuple(app.opened.barrier_paths()), parameters=parts.parameters(app, None),
+        notes=(f"{what}; what was replaced stays beside for {keep}", "owner and group become the dataset's own"),
+    )  # fmt: skip

@@ -1,0 +1,269 @@
+"""`check`: a doctor. Looks at everything, changes nothing, says what to type for each finding."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from holdfast.app import App
+from holdfast.errors import HoldfastError
+from holdfast.model import Outcome, Problem
+from holdfast.operations import prune
+from holdfast.steps import preflight
+from holdfast.system import child_environment
+from holdfast.system.host import is_secret
+
+_OLD_BACKUP_SECONDS = 2 * 86400
+_FREE_SHARE = 0.10
+_RESERVE_BYTES = 4 << 20
+_SEVERITIES = ("error", "warning", "note")
+
+
+def problems(app: App) -> list[Problem]:
+    """All findings, errors first."""
+    found: list[Problem] = []
+    looks: list[Callable[[App], list[Problem]]] = [
+        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _environment, _trust,
+    ]  # fmt: skip
+    for look in looks:
+        try:
+            found += look(app)
+        except HoldfastError as error:
+            found.append(Problem(look.__name__.strip("_"), "error", error.what, error.next_step))
+        except OSError as error:
+            found.append(
+                Problem(
+                    look.__name__.strip("_"),
+                    "error",
+                    f"{error.filename}: {error.strerror}",
+                    "Look at its owner and mode.",
+                )
+            )
+    return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
+
+
+def _environment(app: App) -> list[Problem]:
+    names = child_environment.not_obeyed()
+    names += [
+        name for name in child_environment.ENGINE
+        if os.environ.get(name) and os.environ[name] != app.opened.host.engine.get(name)
+    ]  # fmt: skip
+    if not names:
+        return []
+    return [
+        Problem("environment", "warning", f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
+                "What the application needs belongs into `[environment]` of holdfast.toml.")
+    ]  # fmt: skip
+
+
+def _trust(app: App) -> list[Problem]:
+    """Where Holdfast, as root, works in trees of others."""
+    found = []
+    for name, files in app.opened.files.items():
+        if os.geteuid() == 0 and files.root.is_dir() and files.root.stat().st_uid != 0:
+            found.append(
+                Problem(f"files.{name}", "note", f"{files.root} belongs to the account of number {files.root.stat().st_uid},"
+                        " and Holdfast works there as root",
+                        "It follows no link there, and enters what it keeps there by itself alone. Nothing to do.")
+            )  # fmt: skip
+    return found
+
+
+def _tools(app: App) -> list[Problem]:
+    found = []
+    if shutil.which("git") is None:
+        found.append(Problem("tools", "error", "git is not installed", "apt install git"))
+    elif not (app.loaded.path(app.loaded.configuration.source.repository)).is_dir():
+        found.append(Problem("source.repository", "error", f"{app.loaded.path(app.loaded.configuration.source.repository)} does not exist",
+                             "Correct `source.repository`."))  # fmt: skip
+    for name, service in app.loaded.configuration.services.items():
+        if app.opened.containers is not None:
+            break  # programs are those of images
+        program = service.command[0]
+        if (
+            "/" not in program
+            and "{" not in program
+            and shutil.which(program) is None
+            and not _in_release(app, program)
+        ):
+            found.append(
+                Problem(
+                    f"services.{name}",
+                    "error",
+                    f"{program} is not installed",
+                    f"Install {program}, or correct the command.",
+                )
+            )
+    if sqlite3.sqlite_version_info < (3, 35):
+        found.append(
+            Problem(
+                "tools",
+                "warning",
+                f"SQLite {sqlite3.sqlite_version} is old",
+                "Use a Python built with SQLite 3.35 or later.",
+            )
+        )
+    return found
+
+
+def _in_release(app: App, program: str) -> bool:
+    return (app.opened.current_link / ".venv" / "bin" / program).exists()
+
+
+def _operations(app: App) -> list[Problem]:
+    return [
+        Problem(
+            "operation",
+            "error",
+            f"{record.title} is {'stuck' if record.outcome is Outcome.STUCK else 'interrupted'}",
+            "holdfast recover",
+        )
+        for record in app.journal.interrupted()
+    ]
+
+
+def _state(app: App) -> list[Problem]:
+    found = []
+    reserve = app.loaded.state / "reserve"
+    if not reserve.exists() or reserve.stat().st_size < _RESERVE_BYTES:
+        found.append(
+            Problem(
+                "state",
+                "warning",
+                "the reserve for a full disk is missing",
+                f"Free space in {app.loaded.state}; the next command makes it.",
+            )
+        )
+    if app.loaded.state.stat().st_mode & 0o077:
+        found.append(
+            Problem("state", "error", f"{app.loaded.state} can be read by others", f"chmod 700 {app.loaded.state}")
+        )
+    return found
+
+
+def _owner(app: App) -> list[Problem]:
+    app.opened.check_owner()
+    return []
+
+
+def _drivers(app: App) -> list[Problem]:
+    found = app.opened.runtime.check() + app.opened.gate.check()
+    for files in app.opened.files.values():
+        found += files.check()
+    for database in app.opened.databases.values():
+        found += database.check()
+    return found
+
+
+def _space(app: App) -> list[Problem]:
+    found = []
+    seen = set()
+    for path in app.opened.barrier_paths():
+        existing = Path(path)
+        while not existing.exists():
+            existing = existing.parent
+        device = existing.stat().st_dev
+        usage = shutil.disk_usage(existing)
+        if device not in seen and usage.free < usage.total * _FREE_SHARE:
+            found.append(Problem("space", "warning", f"{existing} has {usage.free >> 20} MiB free of {usage.total >> 20}",
+                                 "holdfast backup prune; holdfast package prune"))  # fmt: skip
+        seen.add(device)
+    return found
+
+
+def _secrets(app: App) -> list[Problem]:
+    found = []
+    configuration = app.loaded.configuration
+    named = {f"environment.{key}": value for key, value in configuration.environment.items()}
+    for service, item in configuration.services.items():
+        named |= {f"services.{service}.environment.{key}": value for key, value in item.environment.items()}
+    for key, value in named.items():
+        if not is_secret(value):
+            continue
+        try:
+            app.opened.host.resolve_secret(value)
+        except HoldfastError as error:
+            found.append(Problem(key, "error", error.what, f"Make {value} readable for this user."))
+            continue
+        if value.startswith("env:"):
+            found.append(
+                Problem(
+                    key,
+                    "warning",
+                    f"{value} is in this shell, but may be missing at boot",
+                    "Use `file:PATH` for services that come back after a reboot.",
+                )
+            )
+    return found
+
+
+def _vault(app: App) -> list[Problem]:
+    vault = app.opened.vault
+    if vault is None:
+        return [
+            Problem(
+                "vaults", "error", "no vault is configured: there are no backups", "Add [vaults.local] with a path."
+            )
+        ]
+    found = []
+    for name, item in app.loaded.configuration.vaults.items():
+        path = app.loaded.path(item.path)
+        devices = {app.loaded.path(files.path).stat().st_dev for files in app.loaded.configuration.files.values()
+                   if app.loaded.path(files.path).exists()}  # fmt: skip
+        if path.exists() and path.stat().st_dev in devices:
+            found.append(Problem(f"vaults.{name}", "warning", f"{path} lies on the same filesystem as the data: one disk's death takes both",
+                                 "Put the vault on another disk."))  # fmt: skip
+    for name in vault.damaged():
+        found.append(
+            Problem("backup", "error", f"backup {name} is damaged", "holdfast backup verify; then make a new one")
+        )
+    sets = prune.complete(app, [backup for backup in vault.backups() if not backup.safety])
+    if not sets:
+        found.append(Problem("backup", "warning", "there is no backup yet", "holdfast backup create"))
+    elif time.time() - _timestamp(sets[-1].created_at) > _OLD_BACKUP_SECONDS:
+        found.append(
+            Problem(
+                "backup",
+                "warning",
+                f"the last whole backup is of {sets[-1].created_at}",
+                "holdfast backup create, from cron",
+            )
+        )
+    return found
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def _tokens(app: App) -> list[str]:
+    """Of what operations have beside databases and in files datasets."""
+    beside = [token for database in app.opened.databases.values() for token in database.tokens()]
+    return beside + [folder.name for folder in preflight.private_folders(app.opened)]
+
+
+def _left_overs(app: App) -> list[Problem]:
+    """Restore points that no operation of this journal knows, and data that were replaced and are in no backup."""
+    found = []
+    for operation in sorted({token.partition(".")[0] for token in _tokens(app)}):
+        record = app.journal.operation(operation)
+        if record is not None and preflight.is_in_no_backup(app.opened, record):
+            message = f"what {operation} ({record.title}) replaced stands beside the live data and is in no backup"
+            advice = f"Nothing removes it by itself. Once nothing needs it, remove what has {operation} in its name."
+            found.append(Problem("restore point", "warning", message, advice))
+    for folder in preflight.private_folders(app.opened):
+        if app.journal.operation(folder.name.partition(".")[0]) is None:
+            found.append(
+                Problem(
+                    "restore point",
+                    "warning",
+                    f"{folder} belongs to no known operation",
+                    f"If nothing needs it: rm -r {folder}",
+                )
+            )
+    return found

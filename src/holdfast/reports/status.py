@@ -1,0 +1,146 @@
+"""`status`: one look at the application."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from holdfast.app import App
+from holdfast.drivers.protocols.containers import ImageKeeping
+from holdfast.errors import NotFoundError, StepError
+from holdfast.model import Outcome, Release
+from holdfast.operations import prune
+
+
+@dataclass
+class Report:
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def report(app: App) -> Report:
+    found = Report()
+    application = app.loaded.configuration.application
+    found.lines.append(
+        ("application", f"{application.name}, {application.environment} ({app.loaded.environment_type})")
+    )
+    found.data["application"] = {"name": application.name, "environment": application.environment}
+    release = app.opened.current_release()
+    found.lines.append(
+        ("release", f"{release.label} ({release.commit[:12]}), deployed {release.deployed_at}" if release else "none")
+    )
+    found.data["release"] = asdict(release) if release else None
+    _operations(app, found)
+    gate = app.opened.gate.state()
+    words = (
+        "open"
+        if gate.open
+        else f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
+    )
+    found.lines.append(("gate", words))
+    found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
+    try:
+        services = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+        nothing = "nothing runs"
+    except StepError as error:
+        services, nothing = [], error.what
+    found.data["services"] = [asdict(item) for item in services]
+    for item in services:
+        found.lines.append(("service", f"{item.name}: {item.detail}"))
+    if not services:
+        found.lines.append(("service", nothing))
+    _backups(app, found)
+    return found
+
+
+def _operations(app: App, found: Report) -> None:
+    open_ones = []
+    for record in app.journal.unfinished():
+        if record.outcome is Outcome.STUCK:
+            state = "stuck"
+        else:
+            state = "running" if record.owner.alive() else "interrupted"
+        open_ones.append({"id": record.id, "title": record.title, "state": state, "error": record.error})
+        advice = "" if state == "running" else "; type: holdfast recover"
+        found.lines.append(("operation", f"{record.title}: {state} ({record.owner}){advice}"))
+        if record.error:
+            found.lines.append(("", record.error.splitlines()[0]))
+    found.data["operations"] = open_ones
+
+
+def _backups(app: App, found: Report) -> None:
+    vault = app.opened.vault
+    if vault is None:
+        found.lines.append(("backup", "no vault is configured"))
+        found.data["last_backup"] = None
+        return
+    sets = vault.backups()
+    damaged = vault.damaged()
+    whole = prune.complete(app, [backup for backup in sets if not backup.safety])
+    if whole:
+        last = whole[-1]
+        found.lines.append(("backup", f"{len(sets)} sets, the last whole one {last.id} ({last.consistency})"))
+    elif sets:
+        found.lines.append(("backup", f"{len(sets)} sets, none of them whole; type: holdfast backup create"))
+    else:
+        found.lines.append(("backup", "none yet; type: holdfast backup create"))
+    for name in damaged:
+        found.lines.append(("", f"{name} is damaged; type: holdfast backup verify"))
+    found.data["last_backup"] = whole[-1].id if whole else None
+    found.data["damaged"] = damaged
+
+
+def updates(app: App, found: Report, *, fetch: bool) -> None:
+    """Adds to a report what is newer than the current release; with `fetch` the repository's remote is asked first."""
+    data: dict[str, Any] = {"fetched": False, "problems": [], "tags": [], "follows": False, "ahead": {}}
+    found.data["updates"] = data
+    if fetch:
+        try:
+            app.opened.packages.fetch()
+            data["fetched"] = True
+        except StepError as error:
+            # What the remote's own words are is not repeated: an address may hold a password.
+            _problem(found, f"{error.what}; told is what is known here")
+    release = app.opened.current_release()
+    if release is None:
+        found.lines.append(("updates", "no release is deployed"))
+        return
+    before = len(found.lines)
+    _sources(app, found, release)
+    if app.opened.containers is not None:
+        _images(app, found, release)
+    if len(found.lines) == before:
+        found.lines.append(("updates", "nothing newer is known"))
+
+
+def _problem(found: Report, what: str) -> None:
+    found.data["updates"]["problems"].append(what)
+    found.lines.append(("updates", what))
+
+
+def _sources(app: App, found: Report, release: Release) -> None:
+    try:
+        newer = app.opened.packages.newer(release.commit)
+    except (NotFoundError, StepError) as error:
+        _problem(found, error.what)
+        return
+    found.data["updates"].update(asdict(newer))
+    for tag in newer.tags:
+        later = "" if newer.follows else "; it does not contain this release"
+        found.lines.append(("newer", f"{tag.name} ({tag.commit[:12]}), {tag.created_at}{later}"))
+    for branch, count in newer.ahead.items():
+        found.lines.append(("ahead", f"{branch}: {count} commit{'s' if count > 1 else ''}"))
+
+
+def _images(app: App, found: Report, release: Release) -> None:
+    assert app.opened.containers is not None
+    data = found.data["updates"]
+    try:
+        data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
+        data["images_gone"] = app.opened.containers.missing_images(release.path)
+    except (StepError, OSError) as error:
+        _problem(found, error.what if isinstance(error, StepError) else f"the release's images are not known: {error}")
+        return
+    found.lines += [("image", f"{name}: built or pulled since") for name in data["images_moved"]]
+    found.lines += [("image", f"{tag}: gone") for tag in data["images_gone"]]

@@ -1,0 +1,163 @@
+"""`init`: a commented holdfast.toml from what is found in a folder, or from a preset."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from holdfast.config.load import FILE_NAME, load, presets
+from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
+from holdfast.scaffold import compose
+from holdfast.system import durable
+from holdfast.system.host import Host
+
+_SKIPPED = {".git", ".venv", "venv", "node_modules", "releases", "__pycache__"}
+_UPLOADS = ("media", "uploads", "attachments", "files")
+
+
+def write(
+    folder: Path, *, preset: str | None = None, force: bool = False, host: Host | None = None
+) -> tuple[Path, list[str]]:
+    """Writes holdfast.toml; returns its path and what it rests on. Raises RefusedError, NotFoundError.
+
+    With a host, Compose is asked for what it makes of its files where there are any.
+    """
+    path = folder / FILE_NAME
+    if path.exists() and not force:
+        raise RefusedError(f"{path} is there already", next_step="Edit it, or replace it with --force.")
+    if preset is not None and preset not in presets():
+        raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known are {', '.join(sorted(presets()))}.")
+    text, findings = propose(folder, preset, host)
+    durable.write_file(path, text, 0o644)
+    return path, findings
+
+
+def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple[str, list[str]]:
+    """The text and the findings, without writing."""
+    findings: list[str] = []
+    name = re.sub(r"[^a-z0-9_-]", "-", folder.name.lower()).strip("-_") or "application"
+    name = name if name[0].isalpha() else f"app-{name}"
+    repository = next(
+        (candidate for candidate in (".", "repository", "repo", "source") if (folder / candidate / ".git").exists()),
+        None,
+    )
+    code = folder / (repository or ".")
+    project = compose.project_in(folder, host) if preset is None and host is not None else None
+    model = compose.model_of(project, host, findings) if project is not None and host is not None else None
+    django = (code / "manage.py").is_file() and _is_django(code)
+    if django and preset is None and model is None:
+        preset = "django"
+        findings.append("a Django project: starts from preset:django")
+    lines = [
+        "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check what is marked ?.",
+        *([f'extends = "preset:{preset}"', ""] if preset else []),
+        "[application]", f'name = "{name}"', 'environment = "production"', "",
+    ]  # fmt: skip
+    made = (
+        compose.propose(project, model, host)
+        if project is not None and model is not None and host is not None
+        else None
+    )
+    found = made.repository if made is not None else repository
+    findings.insert(0, f"git repository: {found}" if found else "no git repository found: set source.repository")
+    lines += ["[source]", f'repository = "{found or "."}"' + ("" if found else "   # ?")]
+    if made is not None and made.script:
+        unsure = "" if made.is_sure_of_script else "   # ? with which arguments"
+        lines.append(f"images = {json.dumps([list(made.script)])}{unsure}")
+    lines.append("")
+    config_files: list[str] = []
+    if made is not None:
+        lines += [*made.lines, "[gate]", 'kind = "none"   # ? "front" puts a proxy before the web', ""]
+        findings += made.findings
+        config_files = made.config_files
+    elif preset is None:
+        lines += _services(code, findings) + _data(folder, findings)
+        lines += ["[gate]", 'kind = "front"', 'listen = "127.0.0.1:8000"   # ? the address that visitors use', ""]
+    else:
+        module = _wsgi_module(code)
+        if module:
+            lines += ["[services.web]", f'command = ["gunicorn", "{module}", "--bind", "127.0.0.1:{{port}}"]', ""]
+            findings.append(f"WSGI module: {module}")
+    lines += [
+        "[vaults.local]", 'kind = "local"', f'path = "/var/backups/{name}"   # best on another disk than the data', "",
+        "[backup]", "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
+        *([f"config_files = {json.dumps(config_files)}"] if config_files else []), "",
+    ]  # fmt: skip
+    return "\n".join(lines), findings
+
+
+def is_of_containers(path: Path) -> bool:
+    """Whether a file that was written is for containers, which run already and are taken over."""
+    try:
+        return load(str(path)).configuration.runtime.kind == "compose"
+    except ConfigurationError:
+        return False  # what is to be filled in first
+
+
+def _is_django(code: Path) -> bool:
+    return "django" in (code / "manage.py").read_text(errors="replace").lower()
+
+
+def _wsgi_module(code: Path) -> str | None:
+    found = sorted(path for path in code.glob("*/wsgi.py") if path.parent.name not in _SKIPPED)
+    return f"{found[0].parent.name}.wsgi" if found else None
+
+
+def _services(code: Path, findings: list[str]) -> list[str]:
+    """From a Procfile, or a place to fill in."""
+    procfile = code / "Procfile"
+    lines: list[str] = []
+    if procfile.is_file():
+        for line in procfile.read_text().splitlines():
+            name, _, command = line.partition(":")
+            if not command or name.strip() == "release":
+                continue
+            words = [word.replace("$PORT", "{port}") for word in command.split()]
+            lines += [f"[services.{name.strip().lower()}]", f"command = {json.dumps(words)}", ""]
+        findings.append("services from the Procfile")
+        return lines
+    for name in ("app.py", "main.py", "server.py"):
+        if (code / name).is_file():
+            findings.append(f"web: {name}")
+            return [
+                "[services.web]",
+                f'command = ["python3", "{name}"]   # ? it listens on 127.0.0.1 and the port in $PORT',
+                'health = "/"',
+                "",
+            ]
+    findings.append("no way to start it was found: fill in services.web.command")
+    return [
+        "[services.web]",
+        'command = ["./start"]   # ? it listens on 127.0.0.1 and the port in $PORT',
+        'health = "/"',
+        "",
+    ]
+
+
+def _data(folder: Path, findings: list[str]) -> list[str]:
+    """SQLite files by their first bytes, and folders whose name says uploads."""
+    lines: list[str] = []
+    number = 0
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if _SKIPPED & set(inside.parts):
+            continue
+        if path.is_file() and path.stat().st_size >= 100 and path.suffix in (".db", ".sqlite", ".sqlite3"):
+            with open(path, "rb") as file:
+                if file.read(16) != b"SQLite format 3\0":
+                    continue
+            number += 1
+            lines += [
+                f"[databases.{'main' if number == 1 else f'db{number}'}]",
+                'kind = "sqlite"',
+                f'path = "{inside}"',
+                "",
+            ]
+            findings.append(f"SQLite database: {inside}")
+        elif path.is_dir() and path.name in _UPLOADS:
+            lines += [f"[files.{path.name}]", f'path = "{inside}"', ""]
+            findings.append(f"files: {inside}")
+    if not number:
+        findings.append("no SQLite database found: add [databases.main] if there is one")
+    return lines

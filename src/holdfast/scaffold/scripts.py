@@ -1,0 +1,101 @@
+"""What `init` sees in a project's own scripts: on which port its web listens, whether its start migrates, what builds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import CommandFailedError
+from holdfast.system.host import Host
+
+_LISTENS = re.compile(r"(?:(?:0\.0\.0\.0|\[::\]|\*):|--port[ =])(\d{2,5})\b")
+_LARGEST_BYTES = 1 << 18
+_SKIPPED = {".git", ".venv", "node_modules", "database", "media"}
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Where the sources are; `script` builds the images where Compose does not, as words."""
+
+    folder: Path
+    script: tuple[str, ...] = ()
+
+
+def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
+    """The project's folder itself, or one beside it whose script builds an image that the Compose files name."""
+    built = [name for name, item in model["services"].items() if item.get("build")]
+    images = {str(item.get("image", "")).partition(":")[0] for item in model["services"].values()} - {""}
+    for candidate in (folder, *sorted(path for path in folder.parent.iterdir() if path != folder)):
+        if not (candidate / ".git").exists():
+            continue
+        if candidate == folder and built:
+            return Checkout(folder)
+        for script in _files(candidate):
+            if (
+                "build" in script.name
+                and script.suffix in (".sh", "")
+                and any(f"{name}:" in _text(script) for name in images)
+            ):
+                return Checkout(candidate, (f"./{script.relative_to(candidate)}",))
+    return Checkout(folder) if (folder / ".git").exists() else None
+
+
+def image_facts(image: str, engine: str, host: Host) -> dict[str, Any]:
+    """`Config` of an image as the engine has it; empty where it has none."""
+    try:
+        found: dict[str, Any] = json.loads(
+            host.capture([engine, "image", "inspect", "--format={{json .Config}}", image])
+        )
+    except (CommandFailedError, ValueError):
+        return {}
+    return found
+
+
+def start_of(item: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
+    """The words that a service starts with: its own, else those of its image."""
+    own = item.get("command") or image.get("Cmd") or []
+    words = shlex.split(own) if isinstance(own, str) else [str(word) for word in own]
+    return [*(str(word) for word in item.get("entrypoint") or image.get("Entrypoint") or []), *words]
+
+
+def script_of(words: list[str], checkout: Path) -> str:
+    """The text of all scripts among what is started that the sources have; an entry point may start the next one."""
+    texts = []
+    for word in words:
+        name = Path(word).name
+        found = [path for path in _files(checkout) if path.name == name and _text(path).startswith("#!")]
+        # The one whose place in the sources is most like that in the image; else the least deep one.
+        found.sort(key=lambda path: (-len(set(path.parts) & set(Path(word).parts)), len(path.parts)))
+        texts += [_text(path) for path in found[:1]]
+    return "\n".join(texts)
+
+
+def port_of(item: Mapping[str, Any], image: Mapping[str, Any], words: list[str], script: str) -> int | None:
+    """The port that a web listens on in its container; None where nothing says it, or several are said."""
+    said = {int(port["target"]) for port in item.get("ports") or []} | {int(port) for port in item.get("expose") or []}
+    exposed = {int(text.partition("/")[0]) for text in image.get("ExposedPorts") or {}}
+    listens = {int(found) for found in _LISTENS.findall(f"{' '.join(words)}\n{script}")}
+    for ports in (said, listens, exposed):
+        if len(ports) == 1:
+            return ports.pop()
+    return None
+
+
+def _files(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or path.name in _SKIPPED:
+            continue
+        if path.is_dir() and depth:
+            yield from _files(path, depth - 1)
+        elif path.is_file() and path.stat().st_size <= _LARGEST_BYTES:
+            yield path
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")

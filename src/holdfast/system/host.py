@@ -1,0 +1,495 @@
+"""The module through which everything starts processes; redacts secrets, streams output to the operation log.
+
+What an operation starts runs below a keeper, so that recovery finds it, and in a session of its own, so that a
+terminal's Ctrl-C does not reach it before Holdfast decides. It has HOLDFAST_OPERATION in its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import selectors
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+from holdfast.system import child_environment
+from holdfast.system.keeper_client import Keeper, Kept
+from holdfast.system.processes import session_members
+from holdfast.system.redaction import MASK, RedactingStream, Redactor
+
+__all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
+
+OPERATION_VARIABLE = "HOLDFAST_OPERATION"
+_TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
+_TAIL_BYTES = 8192
+_GRACE_SECONDS = 5.0
+_PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
+# A program that writes 4 KiB at a time would wake us for each of them; so a pipe is given the time to fill.
+_FULL_BYTES = 1 << 18
+_FILL_SECONDS = 0.002
+
+Process = subprocess.Popen[bytes] | Kept
+"""A command that runs; a child of this process, or of a keeper's."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    argv: tuple[str, ...]
+    exit_code: int
+    output_tail: str
+    seconds: float
+
+
+@dataclass
+class Host:
+    """Runs commands on this machine. `cancelled` is polled while one runs; `log` receives JSON-able records.
+
+    What is run while an `operation` is entered is kept together by a keeper, which `record` tells of.
+    """
+
+    redactor: Redactor = field(default_factory=Redactor)
+    operation: str | None = None
+    record: Path | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    log: Callable[[Mapping[str, Any]], None] = lambda record: None
+    announce: Callable[[str], None] = lambda line: None
+    warn: Callable[[str], None] = lambda line: None  # of what an operator has to know though the operation goes on
+
+    engine: Mapping[str, str] = field(default_factory=dict)  # where the container engine is, whatever a shell says
+    _keeper: Keeper | None = None
+    _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, operation: str, record: Path) -> None:
+        """Let everything that is run from now on be a part of an operation, with a record of its processes."""
+        self.operation, self.record = operation, record
+
+    def leave(self) -> None:
+        """Let nothing more be a part of the operation; what it left running goes on."""
+        self.let_go()
+        self.operation = self.record = None
+
+    def let_go(self) -> None:
+        """Leave what runs to its keeper, which ends with the last of it; the next command has a new one."""
+        with self._keeper_lock:
+            if self._keeper is not None:
+                self._keeper.let_go()
+            self._keeper = None
+
+    def _spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        cwd: str | Path | None = None,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int,
+        stderr: IO[bytes] | int,
+    ) -> Process:
+        """Start a command, below the operation's keeper if there is an operation. Raise CommandFailedError."""
+        try:
+            if self.operation is None:
+                return subprocess.Popen(
+                    list(argv), cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr,
+                    start_new_session=True,
+                )  # fmt: skip
+            return self._kept().spawn(argv, cwd=cwd, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+        except OSError as error:
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+
+    def _kept(self) -> Keeper:
+        with self._keeper_lock:
+            if self._keeper is not None and not self._keeper.alive():
+                self._keeper.let_go()
+                self._keeper = None
+            if self._keeper is None:
+                self._keeper = Keeper(self.record, self.environment(marked=False))
+            return self._keeper
+
+    def environment(
+        self, extra: Mapping[str, str] | None = None, *, marked: bool = True, begin: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the children's environment: what programs get of ours, or `begin`; `extra`; the operation's mark."""
+        merged = {**({**child_environment.for_programs(), **self.engine} if begin is None else begin), **(extra or {})}
+        merged.pop(OPERATION_VARIABLE, None)
+        if marked and self.operation:
+            merged[OPERATION_VARIABLE] = self.operation
+        return merged
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        output: IO[bytes] | None = None,
+        stdin: IO[bytes] | int | None = None,
+        check: bool = True,
+        ignore_cancel: bool = False,
+        as_application: bool = False,
+    ) -> CommandResult:
+        """Runs one command to its end. Standard output goes to `output` if given, else with errors to the log.
+
+        One of the application has the environment of a service, where others have that of programs.
+
+        Raises CommandFailedError (if `check`), CommandTimeoutError, CancelledError; on the last two the
+        command's whole session has been ended.
+        """
+        command = tuple(str(word) for word in argv)
+        shown = self._begun(command, str(cwd or ""))
+        started = time.monotonic()
+        process = self._spawn(
+            command,
+            cwd=cwd,
+            environment=self.environment(
+                environment, begin=child_environment.for_the_application() if as_application else None
+            ),
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=output if output is not None else subprocess.PIPE,
+            stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
+        )
+        pipe = process.stderr if output is not None else process.stdout
+        assert pipe is not None
+        tail = self._follow(process, pipe, shown, started, timeout_seconds, ignore_cancel)
+        seconds = time.monotonic() - started
+        code = process.wait()
+        self._ended(shown, code, seconds, tail, check=check)
+        return CommandResult(command, code, tail, seconds)
+
+    def _begun(self, argv: Sequence[str], cwd: str) -> str:
+        """Tells and logs a command that is about to start; as it may be shown."""
+        shown = self.redactor.text(" ".join(argv))
+        self.announce(shown)
+        self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": cwd})
+        return shown
+
+    def _ended(self, shown: str, exit_code: int, seconds: float, tail: str, *, check: bool = True) -> None:
+        """Logs a command's end. Raises CommandFailedError."""
+        self.log({"kind": "exit", "exit_code": exit_code, "seconds": round(seconds, 3)})
+        if check and exit_code != 0:
+            raise CommandFailedError(
+                f"`{shown}` ended with exit code {exit_code}", exit_code_of_command=exit_code, output_tail=tail
+            )
+
+    def _follow(
+        self,
+        process: Process,
+        pipe: IO[bytes],
+        shown: str,
+        started: float,
+        timeout_seconds: float | None,
+        ignore_cancel: bool,
+    ) -> str:
+        """Streams output until the process ends. A grandchild that keeps the pipe open does not hold us."""
+        tail = bytearray()
+
+        def keep(data: bytes) -> None:
+            self.log({"kind": "output", "text": data.decode(errors="replace")})
+            tail.extend(data)
+            del tail[:-_TAIL_BYTES]
+
+        stream = RedactingStream(self.redactor, keep)
+        os.set_blocking(pipe.fileno(), False)
+        ended = process.sentinel() if isinstance(process, Kept) else os.pidfd_open(process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(pipe, selectors.EVENT_READ)
+                selector.register(ended, selectors.EVENT_READ)
+                while process.poll() is None:
+                    for key, _ in selector.select(0.1):
+                        if key.fileobj is pipe and not self._drain(pipe, stream):
+                            selector.unregister(pipe)
+                    if not ignore_cancel and self.cancelled():
+                        end_session(process)
+                        raise CancelledError(f"stopped `{shown}` on request")
+                    if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
+                        end_session(process)
+                        raise CommandTimeoutError(f"`{shown}` was ended after {timeout_seconds:g} seconds (time-out)")
+                self._drain(pipe, stream)
+        finally:
+            stream.close()
+            os.close(ended)
+            pipe.close()
+        return bytes(tail).decode(errors="replace")
+
+    @staticmethod
+    def _drain(pipe: IO[bytes], stream: RedactingStream) -> bool:
+        """Reads what is there; False at end of file."""
+        while True:
+            try:
+                chunk = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return True
+            if not chunk:
+                return False
+            stream.feed(chunk)
+
+    def feed(
+        self, argv: Sequence[str], chunks: Iterable[bytes], *, environment: Mapping[str, str] | None = None
+    ) -> CommandResult:
+        """Runs one command with a stream as its standard input; what it prints is kept for messages alone.
+
+        Raises CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
+        """
+        shown = self._begun(argv, "/")
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as printed:
+            process = self._spawn(
+                argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=printed,
+                stderr=printed,
+            )  # fmt: skip
+            assert process.stdin is not None
+            try:
+                for chunk in chunks:
+                    self._write_all(process, chunk)
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+                while process.poll() is None:
+                    self.check_cancelled()
+                    time.sleep(0.02)
+            except BrokenPipeError:  # it ended before it had read everything; its exit code and words tell why
+                process.wait()
+            except BaseException:
+                end_session(process)
+                raise
+            finally:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            size = os.fstat(printed.fileno()).st_size
+            tail = os.pread(printed.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+        tail = self.redactor.text(tail)
+        if tail:
+            self.log({"kind": "output", "text": tail})
+        seconds = time.monotonic() - started
+        self._ended(shown, process.wait(), seconds, tail)
+        return CommandResult(tuple(argv), 0, tail, seconds)
+
+    def pour(
+        self, argv: Sequence[str], sink: Callable[[bytes], None], *, environment: Mapping[str, str] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
+
+        Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
+        then.
+        """
+        shown = self._begun(argv, "/")
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as errors:
+            process = self.start_pipes(argv, environment=environment, errors=errors)
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.close()
+            try:
+                for chunk in _read_from_pipe(process.stdout.fileno()):
+                    self.check_cancelled()
+                    if stopped():
+                        raise CancelledError("stopped a command that is no longer needed")
+                    if chunk:
+                        sink(chunk)
+                process.wait()
+            except BaseException:
+                end_session(process)
+                raise
+            finally:
+                process.stdout.close()
+            tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
+        self._ended(shown, process.wait(), time.monotonic() - started, tail)
+
+    def _write_all(self, process: Process, chunk: bytes) -> None:
+        assert process.stdin is not None
+        descriptor = process.stdin.fileno()
+        os.set_blocking(descriptor, False)
+        view = memoryview(chunk)
+        while view:
+            self.check_cancelled()
+            if select.select([], [descriptor], [], 0.1)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(descriptor, view) :]
+
+    def check_cancelled(self) -> None:
+        """Raises CancelledError once the operation was asked to stop."""
+        if self.cancelled():
+            raise CancelledError("stopped a command on request")
+
+    def capture(self, argv: Sequence[str], *, cwd: str | Path | None = None, timeout_seconds: float = 60) -> str:
+        """Runs a short command for its output (at most some megabytes), not marked as part of an operation's log.
+
+        Raises CommandFailedError.
+        """
+        self.announce(self.redactor.text(" ".join(argv)))
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
+            process = self._spawn(
+                argv, cwd=cwd, environment=self.environment(), stdin=subprocess.DEVNULL, stdout=printed, stderr=errors
+            )
+            try:
+                code = process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                end_session(process)
+                raise CommandTimeoutError(f"`{argv[0]}` was ended after {timeout_seconds:g} seconds") from None
+            except BaseException:
+                end_session(process)
+                raise
+            output = _content(printed)
+            if code != 0:
+                raise CommandFailedError(
+                    f"`{self.redactor.text(' '.join(argv))}` ended with exit code {code}",
+                    exit_code_of_command=code,
+                    output_tail=self.redactor.text((output + _content(errors)).decode(errors="replace"))[-_TAIL_BYTES:],
+                )
+        return output.decode(errors="surrogateescape")
+
+    def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
+        """Runs a command of the application on the operator's own terminal; returns its exit code."""
+        terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
+        begin = {**child_environment.for_the_application(), **terminal}
+        done = subprocess.run(
+            list(argv), cwd=cwd, env=self.environment(environment, marked=False, begin=begin), check=False
+        )
+        return done.returncode
+
+    def start_server(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Starts a process that outlives Holdfast and is not part of any operation; returns its pid."""
+        with open(log_path, "ab") as log:
+            process = subprocess.Popen(
+                list(argv), cwd=cwd, env=self.environment(environment, marked=False),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        pid = process.pid
+        process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
+        return pid
+
+    def start_kept_server(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        log_path: Path,
+        record: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a process like `start_server`, below a keeper of its own, which holds all that it starts."""
+        # The services below it resolve their own secrets, which may stand in the caller's environment.
+        hers = self.environment(environment, marked=False, begin=os.environ)
+        try:
+            own = Keeper(record, self.environment(marked=False))
+            try:
+                with open(log_path, "ab") as log:
+                    process = own.spawn(
+                        argv, cwd=cwd, environment=hers, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    )
+                process.forget()
+            finally:
+                own.let_go()
+        except OSError as error:
+            raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+
+    def start_pipes(
+        self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
+    ) -> Process:
+        """Starts a process of the operation that is talked to over its standard input and output.
+
+        Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
+        """
+        process = self._spawn(
+            argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=errors if errors is not None else subprocess.DEVNULL,
+        )  # fmt: skip
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            # Room for several orders and answers; refused beyond what this user may have in pipes.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        return process
+
+    def resolved(self, values: Mapping[str, str]) -> dict[str, str]:
+        """With what stands behind those that are secret references. Raises HoldfastError."""
+        return {name: self.resolve_secret(value) if is_secret(value) else value for name, value in values.items()}
+
+    def resolve_secret(self, reference: str) -> str:
+        """The value behind `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
+
+        Raises HoldfastError naming the reference, never the value.
+        """
+        kind, _, rest = reference.partition(":")
+        try:
+            if kind == "env":
+                value = os.environ[rest]
+            elif kind == "file":
+                value = Path(rest).read_text().rstrip("\n")
+            elif kind == "command":
+                value = self.capture(rest.split()).rstrip("\n")
+            else:
+                raise HoldfastError(f"secret reference {reference!r} is none of env:, file:, command:")
+        except KeyError:
+            raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
+        except (OSError, CommandFailedError) as error:
+            raise HoldfastError(f"secret {reference}: {error}") from None
+        except UnicodeDecodeError:
+            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+        self.redactor.add(value)
+        return value
+
+
+def is_secret(value: str) -> bool:
+    """Whether a value is a reference to a secret and none itself."""
+    return value.startswith(("env:", "file:", "command:"))
+
+
+def _read_from_pipe(descriptor: int) -> Iterator[bytes]:
+    """What a process prints until it closes its end; nothing now and then, so that the reader can look around."""
+    while True:
+        if not select.select([descriptor], [], [], 0.1)[0]:
+            yield b""
+            continue
+        chunk = os.read(descriptor, _PIPE_BYTES)
+        if not chunk:
+            return
+        yield chunk
+        if len(chunk) < _FULL_BYTES:
+            time.sleep(_FILL_SECONDS)
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def end_session(process: Process) -> None:
+    """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
+    if isinstance(process, Kept):
+        process.end(_GRACE_SECONDS)
+        return
+    session = process.pid  # the command leads its session, and keeps the number taken until it is waited for
+    for pid in session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while session_members(session) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    while members := session_members(session):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    process.wait()

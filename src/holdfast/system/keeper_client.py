@@ -1,0 +1,321 @@
+"""Holdfast's side of the keeper: start commands below one, and find again what an earlier one holds.
+
+A record is a file of lines, beside the journal. It need not outlive the machine's power, for then no process does, so
+nothing waits for the disk. `keeper PID START` is written before the keeper is asked for anything; `command PID START` by
+the keeper for each command, for the case that it is killed itself; so is `group PATH`, of the control group that the
+keeper is in, where there is one. The first line tells the boot and the namespace of
+process ids that the numbers belong to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from holdfast.system import cgroups, keeper, processes
+from holdfast.system.processes import Identity
+
+__all__ = ["Keeper", "Kept", "commands", "end_recorded", "recorded"]
+
+_LET_GO_SECONDS = 2.0
+
+
+class Kept:
+    """A command below a keeper, with what is in use of subprocess.Popen."""
+
+    def __init__(self, pid: int, owner: Identity, status: int, pipes: Sequence[IO[bytes] | None]) -> None:
+        self.pid = pid
+        self.stdin, self.stdout, self.stderr = pipes
+        self.returncode: int | None = None
+        self._keeper = owner
+        self._status = status
+
+    def sentinel(self) -> int:
+        """Return a descriptor that becomes readable at the command's end; the caller closes it."""
+        return os.dup(self._status)
+
+    def poll(self) -> int | None:
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raise subprocess.TimeoutExpired."""
+        code = self._look(None if timeout is None else timeout * 1000)
+        if code is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def _look(self, milliseconds: float | None) -> int | None:
+        if self.returncode is None:
+            poller = select.poll()
+            poller.register(self._status, select.POLLIN)
+            if poller.poll(milliseconds):
+                told = os.read(self._status, keeper.ENDED.size)
+                # A keeper that was killed says nothing, and nobody else can tell how its command ended.
+                status = keeper.ENDED.unpack(told)[0] if told else signal.SIGKILL
+                self.returncode = os.waitstatus_to_exitcode(status)
+                os.close(self._status)
+        return self.returncode
+
+    def forget(self) -> None:
+        """Give up to know when and how it ends."""
+        os.close(self._status)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the command alone."""
+        if self.poll() is not None:
+            return
+        below = processes.descendants(self._keeper, processes.table())
+        if self.pid in below:
+            processes.signal_known({self.pid: below[self.pid]}, number)
+
+    def end(self, grace_seconds: float) -> None:
+        """End it with what it started, as far as descent or session tell: SIGTERM, SIGKILL after a grace period."""
+        processes.signal_known(self._members(), signal.SIGTERM)
+        deadline = time.monotonic() + grace_seconds
+        while self._members() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        while members := self._members():
+            processes.signal_known(members, signal.SIGKILL)
+            time.sleep(0.01)
+        self.wait()
+
+    def _members(self) -> dict[int, int]:
+        table = processes.table()
+        below = processes.descendants(self._keeper, table)
+        heads = [pid for pid in below if self.pid in (pid, table[pid].session)]
+        found = {pid: below[pid] for pid in heads}
+        for pid in heads:
+            found |= processes.descendants(Identity(pid, below[pid]), table)
+        return found
+
+
+class Keeper:
+    """One that this process started, and the connection to it. May be used by several threads."""
+
+    def __init__(self, record: Path | None, environment: Mapping[str, str]) -> None:
+        """Start one that writes its record to a file. Raise OSError."""
+        self._lock = threading.Lock()
+        self._connection, theirs = socket.socketpair()
+        try:
+            with theirs:
+                written = _open_record(record)
+                try:
+                    process = subprocess.Popen(
+                        [sys.executable, "-I", "-S", "-B", keeper.__file__, str(theirs.fileno()), str(written)],
+                        cwd="/", env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=(theirs.fileno(), written),
+                    )  # fmt: skip
+                    self.identity = Identity(process.pid, processes.started(process.pid))
+                    with contextlib.suppress(OSError):  # a full disk: this process knows it all the same
+                        os.write(written, f"keeper {self.identity.pid} {self.identity.started}\n".encode())
+                        group = cgroups.make(f"holdfast-{process.pid}-{self.identity.started}", process.pid)
+                        if group is not None:
+                            self._ask([], str(group), {}, [])
+                            os.write(written, f"group {group}\n".encode())
+                finally:
+                    os.close(written)
+            process.returncode = 0  # who needs its end waits for that by a descriptor of his own
+            if self._connection.recv(1) != b"+":
+                raise OSError(0, "the process that keeps commands together did not start")
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def spawn(
+        self, command: Sequence[str], *, cwd: str | Path | None, environment: Mapping[str, str],
+        stdin: IO[bytes] | int | None, stdout: IO[bytes] | int | None, stderr: IO[bytes] | int | None,
+    ) -> Kept:  # fmt: skip
+        """Start a command, with the streams of subprocess.Popen. Raise OSError where it cannot be started."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pipes: list[IO[bytes] | None] = []
+            descriptors: list[int] = []
+            for number, stream in enumerate((stdin, stdout, stderr)):
+                pipe, descriptor = _stream(number, stream, descriptors, theirs)
+                pipes.append(ours.enter_context(pipe) if pipe is not None else None)
+                descriptors.append(descriptor)
+            status, told = os.pipe()
+            ours.callback(os.close, status)
+            theirs.callback(os.close, told)
+            folder = os.fspath(cwd) if cwd is not None else os.getcwd()
+            with self._lock:
+                self._ask(list(command), folder, environment, [*descriptors, told])
+                theirs.close()
+            answer = os.read(status, keeper.STARTED.size)
+            if not answer:
+                raise OSError(0, "the process that keeps commands together was killed")
+            kind, value = keeper.STARTED.unpack(answer)
+            if kind == b"e":
+                raise OSError(value, os.strerror(value))
+            ours.pop_all()
+            return Kept(value, self.identity, status, pipes)
+
+    def _ask(
+        self, command: Sequence[str], folder: str, environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> None:
+        body = marshal.dumps((list(command), folder, dict(environment)))
+        socket.send_fds(self._connection, [keeper.REQUEST.pack(len(body))], descriptors)
+        self._connection.sendall(body)
+
+    def alive(self) -> bool:
+        return bool(processes.living({self.identity.pid: self.identity.started}))
+
+    def let_go(self) -> None:
+        """Leave it to itself: it ends as soon as nothing is left of what it started."""
+        self._connection.close()
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+
+def _open_record(path: Path | None) -> int:
+    if path is not None:
+        with contextlib.suppress(OSError):
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                if os.fstat(descriptor).st_size == 0:
+                    os.write(descriptor, f"{processes.boot_and_namespace()}\n".encode())
+            except OSError:
+                os.close(descriptor)
+            else:
+                return descriptor
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _stream(
+    number: int, stream: IO[bytes] | int | None, earlier: Sequence[int], theirs: contextlib.ExitStack
+) -> tuple[IO[bytes] | None, int]:
+    """Return our end of a pipe where one is wanted, and the descriptor that the command gets."""
+    if stream == subprocess.PIPE:
+        read, write = os.pipe()
+        own, given, mode = (write, read, "wb") if number == 0 else (read, write, "rb")
+        theirs.callback(os.close, given)
+        return os.fdopen(own, mode), given
+    if stream == subprocess.STDOUT:
+        return None, earlier[1]
+    if stream is None or stream == subprocess.DEVNULL:
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        theirs.callback(os.close, nowhere)
+        return None, nowhere
+    return None, stream if isinstance(stream, int) else stream.fileno()
+
+
+# --- what an earlier one holds -------------------------------------------------------------------------
+
+
+@dataclass
+class _Record:
+    keepers: list[Identity] = field(default_factory=list)
+    commands: list[Identity] = field(default_factory=list)
+    groups: list[Path] = field(default_factory=list)
+
+
+def _read(path: Path) -> _Record:
+    """Return what a record tells, as far as it is of this boot and namespace."""
+    found = _Record()
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError):
+        return found
+    if lines[:1] != [processes.boot_and_namespace()]:
+        return found
+    for line in lines[1:]:
+        kind, _, rest = line.partition(" ")
+        numbers = [int(word) for word in rest.split() if word.isdigit()]
+        if kind == "group" and Path(rest).name.startswith("holdfast-"):
+            found.groups.append(Path(rest))
+        elif kind in ("keeper", "command") and len(numbers) == 2:
+            (found.keepers if kind == "keeper" else found.commands).append(Identity(*numbers))
+    return found
+
+
+def commands(record: Path) -> list[Identity]:
+    """Return the commands of a record, dead ones too."""
+    return _read(record).commands
+
+
+def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
+    """Return what is alive of what the keepers of a record started, each with its start; keepers are left out.
+
+    Below a living keeper that is everything but the monitors of containers, with what is below them. Of what a killed
+    keeper held there are the commands, with what descends from them or belongs to their sessions, and its control group.
+    """
+    known = _read(record)
+    table = table if table is not None else processes.table()
+    found: dict[int, int] = {}
+    for one in known.keepers:
+        found |= processes.descendants(one, table)
+    for command in known.commands:
+        leader = table.get(command.pid)
+        if leader is not None and leader.started != command.started:
+            continue  # its number, and with it that of its session, is another one's by now
+        below = processes.descendants(command, table)
+        below |= {
+            pid: entry.started for pid, entry in table.items()
+            if entry.session == command.pid and entry.started >= command.started
+        }  # fmt: skip
+        for pid in tuple(below):
+            below |= processes.descendants(Identity(pid, below[pid]), table)
+        if leader is not None and not leader.ended:
+            below[command.pid] = command.started
+        found |= below
+    keepers = {one.pid for one in known.keepers}
+    for group in known.groups:
+        found |= {pid: table[pid].started for pid in cgroups.members(group) if pid in table and pid not in keepers}
+    spared = {os.getpid()}
+    for pid in filter(keeper.is_monitor, found):
+        spared |= {pid, *processes.descendants(Identity(pid, table[pid].started), table)}
+    return {pid: start for pid, start in found.items() if pid not in spared and not table[pid].ended}
+
+
+def end_recorded(
+    record: Path, *, hint: str, grace_seconds: float, wait_seconds: float
+) -> tuple[int, list[processes.Process]]:
+    """End all that the keepers of a record hold, and what has a variable starting with `hint` in its environment.
+
+    The keepers themselves end by that, which proves that nothing is left. Return how many processes there were at first,
+    and those that could not be ended.
+    """
+
+    def present() -> dict[int, int]:
+        return recorded(record) | processes.identified(processes.processes_with(hint))
+
+    count, left = processes.end(present, grace_seconds=grace_seconds, wait_seconds=wait_seconds)
+    deadline = time.monotonic() + wait_seconds
+    while not left and (holding := _living_keepers(record)):
+        table = processes.table()
+        if not any(processes.descendants(Identity(pid, start), table) for pid, start in holding.items()):
+            processes.await_end(holding, _LET_GO_SECONDS)
+        left = present()
+        if not left:  # it holds monitors of containers alone, or was stopped
+            processes.signal_known(holding, signal.SIGKILL)
+            processes.await_end(holding, _LET_GO_SECONDS)
+        else:
+            _, left = processes.end(present, grace_seconds=0, wait_seconds=wait_seconds)
+        if time.monotonic() > deadline:
+            left = left or _living_keepers(record)
+            break
+    if not left:
+        for group in _read(record).groups:
+            cgroups.remove(group)
+    return count, [processes.Process(pid, processes.command_of(pid)) for pid in left]
+
+
+def _living_keepers(record: Path) -> dict[int, int]:
+    return processes.living({one.pid: one.started for one in _read(record).keepers})

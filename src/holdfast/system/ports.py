@@ -1,0 +1,82 @@
+"""TCP ports of this machine: finding a free one, and telling whose it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from holdfast.errors import StepError
+from holdfast.system.processes import open_descriptors
+
+_FIRST, _COUNT = 10240, 20000
+_LISTENING = "0A"  # TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp prints it
+
+
+def free_loopback_port() -> int:
+    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
+    for _ in range(200):
+        port = _FIRST + int.from_bytes(os.urandom(2), "big") % _COUNT
+        if can_be_bound(port):
+            return port
+    raise StepError("no free loopback port found")
+
+
+def can_be_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def listeners_on(port: int) -> list[int]:
+    """Processes that listen on a port, as far as this user may look (proc(5): net/tcp, fd)."""
+    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    if not wanted:
+        return []
+    return sorted({pid for pid, path in open_descriptors() if _link(path) in wanted})
+
+
+def _listening_inodes(port: int) -> set[str]:
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:  # a kernel without IPv6
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(fields[9])
+    return found
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def strangers_on(port: int, pid: int) -> list[int]:
+    """Processes that listen on a port and are older than the process that was started to do so.
+
+    What a service starts is younger than its own process, whatever it does with sessions, users and environments.
+    """
+    begun = _start_ticks(pid)
+    listeners = listeners_on(port)
+    ages = {listener: _start_ticks(listener) for listener in listeners}
+    if begun is None or any(age is None or age >= begun for age in ages.values()):
+        return []
+    return listeners
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot (proc(5) stat, field 22); None if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None

@@ -1,0 +1,135 @@
+"""A second process of ours for work that is Python's more than the disk's, as with very many small files.
+
+The parent gives orders and takes the answers in the same order. The process carries the operation's mark, so that a
+recovery ends it like any command, and it ends by itself once its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from holdfast.errors import HoldfastError, StepError
+from holdfast.system.host import Host
+
+_END_SECONDS = 10
+
+
+class WorkerDiedError(StepError):
+    """What it had not answered is not done, or done in part."""
+
+
+class Job(Protocol):
+    """What a worker does. Both sides of the pipe are ours, so jobs, orders and answers are pickled."""
+
+    def handle(self, order: Any) -> Any:
+        """The answer to one order. What it raises is raised where the answer is taken."""
+
+    def finish(self) -> Any:
+        """The last answer, after which there are no more orders."""
+
+
+class Worker:
+    """The parent's side. Not shared between threads."""
+
+    def __init__(self, host: Host, job: Job) -> None:
+        self._process = host.start_pipes([sys.executable, "-m", "holdfast.system.worker"])
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # A thread of its own reads the answers: else both could wait with a full pipe for the other one to read.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.waiting = 0
+        self._send(job)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                self._answers.put(pickle.load(self._process.stdout))
+            except Exception:  # its end, or an answer that cannot be read: never silence, for somebody waits
+                self._answers.put(_Failed(WorkerDiedError("the second process of Holdfast died")))
+                return
+
+    def _send(self, value: Any) -> None:
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(value, self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its death is told where an answer is taken
+
+    def give(self, order: Any) -> None:
+        self.waiting += 1
+        self._send(order)
+
+    def has_answer(self) -> bool:
+        """Whether `take` would return at once."""
+        return not self._answers.empty()
+
+    def take(self) -> Any:
+        """The answer to the oldest order not yet answered. Raises what the job raised, or WorkerDiedError."""
+        self.waiting -= 1
+        answer = self._answers.get()
+        if isinstance(answer, _Failed):
+            raise answer.error
+        return answer
+
+    def finish(self, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        """The job's last answer; the process has ended then. `meanwhile` is done here while it comes."""
+        self.give(None)
+        meanwhile()
+        answer = self.take()
+        self.end()
+        return answer
+
+    def end(self) -> None:
+        """Ends the process, whatever it does. May be repeated."""
+        self._process.kill()
+        self._process.wait(_END_SECONDS)
+        self._reader.join(_END_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # what was not sent is of no use any more
+                    pipe.close()
+
+
+class _Failed:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _failure(error: Exception) -> _Failed:
+    """An exception in a form that the parent can raise."""
+    if isinstance(error, OSError) or type(error).__init__ is HoldfastError.__init__:
+        return _Failed(error)
+    return _Failed(StepError(f"the second process of Holdfast: {type(error).__name__}: {error}"))
+
+
+def main() -> None:
+    orders, answers = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        job: Job = pickle.load(orders)
+        order: Any = ...
+        while order is not None:
+            order = pickle.load(orders)
+            try:
+                answer = job.handle(order) if order is not None else job.finish()
+            except Exception as error:  # as of a full disk: for the parent to raise
+                answer = _failure(error)
+            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+    except (EOFError, BrokenPipeError):  # the parent is gone
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    # Not this module's own `main`: what it pickled would be `__main__`'s, which the parent cannot read.
+    from holdfast.system import worker
+
+    worker.main()
