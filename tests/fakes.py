@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.base import Database, Fix
+from holdfast.drivers.protocols.databases import Database, Fix
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,

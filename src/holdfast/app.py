@@ -21,8 +21,9 @@ from holdfast.application.context import Opened
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers import registry
-from holdfast.drivers.protocols.base import Database, Packages
 from holdfast.drivers.protocols.containers import Containers
+from holdfast.drivers.protocols.databases import Database
+from holdfast.drivers.protocols.packages import Packages
 from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
-from holdfast.drivers.protocols.base import Database
+from holdfast.drivers.protocols.databases import Database
 from holdfast.model import Facts, Server
 from holdfast.system.host import Host
 from tests.bench import window

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.drivers.protocols.base import Database
+from holdfast.drivers.protocols.databases import Database
 from holdfast.model import Snapshot
 
 

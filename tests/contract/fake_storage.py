@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from holdfast.drivers.protocols.base import Fetch, Files, OpenSet, Progress, never
+from holdfast.drivers.protocols.files import Fetch, Files, never
+from holdfast.drivers.protocols.vaults import OpenSet, Progress
 from holdfast.errors import DamagedError, NotFoundError, RefusedError
 from holdfast.model import (
     Backup,

@@ -15,7 +15,7 @@ from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
 from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
-from holdfast.drivers.protocols.base import Database
+from holdfast.drivers.protocols.databases import Database
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Server, Snapshot
 from holdfast.system.host import Host

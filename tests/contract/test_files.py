@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.protocols.base import Files
+from holdfast.drivers.protocols.files import Files
 from holdfast.errors import CancelledError, DamagedError
 from holdfast.model import Entry
 from tests.contract import trees

@@ -14,7 +14,7 @@ import pytest
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.interchange.folder import write_folder
 from holdfast.drivers.interchange.tarball import write_tar
-from holdfast.drivers.protocols.base import Fetch
+from holdfast.drivers.protocols.files import Fetch
 from holdfast.errors import CancelledError, DamagedError
 from holdfast.model import Entry
 from tests.contract import trees

@@ -27,7 +27,7 @@ from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
 from holdfast.drivers.gates.proxy.location import Place
 from holdfast.drivers.gates.proxy.nginx import Nginx
 from holdfast.drivers.gates.proxy.probe import Door
-from holdfast.drivers.protocols.base import Gate
+from holdfast.drivers.protocols.gates import Gate
 from holdfast.errors import StepError
 from holdfast.system.host import Host
 from holdfast.system.ports import free_loopback_port

@@ -15,7 +15,7 @@ import pytest
 
 from holdfast.drivers.packages import archive
 from holdfast.drivers.packages.archive import ArchivePackages
-from holdfast.drivers.protocols.base import Packages
+from holdfast.drivers.protocols.packages import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
 from holdfast.model import Package
 from holdfast.system.host import Host

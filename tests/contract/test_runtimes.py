@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.protocols.base import Runtime
+from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import ServiceInstance

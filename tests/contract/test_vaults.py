@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.protocols.base import OpenSet, Vault
+from holdfast.drivers.protocols.vaults import OpenSet, Vault
 from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup

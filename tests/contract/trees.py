@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.protocols.base import Fetch, Files
+from holdfast.drivers.protocols.files import Fetch, Files
 from holdfast.model import Entry
 
 

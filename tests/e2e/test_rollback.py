@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.drivers.protocols.base import Vault
+from holdfast.drivers.protocols.vaults import Vault
 from tests import kept, releases
 from tests.e2e.cli import run
 from tests.site import Site

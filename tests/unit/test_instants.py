@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.app import App
-from holdfast.drivers.protocols.base import Database, Fix, FixAll
+from holdfast.drivers.protocols.databases import Database, Fix, FixAll
 from holdfast.model import Snapshot
 from holdfast.steps import consistency
 from tests.fakes import FakeDatabase

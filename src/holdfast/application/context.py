@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.config.load import Loaded
-from holdfast.drivers.protocols.base import Cold, Database, Files, Gate, Packages, Proxy, Runtime, Vault
 from holdfast.drivers.protocols.containers import Containers
+from holdfast.drivers.protocols.databases import Cold, Database
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.gates import Gate, Proxy
+from holdfast.drivers.protocols.packages import Packages
+from holdfast.drivers.protocols.runtimes import Runtime
+from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import NoSpaceError, OwnerMismatchError, RefusedError
 from holdfast.model import Package, Release

@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.drivers.protocols.base import Cold, Database, Files, Gate, Packages, Runtime, Vault
+from holdfast.drivers.protocols.databases import Cold, Database
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.gates import Gate
+from holdfast.drivers.protocols.packages import Packages
+from holdfast.drivers.protocols.runtimes import Runtime
+from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host
 

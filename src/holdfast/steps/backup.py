@@ -14,7 +14,7 @@ import zstandard
 
 from holdfast import VERSION
 from holdfast.application.context import Opened
-from holdfast.drivers.protocols.base import Progress, Vault, VaultRun
+from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Package, Snapshot, Stored

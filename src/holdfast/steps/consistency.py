@@ -15,7 +15,8 @@ from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.config.schema import References
-from holdfast.drivers.protocols.base import Fix, FixAll, VaultRun
+from holdfast.drivers.protocols.databases import Fix, FixAll
+from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError

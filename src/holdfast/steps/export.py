@@ -13,7 +13,7 @@ from typing import IO, Any
 from holdfast.application.context import Opened
 from holdfast.drivers.interchange.folder import write_folder
 from holdfast.drivers.interchange.tarball import write_tar
-from holdfast.drivers.protocols.base import OpenSet
+from holdfast.drivers.protocols.vaults import OpenSet
 from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.model import Entry

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast.application.context import Opened
-from holdfast.drivers.protocols.base import VaultRun
+from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot, Stored

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.drivers import registry
-from holdfast.drivers.protocols.base import Vault
+from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release

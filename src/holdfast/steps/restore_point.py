@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.application.context import Opened
-from holdfast.drivers.protocols.base import OpenSet
+from holdfast.drivers.protocols.vaults import OpenSet
 from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.drivers.files import moves, tree
 from holdfast.drivers.files.watch import TreeWatch
-from holdfast.drivers.protocols.base import Fetch, never
+from holdfast.drivers.protocols.files import Fetch, never
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Entry, Problem
 from holdfast.system import durable

@@ -29,7 +29,7 @@ from holdfast.drivers.files.staging import (
     wanted_metadata,
     xattrs_beneath,
 )
-from holdfast.drivers.protocols.base import Fetch
+from holdfast.drivers.protocols.files import Fetch
 from holdfast.errors import StepError
 from holdfast.model import Entry
 from holdfast.system import durable

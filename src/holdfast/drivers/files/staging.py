@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.drivers.files.tree import read_xattrs
-from holdfast.drivers.protocols.base import Fetch
+from holdfast.drivers.protocols.files import Fetch
 from holdfast.model import Entry
 from holdfast.system import durable
 from holdfast.system.confined import Beneath

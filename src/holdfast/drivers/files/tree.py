@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
-from holdfast.drivers.protocols.base import never
+from holdfast.drivers.protocols.files import never
 from holdfast.model import Entry
 from holdfast.system.confined import Beneath
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast.drivers.entries import inside
 from holdfast.drivers.files.staging import make_file, set_metadata, wanted_metadata
-from holdfast.drivers.protocols.base import Fetch
+from holdfast.drivers.protocols.files import Fetch
 from holdfast.model import Entry
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.drivers.entries import inside
-from holdfast.drivers.protocols.base import Fetch
+from holdfast.drivers.protocols.files import Fetch
 from holdfast.model import Entry
 
 _BLOCK_BYTES = 1 << 20

@@ -24,7 +24,7 @@ from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.base import Database, Fix, FixAll
+from holdfast.drivers.protocols.databases import Database, Fix, FixAll
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host

@@ -22,7 +22,7 @@ from holdfast.drivers.databases.sqlite import copies, plain_sql
 from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, Places, side_files
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.base import Database, Fix
+from holdfast.drivers.protocols.databases import Database, Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 from holdfast.system import durable

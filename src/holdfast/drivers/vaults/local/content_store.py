@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from holdfast.drivers.protocols.base import Files, Progress
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.vaults import Progress
 from holdfast.drivers.vaults.local.diff import Merge
 from holdfast.drivers.vaults.local.digest_table import DigestTable
 from holdfast.drivers.vaults.local.listing import ListingWriter

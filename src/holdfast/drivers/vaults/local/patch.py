@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.drivers.protocols.base import WatchedTree
+from holdfast.drivers.protocols.files import WatchedTree
 from holdfast.model import Changed, Entry
 
 _MOST_LINKED = 10_000

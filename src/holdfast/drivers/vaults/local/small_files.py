@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.drivers.protocols.base import Files
+from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.vaults.local.digest_table import DigestTable
 from holdfast.drivers.vaults.local.listing import entries_of, lines_of, read_digests
 from holdfast.drivers.vaults.local.packs import PackWriter

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from holdfast.drivers.protocols.base import Files, Progress
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.vaults import Progress
 from holdfast.drivers.vaults.local.diff import Merge
 from holdfast.drivers.vaults.local.listing import ListingWriter
 from holdfast.drivers.vaults.local.small_files import TINY_BYTES, Answer, order_of

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.drivers.entries import inside
-from holdfast.drivers.protocols.base import OpenSet, Progress
+from holdfast.drivers.protocols.vaults import OpenSet, Progress
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.damage import Damage, read_damage, write_damage
 from holdfast.drivers.vaults.local.listing import read_digests, read_listing

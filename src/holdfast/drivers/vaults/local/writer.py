@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from holdfast.drivers.protocols.base import Files, Progress
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.vaults import Progress
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.content_store import TreeStore
 from holdfast.drivers.vaults.local.damage import forget, read_damage
