@@ -106,8 +106,8 @@ class SupervisorRuntime:
         """
         lines = [
             "[unix_http_server]", f"file={self._socket.name}", "chmod=0600",
-            "[supervisord]", "logfile=interface.log", "logfile_maxbytes=1MB",
-            "pidfile=interface.pid", f"childlogdir={self._output.name}",
+            "[supervisord]", "logfile=supervisord.log", "logfile_maxbytes=1MB",
+            "pidfile=supervisord.pid", f"childlogdir={self._output.name}",
             "nodaemon=true", "silent=true", "umask=077",
             "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
             "[include]", f"files={self._programs.name}/*.conf", "",
