@@ -85,6 +85,7 @@ class FakeDatabase:
     kind = "fake"
     extension = "fake"
     copied_by = "magic"
+    candidate_has_views = True
 
     def __init__(self, live: bytes | None = None) -> None:
         self._identities = (f"fake:{number}" for number in itertools.count(1))
@@ -198,6 +199,13 @@ class FakeDatabase:
         identity = next(self._identities)
         self.beside[token] = (identity, content)
         return identity
+
+    @contextmanager
+    def candidate(self, token: str, identity: str) -> Iterator[FakeDatabase]:
+        content = next((content for known, content in self.beside.values() if known == identity), None)
+        if content is None:
+            raise StepError(f"{identity} is gone")
+        yield FakeDatabase(content)
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         content = next((content for known, content in self.beside.values() if known == identity), None)

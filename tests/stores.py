@@ -33,6 +33,9 @@ class Store(Protocol):
     def digest(self) -> str:
         """Of every row of every table, and of its columns."""
 
+    def execute(self, sql: str) -> object:
+        """Run a statement, as the application does."""
+
     def dump(self, target: Path) -> None:
         """A dump by the engine's own tool."""
 
@@ -63,6 +66,10 @@ class SqliteStore:
             for line in connection.iterdump():
                 digest.update(line.encode())
         return digest.hexdigest()
+
+    def execute(self, sql: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(sql)
 
     def dump(self, target: Path) -> None:
         """As `.backup` of SQLite's own shell does, which not every machine has."""

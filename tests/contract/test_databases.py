@@ -323,6 +323,23 @@ def test_restore_from_a_dump_and_back_by_identity(engine: Engine) -> None:
     assert engine.texts() == ["one", "two", "three"]
 
 
+def test_a_candidate_answers_and_the_live_database_does_not_notice(engine: Engine) -> None:
+    dump = engine.dump_of("old")
+    live = engine.identity()
+    identity = engine.prepare("op", dump)
+    for _ in range(2):
+        with engine.database.candidate("op", identity) as candidate:
+            assert [row[0] for row in candidate.query(ROWS)] == ["old"]
+            assert "text" in candidate.tables(budget_seconds=0)["entry"]["columns"]
+            with pytest.raises(StepError):
+                candidate.query("SELECT name FROM nowhere")
+    assert (engine.identity(), engine.texts()) == (live, ["one", "two"])
+    engine.database.swap("op", identity, "op")
+    assert (engine.identity(), engine.texts()) == (identity, ["old"])
+    with pytest.raises(StepError), engine.database.candidate("op", identity):
+        pass  # pragma: no cover
+
+
 def test_of_several_beside_the_recorded_identity_comes_never_the_first_of_a_kind(engine: Engine) -> None:
     """As where an earlier operation left a candidate of its own."""
     first, second = engine.dump_of("first"), engine.dump_of("second")

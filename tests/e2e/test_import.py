@@ -15,7 +15,10 @@ import pytest
 from holdfast.model import Outcome, StepState
 from tests import kept
 from tests.e2e.cli import run
+from tests.proof import patience
 from tests.site import Site
+from tests.standins.visitor import Visitor
+from tests.stores import MariadbStore
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
@@ -109,11 +112,75 @@ def test_a_dump_of_a_newer_version_is_refused(installed: Site, folder: Path) -> 
     instant = next(item for item in app.opened.vault.backups() if item.release.get("label") == "v1").instant
     app.close()
     installed.operate("rollback", discard_writes_since=instant)
-    before = installed.fingerprint()
-    done = run(installed, "import", "database", str(dump))
+    refuses_while_visitors_are_served(installed, dump, "0002_mood")
+
+
+def refuses_while_visitors_are_served(site: Site, dump: Path, unknown: str) -> None:
+    """No request is refused or lost, nothing changes, and the candidate is gone."""
+    before, beside = site.fingerprint(), tokens(site)
+    with Visitor(site.port, "/") as visitor:
+        patience.until(lambda: visitor.statuses[200])
+        done = run(site, "import", "database", str(dump))
     assert done.returncode == 4, done.stderr
-    assert "0002_mood" in done.stderr
-    assert installed.fingerprint() == before
+    assert f"it does not know {unknown}" in done.stderr
+    assert set(visitor.statuses) == {200}
+    assert (site.fingerprint(), tokens(site)) == (before, beside)
+    app = site.open()
+    steps = {step.name: step.state for step in app.journal.steps(app.journal.operations(1)[0].id)}
+    app.close()
+    assert steps["gate.close"] is steps["services.stop"] is steps["database.swap"] is StepState.PENDING
+
+
+def tokens(site: Site) -> list[str]:
+    """Return what stands beside the live database."""
+    app = site.open()
+    try:
+        return app.opened.databases["main"].tokens()
+    finally:
+        app.close()
+
+
+def test_a_dump_with_a_migration_that_nobody_ships_is_refused(installed: Site, folder: Path) -> None:
+    installed.store.execute("INSERT INTO schema_migrations (name) VALUES ('0009_of_another_branch')")
+    dump = own_dump(installed, folder / "dump.bin")
+    installed.store.execute("DELETE FROM schema_migrations WHERE name = '0009_of_another_branch'")
+    refuses_while_visitors_are_served(installed, dump, "0009_of_another_branch")
+
+
+def test_a_query_that_names_the_live_database_is_asked_after_the_swap(folder: Path) -> None:
+    """Before it, the answer would be that of the live database."""
+    with kept.site("mariadb") as site:
+        assert isinstance(site.store, MariadbStore)
+        text = site.config.read_text()
+        named = text.replace("FROM schema_migrations", f"FROM {site.store.name}.schema_migrations")
+        assert named != text
+        site.config.write_text(named)
+        site.store.execute("INSERT INTO schema_migrations (name) VALUES ('0009_of_another_branch')")
+        dump = own_dump(site, folder / "dump.bin")
+        site.store.execute("DELETE FROM schema_migrations WHERE name = '0009_of_another_branch'")
+        before = site.fingerprint()
+        done = run(site, "import", "database", str(dump))
+        assert done.returncode == 4, done.stderr
+        assert "0009_of_another_branch" in done.stderr
+        assert "names the live database itself" in run(site, "import", "database", str(dump), "--dry-run").stdout
+        assert site.fingerprint() == before
+
+
+def test_a_query_on_a_view_is_answered_once_the_view_is_there(folder: Path) -> None:
+    with kept.site("mariadb") as site:
+        site.store.execute("CREATE VIEW applied AS SELECT name FROM schema_migrations")
+        text = site.config.read_text()
+        viewed = text.replace("FROM schema_migrations", "FROM applied")
+        assert viewed != text
+        site.config.write_text(viewed)
+        site.store.execute("INSERT INTO schema_migrations (name) VALUES ('0009_of_another_branch')")
+        dump = own_dump(site, folder / "dump.bin")
+        site.store.execute("DELETE FROM schema_migrations WHERE name = '0009_of_another_branch'")
+        before = site.fingerprint()
+        done = run(site, "import", "database", str(dump))
+        assert done.returncode == 4, done.stderr
+        assert "0009_of_another_branch" in done.stderr
+        assert site.fingerprint() == before
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -232,5 +232,5 @@ CONTAINER_STEPS = {
 }  # fmt: skip
 DATABASE_STEPS = {
     "guard.count", "guard.compare", "backup.finish", "backup.complete", "restore_point.create", "restore_point.arm", "restore_point.drop",
-    "task.run", "database.load", "database.import", "database.import_cold", "database.swap", "restore.tidy",
+    "task.run", "migrations.check_loaded", "database.load", "database.import", "database.import_cold", "database.swap", "restore.tidy",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
+from holdfast.steps import migrations
 
 
 def plan(
@@ -42,13 +43,17 @@ def plan(
     title = f"clone of {_named(source)} to {_named(app)}"
     stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
     present = parts.existing(app, parts.Datasets(databases, files, False))
+    recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
+    checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps = [
         parts.preflight(app, present, with_backup=safety, adopts=True),
         Step("clone.pin", f"keep backup {found.id} of {_named(source)}", names),
         Step("restore.check", "check the backup", names),
         *([Step("database.load", "load databases beside the live ones", names)] if databases else []),
+        *checks.before,
         *stopping,
         *([Step("database.swap", "put the loaded databases in place", names)] if databases else []),
+        *checks.after,
         *([Step("files.restore", "bring files by difference", names)] if files else []),
         *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
@@ -61,7 +66,7 @@ def plan(
     )  # fmt: skip
     return Plan(
         kind="clone", title=title, steps=tuple(steps), after_commit=after, also_locks=("backup",),
-        notes=tuple(_notes(app, source, found.instant, (*databases, *files), wanted)),
+        notes=(*_notes(app, source, found.instant, (*databases, *files), wanted), *checks.notes),
         parameters=parts.parameters(app, release, set=found.id), barrier_paths=tuple(app.opened.barrier_paths()),
     )  # fmt: skip
 

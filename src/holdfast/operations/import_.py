@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import asdict
 from pathlib import Path
 
 from holdfast.app import App
@@ -35,17 +34,16 @@ def plan_database(
     release = app.opened.current_release()
     present = parts.existing(app, parts.choose(app))
     stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
+    checks = parts.check_loaded(app, release)
     steps = [
         parts.preflight(app, present, with_backup=safety, more=more),
         load,
+        *checks.before,
         *stopping,
         Step("database.swap", "put the imported database in place"),
+        *checks.after,
     ]
     if release is not None:
-        if app.loaded.configuration.migrations.kind != "none":
-            steps.append(
-                Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": "maintenance"})
-            )
         steps += [
             *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
             *parts.start_all(app, release),
@@ -61,7 +59,7 @@ def plan_database(
         also_locks=("backup",), barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release),
         notes=(f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
-               "objects become those of the database's owner; grants to others are not taken over"),
+               "objects become those of the database's owner; grants to others are not taken over", *checks.notes),
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from holdfast.app import App
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
-from holdfast.model import Package, Release, Step
+from holdfast.model import Backup, Package, Release, Step
+from holdfast.steps import migrations
 
 WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
@@ -246,6 +247,40 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
     saved = Datasets(databases, present.files, present.code)
     files, dumps = late_backup(saved, f"before the {title}", tolerant=True, safety=True)
     return [backup_copy(saved), *stop, files], [dumps]
+
+
+@dataclass(frozen=True)
+class MigrationChecks:
+    """How the migrations of a loaded database are compared with the release that will run."""
+
+    before: tuple[Step, ...] = ()
+    """While it stands beside the live one and visitors are served."""
+    after: tuple[Step, ...] = ()
+    """Once it is in place, where it may be unable to say them before."""
+    notes: tuple[str, ...] = ()
+
+
+def check_loaded(app: App, release: Release | None, origin: Backup | None = None) -> MigrationChecks:
+    """Return the steps that compare a loaded database's migrations; none where no migrations are configured.
+
+    `origin`: the set that it comes from. The release of that set ran on this very database and knows it.
+    """
+    same = origin is not None and release is not None and origin.release.get("commit") == release.commit
+    if release is None or same or not migrations.known(app.opened):
+        return MigrationChecks()
+    before = Step("migrations.check_loaded", "compare migrations", {"release": asdict(release)})
+    values = {"release": asdict(release), "mode": "maintenance"}
+    if migrations.names_itself(app.opened):
+        note = "migrations are compared after the swap: migrations.applied names the live database itself"
+        return MigrationChecks((), (Step("migrations.check", "compare migrations", values),), (note,))
+    if migrations.asks_a_command(app.opened):
+        note = "if the release cannot list its migrations with the present database, they are compared after the swap"
+    elif migrations.may_need_views(app.opened):
+        note = "if migrations.applied needs a view or a function, migrations are compared after the swap"
+    else:
+        return MigrationChecks((before,))
+    after = Step("migrations.check", "compare migrations that could not be compared before", values)
+    return MigrationChecks((before,), (after,), (note,))
 
 
 def gate_close(comment: str) -> Step:

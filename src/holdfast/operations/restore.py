@@ -12,7 +12,7 @@ from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
-from holdfast.steps import configuration
+from holdfast.steps import configuration, migrations
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -48,14 +48,19 @@ def plan(
     supersedes = _stuck(app)
     safety = safety and supersedes is None
     stopping, completing = parts.stopped_and_saved(app, datasets.databases, f"restore of {found.id}", safety=safety)
+    recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
+    checks = parts.MigrationChecks()
+    if recorded_in in datasets.databases:
+        checks = parts.check_loaded(app, release, sources[recorded_in])
     steps = _steps(
-        app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping,
+        app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping, checks,
         with_configuration=with_configuration,
     )  # fmt: skip
     days = app.loaded.configuration.upgrade.keep_replaced
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
     )
+    notes += checks.notes
     newest = [backup for backup in backups.vault(app).backups() if not backup.safety or backup.id == found.id][-1]
     if with_configuration:
         notes += _configuration_notes(app, found)
@@ -170,7 +175,7 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
 
 def _steps(
     app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None,
-    stopping: Sequence[Step], *, with_configuration: bool,
+    stopping: Sequence[Step], checks: parts.MigrationChecks, *, with_configuration: bool,
 ) -> list[Step]:  # fmt: skip
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
@@ -183,10 +188,10 @@ def _steps(
     if release is not None:
         steps.append(Step("restore.unpack_code", "make the release present", {**both, "release": value}))
     if datasets.databases:
-        steps.append(Step("database.load", "load databases beside the live ones", both))
+        steps += [Step("database.load", "load databases beside the live ones", both), *checks.before]
     steps += stopping
     if datasets.databases:
-        steps.append(Step("database.swap", "put the restored databases in place", both))
+        steps += [Step("database.swap", "put the restored databases in place", both), *checks.after]
     if datasets.files:
         steps.append(Step("files.restore", "restore files by difference", both))
     if release is not None:

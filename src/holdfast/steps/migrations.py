@@ -11,6 +11,7 @@ from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
+from holdfast.drivers.protocols.databases import Queryable
 from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
@@ -24,7 +25,8 @@ def known(opened: Opened) -> bool:
     return opened.loaded.configuration.migrations.kind != "none"
 
 
-def _database(opened: Opened) -> str:
+def database_of(opened: Opened) -> str:
+    """Return the name of the database that records the applied migrations."""
     configured = opened.loaded.configuration.migrations.database
     return configured or next(iter(opened.loaded.configuration.databases))
 
@@ -41,14 +43,24 @@ def applied(opened: Opened, release: Release | None = None) -> list[str]:
 
     A release, which must stand there unpacked, tells those that come before what the database names.
     """
-    database = opened.databases[_database(opened)]
+    database = opened.databases[database_of(opened)]
     if not database.inspect()["exists"]:
         return []
+    return applied_in(opened, database, release)
+
+
+def applied_in(
+    opened: Opened, database: Queryable, release: Release | None = None, *, needs_table: bool = False
+) -> list[str]:
+    """Return the applied migrations of one database, which may be a candidate; as `applied` does.
+
+    Raise StepError for a table that does not exist with `needs_table`.
+    """
     sql = _applied_sql(opened)
     try:
         rows = database.query(sql)
     except StepError:
-        if not any(table in sql for table in database.tables(budget_seconds=0)):
+        if not needs_table and not any(table in sql for table in database.tables(budget_seconds=0)):
             return []
         raise
     release = release or opened.current_release()
@@ -137,9 +149,35 @@ def unknown_to(opened: Opened, release: Release) -> list[str]:
     return incompatible(opened, not_in(opened, applied(opened, release), shipped(opened, release)))
 
 
+def asks_a_command(opened: Opened) -> bool:
+    """Return whether a release lists its migrations by a command of its own, which connects to the live database."""
+    return opened.loaded.configuration.migrations.kind == "django"
+
+
+def may_need_views(opened: Opened) -> bool:
+    """Return whether the query may read what a candidate does not have before it is in place."""
+    custom = opened.loaded.configuration.migrations.kind in ("files", "version")
+    return custom and not opened.databases[database_of(opened)].candidate_has_views
+
+
+def names_itself(opened: Opened) -> bool:
+    """Return whether the query names the live database by its own name, as in `SELECT name FROM shop.migrations`."""
+    name = opened.loaded.configuration.databases[database_of(opened)].name
+    return bool(name) and re.search(rf"\b{re.escape(name)}\b[`\"]?\s*\.", _applied_sql(opened)) is not None
+
+
 def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:
     patterns = opened.loaded.configuration.migrations.compatible
     return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def refuse_unknown(release: Release, names: Sequence[str]) -> None:
+    """Raise RefusedError where a database has migrations that a release does not know."""
+    if names:
+        raise RefusedError(
+            f"release {release.label} is older than its database: it does not know {', '.join(names)}",
+            next_step="Upgrade to a release that has them, or `holdfast backup restore ID` of a set from before.",
+        )
 
 
 def check(opened: Opened, context: StepContext) -> None:
@@ -152,13 +190,10 @@ def check(opened: Opened, context: StepContext) -> None:
                 next_step="Describe them under [migrations], or upgrade in maintenance mode.",
             )
         return
+    if context.earlier.get("migrations.check_loaded", {}).get("verified"):
+        return  # the candidate was asked, which is the live database by now
     release = Release(**context.parameters["release"])
-    older = unknown_to(opened, release)
-    if older:
-        raise RefusedError(
-            f"release {release.label} is older than its database: it does not know {', '.join(older)}",
-            next_step="Upgrade to a release that has them, or `holdfast backup restore ID` of a set from before.",
-        )
+    refuse_unknown(release, unknown_to(opened, release))
     waiting = pending(opened, release)
     context.record({"pending": waiting})
     mode = context.parameters["mode"]

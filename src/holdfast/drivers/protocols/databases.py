@@ -23,6 +23,16 @@ FixAll = Callable[[Sequence[tuple[Path, Sequence[str]]], float], list[Callable[[
 """The same of several databases at one instant, each with its own file and queries."""
 
 
+class Queryable(Protocol):
+    """A database that answers questions: the live one, or one beside it."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a read-only query."""
+
+    def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
+        """Return its tables, as `DatabaseReading.tables` does."""
+
+
 class DatabaseReading(Protocol):
     """Looking at one database of the application, and copying it."""
 
@@ -65,6 +75,9 @@ class DatabaseReading(Protocol):
 class DatabaseSwapping(Protocol):
     """Databases beside the live one. `token` names one operation's."""
 
+    candidate_has_views: bool
+    """Whether a candidate has its views and routines; where it has not, they are made once it is in place."""
+
     @property
     def private_folder(self) -> Path | None:
         """Where what is Holdfast's own lies beside the live database, if that is a folder of this machine."""
@@ -81,6 +94,12 @@ class DatabaseSwapping(Protocol):
         """A candidate as by `prepare`, from a dump that another tool made, owned as the live database is.
 
         Raises RefusedError for a format that the engine does not read, DamagedError for a dump that is not whole.
+        """
+
+    def candidate(self, token: str, identity: str) -> AbstractContextManager[Queryable]:
+        """Return what asks the operation's candidate with that identity, which stays where it is. May be repeated.
+
+        Raises StepError where it is gone.
         """
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:

@@ -24,7 +24,7 @@ from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix, FixAll
+from holdfast.drivers.protocols.databases import Database, Fix, FixAll, Queryable
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -76,6 +76,7 @@ class MariadbDatabase:
     kind = "mariadb"
     extension = "sql.zst"
     copied_by = "a copy of each table by the server"
+    candidate_has_views = False
     private_folder = None
 
     def __init__(self, name: str, database: str, server: Server, host: Host) -> None:
@@ -177,6 +178,12 @@ class MariadbDatabase:
             return snapshots.snapshot(self.name, dump.finish()[place], columns, facts)
         finally:
             dump.close()
+
+    @contextmanager
+    def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
+        with self._clients.session() as session:
+            place = self._places.find(session, token, identity)
+        yield type(self)(self.name, place, self._server, self._clients.host)
 
     # --- beside and swap ---------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix
+from holdfast.drivers.protocols.databases import Database, Fix, Queryable
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -52,6 +52,7 @@ class PostgresqlDatabase:
     kind = "postgresql"
     extension = "dump"
     copied_by = "a template copy, which is a file copy by the server"
+    candidate_has_views = True
     private_folder = None
 
     def __init__(self, name: str, database: str, server: Server, host: Host) -> None:
@@ -210,6 +211,13 @@ class PostgresqlDatabase:
                 f" As one, in that database: CREATE EXTENSION {identifier(name)};"
             )
         return found
+
+    @contextmanager
+    def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
+        with self._places.maintenance() as session:
+            place = self._places.find(session, identity)
+        with self._places.reachable(place):
+            yield PostgresqlDatabase(self.name, place, self._clients.server, self._host)
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         with self._places.maintenance() as session:

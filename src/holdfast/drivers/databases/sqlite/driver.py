@@ -22,7 +22,7 @@ from holdfast.drivers.databases.sqlite import copies, plain_sql
 from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, Places, side_files
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix
+from holdfast.drivers.protocols.databases import Database, Fix, Queryable
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 from holdfast.system import durable
@@ -35,9 +35,12 @@ class SqliteDatabase:
     kind = "sqlite"
     extension = "sqlite3"
     copied_by = "a copy of the file"
+    candidate_has_views = True
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, *, at_rest: bool = False) -> None:
+        """`at_rest`: nobody writes to the file, so that reading it needs no lock and no file beside it."""
         self.name = name
+        self._mode = "immutable=1" if at_rest else "rw"
         # The file itself where the path is a link: SQLite has its side files there, and a rename would move the link.
         self.path = Path(os.path.realpath(path))
         self._places = Places(name, self.path)
@@ -65,7 +68,7 @@ class SqliteDatabase:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        return self._query(self._connect(self.path), sql)
+        return self._query(self._connect(self.path, mode=self._mode), sql)
 
     def _query(self, connection: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
         with closing(connection):
@@ -77,7 +80,7 @@ class SqliteDatabase:
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._readable(self.path):
-            return self._tables(self._connect(self.path), budget_seconds)
+            return self._tables(self._connect(self.path, mode=self._mode), budget_seconds)
 
     @contextmanager
     def _readable(self, path: Path) -> Iterator[None]:
@@ -251,6 +254,10 @@ class SqliteDatabase:
         identity = copies.identity(candidate)
         assert identity is not None
         return identity
+
+    @contextmanager
+    def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
+        yield SqliteDatabase(self.name, self._places.find(identity), at_rest=True)
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         found = self._places.find(identity)

@@ -1,0 +1,57 @@
+"""Questions to loaded databases that stand beside the live ones, asked while visitors are served."""
+
+from __future__ import annotations
+
+from holdfast.application.context import Opened
+from holdfast.engine.runner import StepContext
+from holdfast.errors import StepError
+from holdfast.model import Release
+from holdfast.steps import migrations
+from holdfast.steps.restore import loaded
+
+
+def check_migrations(opened: Opened, context: StepContext) -> None:
+    """Refuse a loaded database whose migrations the release that will run does not know.
+
+    What cannot be asked before the swap is left to `migrations.check` after it.
+    """
+    release = Release(**context.parameters["release"])
+    applied = _applied(opened, context, release)
+    shipped = _shipped(opened, context, release) if applied is not None else None
+    if applied is None or shipped is None:
+        return
+    unknown = migrations.not_in(opened, applied, shipped)
+    migrations.refuse_unknown(release, migrations.incompatible(opened, unknown))
+    context.record({"verified": [migrations.database_of(opened)]})
+
+
+def _applied(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
+    """Return the migrations of the database that will be live; None where only the swap shows them."""
+    name = migrations.database_of(opened)
+    identity = loaded(context)["candidates"].get(name)
+    if identity is None:
+        return migrations.applied(opened, release)
+    needs_table = migrations.may_need_views(opened)
+    try:
+        with opened.databases[name].candidate(context.operation, identity) as candidate:
+            return migrations.applied_in(opened, candidate, release, needs_table=needs_table)
+    except StepError as error:
+        if not needs_table:
+            raise
+        _say_later(context, error)
+        return None
+
+
+def _shipped(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
+    """Return what a release ships; None where its command fails, as with a live database that is broken."""
+    try:
+        return migrations.shipped(opened, release)
+    except StepError as error:
+        if not migrations.asks_a_command(opened):
+            raise
+        _say_later(context, error)
+        return None
+
+
+def _say_later(context: StepContext, error: StepError) -> None:
+    context.say(f"migrations are compared once the loaded database is in place: {error.what}")

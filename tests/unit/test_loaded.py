@@ -1,0 +1,123 @@
+"""What a loaded database is asked while the live one serves, and what has to wait until it is in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.app import App
+from holdfast.engine.runner import StepContext
+from holdfast.errors import RefusedError, StepError
+from holdfast.model import Facts, Release
+from holdfast.operations import parts
+from holdfast.steps import loaded, migrations
+from tests.fakes import FakeDatabase
+from tests.unit.applications import make_app, make_backup, make_context
+
+_FILES = {"kind": "files", "applied": "SELECT name FROM done", "shipped": "migrations/*"}
+
+
+@pytest.fixture
+def made(quick_folder: Path) -> Iterator[Callable[..., App]]:
+    apps: list[App] = []
+
+    def make(**section: Any) -> App:
+        apps.append(make_app(quick_folder, migrations=section))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.close()
+
+
+def release_at(folder: Path, *names: str) -> Release:
+    for name in names:
+        (folder / "r1" / "migrations").mkdir(parents=True, exist_ok=True)
+        (folder / "r1" / "migrations" / name).touch()
+    return Release("r1", "p1", "v1", "c1", str(folder / "r1"), "2026-01-01T00:00:00Z", "op1")
+
+
+def candidate_with(app: App, *statements: str) -> FakeDatabase:
+    """Let a candidate stand beside the live database, in which these statements were run."""
+    database = app.opened.databases["main"]
+    assert isinstance(database, FakeDatabase)
+    other = FakeDatabase()
+    for statement in statements or ("CREATE TABLE other (a)",):
+        other.execute(statement)
+    assert other.live is not None
+    database.beside["op1"] = ("wanted", other.live[1])
+    return database
+
+
+def asked(release: Release) -> tuple[StepContext, Facts, list[str]]:
+    facts = {"candidates": {"main": "wanted"}, "databases": {"main": None}}
+    context, recorded, said = make_context({"database.import": facts})
+    context.parameters = {"release": asdict(release)}
+    return context, recorded, said
+
+
+def test_a_candidate_is_asked_and_not_the_live_database(made: Callable[..., App], quick_folder: Path) -> None:
+    app = made(**_FILES)
+    database = candidate_with(app, "CREATE TABLE done (name)", "INSERT INTO done VALUES ('0001'), ('0002')")
+    database.execute("CREATE TABLE done (name); INSERT INTO done VALUES ('0001')")
+    context, recorded, _ = asked(release_at(quick_folder, "0001"))
+    with pytest.raises(RefusedError, match="it does not know 0002"):
+        loaded.check_migrations(app.opened, context)
+    assert not recorded
+    context, recorded, _ = asked(release_at(quick_folder, "0001", "0002"))
+    loaded.check_migrations(app.opened, context)
+    assert recorded == {"verified": ["main"]}
+
+
+def test_what_may_be_a_view_waits_for_the_swap(made: Callable[..., App], quick_folder: Path) -> None:
+    app = made(**_FILES)
+    database = candidate_with(app)
+    database.candidate_has_views = False
+    context, recorded, said = asked(release_at(quick_folder, "0001"))
+    loaded.check_migrations(app.opened, context)
+    assert not recorded
+    assert "once the loaded database is in place" in said[0]
+    checks = parts.check_loaded(app, release_at(quick_folder))
+    assert [step.name for step in (*checks.before, *checks.after)] == ["migrations.check_loaded", "migrations.check"]
+    assert "view" in checks.notes[0]
+
+
+def test_a_command_that_fails_with_the_live_database_waits_for_the_swap(
+    made: Callable[..., App], quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import may be the way to repair a live database with which the application cannot start."""
+    app = made(kind="django")
+    candidate_with(app, "CREATE TABLE django_migrations (app, name)", "INSERT INTO django_migrations VALUES ('a', '1')")
+    release = release_at(quick_folder)
+
+    def fails(*_: object) -> None:
+        raise StepError("manage.py cannot connect")
+
+    monkeypatch.setattr(migrations.tasks, "invoke", fails)
+    context, recorded, said = asked(release)
+    loaded.check_migrations(app.opened, context)
+    assert not recorded
+    assert "manage.py cannot connect" in said[0]
+    assert [step.name for step in parts.check_loaded(app, release).after] == ["migrations.check"]
+    monkeypatch.setattr(migrations, "shipped", lambda *_: ["b.1"])
+    with pytest.raises(RefusedError, match=r"it does not know a\.1"):
+        loaded.check_migrations(app.opened, context)
+
+
+def test_the_release_of_the_set_itself_is_not_compared(made: Callable[..., App], quick_folder: Path) -> None:
+    app = made(**_FILES)
+    release, backup = release_at(quick_folder), make_backup(1, "2026-01-01T00:00:00Z")
+    assert [step.name for step in parts.check_loaded(app, release, backup).before] == ["migrations.check_loaded"]
+    backup.release["commit"] = release.commit
+    assert parts.check_loaded(app, release, backup) == parts.MigrationChecks()
+
+
+def test_what_was_compared_before_is_not_compared_again(made: Callable[..., App], quick_folder: Path) -> None:
+    app = made(kind="django")
+    context, _, _ = asked(release_at(quick_folder))
+    context.earlier = {"migrations.check_loaded": {"verified": ["main"]}}
+    migrations.check(app.opened, context)
