@@ -41,6 +41,8 @@ class FakeRuntime:
         self.instances: dict[str, tuple[ServiceInstance, int]] = {}
         self._pids = itertools.count(100)
         self._output: dict[str, str] = {}
+        self.killed_after: dict[str, float] = {}
+        """Seconds after which those have to be killed that do not end by themselves."""
 
     def prepare(self) -> None:
         self.up = True
@@ -62,8 +64,8 @@ class FakeRuntime:
             raise StepError(f"{instance.name} does not stay up", state=self._output[instance.name])
         self.instances[instance.name] = (instance, next(self._pids))
 
-    def stop(self, name: str) -> None:
-        self.instances.pop(name, None)
+    def stop(self, name: str) -> float | None:
+        return self.killed_after.get(name) if self.instances.pop(name, None) is not None else None
 
     def release_of(self, name: str) -> str | None:
         return self.instances[name][0].release if name in self.instances else None

@@ -281,6 +281,15 @@ def test_what_a_dead_server_left_is_ended_where_its_keeper_died_too(
     assert alive(pids) == []
 
 
+def test_one_that_had_to_be_killed_is_known_from_one_that_ended(supervisor: SupervisorRuntime, folder: Path) -> None:
+    supervisor.start(instance("web", folder, STUBBORN))
+    supervisor.start(instance("webber", folder, stop_timeout_seconds=60))
+    eventually(lambda: "deaf" in supervisor.output_tail("web") and "here" in supervisor.output_tail("webber"))
+    assert supervisor.stop("webber") is None
+    assert supervisor.stop("web") == 1
+    assert supervisor.stop("web") is None, "it is gone"
+
+
 def test_a_daemon_that_a_service_left_ends_with_the_last_service(supervisor: SupervisorRuntime, folder: Path) -> None:
     leaves = "import os, time; os.system('env -i setsid sh -c \"echo $$ > pids; exec sleep 3600\" &'); time.sleep(3600)"
     supervisor.start(instance("web", folder, leaves))

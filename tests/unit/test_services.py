@@ -15,6 +15,7 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError
 from holdfast.model import Release, ServiceInstance, ServiceStatus
 from holdfast.steps import services
+from tests.fakes import FakeRuntime
 from tests.unit.applications import make_app, make_context
 
 WEB = ServiceInstance(
@@ -230,6 +231,16 @@ def test_what_is_done_to_a_backend_is_done_to_its_web(
     now = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
     assert {instance.service for instance in services.wanted(pair.opened)} == left
     assert not set(now.items()) & set(pids.items())
+
+
+def test_a_stop_that_had_to_kill_is_noted(app: App) -> None:
+    runtime = app.opened.runtime
+    assert isinstance(runtime, FakeRuntime)
+    runtime.killed_after[WEB.name] = 30
+    context, recorded, said = make_context()
+    services.stop_all(app.opened, context)
+    assert "service web had to be killed after 30 s" in said[0]
+    assert recorded["warnings"] == said
 
 
 def test_a_restart_on_another_port_that_fails_leads_visitors_where_the_web_is(

@@ -60,6 +60,8 @@ def show(session: Session, operation: str) -> None:
             f"  {step.position + 1:2}. {step.title}: {step.state} ({human_seconds(step.seconds)})"
             + (f" - {step.error}" if step.error else "")
         )
+        for warning in step.facts.get("warnings", []):
+            session.renderer.line(f"      note: {warning}")
     path = app.loaded.state / "logs" / f"{record.id}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for line in lines:

@@ -250,7 +250,9 @@ class Runner:
         durable.barrier(stored.plan["barrier_paths"])
         facts: Facts = dict(stored.plan["parameters"].get("commit_facts", {}))
         for step in self.journal.steps(operation):
-            facts.update({key: step.facts[key] for key in ("set_id", "package", "warnings") if key in step.facts})
+            facts.update({key: step.facts[key] for key in ("set_id", "package") if key in step.facts})
+            if warnings := step.facts.get("warnings"):
+                facts["warnings"] = [*facts.get("warnings", []), *warnings]
         self.journal.commit(operation, facts)
 
     def _forward(self, operation: str, started: float) -> Result:

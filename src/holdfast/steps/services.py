@@ -106,8 +106,20 @@ def stop_all(opened: Opened, context: StepContext) -> None:
     set_wanted(opened, [])
     remembered = _load(memory)
     for instance in ordered(remembered, stopping=True):
-        opened.runtime.stop(instance.name)
+        _stop(opened, context, instance)
     _stop_others(opened, remembered)
+
+
+def _stop(opened: Opened, context: StepContext, instance: ServiceInstance) -> None:
+    """Stop an instance, and note it where it did not end in its time: what it was doing is cut off."""
+    killed = opened.runtime.stop(instance.name)
+    if killed is not None:
+        note = (
+            f"service {instance.service} had to be killed after {killed:g} s: it did not end by itself within its"
+            " stop_timeout_seconds"
+        )
+        context.say(note)
+        context.record({"warnings": [*context.facts.get("warnings", []), note]})
 
 
 def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
@@ -278,7 +290,7 @@ def stop_release(opened: Opened, context: StepContext) -> None:
     memory = _remembered(opened, context.operation, "started")
     for instance in ordered(_load(memory), stopping=True):
         if instance.release == release.id and instance.kind in kinds:
-            opened.runtime.stop(instance.name)
+            _stop(opened, context, instance)
 
 
 def started(opened: Opened, operation: str) -> list[ServiceInstance]:
@@ -295,7 +307,7 @@ def adopt_started(opened: Opened, context: StepContext) -> None:
     old = [instance for instance in wanted(opened) if instance.name not in names]
     set_wanted(opened, [*new, *(instance for instance in old if context.parameters.get("retire"))])
     for instance in ordered(old, stopping=True):
-        opened.runtime.stop(instance.name)
+        _stop(opened, context, instance)
     set_wanted(opened, new)
     for instance in ordered(new, stopping=False):
         opened.runtime.start(instance)
@@ -336,7 +348,7 @@ def command(opened: Opened, context: StepContext) -> None:
         refuse_tied(opened, [instance.service for instance in chosen])
     if action in ("stop", "restart"):
         for instance in ordered(chosen, stopping=True):
-            opened.runtime.stop(instance.name)
+            _stop(opened, context, instance)
     if action == "stop":
         set_wanted(opened, [instance for instance in before if instance not in chosen])
         return

@@ -26,8 +26,11 @@ class Runtime(Protocol):
         Returns once it is begun: whether it stays up and is well is for the caller to verify. Raises StepError.
         """
 
-    def stop(self, name: str) -> None:
-        """Stops and forgets an instance; an unknown one is fine. May be repeated."""
+    def stop(self, name: str) -> float | None:
+        """Stop and forget an instance; an unknown one is fine. May be repeated.
+
+        Return the seconds after which it had to be killed; None where it ended by itself.
+        """
 
     def release_of(self, name: str) -> str | None:
         """The release that the running process of an instance was really started from."""

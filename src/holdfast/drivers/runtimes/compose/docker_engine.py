@@ -24,6 +24,7 @@ _GRACE_SECONDS = 10  # what a container has for its end where nothing is said (d
 _REMOVAL_SECONDS = 20.0
 _BACK_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+_KILLED = 128 + 9  # the exit code of a container whose process was killed
 # A stop of these is refused for ever: Podman has a container in the first one whose removal was killed half done.
 _BEYOND_A_STOP = ("removing", "dead")
 
@@ -105,12 +106,14 @@ class Engine:
             return Engine.inspected(self, left)  # some are gone by now
         return found
 
-    def remove(self, container: Known) -> None:
-        """With the time and signal that the container itself has for its end; its volumes stay.
+    def remove(self, container: Known) -> float | None:
+        """End and remove a container with the time and signal that it has for its end; its volumes stay.
 
-        Nothing may start it again from here on, should the machine die meanwhile. Raises StepError.
+        Nothing may start it again from here on, should the machine die meanwhile. Return the seconds after which the
+        engine had to kill it; None where it ended by itself. Raise StepError.
         """
         id = container["Id"]
+        killed = None
         grace = container["Config"].get("StopTimeout") or _GRACE_SECONDS
         deadline = time.monotonic() + grace + _REMOVAL_SECONDS
         while True:
@@ -120,16 +123,23 @@ class Engine:
                 if container["State"]["Status"] == "paused":  # it would not hear the signal for its end
                     self.do("unpause", id)
                 if container["State"]["Status"] not in _BEYOND_A_STOP:
+                    began = time.monotonic()
                     self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
+                    if time.monotonic() - began >= grace and self._was_killed(id):
+                        killed = float(grace)
                 self.do("rm", "--force", id)
-                return
+                return killed
             except CommandFailedError as error:  # one that removes itself may be at it
                 if not (found := self.inspected([id])):
-                    return
+                    return killed
                 container = found[0]
                 if time.monotonic() > deadline:
                     raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
             time.sleep(_LOOK_SECONDS)
+
+    def _was_killed(self, id: str) -> bool:
+        """Return whether a container that was stopped ended by a signal that no process can answer."""
+        return any(item["State"].get("ExitCode") == _KILLED for item in self.inspected([id]))
 
     def storage(self) -> str:
         """Where it keeps images and containers."""

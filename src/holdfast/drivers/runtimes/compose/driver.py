@@ -209,18 +209,18 @@ class ComposeRuntime:
     def _ending(self, name: str) -> Path:
         return self._folder / f"{name}.ending"
 
-    def stop(self, name: str) -> None:
-        self._stop(name, self._of(name))
+    def stop(self, name: str) -> float | None:
+        return self._stop(name, self._of(name))
 
-    def _stop(self, name: str, found: Sequence[Container]) -> None:
+    def _stop(self, name: str, found: Sequence[Container]) -> float | None:
         if found:
             durable.make_directory(self._folder)
             durable.write_file(self._ending(name), "")
-        for container in found:
-            self._engine.remove(container.known)
+        killed = [seconds for item in found if (seconds := self._engine.remove(item.known)) is not None]
         self._adopted.forget(name)
         for ending in ("json", "env", "ending"):
             durable.unlink(self._folder / f"{name}.{ending}")
+        return max(killed, default=None)
 
     def release_of(self, name: str) -> str | None:
         """None too where its container runs another image than the release's."""

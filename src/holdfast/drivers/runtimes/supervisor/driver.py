@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -184,8 +185,11 @@ class SupervisorRuntime:
             ]
         )  # fmt: skip
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str) -> float | None:
         found = self._processes_of(name)
+        log = self._folder / "supervisord.log"
+        seen_bytes = log.stat().st_size if log.exists() else 0
+        killed = None
         if self._answers():
             try:
                 self._call("stopProcess", name, False)
@@ -193,6 +197,7 @@ class SupervisorRuntime:
                 if not fault.text.startswith(("BAD_NAME", "NOT_RUNNING")):
                     raise StepError(f"{name} cannot be stopped: {fault.text}") from fault
             self._wait_until_stopped(name)
+            killed = self._killed_after(name, log, seen_bytes)
             try:
                 self._call("removeProcessGroup", name)
             except RefusedCallError as fault:
@@ -207,6 +212,21 @@ class SupervisorRuntime:
             raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
         for ending in ("conf", "json", "started"):
             durable.unlink(self._programs / f"{name}.{ending}")
+        return killed
+
+    def _killed_after(self, name: str, log: Path, seen_bytes: int) -> float | None:
+        """Return the seconds that a program had for its end where supervisord killed it; only its log says that."""
+        try:
+            with open(log, "rb") as file:
+                if os.fstat(file.fileno()).st_size >= seen_bytes:  # else another log was begun meanwhile
+                    file.seek(seen_bytes)
+                written = file.read().decode(errors="replace")
+            program = (self._programs / f"{name}.conf").read_text()
+        except OSError:
+            return None
+        wait = re.search(r"^stopwaitsecs=(\d+)$", program, re.MULTILINE)
+        killed = re.search(rf"killing '{re.escape(name)}' \(\d+\) with SIGKILL", written)
+        return float(wait[1]) if wait is not None and killed is not None else None
 
     # --- its processes -----------------------------------------------------------------------------
 
