@@ -11,10 +11,11 @@ import pytest
 
 from holdfast.app import App
 from holdfast.application import health, health_request
+from holdfast.application.context import Opened
 from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError
-from holdfast.model import Release, ServiceInstance, ServiceStatus
-from holdfast.steps import services
+from holdfast.model import Outcome, Plan, Release, ServiceInstance, ServiceStatus, Step
+from holdfast.steps import services, stopped
 from tests.fakes import FakeRuntime
 from tests.unit.applications import make_app, make_context
 
@@ -266,3 +267,21 @@ def test_a_restart_on_another_port_that_fails_leads_visitors_where_the_web_is(
     assert now.port != taken
     assert app.opened.gate.state().target == f"127.0.0.1:{now.port}"
     app.close()
+
+
+def test_what_an_open_operation_has_stopped_is_said_to_be_its(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = Release("r1", "p1", "v1", "c1", "/", "2026-01-01T00:00:00Z", "op0")
+    monkeypatch.setattr(Opened, "current_release", lambda _: release)
+    (missing,) = stopped.stopped(app.opened, {})
+    assert missing.text == "not running, and should run"
+    plan = Plan(kind="upgrade", title="upgrade to v2", steps=(Step("services.stop", "stop"),))
+    operation = app.journal.begin(plan, command="", configuration={}, user="someone")
+    context, _, _ = make_context()
+    context.operation = operation
+    services.stop_all(app.opened, context)
+    (ended,) = stopped.stopped(app.opened, app.opened.runtime.statuses())
+    assert (ended.service, ended.operation, ended.is_open) == ("web", operation, True)
+    assert ended.text == f"stopped by upgrade to v2 ({operation})"
+    app.journal.finish(operation, Outcome.UNDONE)
+    (ended,) = stopped.stopped(app.opened, app.opened.runtime.statuses())
+    assert ended.text == "stopped", "nobody is known to have stopped it"

@@ -18,14 +18,16 @@ def service() -> None:
 @service.command()
 @common
 def status(session: Session) -> None:
-    """What runs."""
+    """What runs, and what is stopped."""
+    from holdfast.reports.status import with_stopped
+
     app = session.app()
-    found = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+    found, ended = with_stopped(app, app.opened.runtime.statuses())
     session.renderer.table(
         ["SERVICE", "STATE", "PID", "UP"],
         [[item.name, item.detail, str(item.pid or "-"), human_seconds(item.uptime_seconds)] for item in found],
     )
-    session.renderer.result({"services": [asdict(item) for item in found]})
+    session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
 
 
 def _run(session: Session, action: str, names: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from holdfast.app import App
 from holdfast.errors import UsageError
 from holdfast.model import Plan, Step
 from holdfast.operations import parts
-from holdfast.steps import services
+from holdfast.steps import services, stopped
 
 
 def plan(app: App, action: str, names: Sequence[str]) -> Plan:
@@ -21,10 +21,28 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
             )
     if action != "stop":
         app.opened.require_markers()
+    # A start brings back what a stop of the same services took along; that is named here, and fixed for the step.
+    again = stopped.stopped_with(app.opened, names) if action != "stop" else []
+    wanted = [*names, *again]
     if action == "restart":
-        services.refuse_unstartable(app.opened, names)
+        services.refuse_unstartable(app.opened, wanted)
+    along = stopped.leading_to(app.opened, names) if action != "start" else []
+    notes = (
+        [f"{', '.join(along)}: {_PAST[action]} with {', '.join(names)}, to which it leads visitors"] if along else []
+    )
+    if again:
+        notes.append(f"{', '.join(again)}: started with {', '.join(names)}, with which it was stopped")
+    others = f", with {', '.join([*along, *again])}" if along or again else ""
     return Plan(
-        kind=f"service.{action}", title=f"service {action} {' '.join(names)}".strip(),
-        steps=(Step("services.command", f"{action} {', '.join(names) or 'all services'}", {"action": action, "names": list(names)}),),
-        barrier_paths=(str(app.loaded.state),),
+        kind=f"service.{action}", title=f"service {action} {' '.join(names)}".strip() + others,
+        steps=(
+            Step(
+                "services.command", f"{action} {', '.join(names) or 'all services'}{others}",
+                {"action": action, "names": wanted},
+            ),
+        ),
+        notes=tuple(notes), barrier_paths=(str(app.loaded.state),),
     )  # fmt: skip
+
+
+_PAST = {"stop": "stopped", "restart": "restarted"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,9 @@ from typing import Any, cast
 from holdfast.app import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
-from holdfast.model import Outcome, Release
+from holdfast.model import Outcome, Release, ServiceStatus
 from holdfast.operations import prune
+from holdfast.steps import stopped
 
 
 @dataclass
@@ -41,17 +43,27 @@ def report(app: App) -> Report:
     found.lines.append(("gate", words))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
     try:
-        services = sorted(app.opened.runtime.statuses().values(), key=lambda item: item.name)
+        statuses: dict[str, ServiceStatus] | None = app.opened.runtime.statuses()
         nothing = "nothing runs"
     except StepError as error:
-        services, nothing = [], error.what
-    found.data["services"] = [asdict(item) for item in services]
+        statuses, nothing = None, error.what
+    if not statuses:
+        found.lines.append(("service", nothing))
+    services, ended = with_stopped(app, statuses)
+    found.data["services"], found.data["stopped"] = [asdict(item) for item in services], ended
     for item in services:
         found.lines.append(("service", f"{item.name}: {item.detail}"))
-    if not services:
-        found.lines.append(("service", nothing))
     _backups(app, found)
     return found
+
+
+def with_stopped(
+    app: App, statuses: Mapping[str, ServiceStatus] | None
+) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
+    """Return what runs and then what is stopped, and of the latter who did it, for programs."""
+    ended = stopped.stopped(app.opened, statuses)
+    running = sorted((statuses or {}).values(), key=lambda item: item.name)
+    return [*running, *(item.status for item in ended)], [asdict(item) for item in ended]
 
 
 def _operations(app: App, found: Report) -> None:

@@ -70,6 +70,11 @@ def start_gate(opened: Opened) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def stopped_by(opened: Opened, operation: str) -> list[ServiceInstance]:
+    """Return what an operation has stopped; nothing is written for it."""
+    return _load(opened.loaded.state / "operations" / operation / "stopped.json")
+
+
 # --- steps --------------------------------------------------------------------------------------------
 
 
@@ -343,46 +348,48 @@ def command(opened: Opened, context: StepContext) -> None:
     if not memory.exists():
         _save(memory, wanted(opened))
     before = _load(memory)
-    chosen = _chosen(before, action, names)
+    affected = chosen(before, action, names)
     if action != "start":
-        refuse_tied(opened, [instance.service for instance in chosen])
+        refuse_tied(opened, [instance.service for instance in affected])
     if action in ("stop", "restart"):
-        for instance in ordered(chosen, stopping=True):
+        for instance in ordered(affected, stopping=True):
             _stop(opened, context, instance)
     if action == "stop":
-        set_wanted(opened, [instance for instance in before if instance not in chosen])
+        context.record({"stopped": [instance.service for instance in affected]})
+        set_wanted(opened, [instance for instance in before if instance not in affected])
         return
     release = opened.current_release()
     for name in names or opened.loaded.configuration.services:
         if release is not None and name not in {instance.service for instance in before}:
             is_web = opened.loaded.configuration.service_kind(name) == "web"
             service = opened.loaded.configuration.services[name]
-            chosen.append(instance_of(opened, name, service, release, free_loopback_port() if is_web else None))
-    now = {instance.name: _with_its_port(opened, instance) for instance in chosen}
-    chosen = list(now.values())
+            affected.append(instance_of(opened, name, service, release, free_loopback_port() if is_web else None))
+    now = {instance.name: _with_its_port(opened, instance) for instance in affected}
+    affected = list(now.values())
     before = [now.get(instance.name, instance) for instance in before]
     _save(memory, before)  # an undo leads visitors where a web was begun meanwhile
-    for instance in ordered(chosen, stopping=False):
+    for instance in ordered(affected, stopping=False):
         opened.runtime.start(instance)
         verify(opened, instance, context)
         if instance.kind == "web" and release is not None:
             opened.gate.route(release.id, target_of(opened, instance))
-    set_wanted(opened, [*(item for item in before if item not in chosen), *chosen])
-    if chosen:
+    set_wanted(opened, [*(item for item in before if item not in affected), *affected])
+    if affected:
         start_wanted(opened)  # all of them: a runtime that had died took the others along
 
 
-def _chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str]) -> list[ServiceInstance]:
-    chosen = [instance for instance in before if not names or instance.service in names]
-    if action != "start" and any(instance.kind == "backend" for instance in chosen):
+def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str]) -> list[ServiceInstance]:
+    """Return the instances that a command is about, with the webs that lead to a backend among them."""
+    named = [instance for instance in before if not names or instance.service in names]
+    if action != "start" and any(instance.kind == "backend" for instance in named):
         # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
-        return [instance for instance in before if instance in chosen or instance.kind == "web"]
-    return chosen
+        return [instance for instance in before if instance in named or instance.kind == "web"]
+    return named
 
 
 def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
     """For a restart, before it begins: what could not be started again is not stopped. Raises HoldfastError."""
-    for instance in _chosen(wanted(opened), "restart", names):
+    for instance in chosen(wanted(opened), "restart", names):
         opened.host.resolved(instance.environment)
         if opened.containers is None:
             continue

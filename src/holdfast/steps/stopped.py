@@ -1,0 +1,124 @@
+"""Services of the configuration that do not run: who stopped them, and with which others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.application.context import Opened
+from holdfast.engine.records import OperationRecord
+from holdfast.errors import StepError
+from holdfast.model import ServiceStatus
+from holdfast.steps import services
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """One service that does not run."""
+
+    service: str
+    operation: str = ""
+    """That which stopped it, empty where none is known."""
+    title: str = ""
+    user: str = ""
+    at: str = ""
+    together_with: tuple[str, ...] = ()
+    """The services that were named, where this one was not, and was stopped because it leads to them."""
+    is_open: bool = False
+    """Whether that operation has not ended, and starts it again."""
+    should_run: bool = False
+
+    @property
+    def text(self) -> str:
+        if self.should_run:
+            return "not running, and should run"
+        if not self.operation:
+            return "stopped"
+        if self.is_open:
+            return f"stopped by {self.title} ({self.operation})"
+        others = f" with {', '.join(self.together_with)}" if self.together_with else ""
+        return f"stopped{others} by {self.user}, {self.at}"
+
+    @property
+    def status(self) -> ServiceStatus:
+        return ServiceStatus(self.service, running=False, pid=None, uptime_seconds=0.0, detail=self.text)
+
+
+def stopped(opened: Opened, statuses: Mapping[str, ServiceStatus] | None) -> list[Stopped]:
+    """Return the services of the current release that do not run; `statuses` are None where the runtime gives none."""
+    if opened.current_release() is None:
+        return []
+    wanted = {instance.service for instance in services.wanted(opened)}
+    present = {_service_of(opened, name) for name in statuses or ()}
+    missing = [name for name in _services(opened) if name not in present]
+    found = []
+    for name in missing:
+        if name in wanted:
+            found += [Stopped(name, should_run=True)] if statuses is not None else []
+        else:
+            found.append(_by_open_operation(opened, name) or _by_command(opened, name) or Stopped(name))
+    return found
+
+
+def leading_to(opened: Opened, names: Sequence[str]) -> list[str]:
+    """Return the services that a stop or restart of others takes along."""
+    chosen = services.chosen(services.wanted(opened), "stop", names)
+    return [instance.service for instance in chosen if names and instance.service not in names]
+
+
+def stopped_with(opened: Opened, names: Sequence[str]) -> list[str]:
+    """Return what was stopped only because these services were, and is started again with them."""
+    running = {instance.service for instance in services.wanted(opened)}
+    found = []
+    for name in _services(opened) if names else ():
+        if name not in names and name not in running:
+            last = _by_command(opened, name)
+            if last is not None and set(last.together_with) & set(names):
+                found.append(name)
+    return found
+
+
+def _services(opened: Opened) -> list[str]:
+    """Return the configured services that the current release has."""
+    names = list(opened.loaded.configuration.services)
+    release = opened.current_release()
+    if opened.containers is not None and release is not None:
+        with contextlib.suppress(OSError, StepError):  # its folder may be gone, of which `status` tells
+            known = opened.containers.services_of(release.path)
+            return [name for name in names if name in known]
+    return names
+
+
+def _service_of(opened: Opened, instance: str) -> str:
+    """Return the service of an instance's name, which is that of the service and of a release."""
+    for item in services.wanted(opened):
+        if item.name == instance:
+            return item.service
+    fits = [name for name in opened.loaded.configuration.services if instance.startswith(f"{name}-")]
+    return max(fits, key=len, default=instance)
+
+
+def _by_open_operation(opened: Opened, service: str) -> Stopped | None:
+    for record in opened.journal.unfinished():
+        if service in {instance.service for instance in services.stopped_by(opened, record.id)}:
+            return Stopped(service, record.id, record.title, record.user, record.started_at, is_open=True)
+    return None
+
+
+def _by_command(opened: Opened, service: str) -> Stopped | None:
+    """Return what the newest `service stop` says that stopped this service."""
+    for record, names, ended in _stops(opened):
+        if service in ended:
+            others = () if service in names or not names else tuple(names)
+            return Stopped(service, record.id, record.title, record.user, record.started_at, others)
+    return None
+
+
+def _stops(opened: Opened) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
+    """Return each `service stop`, newest first: the services that were named, and all that were stopped by it."""
+    for record in opened.journal.committed(["service.stop"]):
+        (step,) = opened.journal.steps(record.id)
+        names: list[str] = step.parameters["names"]
+        asked = names or list(opened.loaded.configuration.services)
+        yield record, names, [*asked, *step.facts.get("stopped", ())]
