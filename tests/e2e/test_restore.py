@@ -13,8 +13,10 @@ import pytest
 
 from tests import kept
 from tests.e2e.cli import run, run_json
+from tests.proof import patience
 from tests.servers import mariadb, postgresql
 from tests.site import Site
+from tests.standins.visitor import Visitor
 from tests.stores import MariadbStore, PostgresqlStore
 
 
@@ -281,3 +283,36 @@ def test_configuration_alone_goes_over_what_is_there_and_keeps_it(installed: Sit
     assert not list(installed.app_folder.glob("holdfast.toml.before-*")), "what is the same stays"
     assert installed.open().opened.runtime.statuses().keys() == pid.keys()
     assert run(installed, "backup", "restore", "latest", "--except", "config", "--yes").returncode == 0
+
+
+def test_a_damaged_file_of_a_backup_is_found_while_visitors_are_served(plain: Site) -> None:
+    """Only what the restore would bring is read; what the tree has already is not asked of the backup."""
+    assert run(plain, "backup", "create").returncode == 0
+    wanted = newest(plain)
+    lost, kept_one = sorted(
+        path for path in plain.media.rglob("*") if path.is_file() and ".holdfast" not in path.parts
+    )[:2]
+    content, other = lost.read_bytes(), kept_one.read_bytes()
+    spoil(plain.vault, other)
+    lost.unlink()
+    assert run(plain, "backup", "restore", wanted, "--only", "media").returncode == 0
+    assert lost.read_bytes() == content
+    lost.unlink()
+    spoil(plain.vault, content)
+    before = plain.fingerprint()
+    with Visitor(plain.port, "/") as visitor:
+        patience.until(lambda: visitor.statuses[200])
+        done = run(plain, "backup", "restore", wanted)
+    assert done.returncode == 6, done.stderr
+    assert "is damaged" in done.stderr and "Choose another backup" in done.stderr
+    assert set(visitor.statuses) == {200}
+    assert plain.fingerprint() == before
+
+
+def spoil(vault: Path, content: bytes) -> None:
+    """Change one content in the vault, wherever it lies."""
+    for path in vault.rglob("*"):
+        found = path.read_bytes() if path.is_file() else b""
+        if content in found:
+            path.chmod(0o600)
+            path.write_bytes(found.replace(content, content[:-1] + bytes([content[-1] ^ 1])))

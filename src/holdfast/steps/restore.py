@@ -13,11 +13,12 @@ from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release
-from holdfast.steps import backup, consistency, migrations
+from holdfast.steps import backup, consistency, difference, migrations
 from holdfast.steps.release import link_shared
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
+_OTHER_BACKUP = "Choose another backup; `holdfast backup verify` lists all damage."
 LOADING = ("database.load", "database.import", "database.import_cold")
 """Steps that put a candidate beside a live database."""
 
@@ -61,6 +62,13 @@ def check(opened: Opened, context: StepContext) -> None:
                 f"database {name} has {free >> 20} MiB free beside it; the restore needs {need >> 20} MiB",
                 next_step="Free space there and type the command again.",
             )
+    for name in context.parameters["files"]:
+        try:
+            found = source_vault(opened, context).open_set(context.parameters["sets"][name])
+            difference.check(opened.files[name], name, found, context)
+        except DamagedError as error:
+            error.next_step = _OTHER_BACKUP
+            raise
     release = context.parameters.get("release")
     if release is not None and migrations.known(opened) and context.parameters["databases"]:
         _check_code_fits(opened, Release(**release), backup_set)
@@ -238,7 +246,7 @@ def restore_files(opened: Opened, context: StepContext) -> None:
         try:
             opened.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
         except DamagedError as error:
-            error.next_step = "Choose another backup; `holdfast backup verify` lists all damage."
+            error.next_step = _OTHER_BACKUP
             raise
     for name in context.parameters["files"]:
         opened.files[name].apply(context.operation)

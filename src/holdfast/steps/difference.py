@@ -1,0 +1,68 @@
+"""What files a restore will bring, read to their end before anything stops."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from holdfast.drivers.entries import inside
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.engine.runner import StepContext
+from holdfast.errors import NoSpaceError
+from holdfast.model import Entry
+from holdfast.system import durable
+
+_SLACK_BYTES = 4 << 20
+
+
+def check(files: Files, name: str, opened_set: OpenSet, context: StepContext) -> None:
+    """Read the content of each file that differs from a set, as the restore will. Visitors go on writing meanwhile.
+
+    Raise DamagedError for content that is not what its digest says, NoSpaceError where it does not fit.
+    """
+    _, listing, fetch, folder = opened_set
+    place = files.root
+    while not place.is_dir():
+        place = place.parent
+    known: set[str] = set()
+    need = 0
+    # It has no name, so that nothing is left of it after a kill; it lies where the restore stages what it brings.
+    with tempfile.TemporaryFile(dir=place) as sink:
+        for entry, live in _differing(files.scan(), inside(listing(name))):
+            context.check_cancelled()
+            if not entry.sparse and (live is None or live.size != entry.size):  # else only its time may be another
+                need += entry.size
+            if entry.sha256 in known:
+                continue
+            known.add(entry.sha256)
+            fetch(entry, sink.fileno())
+            sink.seek(0)
+            sink.truncate()
+    if folder.stat().st_dev != place.stat().st_dev:  # else a filesystem may share what both have
+        _require_space(place, name, need)
+
+
+def _require_space(place: Path, name: str, need: int) -> None:
+    free = durable.free_bytes(place)
+    if free < need + _SLACK_BYTES:
+        raise NoSpaceError(
+            f"files {name} have {free >> 20} MiB free beside them; the restore needs {(need >> 20) + 1} MiB",
+            next_step="Free space there and type the command again.",
+        )
+
+
+def _differing(live: Iterable[Entry], wanted: Iterable[Entry]) -> Iterator[tuple[Entry, Entry | None]]:
+    """Yield the files of a listing that the tree lacks, or has with another size or time, each with what the tree has.
+
+    Both come in one order.
+    """
+    left = iter(live)
+    here = next(left, None)
+    for entry in wanted:
+        while here is not None and here.order() < entry.order():
+            here = next(left, None)
+        same = here if here is not None and here.raw_path() == entry.raw_path() and here.kind == entry.kind else None
+        if entry.kind == "file" and (same is None or (same.size, same.mtime_ns) != (entry.size, entry.mtime_ns)):
+            yield entry, same
