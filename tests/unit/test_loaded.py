@@ -15,7 +15,7 @@ from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.operations import parts
 from holdfast.steps import loaded, migrations
-from tests.fakes import FakeDatabase
+from tests.fakes import FakeDatabase, FakeFiles
 from tests.unit.applications import make_app, make_backup, make_context
 
 _FILES = {"kind": "files", "applied": "SELECT name FROM done", "shipped": "migrations/*"}
@@ -121,3 +121,23 @@ def test_what_was_compared_before_is_not_compared_again(made: Callable[..., App]
     context, _, _ = asked(release_at(quick_folder))
     context.earlier = {"migrations.check_loaded": {"verified": ["main"]}}
     migrations.check(app.opened, context)
+
+
+def test_files_that_a_loaded_database_names_and_nobody_has_are_noted(quick_folder: Path) -> None:
+    references = {"database": "main", "files": "media", "query": "SELECT path FROM done"}
+    app = make_app(quick_folder, backup={"references": references})
+    files = app.opened.files["media"]
+    assert isinstance(files, FakeFiles)
+    (files.root / "album").mkdir(parents=True)
+    (files.root / "album" / "there").write_bytes(b"x")
+    candidate_with(app, "CREATE TABLE done (path)", "INSERT INTO done VALUES ('album/there'), ('gone'), ('album')")
+    context, recorded, said = asked(release_at(quick_folder))
+    loaded.check_references(app.opened, context)
+    assert recorded == {"warnings": ["2 files that the loaded database names are not in media, as album"]}
+    assert "holdfast import files SOURCE --into media" in said[0]
+    candidate_with(app, "CREATE TABLE other (path)")
+    context, recorded, said = asked(release_at(quick_folder))
+    loaded.check_references(app.opened, context)
+    assert not recorded
+    assert "is not known" in said[0]
+    app.close()

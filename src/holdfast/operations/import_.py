@@ -13,6 +13,7 @@ from holdfast.model import Plan, Step
 from holdfast.operations import import_list, parts
 
 SCRATCH = "/var/tmp"
+_REFERENCES = Step("references.check_loaded", "look for the files that the loaded database names")
 _SOCKET = "/run/.s.PGSQL.5432"
 _MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
@@ -35,10 +36,12 @@ def plan_database(
     present = parts.existing(app, parts.choose(app))
     stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
+    references = app.loaded.configuration.backup.references
     steps = [
         parts.preflight(app, present, with_backup=safety, more=more),
         load,
         *checks.before,
+        *([_REFERENCES] if references is not None and references.database == name else []),
         *stopping,
         Step("database.swap", "put the imported database in place"),
         *checks.after,

@@ -25,6 +25,25 @@ def check_migrations(opened: Opened, context: StepContext) -> None:
     context.record({"verified": [migrations.database_of(opened)]})
 
 
+def check_references(opened: Opened, context: StepContext) -> None:
+    """Note files that a loaded database names and that are not there: they may be brought in after it."""
+    references = opened.loaded.configuration.backup.references
+    if references is None:
+        return
+    identity = loaded(context)["candidates"][references.database]
+    try:
+        with opened.databases[references.database].candidate(context.operation, identity) as candidate:
+            named = {str(row[0]) for row in candidate.query(references.query)}
+    except StepError as error:
+        context.say(f"which files the loaded database names is not known: {error.what}")
+        return
+    named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
+    if named:
+        note = f"{len(named)} files that the loaded database names are not in {references.files}, as {min(named)}"
+        context.say(f"{note}; `holdfast import files SOURCE --into {references.files}` brings them")
+        context.record({"warnings": [note]})
+
+
 def _applied(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
     """Return the migrations of the database that will be live; None where only the swap shows them."""
     name = migrations.database_of(opened)

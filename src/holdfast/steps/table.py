@@ -38,6 +38,7 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "release.prune": (release.prune, None),
     "migrations.check": (migrations.check, None),
     "migrations.check_loaded": (loaded.check_migrations, None),
+    "references.check_loaded": (loaded.check_references, None),
     "migrations.verify": (migrations.verify, None),
     "migrations.apply_compatible": (migrations.apply_compatible, migrations.note_stayed),
     "backup.copy": (backup.copy, backup.abandon),
