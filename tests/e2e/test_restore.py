@@ -316,3 +316,33 @@ def spoil(vault: Path, content: bytes) -> None:
         if content in found:
             path.chmod(0o600)
             path.write_bytes(found.replace(content, content[:-1] + bytes([content[-1] ^ 1])))
+
+
+def test_a_backup_that_does_not_say_its_migrations_is_asked_for_them_once_it_is_loaded(plain: Site) -> None:
+    """As one made before its migrations were described: the loaded database says what the manifest does not."""
+    text = plain.config.read_text()
+    assert run(plain, "upgrade", "v2").returncode == 0
+    plain.config.write_text(text.replace('kind = "files"', 'kind = "none"'))
+    assert run(plain, "backup", "create").returncode == 0
+    wanted = newest(plain)
+    plain.config.write_text(text)
+    plain.operate("rollback", discard_writes_since=instant_of_v1(plain))
+    before = plain.fingerprint()
+    with Visitor(plain.port, "/") as visitor:
+        patience.until(lambda: visitor.statuses[200])
+        done = run(plain, "backup", "restore", wanted, "--except", "code")
+    assert done.returncode == 4, done.stderr
+    assert "it does not know 0002_mood" in done.stderr
+    assert set(visitor.statuses) == {200}
+    assert plain.fingerprint() == before
+    assert run(plain, "backup", "restore", wanted).returncode == 0
+    assert plain.get("/")[1]["version"] == "v2"
+
+
+def instant_of_v1(site: Site) -> str:
+    app = site.open()
+    try:
+        assert app.opened.vault is not None
+        return next(item.instant for item in app.opened.vault.backups() if item.release.get("label") == "v1")
+    finally:
+        app.close()
