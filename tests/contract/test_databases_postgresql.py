@@ -17,6 +17,7 @@ import pytest
 from holdfast.drivers.databases.postgresql import archive
 from holdfast.drivers.databases.postgresql.client import Clients
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.interchange import dump_source
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, RefusedError, StepError
 from holdfast.model import Facts, Server, Snapshot
 from holdfast.system.host import Host
@@ -292,6 +293,79 @@ def test_large_objects_extensions_and_many_schemas_come_back(
     candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
     database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
     assert server.run(name, "SELECT convert_from(lo_get(4711), 'UTF8'), (SELECT count FROM a.kept)") == "large|500"
+
+
+# Functions of the application's that name others, and a type, without their schema, in whatever uses functions.
+UNQUALIFIED = """
+CREATE SCHEMA app; CREATE DOMAIN app.word AS text;
+CREATE FUNCTION app.inner_plain(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower($1) $$;
+CREATE FUNCTION app.plain(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT inner_plain($1::word) $$;
+CREATE FUNCTION app.judged(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN plain($1) <> ''; END $$;
+CREATE FUNCTION app.lower(varchar) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'unused' $$;
+CREATE TABLE app.t (id int PRIMARY KEY, a text DEFAULT app.plain('DE'), g text GENERATED ALWAYS AS (app.plain(a)) STORED,
+  CHECK (app.judged(a)));
+INSERT INTO app.t VALUES (1, 'ONE'), (2, 'TWO'); INSERT INTO app.t (id) VALUES (3);
+CREATE INDEX t_plain ON app.t (app.plain(a)); CREATE MATERIALIZED VIEW app.m AS SELECT app.plain(a) AS p FROM app.t;
+CREATE VIEW app.v AS SELECT lower(a) AS l FROM app.t WHERE a IN ('ONE', 'TWO') AND app.plain(a) <> 'x'
+"""
+
+
+def definitions(server: PostgresqlServer, name: str) -> list[str]:
+    """Return what pg_dump writes of a database, content and all, but the key that differs in each dump."""
+    words = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", name]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return [line for line in text.splitlines() if "restrict" not in line]
+
+
+@pytest.fixture
+def unqualified(server: PostgresqlServer, name: str) -> str:
+    server.run(name, UNQUALIFIED.replace("CREATE SCHEMA app", "CREATE SCHEMA app; SET search_path = app"), user=ROLE)
+    server.run(name, f"ALTER DATABASE {name} SET search_path = app, pg_catalog", user=ROLE)
+    return name
+
+
+@pytest.mark.parametrize("by", ["dump", "parallel dump", "dump of a restore point"])
+def test_functions_that_name_others_without_their_schema_are_loaded(
+    server: PostgresqlServer, unqualified: str, database: PostgresqlDatabase, quick_folder: Path, by: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    before, entry = definitions(server, unqualified), catalogue_entry(server, unqualified)
+    taken = taken_by(database, quick_folder / "dump", by, monkeypatch)
+    assert taken.facts["search_path"] == "app"
+    candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert definitions(server, unqualified) == before
+    assert catalogue_entry(server, unqualified) == entry
+
+
+@pytest.mark.parametrize("words", [(), ("-Fc",), ("-Fd",)], ids=["SQL", "custom", "directory"])
+def test_a_dump_of_another_tool_with_such_functions_is_imported(
+    server: PostgresqlServer, unqualified: str, database: PostgresqlDatabase, quick_folder: Path, words: tuple[str, ...]
+) -> None:
+    source = quick_folder / "dump"
+    argv = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", ROLE, *words, "-f", str(source)]
+    subprocess.run([*argv, unqualified], check=True)
+    before = definitions(server, unqualified)
+    with dump_source.opened(str(source)) as dump:
+        candidate = database.load(OPERATION, dump)
+    database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+    assert definitions(server, unqualified) == before
+
+
+def test_a_dump_that_no_search_path_loads_is_refused(
+    server: PostgresqlServer, unqualified: str, database: PostgresqlDatabase, quick_folder: Path
+) -> None:
+    taken = snapshot(database, quick_folder / "dump")
+    with pytest.raises(DamagedError, match="does not exist"):
+        database.prepare(OPERATION, quick_folder / "dump", {**facts_of(taken), "search_path": "public"})
+    before = database.inspect()["identity"]
+    # A function of the application's that fits better than the server's, made after what used the latter.
+    sql = "CREATE VIEW app.early AS SELECT concat(a, a) AS c FROM app.t; CREATE FUNCTION app.concat(text, text) RETURNS text"
+    server.run(unqualified, f"{sql} LANGUAGE sql IMMUTABLE AS $$ SELECT 'other' $$", user=ROLE)
+    taken = snapshot(database, quick_folder / "dump")
+    with pytest.raises(DamagedError, match=r"app\.concat"):
+        database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+    assert database.inspect()["identity"] == before
 
 
 # --- what is refused --------------------------------------------------------------------------------------

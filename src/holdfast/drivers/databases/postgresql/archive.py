@@ -14,10 +14,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from holdfast.drivers.databases.pgpath import with_search_path
 from holdfast.drivers.databases.postgresql.client import Clients
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.system import durable
 
+_CHUNK_BYTES = 1 << 20
 _PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before more sessions are there
 
 
@@ -107,6 +109,48 @@ class Archives:
             return
         with open(dump, "rb") as file:
             self._clients.run("pg_restore", *words, stdin=file, output=output)
+
+    def load(self, *words: str, dump: Path, jobs: int, search_path: str | None) -> None:
+        """Load an archive into a database. Raises CommandFailedError.
+
+        With a search path, functions find what they name without a schema; `""` is the one that the role has anyway.
+        """
+        if search_path is None:
+            self.restore(*words, dump=dump, jobs=jobs)
+            return
+        environment = self._clients.environment(**({"search_path": search_path} if search_path else {}))
+        if dump.is_dir():
+            with _twin(dump) as twin:
+                self._clients.run("pg_restore", *words, f"--jobs={jobs}", str(twin), environment=environment)
+            return
+        self._clients.feed("pg_restore", *words, chunks=with_search_path(_chunks(dump)), environment=environment)
+
+    def schema(self, *words: str, dump: Path, output: BinaryIO) -> None:
+        """Write the definitions in an archive as SQL, without owners and grants. Raises CommandFailedError."""
+        self.restore("--schema-only", "--no-owner", "--no-acl", "--file=-", *words, dump=dump, output=output)
+
+    def schema_of(self, database: str, output: BinaryIO) -> None:
+        """Write the definitions in a database the same way. Raises CommandFailedError."""
+        words = ("--schema-only", "--no-owner", "--no-acl", "--no-password", database)
+        self._clients.run("pg_dump", *words, output=output)
+
+
+@contextlib.contextmanager
+def _twin(dump: Path) -> Iterator[Path]:
+    """Make a folder that is read as a dump's own, with the search path of the session; the data are links."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        for entry in dump.iterdir():
+            if entry.name == "toc.dat":
+                (Path(folder) / entry.name).write_bytes(b"".join(with_search_path(_chunks(entry))))
+            else:
+                (Path(folder) / entry.name).symlink_to(entry.absolute())
+        yield Path(folder)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def _private(path: str, flags: int) -> int:

@@ -72,9 +72,14 @@ class Clients:
         password = ["PGPASSWORD"] if self.server.password else []
         return self.container.argv([program, *words], [*self._settings(), *password])
 
-    def environment(self) -> dict[str, str]:
-        """Where the server is and who asks; the password reaches a client only so, never as a word of its command."""
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Where the server is and who asks; the password reaches a client only so, never as a word of its command.
+
+        `settings` are those of the sessions that the client opens.
+        """
         found = self._settings()
+        for key, value in settings.items():
+            found["PGOPTIONS"] += f" -c {key}=" + re.sub(r"([\\\s])", r"\\\1", value)
         if self.server.password:
             found["PGPASSWORD"] = self.host.resolve_secret(self.server.password)
         return found
@@ -96,11 +101,12 @@ class Clients:
         return found
 
     def run(
-        self, program: str, *words: str, stdin: IO[bytes] | None = None, output: IO[bytes] | None = None
+        self, program: str, *words: str, stdin: IO[bytes] | None = None, output: IO[bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> str:  # fmt: skip
         """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
         argv = self.argv(program, *words)
-        with running(self.container, self.environment(), self.host) as run:
+        with running(self.container, environment or self.environment(), self.host) as run:
             return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 
     def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from holdfast.drivers.databases.pgpath import search_path
 from holdfast.drivers.databases.postgresql.client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.postgresql.locale import PgLocale
 from holdfast.errors import RefusedError, StepError
@@ -99,6 +100,7 @@ class Places:
         return {
             "server_version": int(row[0] or 0), "encoding": row[1], "collate": row[2], "ctype": row[3],
             "owner": row[4], "comment": _OWNER_MARK.sub("", row[5]) if row[5] is not None else None, "roles": [role for (role,) in roles],
+            "search_path": search_path(session),
             "extensions": [list(item) for item in session.rows("SELECT extname, extversion FROM pg_extension ORDER BY 1")],
             **self._properties(session),
         }  # fmt: skip
@@ -270,9 +272,19 @@ class Places:
         owner, encoding, collate, ctype = found[0]
         return owner, {"encoding": encoding, "collate": collate, "ctype": ctype, "locale": locale}
 
+    def search_path(self) -> str:
+        """Return that of this role in the live database; empty where there is none."""
+        with self.maintenance() as session:
+            if self._oid(session, self._database) is None:
+                return ""
+        with self._clients.session(self._database) as live:
+            return search_path(live)
+
     def settle_loaded(self, candidate: str, facts: Facts) -> None:
         """After a load: grants and settings of the dump's database, and everything durable."""
         with self._clients.session(candidate) as loaded:
+            if facts.get("search_path"):  # the settings of its database come after it
+                loaded.run(f"SET search_path = {facts['search_path']}")
             loaded.run("ANALYZE")  # else every query is planned without knowing the tables
         with self.maintenance() as session:
             if not facts.get("elsewhere"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers.databases.pgpath import references, with_search_path
 from holdfast.drivers.databases.postgresql import checks, copies
 from holdfast.drivers.databases.postgresql.archive import Archives
 from holdfast.drivers.databases.postgresql.catalogue import TABLES, counted
@@ -173,23 +175,41 @@ class PostgresqlDatabase:
             return self._places.copy(token)
         self._refuse_newer(facts)
         self._archives.check(source)
-        identity = self._places.empty(token, facts)
         candidate = self._places.candidate(token)
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
         if facts.get("elsewhere") or not self._places.has_roles(facts):
             owner, _ = self._places.like_live()
             words += _mapped_to(owner)
+        identity = self._places.empty(token, facts)
         left_out = self._not_to_be_made(candidate, facts)
-        try:
-            with self._archives.without_extensions(left_out, source) as chosen:
-                self._archives.restore(*words, *chosen, dump=source, jobs=self._clients.server.jobs)
-        except StepError as error:
-            raise DamagedError(
-                f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
-            ) from error
+        with self._archives.without_extensions(left_out, source) as chosen:
+            try:
+                try:
+                    self._archives.load(*words, *chosen, dump=source, jobs=self._clients.server.jobs, search_path=None)
+                except CommandFailedError:  # a function may name something without its schema
+                    identity = self._places.empty(token, facts)
+                    self._load_by_path(candidate, [*words, *chosen], source, str(facts.get("search_path", "")))
+            except StepError as error:
+                raise DamagedError(
+                    f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
+                ) from error
         self._places.settle_loaded(candidate, facts)
         self._compare(candidate, facts.get("rows", {}))
         return identity
+
+    def _load_by_path(self, candidate: str, words: Sequence[str], source: Path, search_path: str) -> None:
+        """Load a dump by a search path; every name in it must still mean what it meant. Raises StepError."""
+        jobs = self._clients.server.jobs
+        self._archives.load(*words, dump=source, jobs=jobs, search_path=search_path)
+        chosen = [word for word in words if word.startswith("--use-list=")]
+        with tempfile.TemporaryFile() as wanted, tempfile.TemporaryFile() as loaded:
+            self._archives.schema(*chosen, dump=source, output=wanted)
+            self._archives.schema_of(candidate, loaded)
+            wanted.seek(0)
+            loaded.seek(0)
+            expected, found = references(wanted), references(loaded)
+        for name in sorted((expected - found) | (found - expected)):
+            raise StepError(f"by its search path the name {name.decode(errors='replace')} would mean another thing")
 
     def _not_to_be_made(self, candidate: str, facts: Facts) -> list[str]:
         """Extensions of the dump that this role may not make; told, with what an administrator types."""
@@ -232,42 +252,55 @@ class PostgresqlDatabase:
         if source.path is not None:
             self._archives.refuse_folder(source.path)
         owner, facts = self._places.like_live()
+        path = self._places.search_path()
         identity = self._places.empty(token, facts)
         candidate = self._places.candidate(token)
         try:
-            if source.format == dump_source.SQL:
-                self._run_sql(candidate, owner, source)
-            else:
-                self._run_archive(candidate, owner, source)
+            try:
+                self._run(candidate, owner, source, None)
+            except CommandFailedError:
+                if source.path is None:  # a stream is read once
+                    raise
+                identity = self._places.empty(token, facts)
+                with dump_source.opened(str(source.path)) as again:
+                    self._run(candidate, owner, again, path)
         except CommandFailedError as error:
             raise DamagedError(
                 f"database {self.name}: {source.title} could not be loaded: {error.output_tail.strip() or error.what}"
             ) from error
-        self._places.settle_loaded(candidate, {})
+        self._places.settle_loaded(candidate, {"search_path": path})
         with self._clients.session(candidate) as session:
             if not session.rows(TABLES):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")
         return identity
 
-    def _run_archive(self, candidate: str, owner: str | None, source: Foreign) -> None:
+    def _run(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
+        """Load by the search path of the dump, which is mostly empty, or by another. Raises CommandFailedError."""
+        if source.format == dump_source.SQL:
+            self._run_sql(candidate, owner, source, search_path)
+        else:
+            self._run_archive(candidate, owner, source, search_path)
+
+    def _run_archive(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
         """Objects become the live database's owner's; grants to others are not taken over."""
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
             jobs = 1 if source.format == dump_source.TAR else self._clients.server.jobs  # a tar is read from end to end
-            self._archives.restore(*words, dump=source.path, jobs=jobs)
+            self._archives.load(*words, dump=source.path, jobs=jobs, search_path=search_path)
         else:
             self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
 
-    def _run_sql(self, candidate: str, owner: str | None, source: Foreign) -> None:
+    def _run_sql(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
         """Restricted: a dump of strangers must not run commands of psql, which could be the shell's."""
         self._refuse_unrestricted()
         key = secrets.token_hex(16)
-        environment = self._clients.environment()
-        if owner is not None:
-            environment["PGOPTIONS"] += " -c role=" + re.sub(r"([\\\s])", r"\\\1", owner)
+        settings = {"role": owner} if owner is not None else {}
+        if search_path:
+            settings["search_path"] = search_path
+        chunks = source.chunks() if search_path is None else with_search_path(source.chunks())
         words = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate]
-        lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(source.chunks(), source.title))
-        self._clients.feed("psql", *words, chunks=lines, environment=environment)
+        lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(chunks, source.title))
+        self._clients.feed("psql", *words, chunks=lines, environment=self._clients.environment(**settings))
 
     def _refuse_unrestricted(self) -> None:
         text = self._host.capture(self._clients.argv("psql", "--version"))
