@@ -120,6 +120,19 @@ def _tables(session: Session, database: str, types: str) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
+def sequence_defaults(session: Session, database: str) -> list[tuple[str, str, str]]:
+    """Return table, column and default of what takes its default from a sequence of the same database.
+
+    MariaDB writes such a default with the name of the database, and so it is in a dump.
+    """
+    pattern = literal("val(" + identifier(database) + ".")
+    rows = session.rows(
+        f"SELECT table_name, column_name, column_default FROM information_schema.columns WHERE table_schema = {literal(database)}"
+        f" AND {_is('table_schema', database)} AND LOCATE({pattern}, column_default) ORDER BY 1, ordinal_position"
+    )
+    return [(str(table), str(column), str(default)) for table, column, default in rows]
+
+
 def versioned(session: Session, database: str) -> list[str]:
     """Tables that keep their history."""
     return _tables(session, database, "'SYSTEM VERSIONED'")

@@ -104,15 +104,20 @@ class Places:
         )
         return f"CHARACTER SET {rows[0][0]} COLLATE {rows[0][1]}" if rows else ""
 
+    def properties(self, session: Session, database: str) -> str:
+        """Return the words by which CREATE DATABASE makes one like another; empty where there is none."""
+        charset = self.charset(session, database)
+        return f"{charset} {self._clients.dialect.owner_mark.properties(session, database)}" if charset else ""
+
     # --- candidates --------------------------------------------------------------------------------------
 
-    def empty(self, token: str, charset: str) -> str:
+    def empty(self, token: str, properties: str) -> str:
         """An empty candidate; its name."""
         candidate = self.candidate(token)
         quoted = identifier(candidate)
         with self._clients.session() as session:
-            charset = charset or self.charset(session, self._database)
-            self._create(session, "hf-%", f"DROP DATABASE IF EXISTS {quoted}; CREATE DATABASE {quoted} {charset}")
+            properties = properties or self.properties(session, self._database)
+            self._create(session, "hf-%", f"DROP DATABASE IF EXISTS {quoted}; CREATE DATABASE {quoted} {properties}")
         return candidate
 
     def _create(self, session: Session, grant_on: str, statement: str) -> None:
@@ -139,7 +144,8 @@ class Places:
         identity = secrets.token_hex(12)
         with self._clients.session() as session:
             drop_programs(session, candidate)
-            markers.make(session, candidate, identity, script=script, charset=self.charset(session, candidate))
+            properties = self.properties(session, candidate)
+            markers.make(session, candidate, identity, script=script, properties=properties)
             barrier(session, candidate)
         return identity
 
@@ -147,14 +153,14 @@ class Places:
         """A copy of the live database made by the server, table by table; its identity. No session may be on it."""
         with self._clients.session() as session:
             self._await_no_sessions(session)
-            charset = self.charset(session, self._database)
+            properties = self.properties(session, self._database)
             views = names(session, self._database, "VIEW")
             kept = versioned(session, self._database)
             tables = [
                 (table, copying(session, self._database, table, table in kept))
                 for table in base_tables(session, self._database)
             ]
-        candidate = self.empty(token, charset)
+        candidate = self.empty(token, properties)
         with self._clients.session() as holder:
             # An event of the database's own, or a session without a default database, could write meanwhile.
             if tables:
@@ -247,7 +253,7 @@ class Places:
         else:
             self._take_down(session)
             name = self._free(session, aside)
-            session.run(f"CREATE DATABASE {identifier(name)} {self.charset(session, self._database)}")
+            session.run(f"CREATE DATABASE {identifier(name)} {self.properties(session, self._database)}")
             moves += [(self._database, table, name, table) for table in movable(session, self._database)]
             moves.append((self._own_place, MARKER, name, MARKER))
         if found is not None:
@@ -270,21 +276,22 @@ class Places:
         """Keeps the live database's programs in its marker, then drops them, so that its tables can be moved."""
         end(self._clients, session, [self._database], self._name)
         marker = markers.read(session, self._own_place)
-        charset = self.charset(session, self._database)
+        properties = self.properties(session, self._database)
         if marker is None:
-            markers.make(session, self._own_place, _UNMARKED, charset=charset)
+            markers.make(session, self._own_place, _UNMARKED, properties=properties)
         if marker is None or marker.placed:  # else they are kept already, and may be partly gone
             script = dump.in_no_database(self.script(self._database, whatever_is_broken=True))
-            markers.keep_script(session, self._own_place, script, charset)
+            markers.keep_script(session, self._own_place, script, properties)
             barrier(session, self._own_place)
         drop_programs(session, self._database)
 
     def _place(self, session: Session) -> None:
         """Makes the programs of what stands in place, from its marker; for this account where it may not for another."""
         drop_programs(session, self._database)
-        charset, script = markers.script_of(session, self._own_place)
-        if charset:
-            session.run(f"ALTER DATABASE {identifier(self._database)} {charset}")
+        properties, script = markers.script_of(session, self._own_place)
+        if properties:
+            kept = self._clients.dialect.owner_mark.kept(session, self._database, properties)
+            session.run(f"ALTER DATABASE {identifier(self._database)} {kept}")
         try:
             self._clients.feed(self._database, [script])
         except CommandFailedError:
@@ -302,9 +309,9 @@ class Places:
                 return
             if not marker.placed and (movable(session, name) or any(names(session, name, kind) for kind in KINDS)):
                 raise RefusedError(f"the server has something in a database {name} already")
-            charset, script = markers.script_of(session, candidate)
+            properties, script = markers.script_of(session, candidate)
             there = bool(self.charset(session, name))
-            self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {charset}")
+            self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {properties}")
             if rehearsal:
                 if not there:
                     session.run(f"DROP DATABASE {identifier(name)}")

@@ -14,13 +14,19 @@ Version = tuple[int, int]
 
 
 class OwnerMark(Protocol):
-    """Where the server keeps whose a database is."""
+    """Where the server keeps whose a database is, and what else it says of a database beside its character set."""
 
     def read(self, session: Session, database: str, own_place: str) -> str | None:
         """None where nobody claimed it, or there is no such database."""
 
     def write(self, session: Session, database: str, own_place: str, owner: str) -> None:
         """Leaves an earlier mark as it is. Does nothing where there is no such database."""
+
+    def properties(self, session: Session, database: str) -> str:
+        """Return words of CREATE and ALTER DATABASE that follow its character set; the mark is none of them."""
+
+    def kept(self, session: Session, database: str, properties: str) -> str:
+        """Return the same words, by which a database that is altered keeps its mark."""
 
 
 @dataclass(frozen=True)

@@ -167,11 +167,12 @@ class MariadbDatabase:
             place = self._places.find(session, token, identity)
         with self._clients.session(place) as session:
             columns = snapshots.columns(session, place)
-            charset, script = markers.script_of(session, place)
-            facts = {**snapshots.facts_of(self._source, session, place, held=False), "charset": charset,
+            properties, script = markers.script_of(session, place)
+            facts = {**snapshots.facts_of(self._source, session, place, held=False), "charset": properties,
                      "binlog": None}  # fmt: skip
             beside = snapshots.shared_out(self._clients, session, place, facts)
-        part = Part(place, target, [markers.MARKER], script, beside)
+            has_defaults = bool(catalogue.sequence_defaults(session, place))
+        part = Part(place, target, [markers.MARKER], script, beside, has_defaults)
         dump = Dump(self._clients, [part], history=bool(facts["history"]))
         try:
             dump.start()
@@ -223,10 +224,10 @@ class MariadbDatabase:
                 f"{source.title} is of the format {source.format}, which {self.dialect.product} does not read"
             )
         with self._clients.session() as session:
-            charset = self._places.charset(session, self.database)
-        candidate = self._places.empty(token, charset)
+            properties = self._places.properties(session, self.database)
+        candidate = self._places.empty(token, properties)
         origin = Origin()
-        lines = adapted(origin.noted(source.chunks()), source.title)
+        lines = adapted(dump.with_all_dates(origin.noted(source.chunks())), source.title)
         try:
             self._clients.feed(candidate, itertools.chain(lines, [b"\nCOMMIT;\n"]))
         except CommandFailedError as error:

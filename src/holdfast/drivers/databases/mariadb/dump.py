@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from typing import IO, BinaryIO
 
 import zstandard
 
-from holdfast.drivers.databases.mariadb.client import Clients
+from holdfast.drivers.databases.mariadb import catalogue
+from holdfast.drivers.databases.mariadb.client import Clients, identifier
 from holdfast.drivers.databases.mariadb.parallel import Share, tables_of
 from holdfast.drivers.interchange.compressed import CHUNK_BYTES, ERRORS, peeled
 from holdfast.errors import CancelledError, DamagedError, StepError
@@ -44,6 +45,36 @@ _PROGRAMS, _VIEWS, _EVENTS, _END = (
 _TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers",
                 "--skip-add-locks")  # fmt: skip
 _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
+
+
+# What every dump sets first. By it, a date that no calendar has, as an application with this mode of its own keeps it,
+# would be loaded as zero, without an error.
+_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
+_WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
+
+
+def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a dump that takes every date as it is. Quotes are escaped in values: none looks like the statement."""
+    rest = b""
+    for chunk in chunks:
+        data = (rest + chunk).replace(_MODE, _WIDER_MODE)
+        keep = max(0, len(data) - len(_MODE) + 1)
+        rest = data[keep:]
+        yield data[:keep]
+    yield rest
+
+
+def of_own_sequences(line: bytes, database: str) -> bytes:
+    """Return a line of a dump in which a column's default names its sequence without the database.
+
+    Only a column's definition begins with two spaces and its name; quotes are doubled in it.
+    """
+    if not line.startswith(b"  `"):
+        return line
+    call = re.compile(rb"(?<=val\()" + re.escape(identifier(database).encode()) + rb"\.")
+    return b"'".join(
+        piece if number % 2 else call.sub(b"", piece) for number, piece in enumerate(line.split(b"'"))
+    )  # fmt: skip
 
 
 class RowCounter:
@@ -108,13 +139,14 @@ def rows_in(values: bytes) -> int:
 class Part:
     """One database of a dump. `left_out`: what is no table of the application, as its views. `script`: what runs by
     itself, if that is known. `beside`: what further dump programs take at the same time, which see the same only while
-    nobody writes until all have begun."""
+    nobody writes until all have begun. `has_sequence_defaults`: a column's default names a sequence of the database."""
 
     database: str
     target: Path
     left_out: Sequence[str]
     script: bytes | None = None
     beside: Sequence[Share] = ()
+    has_sequence_defaults: bool = False
 
 
 class Splitter:
@@ -155,6 +187,7 @@ class _Beside:
 
     def __init__(self, part: Part, share: Share, rows_on_lines: bool) -> None:
         self.database = part.database
+        self.part = part
         self.share = share
         self.counter = RowCounter(rows_on_lines)
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=part.target.parent)
@@ -249,7 +282,7 @@ class Dump:
     def _dump_beside(self, one: _Beside) -> None:
         with _packed(one.file) as writer:
             self._clients.dump(
-                self._sink(one.counter, writer), *_TABLES_ONLY, *one.share.words,
+                self._sink(one.part, one.counter, writer), *_TABLES_ONLY, *one.share.words,
                 names=[one.database, *one.share.tables], stopped=self._stopped.is_set,
             )  # fmt: skip
 
@@ -258,13 +291,19 @@ class Dump:
             return part.script
         return programs(self._clients, part.database, part.left_out, self._stopped.is_set)
 
-    def _sink(self, counter: RowCounter, packed: zstandard.ZstdCompressionWriter) -> Callable[[bytes], None]:
+    def _sink(
+        self, part: Part, counter: RowCounter, packed: zstandard.ZstdCompressionWriter
+    ) -> Callable[[bytes], None]:  # fmt: skip
         first = True
+        rest = b""
 
         def sink(chunk: bytes) -> None:
-            nonlocal first
+            nonlocal first, rest
             if first:
-                chunk, first = _SANDBOX.sub(b"", chunk), False
+                chunk, first = _SANDBOX.sub(b"", chunk).replace(_MODE, _WIDER_MODE), False
+            if part.has_sequence_defaults:
+                *lines, rest = (rest + chunk).split(b"\n")
+                chunk = b"".join(of_own_sequences(line, part.database) + b"\n" for line in lines)
             packed.write(chunk)
             counter.feed(chunk)
 
@@ -277,7 +316,10 @@ class Dump:
             for name in (*part.left_out, *tables_of(part.beside))
         ]  # fmt: skip
         words += ["--dump-history"] if self._history else []
-        sinks = {name: self._sink(self._counters[name], writer) for name, writer in zip(names, packed, strict=True)}
+        sinks = {
+            part.database: self._sink(part, self._counters[part.database], writer)
+            for part, writer in zip(self._parts, packed, strict=True)
+        }
         splitter = Splitter(sinks)
         if len(names) > 1:
             words += ["--databases", "--no-create-db"]
@@ -304,29 +346,44 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     pieces: list[bytes] = []
     ignored = [f"--ignore-table={database}.{view}" for view in views]
     clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
-    return [_SANDBOX.sub(b"", b"".join(pieces))]
+    lines = _SANDBOX.sub(b"", b"".join(pieces)).split(b"\n")
+    return [b"\n".join(of_own_sequences(line, database) for line in lines)]
+
+
+def _sequence_defaults(clients: Clients, database: str) -> bytes:
+    """Return what binds defaults to the sequences of the database in which it is run, wherever its tables were moved."""
+    with clients.session() as session:
+        found = catalogue.sequence_defaults(session, database)
+    if not found:
+        return b""
+    lines = ["SET system_versioning_alter_history = 'KEEP';"]
+    for table, column, default in found:
+        unbound = default.replace(f"val({identifier(database)}.", "val(")
+        lines.append(f"ALTER TABLE {identifier(table)} ALTER COLUMN {identifier(column)} SET DEFAULT {unbound};")
+    return ("\n".join(lines) + "\n").encode()
 
 
 def programs(
     clients: Clients, database: str, views: Sequence[str], stopped: Callable[[], bool] = lambda: False,
     broken: Sequence[str] = (),
 ) -> bytes:  # fmt: skip
-    """Routines and triggers, then views, then events, each after its heading.
+    """Defaults by sequences, routines and triggers, then views, then events, each after its heading.
 
     MySQL's dump program looks at views for whatever else it is asked, and ends at one that is broken.
     """
     found: list[bytes] = []
     no_views = [f"--ignore-table={database}.{view}" for view in (*views, *broken)]
 
-    def part(heading: bytes, *words: str, only: Sequence[str] = ()) -> None:
+    def part(heading: bytes, *words: str, only: Sequence[str] = (), first: bytes = b"") -> None:
         pieces: list[bytes] = []
         clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
         text = _SANDBOX.sub(b"", b"".join(pieces))
         # Around programs made under another collation the dump changes its database's, by name.
-        found.append(b"\n" + heading + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
+        found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
     # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.
-    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", "--add-drop-trigger", *no_views)
+    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", "--add-drop-trigger", *no_views,
+         first=_sequence_defaults(clients, database))  # fmt: skip
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", only=views)
     part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", *no_views)
@@ -345,7 +402,7 @@ class Reading:
         heading = b"\n" + _PROGRAMS
         rest = b""
         found = False
-        for chunk in self._chunks():
+        for chunk in with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
             if found:
                 self.programs += chunk
                 continue

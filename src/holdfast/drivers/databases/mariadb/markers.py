@@ -35,7 +35,7 @@ def read(session: Session, place: str) -> Marker | None:
 
 
 def make(
-    session: Session, place: str, identity: str, *, script: bytes | None = None, charset: str = "",
+    session: Session, place: str, identity: str, *, script: bytes | None = None, properties: str = "",
     vacant: bool = False, table: str = MARKER,
 ) -> None:  # fmt: skip
     """Without a script the programs of the content are in place."""
@@ -43,25 +43,26 @@ def make(
     session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
     session.run(
         f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY, placed BOOLEAN NOT NULL,"
-        " vacant BOOLEAN NOT NULL, charset VARCHAR(200) NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
+        " vacant BOOLEAN NOT NULL, charset TEXT NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
     )
     session.run(
-        f"INSERT INTO {where} VALUES ({literal(identity)}, {int(script is None)}, {int(vacant)}, {literal(charset)},"
+        f"INSERT INTO {where} VALUES ({literal(identity)}, {int(script is None)}, {int(vacant)}, {literal(properties)},"
         f" {_blob(script)})"
     )
 
 
-def keep_script(session: Session, place: str, script: bytes, charset: str) -> None:
+def keep_script(session: Session, place: str, script: bytes, properties: str) -> None:
     """What the content's programs are, before they are taken out of their place."""
+    session.run(f"ALTER TABLE {identifier(place)}.{MARKER} MODIFY charset TEXT NOT NULL")  # it was shorter once
     session.run(
-        f"UPDATE {identifier(place)}.{MARKER} SET placed = 0, script = {_blob(script)}, charset = {literal(charset)}"
+        f"UPDATE {identifier(place)}.{MARKER} SET placed = 0, script = {_blob(script)}, charset = {literal(properties)}"
     )
 
 
 def script_of(session: Session, place: str) -> tuple[str, bytes]:
-    """Character set of the content and what makes its programs."""
-    charset, script = session.rows(f"SELECT charset, HEX(script) FROM {identifier(place)}.{MARKER}")[0]
-    return str(charset), bytes.fromhex(script or "")
+    """Properties of the content's database, as CREATE DATABASE takes them, and what makes its programs."""
+    properties, script = session.rows(f"SELECT charset, HEX(script) FROM {identifier(place)}.{MARKER}")[0]
+    return str(properties), bytes.fromhex(script or "")
 
 
 def set_placed(session: Session, place: str) -> None:

@@ -14,7 +14,7 @@ tells the rights of active roles, information_schema.user_privileges does not.
 from __future__ import annotations
 
 from holdfast.drivers.databases.mariadb import catalogue, checks, ownership
-from holdfast.drivers.databases.mariadb.client import Session, literal
+from holdfast.drivers.databases.mariadb.client import Session, identifier, literal
 from holdfast.drivers.databases.mariadb.dialect import Dialect, Finding, Version
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.errors import HoldfastError
@@ -49,6 +49,15 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
         found += [("error", f"{name} cannot be made again by this account, for the server writes a binary log",
                    "SET PERSIST log_bin_trust_function_creators = 1, as an administrator.")
                   for (name,) in programs]  # fmt: skip
+    made = session.rows(f"SHOW CREATE DATABASE {identifier(database)}")[0][1] or ""
+    if "READ ONLY = 1" in made:
+        found.append(("error", f"database {database} is read only: no upgrade and no restore can change it",
+                      f"ALTER DATABASE {database} READ ONLY = 0; and set it again afterwards."))  # fmt: skip
+    if "ENCRYPTION=" in made and "TABLE_ENCRYPTION_ADMIN" not in rights:
+        checked, default = session.rows("SELECT @@table_encryption_privilege_check, @@default_table_encryption")[0]
+        if checked == "1" and ("ENCRYPTION='Y'" in made) != (default == "1"):
+            found.append(("error", f"database {database} has another default encryption than the server, which this account"
+                          " may not give to a copy", "GRANT TABLE_ENCRYPTION_ADMIN ON *.* TO it, as an administrator."))  # fmt: skip
     return found
 
 

@@ -9,9 +9,23 @@ from holdfast.drivers.databases.sql.session import Session
 
 _MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
 _TABLE = "holdfast_owner"
+_ENCRYPTION = re.compile(r"DEFAULT ENCRYPTION='[YN]'")
 
 
 class InComment:
+    def properties(self, session: Session, database: str) -> str:
+        """Return the words of CREATE and ALTER DATABASE that give another one the same comment, without the mark."""
+        comment = _MARK.sub("", self._comment(session, database) or "")
+        return f"COMMENT {literal(comment)}"
+
+    def kept(self, session: Session, database: str, properties: str) -> str:
+        """Return properties that leave a database its mark: its words are last, so it goes into the quotes."""
+        found = _MARK.search(self._comment(session, database) or "")
+        if found is None or " COMMENT '" not in properties:
+            return properties
+        mark = literal(f"[holdfast owner: {found[1]}]")[1:]
+        return properties[:-1] + ("" if properties.endswith(" COMMENT ''") else "\n") + mark
+
     def _comment(self, session: Session, database: str) -> str | None:
         return session.value(
             f"SELECT schema_comment FROM information_schema.schemata WHERE schema_name = {literal(database)}"
@@ -31,6 +45,15 @@ class InComment:
 
 class InTable:
     """In the place that is Holdfast's own for the database, where no swap and no migration meets it."""
+
+    def properties(self, session: Session, database: str) -> str:
+        """Return the words that give another database the same default encryption, which servers since 8.0.16 have."""
+        made = session.rows(f"SHOW CREATE DATABASE {identifier(database)}")[0][1] or ""
+        found = _ENCRYPTION.search(made)
+        return found[0] if found is not None else ""
+
+    def kept(self, session: Session, database: str, properties: str) -> str:
+        return properties
 
     def _exists(self, session: Session, database: str) -> bool:
         return bool(session.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal(database)}"))

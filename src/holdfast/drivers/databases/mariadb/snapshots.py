@@ -149,7 +149,9 @@ def _take(source: Source, session: Session, target: Path, *, held: bool, lock: _
     found = columns(session, source.database)
     # Asked by who has the tables already: a statement that waits to change one would keep everybody else waiting.
     beside = shared_out(source.clients, lock.session, source.database, facts, lock.tables) if lock is not None else []
-    return _Taken(source, session, found, facts, Part(source.database, target, views, beside=beside))
+    has_defaults = bool(catalogue.sequence_defaults(session, source.database))
+    part = Part(source.database, target, views, beside=beside, has_sequence_defaults=has_defaults)
+    return _Taken(source, session, found, facts, part)
 
 
 def shared_out(
@@ -199,7 +201,7 @@ def facts_of(source: Source, session: Session, database: str, *, held: bool) -> 
     return {
         "product": source.clients.dialect.product,
         "server_version": list(checks.version(session)),
-        "charset": source.places.charset(session, database),
+        "charset": source.places.properties(session, database),
         "history": catalogue.versioned(session, database),
         "binlog": source.clients.dialect.position(session, held),
     }  # fmt: skip
