@@ -492,6 +492,29 @@ def test_fsync_off_is_an_error() -> None:
         own.remove()
 
 
+def test_row_level_security_that_holds_for_the_role_is_an_error(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path
+) -> None:
+    server.run(
+        name,
+        'CREATE TABLE "Odd" (a INTEGER); INSERT INTO "Odd" VALUES (1); ALTER TABLE "Odd" ENABLE ROW LEVEL SECURITY;'
+        ' CREATE POLICY p ON "Odd" USING (a > 1)',
+        user=ROLE,
+    )
+    assert database.check() == [], "the owner sees every row"
+    server.run(name, 'ALTER TABLE "Odd" FORCE ROW LEVEL SECURITY', user=ROLE)
+    server.run(name, "CREATE TABLE strange (a INTEGER); ALTER TABLE strange ENABLE ROW LEVEL SECURITY")
+    first, second = database.check()
+    assert (first.severity, second.severity) == ("error", "error")
+    assert '"Odd"' in first.message and "NO FORCE ROW LEVEL SECURITY" in first.advice
+    assert "strange" in second.message and "BYPASSRLS" in second.advice
+    assert driver(server, name, user="postgres").check() == []
+    server.run(name, first.advice.rpartition("; or ")[2].rstrip("."), user=ROLE)
+    server.run(name, second.advice.rpartition("; or ")[2].rstrip("."))
+    assert database.check() == []
+    assert snapshot(database, quick_folder / "dump").tables["Odd"]["rows"] == 1
+
+
 def test_missing_rights_are_named(server: PostgresqlServer, name: str) -> None:
     server.run("postgres", "DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
     found = driver(server, name, user="poor").check()

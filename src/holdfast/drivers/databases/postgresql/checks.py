@@ -57,6 +57,24 @@ def _settings(session: Session, database: str) -> list[Finding]:
     ]  # fmt: skip
 
 
+def in_database(session: Session) -> list[Finding]:
+    """Return what a session of the database itself finds: tables of which a dump may not have every row, so that it fails."""
+    rows = session.rows(
+        "SELECT c.oid::regclass, quote_ident(current_user), pg_has_role(c.relowner, 'USAGE') FROM pg_class c"
+        " WHERE c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1"
+    )
+    found: list[Finding] = []
+    for table, role, owned in rows:
+        change = (
+            f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"
+            if owned == "t"
+            else f"ALTER TABLE {table} OWNER TO {role}"
+        )
+        found.append(("error", f"row-level security of table {table} holds for role {role} too: it cannot be backed up whole",
+                      f"ALTER ROLE {role} BYPASSRLS, as a superuser; or {change}."))  # fmt: skip
+    return found
+
+
 def _rights(session: Session, database: str) -> list[Finding]:
     role, superuser, creates, owns = session.rows(
         "SELECT r.rolname, r.rolsuper, r.rolcreatedb, pg_has_role(d.datdba, 'USAGE') FROM pg_roles r, pg_database d"
