@@ -158,12 +158,16 @@ class Newer:
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding of `check`: what, how bad (`error`, `warning`, or a `note` of what is as it is), what to type."""
+    """A finding of `check`: what, how bad (`error`, `warning`, or a `note` of what is as it is), what to type.
+
+    `in_content`: it lies in data that a restore replaces, and so does not keep one from beginning.
+    """
 
     subject: str
     severity: str
     message: str
     advice: str = ""
+    in_content: bool = False
 
 
 @dataclass(frozen=True)

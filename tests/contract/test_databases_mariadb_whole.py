@@ -295,3 +295,66 @@ def test_a_default_loses_its_database_and_nothing_else_does() -> None:
     )
     for other in ("('nextval(`a``b`.`s`)')", "INSERT INTO `t` VALUES", "  `id` int(11) DEFAULT nextval(`other`.`s`),"):
         assert line(other) == other.encode()
+
+
+def test_a_view_over_two_databases_belongs_to_its_own(server: MariadbServer, quick_folder: Path) -> None:
+    """MariaDB writes all its tables with their databases; the table is gone when the dump is loaded."""
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run("mysql", f"CREATE DATABASE `{made}other`")
+        server.run(made, f"CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2); CREATE TABLE `{made}other`.o (a INT)")
+        server.run(made, f"INSERT INTO `{made}other`.o VALUES (2); CREATE TABLE `{made}` (x INT)", user=USER)
+        server.run(
+            made,
+            f"CREATE VIEW v AS SELECT o.a, '`{made}`.`t`' AS s FROM `{made}other`.o JOIN t ON t.a = o.a",
+            user=USER,
+        )
+        server.run(made, f"CREATE VIEW odd AS SELECT `{made}`.x FROM `{made}`", user=USER)
+        database = DRIVERS[server.product](
+            "main", made, Server(host=server.socket, user=USER), Host(operation=OPERATION)
+        )
+        taken = snapshot(database, quick_folder / "dump")
+        before = server.run(made, "SHOW CREATE VIEW v; SHOW CREATE VIEW odd")
+        server.run(made, "DROP VIEW v; DROP TABLE t", user=USER)
+        candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+        database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+        assert server.run(made, "SHOW CREATE VIEW v; SHOW CREATE VIEW odd") == before
+        assert server.run(made, "SELECT * FROM v", user=USER) == f"2\t`{made}`.`t`"
+
+
+def test_what_an_account_that_is_gone_defined_comes_back_by_an_administrator(
+    server: MariadbServer, quick_folder: Path
+) -> None:
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run("mysql", f"CREATE USER gone@'10.%'; GRANT ALL ON `{made}`.* TO gone@'10.%'")
+        server.run(
+            made,
+            "CREATE TABLE t (a INT); INSERT INTO t VALUES (1); CREATE VIEW fine AS SELECT a FROM t;"
+            " CREATE DEFINER=gone@'10.%' VIEW v AS SELECT a FROM t WHERE a IN (SELECT a FROM fine);"
+            " CREATE DEFINER=gone@'10.%' TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.a = NEW.a;"
+            " CREATE DEFINER=gone@'10.%' EVENT e ON SCHEDULE EVERY 1 YEAR DO SELECT 1; DROP USER gone@'10.%'",
+        )
+        where = Server(host=server.socket, user=ADMINISTRATOR)
+        database = DRIVERS[server.product]("main", made, where, Host(operation=OPERATION))
+        assert [problem for problem in database.check() if problem.severity == "error"] == []
+        before = server.run(made, "SHOW CREATE VIEW v")
+        taken = snapshot(database, quick_folder / "dump")
+        for source, facts in ((None, {}), (quick_folder / "dump", facts_of(taken))):
+            candidate = database.prepare(OPERATION, source, facts)
+            database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+            assert server.run(made, "SHOW CREATE VIEW v") == before
+
+
+def test_a_view_that_refers_to_what_is_gone_is_named_with_what_to_type(server: MariadbServer) -> None:
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run(made, "CREATE TABLE t (a INT, b INT); CREATE VIEW fine AS SELECT a FROM t", user=USER)
+        server.run(made, "CREATE VIEW `old ``one` AS SELECT b FROM t; ALTER TABLE t DROP COLUMN b", user=USER)
+        database = DRIVERS[server.product](
+            "main", made, Server(host=server.socket, user=USER), Host(operation=OPERATION)
+        )
+        (found,) = [problem for problem in database.check() if problem.severity == "error"]
+        assert "view old `one" in found.message and found.in_content
+        server.run(made, found.advice.partition(", or")[0], user=USER)
+        assert [problem for problem in database.check() if problem.severity == "error"] == []

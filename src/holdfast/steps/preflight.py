@@ -38,7 +38,7 @@ def check(opened: Opened, context: StepContext) -> None:
     found = [problem for files in opened.files.values() for problem in files.check()]
     found += [problem for database in opened.databases.values() for problem in database.check()]
     for problem in found:
-        if problem.severity == "error":
+        if problem.severity == "error" and not (problem.in_content and context.parameters.get("adopts", False)):
             raise RefusedError(problem.message, next_step=problem.advice)
     if context.parameters.get("reserve", True):  # what may have to be undone
         for files in opened.files.values():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.drivers.databases.mariadb.catalogue import DEFINING, ENDING, rights
-from holdfast.drivers.databases.mariadb.client import Session, literal
+from holdfast.drivers.databases.mariadb.catalogue import DEFINING, ENDING, names, rights
+from holdfast.drivers.databases.mariadb.client import Session, identifier, literal
 from holdfast.drivers.databases.mariadb.dialect import Dialect, Finding, Version
 
 _HISTORY_SINCE = (10, 11)
@@ -52,6 +52,26 @@ def _engines(session: Session, database: str) -> list[Finding]:
         ("warning", f"table {table} is of the engine {engine}, whose rows are no part of a transaction: a dump"
          " of it while it is written to is of no one instant", f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.")
         for table, engine in rows
+    ]  # fmt: skip
+
+
+def broken_views(session: Session, database: str) -> list[Finding]:
+    """Find views that refer to what is gone, at which the dump programs end.
+
+    A view whose definer is gone is not one: it is dumped, and made again by an account that may define for others.
+    """
+    views = names(session, database, "VIEW")
+    if not views:
+        return []
+    said: dict[str, str] = {}
+    listed = ", ".join(f"{identifier(database)}.{identifier(view)}" for view in views)
+    for table, _, kind, text in session.rows(f"CHECK TABLE {listed}"):
+        if kind == "Error" and "specified as a definer" not in (text or ""):
+            said.setdefault(str(table).removeprefix(f"{database}."), str(text))
+    return [
+        ("error", f"view {view} can be neither read nor dumped: {text}",
+         f"DROP VIEW {identifier(view)}, or make it again so that it can be read.")
+        for view, text in said.items()
     ]  # fmt: skip
 
 

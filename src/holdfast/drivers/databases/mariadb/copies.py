@@ -134,7 +134,7 @@ class Places:
 
     def settle(self, candidate: str, script: bytes) -> str:
         """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
-        script = dump.in_no_database(script)
+        script = dump.of_own_tables(dump.in_no_database(script), self._database)
         try:
             self._clients.feed(candidate, [dump.without_events(script)])
         except CommandFailedError as error:

@@ -318,7 +318,12 @@ class MariadbDatabase:
         subject = f"databases.{self.name}"
         try:
             with self._clients.session() as session:
-                return [Problem(subject, *found) for found in checks.problems(session, self.database, self.dialect)]
+                found = checks.problems(session, self.database, self.dialect)
+                views = checks.broken_views(session, self.database)
+            return [
+                *(Problem(subject, *one) for one in found),
+                *(Problem(subject, *one, in_content=True) for one in views),
+            ]
         except StepError as error:
             if other := self._other_product():
                 message = f"the server is {other}, not {self.dialect.product}"

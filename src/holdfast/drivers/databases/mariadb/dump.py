@@ -77,6 +77,33 @@ def of_own_sequences(line: bytes, database: str) -> bytes:
     )  # fmt: skip
 
 
+_TOKEN = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`]|``)+`", re.DOTALL)
+_VIEW = re.compile(rb"^/\*!50001 VIEW `.*$", re.MULTILINE)
+
+
+def of_own_tables(script: bytes, database: str) -> bytes:
+    """Return definitions of views that name tables of their own database without it, so that they can stand in another.
+
+    MariaDB's dump program qualifies a view's tables where one of them is another database's, and its columns where the
+    definer is gone. Views are written on one line, in the server's own words: every name is quoted.
+    """
+    return _VIEW.sub(lambda found: _of_own_tables(found[0], identifier(database).encode()), script)
+
+
+def _of_own_tables(view: bytes, quoted: bytes) -> bytes:
+    places = [found.span() for found in _TOKEN.finditer(view) if found[0] == quoted]
+    # A table or an alias of the database's name makes `name.x` a column of it; only `name.x.y` is certain then.
+    is_table = any(view[end : end + 1] not in (b".", b"@") for _, end in places)
+    pieces, position = [], 0
+    for start, end in places:
+        following = _TOKEN.match(view, end + 1)
+        is_first = view[start - 1 : start] != b"." and view[end : end + 1] == b"." and following is not None
+        if is_first and following is not None and (not is_table or view[following.end() :].startswith(b".")):
+            pieces.append(view[position:start])
+            position = end + 1
+    return b"".join((*pieces, view[position:]))
+
+
 class RowCounter:
     """Tables and rows of a dump that passes by in pieces."""
 
@@ -379,6 +406,7 @@ def programs(
         clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
         text = _SANDBOX.sub(b"", b"".join(pieces))
         # Around programs made under another collation the dump changes its database's, by name.
+        text = of_own_tables(text, database)
         found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
     # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.

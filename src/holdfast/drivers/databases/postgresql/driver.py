@@ -369,16 +369,16 @@ class PostgresqlDatabase:
         subject = f"databases.{self.name}"
         try:
             with self._places.maintenance() as session:
-                found = checks.problems(session, self.database)
-                tools = self._tool_problems(subject, session)
+                found = [Problem(subject, *one) for one in checks.problems(session, self.database)]
+                found += self._tool_problems(subject, session)
                 open_now = session.rows(
                     f"SELECT 1 FROM pg_database WHERE datname = {literal(self.database)} AND datallowconn"
                     " AND has_database_privilege(oid, 'CONNECT')"
                 )
             if open_now:
                 with self._clients.session(self.database) as session:
-                    found += checks.in_database(session)
-            return [*(Problem(subject, *one) for one in found), *tools]
+                    found += [Problem(subject, *one, in_content=True) for one in checks.in_database(session)]
+            return found
         except StepError as error:
             advice = "Correct host, port, user, password or container, or start the server."
             return [Problem(subject, "error", error.what, advice)]
