@@ -358,3 +358,42 @@ def test_a_view_that_refers_to_what_is_gone_is_named_with_what_to_type(server: M
         assert "view old `one" in found.message and found.in_content
         server.run(made, found.advice.partition(", or")[0], user=USER)
         assert [problem for problem in database.check() if problem.severity == "error"] == []
+
+
+def test_a_restore_by_an_account_with_too_few_rights_says_what_to_type(
+    server: MariadbServer, quick_folder: Path
+) -> None:
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run("mysql", f"CREATE USER few@localhost; GRANT ALL ON `{made}`.* TO few@localhost")
+        server.run("mysql", "GRANT ALL ON `hf-%`.* TO few@localhost")
+        server.run(made, "CREATE TABLE t (a INT); CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.a = 1")
+        server.run(made, "CREATE VIEW v AS SELECT a FROM t; CREATE VIEW own AS SELECT a FROM t", user="few")
+        try:
+            said: list[str] = []
+            where = Server(host=server.socket, user="few")
+            host = Host(operation=OPERATION, warn=said.append)
+            database = DRIVERS[server.product]("main", made, where, host)
+            administrator = DRIVERS[server.product](
+                "main", made, Server(host=server.socket, user=ADMINISTRATOR), Host(operation=OPERATION)
+            )
+            server.run(made, "ALTER DEFINER=root@localhost VIEW v AS SELECT a FROM t")
+            taken = snapshot(administrator, quick_folder / "dump")
+            definers = (
+                "SELECT definer FROM information_schema.views WHERE table_schema = DATABASE() ORDER BY table_name"
+            )
+            before = server.run(made, definers)
+            database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+            (line,) = said
+            assert "`root`@`localhost`" in line and "few" not in line.partition(" is made for ")[0]
+            server.run("mysql", line.partition("administrator: ")[2].partition("; and")[0])
+            candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+            server.run(made, "DROP TRIGGER tr; DROP VIEW v")
+            database.swap(OPERATION, candidate, f"{OPERATION}.replaced")
+            assert len(said) == 1, "nothing more is lost"
+            assert server.run(made, definers) == before
+            assert "root@localhost" in server.run(
+                made, "SELECT definer FROM information_schema.triggers WHERE trigger_name = 'tr'"
+            )
+        finally:
+            server.run("mysql", "DROP USER few@localhost")

@@ -6,13 +6,14 @@ import os
 import re
 import time
 from calendar import timegm
+from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.engine.records import OperationRecord
 from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError
-from holdfast.model import Outcome, StepState
+from holdfast.model import Outcome, Problem, StepState
 from holdfast.steps.services import refuse_tied
 from holdfast.system import durable
 from holdfast.system.host import is_secret
@@ -37,9 +38,7 @@ def check(opened: Opened, context: StepContext) -> None:
     configuration = opened.loaded.configuration
     found = [problem for files in opened.files.values() for problem in files.check()]
     found += [problem for database in opened.databases.values() for problem in database.check()]
-    for problem in found:
-        if problem.severity == "error" and not (problem.in_content and context.parameters.get("adopts", False)):
-            raise RefusedError(problem.message, next_step=problem.advice)
+    refuse_errors(found, replaced=context.parameters.get("adopts", False))
     if context.parameters.get("reserve", True):  # what may have to be undone
         for files in opened.files.values():
             files.refuse_mounts()
@@ -66,6 +65,13 @@ def check(opened: Opened, context: StepContext) -> None:
     remove_outdated(opened)
     if context.parameters.get("reserve", True):
         opened.reserve()
+
+
+def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:
+    """Raise RefusedError for the first error; with `replaced`, those in the content of data go with it."""
+    for problem in problems:
+        if problem.severity == "error" and not (replaced and problem.in_content):
+            raise RefusedError(problem.message, next_step=problem.advice)
 
 
 def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:

@@ -149,6 +149,19 @@ class Places:
             barrier(session, candidate)
         return identity
 
+    def warn_of_definers(self, script: bytes) -> None:
+        """Say whose programs are made for this account instead, and what lets it make them for those accounts."""
+        with self._clients.session() as session:
+            user, _, host = str(session.value("SELECT CURRENT_USER()")).rpartition("@")
+        me = f"{identifier(user)}@{identifier(host)}"
+        others = sorted(dump.definers(script) - {me})
+        if others:
+            self._clients.host.warn(
+                f"database {self._name}: what {', '.join(others)} defined is made for {me}, which may not define for others."
+                f" To have it as it was, type, as an administrator: GRANT {self._clients.dialect.definer_grant} ON *.* TO {me};"
+                " and restore again."
+            )
+
     def copy(self, token: str) -> str:
         """A copy of the live database made by the server, table by table; its identity. No session may be on it."""
         with self._clients.session() as session:
@@ -296,6 +309,7 @@ class Places:
             self._clients.feed(self._database, [script])
         except CommandFailedError:
             drop_programs(session, self._database)
+            self.warn_of_definers(script)
             self._clients.feed(self._database, [dump.without_definers(script)])
         markers.set_placed(session, self._own_place)
         barrier(session, self._own_place)

@@ -54,6 +54,8 @@ class Dialect:
     definer_rights: frozenset[str]
     """Rights needed beside one to define for others, to make and drop programs of any account."""
     definer_advice: str
+    definer_grant: str
+    """Rights by which an account makes programs for others, as GRANT takes them."""
     session_rights: str
     """Rights to see and end the sessions of other accounts, as GRANT takes them."""
     own_findings: Callable[[Session, str, Version], list[Finding]]

@@ -58,6 +58,7 @@ MARIADB = Dialect(
     partitions_at_risk=True,
     definer_rights=frozenset(),
     definer_advice="GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.",
+    definer_grant="SET USER",
     session_rights="PROCESS, CONNECTION ADMIN",
     own_findings=checks.history,
 )
@@ -208,6 +209,7 @@ class MariadbDatabase:
             except DamagedError:  # one of them may be an account for whom this one has too few rights
                 with self._clients.session() as session:
                     catalogue.drop_programs(session, candidate)
+        self._places.warn_of_definers(script)
         return self._places.settle(candidate, dump.without_definers(script))
 
     def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:

@@ -461,6 +461,12 @@ _DEFINER = re.compile(
 )  # a role has no host
 
 
+def definers(script: bytes) -> set[str]:
+    """Return the accounts that what a script makes belongs to, quoted."""
+    found = (match[0].rpartition(b"DEFINER=")[2] for match in _DEFINER.finditer(script))
+    return {account.decode(errors="replace") for account in found}
+
+
 def without_definers(script: bytes) -> bytes:
     """What it makes belongs to the account that runs it."""
     return _DEFINER.sub(rb"\1", script)

@@ -78,6 +78,7 @@ MYSQL = Dialect(
     partitions_at_risk=False,
     definer_rights=frozenset({"SYSTEM_USER"}),
     definer_advice="GRANT SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE ON *.* TO it (before 8.2 SET_USER_ID).",
+    definer_grant="SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE",
     session_rights="PROCESS, CONNECTION_ADMIN",
     own_findings=_findings,
 )
