@@ -397,3 +397,31 @@ def test_a_restore_by_an_account_with_too_few_rights_says_what_to_type(
             )
         finally:
             server.run("mysql", "DROP USER few@localhost")
+
+
+def test_rights_on_single_routines_are_granted_again_or_named(server: MariadbServer) -> None:
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run(
+            "mysql",
+            "CREATE USER reporter@'10.%'; CREATE USER reader@localhost; GRANT SELECT ON mysql.procs_priv TO reader@localhost",
+        )
+        server.run("mysql", f"GRANT ALL ON `{made}`.* TO reader@localhost; GRANT ALL ON `hf-%`.* TO reader@localhost")
+        server.run(made, "CREATE TABLE t (a INT); CREATE PROCEDURE `odd ``one`() SELECT 1", user="reader")
+        grant = f"GRANT EXECUTE ON PROCEDURE `{made}`.`odd ``one` TO `reporter`@`10.%` WITH GRANT OPTION"
+        server.run("mysql", grant)
+        shown = "SHOW GRANTS FOR reporter@'10.%'"
+        before = server.run("mysql", shown)
+        try:
+            said: list[str] = []
+            for number, user in enumerate((ADMINISTRATOR, "reader")):
+                host = Host(operation=OPERATION, warn=said.append)
+                database = DRIVERS[server.product]("main", made, Server(host=server.socket, user=user), host)
+                point = database.prepare(f"{OPERATION}{number}", None, {})
+                database.swap(f"{OPERATION}{number}", point, f"{OPERATION}{number}.failed")
+                if user != ADMINISTRATOR:
+                    assert "reporter" in said[-1] and len([line for line in said if "routine" in line]) == 1
+                    server.run("mysql", said[-1].partition("administrator: ")[2])
+                assert server.run("mysql", shown) == before
+        finally:
+            server.run("mysql", "DROP USER reporter@'10.%'; DROP USER reader@localhost")

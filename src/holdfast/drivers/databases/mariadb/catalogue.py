@@ -216,6 +216,29 @@ def rights(session: Session) -> set[str]:
     return found
 
 
+def routine_grants(session: Session, database: str) -> list[str]:
+    """Return statements that grant the rights on single routines of a database, which go when those are dropped.
+
+    Few accounts may see the rights of others; for the rest there are none.
+    """
+    shown = " ".join(str(line) for (line,) in session.rows("SHOW GRANTS")).replace("`", "")
+    if "SELECT" not in rights(session) and not re.search(r"SELECT\b[^.]* ON mysql\.(\*|procs_priv) ", shown):
+        return []
+    rows = session.rows(
+        "SELECT host, user, routine_name, routine_type, proc_priv FROM mysql.procs_priv"
+        f" WHERE db = {literal(database)} AND proc_priv <> '' ORDER BY 4, 3, 2, 1"
+    )
+    found = []
+    for host, user, name, kind, given in rows:
+        listed = str(given).split(",")
+        granted = ", ".join(right.upper() for right in listed if right != "Grant") or "USAGE"
+        whose = identifier(str(user)) + (f"@{identifier(host)}" if host else "")  # a role has no host
+        option = " WITH GRANT OPTION" if "Grant" in listed else ""
+        place = f"{identifier(database)}.{identifier(str(name))}"
+        found.append(f"GRANT {granted} ON {kind} {place} TO {whose}{option}")
+    return found
+
+
 def columns(session: Session, database: str) -> list[tuple[str, str]]:
     """Table and column, in the tables' own order."""
     rows = session.rows(

@@ -37,6 +37,7 @@ _UNMARKED = "first"  # the identity of a live database that was never swapped
 _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
 _DENIED = ("42000", "28000")
+_NO_ROUTINE = re.compile(r"ERROR 1305 ")
 _CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a disk that is full
 
 
@@ -250,11 +251,13 @@ class Places:
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         """One RENAME of all tables with both markers; sessions on either database are ended. May be repeated."""
         with self._clients.session() as session:
+            grants = catalogue.routine_grants(session, self._database)
             if self.identity(session) != identity:
                 self._swap(session, token, identity, aside)
             marker = markers.read(session, self._own_place)
             if identity is not None and marker is not None and not marker.placed:
                 self._place(session)
+                self._grant_again(grants)
 
     def _swap(self, session: Session, token: str, identity: str | None, aside: str) -> None:
         found = self.find(session, token, identity) if identity is not None else None
@@ -313,6 +316,18 @@ class Places:
             self._clients.feed(self._database, [dump.without_definers(script)])
         markers.set_placed(session, self._own_place)
         barrier(session, self._own_place)
+
+    def _grant_again(self, statements: Iterable[str]) -> None:
+        """Give others their rights on routines back, where the routines are; say which this account may not give."""
+        for statement in statements:
+            try:
+                with self._clients.session() as session:  # of its own: an error ends it
+                    session.run(statement)
+            except SqlError as error:
+                if not _NO_ROUTINE.search(error.what):
+                    self._clients.host.warn(
+                        f"database {self._name}: a right is gone with its routine; type, as an administrator: {statement};"
+                    )
 
     def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
         """The marker stays behind, so that a hand-over that died is finished from it: `placed` once the name is ours."""
