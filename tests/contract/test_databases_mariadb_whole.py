@@ -77,7 +77,7 @@ CREATE TABLE log (n INT PRIMARY KEY AUTO_INCREMENT, said VARCHAR(99)) ENGINE=MyI
 CREATE VIEW checked AS SELECT id, n FROM parent WHERE n > 0 WITH LOCAL CHECK OPTION;
 CREATE SQL SECURITY INVOKER VIEW abc (first, second) AS SELECT z.id, 'x' FROM checked z ORDER BY 1;
 CREATE ALGORITHM=TEMPTABLE VIEW named AS SELECT id AS `it's; a \\ "name"` FROM parent;
-SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT', collation_connection = utf8mb4_unicode_ci;
+SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_TRANS_TABLES', collation_connection = utf8mb4_unicode_ci;
 CREATE TRIGGER t_second BEFORE INSERT ON parent FOR EACH ROW SET NEW."n" = NEW.n + 1;
 CREATE VIEW ansi AS SELECT 'a' || "id" AS "both" FROM parent;
 SET sql_mode = '', NAMES latin1;

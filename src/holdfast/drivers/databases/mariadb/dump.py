@@ -51,6 +51,8 @@ _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--creat
 # would be loaded as zero, without an error.
 _MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
 _WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
+# By the mode in which a view is made MySQL decides which of its columns may be NULL, and keeps no record of that mode.
+_STRICT_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,STRICT_TRANS_TABLES' */"
 
 
 def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -377,6 +379,12 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     return [b"\n".join(of_own_sequences(line, database) for line in lines)]
 
 
+def _is_strict(clients: Clients) -> bool:
+    """Return whether sessions of the server are strict unless they say otherwise."""
+    with clients.session() as session:
+        return "STRICT_" in (session.value("SELECT @@GLOBAL.sql_mode") or "")
+
+
 def _sequence_defaults(clients: Clients, database: str) -> bytes:
     """Return what binds defaults to the sequences of the database in which it is run, wherever its tables were moved."""
     with clients.session() as session:
@@ -414,6 +422,8 @@ def programs(
          first=_sequence_defaults(clients, database))  # fmt: skip
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", only=views)
+        if _is_strict(clients):
+            found[-1] = found[-1].replace(_MODE, _STRICT_MODE)
     part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", *no_views)
     return b"".join(found) + b"\n" + _END
 
