@@ -280,6 +280,21 @@ def test_a_folder_cannot_be_given_to_clients_inside(engine: Engine) -> None:
     assert (engine.identity(), engine.database.tokens()) == (live, [])
 
 
+@pytest.mark.parametrize("missing", ["postgresql"], indirect=True)
+def test_a_function_that_names_another_without_its_schema_is_loaded_inside(engine: Engine) -> None:
+    """The dump goes in through a pipe, and its search path by the environment."""
+    engine.execute("CREATE FUNCTION inner_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)'")
+    engine.execute("CREATE FUNCTION outer_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT inner_name($1)'")
+    engine.execute("CREATE INDEX unqualified ON entry (outer_name(text))")
+    dump = engine.folder / "dump"
+    engine.dump(dump)
+    candidate = engine.prepare("op", dump)
+    engine.database.swap("op", candidate, "op.replaced")
+    assert engine.texts() == engine.texts(dump)
+    found = engine.database.query("SELECT indexname FROM pg_indexes WHERE indexname = 'unqualified'")
+    assert found == [("unqualified",)]
+
+
 def test_a_password_goes_in_by_the_environment_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "correct-horse-battery")
     assert engine.reached is not None
