@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from typing import IO, BinaryIO
 
 import zstandard
 
+from holdfast.drivers.databases import mariadb_rewriting
 from holdfast.drivers.databases.mariadb import catalogue
 from holdfast.drivers.databases.mariadb.client import Clients, identifier
 from holdfast.drivers.databases.mariadb.parallel import Share, tables_of
@@ -45,65 +46,6 @@ _PROGRAMS, _VIEWS, _EVENTS, _END = (
 _TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers",
                 "--skip-add-locks")  # fmt: skip
 _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
-
-
-# What every dump sets first. By it, a date that no calendar has, as an application with this mode of its own keeps it,
-# would be loaded as zero, without an error.
-_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
-_WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
-# By the mode in which a view is made MySQL decides which of its columns may be NULL, and keeps no record of that mode.
-_STRICT_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,STRICT_TRANS_TABLES' */"
-
-
-def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a dump that takes every date as it is. Quotes are escaped in values: none looks like the statement."""
-    rest = b""
-    for chunk in chunks:
-        data = (rest + chunk).replace(_MODE, _WIDER_MODE)
-        keep = max(0, len(data) - len(_MODE) + 1)
-        rest = data[keep:]
-        yield data[:keep]
-    yield rest
-
-
-def of_own_sequences(line: bytes, database: str) -> bytes:
-    """Return a line of a dump in which a column's default names its sequence without the database.
-
-    Only a column's definition begins with two spaces and its name; quotes are doubled in it.
-    """
-    if not line.startswith(b"  `"):
-        return line
-    call = re.compile(rb"(?<=val\()" + re.escape(identifier(database).encode()) + rb"\.")
-    return b"'".join(
-        piece if number % 2 else call.sub(b"", piece) for number, piece in enumerate(line.split(b"'"))
-    )  # fmt: skip
-
-
-_TOKEN = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`]|``)+`", re.DOTALL)
-_VIEW = re.compile(rb"^/\*!50001 VIEW `.*$", re.MULTILINE)
-
-
-def of_own_tables(script: bytes, database: str) -> bytes:
-    """Return definitions of views that name tables of their own database without it, so that they can stand in another.
-
-    MariaDB's dump program qualifies a view's tables where one of them is another database's, and its columns where the
-    definer is gone. Views are written on one line, in the server's own words: every name is quoted.
-    """
-    return _VIEW.sub(lambda found: _of_own_tables(found[0], identifier(database).encode()), script)
-
-
-def _of_own_tables(view: bytes, quoted: bytes) -> bytes:
-    places = [found.span() for found in _TOKEN.finditer(view) if found[0] == quoted]
-    # A table or an alias of the database's name makes `name.x` a column of it; only `name.x.y` is certain then.
-    is_table = any(view[end : end + 1] not in (b".", b"@") for _, end in places)
-    pieces, position = [], 0
-    for start, end in places:
-        following = _TOKEN.match(view, end + 1)
-        is_first = view[start - 1 : start] != b"." and view[end : end + 1] == b"." and following is not None
-        if is_first and following is not None and (not is_table or view[following.end() :].startswith(b".")):
-            pieces.append(view[position:start])
-            position = end + 1
-    return b"".join((*pieces, view[position:]))
 
 
 class RowCounter:
@@ -329,10 +271,13 @@ class Dump:
         def sink(chunk: bytes) -> None:
             nonlocal first, rest
             if first:
-                chunk, first = _SANDBOX.sub(b"", chunk).replace(_MODE, _WIDER_MODE), False
+                chunk, first = (
+                    _SANDBOX.sub(b"", chunk).replace(mariadb_rewriting.MODE, mariadb_rewriting.WIDER_MODE),
+                    False,
+                )
             if part.has_sequence_defaults:
                 *lines, rest = (rest + chunk).split(b"\n")
-                chunk = b"".join(of_own_sequences(line, part.database) + b"\n" for line in lines)
+                chunk = b"".join(mariadb_rewriting.of_own_sequences(line, part.database) + b"\n" for line in lines)
             packed.write(chunk)
             counter.feed(chunk)
 
@@ -376,7 +321,7 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     ignored = [f"--ignore-table={database}.{view}" for view in views]
     clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
     lines = _SANDBOX.sub(b"", b"".join(pieces)).split(b"\n")
-    return [b"\n".join(of_own_sequences(line, database) for line in lines)]
+    return [b"\n".join(mariadb_rewriting.of_own_sequences(line, database) for line in lines)]
 
 
 def _is_strict(clients: Clients) -> bool:
@@ -414,7 +359,7 @@ def programs(
         clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
         text = _SANDBOX.sub(b"", b"".join(pieces))
         # Around programs made under another collation the dump changes its database's, by name.
-        text = of_own_tables(text, database)
+        text = mariadb_rewriting.of_own_tables(text, database)
         found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
     # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.
@@ -423,7 +368,7 @@ def programs(
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", only=views)
         if _is_strict(clients):
-            found[-1] = found[-1].replace(_MODE, _STRICT_MODE)
+            found[-1] = found[-1].replace(mariadb_rewriting.MODE, mariadb_rewriting.STRICT_MODE)
     part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", *no_views)
     return b"".join(found) + b"\n" + _END
 
@@ -440,7 +385,7 @@ class Reading:
         heading = b"\n" + _PROGRAMS
         rest = b""
         found = False
-        for chunk in with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
+        for chunk in mariadb_rewriting.with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
             if found:
                 self.programs += chunk
                 continue

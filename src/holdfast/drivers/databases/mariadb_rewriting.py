@@ -1,0 +1,66 @@
+"""What the dump programs of MariaDB and MySQL write, changed so that it is loaded as it was, whatever the database's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from holdfast.drivers.databases.mariadb.client import identifier
+
+# What every dump sets first. By it, a date that no calendar has, as an application with this mode of its own keeps it,
+# would be loaded as zero, without an error.
+MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
+WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
+# By the mode in which a view is made MySQL decides which of its columns may be NULL, and keeps no record of that mode.
+STRICT_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,STRICT_TRANS_TABLES' */"
+
+
+def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a dump that takes every date as it is. Quotes are escaped in values: none looks like the statement."""
+    rest = b""
+    for chunk in chunks:
+        data = (rest + chunk).replace(MODE, WIDER_MODE)
+        keep = max(0, len(data) - len(MODE) + 1)
+        rest = data[keep:]
+        yield data[:keep]
+    yield rest
+
+
+def of_own_sequences(line: bytes, database: str) -> bytes:
+    """Return a line of a dump in which a column's default names its sequence without the database.
+
+    Only a column's definition begins with two spaces and its name; quotes are doubled in it.
+    """
+    if not line.startswith(b"  `"):
+        return line
+    call = re.compile(rb"(?<=val\()" + re.escape(identifier(database).encode()) + rb"\.")
+    return b"'".join(
+        piece if number % 2 else call.sub(b"", piece) for number, piece in enumerate(line.split(b"'"))
+    )  # fmt: skip
+
+
+_TOKEN = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`]|``)+`", re.DOTALL)
+_VIEW = re.compile(rb"^/\*!50001 VIEW `.*$", re.MULTILINE)
+
+
+def of_own_tables(script: bytes, database: str) -> bytes:
+    """Return definitions of views that name tables of their own database without it, so that they can stand in another.
+
+    MariaDB's dump program qualifies a view's tables where one of them is another database's, and its columns where the
+    definer is gone. Views are written on one line, in the server's own words: every name is quoted.
+    """
+    return _VIEW.sub(lambda found: _of_own_tables(found[0], identifier(database).encode()), script)
+
+
+def _of_own_tables(view: bytes, quoted: bytes) -> bytes:
+    places = [found.span() for found in _TOKEN.finditer(view) if found[0] == quoted]
+    # A table or an alias of the database's name makes `name.x` a column of it; only `name.x.y` is certain then.
+    is_table = any(view[end : end + 1] not in (b".", b"@") for _, end in places)
+    pieces, position = [], 0
+    for start, end in places:
+        following = _TOKEN.match(view, end + 1)
+        is_first = view[start - 1 : start] != b"." and view[end : end + 1] == b"." and following is not None
+        if is_first and following is not None and (not is_table or view[following.end() :].startswith(b".")):
+            pieces.append(view[position:start])
+            position = end + 1
+    return b"".join((*pieces, view[position:]))
