@@ -34,9 +34,16 @@ _POSTGRES = "postgres:holdfast-test"
 
 class ComposeSite:
     def __init__(
-        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 2.0, gate: str = "front",
-        worker: str = containers.WORKER, client: str = "docker",
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        *,
+        rows: int = 120,
+        files: int = 12,
+        slow: float = 2.0,
+        gate: str = "front",
+        worker: str = containers.WORKER,
+        client: str = "docker",
+    ) -> None:
         """`client` is that of the engine, docker or podman."""
         podman.compose() if client == "podman" else docker.compose()
         postgresql.needed_programs()
@@ -77,18 +84,33 @@ class ComposeSite:
 
     def _proxy(self) -> dict[str, Any]:
         return {
-            "image": _POSTGRES, "volumes": [*docker.machine_mounts(), "./proxy:/proxy"], "restart": "always",
-            "command": list(_PROXIES[self._gate][2]), "environment": {"HOME": "/tmp"}, "ports": [f"127.0.0.1:{self.port}:8080"],
-        }  # fmt: skip
+            "image": _POSTGRES,
+            "volumes": [*docker.machine_mounts(), "./proxy:/proxy"],
+            "restart": "always",
+            "command": list(_PROXIES[self._gate][2]),
+            "environment": {"HOME": "/tmp"},
+            "ports": [f"127.0.0.1:{self.port}:8080"],
+        }
 
     def _containerize(self, worker: str) -> None:
         account = f"{pwd.getpwnam('postgres').pw_uid}:{pwd.getpwnam('postgres').pw_gid}"
         database = {
-            "image": _POSTGRES, "user": account, "volumes": [*docker.machine_mounts(), "./database:/server"],
+            "image": _POSTGRES,
+            "user": account,
+            "volumes": [*docker.machine_mounts(), "./database:/server"],
             "environment": {"POSTGRES_DB": "guestbook", "POSTGRES_USER": _ROLE, "PGHOST": "/server"},
-            "command": [str(postgresql.needed_programs() / "postgres"), "-D", "/server/data", "-k", "/server", "-c", "listen_addresses="],
-            "restart": "always", "stop_signal": "SIGINT",
-        }  # fmt: skip
+            "command": [
+                str(postgresql.needed_programs() / "postgres"),
+                "-D",
+                "/server/data",
+                "-k",
+                "/server",
+                "-c",
+                "listen_addresses=",
+            ],
+            "restart": "always",
+            "stop_signal": "SIGINT",
+        }
         mounts = ["./media:/app/media", "./database:/server"]
         more = {"database": database, **({"proxy": self._proxy()} if self._gate in _PROXIES else {})}
         containers.containerize(self.folder, f"{self.name}:production", mounts, user=account, worker=worker, **more)
@@ -189,11 +211,30 @@ config_files = [".env"]
         mounts = [f"--volume={mount}" for mount in docker.machine_mounts()]
         account = pwd.getpwnam("postgres")
         subprocess.run(
-            [self.client, "run", "--rm", "--network=none", f"--user={account.pw_uid}:{account.pw_gid}",
-             f"--volume={self.folder}/database:/server", *mounts, docker.IMAGE, str(postgresql.needed_programs() / "initdb"), "-D",
-             "/server/data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"],
-            capture_output=True, check=True,
-        )  # fmt: skip
+            [
+                self.client,
+                "run",
+                "--rm",
+                "--network=none",
+                f"--user={account.pw_uid}:{account.pw_gid}",
+                f"--volume={self.folder}/database:/server",
+                *mounts,
+                docker.IMAGE,
+                str(postgresql.needed_programs() / "initdb"),
+                "-D",
+                "/server/data",
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+            capture_output=True,
+            check=True,
+        )
         self.compose("build")
         self.compose("up", "--detach", "database")
         patience.until(lambda: self.sql("SELECT 1", "postgres", check=False) == "1")

@@ -69,14 +69,27 @@ asyncio.run(main())
 
 
 def containerize(
-    folder: Path, image: str, mounts: Sequence[str], *, user: str = "0:0", worker: str = WORKER, backend: bool = False,
+    folder: Path,
+    image: str,
+    mounts: Sequence[str],
+    *,
+    user: str = "0:0",
+    worker: str = WORKER,
+    backend: bool = False,
     **more: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Writes the files into every version; `more` are services beside web and worker. With a `backend` that is `app`."""
     for version in repository.VERSIONS:
         git(folder, "checkout", "--quiet", version.tag)
-        ours = {"build": ".", "image": image, "restart": "always", "user": user, "env_file": ".env",
-                "volumes": [*docker.machine_mounts(), *mounts], "stop_signal": "SIGINT"}  # fmt: skip
+        ours = {
+            "build": ".",
+            "image": image,
+            "restart": "always",
+            "user": user,
+            "env_file": ".env",
+            "volumes": [*docker.machine_mounts(), *mounts],
+            "stop_signal": "SIGINT",
+        }
         web = {"command": [sys.executable, "/app/app.py"], "ports": ["127.0.0.1:${APPLICATION_PORT}:8000"]}
         services = {"web": {**ours, **web}, "worker": {**ours, "command": [sys.executable, "/app/worker.py"]}, **more}
         if backend:

@@ -122,9 +122,11 @@ class FakeDatabase:
 
     def inspect(self) -> Facts:
         return {
-            "exists": self.live is not None, "identity": self.live[0] if self.live is not None else None,
-            "size_bytes": len(self.live[1]) if self.live is not None else 0, "tool": "fake 1",
-        }  # fmt: skip
+            "exists": self.live is not None,
+            "identity": self.live[0] if self.live is not None else None,
+            "size_bytes": len(self.live[1]) if self.live is not None else 0,
+            "tool": "fake 1",
+        }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._query(self._bytes(None), sql)

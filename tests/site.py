@@ -82,9 +82,16 @@ class Site:
     """One application. Every path is below `folder`, so a copy of it put back at the same place is the same site."""
 
     def __init__(
-        self, folder: Path, *, rows: int = 120, files: int = 12, slow: float = 0.4, settle: float = 0.05,
-        engine: str = "sqlite", **paths: Path,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        *,
+        rows: int = 120,
+        files: int = 12,
+        slow: float = 0.4,
+        settle: float = 0.05,
+        engine: str = "sqlite",
+        **paths: Path,
+    ) -> None:
         self.folder = folder
         self.app_folder = paths.get("application", folder / "app")
         self.state = paths.get("state", folder / "state")
@@ -96,9 +103,7 @@ class Site:
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
-            self.store = stores.existing(
-                configuration.databases["main"], configuration.environment, self.database
-            )  # fmt: skip
+            self.store = stores.existing(configuration.databases["main"], configuration.environment, self.database)
             return
         self.port = gate_port()
         in_containers = engine in IN_CONTAINERS
@@ -108,12 +113,21 @@ class Site:
         folder.mkdir(parents=True, exist_ok=True)
         write_repository(self.repository, self.store.module)
         repository.write_configuration(
-            self.app_folder, self.repository, self.state, self.vault, self.port, rows=rows, files=files, slow=slow,
-            settle=settle, health_timeout=patience.limit(2.0),
-            task_timeout=patience.limit(30), database=self.store.lines,
+            self.app_folder,
+            self.repository,
+            self.state,
+            self.vault,
+            self.port,
+            rows=rows,
+            files=files,
+            slow=slow,
+            settle=settle,
+            health_timeout=patience.limit(2.0),
+            task_timeout=patience.limit(30),
+            database=self.store.lines,
             # Its client libraries are those of the tests.
             environment=self.store.environment + ("" if in_containers else f'\nPATH = "{os.environ["PATH"]}"'),
-        )  # fmt: skip
+        )
         # What a first backup is proven by has tests of its own.
         self.config.write_text(self.config.read_text().replace("[backup]\n", "[backup]\nprove = false\n"))
         if in_containers:
@@ -156,10 +170,18 @@ class Site:
     @staticmethod
     def plan(app: App, name: str, *arguments: Any, **options: Any) -> Any:
         plans = {
-            "install": install.plan, "upgrade": upgrade.plan, "rollback": rollback.plan, "backup": backup.plan,
-            "restore": restore.plan, "prune": prune.plan, "build": package.plan, "maintenance": maintenance.plan,
-            "import_database": import_.plan_database, "import_files": import_.plan_files, "export": export.plan,
-        }  # fmt: skip
+            "install": install.plan,
+            "upgrade": upgrade.plan,
+            "rollback": rollback.plan,
+            "backup": backup.plan,
+            "restore": restore.plan,
+            "prune": prune.plan,
+            "build": package.plan,
+            "maintenance": maintenance.plan,
+            "import_database": import_.plan_database,
+            "import_files": import_.plan_files,
+            "export": export.plan,
+        }
         return plans[name](app, *arguments, **options)
 
     def start(self) -> None:
@@ -255,11 +277,14 @@ class Site:
         inspected = json.loads(containers.engine("container", "inspect", *listed, client=self.client)) if listed else []
         found: Counter[tuple[object, ...]] = Counter(
             (
-                container["Config"]["Labels"].get(DEFINITION_LABEL), container["Image"], container["State"]["Running"],
-                container["State"].get("Paused"), container["HostConfig"]["RestartPolicy"]["Name"],
+                container["Config"]["Labels"].get(DEFINITION_LABEL),
+                container["Image"],
+                container["State"]["Running"],
+                container["State"].get("Paused"),
+                container["HostConfig"]["RestartPolicy"]["Name"],
             )
             for container in inspected
-        )  # fmt: skip
+        )
         found["media", self.media.stat().st_ino if self.media.exists() else None] += 1
         return found
 

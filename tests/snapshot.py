@@ -22,8 +22,14 @@ def _look(status: os.stat_result) -> _Look:
     The change time cannot be set by any program, so an equal look means an untouched file.
     """
     return (
-        status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino,
-    )  # fmt: skip
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    )
 
 
 class Snapshot:
@@ -72,8 +78,9 @@ class Snapshot:
                 self._put_back_file(path, present)
         wanted_status, status = os.stat(there), os.stat(here)
         if (stat.S_IMODE(status.st_mode), status.st_mtime_ns) != (
-            stat.S_IMODE(wanted_status.st_mode), wanted_status.st_mtime_ns,
-        ):  # fmt: skip
+            stat.S_IMODE(wanted_status.st_mode),
+            wanted_status.st_mtime_ns,
+        ):
             shutil.copystat(there, here)
 
     def _put_back_file(self, path: str, present: os.DirEntry[str] | None) -> None:

@@ -178,9 +178,10 @@ class PostgresqlStore:
     def _copy(self, source: str, target: str) -> None:
         self._drop(target)
         postgresql.psql(
-            self._folder, "postgres",
+            self._folder,
+            "postgres",
             f'CREATE DATABASE "{target}" TEMPLATE "{source}" OWNER {postgresql.ROLE} STRATEGY FILE_COPY',
-        )  # fmt: skip
+        )
 
     def save(self, label: str) -> None:
         self._copy(self.name, f"{self.name}{label}")
@@ -235,8 +236,17 @@ class MariadbStore:
             return cls(server.socket, name)
 
     def _dumped(self, *words: str) -> bytes:
-        argv = [self.server.dumper, "--no-defaults", f"--socket={self._socket}", "--user=root", "--routines", "--events",
-                *self.dump_words, *words, self.name]  # fmt: skip
+        argv = [
+            self.server.dumper,
+            "--no-defaults",
+            f"--socket={self._socket}",
+            "--user=root",
+            "--routines",
+            "--events",
+            *self.dump_words,
+            *words,
+            self.name,
+        ]
         return subprocess.run(argv, capture_output=True, check=True).stdout
 
     def digest(self) -> str:
@@ -311,9 +321,12 @@ class MysqlStore(MariadbStore):
 
 
 _SERVED: dict[str, type[PostgresqlStore] | type[MariadbStore]] = {
-    "postgresql": PostgresqlStore, "mariadb": MariadbStore, "mysql": MysqlStore,
-    "postgresql-inside": EnclosedPostgresqlStore, "mariadb-inside": EnclosedMariadbStore,
-}  # fmt: skip
+    "postgresql": PostgresqlStore,
+    "mariadb": MariadbStore,
+    "mysql": MysqlStore,
+    "postgresql-inside": EnclosedPostgresqlStore,
+    "mariadb-inside": EnclosedMariadbStore,
+}
 
 
 def create(engine: str, sqlite_path: Path) -> Store:

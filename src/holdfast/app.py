@@ -206,9 +206,7 @@ def _with_places(loaded: Loaded, compose: Any) -> Loaded:
     return replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))
 
 
-def _database(
-    loaded: Loaded, host: Host, name: str, item: DatabaseSettings, containers: Containers | None
-) -> Database:  # fmt: skip
+def _database(loaded: Loaded, host: Host, name: str, item: DatabaseSettings, containers: Containers | None) -> Database:
     driver = registry.driver(registry.DATABASES, item.kind, f"databases.{name}.kind")
     if item.kind == "sqlite":
         return driver(name, loaded.path(item.path))
@@ -221,9 +219,16 @@ def _server(item: DatabaseSettings, containers: Containers | None) -> Server:
         find = partial(containers.container_of, container.removeprefix("compose:"))
         container = f"{containers.engine_name}:"
     return Server(
-        host=item.host, port=item.port, user=item.user, password=item.password, maintenance=item.maintenance,
-        end_sessions=item.end_sessions, jobs=item.jobs, container=container, find_container=find,
-    )  # fmt: skip
+        host=item.host,
+        port=item.port,
+        user=item.user,
+        password=item.password,
+        maintenance=item.maintenance,
+        end_sessions=item.end_sessions,
+        jobs=item.jobs,
+        container=container,
+        find_container=find,
+    )
 
 
 def _vault(loaded: Loaded, host: Host) -> Any:
@@ -240,9 +245,12 @@ def _gate(loaded: Loaded) -> Any:
     if gate.kind == "none":
         return registry.driver(registry.GATES, "none", "gate.kind")(folder)
     return registry.driver(registry.GATES, gate.kind, "gate.kind")(
-        folder, gate.listen, message=gate.message,
-        template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
-    )  # fmt: skip
+        folder,
+        gate.listen,
+        message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "",
+        drain_seconds=gate.drain_seconds,
+    )
 
 
 def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
@@ -258,21 +266,29 @@ def _proxied(loaded: Loaded, host: Host, compose: Any) -> ProxyGate:
         place = Place(host, engine, partial(str, name))
     product = registry.driver(registry.PROXIES, gate.kind, "gate.kind")(place, gate.config)
     return ProxyGate(
-        loaded.state / "front", loaded.path(gate.include), product, place,
-        Door(gate.check_url, gate.check_host), message=gate.message,
-        template=str(loaded.path(gate.template)) if gate.template else "", drain_seconds=gate.drain_seconds,
-    )  # fmt: skip
+        loaded.state / "front",
+        loaded.path(gate.include),
+        product,
+        place,
+        Door(gate.check_url, gate.check_host),
+        message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "",
+        drain_seconds=gate.drain_seconds,
+    )
 
 
 def _packages(loaded: Loaded, host: Host) -> Packages:
     source = loaded.configuration.source
     limit = loaded.configuration.limits.build_timeout_seconds
     archive = registry.driver(registry.PACKAGES, "archive", "packages")(
-        loaded.state / "packages", loaded.path(source.repository), host, build=source.build,
+        loaded.state / "packages",
+        loaded.path(source.repository),
+        host,
+        build=source.build,
         requirements=source.python.requirements if source.python else "",
         python=source.python.interpreter if source.python else "python3",
         timeout_seconds=limit,
-    )  # fmt: skip
+    )
     if loaded.configuration.runtime.kind != "compose":
         return archive
     from holdfast.drivers.packages.images.build_script import BuildScript
@@ -283,10 +299,18 @@ def _packages(loaded: Loaded, host: Host) -> Packages:
     prefix = f"holdfast/{application.name}.{application.environment}.{digest}"
     script = BuildScript(source.images, loaded.path(source.repository), prefix) if source.images else None
     return registry.driver(registry.PACKAGES, "images", "packages")(
-        loaded.state / "packages", archive, partial(_commands, loaded), host, engine=_project(loaded, loaded.root, loaded.root).engine, instance=loaded.root,
-        prefix=prefix, script=script,
-        links=_beside_sources(loaded), services=list(loaded.configuration.services), timeout_seconds=limit,
-    )  # fmt: skip
+        loaded.state / "packages",
+        archive,
+        partial(_commands, loaded),
+        host,
+        engine=_project(loaded, loaded.root, loaded.root).engine,
+        instance=loaded.root,
+        prefix=prefix,
+        script=script,
+        links=_beside_sources(loaded),
+        services=list(loaded.configuration.services),
+        timeout_seconds=limit,
+    )
 
 
 def _beside_sources(loaded: Loaded) -> dict[str, Path]:
@@ -304,9 +328,13 @@ def _project(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Pro
 
     runtime = loaded.configuration.runtime
     return Project(
-        tuple(runtime.command), folder, files_in(runtime.files, sources, loaded.root),
-        env_files_in(runtime.env_files, loaded.root), tuple(runtime.profiles), name or runtime.project,
-    )  # fmt: skip
+        tuple(runtime.command),
+        folder,
+        files_in(runtime.files, sources, loaded.root),
+        env_files_in(runtime.env_files, loaded.root),
+        tuple(runtime.profiles),
+        name or runtime.project,
+    )
 
 
 def _commands(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Compose:
@@ -319,9 +347,15 @@ def _compose(loaded: Loaded, host: Host) -> Any:
     ports = {name: service.port for name, service in loaded.configuration.services.items()}
     web = next((name for name in ports if loaded.configuration.service_kind(name) == "web"), "")
     return registry.driver(registry.RUNTIMES, "compose", "runtime.kind")(
-        loaded.state / "compose", _mark(loaded), host, _project(loaded, loaded.root, loaded.root), ports=ports, web=web,
-        keep_ports=loaded.configuration.gate.kind == "none", reached_inside=bool(loaded.configuration.gate.container),
-    )  # fmt: skip
+        loaded.state / "compose",
+        _mark(loaded),
+        host,
+        _project(loaded, loaded.root, loaded.root),
+        ports=ports,
+        web=web,
+        keep_ports=loaded.configuration.gate.kind == "none",
+        reached_inside=bool(loaded.configuration.gate.container),
+    )
 
 
 def _keep_kinds(loaded: Loaded, host: Host) -> None:

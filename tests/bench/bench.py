@@ -86,8 +86,12 @@ def holdfast(what: str, vault: Path, root: Path) -> Run:
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.operation", order],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=True,
+    )
     os.sync()
     seconds = time.monotonic() - began
     return Run(seconds, float(json.loads(done.stdout)["peak_mb"]))
@@ -112,16 +116,21 @@ def measure_tree(tree: Tree, folder: Path, skip: list[str], say: Callable[[str],
     memory = []
     for name, several in runs.items():
         peak_mb = max(run.peak_mb for run in several)
-        memory.append(Row(f"{tree.title}: {name}", f"{peak_mb:.0f} MB", "", peak_mb / _MEMORY_MB, 1.0,
-                          f"at most {_MEMORY_MB} MB"))  # fmt: skip
+        memory.append(
+            Row(f"{tree.title}: {name}", f"{peak_mb:.0f} MB", "", peak_mb / _MEMORY_MB, 1.0, f"at most {_MEMORY_MB} MB")
+        )
     seconds = {name: statistics.median(run.seconds for run in several) for name, several in runs.items()}
     return _speed_rows(tree, {name: _median(several) for name, several in found.items()}, seconds), memory
 
 
 def _round(
-    source: Path, folder: Path, skip: list[str], found: dict[str, list[Times]], runs: dict[str, list[Run]],
+    source: Path,
+    folder: Path,
+    skip: list[str],
+    found: dict[str, list[Times]],
+    runs: dict[str, list[Run]],
     say: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     """Every tool once. Copies differ by a factor of two or more with what was written before them: one stands right
     before the restore, one right after it."""
 
@@ -134,9 +143,11 @@ def _round(
     for name in ("cp", "tar"):
         peer(name, name, folder)
     for title, what, root in (
-        ("first backup", "backup", source), ("second backup, nothing changed", "backup", source),
-        ("restore", "restore", folder / "holdfast-out"), ("verify", "verify", source),
-    ):  # fmt: skip
+        ("first backup", "backup", source),
+        ("second backup, nothing changed", "backup", source),
+        ("restore", "restore", folder / "holdfast-out"),
+        ("verify", "verify", source),
+    ):
         if what == "restore":
             peer("cp", "cp before", folder / "before")
         say(f"Holdfast, {title}")
@@ -164,8 +175,9 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, float]) -> 
 
     def row(what: str, ours: float, peer: str, seconds: float | None, budget: float | None, told: str = "") -> None:
         if seconds is not None:
-            rows.append(Row(f"{tree.title}: {what}", f"{ours:.2f} s", f"{peer} {seconds:.2f} s", ours / seconds,
-                            budget, told))  # fmt: skip
+            rows.append(
+                Row(f"{tree.title}: {what}", f"{ours:.2f} s", f"{peer} {seconds:.2f} s", ours / seconds, budget, told)
+            )
 
     def of(peer: str) -> Times:
         return found.get(peer, Times(0.0, None, None))
@@ -174,8 +186,10 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, float]) -> 
     row("first backup", first, "tar -cf", of("tar").first, 1.5 if small else None)
     if "gzip" in found:
         row("first backup", first, "tar -czf", of("gzip").first, None if small else 1 / 15, "" if small else "1/15")
-    for peer, budget, told in (("restic", 1 / 2, "1/2") if small else ("restic", 1 / 3, "1/3"),
-                               ("borg", None, "") if small else ("borg", 1 / 3, "1/3")):  # fmt: skip
+    for peer, budget, told in (
+        ("restic", 1 / 2, "1/2") if small else ("restic", 1 / 3, "1/3"),
+        ("borg", None, "") if small else ("borg", 1 / 3, "1/3"),
+    ):
         if peer in found:
             row("first backup", first, peer, of(peer).first, budget, told)
     for peer, limit in (("restic", 0.5), ("borg", None)):
@@ -209,13 +223,21 @@ def measure_front(folder: Path) -> list[Row]:
     direct, nginx, front = loads["direct"], loads["nginx"], loads["front"]
     added = {name: load.alone_ms - direct.alone_ms for name, load in loads.items()}
     return [
-        Row("front: requests a second, 16 connections", f"{front.requests:.0f}", f"nginx {nginx.requests:.0f}",
-            front.requests / nginx.requests),
-        Row("front: 99th percentile, 16 connections", f"{front.p99_ms:.2f} ms", f"nginx {nginx.p99_ms:.2f} ms",
-            front.p99_ms / nginx.p99_ms),
+        Row(
+            "front: requests a second, 16 connections",
+            f"{front.requests:.0f}",
+            f"nginx {nginx.requests:.0f}",
+            front.requests / nginx.requests,
+        ),
+        Row(
+            "front: 99th percentile, 16 connections",
+            f"{front.p99_ms:.2f} ms",
+            f"nginx {nginx.p99_ms:.2f} ms",
+            front.p99_ms / nginx.p99_ms,
+        ),
         Row("front: added to the median, 1 connection", f"{added['front']:.2f} ms", f"nginx {added['nginx']:.2f} ms"),
         Row("front: failed requests", str(front.errors), f"nginx {nginx.errors}"),
-    ]  # fmt: skip
+    ]
 
 
 def table(title: str, rows: list[Row]) -> str:

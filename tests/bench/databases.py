@@ -138,10 +138,16 @@ class Bench:
         others |= {name: self.tool(command) for name, command in self.dumps().items() if name != own}
         others["borgmatic with borg, first backup"] = self._borgmatic()
         return [
-            Row(f"{self.title}: backup, rows counted and dump looked at", f"{statistics.median(ours):.2f} s", f"{name} {seconds:.2f} s",
-                statistics.median(ours) / seconds, 1.1 if name == own else None)
-            for name, seconds in others.items() if seconds is not None
-        ]  # fmt: skip
+            Row(
+                f"{self.title}: backup, rows counted and dump looked at",
+                f"{statistics.median(ours):.2f} s",
+                f"{name} {seconds:.2f} s",
+                statistics.median(ours) / seconds,
+                1.1 if name == own else None,
+            )
+            for name, seconds in others.items()
+            if seconds is not None
+        ]
 
     def _restores(self) -> list[Row]:
         self.sql("CREATE DATABASE other")
@@ -157,8 +163,14 @@ class Bench:
         ours = timed(restore)
         self.database.discard(OPERATION)
         self.restored = (name, theirs)
-        return [Row(f"{self.title}: restore, rows compared, swapped", f"{ours:.2f} s", f"{name} {theirs:.2f} s",
-                    ours / theirs)]  # fmt: skip
+        return [
+            Row(
+                f"{self.title}: restore, rows compared, swapped",
+                f"{ours:.2f} s",
+                f"{name} {theirs:.2f} s",
+                ours / theirs,
+            )
+        ]
 
     def _going_back(self) -> list[Row]:
         self._say(f"{self.title}: Holdfast, restore point and going back")
@@ -174,11 +186,18 @@ class Bench:
         self.database.discard(OPERATION)
         name, theirs = self.restored
         return [
-            Row(f"{self.title}: making the restore point", f"{copied:.2f} s", f"{name} {theirs:.2f} s", copied / theirs),
-            Row(f"{self.title}: going back from a migration that dropped a column and rewrote half the rows",
-                f"{back:.3f} s", "one second", back, 1.0),
+            Row(
+                f"{self.title}: making the restore point", f"{copied:.2f} s", f"{name} {theirs:.2f} s", copied / theirs
+            ),
+            Row(
+                f"{self.title}: going back from a migration that dropped a column and rewrote half the rows",
+                f"{back:.3f} s",
+                "one second",
+                back,
+                1.0,
+            ),
             Row(f"{self.title}: going back", f"{back:.3f} s", f"{name} {theirs:.2f} s", back / theirs, 0.1),
-        ]  # fmt: skip
+        ]
 
     digest: str
 
@@ -206,9 +225,10 @@ class PostgresqlBench(Bench):
 
     def dumps(self) -> dict[str, str]:
         found = {
-            "pg_dump -Fc": "pg_dump -Fc -f custom.dump app", "pg_dump -Fd -j2": "pg_dump -Fd -j2 -f folder app",
+            "pg_dump -Fc": "pg_dump -Fc -f custom.dump app",
+            "pg_dump -Fd -j2": "pg_dump -Fd -j2 -f folder app",
             "pg_dump \\| gzip": "pg_dump app | gzip > plain.gz",
-        }  # fmt: skip
+        }
         own = "pg_dump -Fd -j2" if (self.folder / "holdfast.dump").is_dir() else "pg_dump -Fc"
         return {own: found.pop(own), **found}
 
@@ -245,9 +265,10 @@ class MariadbBench(Bench):
     def dumps(self) -> dict[str, str]:
         own = f"mariadb-dump {self.place} --single-transaction app"
         return {
-            "mariadb-dump": f"{own} > plain.sql", "mariadb-dump \\| zstd -1": f"{own} | zstd -q -1 > plain.zst",
+            "mariadb-dump": f"{own} > plain.sql",
+            "mariadb-dump \\| zstd -1": f"{own} | zstd -q -1 > plain.zst",
             "mariadb-dump \\| gzip": f"{own} | gzip > plain.gz",
-        }  # fmt: skip
+        }
 
     def load(self) -> tuple[str, str]:
         return "mariadb < dump", f"mariadb {self.place} other < plain.sql"
@@ -304,8 +325,21 @@ def measure(engine: str, options: argparse.Namespace, say: Callable[[str], None]
         for media in options.media:
             tables.append(table(*window.measured(engine, gigabytes, media, options.folder, say)))
     peak = peak_mb()
-    tables.append(table("Memory", [Row("Holdfast, all of the above in one process", f"{peak:.0f} MB", "", peak / _MEMORY_MB,
-                                       1.0, f"at most {_MEMORY_MB} MB")]))  # fmt: skip
+    tables.append(
+        table(
+            "Memory",
+            [
+                Row(
+                    "Holdfast, all of the above in one process",
+                    f"{peak:.0f} MB",
+                    "",
+                    peak / _MEMORY_MB,
+                    1.0,
+                    f"at most {_MEMORY_MB} MB",
+                )
+            ],
+        )
+    )
     return tables
 
 

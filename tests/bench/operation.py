@@ -31,10 +31,21 @@ def _backup(vault: LocalVault, files: LocalFiles) -> dict[str, Any]:
     run = vault.begin(f"run{sequence}")
     stored = run.store_tree(files.name, files, keep_vanished=False, check=_nothing, progress=_nothing)
     manifest = Backup(
-        id=vault.new_id(), sequence=sequence, created_at="", instant="", consistency="quiesce", application="bench",
-        environment="test", operation=run.id, release={}, datasets={files.name: {"kind": "files"}}, packs=[],
-        holdfast_version="bench", size_bytes=stored.size_bytes, new_bytes=stored.new_bytes,
-    )  # fmt: skip
+        id=vault.new_id(),
+        sequence=sequence,
+        created_at="",
+        instant="",
+        consistency="quiesce",
+        application="bench",
+        environment="test",
+        operation=run.id,
+        release={},
+        datasets={files.name: {"kind": "files"}},
+        packs=[],
+        holdfast_version="bench",
+        size_bytes=stored.size_bytes,
+        new_bytes=stored.new_bytes,
+    )
     run.finish(manifest)
     vault.publish(run.id)
     return dict(msgspec.to_builtins(stored))

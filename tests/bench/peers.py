@@ -19,9 +19,16 @@ def timed(argv: Sequence[str], *, environment: dict[str, str] | None = None, cwd
     os.sync()
     began = time.monotonic()
     done = subprocess.run(
-        list(argv), timeout=TIMEOUT_SECONDS, cwd=cwd, env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+        list(argv),
+        timeout=TIMEOUT_SECONDS,
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.sync()
     seconds = time.monotonic() - began
     if done.returncode != 0:
@@ -63,9 +70,10 @@ def tar_gzip(source: Path, folder: Path) -> Times:
 
 def restic(source: Path, folder: Path) -> Times:
     environment = {
-        "RESTIC_REPOSITORY": str(folder / "restic"), "RESTIC_PASSWORD": "bench",
+        "RESTIC_REPOSITORY": str(folder / "restic"),
+        "RESTIC_PASSWORD": "bench",
         "RESTIC_CACHE_DIR": str(folder / "restic-cache"),
-    }  # fmt: skip
+    }
     timed(["restic", "--quiet", "init"], environment=environment)
     backup = ["restic", "--quiet", "backup", str(source)]
     first, second = timed(backup, environment=environment), timed(backup, environment=environment)

@@ -90,8 +90,11 @@ def _wrk(port: int, connections: int) -> tuple[float, float, float, int]:
     """Requests a second, the median and the 99th percentile in milliseconds, and errors."""
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{LOAD_SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"],
-        capture_output=True, text=True, timeout=LOAD_SECONDS + 30, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=LOAD_SECONDS + 30,
+        check=True,
+    ).stdout
 
     def milliseconds(label: str) -> float:
         found = re.search(rf"{label}\s+([\d.]+)(us|ms|s|m)\b", done)

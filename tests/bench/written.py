@@ -100,18 +100,25 @@ def main() -> None:
         with site(adopted=True) as made:
             ours.append(by_holdfast(made))
     lines = [
-        "# Updates in containers, beside the commands of the application's own pages", "",
+        "# Updates in containers, beside the commands of the application's own pages",
+        "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.written --write`: the stand-in of Connect Access on"
         f" Docker Compose, {_ROUNDS} rounds in turns, the middle one of each. A visitor asks the health page all the time; *away* is"
-        " the longest time without a good answer.", "",
-        "| | by the page, s | away, s | by Holdfast, s | away, s | away, ratio |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+        " the longest time without a good answer.",
+        "",
+        "| | by the page, s | away, s | by Holdfast, s | away, s | away, ratio |",
+        "|---|---|---|---|---|---|",
+    ]
     for part, title in enumerate(("update to a version with a migration", "back to the version and data from before")):
         numbers = [middle(rounds, part, which) for rounds in (page, ours) for which in (0, 1)]
         shown = " | ".join(f"{number:.1f}" for number in numbers)
         lines.append(f"| {title} | {shown} | {numbers[3] / numbers[1]:.2f} |")
-    lines += ["", "The page's commands migrate while the old version serves, verify nothing, and keep no uploads. Images are of"
-              " this machine's own programs: a real build by the page adds its minutes to the way back, and none to Holdfast's.", ""]  # fmt: skip
+    lines += [
+        "",
+        "The page's commands migrate while the old version serves, verify nothing, and keep no uploads. Images are of"
+        " this machine's own programs: a real build by the page adds its minutes to the way back, and none to Holdfast's.",
+        "",
+    ]
     print("\n".join(lines))
     if write:
         PAGE.write_text("\n".join(lines))

@@ -42,10 +42,15 @@ class FakeFiles:
                 continue
             status = path.lstat()
             entry = Entry(
-                path=str(path.relative_to(self.root)), kind="file", mode=f"{stat.S_IMODE(status.st_mode):o}",
-                uid=status.st_uid, gid=status.st_gid, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns,
+                path=str(path.relative_to(self.root)),
+                kind="file",
+                mode=f"{stat.S_IMODE(status.st_mode):o}",
+                uid=status.st_uid,
+                gid=status.st_gid,
+                mtime_ns=status.st_mtime_ns,
+                ctime_ns=status.st_ctime_ns,
                 inode=status.st_ino,
-            )  # fmt: skip
+            )
             if path.is_symlink():
                 entry.kind, entry.target = "symlink", os.readlink(path)
             elif path.is_dir():
@@ -267,8 +272,11 @@ class FakeVault:
             if not path.is_file() or sha256(path.read_bytes()) != facts["sha256"]:
                 wrong.append(f"{id}/{name} is damaged")
         entries = itertools.chain.from_iterable(self.sets[id].listings.values())
-        wrong += [f"{id}: {entry.path}" for entry in entries
-                  if entry.kind == "file" and sha256(self.contents.get(entry.sha256, b"")) != entry.sha256]  # fmt: skip
+        wrong += [
+            f"{id}: {entry.path}"
+            for entry in entries
+            if entry.kind == "file" and sha256(self.contents.get(entry.sha256, b"")) != entry.sha256
+        ]
         return wrong
 
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:

@@ -93,7 +93,7 @@ def project(folder: Path, client: str = "docker") -> Iterator[Containers]:
 @contextmanager
 def images(
     folder: Path, sources: ArchivePackages, script: BuildScript | None = None, client: str = "docker"
-) -> Iterator[ImagePackages]:  # fmt: skip
+) -> Iterator[ImagePackages]:
     """A store of images whose project is described outside of its sources, or by them where these have a Compose file."""
     words = started(client)
     instance = folder / "instance"

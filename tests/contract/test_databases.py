@@ -132,9 +132,7 @@ def postgresql_engine(
             except postgresql.LockTimeoutError as error:
                 raise WriterHeldError(str(error)) from error
 
-        reached = Server(
-            host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container
-        )  # fmt: skip
+        reached = Server(host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container)
         database = PostgresqlDatabase("main", name, reached, Host(operation="contract"))
         create = "CREATE TABLE entry (id SERIAL PRIMARY KEY, text TEXT)"
         yield Engine(database, folder, execute, create, reached=reached)

@@ -69,8 +69,11 @@ def image() -> str:
 def container() -> Iterator[str]:
     """As Holdfast is told of it: one that has the programs in its image, and need not run for this."""
     name = docker.engine().new_name()
-    subprocess.run(["docker", "create", f"--name={name}", "--network=none", image(), "postgres"],
-                   stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+    subprocess.run(
+        ["docker", "create", f"--name={name}", "--network=none", image(), "postgres"],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     yield f"docker:{name}"
     subprocess.run(["docker", "rm", "--force", name], stdout=subprocess.DEVNULL, check=True)
 
@@ -137,9 +140,12 @@ def test_the_only_database_is_taken_whatever_its_name_and_of_several_none(
 def test_settings_of_the_directory_are_not_followed(server: PostgresqlServer, scratch: Path) -> None:
     """Neither those of its files, nor those that a database keeps: either could name a library or a command."""
     library = scratch / "library"
-    for sql in (f"ALTER SYSTEM SET shared_preload_libraries = '{library}'", "ALTER SYSTEM SET port = 1",
-                f"ALTER DATABASE app SET local_preload_libraries = '{library}'",
-                f"ALTER ROLE ALL SET session_preload_libraries = '{library}'"):  # fmt: skip
+    for sql in (
+        f"ALTER SYSTEM SET shared_preload_libraries = '{library}'",
+        "ALTER SYSTEM SET port = 1",
+        f"ALTER DATABASE app SET local_preload_libraries = '{library}'",
+        f"ALTER ROLE ALL SET session_preload_libraries = '{library}'",
+    ):
         server.run("postgres", sql)
     server.stop()
     data = copied(server, scratch / "unpacked" / "database")
@@ -274,5 +280,9 @@ def test_a_one_off_whose_holdfast_was_killed_is_removed(
     fence.end_children(OPERATION, Path(os.devnull))
     cold(container).end_operation(OPERATION)
     assert one_offs() == []
-    assert subprocess.run(["docker", "container", "inspect", container.partition(":")[2]],
-                          capture_output=True, check=False).returncode == 0  # fmt: skip
+    assert (
+        subprocess.run(
+            ["docker", "container", "inspect", container.partition(":")[2]], capture_output=True, check=False
+        ).returncode
+        == 0
+    )

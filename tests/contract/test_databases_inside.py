@@ -87,7 +87,7 @@ def inside(engine: Engine, mark: str) -> list[str]:
     box = container_of(engine)
     done = subprocess.run(
         [box.engine, "exec", box.name, "sh", "-c", look, "sh", mark], capture_output=True, text=True, check=True
-    )  # fmt: skip
+    )
     return done.stdout.split("\n") if done.stdout else []
 
 
@@ -236,9 +236,11 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
 def test_a_dump_that_finds_no_room_ends_inside_too(engine: Engine, small_disk: Path) -> None:
     """The engine takes what a program prints to its end, whoever listens."""
     many = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000"
-    engine.execute(f"INSERT INTO entry (text) WITH RECURSIVE n (i) AS ({many}) SELECT CONCAT(i, MD5(i + 1)) FROM n"
-                   if engine.database.kind == "mariadb" else
-                   "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i")  # fmt: skip
+    engine.execute(
+        f"INSERT INTO entry (text) WITH RECURSIVE n (i) AS ({many}) SELECT CONCAT(i, MD5(i + 1)) FROM n"
+        if engine.database.kind == "mariadb"
+        else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
+    )
     subprocess.run(
         ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=1M", "count=259"], check=True, capture_output=True
     )
@@ -330,11 +332,13 @@ def test_an_engine_that_dies_in_a_dump_leaves_none(quick_folder: Path, monkeypat
     server = postgresql.EnclosedPostgresqlServer()
     try:
         server.create_if_missing("app")
-        server.run("app", "CREATE TABLE entry AS SELECT i, md5(i::text) || md5((i * 7)::text) AS text"
-                          " FROM generate_series(1, 200000) i", user=postgresql.ROLE)  # fmt: skip
-        reached = Server(
-            host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container
-        )  # fmt: skip
+        server.run(
+            "app",
+            "CREATE TABLE entry AS SELECT i, md5(i::text) || md5((i * 7)::text) AS text"
+            " FROM generate_series(1, 200000) i",
+            user=postgresql.ROLE,
+        )
+        reached = Server(host=str(server.place), port=server.port, user=postgresql.ROLE, container=server.container)
         database = PostgresqlDatabase("main", "app", reached, Host(operation="contract"))
         look = ["docker", "inspect", "--format={{.State.Pid}}", server.container.partition(":")[2]]
         first = int(subprocess.run(look, capture_output=True, text=True, check=True).stdout)

@@ -167,9 +167,13 @@ def of_small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     "by", ["restore point", "dump", "dump by tables", "dump by halves of a table", "dump of a restore point"]
 )
 def test_everything_comes_back(
-    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, by: str,
+    server: MariadbServer,
+    name: str,
+    database: MariadbDatabase,
+    quick_folder: Path,
+    by: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(snapshots, "largest", lambda sizes: "entry" if "halves" in by else None)
     for sql in (FUNCTION, *PROGRAMS.split(";\n"), *OF_ONE[server.product]):
         server.run(name, sql, user=USER)
@@ -213,9 +217,13 @@ def held_snapshot(database: MariadbDatabase, target: Path) -> Snapshot:
 @pytest.mark.usefixtures("of_small_ones_too")
 @pytest.mark.parametrize("parted", [None, "entry"], ids=["by tables", "by halves of a table"])
 def test_several_dump_programs_see_one_instant(
-    server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, parted: str | None,
+    server: MariadbServer,
+    name: str,
+    database: MariadbDatabase,
+    quick_folder: Path,
+    parted: str | None,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Rows that come to both tables by one transaction are in both shares or in none."""
     monkeypatch.setattr(snapshots, "largest", lambda sizes: parted)
     odd = "odd_%`-name"
@@ -332,11 +340,16 @@ def test_a_second_dump_program_has_about_as_much_to_do(sizes: dict[str, int]) ->
 
 @pytest.mark.parametrize(
     ("definition", "key"),
-    [("(id INT PRIMARY KEY, n INT)", Key("id", 3, 9)), ("(n INT, id BIGINT UNSIGNED NOT NULL UNIQUE)", Key("id", 3, 9)),
-     ("(id VARCHAR(9) PRIMARY KEY, n INT)", None), ("(id INT, n INT, PRIMARY KEY (id, n))", None),
-     ("(id INT, n INT)", None), ("(id DECIMAL(9, 1) PRIMARY KEY, n INT)", None),
-     ("(id INT PRIMARY KEY, n INT) ENGINE = MyISAM", None)],
-)  # fmt: skip
+    [
+        ("(id INT PRIMARY KEY, n INT)", Key("id", 3, 9)),
+        ("(n INT, id BIGINT UNSIGNED NOT NULL UNIQUE)", Key("id", 3, 9)),
+        ("(id VARCHAR(9) PRIMARY KEY, n INT)", None),
+        ("(id INT, n INT, PRIMARY KEY (id, n))", None),
+        ("(id INT, n INT)", None),
+        ("(id DECIMAL(9, 1) PRIMARY KEY, n INT)", None),
+        ("(id INT PRIMARY KEY, n INT) ENGINE = MyISAM", None),
+    ],
+)
 def test_a_table_is_parted_by_one_key_of_whole_numbers(
     server: MariadbServer, name: str, database: MariadbDatabase, definition: str, key: Key | None
 ) -> None:
@@ -605,10 +618,16 @@ def test_a_database_that_holds_only_programs_is_not_free(
 
 @pytest.mark.parametrize(
     ("product", "settings"),
-    [pytest.param(MariadbServer, {"innodb-force-primary-key": "ON"}, id="mariadb"),
-     pytest.param(MysqlServer, {"sql-require-primary-key": "ON", "sql-generate-invisible-primary-key": "ON"},
-                  id="mysql", marks=pytest.mark.variant("mysql"))],
-)  # fmt: skip
+    [
+        pytest.param(MariadbServer, {"innodb-force-primary-key": "ON"}, id="mariadb"),
+        pytest.param(
+            MysqlServer,
+            {"sql-require-primary-key": "ON", "sql-generate-invisible-primary-key": "ON"},
+            id="mysql",
+            marks=pytest.mark.variant("mysql"),
+        ),
+    ],
+)
 def test_settings_of_a_server_that_change_what_statements_do(
     product: type[MariadbServer], settings: dict[str, str], quick_folder: Path
 ) -> None:

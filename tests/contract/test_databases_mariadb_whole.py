@@ -23,22 +23,47 @@ DRIVERS = {"MariaDB": MariadbDatabase, "MySQL": MysqlDatabase}
 LENIENT = "SET sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00', foreign_key_checks = 0"
 # What no server can be asked to keep: when a thing was made or last looked at, and what it takes on the disk.
 VOLATILE = {
-    "AVG_ROW_LENGTH", "CARDINALITY", "CHECK_TIME", "CREATED", "CREATE_TIME", "DATA_FREE", "DATA_LENGTH", "INDEX_LENGTH",
-    "LAST_ALTERED", "LAST_EXECUTED", "MAX_DATA_LENGTH", "MAX_INDEX_LENGTH", "TABLE_ROWS", "UPDATE_TIME",
-}  # fmt: skip
+    "AVG_ROW_LENGTH",
+    "CARDINALITY",
+    "CHECK_TIME",
+    "CREATED",
+    "CREATE_TIME",
+    "DATA_FREE",
+    "DATA_LENGTH",
+    "INDEX_LENGTH",
+    "LAST_ALTERED",
+    "LAST_EXECUTED",
+    "MAX_DATA_LENGTH",
+    "MAX_INDEX_LENGTH",
+    "TABLE_ROWS",
+    "UPDATE_TIME",
+}
 CATALOGUE = {
-    "SCHEMATA": "SCHEMA_NAME", "TABLES": "TABLE_SCHEMA", "COLUMNS": "TABLE_SCHEMA", "STATISTICS": "TABLE_SCHEMA",
-    "TRIGGERS": "TRIGGER_SCHEMA", "ROUTINES": "ROUTINE_SCHEMA", "PARAMETERS": "SPECIFIC_SCHEMA", "EVENTS": "EVENT_SCHEMA",
-    "VIEWS": "TABLE_SCHEMA", "PARTITIONS": "TABLE_SCHEMA", "CHECK_CONSTRAINTS": "CONSTRAINT_SCHEMA",
-    "REFERENTIAL_CONSTRAINTS": "CONSTRAINT_SCHEMA", "KEY_COLUMN_USAGE": "TABLE_SCHEMA",
+    "SCHEMATA": "SCHEMA_NAME",
+    "TABLES": "TABLE_SCHEMA",
+    "COLUMNS": "TABLE_SCHEMA",
+    "STATISTICS": "TABLE_SCHEMA",
+    "TRIGGERS": "TRIGGER_SCHEMA",
+    "ROUTINES": "ROUTINE_SCHEMA",
+    "PARAMETERS": "SPECIFIC_SCHEMA",
+    "EVENTS": "EVENT_SCHEMA",
+    "VIEWS": "TABLE_SCHEMA",
+    "PARTITIONS": "TABLE_SCHEMA",
+    "CHECK_CONSTRAINTS": "CONSTRAINT_SCHEMA",
+    "REFERENTIAL_CONSTRAINTS": "CONSTRAINT_SCHEMA",
+    "KEY_COLUMN_USAGE": "TABLE_SCHEMA",
     "TABLE_CONSTRAINTS": "TABLE_SCHEMA",
-}  # fmt: skip
+}
 CATALOGUE_OF_ONE: dict[str, dict[str, str]] = {
     "MariaDB": {},
-    "MySQL": {"SCHEMATA_EXTENSIONS": "SCHEMA_NAME", "COLUMNS_EXTENSIONS": "TABLE_SCHEMA",
-              "ST_GEOMETRY_COLUMNS": "TABLE_SCHEMA", "TABLE_CONSTRAINTS_EXTENSIONS": "CONSTRAINT_SCHEMA",
-              "TABLES_EXTENSIONS": "TABLE_SCHEMA"},
-}  # fmt: skip
+    "MySQL": {
+        "SCHEMATA_EXTENSIONS": "SCHEMA_NAME",
+        "COLUMNS_EXTENSIONS": "TABLE_SCHEMA",
+        "ST_GEOMETRY_COLUMNS": "TABLE_SCHEMA",
+        "TABLE_CONSTRAINTS_EXTENSIONS": "CONSTRAINT_SCHEMA",
+        "TABLES_EXTENSIONS": "TABLE_SCHEMA",
+    },
+}
 OF_BOTH = """
 CREATE TABLE parent (id INT UNSIGNED PRIMARY KEY AUTO_INCREMENT COMMENT 'it''s a key; -- or not', n INT) ENGINE=InnoDB
   AUTO_INCREMENT=4711 ROW_FORMAT=COMPACT COMMENT='of \\\\ \\'parents\\'' STATS_PERSISTENT=1 DEFAULT CHARSET=latin1;
@@ -143,9 +168,13 @@ def everything(server: MariadbServer, name: str) -> dict[str, list[dict[str, byt
     """Return what the catalogue says of a database and what its tables hold, in the order in which it comes."""
     found: dict[str, list[dict[str, bytes]]] = {}
     connection = pymysql.connect(
-        unix_socket=server.socket, user=ADMINISTRATOR, database=name, use_unicode=False,
-        conv=dict(pymysql.converters.encoders), cursorclass=pymysql.cursors.DictCursor,
-    )  # fmt: skip
+        unix_socket=server.socket,
+        user=ADMINISTRATOR,
+        database=name,
+        use_unicode=False,
+        conv=dict(pymysql.converters.encoders),
+        cursorclass=pymysql.cursors.DictCursor,
+    )
     with connection, connection.cursor() as cursor:
 
         def rows(sql: str) -> list[dict[str, bytes]]:
@@ -153,9 +182,11 @@ def everything(server: MariadbServer, name: str) -> dict[str, list[dict[str, byt
             return [
                 {
                     key: value.replace(name.encode(), b"NAME") if isinstance(value, bytes) else value
-                    for key, value in row.items() if key not in VOLATILE
-                } for row in cursor.fetchall()
-            ]  # fmt: skip
+                    for key, value in row.items()
+                    if key not in VOLATILE
+                }
+                for row in cursor.fetchall()
+            ]
 
         cursor.execute("SET time_zone = '+00:00'")
         if server.product == "MySQL":
@@ -165,9 +196,10 @@ def everything(server: MariadbServer, name: str) -> dict[str, list[dict[str, byt
             found[table] = sorted(lines, key=repr)
         for table in [row["TABLE_NAME"].decode() for row in found["TABLES"]]:
             numbers = [
-                f", CAST({row['COLUMN_NAME'].decode()} AS DOUBLE)" for row in found["COLUMNS"]
+                f", CAST({row['COLUMN_NAME'].decode()} AS DOUBLE)"
+                for row in found["COLUMNS"]
                 if row["TABLE_NAME"].decode() == table and row["DATA_TYPE"] in (b"float", b"double")
-            ]  # fmt: skip
+            ]
             found[f"rows of {table}"] = rows(f"SELECT *{''.join(numbers)} FROM `{table}`")
             found[f"definition of {table}"] = [
                 # Of a column's collation MySQL remembers whether it was given with its character set.

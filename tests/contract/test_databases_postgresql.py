@@ -59,8 +59,11 @@ def visitor(server: PostgresqlServer, name: str, sql: str = "", user: str = ROLE
     """A session that stays open and has done `sql`."""
     process = subprocess.Popen(
         ["psql", "-X", "-q", "-At", "-h", str(server.folder), "-p", str(server.port), "-U", user, "-d", name],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.write(f"{sql};\nSELECT 'ready';\n")
@@ -215,9 +218,13 @@ def taken_by(database: PostgresqlDatabase, target: Path, by: str, monkeypatch: p
 
 @pytest.mark.parametrize("by", BY)
 def test_a_dump_loaded_elsewhere_has_the_settings_of_its_database(
-    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, by: str,
+    server: PostgresqlServer,
+    name: str,
+    database: PostgresqlDatabase,
+    quick_folder: Path,
+    by: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     server.run(name, f"ALTER DATABASE {name} SET work_mem TO '9MB'", user=ROLE)
     taken = taken_by(database, quick_folder / "dump", by, monkeypatch)
     with server.own_database() as other:
@@ -326,9 +333,13 @@ def unqualified(server: PostgresqlServer, name: str) -> str:
 
 @pytest.mark.parametrize("by", ["dump", "parallel dump", "dump of a restore point"])
 def test_functions_that_name_others_without_their_schema_are_loaded(
-    server: PostgresqlServer, unqualified: str, database: PostgresqlDatabase, quick_folder: Path, by: str,
+    server: PostgresqlServer,
+    unqualified: str,
+    database: PostgresqlDatabase,
+    quick_folder: Path,
+    by: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     before, entry = definitions(server, unqualified), catalogue_entry(server, unqualified)
     taken = taken_by(database, quick_folder / "dump", by, monkeypatch)
     assert taken.facts["search_path"] == "app"
@@ -388,8 +399,12 @@ def test_autovacuum_stops_neither_a_restore_point_nor_going_back(
 ) -> None:
     """Also for a role that is not shown what it is."""
     server.run(name, "INSERT INTO entry (text) SELECT repeat('x', 500) FROM generate_series(1, 20000)", user=ROLE)
-    server.run(name, "ALTER TABLE entry SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
-               " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)", user=ROLE)  # fmt: skip
+    server.run(
+        name,
+        "ALTER TABLE entry SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,"
+        " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)",
+        user=ROLE,
+    )
     server.run(name, "UPDATE entry SET text = text || 'y'", user=ROLE)
     server.run("postgres", "ALTER SYSTEM SET autovacuum_naptime = '1s'")
     server.run("postgres", "SELECT pg_reload_conf()")

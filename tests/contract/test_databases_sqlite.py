@@ -140,7 +140,7 @@ def test_a_hot_journal_is_rolled_back_before_a_restore_point(database: SqliteDat
 @pytest.mark.parametrize("way", ["there", "back"])
 def test_a_swap_killed_between_two_renames_is_repeated_without_loss(
     database: SqliteDatabase, path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, way: str
-) -> None:  # fmt: skip
+) -> None:
     snapshot(database, path.parent / "dump")
     live = database.inspect()["identity"]
     candidate = database.prepare("op", path.parent / "dump", {})
@@ -178,8 +178,9 @@ def test_an_open_handle_in_another_process_is_refused_by_name(
     candidate = database.prepare("op", path.parent / "dump", {})
     before = database.inspect()["identity"]
     calls: dict[str, Callable[[], object]] = {
-        "prepare": lambda: database.prepare("op2", None, {}), "swap": lambda: database.swap("op", candidate, "op"),
-    }  # fmt: skip
+        "prepare": lambda: database.prepare("op2", None, {}),
+        "swap": lambda: database.swap("op", candidate, "op"),
+    }
     with reader_in_another_process(path) as pid, pytest.raises(RefusedError, match=f"process {pid} ") as caught:
         calls[action]()
     assert "python" in caught.value.what

@@ -139,8 +139,12 @@ _LINES = st.lists(
 )
 
 
-@given(head=_LINES, parts=st.lists(st.tuples(st.sampled_from(NAMES), _LINES), max_size=6), tail=st.sampled_from([b"", b"end"]),
-       size=st.integers(1, 40))  # fmt: skip
+@given(
+    head=_LINES,
+    parts=st.lists(st.tuples(st.sampled_from(NAMES), _LINES), max_size=6),
+    tail=st.sampled_from([b"", b"end"]),
+    size=st.integers(1, 40),
+)
 def test_each_database_gets_its_own_whatever_the_pieces(
     head: list[bytes], parts: list[tuple[str, list[bytes]]], tail: bytes, size: int
 ) -> None:
@@ -152,7 +156,7 @@ def test_each_database_gets_its_own_whatever_the_pieces(
     splitter = Splitter({name: lambda piece, name=name: sink(name, piece) for name in NAMES})
     text = b"".join(head) + b"".join(
         b"USE `" + name.replace("`", "``").encode() + b"`;\n" + b"".join(lines) for name, lines in parts
-    )  # fmt: skip
+    )
     text += tail
     for start in range(0, len(text), size):
         splitter.feed(text[start : start + size])

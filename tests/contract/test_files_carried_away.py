@@ -30,9 +30,21 @@ def by_archive(entries: list[Entry], fetch: Fetch, target: Path) -> None:
         write_tar(file, entries, fetch, archive.parent, lambda size: None)
     target.mkdir()
     subprocess.run(
-        ["tar", "--extract", "--file", archive, "--directory", target, "--numeric-owner", "--preserve-permissions",
-         "--xattrs", "--xattrs-include=*"], check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "tar",
+            "--extract",
+            "--file",
+            archive,
+            "--directory",
+            target,
+            "--numeric-owner",
+            "--preserve-permissions",
+            "--xattrs",
+            "--xattrs-include=*",
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def by_folder(entries: list[Entry], fetch: Fetch, target: Path) -> None:

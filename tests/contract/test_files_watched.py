@@ -36,8 +36,15 @@ class Storm:
         self.count = 0
 
     def _folders(self) -> list[bytes]:
-        return [self.root, *(os.path.join(at, name) for at, names, _ in os.walk(self.root) for name in names
-                             if not os.path.islink(os.path.join(at, name)))]  # fmt: skip
+        return [
+            self.root,
+            *(
+                os.path.join(at, name)
+                for at, names, _ in os.walk(self.root)
+                for name in names
+                if not os.path.islink(os.path.join(at, name))
+            ),
+        ]
 
     def _things(self) -> list[bytes]:
         return [os.path.join(at, name) for at, folders, names in os.walk(self.root) for name in (*folders, *names)]
@@ -51,10 +58,23 @@ class Storm:
 
     def blow(self, times: int) -> None:
         for _ in range(times):
-            act = self.chance.choice([
-                self._write, self._write, self._append, self._make, self._make, self._remove, self._move, self._move,
-                self._mark, self._link, self._carry_out, self._carry_in, self._replace,
-            ])  # fmt: skip
+            act = self.chance.choice(
+                [
+                    self._write,
+                    self._write,
+                    self._append,
+                    self._make,
+                    self._make,
+                    self._remove,
+                    self._move,
+                    self._move,
+                    self._mark,
+                    self._link,
+                    self._carry_out,
+                    self._carry_in,
+                    self._replace,
+                ]
+            )
             try:
                 act()
             except (OSError, IndexError):

@@ -26,10 +26,13 @@ from tests.servers.postgresql import ROLE, PostgresqlServer
 
 OPERATION = "20260101-000000-import-database-ab12"
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    "plain": lambda data: data, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress,
+    "plain": lambda data: data,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
     "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
     "twice": lambda data: gzip.compress(zstandard.ZstdCompressor().compress(data)),
-}  # fmt: skip
+}
 TRICKY = "GRANT ALL ON entry TO nobody;\n\\connect elsewhere\nALTER TABLE entry OWNER TO nobody;\nit's $$ -- /* E'\\n"
 
 
@@ -55,8 +58,9 @@ def database(server: PostgresqlServer, name: str) -> PostgresqlDatabase:
 def pg_dump(server: PostgresqlServer, name: str, *words: str) -> bytes:
     return subprocess.run(
         ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", *words, name],
-        capture_output=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        check=True,
+    ).stdout
 
 
 def bring(database: PostgresqlDatabase, source: Path) -> None:
@@ -87,9 +91,13 @@ OWN_TOOLS = [
     ("words", "compression"), OWN_TOOLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
 )
 def test_a_dump_of_the_engines_own_tool(
-    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, words: tuple[str, ...],
+    server: PostgresqlServer,
+    name: str,
+    database: PostgresqlDatabase,
+    quick_folder: Path,
+    words: tuple[str, ...],
     compression: str,
-) -> None:  # fmt: skip
+) -> None:
     path = quick_folder / "misleading.jpg"
     path.write_bytes(COMPRESSIONS[compression](pg_dump(server, name, *words)))
     server.run(name, "DROP TABLE entry; CREATE TABLE later (a INTEGER)")
@@ -127,9 +135,14 @@ def test_the_standard_input(
 @pytest.mark.parametrize("compression", ["plain", "gzip", "zstd"])
 @pytest.mark.parametrize("part", [0.3, 0.6])  # the last part of a tar is padding, and nobody misses it
 def test_a_dump_that_was_cut_changes_nothing(
-    server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, words: tuple[str, ...],
-    compression: str, part: float,
-) -> None:  # fmt: skip
+    server: PostgresqlServer,
+    name: str,
+    database: PostgresqlDatabase,
+    quick_folder: Path,
+    words: tuple[str, ...],
+    compression: str,
+    part: float,
+) -> None:
     whole = COMPRESSIONS[compression](pg_dump(server, name, *words))
     (quick_folder / "dump").write_bytes(whole[: int(len(whole) * part)])
     before = database.inspect()["identity"], database.tables()
@@ -140,8 +153,16 @@ def test_a_dump_that_was_cut_changes_nothing(
     assert database.tokens() == []
 
 
-@pytest.mark.parametrize("line", ["\\! touch {mark}", "SELECT 1 \\! touch {mark}", "\\copy entry TO PROGRAM 'touch {mark}'",
-                                  "\\o | touch {mark}\nSELECT 1;", "\\setenv A `touch {mark}`"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\\! touch {mark}",
+        "SELECT 1 \\! touch {mark}",
+        "\\copy entry TO PROGRAM 'touch {mark}'",
+        "\\o | touch {mark}\nSELECT 1;",
+        "\\setenv A `touch {mark}`",
+    ],
+)
 def test_a_dump_runs_no_command_of_this_machine(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase, quick_folder: Path, line: str
 ) -> None:

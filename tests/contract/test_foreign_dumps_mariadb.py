@@ -143,10 +143,17 @@ def test_a_dump_that_was_cut_changes_nothing(
 
 @pytest.mark.parametrize(
     "line",
-    ["\\! touch {mark}", "system touch {mark}", "SELECT 1 \\! touch {mark}", "SELECT 1 INTO OUTFILE '{mark}';",
-     "pager touch {mark}\nSELECT 1;", "tee {mark}\nSELECT 1;", "\\T {mark}\nSELECT 1;",
-     "LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE entry (text);\nSELECT text INTO OUTFILE '{mark}' FROM entry;"],
-)  # fmt: skip
+    [
+        "\\! touch {mark}",
+        "system touch {mark}",
+        "SELECT 1 \\! touch {mark}",
+        "SELECT 1 INTO OUTFILE '{mark}';",
+        "pager touch {mark}\nSELECT 1;",
+        "tee {mark}\nSELECT 1;",
+        "\\T {mark}\nSELECT 1;",
+        "LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE entry (text);\nSELECT text INTO OUTFILE '{mark}' FROM entry;",
+    ],
+)
 def test_a_dump_runs_no_command_and_reads_no_file_of_this_machine(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, line: str
 ) -> None:
@@ -174,10 +181,19 @@ def test_a_dump_of_several_databases_is_refused(
 
 @pytest.mark.parametrize(
     "line",
-    [" USE {live};", "USE {live}; DROP TABLE t;", "/*!40000 USE {live} */;", "--\tit's the shop\nUSE {live};",
-     "DROP DATABASE IF EXISTS\n {live};", "DROP TABLE IF EXISTS {live}.entry;", "CREATE TABLE `{live}`.`t` (a INT);",
-     "SELECT 1; USE {live};", "INSERT INTO `{live}` . entry (text) VALUES ('x');", "/* a */ USE {live}; -- b"],
-)  # fmt: skip
+    [
+        " USE {live};",
+        "USE {live}; DROP TABLE t;",
+        "/*!40000 USE {live} */;",
+        "--\tit's the shop\nUSE {live};",
+        "DROP DATABASE IF EXISTS\n {live};",
+        "DROP TABLE IF EXISTS {live}.entry;",
+        "CREATE TABLE `{live}`.`t` (a INT);",
+        "SELECT 1; USE {live};",
+        "INSERT INTO `{live}` . entry (text) VALUES ('x');",
+        "/* a */ USE {live}; -- b",
+    ],
+)
 @pytest.mark.parametrize("heading", ["", "-- MariaDB dump 10.19\n"])
 def test_what_leads_into_the_live_database_never_gets_there(
     server: MariadbServer, name: str, database: MariadbDatabase, quick_folder: Path, line: str, heading: str

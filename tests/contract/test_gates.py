@@ -79,9 +79,12 @@ def test_the_operations_hold_and_the_operators_are_independent(gate: Gate) -> No
 
 def test_everything_may_be_repeated(gate: Gate) -> None:
     actions: list[Callable[[], Any]] = [
-        lambda: gate.close({"operation": "op1"}), lambda: gate.hold({"comment": "x"}),
-        lambda: gate.route("r1", "127.0.0.1:1"), gate.open, lambda: gate.hold(None),
-    ]  # fmt: skip
+        lambda: gate.close({"operation": "op1"}),
+        lambda: gate.hold({"comment": "x"}),
+        lambda: gate.route("r1", "127.0.0.1:1"),
+        gate.open,
+        lambda: gate.hold(None),
+    ]
     for action in actions:
         action()
         once = gate.state()
@@ -244,8 +247,9 @@ class Visited(Visitor):
 
 PROXIES: dict[str, type[ProxyServer]] = {"nginx": NginxServer, "caddy": CaddyServer}
 VISITED: dict[str, Callable[..., Any]] = {
-    "front": Visited, **{name: partial(VisitedProxy, kind) for name, kind in PROXIES.items()}
-}  # fmt: skip
+    "front": Visited,
+    **{name: partial(VisitedProxy, kind) for name, kind in PROXIES.items()},
+}
 
 
 @pytest.fixture(params=list(VISITED))

@@ -50,8 +50,11 @@ class Source:
 def git(repository: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["git", "-C", str(repository), "-c", "user.name=T", "-c", "user.email=t@example.invalid", *arguments],
-        check=True, capture_output=True, text=True, timeout=patience.limit(30),
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(30),
+    )
     return done.stdout.strip()
 
 

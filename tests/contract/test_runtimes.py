@@ -36,9 +36,15 @@ _STATE = "a 50% 'd' %d"  # people have such folders
 
 def instance(name: str, folder: Path, code: str = STAY, **changes: object) -> ServiceInstance:
     made = ServiceInstance(
-        name=name, service="web", kind="web", release="r1", directory=str(folder),
-        command=(sys.executable, "-c", code), environment={"GREETING": "100% \"quoted\" 'text'"}, stop_timeout_seconds=1,
-    )  # fmt: skip
+        name=name,
+        service="web",
+        kind="web",
+        release="r1",
+        directory=str(folder),
+        command=(sys.executable, "-c", code),
+        environment={"GREETING": "100% \"quoted\" 'text'"},
+        stop_timeout_seconds=1,
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -38,9 +38,15 @@ OPERATION = "20260101-000000-upgrade-ab12"
 
 def instance(made: Containers, name: str = "web-r1", code: str = STAY, **changes: object) -> ServiceInstance:
     usual = ServiceInstance(
-        name=name, service="web", kind="web", release="r1", directory=str(made.folder),
-        command=(sys.executable, "-c", code), environment={}, stop_timeout_seconds=1,
-    )  # fmt: skip
+        name=name,
+        service="web",
+        kind="web",
+        release="r1",
+        directory=str(made.folder),
+        command=(sys.executable, "-c", code),
+        environment={},
+        stop_timeout_seconds=1,
+    )
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
@@ -336,7 +342,7 @@ def test_one_that_is_about_to_end_is_not_taken_for_one_that_stays(made: Containe
         ({"volumes": [{"type": "volume", "target": "/uploads"}]}, "in a volume without a name"),
         ({"cap_add": 7}, "cannot be started by itself"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_run_by_itself_is_found_out_before_anything_is_stopped(
     made: Containers, more: dict[str, Any], said: str
 ) -> None:
@@ -366,8 +372,11 @@ def test_an_image_that_keeps_data_of_its_own_is_refused(made: Containers) -> Non
     )
     made.write({"web": {}}, tag=f"{tag}:latest")
     assert "keeps /uploads in a volume without a name" in "; ".join(made.runtime.refused(str(made.folder)))
-    made.write({"web": {"volumes": [{"type": "volume", "source": "uploads", "target": "/uploads"}]}}, tag=f"{tag}:latest",
-               volumes={"uploads": {"name": f"{made.name}_uploads"}})  # fmt: skip
+    made.write(
+        {"web": {"volumes": [{"type": "volume", "source": "uploads", "target": "/uploads"}]}},
+        tag=f"{tag}:latest",
+        volumes={"uploads": {"name": f"{made.name}_uploads"}},
+    )
     assert made.runtime.refused(str(made.folder)) == []
     made.engine("rmi", tag)
 

@@ -124,8 +124,10 @@ def test_files_at_rest_are_not_looked_at_by_the_scan(keeper: Keeper, monkeypatch
     for path, entry in listing.items():
         status = os.lstat(root / os.fsdecode(entry.raw_path()))
         assert (entry.inode, entry.ctime_ns, entry.mode) == (
-            status.st_ino, status.st_ctime_ns, f"{stat.S_IMODE(status.st_mode):o}",
-        ), path  # fmt: skip
+            status.st_ino,
+            status.st_ctime_ns,
+            f"{stat.S_IMODE(status.st_mode):o}",
+        ), path
     assert listing["many6/young"].recent
     assert not listing["many5/file 5"].recent
     assert listing["many5/holes"].sparse
@@ -175,8 +177,11 @@ def test_a_file_that_changed_since_the_scan_is_read_as_it_is_now(
 
 
 def contents(root: Path) -> dict[Path, bytes]:
-    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*")
-            if path.is_file() and ".holdfast" not in path.parts}  # fmt: skip
+    return {
+        path.relative_to(root): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".holdfast" not in path.parts
+    }
 
 
 def kill_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,11 +42,21 @@ class Keeper:
         self.count += 1
         at = f"2026-01-01T00:00:{self.count:02d}Z"
         return Backup(
-            id=self.vault.new_id(), sequence=self.count, created_at=at, instant=at, consistency="live",
-            application="guestbook", environment="production", operation=run, release={},
-            datasets={"media": {"kind": "files"}, "main": {"kind": "fake"}}, packs=[], holdfast_version="0",
-            size_bytes=0, new_bytes=0,
-        )  # fmt: skip
+            id=self.vault.new_id(),
+            sequence=self.count,
+            created_at=at,
+            instant=at,
+            consistency="live",
+            application="guestbook",
+            environment="production",
+            operation=run,
+            release={},
+            datasets={"media": {"kind": "files"}, "main": {"kind": "fake"}},
+            packs=[],
+            holdfast_version="0",
+            size_bytes=0,
+            new_bytes=0,
+        )
 
     def finish(self, run: str, dump: bytes = b"a dump") -> None:
         opened = self.vault.begin(run)
@@ -216,8 +226,9 @@ def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keep
     assert keeper.restored(second, "published") == before
     folder = keeper.vault.open_set(second)[3]
     assert {path.name: path.read_bytes() for path in folder.glob("database.m*")} == {
-        "database.main.fake": b"a dump", "database.more.fake": b"more",
-    }  # fmt: skip
+        "database.main.fake": b"a dump",
+        "database.more.fake": b"more",
+    }
     for name in ("run2", "run7"):
         with pytest.raises(NotFoundError):
             keeper.vault.resume(name)

@@ -274,9 +274,12 @@ def test_another_owners_vault_is_refused_and_names_it(keeper: Keeper) -> None:
     assert not (vault_path(keeper) / "tmp" / "run2").exists()
     keeper.vault.begin("run3")
     for change in (
-        lambda: other.prune([id], "run2"), lambda: other.pin(id, "me", True), lambda: other.remove(id),
-        lambda: other.publish("run3"), lambda: other.resume("run3"),
-    ):  # fmt: skip
+        lambda: other.prune([id], "run2"),
+        lambda: other.pin(id, "me", True),
+        lambda: other.remove(id),
+        lambda: other.publish("run3"),
+        lambda: other.resume("run3"),
+    ):
         with pytest.raises(OwnerMismatchError, match=re.escape(OWNER)):
             change()
     assert keeper.ids() == [id] and (vault_path(keeper) / "tmp" / "run3").exists()

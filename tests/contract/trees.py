@@ -160,6 +160,13 @@ def additions(root: Path) -> None:
 
 
 CHANGES: list[Callable[[Path], None]] = [
-    nothing, file_to_directory, directory_to_file, link_to_directory, file_to_link, all_gone, modes_and_times,
-    same_size_and_time, additions,
-]  # fmt: skip
+    nothing,
+    file_to_directory,
+    directory_to_file,
+    link_to_directory,
+    file_to_link,
+    all_gone,
+    modes_and_times,
+    same_size_and_time,
+    additions,
+]

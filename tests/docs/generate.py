@@ -14,9 +14,17 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def commands() -> str:
     """The page of all commands, from their own help."""
-    lines = ["# Commands", "", "Made from the commands' own help by `make docs`; a test keeps it current.", "",
-             "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.", "",
-             "```", _help(holdfast, "holdfast"), "```"]  # fmt: skip
+    lines = [
+        "# Commands",
+        "",
+        "Made from the commands' own help by `make docs`; a test keeps it current.",
+        "",
+        "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.",
+        "",
+        "```",
+        _help(holdfast, "holdfast"),
+        "```",
+    ]
     context = click.Context(holdfast)
     for name in COMMANDS:
         command = holdfast.get_command(context, name)

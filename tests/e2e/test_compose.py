@@ -49,8 +49,9 @@ def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
     assert site.fingerprint() == before
     status = run_json(site, "status")["data"]
     assert {service["name"].partition("-")[0]: service["detail"] for service in status["services"]} == {
-        "web": "running", "worker": "running"
-    }  # fmt: skip
+        "web": "running",
+        "worker": "running",
+    }
     assert run(site, "adopt").returncode == 4
 
 

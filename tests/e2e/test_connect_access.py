@@ -135,7 +135,7 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
 @pytest.mark.combination
 def test_a_bad_release_ends_with_the_old_one(
     site: ConnectAccess, record_property: Callable[[str, object], None]
-) -> None:  # fmt: skip
+) -> None:
     """Does not build, does not start, answers 500, its worker dies, its migration dies or loses rows."""
     succeed(site, "upgrade", "v2")
     old, before = images(site), site.fingerprint()

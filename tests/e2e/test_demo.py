@@ -57,9 +57,14 @@ def installed(folder: Path) -> Path:
 def test_the_demo_holds_from_a_wheel_in_a_path_with_a_blank(installed: Path) -> None:
     folder = installed.parents[1]
     done = subprocess.run(
-        [installed, "-m", "holdfast", "demo", "--json"], cwd=folder, env={**os.environ, "TMPDIR": str(folder)},
-        capture_output=True, text=True, timeout=patience.limit(240), check=False,
-    )  # fmt: skip
+        [installed, "-m", "holdfast", "demo", "--json"],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(240),
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = json.loads(done.stdout)["data"]
     assert figures["ok"] and figures["problems"] == []
@@ -87,9 +92,14 @@ def place(folder: Path) -> Iterator[Path]:
 def demo_in(place: Path) -> subprocess.Popen[str]:
     """Start a demo in a process of its own, as a shell does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "holdfast", "demo"], env={**os.environ, "TMPDIR": str(place)}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_signals,
-    )  # fmt: skip
+        [sys.executable, "-m", "holdfast", "demo"],
+        env={**os.environ, "TMPDIR": str(place)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_hear_signals,
+    )
 
 
 def _hear_signals() -> None:
@@ -222,15 +232,21 @@ def a_request_failed(told: story.Story, database: sqlite3.Connection) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "row": (lambda _, database: database.execute("DELETE FROM entries WHERE id = 7"),
-            "rows of the installation that are missing: 1, the first is row 7"),
-    "write": (lambda _, database: database.execute("DELETE FROM entries WHERE id = 3001"),
-              "acknowledged writes that are lost: 1, the first is row 3001"),
-    "file": (lambda told, _: (told.application / "shared" / "media" / "upload").write_bytes(b"damaged"),
-             "rows that disagree with their files: 3001, the first is row 1"),
+    "row": (
+        lambda _, database: database.execute("DELETE FROM entries WHERE id = 7"),
+        "rows of the installation that are missing: 1, the first is row 7",
+    ),
+    "write": (
+        lambda _, database: database.execute("DELETE FROM entries WHERE id = 3001"),
+        "acknowledged writes that are lost: 1, the first is row 3001",
+    ),
+    "file": (
+        lambda told, _: (told.application / "shared" / "media" / "upload").write_bytes(b"damaged"),
+        "rows that disagree with their files: 3001, the first is row 1",
+    ),
     "request": (a_request_failed, "requests of visitors that failed: 1 (backup: GET / got 500)"),
     "service": (lambda told, _: told.load.counts.answers.clear(), "requests served: 0, writes acknowledged: 1"),
-}  # fmt: skip
+}
 
 
 def played(damage: Damage) -> Callable[[story.Story], None]:

@@ -67,11 +67,13 @@ class Shop:
         place = {"KIND": "mysql" if isinstance(store, MariadbStore) else "postgresql", **store.place} if store else {}
         self.config.write_text(
             CONFIGURATION.format(
-                folder=folder, port=self.port, python=sys.executable,
+                folder=folder,
+                port=self.port,
+                python=sys.executable,
                 database=f'{store.lines}\npath = ""' if store is not None else "",
                 environment="\n".join(f'DATABASE_{key} = "{value}"' for key, value in place.items()),
             )
-        )  # fmt: skip
+        )
         self._build_repository()
 
     def _build_repository(self) -> None:
@@ -115,10 +117,14 @@ class Shop:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.config)],
-            capture_output=True, text=True, timeout=patience.limit(240), stdin=subprocess.DEVNULL, check=False,
+            capture_output=True,
+            text=True,
+            timeout=patience.limit(240),
+            stdin=subprocess.DEVNULL,
+            check=False,
             # Bytecode of all that pip installs would be half of the work, and is needed of little of it.
             env={**os.environ, "PIP_NO_COMPILE": "1"},
-        )  # fmt: skip
+        )
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, object]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
@@ -133,8 +139,9 @@ class Shop:
         root = self.folder / "app" / "shared" / "media"
         return {
             str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*") if path.is_file() and ".holdfast" not in path.parts
-        }  # fmt: skip
+            for path in root.rglob("*")
+            if path.is_file() and ".holdfast" not in path.parts
+        }
 
 
 def _add_history(migrations: Path) -> None:
@@ -258,6 +265,9 @@ def test_init_proposes_the_django_preset(shop: Shop, folder: Path) -> None:
     assert 'extends = "preset:django"' in text and "shop.wsgi" in text
     checked = subprocess.run(
         [sys.executable, "-m", "holdfast", "config", "validate", "--config", str(place)],
-        capture_output=True, text=True, timeout=patience.limit(60), check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(60),
+        check=False,
+    )
     assert checked.returncode == 0, checked.stderr

@@ -211,14 +211,20 @@ def make_folder(target: Path, members: dict[str, bytes]) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
-    "tar.gz": make_tar, "tar": lambda target, members: make_tar(target, members, "w:"),
-    "tar.xz": lambda target, members: make_tar(target, members, "w:xz"), "zip": make_zip, "folder": make_folder,
-}  # fmt: skip
+    "tar.gz": make_tar,
+    "tar": lambda target, members: make_tar(target, members, "w:"),
+    "tar.xz": lambda target, members: make_tar(target, members, "w:xz"),
+    "zip": make_zip,
+    "folder": make_folder,
+}
 
 
 def media(site: Site) -> dict[str, bytes]:
-    return {str(path.relative_to(site.media)): path.read_bytes() for path in site.media.rglob("*")
-            if path.is_file() and ".holdfast" not in path.parts}  # fmt: skip
+    return {
+        str(path.relative_to(site.media)): path.read_bytes()
+        for path in site.media.rglob("*")
+        if path.is_file() and ".holdfast" not in path.parts
+    }
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))
@@ -321,11 +327,13 @@ def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str)
 
 def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
     for words, code in [
-        (("database", str(folder / "none")), 4), (("files", str(folder / "none"), "--into", "media"), 4),
-        (("files", str(folder), "--into", "nothing"), 2), (("files", str(site.media), "--into", "media"), 4),
+        (("database", str(folder / "none")), 4),
+        (("files", str(folder / "none"), "--into", "media"), 4),
+        (("files", str(folder), "--into", "nothing"), 2),
+        (("files", str(site.media), "--into", "media"), 4),
         (("files", str(site.repository), "--into", "media/../out"), 4),
         (("files", str(site.repository), "--into", "media/.holdfast/x"), 4),
-    ]:  # fmt: skip
+    ]:
         done = run(site, "import", *words)
         assert done.returncode == code, (words, done.stderr)
         assert "Traceback" not in done.stderr

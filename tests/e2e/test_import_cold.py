@@ -152,8 +152,13 @@ def test_what_cannot_come_in_so_is_said(served: Site, folder: Path) -> None:
     (folder / "dump").write_bytes(b"CREATE TABLE a (b INTEGER);\n")
     scratch = str(folder / "scratch")
     before = served.fingerprint()
-    for source, place in ((str(folder / "none"), scratch), (str(folder / "dump"), scratch), (str(folder / "s" / "repo"), scratch),
-                          (str(folder / "dump"), str(folder / "none")), (str(folder / "dump"), "/" + "x" * 200)):  # fmt: skip
+    for source, place in (
+        (str(folder / "none"), scratch),
+        (str(folder / "dump"), scratch),
+        (str(folder / "s" / "repo"), scratch),
+        (str(folder / "dump"), str(folder / "none")),
+        (str(folder / "dump"), "/" + "x" * 200),
+    ):
         done = run(served, "import", "database", source, "--cold", "--scratch", place)
         assert done.returncode in (4, 6), (source, place, done.stderr)
         assert "Traceback" not in done.stderr

@@ -136,16 +136,17 @@ http {
 """
 PHP = Stack(
     {"index.php": _PHP, "migrate.php": _PHP_MIGRATION, "fpm.conf": _FPM, "nginx.conf": _NGINX},
-    '''[services.fpm]
+    """[services.fpm]
 kind = "backend"
 command = ["sh", "-c", "sed 's#SOCKET#BOX/fpm.sock#' fpm.conf > BOX/fpm.conf && exec FPM --fpm-config BOX/fpm.conf"]
 [services.web]
 command = ["sh", "-c", "sed 's#SOCKET#BOX/fpm.sock#; s#PLACE#BOX#g; s#PORT#{port}#; s#RELEASE#{release}#' nginx.conf > BOX/nginx.conf && exec nginx -p BOX -c BOX/nginx.conf"]
 health = "/"
-'''.replace("FPM", _FPM_PROGRAM),
-    ["php", "migrate.php"], ("php-fpm: master process (BOX/fpm.conf)", "nginx: master process nginx -p BOX"),
+""".replace("FPM", _FPM_PROGRAM),
+    ["php", "migrate.php"],
+    ("php-fpm: master process (BOX/fpm.conf)", "nginx: master process nginx -p BOX"),
     (_FPM_PROGRAM, "nginx", "php"),
-)  # fmt: skip
+)
 _RACK = """require "json"
 run lambda { |environment|
   [200, {"Content-Type" => "application/json"}, [{version: File.read("VERSION"), rows: 0}.to_json]]
@@ -162,8 +163,10 @@ PUMA = Stack(
     {"config.ru": _RACK, "migrate.rb": _RUBY_MIGRATION},
     '[services.web]\ncommand = ["puma", "--bind", "tcp://127.0.0.1:{port}", "--tag", "HERE", "--workers", "1", "--environment",'
     ' "production"]\nhealth = "/"\n',
-    ["ruby", "migrate.rb"], ("puma 5",), ("puma", "ruby", "sqlite3"),
-)  # fmt: skip
+    ["ruby", "migrate.rb"],
+    ("puma 5",),
+    ("puma", "ruby", "sqlite3"),
+)
 STACKS = {"gunicorn": GUNICORN, "php": PHP, "puma": PUMA}
 
 
@@ -206,8 +209,9 @@ class Real:
     def _git(self, *words: str) -> None:
         subprocess.run(
             ["git", "-c", "user.name=R", "-c", "user.email=r@example.invalid", "-C", str(self.repository), *words],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+        )
 
     def get(self) -> dict[str, object]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=patience.limit(10)) as answer:

@@ -143,8 +143,12 @@ def test_its_configuration_is_found_out_and_upgrades_without_an_edit(
         site.start()
         site.config.unlink()
         done = subprocess.run(
-            [sys.executable, "-m", "holdfast", "init", str(site.instance)], cwd=site.instance, capture_output=True, text=True, check=False
-        )  # fmt: skip
+            [sys.executable, "-m", "holdfast", "init", str(site.instance)],
+            cwd=site.instance,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         text = site.config.read_text()
         assert "images = " in text and "on_start = true" in text and '"compose:database"' in text

@@ -66,9 +66,18 @@ class Points:
 def wrap(points: Points) -> None:
     """Puts the points into this process; it never comes back from a fork's child."""
     write, run, follow, capture, call, start_server, rename, send, receive, feed, pour = (
-        Journal._write, Host.run, Host._follow, Host.capture, SupervisorRuntime._call, Host.start_server, os.rename,
-        Session.send, Session.receive, Host.feed, Host.pour,
-    )  # fmt: skip
+        Journal._write,
+        Host.run,
+        Host._follow,
+        Host.capture,
+        SupervisorRuntime._call,
+        Host.start_server,
+        os.rename,
+        Session.send,
+        Session.receive,
+        Host.feed,
+        Host.pour,
+    )
 
     def journal_write(self: Journal, what: str, statements: Any) -> None:
         write(self, what, statements)
@@ -208,9 +217,15 @@ class Forker:
         )
 
     def start(
-        self, folder: Path, scenario: str, what: str, *, kill_at: int | None, record: Path | None = None,
+        self,
+        folder: Path,
+        scenario: str,
+        what: str,
+        *,
+        kill_at: int | None,
+        record: Path | None = None,
         wait_at: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         assert self._process.stdin is not None
         order = {
             "folder": str(folder),

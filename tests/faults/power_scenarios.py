@@ -62,6 +62,7 @@ def taken_on_layouts(
     titles = [f"{kind} {layout} {scenario}" for scenario in scenarios for layout in layouts]
     return [
         pytest.param(layout, scenario, take, id=f"{layout}-{scenario}-{take}")
-        for scenario in scenarios for layout in layouts
+        for scenario in scenarios
+        for layout in layouts
         for take in selection_of(config).takes(family, f"{kind} {layout} {scenario}", titles, key=scenario)
-    ]  # fmt: skip
+    ]

@@ -30,12 +30,26 @@ from tests.site import Site
 Ids = frozenset[int]
 # Each with how often it is chosen. {set} is a backup that is known, {tag} a release.
 OPERATIONS = {
-    "upgrade {good}": 6, "upgrade {good} --again": 2, "upgrade {bad}": 4, "upgrade v6 --rolling": 2, "upgrade v6.1 --source": 1,
-    "rollback": 3, "backup create": 4, "backup create --consistency live": 2, "backup create --quiesce": 1,
-    "backup restore {set}": 4, "backup restore {set} --only main": 1, "backup restore {set} --only media": 1,
-    "backup prune": 1, "package build v6": 1, "maintenance on": 1, "maintenance off": 2, "service restart": 2,
-    "service stop": 1, "service start": 2,
-}  # fmt: skip
+    "upgrade {good}": 6,
+    "upgrade {good} --again": 2,
+    "upgrade {bad}": 4,
+    "upgrade v6 --rolling": 2,
+    "upgrade v6.1 --source": 1,
+    "rollback": 3,
+    "backup create": 4,
+    "backup create --consistency live": 2,
+    "backup create --quiesce": 1,
+    "backup restore {set}": 4,
+    "backup restore {set} --only main": 1,
+    "backup restore {set} --only media": 1,
+    "backup prune": 1,
+    "package build v6": 1,
+    "maintenance on": 1,
+    "maintenance off": 2,
+    "service restart": 2,
+    "service stop": 1,
+    "service start": 2,
+}
 GOOD, BAD = ("v2", "v5", "v6", "v6.1"), ("v3", "v4")
 _TAKES_AWAY = ("backup restore", "rollback")
 _FIRST_GUESS_SECONDS = 2.0

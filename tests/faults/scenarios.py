@@ -199,8 +199,15 @@ SCENARIOS = [
 _OF_POSTGRESQL = [
     Scenario("import_cold", ("v1",), _import_cold, _with_a_cold_directory, keeps_replaced=True, engine="postgresql")
 ]
-_OF_DATABASES = ("upgrade", "upgrade_that_fails", "upgrade_with_slow_migration", "rollback_with_data", "restore",
-                 "backup_pause", "import_database")  # fmt: skip
+_OF_DATABASES = (
+    "upgrade",
+    "upgrade_that_fails",
+    "upgrade_with_slow_migration",
+    "rollback_with_data",
+    "restore",
+    "backup_pause",
+    "import_database",
+)
 # MySQL's driver takes the steps of MariaDB's by the same code: what its server does otherwise shows where data go back.
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
@@ -227,10 +234,28 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
 
 
 CONTAINER_STEPS = {
-    "package.build", "release.unpack", "release.switch", "release.prune", "services.stop", "services.start",
-    "services.adopt", "task.run",
-}  # fmt: skip
+    "package.build",
+    "release.unpack",
+    "release.switch",
+    "release.prune",
+    "services.stop",
+    "services.start",
+    "services.adopt",
+    "task.run",
+}
 DATABASE_STEPS = {
-    "guard.count", "guard.compare", "backup.finish", "backup.complete", "restore_point.create", "restore_point.arm", "restore_point.drop",
-    "task.run", "migrations.check_loaded", "database.load", "database.import", "database.import_cold", "database.swap", "restore.tidy",
-}  # fmt: skip
+    "guard.count",
+    "guard.compare",
+    "backup.finish",
+    "backup.complete",
+    "restore_point.create",
+    "restore_point.arm",
+    "restore_point.drop",
+    "task.run",
+    "migrations.check_loaded",
+    "database.load",
+    "database.import",
+    "database.import_cold",
+    "database.swap",
+    "restore.tidy",
+}

@@ -73,9 +73,10 @@ def sqlite_place(shared: Path) -> Iterator[dict[str, str]]:
             database.execute(TABLES.format(table=table, key="INTEGER PRIMARY KEY"))
         database.commit()
     yield {
-        "churn": str(CHURN), "place": str(shared / "main.sqlite3"),
+        "churn": str(CHURN),
+        "place": str(shared / "main.sqlite3"),
         "database": 'kind = "sqlite"\npath = "shared/main.sqlite3"',
-    }  # fmt: skip
+    }
 
 
 @contextlib.contextmanager
@@ -85,8 +86,10 @@ def postgresql_place(shared: Path) -> Iterator[dict[str, str]]:
         for table in ("inside", "outside"):
             store.execute(TABLES.format(table=table, key="SERIAL PRIMARY KEY"))
         yield {
-            "churn": str(CHURN.with_name("churn_server.py")), "place": store.dsn, "database": store.lines,
-        }  # fmt: skip
+            "churn": str(CHURN.with_name("churn_server.py")),
+            "place": store.dsn,
+            "database": store.lines,
+        }
     finally:
         store.remove()
 
@@ -106,9 +109,11 @@ def mariadb_place(kind: type[MariadbStore]) -> Iterator[dict[str, str]]:
 
 
 PLACES = {
-    "sqlite": sqlite_place, "postgresql": postgresql_place, "mariadb": lambda shared: mariadb_place(MariadbStore),
+    "sqlite": sqlite_place,
+    "postgresql": postgresql_place,
+    "mariadb": lambda shared: mariadb_place(MariadbStore),
     "mysql": lambda shared: mariadb_place(MysqlStore),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(
@@ -168,8 +173,10 @@ def rows_of(folder: Path, table: str) -> dict[str, str]:
         return dict(re.findall(r"\(\d+,'([^']+)','([^']+)'\)", "\n".join(pieces)))
     text = subprocess.run(
         ["pg_restore", "--data-only", "--table", table, "--file", "-", str(folder / "database.main.dump")],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     rows = text.partition(f"COPY public.{table} (id, file, sha256) FROM stdin;\n")[2].partition("\\.\n")[0]
     return {line.split("\t")[1]: line.split("\t")[2] for line in rows.splitlines()}
 

@@ -70,9 +70,10 @@ def prepared(part: str, scenario_name: str) -> Iterator[tuple[Machine, Filesyste
         with open(record) as file:
             points = file.read().splitlines()
         yield (
-            machine, small,
+            machine,
+            small,
             Ground(scenario, machine.site, None, old, old_label, new, new_label, points, machine.child),  # type: ignore[arg-type]  # nothing is saved, and a child forks as the Forker does
-        )  # fmt: skip
+        )
     finally:
         machine.remove()
 

@@ -286,8 +286,9 @@ def signature_of(site: Site) -> tuple[str, ...]:
     try:
         return tuple(
             f"{record.committed} {step.name} {step.state}"
-            for record in app.journal.unfinished() for step in app.journal.steps(record.id)
-        )  # fmt: skip
+            for record in app.journal.unfinished()
+            for step in app.journal.steps(record.id)
+        )
     finally:
         app.close()
 

@@ -31,10 +31,11 @@ LAYOUTS: dict[str, tuple[dict[str, tuple[str, int | None]], bool]] = {
     "ext4": ({"folder": ("ext4", None)}, False),
     "xfs": ({"folder": ("xfs", None)}, False),
     "three": (
-        {"folder": ("ext4", 64), "state": ("ext4", None), "vault": ("xfs", None), "application": ("xfs", None)}, False,
+        {"folder": ("ext4", 64), "state": ("ext4", None), "vault": ("xfs", None), "application": ("xfs", None)},
+        False,
     ),
     "ext4-on-another-device": ({"folder": ("ext4", None)}, True),
-}  # fmt: skip
+}
 
 pytestmark = pytest.mark.faults
 

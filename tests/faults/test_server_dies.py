@@ -27,10 +27,14 @@ pytestmark = pytest.mark.faults
 Server = PostgresqlServer | MariadbServer | DockerEngine | PodmanEngine
 # Inside a container it is the container that is killed; where services run in containers, their engine.
 _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
-    "postgresql": postgresql.shared, "mariadb": mariadb.shared, "mysql": mysql.shared,
-    "postgresql-inside": postgresql.shared_enclosed, "mariadb-inside": mariadb.shared_enclosed,
-    "compose": docker.shared, "podman": podman.shared,
-}  # fmt: skip
+    "postgresql": postgresql.shared,
+    "mariadb": mariadb.shared,
+    "mysql": mysql.shared,
+    "postgresql-inside": postgresql.shared_enclosed,
+    "mariadb-inside": mariadb.shared_enclosed,
+    "compose": docker.shared,
+    "podman": podman.shared,
+}
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 _SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
 _BACK_SECONDS = 10

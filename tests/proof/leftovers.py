@@ -104,9 +104,10 @@ class Run:
                     lines = path.read_text().splitlines()
                     numbers |= {lines[6].split()[1]} if len(lines) > 6 and lines[6].strip() else set()
         return [
-            number for number in sorted(numbers)
+            number
+            for number in sorted(numbers)
             if subprocess.run(["ipcrm", "-m", number], check=False, capture_output=True).returncode == 0
-        ]  # fmt: skip
+        ]
 
     def _remove_groups(self) -> None:
         """Remove the control groups that its processes were in, which ended after their own last words."""

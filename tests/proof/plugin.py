@@ -24,9 +24,11 @@ _RUN = pytest.StashKey[Run]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--proof", choices=LEVELS, default="quick",
+        "--proof",
+        choices=LEVELS,
+        default="quick",
         help="how much is proved: a quick sample; what a submission has to pass; or everything. See CONTRIBUTING.md",
-    )  # fmt: skip
+    )
     parser.addoption(
         "--submission", type=int, default=None, metavar="K", help="take the rotation's part of submission K"
     )

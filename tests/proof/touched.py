@@ -19,16 +19,31 @@ _SOURCE = ROOT / "src"
 _UNKNOWN_POINTS = 100
 # These run under every step of every operation.
 _ENGINE = (
-    "holdfast.engine", "holdfast.system", "holdfast.model", "holdfast.app", "holdfast.application.context",
-    "holdfast.operations.recover", "holdfast.operations.parts",
-)  # fmt: skip
+    "holdfast.engine",
+    "holdfast.system",
+    "holdfast.model",
+    "holdfast.app",
+    "holdfast.application.context",
+    "holdfast.operations.recover",
+    "holdfast.operations.parts",
+)
 _STEPS = ("holdfast.steps.", "holdfast.application.")
 # Which file plans an operation, by the first matching kind in the journal.
 _OPERATIONS = {
-    "backup.create": "backup", "backup.restore": "restore", "backup.prune": "prune", "backup.export": "export",
-    "import": "import_", "package": "package", "maintenance": "maintenance", "service": "service",
-    "upgrade": "upgrade", "rollback": "rollback", "install": "install", "clone": "clone", "adopt": "adopt",
-}  # fmt: skip
+    "backup.create": "backup",
+    "backup.restore": "restore",
+    "backup.prune": "prune",
+    "backup.export": "export",
+    "import": "import_",
+    "package": "package",
+    "maintenance": "maintenance",
+    "service": "service",
+    "upgrade": "upgrade",
+    "rollback": "rollback",
+    "install": "install",
+    "clone": "clone",
+    "adopt": "adopt",
+}
 # Modules that are started as programs of their own, which no import of a driver names.
 _PROGRAMS = {
     "holdfast.drivers.runtimes.supervisor.driver": ("holdfast.drivers.runtimes.supervisor.launch",),
@@ -116,17 +131,19 @@ def touched_steps(modules: set[str]) -> set[str]:
     from holdfast.steps.table import TABLE
 
     return {
-        name for name, functions in TABLE.items()
+        name
+        for name, functions in TABLE.items()
         if modules & closure({function.__module__ for function in functions if function is not None}, _STEPS)
-    }  # fmt: skip
+    }
 
 
 def touched_operations(modules: set[str]) -> set[str]:
     """Return the kinds of operations whose plan is made by changed modules."""
     return {
-        kind for kind, name in _OPERATIONS.items()
+        kind
+        for kind, name in _OPERATIONS.items()
         if modules & closure({f"holdfast.operations.{name}"}, "holdfast.operations.")
-    }  # fmt: skip
+    }
 
 
 def drivers_of(engine: str) -> frozenset[str]:
@@ -135,9 +152,13 @@ def drivers_of(engine: str) -> frozenset[str]:
 
     if engine == "sqlite":
         opened = [
-            registry.DATABASES["sqlite"], registry.FILES["local"], registry.VAULTS["local"], registry.GATES["front"],
-            registry.RUNTIMES["supervisor"], registry.PACKAGES["archive"],
-        ]  # fmt: skip
+            registry.DATABASES["sqlite"],
+            registry.FILES["local"],
+            registry.VAULTS["local"],
+            registry.GATES["front"],
+            registry.RUNTIMES["supervisor"],
+            registry.PACKAGES["archive"],
+        ]
     elif engine.startswith(("compose", "podman")):
         opened = [registry.RUNTIMES["compose"], registry.PACKAGES["images"]]
     else:
@@ -203,9 +224,13 @@ def _touched_disks(
 
 
 def select(
-    level: Level, number: int | None, landed: str | None, engines: Mapping[str, str], containers: Sequence[str],
+    level: Level,
+    number: int | None,
+    landed: str | None,
+    engines: Mapping[str, str],
+    containers: Sequence[str],
     disks: Mapping[str, str],
-) -> Selection:  # fmt: skip
+) -> Selection:
     """Return what a run takes; `number` and `landed` replace those of this submission."""
     own_number, own_landed = submission()
     number, landed = own_number if number is None else number, landed or own_landed

@@ -34,8 +34,16 @@ _START_SECONDS = 60
 _FIRST_NETWORK = os.environ.get("HOLDFAST_TESTS_FIRST_NETWORK", "172.20")
 IMAGE = "holdfast-test"
 COMPOSE = Path("/var/cache/holdfast-tests/cli-plugins/docker-compose")
-_READ_ONLY = ("/usr", "/etc/passwd", "/etc/group", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf",
-              "/etc/ld.so.conf.d", "/var/cache/holdfast-tests")  # fmt: skip
+_READ_ONLY = (
+    "/usr",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/var/cache/holdfast-tests",
+)
 
 
 def machine_mounts() -> list[str]:
@@ -94,12 +102,25 @@ class DockerEngine:
     def start(self) -> None:
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                ["dockerd", f"--data-root={self._folder / 'data'}", f"--exec-root={self._folder / 'exec'}",
-                 f"--pidfile={self._folder / 'pid'}", f"--host={os.environ['DOCKER_HOST']}", "--bridge=none",
-                 f"--default-address-pool=base={network()}.0.0/16,size=24",
-                 "--iptables=false", "--ip-forward=false", "--ip-masq=false", *_control_group()],
-                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [
+                    "dockerd",
+                    f"--data-root={self._folder / 'data'}",
+                    f"--exec-root={self._folder / 'exec'}",
+                    f"--pidfile={self._folder / 'pid'}",
+                    f"--host={os.environ['DOCKER_HOST']}",
+                    "--bridge=none",
+                    f"--default-address-pool=base={network()}.0.0/16,size=24",
+                    "--iptables=false",
+                    "--ip-forward=false",
+                    "--ip-masq=false",
+                    *_control_group(),
+                ],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         deadline = patience.deadline(_START_SECONDS)
         while subprocess.run(["docker", "version"], capture_output=True, check=False).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -115,8 +136,17 @@ class DockerEngine:
     def run_words(self, folder: Path, account: str) -> list[str]:
         """What is put before a command to run it in a container of its own, until it ends, without a network."""
         mounts = [f"--volume={path}:{path}:ro" for path in _READ_ONLY if os.path.exists(path)]
-        return ["docker", "run", "--rm", "--network=none", f"--user={account}", "--tmpfs=/tmp", f"--volume={folder}:{PLACE}",
-                *mounts, IMAGE]  # fmt: skip
+        return [
+            "docker",
+            "run",
+            "--rm",
+            "--network=none",
+            f"--user={account}",
+            "--tmpfs=/tmp",
+            f"--volume={folder}:{PLACE}",
+            *mounts,
+            IMAGE,
+        ]
 
     def kill(self) -> None:
         """The engine, and with it its containerd; the containers run on until it is back."""

@@ -34,10 +34,22 @@ class LockTimeoutError(Exception):
 def mariadb(socket: str, database: str, sql: str, user: str = ADMINISTRATOR, program: str = "mariadb") -> str:
     """What the client prints: a row a line, values between tabs. Raises LockTimeoutError, AssertionError."""
     done = subprocess.run(
-        [program, "--no-defaults", f"--socket={socket}", f"--user={user}", "--batch", "--skip-column-names",
-         "--default-character-set=utf8mb4", *([database] if database else [])],
-        input=sql, capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
+        [
+            program,
+            "--no-defaults",
+            f"--socket={socket}",
+            f"--user={user}",
+            "--batch",
+            "--skip-column-names",
+            "--default-character-set=utf8mb4",
+            *([database] if database else []),
+        ],
+        input=sql,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
     if "ERROR 1205 " in done.stderr:
         raise LockTimeoutError(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -57,8 +69,12 @@ class MariadbServer(OnMachine):
     program = "mariadbd"
     client = "mariadb"
     dumper = "mariadb-dump"
-    install: tuple[str, ...] = ("mariadb-install-db", "--no-defaults", "--skip-test-db",
-                                "--auth-root-authentication-method=normal")  # fmt: skip
+    install: tuple[str, ...] = (
+        "mariadb-install-db",
+        "--no-defaults",
+        "--skip-test-db",
+        "--auth-root-authentication-method=normal",
+    )
     own_settings: Mapping[str, str] = {"innodb-log-file-size": "32M", "max-recursive-iterations": "1000000"}
 
     @classmethod
@@ -74,9 +90,13 @@ class MariadbServer(OnMachine):
         self._data = self.place / "data"
         self.socket = str(self.folder / "socket")
         self._settings = {
-            "skip-networking": "ON", "innodb-buffer-pool-size": "64M", "performance-schema": "OFF",
-            "max-connections": "60", **self.own_settings, **settings,
-        }  # fmt: skip
+            "skip-networking": "ON",
+            "innodb-buffer-pool-size": "64M",
+            "performance-schema": "OFF",
+            "max-connections": "60",
+            **self.own_settings,
+            **settings,
+        }
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam(_ACCOUNT)
@@ -97,18 +117,32 @@ class MariadbServer(OnMachine):
     def _install(self, temporary: Path) -> None:
         done = subprocess.run(
             [*self._prefix, *self.install, f"--datadir={self._data}", f"--tmpdir={temporary}"],
-            cwd="/", capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self) -> None:
         words = [f"--{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, self.program, "--no-defaults", f"--datadir={self._data}", f"--socket={self.place / 'socket'}",
-                 f"--pid-file={self.place / 'pid'}", *words],
-                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [
+                    *self._prefix,
+                    self.program,
+                    "--no-defaults",
+                    f"--datadir={self._data}",
+                    f"--socket={self.place / 'socket'}",
+                    f"--pid-file={self.place / 'pid'}",
+                    *words,
+                ],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         deadline = patience.deadline(_START_SECONDS)
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()

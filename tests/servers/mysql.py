@@ -23,9 +23,12 @@ class MysqlServer(MariadbServer):
     dumper = str(PROGRAMS / "mysqldump")
     install = (program, "--no-defaults", "--initialize-insecure", "--innodb-redo-log-capacity=32M")
     own_settings = {  # noqa: RUF012 - read only, as in the class above
-        "innodb-redo-log-capacity": "32M", "mysqlx": "OFF", "secure-file-priv": "",
-        "log-bin-trust-function-creators": "ON", "cte-max-recursion-depth": "1000000",
-    }  # fmt: skip
+        "innodb-redo-log-capacity": "32M",
+        "mysqlx": "OFF",
+        "secure-file-priv": "",
+        "log-bin-trust-function-creators": "ON",
+        "cte-max-recursion-depth": "1000000",
+    }
 
     @classmethod
     def skip_where_it_is_missing(cls) -> None:

@@ -56,10 +56,31 @@ def needed_programs() -> Path:
 def psql(folder: str, database: str, sql: str, user: str = SUPERUSER) -> str:
     """What psql prints, unaligned. Raises LockTimeoutError, AssertionError."""
     done = subprocess.run(
-        ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose",
-         "-h", folder, "-p", str(PostgresqlServer.port), "-U", user, "-d", database, "-c", sql],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "-h",
+            folder,
+            "-p",
+            str(PostgresqlServer.port),
+            "-U",
+            user,
+            "-d",
+            database,
+            "-c",
+            sql,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if " 55P03: " in done.stderr:
         raise LockTimeoutError(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -76,9 +97,13 @@ class PostgresqlServer(OnMachine):
         self._binaries = binaries
         self.folder = folder or make_folder("hfp")
         self._data = self.place / "data"
-        self._settings = {"listen_addresses": "", "max_connections": "60",
-                          # In its own folder: what a killed server leaves goes with that.
-                          "dynamic_shared_memory_type": "mmap", **settings}  # fmt: skip
+        self._settings = {
+            "listen_addresses": "",
+            "max_connections": "60",
+            # In its own folder: what a killed server leaves goes with that.
+            "dynamic_shared_memory_type": "mmap",
+            **settings,
+        }
         self._prefix: list[str] = []
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam(_ACCOUNT)
@@ -88,9 +113,11 @@ class PostgresqlServer(OnMachine):
         self._databases = 0
         words = ["-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]
         template.write_data_directory(
-            self.folder / "data", str(binaries / "initdb"), words,
+            self.folder / "data",
+            str(binaries / "initdb"),
+            words,
             lambda _: self._call("initdb", "-D", str(self._data), *words),
-        )  # fmt: skip
+        )
         self.start()
         self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
 
@@ -118,10 +145,23 @@ class PostgresqlServer(OnMachine):
         words = [f"-c{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self.place),
-                 "-p", str(self.port), *words],
-                cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [
+                    *self._prefix,
+                    str(self._binaries / "postgres"),
+                    "-D",
+                    str(self._data),
+                    "-k",
+                    str(self.place),
+                    "-p",
+                    str(self.port),
+                    *words,
+                ],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def _answers(self) -> bool:
         try:

@@ -47,9 +47,14 @@ class ProxyServer:
     def gate_of(self, drain_seconds: float) -> ProxyGate:
         place = Place(Host())
         return ProxyGate(
-            self.folder.parent / "state", self.include, type(self).product(place, str(self.config)), place,
-            Door(f"http://127.0.0.1:{self.port}/"), message="Back soon.", drain_seconds=drain_seconds,
-        )  # fmt: skip
+            self.folder.parent / "state",
+            self.include,
+            type(self).product(place, str(self.config)),
+            place,
+            Door(f"http://127.0.0.1:{self.port}/"),
+            message="Back soon.",
+            drain_seconds=drain_seconds,
+        )
 
     def _prepare(self) -> None:
         """Sets `argv`, or skips."""

@@ -175,7 +175,7 @@ config_files = [".env_{self.environment}"]
         ]
         return subprocess.run(
             argv, cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-        )  # fmt: skip
+        )
 
     def compose(self, *words: str) -> str:
         done = self.attempt(*words)
@@ -231,8 +231,21 @@ config_files = [".env_{self.environment}"]
         return visitor.get(port or self.port, "/uploads/", content)
 
     def sql(self, statement: str, database: str = PACKAGE) -> str:
-        argv = [self._engine, "exec", f"{self.project}-postgres-1", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "debug",
-                "-d", database, "-c", statement]  # fmt: skip
+        argv = [
+            self._engine,
+            "exec",
+            f"{self.project}-postgres-1",
+            "psql",
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "debug",
+            "-d",
+            database,
+            "-c",
+            statement,
+        ]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -242,9 +255,13 @@ config_files = [".env_{self.environment}"]
 
     def running(self) -> list[str]:
         """Names of the services that run, with the one-off containers left out."""
-        shown = [self._engine, "ps", f"--filter=label=com.docker.compose.project={self.project}",
-                 "--filter=label=com.docker.compose.oneoff=False",
-                 '--format={{.Label "com.docker.compose.service"}}']  # fmt: skip
+        shown = [
+            self._engine,
+            "ps",
+            f"--filter=label=com.docker.compose.project={self.project}",
+            "--filter=label=com.docker.compose.oneoff=False",
+            '--format={{.Label "com.docker.compose.service"}}',
+        ]
         return sorted(subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split())
 
     def image_of(self, service: str) -> str:

@@ -139,13 +139,15 @@ def write(folder: Path) -> None:
         "compose/production/traefik/nginx.conf": nginx_configuration(_TRAEFIK_PLACES),
         "compose/production/nginx/Dockerfile": NGINX_DOCKERFILE,
         "compose/production/nginx/nginx.conf": nginx_configuration(_NGINX_PLACES),
-        "compose/production/django/entrypoint": _ENTRYPOINT, "compose/production/django/start": _START,
+        "compose/production/django/entrypoint": _ENTRYPOINT,
+        "compose/production/django/start": _START,
         "compose/production/django/celery/worker/start": _START_LOOP.replace("NAME", "celeryworker"),
         "compose/production/django/celery/beat/start": _START_LOOP.replace("NAME", "celerybeat"),
-        f"backend/{PACKAGE}/media/.gitkeep": "", f"backend/{PACKAGE}/static/site.css": "body { margin: 0 }\n",
+        f"backend/{PACKAGE}/media/.gitkeep": "",
+        f"backend/{PACKAGE}/static/site.css": "body { margin: 0 }\n",
         ".gitignore": ".env_*\n.envs/\n__pycache__/\nbackend/staticfiles/\n",
         ".dockerignore": ".git\n.env*\n.envs\nholdfast.toml\n",
-    }  # fmt: skip
+    }
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

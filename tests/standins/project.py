@@ -339,13 +339,22 @@ class Project:
     def _files(self, version: str) -> dict[str, str]:
         commands = "management/commands"
         files = {
-            "__init__.py": "", "management/__init__.py": "", f"{commands}/__init__.py": "", "migrations/__init__.py": "",
-            "settings.py": self._settings.replace("VERSION_NAME", version), "wsgi.py": _WSGI, "models.py": _MODELS,
-            "views.py": _VIEWS, "urls.py": _URLS, "migrations/0001_initial.py": _INITIAL,
+            "__init__.py": "",
+            "management/__init__.py": "",
+            f"{commands}/__init__.py": "",
+            "migrations/__init__.py": "",
+            "settings.py": self._settings.replace("VERSION_NAME", version),
+            "wsgi.py": _WSGI,
+            "models.py": _MODELS,
+            "views.py": _VIEWS,
+            "urls.py": _URLS,
+            "migrations/0001_initial.py": _INITIAL,
             f"{commands}/install_example_data.py": _EXAMPLE.replace("PERSONS", str(PERSONS))
-            .replace("NOTES", str(NOTES)).replace("UPLOADS", str(UPLOADS)),
-            f"{commands}/load_initial_data.py": _LOAD, f"{commands}/work.py": _WORK,
-        }  # fmt: skip
+            .replace("NOTES", str(NOTES))
+            .replace("UPLOADS", str(UPLOADS)),
+            f"{commands}/load_initial_data.py": _LOAD,
+            f"{commands}/work.py": _WORK,
+        }
         if version != "v1":
             files["migrations/0002_upload_label.py"] = _LABEL
             files["models.py"] = _after(files["models.py"], "class Upload", _LABEL_FIELD)

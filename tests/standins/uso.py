@@ -157,14 +157,24 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
     def build(self) -> subprocess.CompletedProcess[str]:
         """By the project's own script, whose exit code is that of its last clean-up."""
         return subprocess.run(
-            ["./deploy/build-image.sh", self.web], cwd=self.checkout, env={**os.environ, "ENGINE": self.engine},
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            ["./deploy/build-image.sh", self.web],
+            cwd=self.checkout,
+            env={**os.environ, "ENGINE": self.engine},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
     def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._command, *words], cwd=self.instance, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-        )  # fmt: skip
+            [*self._command, *words],
+            cwd=self.instance,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
 
     def compose(self, *words: str) -> str:
         done = self.attempt(*words)
@@ -256,10 +266,7 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
 
     def _images(self) -> list[str]:
         listed = self._engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines()
-        return [
-            image for image in listed
-            if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso"))
-        ]  # fmt: skip
+        return [image for image in listed if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso"))]
 
     def _engine(self, *words: str) -> str:
         done = subprocess.run([self.engine, *words], capture_output=True, text=True, check=False)

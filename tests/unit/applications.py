@@ -35,10 +35,17 @@ def make_app(folder: Path, **sections: Any) -> App:
     journal = Journal(folder / "state")
     runtime = FakeRuntime()
     opened = Opened(
-        loaded=Loaded(configuration, folder), host=host, journal=journal, runtime=runtime, gate_runtime=runtime,
-        databases={"main": FakeDatabase()}, files={"media": FakeFiles(folder / "shared" / "media")},
-        vault=FakeVault(folder / "vault"), gate=FakeGate(), packages=FakePackages(folder / "packages", {}, {}),
-    )  # fmt: skip
+        loaded=Loaded(configuration, folder),
+        host=host,
+        journal=journal,
+        runtime=runtime,
+        gate_runtime=runtime,
+        databases={"main": FakeDatabase()},
+        files={"media": FakeFiles(folder / "shared" / "media")},
+        vault=FakeVault(folder / "vault"),
+        gate=FakeGate(),
+        packages=FakePackages(folder / "packages", {}, {}),
+    )
     return App(opened, Runner(journal, {}, host, SilentObserver()), "test")
 
 
@@ -47,17 +54,35 @@ def make_context(earlier: Mapping[str, Facts] | None = None) -> tuple[StepContex
     recorded: Facts = {}
     said: list[str] = []
     context = StepContext(
-        operation="op1", parameters={}, facts={}, earlier=earlier or {}, record=recorded.update,
-        check_cancelled=lambda: None, progress=lambda done, total, unit: None, say=said.append, commit_facts={},
+        operation="op1",
+        parameters={},
+        facts={},
+        earlier=earlier or {},
+        record=recorded.update,
+        check_cancelled=lambda: None,
+        progress=lambda done, total, unit: None,
+        say=said.append,
+        commit_facts={},
         plan_parameters={},
-    )  # fmt: skip
+    )
     return context, recorded, said
 
 
 def make_backup(number: int, created_at: str, *, pinned: bool = False, datasets: tuple[str, ...] = ()) -> Backup:
     return Backup(
-        id=f"set-{number}", sequence=number, created_at=created_at, instant=created_at, consistency="pause",
-        application="guestbook", environment="production", operation=f"op-{number}", release={},
-        datasets={name: {} for name in datasets}, packs=[], holdfast_version="0", size_bytes=0, new_bytes=0,
+        id=f"set-{number}",
+        sequence=number,
+        created_at=created_at,
+        instant=created_at,
+        consistency="pause",
+        application="guestbook",
+        environment="production",
+        operation=f"op-{number}",
+        release={},
+        datasets={name: {} for name in datasets},
+        packs=[],
+        holdfast_version="0",
+        size_bytes=0,
+        new_bytes=0,
         pinned=pinned,
-    )  # fmt: skip
+    )

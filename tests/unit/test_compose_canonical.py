@@ -143,9 +143,12 @@ def test_the_name_is_that_of_variables_then_of_files_then_of_the_folder(project:
 
 @pytest.mark.parametrize(
     ("service", "said"),
-    [("{image: x, env_file: nothing.env}", "nothing.env"), ("{image: x, ports: ['what']}", "port"),
-     ("{extends: {service: other}}", "extends")],
-)  # fmt: skip
+    [
+        ("{image: x, env_file: nothing.env}", "nothing.env"),
+        ("{image: x, ports: ['what']}", "port"),
+        ("{extends: {service: other}}", "extends"),
+    ],
+)
 def test_what_cannot_be_told_is_refused(project: Project, tmp_path: Path, service: str, said: str) -> None:
     (tmp_path / "compose.yml").write_text(f"services: {{web: {service}, other: {{image: x}}}}\n")
     with pytest.raises(ConfigurationError) as refused:

@@ -12,9 +12,11 @@ from holdfast.drivers.runtimes.compose.container import Container
 
 def known(began: str, **state: Any) -> dict[str, Any]:
     return {
-        "Id": "1", "Image": "sha256:a", "Config": {"Labels": {}},
+        "Id": "1",
+        "Image": "sha256:a",
+        "Config": {"Labels": {}},
         "State": {"Running": True, "Status": "running", "Pid": 7, "StartedAt": began, **state},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("ending", ["Z", "+00:00", "elsewhere"])

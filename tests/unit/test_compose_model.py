@@ -19,14 +19,19 @@ MODEL: dict[str, Any] = {
     "name": "shop",
     "services": {
         "web": {
-            "build": {"context": "."}, "image": "shop:production", "restart": "always", "depends_on": {"db": {}},
+            "build": {"context": "."},
+            "image": "shop:production",
+            "restart": "always",
+            "depends_on": {"db": {}},
             "ports": [{"target": 8000, "published": "80", "mode": "ingress", "protocol": "tcp"}],
-            "environment": {"KEPT": "1"}, "labels": {"theirs": "yes"}, "container_name": "shop-web",
+            "environment": {"KEPT": "1"},
+            "labels": {"theirs": "yes"},
+            "container_name": "shop-web",
         },
         "db": {"image": "postgres:17", "volumes": [{"type": "volume", "source": "data", "target": "/data"}]},
     },
     "volumes": {"data": {"name": "shop_data"}},
-}  # fmt: skip
+}
 IMAGE = {"tag": "holdfast/shop.production/web:v1", "id": "sha256:1234"}
 INSTANCE = ServiceInstance("web-1-v1", "web", "web", "1-v1", "/shop/releases/1-v1", (), {}, port=12345)
 
@@ -72,8 +77,13 @@ def test_the_way_a_container_ends_is_its_files_unless_holdfast_toml_says_more() 
 def test_every_difference_is_another_definition() -> None:
     digests = {
         made(instance)["services"]["web"]["labels"]["holdfast.definition"]
-        for instance in (INSTANCE, replace(INSTANCE, port=1), replace(INSTANCE, environment={"A": "1"}), replace(INSTANCE, comes_back=False))
-    }  # fmt: skip
+        for instance in (
+            INSTANCE,
+            replace(INSTANCE, port=1),
+            replace(INSTANCE, environment={"A": "1"}),
+            replace(INSTANCE, comes_back=False),
+        )
+    }
     assert len(digests) == 3, "whether it comes back is no part of it"
 
 
@@ -100,14 +110,16 @@ def test_files_come_from_the_sources_where_these_have_them(tmp_path: Path) -> No
     instance.mkdir()
     (sources / "production.yml").touch()
     assert files_in(["production.yml", "local.yml"], sources, instance) == (
-        sources / "production.yml", instance / "local.yml"
-    )  # fmt: skip
+        sources / "production.yml",
+        instance / "local.yml",
+    )
     assert files_in([], sources, instance) == (instance / "compose.yaml",)
     (instance / "docker-compose.yml").touch()
     (instance / "docker-compose.override.yml").touch()
     assert files_in([], sources, instance) == (
-        instance / "docker-compose.yml", instance / "docker-compose.override.yml"
-    )  # fmt: skip
+        instance / "docker-compose.yml",
+        instance / "docker-compose.override.yml",
+    )
     (sources / "compose.yml").touch()
     assert files_in([], sources, instance) == (sources / "compose.yml",)
     assert env_files_in([], instance) == ()
@@ -121,9 +133,22 @@ def test_the_words_of_the_operators_own_command() -> None:
     project = Project(("docker", "compose"), folder, (folder / "a.yml",), (folder / ".env",), ("mail",), "shop")
     compose = compose_of(project)
     assert compose.resolving() == [
-        "docker", "compose", "--project-directory", "/shop", "--project-name", "shop", "--env-file", "/shop/.env",
-        "--profile", "mail", "--file", "/shop/a.yml", "config", "--format", "json",
-    ]  # fmt: skip
+        "docker",
+        "compose",
+        "--project-directory",
+        "/shop",
+        "--project-name",
+        "shop",
+        "--env-file",
+        "/shop/.env",
+        "--profile",
+        "mail",
+        "--file",
+        "/shop/a.yml",
+        "config",
+        "--format",
+        "json",
+    ]
     made = {"name": "shop", "services": {"web": {}}}
     assert compose.starting(made, Path("/m.json"), "web", ["shop-web-1"])[-3:] == ["--scale", "web=2", "web"]
     assert compose.running_once(made, Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
@@ -133,8 +158,15 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     folder = Path("/shop")
     compose = compose_of(Project(("podman-compose",), folder, (folder / "a.yml",), (folder / ".env",), (), "shop"))
     assert compose.resolving() == [
-        "podman-compose", "--in-pod=false", "--env-file=/shop/.env", "--project-name", "shop", "--file", "/shop/a.yml", "config"
-    ]  # fmt: skip
+        "podman-compose",
+        "--in-pod=false",
+        "--env-file=/shop/.env",
+        "--project-name",
+        "shop",
+        "--file",
+        "/shop/a.yml",
+        "config",
+    ]
     environment = {"KEY": "a $$b 'c'", "PASSWORD": None}
     made = {"name": "shop", "services": {"web": {"environment": environment, "stop_grace_period": "1m30s"}}}
     placed = compose.placed(made, "web", ["shop_web_1"])

@@ -85,7 +85,10 @@ def test_what_the_journal_keeps_is_the_same_configuration(folder: Path) -> None:
 
 
 def test_all_problems_are_reported_at_once_with_key_and_file(folder: Path) -> None:
-    write(folder, GOOD.replace('kind = "front"', 'kind = "frnt"\ndrain_seconds = "soon"') + """
+    write(
+        folder,
+        GOOD.replace('kind = "front"', 'kind = "frnt"\ndrain_seconds = "soon"')
+        + """
 [services.batch]
 comand = ["x"]
 
@@ -93,14 +96,20 @@ comand = ["x"]
 
 [colour]
 paint = "red"
-""")  # fmt: skip
+""",
+    )
     write(folder, "[backup]\nkeep = { last = 0 }\npause_limit_seconds = -1\n", "holdfast.production.toml")
     found = problems(folder)
     by_key = {problem.partition(":")[0]: problem for problem in found}
     assert set(by_key) == {
-        "gate.kind", "gate.drain_seconds", "services.batch.comand", "files.thumbs.path",
-        "colour", "backup.keep.last", "backup.pause_limit_seconds",
-    }  # fmt: skip
+        "gate.kind",
+        "gate.drain_seconds",
+        "services.batch.comand",
+        "files.thumbs.path",
+        "colour",
+        "backup.keep.last",
+        "backup.pause_limit_seconds",
+    }
     for key in ("gate.kind", "gate.drain_seconds", "services.batch.comand", "colour"):
         assert by_key[key].endswith("(holdfast.toml)"), by_key[key]
     for key in ("backup.keep.last", "backup.pause_limit_seconds"):
@@ -139,9 +148,11 @@ def test_every_problem_names_its_file(folder: Path, text: str) -> None:
 _KEYS = st.sampled_from(["application", "source", "services", "tasks", "gate", "backup", "files", "nonsense"])
 _values = st.recursive(
     st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.text(alphabet="abc/: ", max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["name", "web", "kind", "x"]), inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["name", "web", "kind", "x"]), inner, max_size=2)
+    ),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 def as_toml(value: Any) -> str:
@@ -343,9 +354,12 @@ user = "root"
     assert (web.user, web.command, dict(web.environment)) == ("www-data", ["of-the-release"], {"MODE": "fast"})
     assert cron.user == ""
     assert set(loaded.refused) == {
-        "services.web.user", "services.cron.user", "services.web.environment.LEAK", "services.web.environment.RUN",
+        "services.web.user",
+        "services.cron.user",
+        "services.web.environment.LEAK",
+        "services.web.environment.RUN",
         "services.web.environment.FROM",
-    }  # fmt: skip
+    }
 
 
 def test_what_a_release_brought_goes_with_it(folder: Path) -> None:

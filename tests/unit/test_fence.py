@@ -62,9 +62,11 @@ def operation() -> Iterator[str]:
 def start(operation: str, code: str, *arguments: str) -> tuple[subprocess.Popen[str], int]:
     """A marked child that has printed the number of its own child, or 0."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], env={**os.environ, OPERATION_VARIABLE: operation},
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, OPERATION_VARIABLE: operation},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
     process.stdout.close()

@@ -9,8 +9,12 @@ import pytest
 from holdfast.application.frameworks import applied_names, shipped_names
 
 ALEMBIC = {
-    "first": ("a1", None), "second": ("b2", "a1"), "left": ("c3", "b2"), "right": ("d4", "b2"), "joined": ("e5", ("c3", "d4")),
-}  # fmt: skip
+    "first": ("a1", None),
+    "second": ("b2", "a1"),
+    "left": ("c3", "b2"),
+    "right": ("d4", "b2"),
+    "joined": ("e5", ("c3", "d4")),
+}
 
 
 def write(folder: Path, name: str, text: str = "") -> None:

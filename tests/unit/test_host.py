@@ -105,9 +105,7 @@ def test_children_carry_the_operations_mark_and_a_server_does_not(
     host = make(operation="op-1")
     assert host.run(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]).output_tail == "op-1\n"
     assert host.capture(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]) == "op-1\n"
-    pid = host.start_server(
-        ["sleep", "600"], cwd="/", log_path=quick_folder / "log", environment={MARK: mark}
-    )  # fmt: skip
+    pid = host.start_server(["sleep", "600"], cwd="/", log_path=quick_folder / "log", environment={MARK: mark})
     assert OPERATION_VARIABLE.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -184,8 +182,10 @@ def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], mark: str
 
     with pytest.raises(OSError, match="no more"):
         make().pour(
-            [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"], sink, environment={MARK: mark},
-        )  # fmt: skip
+            [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"],
+            sink,
+            environment={MARK: mark},
+        )
     assert ended(mark)
 
 

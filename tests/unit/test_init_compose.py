@@ -44,32 +44,53 @@ def _model() -> dict[str, Any]:
         "name": "access",
         "services": {
             "django": {**built, "image": "access_django:production", "volumes": [media], "command": ["/start"]},
-            "celeryworker": {**built, "image": "access_celeryworker", "volumes": [media], "command": ["/start-celeryworker"]},
+            "celeryworker": {
+                **built,
+                "image": "access_celeryworker",
+                "volumes": [media],
+                "command": ["/start-celeryworker"],
+            },
             "celerybeat": {**built, "image": "access_celerybeat", "volumes": [media], "command": ["/start-celerybeat"]},
             "flower": {**built, "image": "access_flower", "volumes": [media]},
-            "postgres": {**built, "image": "access_postgres:production", "environment": {"POSTGRES_DB": "access", "POSTGRES_USER": "debug"},
-                         "volumes": [_volume("production_postgres_data", "/var/lib/postgresql/data")]},
+            "postgres": {
+                **built,
+                "image": "access_postgres:production",
+                "environment": {"POSTGRES_DB": "access", "POSTGRES_USER": "debug"},
+                "volumes": [_volume("production_postgres_data", "/var/lib/postgresql/data")],
+            },
             "redis": {"image": "redis:5.0"},
             "traefik": {**built, "image": "access_traefik", "ports": [{"target": 80, "published": "80"}]},
-            "nginx": {**built, "image": "access_nginx", "volumes": [_volume("production_django_media", "/usr/share/nginx/media", read_only=True)]},
+            "nginx": {
+                **built,
+                "image": "access_nginx",
+                "volumes": [_volume("production_django_media", "/usr/share/nginx/media", read_only=True)],
+            },
         },
-        "volumes": {name: {"name": f"access_{name}"} for name in ("production_django_media", "production_postgres_data")},
-    }  # fmt: skip
+        "volumes": {
+            name: {"name": f"access_{name}"} for name in ("production_django_media", "production_postgres_data")
+        },
+    }
 
 
 def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> None:
     given = project(tmp_path / "access")
     assert ([path.name for path in given.files], [path.name for path in given.env_files]) == (
-        ["production.yml"], [".env_production"]
-    )  # fmt: skip
+        ["production.yml"],
+        [".env_production"],
+    )
     made = compose.propose(given, _model(), Answering())
     value = tomllib.loads("\n".join(made.lines))
     assert value["runtime"] == {
-        "kind": "compose", "files": ["production.yml"], "env_files": [".env_production"], "project": "access"
-    }  # fmt: skip
+        "kind": "compose",
+        "files": ["production.yml"],
+        "env_files": [".env_production"],
+        "project": "access",
+    }
     assert {name: item["kind"] for name, item in value["services"].items()} == {
-        "django": "web", "celeryworker": "worker", "celerybeat": "scheduler"
-    }  # fmt: skip
+        "django": "web",
+        "celeryworker": "worker",
+        "celerybeat": "scheduler",
+    }
     assert value["databases"] == {
         "main": {"kind": "postgresql", "name": "access", "user": "debug", "container": "compose:postgres"}
     }
@@ -116,8 +137,10 @@ def test_sockets_of_an_engine_or_a_database_are_no_way_to_a_web(tmp_path: Path) 
     made = compose.propose(project(tmp_path / "access"), model, Answering())
     value = tomllib.loads("\n".join(made.lines))
     assert {name: item["kind"] for name, item in value["services"].items()} == {
-        "django": "web", "celeryworker": "worker", "celerybeat": "scheduler"
-    }  # fmt: skip
+        "django": "web",
+        "celeryworker": "worker",
+        "celerybeat": "scheduler",
+    }
 
 
 def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:

@@ -37,13 +37,18 @@ _json = st.recursive(
 _facts = st.dictionaries(st.sampled_from(sorted(ALLOWED_FACTS)), _json, max_size=3)
 _plans = st.builds(
     lambda names, after, parameters, lock: Plan(
-        kind="test.kind", title="a test", lock=lock, parameters=parameters,
+        kind="test.kind",
+        title="a test",
+        lock=lock,
+        parameters=parameters,
         steps=tuple(Step(f"do.{name}", f"title {name}", {"n": name}) for name in names),
         after_commit=tuple(Step(f"after.{name}", name) for name in after),
     ),
-    st.lists(_text, min_size=1, max_size=3), st.lists(_text, max_size=2), st.dictionaries(_text, _json, max_size=2),
+    st.lists(_text, min_size=1, max_size=3),
+    st.lists(_text, max_size=2),
+    st.dictionaries(_text, _json, max_size=2),
     st.sampled_from(["change", "backup", "gate"]),
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -90,9 +95,13 @@ class JournalMachine(RuleBasedStateMachine):
         assert operation not in self.expected
         count = len(plan.all_steps)
         self.expected[operation] = Expected(
-            plan, {"value": configuration}, command, states=[StepState.PENDING] * count,
-            facts=[{} for _ in range(count)], errors=[""] * count,
-        )  # fmt: skip
+            plan,
+            {"value": configuration},
+            command,
+            states=[StepState.PENDING] * count,
+            facts=[{} for _ in range(count)],
+            errors=[""] * count,
+        )
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data(), state=st.sampled_from(list(StepState)), error=_text)
@@ -236,9 +245,12 @@ def test_an_operation_of_a_dead_process_is_interrupted(quick_folder: Path, journ
         "sys.stdout.flush(); os._exit(9)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(quick_folder / "state")], capture_output=True, text=True, timeout=patience.limit(30),
+        [sys.executable, "-c", script, str(quick_folder / "state")],
+        capture_output=True,
+        text=True,
+        timeout=patience.limit(30),
         check=False,
-    )  # fmt: skip
+    )
     dead = done.stdout.strip()
     mine = begin(journal)
     assert [record.id for record in journal.interrupted()] == [dead]

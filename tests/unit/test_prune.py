@@ -33,9 +33,7 @@ def histories(draw: st.DrawFn) -> list[Backup]:
     return draw(st.permutations(sets))
 
 
-rules = st.fixed_dictionaries(
-    {"last": st.integers(1, 5)}, optional={name: st.integers(0, 6) for name in PERIODS}
-)  # fmt: skip
+rules = st.fixed_dictionaries({"last": st.integers(1, 5)}, optional={name: st.integers(0, 6) for name in PERIODS})
 
 
 def newest_first(sets: list[Backup]) -> list[Backup]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from holdfast.system.host import MASK, RedactingStream, Redactor
 
 # Long enough that a base64 form holds something at each alignment; see the test of short ones below.
-_secrets = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=9, max_size=24
-).filter(lambda value: len(set(value)) > 4)  # fmt: skip
+_secrets = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=9, max_size=24).filter(
+    lambda value: len(set(value)) > 4
+)
 _around = st.binary(max_size=40)
 
 FORMS = {
@@ -44,8 +44,13 @@ def streamed(redactor: Redactor, data: bytes, cuts: list[int]) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
-@given(secret=_secrets, form=st.sampled_from(sorted(FORMS)), before=_around, after=_around,
-       cuts=st.lists(st.integers(0, 200), max_size=6))  # fmt: skip
+@given(
+    secret=_secrets,
+    form=st.sampled_from(sorted(FORMS)),
+    before=_around,
+    after=_around,
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+)
 def test_a_secret_is_masked_in_every_form_across_chunks(
     secret: str, form: str, before: bytes, after: bytes, cuts: list[int]
 ) -> None:

@@ -126,12 +126,21 @@ def test_a_changed_file_finds_its_steps_operations_and_drivers() -> None:
     ("path", "wanted"),
     [
         ("src/holdfast/steps/guard.py", {("embedded", "upgrade"), ("server", "postgresql_upgrade")}),
-        ("src/holdfast/drivers/databases/mariadb/copies.py", {("server", "mariadb_restore"), ("server", "mysql_restore")}),
-        ("src/holdfast/drivers/runtimes/compose/driver.py", {("container", "compose_upgrade"), ("container", "podman_upgrade_that_fails")}),
-        ("src/holdfast/engine/runner.py", {("embedded", title) for title, engine in ENGINES.items() if engine == "sqlite"}),
+        (
+            "src/holdfast/drivers/databases/mariadb/copies.py",
+            {("server", "mariadb_restore"), ("server", "mysql_restore")},
+        ),
+        (
+            "src/holdfast/drivers/runtimes/compose/driver.py",
+            {("container", "compose_upgrade"), ("container", "podman_upgrade_that_fails")},
+        ),
+        (
+            "src/holdfast/engine/runner.py",
+            {("embedded", title) for title, engine in ENGINES.items() if engine == "sqlite"},
+        ),
         ("src/holdfast/system/durable.py", {("power", "upgrade"), ("disk", "backup")}),
     ],
-)  # fmt: skip
+)
 def test_a_change_touches_scenarios(
     path: str, wanted: set[tuple[FamilyName, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

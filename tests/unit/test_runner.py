@@ -65,9 +65,12 @@ class Engine:
     def runner(self) -> Runner:
         names = [f"{letter}.it" for letter in "abcdxy"]
         return Runner(
-            self.journal, {name: self.handler(name) for name in names}, self.host, SilentObserver(),
+            self.journal,
+            {name: self.handler(name) for name in names},
+            self.host,
+            SilentObserver(),
             make_room=lambda: self.room_after.append("".join(self.done)),
-        )  # fmt: skip
+        )
 
     def run(self, plan: Plan | None = None) -> Result:
         return self.runner.run(plan or make_plan(), command="test", configuration={}, user="op")
@@ -81,9 +84,12 @@ class Engine:
 
 def make_plan(steps: str = "abcd", after: str = "xy", **changes: object) -> Plan:
     return Plan(
-        kind="test", title="a test", steps=tuple(Step(f"{letter}.it", f"do {letter}") for letter in steps),
-        after_commit=tuple(Step(f"{letter}.it", f"do {letter}") for letter in after), **changes,  # type: ignore[arg-type]
-    )  # fmt: skip
+        kind="test",
+        title="a test",
+        steps=tuple(Step(f"{letter}.it", f"do {letter}") for letter in steps),
+        after_commit=tuple(Step(f"{letter}.it", f"do {letter}") for letter in after),
+        **changes,  # type: ignore[arg-type]
+    )
 
 
 @pytest.fixture

@@ -120,8 +120,9 @@ def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypat
     monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     kinds = {"web": "web", "work": "worker", "beat": "scheduler", "night": "scheduler"}
     app = make_app(
-        quick_folder, services={name: {"command": ["run"], "kind": kind, "settle_seconds": 0} for name, kind in kinds.items()}
-    )  # fmt: skip
+        quick_folder,
+        services={name: {"command": ["run"], "kind": kind, "settle_seconds": 0} for name, kind in kinds.items()},
+    )
     old = [replace(WEB, name=f"{name}-r1", service=name, kind=kinds[name]) for name in ("web", "work", "beat")]
     services.set_wanted(app.opened, old)
     for instance in old:
@@ -184,9 +185,10 @@ def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: 
     monkeypatch.setattr(health_request, "answers", lambda *_: (False, "asked"))
     real = pair.opened.runtime.statuses
     monkeypatch.setattr(
-        pair.opened.runtime, "statuses",
+        pair.opened.runtime,
+        "statuses",
         lambda: {**real(), BACKEND.name: ServiceStatus(BACKEND.name, False, None, 0.0, "exited")},
-    )  # fmt: skip
+    )
     with pytest.raises(StepError, match=r"service app of release r1: it does not stay up \(exited\)"):
         health.verify(pair.opened, WEB, make_context()[0], backends=[BACKEND])
 

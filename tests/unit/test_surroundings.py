@@ -12,11 +12,24 @@ from holdfast.system import child_environment
 from holdfast.system.host import Host
 
 LEADING = {
-    "GIT_DIR": "/elsewhere", "PGHOST": "elsewhere", "MYSQL_HOST": "elsewhere", "COMPOSE_FILE": "/elsewhere.yml",
-    "PIP_INDEX_URL": "http://elsewhere", "PYTHONPATH": "/elsewhere", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8",
-    "LANGUAGE": "de", "LD_PRELOAD": "/elsewhere.so", "VIRTUAL_ENV": "/elsewhere", "AWS_SECRET_ACCESS_KEY": "secret",
-    "BASH_ENV": "/elsewhere", "CDPATH": "/elsewhere", "GREP_OPTIONS": "-v", "POSIXLY_CORRECT": "1", "TAR_OPTIONS": "-v",
-}  # fmt: skip
+    "GIT_DIR": "/elsewhere",
+    "PGHOST": "elsewhere",
+    "MYSQL_HOST": "elsewhere",
+    "COMPOSE_FILE": "/elsewhere.yml",
+    "PIP_INDEX_URL": "http://elsewhere",
+    "PYTHONPATH": "/elsewhere",
+    "TZ": "Pacific/Kiritimati",
+    "LC_ALL": "tr_TR.UTF-8",
+    "LANGUAGE": "de",
+    "LD_PRELOAD": "/elsewhere.so",
+    "VIRTUAL_ENV": "/elsewhere",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "BASH_ENV": "/elsewhere",
+    "CDPATH": "/elsewhere",
+    "GREP_OPTIONS": "-v",
+    "POSIXLY_CORRECT": "1",
+    "TAR_OPTIONS": "-v",
+}
 
 
 @pytest.mark.parametrize("name", LEADING)

@@ -83,10 +83,18 @@ def test_the_target_of_a_link_may_be_any_bytes(target: bytes) -> None:
 
 def many(count: int) -> list[Entry]:
     return [
-        Entry(path=f"folder/file-{number}", kind="file", mode="644", uid=0, gid=0, mtime_ns=number, size=number,
-              sha256=hashlib.sha256(str(number).encode()).hexdigest())
+        Entry(
+            path=f"folder/file-{number}",
+            kind="file",
+            mode="644",
+            uid=0,
+            gid=0,
+            mtime_ns=number,
+            size=number,
+            sha256=hashlib.sha256(str(number).encode()).hexdigest(),
+        )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def test_a_listing_longer_than_any_buffer(quick_folder: Path) -> None:

@@ -12,9 +12,11 @@ def filled(opened: Opened, words: Iterable[str], directory: str, port: int | Non
     """Return a command's words with a release's values in place of {port}, {release}, {root} and {python}."""
     python = Path(directory) / ".venv" / "bin" / "python"
     values = {
-        "port": str(port or ""), "release": directory, "root": str(opened.loaded.root),
+        "port": str(port or ""),
+        "release": directory,
+        "root": str(opened.loaded.root),
         "python": str(python) if python.exists() else "python3",
-    }  # fmt: skip
+    }
     found = []
     for word in words:
         for name, value in values.items():

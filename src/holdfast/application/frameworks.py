@@ -40,15 +40,17 @@ def _revision(path: Path) -> str | None:
 FRAMEWORKS: Mapping[str, Framework] = {
     "alembic": Framework("SELECT version_num FROM alembic_version", "**/versions/*.py", _revision),
     "doctrine": Framework(
-        "SELECT version FROM doctrine_migration_versions", "migrations/**/Version*.php",
+        "SELECT version FROM doctrine_migration_versions",
+        "migrations/**/Version*.php",
         lambda path: path.stem,
     ),
     "rails": Framework("SELECT version FROM schema_migrations", "db/migrate/*.rb", _leading_digits),
     "flyway": Framework(
         "SELECT version FROM flyway_schema_history WHERE version IS NOT NULL AND success",
-        "**/V*__*.sql", _flyway,
+        "**/V*__*.sql",
+        _flyway,
     ),
-}  # fmt: skip
+}
 
 
 def applied_names(kind: str, rows: Iterable[tuple[object, ...]], release: Path | None, files: str = "") -> list[str]:

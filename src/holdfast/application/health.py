@@ -20,9 +20,14 @@ _PATIENCE, _PATIENCE_SECONDS = 5, 120  # times the seconds that a start may take
 
 
 def verify(
-    opened: Opened, instance: ServiceInstance, context: StepContext, *, at_most_seconds: float = float("inf"),
-    patient: bool = False, backends: Sequence[ServiceInstance] = (),
-) -> None:  # fmt: skip
+    opened: Opened,
+    instance: ServiceInstance,
+    context: StepContext,
+    *,
+    at_most_seconds: float = float("inf"),
+    patient: bool = False,
+    backends: Sequence[ServiceInstance] = (),
+) -> None:
     """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
 
     A `patient` one waits longer and gives a process that ended the retries that its runtime makes: what ran before an
@@ -87,10 +92,12 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     if service.health_command:
         try:
             opened.host.run(
-                filled(opened, service.health_command, instance.directory, instance.port), cwd=instance.directory,
-                environment=opened.host.resolved(instance.environment), as_application=True,
+                filled(opened, service.health_command, instance.directory, instance.port),
+                cwd=instance.directory,
+                environment=opened.host.resolved(instance.environment),
+                as_application=True,
                 timeout_seconds=service.health_timeout_seconds,
-            )  # fmt: skip
+            )
         except CommandFailedError as error:
             said = error.output_tail.strip().splitlines()[-1:]
             return False, ": ".join([error.what, *said])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 def answers(
     port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5
-) -> tuple[bool, str]:  # fmt: skip
+) -> tuple[bool, str]:
     """Return whether the web on a loopback port answers a path with 2xx, and what it said."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:

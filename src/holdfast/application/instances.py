@@ -18,11 +18,19 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
     if port is not None and opened.containers is None:  # in a container it listens where its image says
         environment["PORT"] = str(port)
     return ServiceInstance(
-        name=f"{name}-{release.id}", service=name, kind=opened.loaded.configuration.service_kind(name), release=release.id,
-        directory=release.path, command=filled(opened, service.command, release.path, service.port or port), environment=environment, port=port,
-        user=service.user or None, stop_signal=service.stop_signal, stop_timeout_seconds=service.stop_timeout_seconds,
+        name=f"{name}-{release.id}",
+        service=name,
+        kind=opened.loaded.configuration.service_kind(name),
+        release=release.id,
+        directory=release.path,
+        command=filled(opened, service.command, release.path, service.port or port),
+        environment=environment,
+        port=port,
+        user=service.user or None,
+        stop_signal=service.stop_signal,
+        stop_timeout_seconds=service.stop_timeout_seconds,
         port_inside=service.port,
-    )  # fmt: skip
+    )
 
 
 def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:

@@ -66,11 +66,18 @@ def list_(session: Session) -> None:
     session.renderer.table(
         ["BACKUP", "CONSISTENCY", "RELEASE", "SIZE", "NEW", "DATASETS", ""],
         [
-            [item.id, item.consistency, item.release.get("label", "-"), human_bytes(item.size_bytes), human_bytes(item.new_bytes),
-             ",".join(item.datasets), " ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])])]
+            [
+                item.id,
+                item.consistency,
+                item.release.get("label", "-"),
+                human_bytes(item.size_bytes),
+                human_bytes(item.new_bytes),
+                ",".join(item.datasets),
+                " ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])]),
+            ]
             for item in found
         ],
-    )  # fmt: skip
+    )
     damaged = vault.damaged()
     for name in damaged:
         session.renderer.aside(f"{name} is damaged and not listed; `holdfast backup verify` tells more")
@@ -87,14 +94,20 @@ def show(session: Session, reference: str) -> None:
     app = session.app()
     found = operation.find(app, reference)
     lines = {
-        "backup": found.id, "taken": found.instant, "consistency": found.consistency, "reason": found.reason or "-",
-        "release": found.release.get("id", "-"), "commit": found.release.get("commit", "-"),
-        "size": human_bytes(found.size_bytes), "new in the vault": human_bytes(found.new_bytes),
+        "backup": found.id,
+        "taken": found.instant,
+        "consistency": found.consistency,
+        "reason": found.reason or "-",
+        "release": found.release.get("id", "-"),
+        "commit": found.release.get("commit", "-"),
+        "size": human_bytes(found.size_bytes),
+        "new in the vault": human_bytes(found.new_bytes),
         "instants apart": f"{found.instants_apart_seconds:.3f} s" if found.instants_apart_seconds else "-",
         "writers held": f"{found.writer_held_seconds:.3f} s" if found.writer_held_seconds else "-",
-        "secrets inside": "yes" if found.secrets_inside else "no", "pinned": "yes" if found.pinned else "no",
+        "secrets inside": "yes" if found.secrets_inside else "no",
+        "pinned": "yes" if found.pinned else "no",
         "made by": f"Holdfast {found.holdfast_version}, {found.operation}",
-    }  # fmt: skip
+    }
     for key, value in lines.items():
         session.renderer.line(f"{key:17} {value}")
     for name, facts in found.datasets.items():
@@ -131,9 +144,10 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
         for problem in problems[:50]:
             session.renderer.aside(f"  {problem}")
         raise DamagedError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found: {problems[0]}", state="Nothing was changed.",
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found: {problems[0]}",
+            state="Nothing was changed.",
             next_step="Restore refuses what is damaged. Make a new backup now; look at the disk of the vault.",
-        )  # fmt: skip
+        )
     count = 1 if chosen else len(vault.backups())
     session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: whole")
     if load:
@@ -188,9 +202,7 @@ def restore(
 @backup.command()
 @click.argument("words", metavar="[ID] FOLDER", nargs=-1, required=True)
 @click.option("--all", "all_", is_flag=True, help="All backups, instead of one.")
-@click.option(
-    "--only", multiple=True, metavar="NAME", help="Only this dataset, `code` or `config` (may be repeated)."
-)  # fmt: skip
+@click.option("--only", multiple=True, metavar="NAME", help="Only this dataset, `code` or `config` (may be repeated).")
 @click.option(
     "--format",
     "format_",

@@ -22,9 +22,16 @@ from holdfast.cli.session import Session, common
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing. Needs --backup.")
 @common
 def clone(
-    session: Session, source: str, target: str, reference: str | None, only: tuple[str, ...], except_: tuple[str, ...],
-    unsanitized: bool, no_safety: bool, dry_run: bool,
-) -> None:  # fmt: skip
+    session: Session,
+    source: str,
+    target: str,
+    reference: str | None,
+    only: tuple[str, ...],
+    except_: tuple[str, ...],
+    unsanitized: bool,
+    no_safety: bool,
+    dry_run: bool,
+) -> None:
     """Copy databases and files of one environment to another, which is never production.
 
     FROM and TO are environments of this holdfast.toml, or the path of another one. The copy is one operation of TO: on any

@@ -31,9 +31,20 @@ def list_(session: Session, number: int) -> None:
         ],
     )
     session.renderer.result(
-        {"operations": [{"id": item.id, "title": item.title, "outcome": item.outcome, "started_at": item.started_at,
-                         "seconds": item.seconds, "user": item.user} for item in found]}
-    )  # fmt: skip
+        {
+            "operations": [
+                {
+                    "id": item.id,
+                    "title": item.title,
+                    "outcome": item.outcome,
+                    "started_at": item.started_at,
+                    "seconds": item.seconds,
+                    "user": item.user,
+                }
+                for item in found
+            ]
+        }
+    )
 
 
 @log.command()
@@ -50,10 +61,16 @@ def show(session: Session, operation: str) -> None:
         )
     record = matches[0]
     for key, value in {
-        "operation": record.id, "what": record.title, "command": record.command, "user": record.user,
-        "started": record.started_at, "ended": record.ended_at or "-", "took": human_seconds(record.seconds),
-        "outcome": record.outcome, "error": record.error or "-",
-    }.items():  # fmt: skip
+        "operation": record.id,
+        "what": record.title,
+        "command": record.command,
+        "user": record.user,
+        "started": record.started_at,
+        "ended": record.ended_at or "-",
+        "took": human_seconds(record.seconds),
+        "outcome": record.outcome,
+        "error": record.error or "-",
+    }.items():
         session.renderer.line(f"{key:10} {value}")
     for step in app.journal.steps(record.id):
         session.renderer.line(
@@ -71,7 +88,19 @@ def show(session: Session, operation: str) -> None:
             session.renderer.line("".join(f"    {text}\n" for text in line["text"].splitlines()).rstrip("\n"))
         elif line["kind"] == "exit":
             session.renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
-    steps = [{"name": step.name, "state": step.state, "facts": step.facts, "error": step.error, "seconds": step.seconds}
-             for step in app.journal.steps(record.id)]  # fmt: skip
-    session.renderer.result({"id": record.id, "title": record.title, "outcome": record.outcome, "error": record.error,
-                             "command": record.command, "user": record.user, "steps": steps, "log": lines})  # fmt: skip
+    steps = [
+        {"name": step.name, "state": step.state, "facts": step.facts, "error": step.error, "seconds": step.seconds}
+        for step in app.journal.steps(record.id)
+    ]
+    session.renderer.result(
+        {
+            "id": record.id,
+            "title": record.title,
+            "outcome": record.outcome,
+            "error": record.error,
+            "command": record.command,
+            "user": record.user,
+            "steps": steps,
+            "log": lines,
+        }
+    )

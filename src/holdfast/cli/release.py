@@ -25,7 +25,15 @@ def list_(session: Session) -> None:
     current = app.opened.current_release()
     session.renderer.table(
         ["RELEASE", "PACKAGE", "COMMIT", "DEPLOYED", ""],
-        [[item.id, item.package, item.commit[:12], item.deployed_at, "current" if current and item.id == current.id else ""]
-         for item in found],
-    )  # fmt: skip
+        [
+            [
+                item.id,
+                item.package,
+                item.commit[:12],
+                item.deployed_at,
+                "current" if current and item.id == current.id else "",
+            ]
+            for item in found
+        ],
+    )
     session.renderer.result({"releases": [asdict(item) for item in found], "current": current.id if current else None})

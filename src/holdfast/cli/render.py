@@ -85,9 +85,12 @@ class Renderer:
     def error(self, error: HoldfastError, redacted: str) -> None:
         if self.as_json:
             detail = {
-                "class": type(error).__name__, "what": redacted, "state": error.state, "next_step": error.next_step,
+                "class": type(error).__name__,
+                "what": redacted,
+                "state": error.state,
+                "next_step": error.next_step,
                 "problems": list(error.problems) if isinstance(error, ConfigurationError) else [],
-            }  # fmt: skip
+            }
             self._write(sys.stdout, json.dumps(self._envelope(False, error.exit_code, error=detail)) + "\n")
             return
         label = "\033[31mError:\033[0m" if sys.stderr.isatty() else "Error:"

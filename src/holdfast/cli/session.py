@@ -76,8 +76,10 @@ class Session:
             commands = {n: handlers[step.name].describe(step.parameters) for n, step in enumerate(plan.all_steps, 1)}
             seconds = {n: app.journal.typical_seconds(step.name) for n, step in enumerate(plan.all_steps, 1)}
             self.renderer.plan(plan, commands, seconds)
-            steps = [{"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": seconds[n]}
-                     for n, s in enumerate(plan.all_steps, 1)]  # fmt: skip
+            steps = [
+                {"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": seconds[n]}
+                for n, s in enumerate(plan.all_steps, 1)
+            ]
             self.renderer.result(
                 {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
             )

@@ -291,8 +291,9 @@ def cross_problems(loaded: Loaded) -> list[str]:
     if not any(configuration.services[name].health for name in webs):
         problems += [
             f"services.{name}.kind: a backend needs a web with `health`, by which both are asked"
-            for name in configuration.services if configuration.service_kind(name) == "backend"
-        ]  # fmt: skip
+            for name in configuration.services
+            if configuration.service_kind(name) == "backend"
+        ]
     problems += _proxy_problems(configuration)
     problems += _migration_problems(configuration) + _reference_problems(configuration)
     problems += _runtime_problems(configuration)
@@ -352,12 +353,14 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
         ]
     problems = [
         f"services.{name}.health_command: a container has a health check of its own"
-        for name, service in configuration.services.items() if service.health_command
-    ]  # fmt: skip
+        for name, service in configuration.services.items()
+        if service.health_command
+    ]
     problems += [
         f"services.{name}.user: is what the Compose files say"
-        for name, service in configuration.services.items() if service.user
-    ]  # fmt: skip
+        for name, service in configuration.services.items()
+        if service.user
+    ]
     if configuration.source.python is not None:
         problems.append("source.python: what a container needs is in its image")
     if runtime.task_service and runtime.task_service not in configuration.services:

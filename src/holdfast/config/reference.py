@@ -85,8 +85,20 @@ def example() -> str:
 
 def markdown() -> str:
     """The reference page."""
-    lines = ["# Configuration", "", "Made from the schema by `make docs`; a test keeps it current.", "", "## Example", "",
-             "```toml", example().rstrip(), "```", "", "## Keys", ""]  # fmt: skip
+    lines = [
+        "# Configuration",
+        "",
+        "Made from the schema by `make docs`; a test keeps it current.",
+        "",
+        "## Example",
+        "",
+        "```toml",
+        example().rstrip(),
+        "```",
+        "",
+        "## Keys",
+        "",
+    ]
     for key in all_keys():
         if key.type == "section":
             lines += ["", f"### `{key.path}`", "", key.description, ""]

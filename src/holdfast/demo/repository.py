@@ -30,11 +30,14 @@ VERSIONS = (
     Version("v4", "v2", ("0001_entries", "0002_mood", "0004_harmless"), _WITH_MOOD, broken=True),
     Version("v5", "v2", ("0001_entries", "0002_mood", "0005_slow"), _WITH_MOOD),
     Version(
-        "v6", "v5", ("0001_entries", "0002_mood", "0005_slow", "0006_place"), (*_WITH_MOOD, "place"),
+        "v6",
+        "v5",
+        ("0001_entries", "0002_mood", "0005_slow", "0006_place"),
+        (*_WITH_MOOD, "place"),
         compatible=("0006_place",),
     ),
     Version("v6.1", "v6", ("0001_entries", "0002_mood", "0005_slow", "0006_place"), (*_WITH_MOOD, "place")),
-)  # fmt: skip
+)
 
 _TEMPLATE = """# The guestbook of `holdfast demo`: everything on one page.
 [application]
@@ -95,15 +98,38 @@ task_timeout_seconds = {task_timeout}
 
 
 def write_configuration(
-    folder: Path, repository: Path, state: Path, vault: Path, port: int, *, rows: int = 3000, files: int = 300,
-    slow: float = 2.0, settle: float = 0.5, gate: str = "front", health_timeout: float = 3, task_timeout: float = 120,
-    database: str = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"', environment: str = "",
-) -> Path:  # fmt: skip
+    folder: Path,
+    repository: Path,
+    state: Path,
+    vault: Path,
+    port: int,
+    *,
+    rows: int = 3000,
+    files: int = 300,
+    slow: float = 2.0,
+    settle: float = 0.5,
+    gate: str = "front",
+    health_timeout: float = 3,
+    task_timeout: float = 120,
+    database: str = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"',
+    environment: str = "",
+) -> Path:
     """Writes holdfast.toml into the application's folder; `database` and `environment` are lines of their sections."""
     text = _TEMPLATE.format(
-        state=state, repository=repository, vault=vault, port=port, rows=rows, files=files, slow=slow, settle=settle,
-        gate=gate, health_timeout=health_timeout, task_timeout=task_timeout, database=database, environment=environment,
-    )  # fmt: skip
+        state=state,
+        repository=repository,
+        vault=vault,
+        port=port,
+        rows=rows,
+        files=files,
+        slow=slow,
+        settle=settle,
+        gate=gate,
+        health_timeout=health_timeout,
+        task_timeout=task_timeout,
+        database=database,
+        environment=environment,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "holdfast.toml"
     path.write_text(text)

@@ -375,8 +375,18 @@ def _account(story: Story, table: Table, started: float) -> dict[str, Any]:
             state="Expected: every row with its file, every acknowledged write, and no failed request.",
         )
     return {
-        "ok": True, "problems": [], "served": answers["served"], "held": answers["503"],
-        "failed": answers["failed"], "acknowledged": len(story.load.acknowledged), "lost": lost, "rows": rows,
-        "files": files, "seconds": round(seconds, 1),
-        "operations": [{"name": n, "end": e, "seconds": round(t, 2), "longest_gap_seconds": round(g, 3)} for n, e, t, g in story.operations],
-    }  # fmt: skip
+        "ok": True,
+        "problems": [],
+        "served": answers["served"],
+        "held": answers["503"],
+        "failed": answers["failed"],
+        "acknowledged": len(story.load.acknowledged),
+        "lost": lost,
+        "rows": rows,
+        "files": files,
+        "seconds": round(seconds, 1),
+        "operations": [
+            {"name": n, "end": e, "seconds": round(t, 2), "longest_gap_seconds": round(g, 3)}
+            for n, e, t, g in story.operations
+        ],
+    }

@@ -118,8 +118,11 @@ def _images() -> Callable[..., Packages]:
 
 RUNTIMES: Mapping[str, _Class[Runtime]] = {"supervisor": _supervisor, "compose": _compose}
 DATABASES: Mapping[str, _Class[Database]] = {
-    "sqlite": _sqlite, "postgresql": _postgresql, "mariadb": _mariadb, "mysql": _mysql,
-}  # fmt: skip
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mariadb": _mariadb,
+    "mysql": _mysql,
+}
 COLD: Mapping[str, _Class[Cold]] = {"postgresql": _postgresql_directory}
 FILES: Mapping[str, _Class[Files]] = {"local": _local_files}
 VAULTS: Mapping[str, _Class[Vault]] = {"local": _local_vault}

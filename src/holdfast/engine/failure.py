@@ -36,6 +36,7 @@ def told(
     if isinstance(error, RefusedError):
         return type(error)(what, state="Nothing was changed; what had been prepared was undone.", next_step=next_step)
     return OperationFailedError(
-        what, state=f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back.",
+        what,
+        state=f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back.",
         next_step=next_step,
-    )  # fmt: skip
+    )

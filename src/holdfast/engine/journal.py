@@ -122,8 +122,11 @@ class Journal:
             )
         connection.executescript(_SCHEMA)
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(FORMAT),))
-        connection.execute("INSERT OR REPLACE INTO meta SELECT 'written_by', ? WHERE"
-                           " (SELECT CAST(value AS INTEGER) FROM meta WHERE key='format') <= ?", (VERSION, FORMAT))  # fmt: skip
+        connection.execute(
+            "INSERT OR REPLACE INTO meta SELECT 'written_by', ? WHERE"
+            " (SELECT CAST(value AS INTEGER) FROM meta WHERE key='format') <= ?",
+            (VERSION, FORMAT),
+        )
         found = dict(connection.execute("SELECT key, value FROM meta"))
         if int(found["format"]) > FORMAT:
             raise RefusedError(
@@ -186,21 +189,46 @@ class Journal:
                 " owner, outcome, started_at) SELECT ?, COALESCE(MAX(sequence), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
                 " FROM operation",
                 (
-                    operation, plan.kind, plan.title, plan.lock, command,
-                    json.dumps({"parameters": dict(plan.parameters), "notes": plan.notes,
-                                "also_locks": plan.also_locks, "barrier_paths": plan.barrier_paths}),
-                    json.dumps(configuration), user, VERSION, json.dumps(asdict(owner)), Outcome.OPEN, utc_now(),
+                    operation,
+                    plan.kind,
+                    plan.title,
+                    plan.lock,
+                    command,
+                    json.dumps(
+                        {
+                            "parameters": dict(plan.parameters),
+                            "notes": plan.notes,
+                            "also_locks": plan.also_locks,
+                            "barrier_paths": plan.barrier_paths,
+                        }
+                    ),
+                    json.dumps(configuration),
+                    user,
+                    VERSION,
+                    json.dumps(asdict(owner)),
+                    Outcome.OPEN,
+                    utc_now(),
                 ),
             )
-        ]  # fmt: skip
+        ]
         after = len(plan.steps)
         for position, step in enumerate(plan.all_steps):
-            values = (operation, position, step.name, step.title, json.dumps(dict(step.parameters)),
-                      int(position >= after), StepState.PENDING)  # fmt: skip
+            values = (
+                operation,
+                position,
+                step.name,
+                step.title,
+                json.dumps(dict(step.parameters)),
+                int(position >= after),
+                StepState.PENDING,
+            )
             statements.append(
-                ("INSERT INTO step (operation, position, name, title, parameters, after_commit, state)"
-                 " VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            )  # fmt: skip
+                (
+                    "INSERT INTO step (operation, position, name, title, parameters, after_commit, state)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    values,
+                )
+            )
         self._write("begin", statements)
         return operation
 
@@ -209,10 +237,14 @@ class Journal:
         attempt = 1 if state in (StepState.DOING, StepState.UNDOING) else 0
         self._write(
             f"step {position} {state}",
-            [("UPDATE step SET state=?, error=CASE WHEN ?='' THEN error ELSE ? END, attempts=attempts+?,"
-              " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE operation=? AND position=?",
-              (state, error, error, attempt, seconds, seconds, operation, position))],
-        )  # fmt: skip
+            [
+                (
+                    "UPDATE step SET state=?, error=CASE WHEN ?='' THEN error ELSE ? END, attempts=attempts+?,"
+                    " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE operation=? AND position=?",
+                    (state, error, error, attempt, seconds, seconds, operation, position),
+                )
+            ],
+        )
 
     def facts(self, operation: str, position: int, facts: Facts) -> None:
         """All that a step recorded so far; durable before the step goes on. Raises on a key off the allow-list."""
@@ -240,10 +272,14 @@ class Journal:
         """The operation's end; a stuck one keeps its marker and stays open for `recover`."""
         self._write(
             f"finish {outcome}",
-            [("UPDATE operation SET outcome=?, error=CASE WHEN ?='' THEN error ELSE ? END, ended_at=?,"
-              " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE id=?",
-              (outcome, error, error, utc_now(), seconds, seconds, operation))],
-        )  # fmt: skip
+            [
+                (
+                    "UPDATE operation SET outcome=?, error=CASE WHEN ?='' THEN error ELSE ? END, ended_at=?,"
+                    " seconds=CASE WHEN ?>0 THEN ? ELSE seconds END WHERE id=?",
+                    (outcome, error, error, utc_now(), seconds, seconds, operation),
+                )
+            ],
+        )
         if outcome is not Outcome.STUCK:
             durable.unlink(self._markers / operation)
             self.record_of_processes(operation).unlink(missing_ok=True)
@@ -293,13 +329,27 @@ class Journal:
     def _records(rows: Sequence[Any]) -> list[OperationRecord]:
         return [
             OperationRecord(
-                id=row[0], sequence=row[1], kind=row[2], title=row[3], lock=row[4], command=row[5],
-                configuration=json.loads(row[6]), plan=json.loads(row[7]), user=row[8], version=row[9],
-                owner=Owner(**json.loads(row[10])), outcome=Outcome(row[11]), committed=bool(row[12]),
-                commit_facts=json.loads(row[13]), error=row[14], started_at=row[15], ended_at=row[16], seconds=row[17],
+                id=row[0],
+                sequence=row[1],
+                kind=row[2],
+                title=row[3],
+                lock=row[4],
+                command=row[5],
+                configuration=json.loads(row[6]),
+                plan=json.loads(row[7]),
+                user=row[8],
+                version=row[9],
+                owner=Owner(**json.loads(row[10])),
+                outcome=Outcome(row[11]),
+                committed=bool(row[12]),
+                commit_facts=json.loads(row[13]),
+                error=row[14],
+                started_at=row[15],
+                ended_at=row[16],
+                seconds=row[17],
             )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def unfinished(self) -> list[OperationRecord]:
         """Open and stuck operations, newest first."""
@@ -331,13 +381,23 @@ class Journal:
     def steps(self, operation: str) -> list[StepRecord]:
         rows = self._read(
             "SELECT position, name, title, parameters, after_commit, state, facts, error, seconds FROM step"
-            " WHERE operation=? ORDER BY position", (operation,),
-        )  # fmt: skip
+            " WHERE operation=? ORDER BY position",
+            (operation,),
+        )
         return [
-            StepRecord(row[0], row[1], row[2], json.loads(row[3]), bool(row[4]), StepState(row[5]),
-                       json.loads(row[6]), row[7], row[8])
+            StepRecord(
+                row[0],
+                row[1],
+                row[2],
+                json.loads(row[3]),
+                bool(row[4]),
+                StepState(row[5]),
+                json.loads(row[6]),
+                row[7],
+                row[8],
+            )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def typical_seconds(self, name: str) -> float | None:
         """Median duration of the last runs of a step, or None without history."""

@@ -301,9 +301,12 @@ class Runner:
             step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
         )
         raise told(
-            error, operation, self._host.redactor, back_seconds=back_seconds,
+            error,
+            operation,
+            self._host.redactor,
+            back_seconds=back_seconds,
             degraded=degraded if outcome is Outcome.DEGRADED else None,
-        ) from error  # fmt: skip
+        ) from error
 
     def _undo(self, operation: str, why: str) -> Outcome:
         """Ends surviving children, then undoes in reverse; returns `undone` or `degraded`, raises StuckError."""

@@ -39,6 +39,11 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         after = (Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"))
         notes.append("services are started anew, the web behind the gate: visitors wait for some seconds")
     return Plan(
-        kind="adopt", title=f"take over {label}", steps=tuple(steps), after_commit=after, notes=tuple(notes),
-        parameters=parts.parameters(app, release), barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+        kind="adopt",
+        title=f"take over {label}",
+        steps=tuple(steps),
+        after_commit=after,
+        notes=tuple(notes),
+        parameters=parts.parameters(app, release),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )

@@ -53,10 +53,15 @@ def plan(
         names = {"databases": list(datasets.databases)}
         after.append(Step("database.prove_new", "prove that new databases can be restored", names))
     return Plan(
-        kind="backup.create", title=f"backup ({level})", steps=tuple(steps), after_commit=tuple(after), lock="backup",
-        also_locks=("change",) if level == "quiesce" else (), barrier_paths=tuple(app.opened.barrier_paths()),
+        kind="backup.create",
+        title=f"backup ({level})",
+        steps=tuple(steps),
+        after_commit=tuple(after),
+        lock="backup",
+        also_locks=("change",) if level == "quiesce" else (),
+        barrier_paths=tuple(app.opened.barrier_paths()),
         parameters={"level": level},
-    )  # fmt: skip
+    )
 
 
 def plan_proof(app: App, reference: str) -> Plan:
@@ -69,14 +74,19 @@ def plan_proof(app: App, reference: str) -> Plan:
     databases = [name for name in app.loaded.configuration.databases if name in found.datasets]
     names = {"set": found.id, "sets": dict.fromkeys(databases, found.id), "databases": databases, "files": []}
     return Plan(
-        kind="backup.verify", title=f"load {found.id} beside what is live", lock="backup",
+        kind="backup.verify",
+        title=f"load {found.id} beside what is live",
+        lock="backup",
         steps=(
-            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
+            parts.preflight(
+                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
+            ),
             Step("restore.check", "check the backup", {**names, "release": None}),
             Step("database.prove", f"load {', '.join(databases)} beside, compare, drop", names),
         ),
-        notes=("the live databases stay as they are",), barrier_paths=(str(app.loaded.state),),
-    )  # fmt: skip
+        notes=("the live databases stay as they are",),
+        barrier_paths=(str(app.loaded.state),),
+    )
 
 
 def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:

@@ -17,9 +17,15 @@ from holdfast.steps import migrations
 
 
 def plan(
-    app: App, source: App, reference: str, *, only: Sequence[str] = (), except_: Sequence[str] = (),
-    unsanitized: bool = False, safety: bool = True,
-) -> Plan:  # fmt: skip
+    app: App,
+    source: App,
+    reference: str,
+    *,
+    only: Sequence[str] = (),
+    except_: Sequence[str] = (),
+    unsanitized: bool = False,
+    safety: bool = True,
+) -> Plan:
     """The plan that brings a set of `source` into `app`. Raises RefusedError, NotFoundError, UsageError or DamagedError.
 
     Code and configuration stay those of the target; its `migrate` brings the data to its release.
@@ -37,9 +43,13 @@ def plan(
     ]
     vault = {"kind": kind, "path": str(place), "owner": source.loaded.owner}
     names: dict[str, Any] = {
-        "set": found.id, "sets": dict.fromkeys((*databases, *files), found.id), "databases": list(databases),
-        "files": list(files), "vault": vault, "release": asdict(release),
-    }  # fmt: skip
+        "set": found.id,
+        "sets": dict.fromkeys((*databases, *files), found.id),
+        "databases": list(databases),
+        "files": list(files),
+        "vault": vault,
+        "release": asdict(release),
+    }
     title = f"clone of {_named(source)} to {_named(app)}"
     stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
     present = parts.existing(app, parts.Datasets(databases, files, False))
@@ -59,16 +69,22 @@ def plan(
         *parts.start_all(app, release),
     ]
     after = (
-        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
         *completing,
         Step("clone.unpin", f"let go of backup {found.id} of {_named(source)}", names),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
-    )  # fmt: skip
+    )
     return Plan(
-        kind="clone", title=title, steps=tuple(steps), after_commit=after, also_locks=("backup",),
+        kind="clone",
+        title=title,
+        steps=tuple(steps),
+        after_commit=after,
+        also_locks=("backup",),
         notes=(*_notes(app, source, found.instant, (*databases, *files), wanted), *checks.notes),
-        parameters=parts.parameters(app, release, set=found.id), barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+        parameters=parts.parameters(app, release, set=found.id),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+    )
 
 
 def _named(app: App) -> str:

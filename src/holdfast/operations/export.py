@@ -16,9 +16,7 @@ FORMATS = ("tar.gz", "folder")
 _STORED = {"code": ("code.tar.zst", "code.json"), "config": ("config.tar.zst",)}
 
 
-def plan(
-    app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: str = FORMATS[0]
-) -> Plan:  # fmt: skip
+def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: str = FORMATS[0]) -> Plan:
     """The plan of an export; without a reference, of all sets.
 
     Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
@@ -36,24 +34,39 @@ def plan(
         if name.partition("/")[0] in names["stored"]
     )
     files = sum(
-        item.datasets[name]["size_bytes"]
-        for item, names in zip(sets, chosen, strict=True)
-        for name in names["files"]
-    )  # fmt: skip
+        item.datasets[name]["size_bytes"] for item, names in zip(sets, chosen, strict=True) for name in names["files"]
+    )
     leaves = _leaves(app, sets, chosen)
     title = f"export backup {sets[0].id}" if len(sets) == 1 else f"export {len(sets)} backups"
     return Plan(
-        kind="backup.export", title=f"{title} to {target}", lock="backup",
-        steps=(Step("export.write", "write plain files", {
-            "folder": str(target), "sets": chosen, "format": format, "size_bytes": stored + files, "leaves": leaves,
-            # Of files it cannot be told before: they are compressed, or have holes and several names.
-            "need_bytes": {str(target): stored + (1 << 20)},
-        }),),
-        after_commit=(
-            Step("export.publish", "put them in place", {"folder": str(target), "sets": [{"id": item.id} for item in sets]}),
+        kind="backup.export",
+        title=f"{title} to {target}",
+        lock="backup",
+        steps=(
+            Step(
+                "export.write",
+                "write plain files",
+                {
+                    "folder": str(target),
+                    "sets": chosen,
+                    "format": format,
+                    "size_bytes": stored + files,
+                    "leaves": leaves,
+                    # Of files it cannot be told before: they are compressed, or have holes and several names.
+                    "need_bytes": {str(target): stored + (1 << 20)},
+                },
+            ),
         ),
-        notes=(*leaves, *_left_out(sets, only)), barrier_paths=(str(app.loaded.state),),
-    )  # fmt: skip
+        after_commit=(
+            Step(
+                "export.publish",
+                "put them in place",
+                {"folder": str(target), "sets": [{"id": item.id} for item in sets]},
+            ),
+        ),
+        notes=(*leaves, *_left_out(sets, only)),
+        barrier_paths=(str(app.loaded.state),),
+    )
 
 
 def is_reference(app: App, word: str) -> bool:
@@ -71,16 +84,18 @@ def _folder(app: App, folder: str) -> Path:
     for what, place in places.items():
         if target.is_relative_to(place.resolve()):
             raise RefusedError(
-                f"{target} lies inside the {what} ({place})", state="Nothing was changed.",
+                f"{target} lies inside the {what} ({place})",
+                state="Nothing was changed.",
                 next_step="Name a folder elsewhere.",
-            )  # fmt: skip
+            )
     if target.exists() and not target.is_dir():
         raise RefusedError(f"{target} is no folder", state="Nothing was changed.", next_step="Name a folder.")
     if not target.parent.is_dir():
         raise NotFoundError(
-            f"there is no folder {target.parent}", state="Nothing was changed.",
+            f"there is no folder {target.parent}",
+            state="Nothing was changed.",
             next_step="Mount the disk or make that folder, and type the command again.",
-        )  # fmt: skip
+        )
     return target
 
 
@@ -93,9 +108,10 @@ def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
         broken = backups.vault(app).damaged()
         if broken:
             raise DamagedError(
-                f"not all can be exported, for some are damaged: {', '.join(broken)}", state="Nothing was changed.",
+                f"not all can be exported, for some are damaged: {', '.join(broken)}",
+                state="Nothing was changed.",
                 next_step="`holdfast backup verify` tells what is wrong; export those that are whole by their ids.",
-            )  # fmt: skip
+            )
         found = backups.vault(app).backups()
         if not found:
             raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
@@ -129,8 +145,11 @@ def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[dict[str, Any]]) 
     data = [item.id for item, names in zip(sets, chosen, strict=True) if {*names["stored"], *names["files"]} - _code()]
     if app.loaded.environment_type == "prod" and data:
         found.append(f"data of production, not sanitized, leave the vault: {', '.join(data)}")
-    config = [item.id for item, names in zip(sets, chosen, strict=True)
-              if item.secrets_inside and "config.tar.zst" in names["stored"]]  # fmt: skip
+    config = [
+        item.id
+        for item, names in zip(sets, chosen, strict=True)
+        if item.secrets_inside and "config.tar.zst" in names["stored"]
+    ]
     if config:
         found.append(f"config.tar.zst holds secrets: {', '.join(config)}")
     return found

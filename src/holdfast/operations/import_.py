@@ -19,9 +19,14 @@ _MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
 
 def plan_database(
-    app: App, source: str, *, database: str | None = None, safety: bool = True, cold: bool = False,
+    app: App,
+    source: str,
+    *,
+    database: str | None = None,
+    safety: bool = True,
+    cold: bool = False,
     scratch: str = SCRATCH,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """The plan of an import into one database: of a dump, or `cold` of a data directory, unpacked below `scratch`.
 
     Raises UsageError, NotFoundError, RefusedError or DamagedError.
@@ -52,18 +57,26 @@ def plan_database(
             *parts.start_all(app, release),
         ]
     after = (
-        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
         *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
-    )  # fmt: skip
+    )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(
-        kind="import.database", title=f"import into database {name}", steps=tuple(steps), after_commit=after,
-        also_locks=("backup",), barrier_paths=tuple(app.opened.barrier_paths()),
+        kind="import.database",
+        title=f"import into database {name}",
+        steps=tuple(steps),
+        after_commit=after,
+        also_locks=("backup",),
+        barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release),
-        notes=(f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
-               "objects become those of the database's owner; grants to others are not taken over", *checks.notes),
-    )  # fmt: skip
+        notes=(
+            f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
+            "objects become those of the database's owner; grants to others are not taken over",
+            *checks.notes,
+        ),
+    )
 
 
 def _dump(app: App, name: str, source: str) -> Step:
@@ -135,16 +148,21 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
     if safety:
         steps += [
-            parts.backup_copy(present), parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
+            parts.backup_copy(present),
+            parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
             parts.backup_publish(pin=True),
-        ]  # fmt: skip
+        ]
     parameters = {"files": name, "below": below, "source": source, "replace": replace}
     steps.append(Step("files.import", f"bring files into {into}", parameters))
     keep = app.loaded.configuration.upgrade.keep_replaced
     what = f"everything below {into} is replaced" if replace else "files of the same path are replaced, others stay"
     return Plan(
-        kind="import.files", title=f"import files into {into}", steps=tuple(steps),
-        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (), also_locks=("backup",),
-        barrier_paths=tuple(app.opened.barrier_paths()), parameters=parts.parameters(app, None),
+        kind="import.files",
+        title=f"import files into {into}",
+        steps=tuple(steps),
+        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (),
+        also_locks=("backup",),
+        barrier_paths=tuple(app.opened.barrier_paths()),
+        parameters=parts.parameters(app, None),
         notes=(f"{what}; what was replaced stays beside for {keep}", "owner and group become the dataset's own"),
-    )  # fmt: skip
+    )

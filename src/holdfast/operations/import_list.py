@@ -42,9 +42,11 @@ def found(app: App, database: str | None = None, *, test: bool = False) -> list[
     listed = [
         _looked_at(path, name, test)
         for name in ([database] if database is not None else known)
-        for folder in folders(app, name) if folder.is_dir()
-        for path in folder.iterdir() if path.name.endswith(_ENDINGS) and path.is_file()
-    ]  # fmt: skip
+        for folder in folders(app, name)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.name.endswith(_ENDINGS) and path.is_file()
+    ]
     return sorted(listed, key=lambda item: (item.at, item.path))
 
 

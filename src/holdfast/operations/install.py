@@ -53,11 +53,18 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         *parts.start_all(app, release),
     ]
     after = (
-        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
-        Step("backup.unpin", "unpin the backup"), Step("restore_point.drop", "drop the restore point"),
-    )  # fmt: skip
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
+        Step("backup.unpin", "unpin the backup"),
+        Step("restore_point.drop", "drop the restore point"),
+    )
     return Plan(
-        kind="install", title=f"install {label}", steps=tuple(steps), after_commit=after, also_locks=("backup",),
-        notes=tuple(notes), parameters=parts.parameters(app, release, start_all=True),
+        kind="install",
+        title=f"install {label}",
+        steps=tuple(steps),
+        after_commit=after,
+        also_locks=("backup",),
+        notes=tuple(notes),
+        parameters=parts.parameters(app, release, start_all=True),
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )

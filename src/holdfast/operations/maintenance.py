@@ -20,9 +20,13 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
     word = "on" if on else "off"
     notes = _holds_nobody(app) if on else ()
     return Plan(
-        kind=f"maintenance.{word}", title=f"maintenance {word}", lock="gate",
-        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),), barrier_paths=(str(app.loaded.state),), notes=notes,
-    )  # fmt: skip
+        kind=f"maintenance.{word}",
+        title=f"maintenance {word}",
+        lock="gate",
+        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),),
+        barrier_paths=(str(app.loaded.state),),
+        notes=notes,
+    )
 
 
 def _holds_nobody(app: App) -> tuple[str, ...]:

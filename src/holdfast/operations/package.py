@@ -12,9 +12,11 @@ def plan(app: App, reference: str) -> Plan:
     """Builds the package of a git reference; deploys nothing. Raises NotFoundError."""
     commit, label = parts.resolve(app, reference)
     return Plan(
-        kind="package.build", title=f"build {label}", steps=(parts.build(commit, label),),
+        kind="package.build",
+        title=f"build {label}",
+        steps=(parts.build(commit, label),),
         barrier_paths=(str(app.loaded.state),),
-    )  # fmt: skip
+    )
 
 
 def unused(app: App) -> list[str]:

@@ -79,9 +79,13 @@ def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
         number += 1
         identifier = f"{stamp}.{number}-{name}"
     return Release(
-        id=identifier, package=package_id, label=label, commit=commit, path=str(app.opened.releases / identifier),
+        id=identifier,
+        package=package_id,
+        label=label,
+        commit=commit,
+        path=str(app.opened.releases / identifier),
         deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )  # fmt: skip
+    )
 
 
 def resolve(app: App, reference: str) -> tuple[str, str]:
@@ -187,18 +191,27 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> d
 
 def backup_copy(datasets: Datasets) -> Step:
     return Step(
-        "backup.copy", "copy files to the vault while everything runs",
+        "backup.copy",
+        "copy files to the vault while everything runs",
         {"files": list(datasets.files), "databases": list(datasets.databases)},
-    )  # fmt: skip
+    )
 
 
 def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
     """`tolerant`: the set may lack files that the database names. `safety`: it holds what is about to be replaced."""
     return Step(
-        "backup.finish", f"take databases and the rest of the files ({level})",
-        {"files": list(datasets.files), "databases": list(datasets.databases), "level": level, "reason": reason,
-         "code": datasets.code, "tolerant": tolerant, "safety": safety},
-    )  # fmt: skip
+        "backup.finish",
+        f"take databases and the rest of the files ({level})",
+        {
+            "files": list(datasets.files),
+            "databases": list(datasets.databases),
+            "level": level,
+            "reason": reason,
+            "code": datasets.code,
+            "tolerant": tolerant,
+            "safety": safety,
+        },
+    )
 
 
 def backup_publish(*, pin: bool) -> Step:
@@ -220,14 +233,21 @@ def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safe
     `safety`: it holds what is about to be replaced.
     """
     files = Step(
-        "backup.last_pass", "take the files that changed since",
-        {"files": list(datasets.files), "reason": reason, "code": datasets.code, "tolerant": tolerant,
-         "safety": safety},
-    )  # fmt: skip
+        "backup.last_pass",
+        "take the files that changed since",
+        {
+            "files": list(datasets.files),
+            "reason": reason,
+            "code": datasets.code,
+            "tolerant": tolerant,
+            "safety": safety,
+        },
+    )
     databases = Step(
-        "backup.complete", "dump what stands beside the live databases into the backup",
+        "backup.complete",
+        "dump what stands beside the live databases into the backup",
         {"databases": list(datasets.databases), "reason": reason, "tolerant": tolerant},
-    )  # fmt: skip
+    )
     return files, databases
 
 

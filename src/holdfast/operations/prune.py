@@ -17,8 +17,12 @@ LEAST_WHOLE = 3
 """So many whole sets stay whatever the rules say: the newest may be of data that were harmed already."""
 
 _PERIODS = {
-    "hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m", "yearly": "%Y",
-}  # fmt: skip
+    "hourly": "%Y-%m-%d %H",
+    "daily": "%Y-%m-%d",
+    "weekly": "%G-%V",
+    "monthly": "%Y-%m",
+    "yearly": "%Y",
+}
 
 
 def kept(sets: Sequence[Backup], keep: Mapping[str, int], least: int = 1) -> dict[str, list[str]]:
@@ -46,9 +50,10 @@ def plan(app: App) -> Plan:
     broken = vault.damaged()
     if broken:
         raise DamagedError(
-            f"nothing is removed while a set is damaged: {', '.join(broken)}", state="Nothing was changed.",
+            f"nothing is removed while a set is damaged: {', '.join(broken)}",
+            state="Nothing was changed.",
             next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
-        )  # fmt: skip
+        )
     sets = vault.backups()
     keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)
     # Whole sets are counted by themselves: a partial one, as a safety backup, takes no whole one's place.
@@ -60,10 +65,15 @@ def plan(app: App) -> Plan:
     notes = [f"keeps {id} ({', '.join(why)})" for id, why in sorted(stay.items())]
     notes += [f"removes {id}" for id in remove]
     return Plan(
-        kind="backup.prune", title=f"prune {len(remove)} of {len(sets)} backups", steps=(), lock="backup",
+        kind="backup.prune",
+        title=f"prune {len(remove)} of {len(sets)} backups",
+        steps=(),
+        lock="backup",
         after_commit=(Step("backup.prune", "remove sets and what nothing references any more", {"remove": remove}),),
-        notes=tuple(notes), barrier_paths=(str(app.loaded.state),), parameters={"remove": remove},
-    )  # fmt: skip
+        notes=tuple(notes),
+        barrier_paths=(str(app.loaded.state),),
+        parameters={"remove": remove},
+    )
 
 
 def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:

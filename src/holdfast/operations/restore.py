@@ -41,8 +41,9 @@ def plan(
     }
     datasets = parts.Datasets(
         tuple(name for name in chosen.databases if name in sources),
-        tuple(name for name in chosen.files if name in sources), chosen.code,
-    )  # fmt: skip
+        tuple(name for name in chosen.files if name in sources),
+        chosen.code,
+    )
     found = sources[datasets.databases[0]] if datasets.databases else joined[0]
     release = _release(app, found, datasets.code)
     supersedes = _stuck(app)
@@ -53,9 +54,15 @@ def plan(
     if recorded_in in datasets.databases:
         checks = parts.check_loaded(app, release, sources[recorded_in])
     steps = _steps(
-        app, found, {name: item.id for name, item in sources.items()}, datasets, release, stopping, checks,
+        app,
+        found,
+        {name: item.id for name, item in sources.items()},
+        datasets,
+        release,
+        stopping,
+        checks,
         with_configuration=with_configuration,
-    )  # fmt: skip
+    )
     days = app.loaded.configuration.upgrade.keep_replaced
     notes = _notes(
         joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
@@ -72,15 +79,21 @@ def plan(
     if missing:
         notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
-        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
         *completing,
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
-    )  # fmt: skip
+    )
     return Plan(
-        kind="backup.restore", title=f"restore backup {' + '.join(item.id for item in joined)}", steps=tuple(steps), after_commit=after,
-        also_locks=("backup",), notes=tuple(notes), barrier_paths=tuple(app.opened.barrier_paths()),
+        kind="backup.restore",
+        title=f"restore backup {' + '.join(item.id for item in joined)}",
+        steps=tuple(steps),
+        after_commit=after,
+        also_locks=("backup",),
+        notes=tuple(notes),
+        barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
-    )  # fmt: skip
+    )
 
 
 def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
@@ -90,9 +103,12 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
     found = backups.find(app, references[0], ())
     backups.vault(app).open_set(found.id)
     return Plan(
-        kind="backup.restore_configuration", title=f"restore the configuration of {found.id}",
+        kind="backup.restore_configuration",
+        title=f"restore the configuration of {found.id}",
         steps=(
-            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
+            parts.preflight(
+                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
+            ),
             Step("restore.configuration", "put back configuration", {"set": found.id, "over": True}),
         ),
         notes=(
@@ -101,7 +117,7 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
             "services that run keep what they have read until `holdfast service restart`",
         ),
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )
 
 
 def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list[str]:
@@ -137,16 +153,20 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
     if app.loaded.configuration.databases[dataset].kind == "sqlite":
         name = str(Path(name).absolute())
     return Plan(
-        kind="backup.restore_into", title=f"load database {dataset} of {found.id} as {name}", lock="backup",
+        kind="backup.restore_into",
+        title=f"load database {dataset} of {found.id} as {name}",
+        lock="backup",
         steps=(
-            parts.preflight(app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True),
+            parts.preflight(
+                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
+            ),
             Step("restore.check", "check the backup", {**both, "release": None}),
             Step("database.load", f"load it beside database {dataset}", {**both, "into": name}),
         ),
         after_commit=(Step("database.hand_over", f"name it {name}", {"database": dataset, "name": name}),),
         notes=(f"{dataset} is that of {found.instant}; the live database stays as it is",),
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )
 
 
 def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], kept: str) -> list[str]:
@@ -174,9 +194,16 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
 
 
 def _steps(
-    app: App, found: Backup, sets: Mapping[str, str], datasets: parts.Datasets, release: Release | None,
-    stopping: Sequence[Step], checks: parts.MigrationChecks, *, with_configuration: bool,
-) -> list[Step]:  # fmt: skip
+    app: App,
+    found: Backup,
+    sets: Mapping[str, str],
+    datasets: parts.Datasets,
+    release: Release | None,
+    stopping: Sequence[Step],
+    checks: parts.MigrationChecks,
+    *,
+    with_configuration: bool,
+) -> list[Step]:
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
     steps = [

@@ -131,17 +131,23 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
         after = upgrade.beside_after(target)
     else:
         steps = [
-            parts.gate_close(f"rollback to {target.label}"), Step("services.stop", "stop services in order"), parts.switch(target),
+            parts.gate_close(f"rollback to {target.label}"),
+            Step("services.stop", "stop services in order"),
+            parts.switch(target),
             *parts.start_all(app, target),
-        ]  # fmt: skip
+        ]
         after = [Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate")]
     nothing = parts.Datasets((), (), False)
     return Plan(
-        kind="rollback", title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing, with_backup=False), *steps), after_commit=tuple(after), also_locks=("backup",),
-        notes=(*notes, "data stay as they are"), parameters=parts.parameters(app, target),
+        kind="rollback",
+        title=f"roll back from {current.label} to {target.label} (code only)",
+        steps=(parts.preflight(app, nothing, with_backup=False), *steps),
+        after_commit=tuple(after),
+        also_locks=("backup",),
+        notes=(*notes, "data stay as they are"),
+        parameters=parts.parameters(app, target),
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )
 
 
 def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Plan:
@@ -166,13 +172,18 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *parts.start_all(app, target),
     ]
     after = (
-        Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"),
+        Step("services.adopt", "keep what was started"),
+        Step("gate.open", "open the gate"),
         *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
-    )  # fmt: skip
+    )
     return Plan(
-        kind="rollback", title=f"roll back to {target.label} with the data of {found.instant}", steps=tuple(steps),
-        after_commit=after, also_locks=("backup",), parameters=parts.parameters(app, target, set=found.id),
+        kind="rollback",
+        title=f"roll back to {target.label} with the data of {found.instant}",
+        steps=tuple(steps),
+        after_commit=after,
+        also_locks=("backup",),
+        parameters=parts.parameters(app, target, set=found.id),
         notes=(*notes, f"everything written since {found.instant} leaves the application"),
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )

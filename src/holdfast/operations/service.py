@@ -34,15 +34,18 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
         notes.append(f"{', '.join(again)}: started with {', '.join(names)}, with which it was stopped")
     others = f", with {', '.join([*along, *again])}" if along or again else ""
     return Plan(
-        kind=f"service.{action}", title=f"service {action} {' '.join(names)}".strip() + others,
+        kind=f"service.{action}",
+        title=f"service {action} {' '.join(names)}".strip() + others,
         steps=(
             Step(
-                "services.command", f"{action} {', '.join(names) or 'all services'}{others}",
+                "services.command",
+                f"{action} {', '.join(names) or 'all services'}{others}",
                 {"action": action, "names": wanted},
             ),
         ),
-        notes=tuple(notes), barrier_paths=(str(app.loaded.state),),
-    )  # fmt: skip
+        notes=tuple(notes),
+        barrier_paths=(str(app.loaded.state),),
+    )
 
 
 _PAST = {"stop": "stopped", "restart": "restarted"}

@@ -15,9 +15,14 @@ _WORTH_TELLING_SECONDS = 0.1
 
 
 def plan(
-    app: App, reference: str, *, mode: str = "maintenance", backup: bool = True, backup_except: tuple[str, ...] = (),
+    app: App,
+    reference: str,
+    *,
+    mode: str = "maintenance",
+    backup: bool = True,
+    backup_except: tuple[str, ...] = (),
     again: bool = False,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """The plan of an upgrade. Raises NotFoundError, RefusedError or ConfigurationError; nothing is changed.
 
     `again`: also to what runs already.
@@ -27,9 +32,10 @@ def plan(
     commit, label = parts.resolve(app, reference)
     if commit == current.commit and not again:
         raise AlreadyThereError(
-            f"{label} ({commit[:12]}) runs already", state="Nothing was changed.",
+            f"{label} ({commit[:12]}) runs already",
+            state="Nothing was changed.",
             next_step=f"To build, migrate and start it once more: holdfast upgrade {reference} --again",
-        )  # fmt: skip
+        )
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     backup = backup and bool(app.loaded.configuration.vaults)
@@ -47,11 +53,20 @@ def plan(
                 "data are never put back in this mode: if the new version is bad, its compatible migrations stay"
             )
     return Plan(
-        kind="upgrade", title=f"upgrade to {label} ({mode})",
-        steps=(parts.preflight(app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup), *steps), after_commit=tuple(after),
-        also_locks=("backup",), notes=tuple(notes), parameters=parameters,
+        kind="upgrade",
+        title=f"upgrade to {label} ({mode})",
+        steps=(
+            parts.preflight(
+                app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup
+            ),
+            *steps,
+        ),
+        after_commit=tuple(after),
+        also_locks=("backup",),
+        notes=tuple(notes),
+        parameters=parameters,
         barrier_paths=tuple(app.opened.barrier_paths()),
-    )  # fmt: skip
+    )
 
 
 def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> list[str]:
@@ -70,9 +85,14 @@ def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> 
 def _restore_points(app: App) -> list[str]:
     """How each is made, what it needs, and how long they took last time."""
     last = next(
-        (step.seconds for record in app.journal.committed(["upgrade"]) for step in app.journal.steps(record.id)
-         if step.name == "restore_point.create" and step.state is StepState.DONE), None,
-    )  # fmt: skip
+        (
+            step.seconds
+            for record in app.journal.committed(["upgrade"])
+            for step in app.journal.steps(record.id)
+            if step.name == "restore_point.create" and step.state is StepState.DONE
+        ),
+        None,
+    )
     notes = []
     for name, database in app.opened.databases.items():
         facts = database.inspect()
@@ -162,9 +182,12 @@ def _beside(
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.migrate:
             steps.append(
-                Step("migrations.apply_compatible", "run migrate while the old version serves",
-                     {"release": asdict(release), "task": "migrate"})
-            )  # fmt: skip
+                Step(
+                    "migrations.apply_compatible",
+                    "run migrate while the old version serves",
+                    {"release": asdict(release), "task": "migrate"},
+                )
+            )
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(parts.start(release, kinds, "start the new version beside the old one and verify it"))
     return steps, beside_after(release)

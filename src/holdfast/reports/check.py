@@ -28,8 +28,18 @@ def problems(app: App) -> list[Problem]:
     """All findings, errors first."""
     found: list[Problem] = []
     looks: list[Callable[[App], list[Problem]]] = [
-        _tools, _operations, _state, _owner, _drivers, _space, _secrets, _vault, _left_overs, _environment, _trust,
-    ]  # fmt: skip
+        _tools,
+        _operations,
+        _state,
+        _owner,
+        _drivers,
+        _space,
+        _secrets,
+        _vault,
+        _left_overs,
+        _environment,
+        _trust,
+    ]
     for look in looks:
         try:
             found += look(app)
@@ -50,15 +60,20 @@ def problems(app: App) -> list[Problem]:
 def _environment(app: App) -> list[Problem]:
     names = child_environment.not_obeyed()
     names += [
-        name for name in child_environment.ENGINE
+        name
+        for name in child_environment.ENGINE
         if os.environ.get(name) and os.environ[name] != app.opened.host.engine.get(name)
-    ]  # fmt: skip
+    ]
     if not names:
         return []
     return [
-        Problem("environment", "warning", f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
-                "What the application needs belongs into `[environment]` of holdfast.toml.")
-    ]  # fmt: skip
+        Problem(
+            "environment",
+            "warning",
+            f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
+            "What the application needs belongs into `[environment]` of holdfast.toml.",
+        )
+    ]
 
 
 def _trust(app: App) -> list[Problem]:
@@ -67,10 +82,14 @@ def _trust(app: App) -> list[Problem]:
     for name, files in app.opened.files.items():
         if os.geteuid() == 0 and files.root.is_dir() and files.root.stat().st_uid != 0:
             found.append(
-                Problem(f"files.{name}", "note", f"{files.root} belongs to the account of number {files.root.stat().st_uid},"
-                        " and Holdfast works there as root",
-                        "It follows no link there, and enters what it keeps there by itself alone. Nothing to do.")
-            )  # fmt: skip
+                Problem(
+                    f"files.{name}",
+                    "note",
+                    f"{files.root} belongs to the account of number {files.root.stat().st_uid},"
+                    " and Holdfast works there as root",
+                    "It follows no link there, and enters what it keeps there by itself alone. Nothing to do.",
+                )
+            )
     return found
 
 
@@ -79,8 +98,14 @@ def _tools(app: App) -> list[Problem]:
     if shutil.which("git") is None:
         found.append(Problem("tools", "error", "git is not installed", "apt install git"))
     elif not (app.loaded.path(app.loaded.configuration.source.repository)).is_dir():
-        found.append(Problem("source.repository", "error", f"{app.loaded.path(app.loaded.configuration.source.repository)} does not exist",
-                             "Correct `source.repository`."))  # fmt: skip
+        found.append(
+            Problem(
+                "source.repository",
+                "error",
+                f"{app.loaded.path(app.loaded.configuration.source.repository)} does not exist",
+                "Correct `source.repository`.",
+            )
+        )
     for name, service in app.loaded.configuration.services.items():
         if app.opened.containers is not None:
             break  # programs are those of images
@@ -170,8 +195,14 @@ def _space(app: App) -> list[Problem]:
         device = existing.stat().st_dev
         usage = shutil.disk_usage(existing)
         if device not in seen and usage.free < usage.total * _FREE_SHARE:
-            found.append(Problem("space", "warning", f"{existing} has {usage.free >> 20} MiB free of {usage.total >> 20}",
-                                 "holdfast backup prune; holdfast package prune"))  # fmt: skip
+            found.append(
+                Problem(
+                    "space",
+                    "warning",
+                    f"{existing} has {usage.free >> 20} MiB free of {usage.total >> 20}",
+                    "holdfast backup prune; holdfast package prune",
+                )
+            )
         seen.add(device)
     return found
 
@@ -213,11 +244,20 @@ def _vault(app: App) -> list[Problem]:
     found = []
     for name, item in app.loaded.configuration.vaults.items():
         path = app.loaded.path(item.path)
-        devices = {app.loaded.path(files.path).stat().st_dev for files in app.loaded.configuration.files.values()
-                   if app.loaded.path(files.path).exists()}  # fmt: skip
+        devices = {
+            app.loaded.path(files.path).stat().st_dev
+            for files in app.loaded.configuration.files.values()
+            if app.loaded.path(files.path).exists()
+        }
         if path.exists() and path.stat().st_dev in devices:
-            found.append(Problem(f"vaults.{name}", "warning", f"{path} lies on the same filesystem as the data: one disk's death takes both",
-                                 "Put the vault on another disk."))  # fmt: skip
+            found.append(
+                Problem(
+                    f"vaults.{name}",
+                    "warning",
+                    f"{path} lies on the same filesystem as the data: one disk's death takes both",
+                    "Put the vault on another disk.",
+                )
+            )
     for name in vault.damaged():
         found.append(
             Problem("backup", "error", f"backup {name} is damaged", "holdfast backup verify; then make a new one")

@@ -19,16 +19,33 @@ from holdfast.system.host import Host
 
 # Programs by a word of their image's name, or of the service's: what is none of the application's own services.
 _DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
-_BESIDE = ("redis", "valkey", "memcached", "rabbitmq", "elasticsearch", "opensearch", "nginx", "traefik", "caddy",
-           "haproxy", "mailpit", "mailhog", "flower", "deck-chores")  # fmt: skip
+_BESIDE = (
+    "redis",
+    "valkey",
+    "memcached",
+    "rabbitmq",
+    "elasticsearch",
+    "opensearch",
+    "nginx",
+    "traefik",
+    "caddy",
+    "haproxy",
+    "mailpit",
+    "mailhog",
+    "flower",
+    "deck-chores",
+)
 _COMMANDS = (("docker", "compose"), ("podman-compose",))
 _SCHEDULERS = ("beat", "cron", "schedul")
 _WORKERS = ("worker", "celery", "queue", "consumer", "sidekiq")
 _UPLOADS = ("media", "uploads", "attachments", "files")
 _SOCKETS = "sock"
 _NO_DATA = ("static", "cache", "tmp", _SOCKETS, "log")
-_NAME_KEYS = {"postgresql": ("POSTGRES_DB", "POSTGRES_USER"), "mariadb": ("MARIADB_DATABASE", "MYSQL_DATABASE"),
-              "mysql": ("MYSQL_DATABASE",)}  # fmt: skip
+_NAME_KEYS = {
+    "postgresql": ("POSTGRES_DB", "POSTGRES_USER"),
+    "mariadb": ("MARIADB_DATABASE", "MYSQL_DATABASE"),
+    "mysql": ("MYSQL_DATABASE",),
+}
 _USER_KEYS = {"postgresql": ("POSTGRES_USER",), "mariadb": ("MARIADB_USER", "MYSQL_USER"), "mysql": ("MYSQL_USER",)}
 _OF_AN_ENVIRONMENT = ("production.yml", "production.yaml", "docker-compose.production.yml", "docker-compose.prod.yml")
 _ENV_FILES = (".env", ".env_production", ".env.production")
@@ -188,9 +205,10 @@ def _by_a_socket(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) 
 
 def _socket_volumes(item: Mapping[str, Any]) -> set[str]:
     return {
-        _source(mount) for mount in item.get("volumes") or []
+        _source(mount)
+        for mount in item.get("volumes") or []
         if mount["type"] == "volume" and _source(mount) and _SOCKETS in _last(str(mount.get("target", "")))
-    }  # fmt: skip
+    }
 
 
 def _last(place: str) -> str:
@@ -250,7 +268,7 @@ def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def _files(
     model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, made: Proposal
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Mounts that the application's services may write to: named volumes, and folders.
 
     What a database writes to is no files of the application's. A folder that has settings beside data is kept with the

@@ -52,8 +52,11 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     lines = [
         "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check what is marked ?.",
         *([f'extends = "preset:{preset}"', ""] if preset else []),
-        "[application]", f'name = "{name}"', 'environment = "production"', "",
-    ]  # fmt: skip
+        "[application]",
+        f'name = "{name}"',
+        'environment = "production"',
+        "",
+    ]
     made = (
         compose.propose(project, model, host)
         if project is not None and model is not None and host is not None
@@ -80,10 +83,15 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
             lines += ["[services.web]", f'command = ["gunicorn", "{module}", "--bind", "127.0.0.1:{{port}}"]', ""]
             findings.append(f"WSGI module: {module}")
     lines += [
-        "[vaults.local]", 'kind = "local"', f'path = "/var/backups/{name}"   # best on another disk than the data', "",
-        "[backup]", "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
-        *([f"config_files = {json.dumps(config_files)}"] if config_files else []), "",
-    ]  # fmt: skip
+        "[vaults.local]",
+        'kind = "local"',
+        f'path = "/var/backups/{name}"   # best on another disk than the data',
+        "",
+        "[backup]",
+        "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
+        *([f"config_files = {json.dumps(config_files)}"] if config_files else []),
+        "",
+    ]
     return "\n".join(lines), findings
 
 

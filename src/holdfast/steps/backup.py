@@ -79,9 +79,15 @@ def finish(opened: Opened, context: StepContext) -> None:
     vault = vault_of(opened)
     run = vault.run(context.operation)
     taken = consistency.take(
-        opened, run, context, level=context.parameters["level"], databases=context.parameters["databases"],
-        files=context.parameters["files"], stored=copied(context), tolerant=context.parameters.get("tolerant", False),
-    )  # fmt: skip
+        opened,
+        run,
+        context,
+        level=context.parameters["level"],
+        databases=context.parameters["databases"],
+        files=context.parameters["files"],
+        stored=copied(context),
+        tolerant=context.parameters.get("tolerant", False),
+    )
     datasets: dict[str, dict[str, Any]] = {}
     for name, totals in taken.stored.items():
         datasets[name] = {"kind": "files", **msgspec.to_builtins(totals)}
@@ -105,9 +111,13 @@ def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot)
     database = opened.databases[name]
     dump = consistency.dump_path(opened, run.folder, name)
     return {
-        "kind": database.kind, "size_bytes": _size_bytes(dump), "tool": database.inspect()["tool"], "file": dump.name,
-        "rows": {table: facts["rows"] for table, facts in snapshot.tables.items()}, "engine": snapshot.facts,
-    }  # fmt: skip
+        "kind": database.kind,
+        "size_bytes": _size_bytes(dump),
+        "tool": database.inspect()["tool"],
+        "file": dump.name,
+        "rows": {table: facts["rows"] for table, facts in snapshot.tables.items()},
+        "engine": snapshot.facts,
+    }
 
 
 def _size_bytes(dump: Path) -> int:
@@ -116,9 +126,13 @@ def _size_bytes(dump: Path) -> int:
 
 
 def manifest_of(
-    opened: Opened, context: StepContext, taken: consistency.Instant, datasets: dict[str, dict[str, Any]],
-    *, with_migrations: bool = True,
-) -> Backup:  # fmt: skip
+    opened: Opened,
+    context: StepContext,
+    taken: consistency.Instant,
+    datasets: dict[str, dict[str, Any]],
+    *,
+    with_migrations: bool = True,
+) -> Backup:
     vault = vault_of(opened)
     existing = vault.backups()
     release = opened.current_release()
@@ -130,15 +144,26 @@ def manifest_of(
     else:
         facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
     return Backup(
-        id=vault.new_id(), sequence=max((item.sequence for item in existing), default=0) + 1,
-        created_at=taken.instant, instant=taken.instant, consistency=taken.level, application=application.name,
-        environment=application.environment, operation=context.operation, release=facts, datasets=datasets, packs=[],
-        holdfast_version=VERSION, size_bytes=sum(item["size_bytes"] for item in datasets.values()),
+        id=vault.new_id(),
+        sequence=max((item.sequence for item in existing), default=0) + 1,
+        created_at=taken.instant,
+        instant=taken.instant,
+        consistency=taken.level,
+        application=application.name,
+        environment=application.environment,
+        operation=context.operation,
+        release=facts,
+        datasets=datasets,
+        packs=[],
+        holdfast_version=VERSION,
+        size_bytes=sum(item["size_bytes"] for item in datasets.values()),
         new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
-        reason=context.parameters.get("reason", ""), safety=context.parameters.get("safety", False), instants_apart_seconds=round(taken.apart_seconds, 4),
+        reason=context.parameters.get("reason", ""),
+        safety=context.parameters.get("safety", False),
+        instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
         secrets_inside=bool(opened.loaded.configuration.backup.config_files),
-    )  # fmt: skip
+    )
 
 
 def store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:

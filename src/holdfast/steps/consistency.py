@@ -48,9 +48,16 @@ def dump_path(opened: Opened, folder: Path, name: str) -> Path:
 
 
 def take(
-    opened: Opened, run: VaultRun, context: StepContext, *, level: str, databases: Sequence[str], files: Sequence[str],
-    stored: Mapping[str, Stored], tolerant: bool = False,
-) -> Instant:  # fmt: skip
+    opened: Opened,
+    run: VaultRun,
+    context: StepContext,
+    *,
+    level: str,
+    databases: Sequence[str],
+    files: Sequence[str],
+    stored: Mapping[str, Stored],
+    tolerant: bool = False,
+) -> Instant:
     """The last pass and the snapshots at one level. Raises StepError if the level cannot be reached and must be.
 
     `tolerant`: files that the database names and that are missing are a warning.
@@ -200,9 +207,14 @@ def _paused(
 
 
 def _live(
-    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str], *,
+    opened: Opened,
+    run: VaultRun,
+    context: StepContext,
+    databases: Sequence[str],
+    files: Sequence[str],
+    *,
     tolerant: bool = False,
-) -> Instant:  # fmt: skip
+) -> Instant:
     """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
     references = opened.loaded.configuration.backup.references
     lacked: set[tuple[str, str | None]] = set()

@@ -12,12 +12,15 @@ from holdfast.model import Facts
 
 def count(opened: Opened, context: StepContext) -> None:
     budget = opened.loaded.configuration.guard.budget_seconds
-    context.record({
-        "tables": {
-            name: database.tables(budget_seconds=budget)
-            for name, database in opened.databases.items() if database.inspect()["exists"]
+    context.record(
+        {
+            "tables": {
+                name: database.tables(budget_seconds=budget)
+                for name, database in opened.databases.items()
+                if database.inspect()["exists"]
+            }
         }
-    })  # fmt: skip
+    )
 
 
 def compare(opened: Opened, context: StepContext) -> None:

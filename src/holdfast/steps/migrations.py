@@ -134,10 +134,12 @@ def fingerprint(tables: Mapping[str, Facts]) -> str:
 def changed_schemas(opened: Opened, known_schemas: Mapping[str, str]) -> list[str]:
     """Databases whose schema is not the recorded one."""
     return [
-        name for name, digest in known_schemas.items()
-        if name in opened.databases and opened.databases[name].inspect()["exists"]
+        name
+        for name, digest in known_schemas.items()
+        if name in opened.databases
+        and opened.databases[name].inspect()["exists"]
         and fingerprint(opened.databases[name].tables(budget_seconds=0)) != digest
-    ]  # fmt: skip
+    ]
 
 
 def pending(opened: Opened, release: Release) -> list[str]:

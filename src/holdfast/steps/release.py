@@ -107,10 +107,12 @@ def switch(opened: Opened, context: StepContext) -> None:
     tags = images.tags(Path(release.path)) if images is not None else {}
     if "previous" not in context.facts:
         link = opened.current_link
-        context.record({
-            "previous": os.readlink(link) if link.is_symlink() else None,
-            "tags": images.tagged(tags) if images is not None else {},
-        })  # fmt: skip
+        context.record(
+            {
+                "previous": os.readlink(link) if link.is_symlink() else None,
+                "tags": images.tagged(tags) if images is not None else {},
+            }
+        )
     if images is not None:
         images.tag(tags)
     point(opened, release.path)

@@ -205,9 +205,13 @@ def _mark_of(found: Backup, name: str) -> str:
     """Of what decides whether a dump can be loaded, beside its rows: engine, extensions, tables, migrations."""
     facts = found.datasets[name]
     words = [
-        facts["kind"], facts["tool"], sorted(facts.get("rows", {})), facts.get("engine", {}).get("extensions"),
-        found.release.get("migrations"), found.release.get("schema"),
-    ]  # fmt: skip
+        facts["kind"],
+        facts["tool"],
+        sorted(facts.get("rows", {})),
+        facts.get("engine", {}).get("extensions"),
+        found.release.get("migrations"),
+        found.release.get("schema"),
+    ]
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 

@@ -234,9 +234,12 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     ran = ran_before(opened, context)
     present = services if opened.containers is None else opened.containers.services_of(release.path)
     names = [
-        name for name in services
-        if name in present and opened.loaded.configuration.service_kind(name) in kinds and (ran is None or name in ran or _is_new(opened, context, name))
-    ]  # fmt: skip
+        name
+        for name in services
+        if name in present
+        and opened.loaded.configuration.service_kind(name) in kinds
+        and (ran is None or name in ran or _is_new(opened, context, name))
+    ]
     instances = []
     ports: dict[str, int] = dict(context.facts.get("ports", {}))
     for name in names:
@@ -395,9 +398,10 @@ def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
             continue
         if gone := opened.containers.missing_images(instance.directory, [instance.service]):
             raise RefusedError(
-                f"the image of service {instance.service} is gone: {', '.join(gone)}", state="Nothing was changed.",
+                f"the image of service {instance.service} is gone: {', '.join(gone)}",
+                state="Nothing was changed.",
                 next_step="`holdfast package build REF`, with the reference that `holdfast status` tells, makes it again.",
-            )  # fmt: skip
+            )
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:

@@ -108,6 +108,9 @@ def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[
         return [f"current -> {parameters['release']['path']}"]
     if name == "services.start":
         services_ = opened.loaded.configuration.services
-        return [" ".join(item.command) for key, item in services_.items()
-                if opened.loaded.configuration.service_kind(key) in parameters["kinds"]]  # fmt: skip
+        return [
+            " ".join(item.command)
+            for key, item in services_.items()
+            if opened.loaded.configuration.service_kind(key) in parameters["kinds"]
+        ]
     return []

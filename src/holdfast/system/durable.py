@@ -29,9 +29,16 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # statfs(2) magic numbers of filesystems whose locks or fsync another host decides.
 _NETWORK_FILESYSTEMS = {
-    0x6969: "nfs", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x517B: "smb",
-    0x00C36400: "ceph", 0x5346414F: "afs", 0x01021997: "9p", 0x0BD00BD0: "lustre", 0x47504653: "gpfs",
-}  # fmt: skip
+    0x6969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x517B: "smb",
+    0x00C36400: "ceph",
+    0x5346414F: "afs",
+    0x01021997: "9p",
+    0x0BD00BD0: "lustre",
+    0x47504653: "gpfs",
+}
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:

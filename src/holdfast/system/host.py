@@ -99,9 +99,14 @@ class Host:
         try:
             if self.operation is None:
                 return subprocess.Popen(
-                    list(argv), cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr,
+                    list(argv),
+                    cwd=cwd,
+                    env=environment,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             return self._kept().spawn(argv, cwd=cwd, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr)
         except OSError as error:
             raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
@@ -245,9 +250,13 @@ class Host:
         started = time.monotonic()
         with tempfile.TemporaryFile() as printed:
             process = self._spawn(
-                argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=printed,
+                argv,
+                cwd="/",
+                environment=self.environment(environment),
+                stdin=subprocess.PIPE,
+                stdout=printed,
                 stderr=printed,
-            )  # fmt: skip
+            )
             assert process.stdin is not None
             try:
                 for chunk in chunks:
@@ -275,9 +284,13 @@ class Host:
         return CommandResult(tuple(argv), 0, tail, seconds)
 
     def pour(
-        self, argv: Sequence[str], sink: Callable[[bytes], None], *, environment: Mapping[str, str] | None = None,
+        self,
+        argv: Sequence[str],
+        sink: Callable[[bytes], None],
+        *,
+        environment: Mapping[str, str] | None = None,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
 
         Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
@@ -368,9 +381,14 @@ class Host:
         """Starts a process that outlives Holdfast and is not part of any operation; returns its pid."""
         with open(log_path, "ab") as log:
             process = subprocess.Popen(
-                list(argv), cwd=cwd, env=self.environment(environment, marked=False),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                list(argv),
+                cwd=cwd,
+                env=self.environment(environment, marked=False),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         pid = process.pid
         process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
         return pid
@@ -408,9 +426,13 @@ class Host:
         Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
         """
         process = self._spawn(
-            argv, cwd="/", environment=self.environment(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            argv,
+            cwd="/",
+            environment=self.environment(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=errors if errors is not None else subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             # Room for several orders and answers; refused beyond what this user may have in pipes.

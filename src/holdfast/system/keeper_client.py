@@ -117,9 +117,14 @@ class Keeper:
                 try:
                     process = subprocess.Popen(
                         [sys.executable, "-I", "-S", "-B", keeper.__file__, str(theirs.fileno()), str(written)],
-                        cwd="/", env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=(theirs.fileno(), written),
-                    )  # fmt: skip
+                        cwd="/",
+                        env=dict(environment),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                        pass_fds=(theirs.fileno(), written),
+                    )
                     self.identity = Identity(process.pid, processes.started(process.pid))
                     with contextlib.suppress(OSError):  # a full disk: this process knows it all the same
                         os.write(written, f"keeper {self.identity.pid} {self.identity.started}\n".encode())
@@ -137,9 +142,15 @@ class Keeper:
             raise
 
     def spawn(
-        self, command: Sequence[str], *, cwd: str | Path | None, environment: Mapping[str, str],
-        stdin: IO[bytes] | int | None, stdout: IO[bytes] | int | None, stderr: IO[bytes] | int | None,
-    ) -> Kept:  # fmt: skip
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str | Path | None,
+        environment: Mapping[str, str],
+        stdin: IO[bytes] | int | None,
+        stdout: IO[bytes] | int | None,
+        stderr: IO[bytes] | int | None,
+    ) -> Kept:
         """Start a command, with the streams of subprocess.Popen. Raise OSError where it cannot be started."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             pipes: list[IO[bytes] | None] = []
@@ -267,9 +278,10 @@ def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -
             continue  # its number, and with it that of its session, is another one's by now
         below = processes.descendants(command, table)
         below |= {
-            pid: entry.started for pid, entry in table.items()
+            pid: entry.started
+            for pid, entry in table.items()
             if entry.session == command.pid and entry.started >= command.started
-        }  # fmt: skip
+        }
         for pid in tuple(below):
             below |= processes.descendants(Identity(pid, below[pid]), table)
         if leader is not None and not leader.ended:

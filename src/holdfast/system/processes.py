@@ -215,9 +215,7 @@ def end(
 
 def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
     """End all such processes; return what cannot be ended."""
-    _, left = end(
-        lambda: identified(processes_with(prefix)), grace_seconds=grace_seconds, wait_seconds=wait_seconds
-    )  # fmt: skip
+    _, left = end(lambda: identified(processes_with(prefix)), grace_seconds=grace_seconds, wait_seconds=wait_seconds)
     return [Process(pid, command_of(pid)) for pid in left]
 
 

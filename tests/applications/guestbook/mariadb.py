@@ -6,9 +6,12 @@ import pymysql
 
 Error = pymysql.Error
 _WORDS = {
-    "BEGIN IMMEDIATE": "START TRANSACTION", "INTEGER PRIMARY KEY": "INTEGER PRIMARY KEY AUTO_INCREMENT",
-    "name TEXT PRIMARY KEY": "name VARCHAR(190) PRIMARY KEY", "DEFAULT 'fine'": "DEFAULT ('fine')", "?": "%s",
-}  # fmt: skip
+    "BEGIN IMMEDIATE": "START TRANSACTION",
+    "INTEGER PRIMARY KEY": "INTEGER PRIMARY KEY AUTO_INCREMENT",
+    "name TEXT PRIMARY KEY": "name VARCHAR(190) PRIMARY KEY",
+    "DEFAULT 'fine'": "DEFAULT ('fine')",
+    "?": "%s",
+}
 # What cannot be moved with a table: it must come back with the rows.
 _PROGRAMS = (
     "CREATE VIEW authors AS SELECT author, COUNT(*) AS entries FROM entries GROUP BY author",
@@ -43,7 +46,11 @@ def connect(create=False):
     place = dict(part.split("=", 1) for part in os.environ["DATABASE_URL"].split())
     return Connection(
         pymysql.connect(
-            unix_socket=place["socket"], user=place["user"], database=place["dbname"], autocommit=True, charset="utf8mb4",
+            unix_socket=place["socket"],
+            user=place["user"],
+            database=place["dbname"],
+            autocommit=True,
+            charset="utf8mb4",
             sql_mode="PIPES_AS_CONCAT,STRICT_TRANS_TABLES",
         )
-    )  # fmt: skip
+    )

@@ -34,9 +34,7 @@ def of_own_sequences(line: bytes, database: str) -> bytes:
     if not line.startswith(b"  `"):
         return line
     call = re.compile(rb"(?<=val\()" + re.escape(identifier(database).encode()) + rb"\.")
-    return b"'".join(
-        piece if number % 2 else call.sub(b"", piece) for number, piece in enumerate(line.split(b"'"))
-    )  # fmt: skip
+    return b"'".join(piece if number % 2 else call.sub(b"", piece) for number, piece in enumerate(line.split(b"'")))
 
 
 _TOKEN = re.compile(rb"'(?:[^'\\]|\\.|'')*'|`(?:[^`]|``)+`", re.DOTALL)

@@ -218,18 +218,42 @@ class LocalFiles:
 
     def check(self) -> list[Problem]:
         if not self.root.exists():
-            return [Problem(f"files.{self.name}", "warning", f"{self.root} does not exist",
-                            "It is made by `holdfast install`, or correct `path`.")]  # fmt: skip
+            return [
+                Problem(
+                    f"files.{self.name}",
+                    "warning",
+                    f"{self.root} does not exist",
+                    "It is made by `holdfast install`, or correct `path`.",
+                )
+            ]
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
-            return [Problem(f"files.{self.name}", "error", f"{self.root} cannot be read and written by this user",
-                            f"Run Holdfast as the owner of {self.root} or as root.")]  # fmt: skip
+            return [
+                Problem(
+                    f"files.{self.name}",
+                    "error",
+                    f"{self.root} cannot be read and written by this user",
+                    f"Run Holdfast as the owner of {self.root} or as root.",
+                )
+            ]
         if mounts := self.mounts():
-            return [Problem(f"files.{self.name}", "warning", f"{mounts[0]} is a mount inside of {self.root}",
-                            _advice_on_mounts(self.name, mounts[0]))]  # fmt: skip
+            return [
+                Problem(
+                    f"files.{self.name}",
+                    "warning",
+                    f"{mounts[0]} is a mount inside of {self.root}",
+                    _advice_on_mounts(self.name, mounts[0]),
+                )
+            ]
         name = durable.network_filesystem(self.root)
         if name is not None:
-            return [Problem(f"files.{self.name}", "warning", f"{self.root} lies on a network filesystem ({name})",
-                            "Its fsync is the server's promise; keep the vault elsewhere.")]  # fmt: skip
+            return [
+                Problem(
+                    f"files.{self.name}",
+                    "warning",
+                    f"{self.root} lies on a network filesystem ({name})",
+                    "Its fsync is the server's promise; keep the vault elsewhere.",
+                )
+            ]
         return []
 
 

@@ -68,9 +68,16 @@ class Stager:
     """Works out the moves for one tree and stages what is missing."""
 
     def __init__(
-        self, tree: Beneath, folder: Path, record: Path, fetch: Fetch, digest: Digest, check: Callable[[], None],
-        keeps: Callable[[bytes], bool], host: Host | None,
-    ) -> None:  # fmt: skip
+        self,
+        tree: Beneath,
+        folder: Path,
+        record: Path,
+        fetch: Fetch,
+        digest: Digest,
+        check: Callable[[], None],
+        keeps: Callable[[bytes], bool],
+        host: Host | None,
+    ) -> None:
         """`folder` takes what is staged, `record` the list. `keeps` tells of a directory that it holds something that is no part of the dataset and must stay; with a
         host a second process may help."""
         self._makers = Makers(fetch, host)

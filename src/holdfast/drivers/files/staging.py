@@ -27,9 +27,12 @@ _WORKER_BATCHES = 4
 
 def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> dict[str, Any]:
     return {
-        "mode": f"{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid,
-        "mtime_ns": status.st_mtime_ns, "xattrs": xattrs,
-    }  # fmt: skip
+        "mode": f"{status.st_mode & 0o7777:o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime_ns": status.st_mtime_ns,
+        "xattrs": xattrs,
+    }
 
 
 def metadata_beneath(tree: Beneath, path: bytes) -> dict[str, Any] | None:
@@ -160,9 +163,20 @@ Order = list[tuple[Any, ...]]
 def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
     """What another process must know of entries to make them."""
     return [
-        (target, entry.path, entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size, entry.sha256, entry.xattrs,
-         entry.sparse) for entry, target in batch
-    ]  # fmt: skip
+        (
+            target,
+            entry.path,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime_ns,
+            entry.size,
+            entry.sha256,
+            entry.xattrs,
+            entry.sparse,
+        )
+        for entry, target in batch
+    ]
 
 
 class FileMaker:

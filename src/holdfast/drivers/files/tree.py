@@ -88,9 +88,16 @@ def entry_of(
     mode = status.st_mode
     name, encoded = readable(path)
     entry = Entry(
-        name, "file", _octal(mode & 0o7777), status.st_uid, status.st_gid, status.st_mtime_ns, 0, status.st_ctime_ns,
+        name,
+        "file",
+        _octal(mode & 0o7777),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        0,
+        status.st_ctime_ns,
         status.st_ino,
-    )  # fmt: skip
+    )
     if encoded:
         entry.path_base64 = encoded
     if stat.S_ISREG(mode):

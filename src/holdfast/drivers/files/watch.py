@@ -26,9 +26,20 @@ _MOST_CHANGES = 200_000  # names that are kept in memory; with more of them the 
 _GATHER_MILLISECONDS = 50
 _ENTRY, _TREE = False, True
 # Filesystems whose changes are all made by this kernel, by the numbers of statfs(2).
-_LOCAL = frozenset((
-    0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x2FC12FC1, 0x794C7630, 0xF2F52010, 0xCA451A4E, 0x3153464A, 0x858458F6,
-))  # fmt: skip
+_LOCAL = frozenset(
+    (
+        0xEF53,
+        0x58465342,
+        0x9123683E,
+        0x01021994,
+        0x2FC12FC1,
+        0x794C7630,
+        0xF2F52010,
+        0xCA451A4E,
+        0x3153464A,
+        0x858458F6,
+    )
+)
 
 
 class _Listener:

@@ -46,7 +46,10 @@ class Record:
     def state(self) -> GateState:
         found = self.read()
         return GateState(
-            release=found.get("release"), target=found.get("target"), hold=found.get("hold"),
-            operation=found.get("operation"), preview_target=found.get("preview_target"),
+            release=found.get("release"),
+            target=found.get("target"),
+            hold=found.get("hold"),
+            operation=found.get("operation"),
+            preview_target=found.get("preview_target"),
             preview_token=found.get("preview_token"),
-        )  # fmt: skip
+        )

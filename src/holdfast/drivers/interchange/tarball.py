@@ -75,9 +75,13 @@ def write_tar(
 
 
 def _add(
-    packed: gzip.GzipFile, entry: Entry, spool: _Spool, fetch: Fetch, links: dict[tuple[str, str], str],
+    packed: gzip.GzipFile,
+    entry: Entry,
+    spool: _Spool,
+    fetch: Fetch,
+    links: dict[tuple[str, str], str],
     passed: Callable[[int], None],
-) -> None:  # fmt: skip
+) -> None:
     info = _header(entry)
     group = (entry.hardlink, entry.sha256)
     if entry.hardlink and group in links:

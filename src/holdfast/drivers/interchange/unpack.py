@@ -142,9 +142,13 @@ def _require_space(folder: Path, member: tarfile.TarInfo, title: str) -> None:
 
 
 def _write(
-    content: IO[bytes], target: Path, mode: int, mtime: float | None, check: Callable[[], None],
+    content: IO[bytes],
+    target: Path,
+    mode: int,
+    mtime: float | None,
+    check: Callable[[], None],
     segments: Sequence[tuple[int, int]] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write one file; of a sparse one only its `segments`, offset and length each, so that its holes stay holes."""
     target.unlink(missing_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

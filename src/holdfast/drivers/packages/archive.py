@@ -41,8 +41,18 @@ def archive_command(commit: str, target: Path) -> list[str]:
 
 
 def wheels_command(python: str, requirements: Path, target: Path) -> list[str]:
-    return [python, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--wheel-dir", str(target),
-            "--requirement", str(requirements)]  # fmt: skip
+    return [
+        python,
+        "-m",
+        "pip",
+        "wheel",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--wheel-dir",
+        str(target),
+        "--requirement",
+        str(requirements),
+    ]
 
 
 def environment_command(python: str, target: Path) -> list[str]:
@@ -51,8 +61,22 @@ def environment_command(python: str, target: Path) -> list[str]:
 
 
 def install_command(python: str, environment: Path, wheels: Path, requirements: Path) -> list[str]:
-    return [python, "-m", "pip", "--python", str(environment / "bin" / "python"), "install",
-            "--disable-pip-version-check", "--quiet", "--no-compile", "--no-index", "--find-links", str(wheels), "--requirement", str(requirements)]  # fmt: skip
+    return [
+        python,
+        "-m",
+        "pip",
+        "--python",
+        str(environment / "bin" / "python"),
+        "install",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--no-compile",
+        "--no-index",
+        "--find-links",
+        str(wheels),
+        "--requirement",
+        str(requirements),
+    ]
 
 
 def compile_command(environment: Path) -> list[str]:
@@ -145,9 +169,10 @@ class ArchivePackages:
                     f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`."
                 )
             self._host.run(
-                wheels_command(self._python, tree / self._requirements, tree / WHEELS), cwd=tree,
+                wheels_command(self._python, tree / self._requirements, tree / WHEELS),
+                cwd=tree,
                 timeout_seconds=self._timeout_seconds,
-            )  # fmt: skip
+            )
         for command in self._build:
             self._host.run(command, cwd=tree, timeout_seconds=self._timeout_seconds)
         identifier = f"{label}-{commit[:12]}"
@@ -155,9 +180,14 @@ class ArchivePackages:
         durable.make_directory(finished)
         size, digest = _pack(tree, finished / "package.tar.zst")
         package = Package(
-            id=identifier, label=label, commit=commit, digest=digest, size_bytes=size,
-            built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), path=str(self._folder / identifier),
-        )  # fmt: skip
+            id=identifier,
+            label=label,
+            commit=commit,
+            digest=digest,
+            size_bytes=size,
+            built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            path=str(self._folder / identifier),
+        )
         self._store(finished, package, self._recipe())
         durable.remove_tree(work)
         return package
@@ -252,9 +282,10 @@ class ArchivePackages:
                 environment_command(self._python, target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds
             )
             self._host.run(
-                install_command(self._python, target / ".venv", target / WHEELS, target / self._requirements), cwd=target,
+                install_command(self._python, target / ".venv", target / WHEELS, target / self._requirements),
+                cwd=target,
                 timeout_seconds=self._timeout_seconds,
-            )  # fmt: skip
+            )
             shutil.rmtree(target / WHEELS)
             self._compile(target)
         durable.sync_filesystem(target)
@@ -267,8 +298,9 @@ class ArchivePackages:
         if found.exit_code not in (0, _SOME_FAILED):
             raise CommandFailedError(
                 f"compiling the modules of {release.name} ended with exit code {found.exit_code}",
-                exit_code_of_command=found.exit_code, output_tail=found.output_tail,
-            )  # fmt: skip
+                exit_code_of_command=found.exit_code,
+                output_tail=found.output_tail,
+            )
         _refuse_full(release)
 
 

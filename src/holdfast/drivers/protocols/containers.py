@@ -13,9 +13,15 @@ class OneOffs(Protocol):
     """The application's one-off commands, and what a release must have for its services."""
 
     def one_off(
-        self, service: str, directory: str, command: Sequence[str], variables: Iterable[str], operation: str,
-        *, terminal: bool = False,
-    ) -> list[str]:  # fmt: skip
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        variables: Iterable[str],
+        operation: str,
+        *,
+        terminal: bool = False,
+    ) -> list[str]:
         """The words that run a command as a release's service would; they end with the command's exit code.
 
         It is given those variables of the environment that the words are run with.

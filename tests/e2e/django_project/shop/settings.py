@@ -11,7 +11,7 @@ if "DATABASE_NAME" in os.environ:
     DATABASES["default"] = {
         "ENGINE": f"django.db.backends.{os.environ['DATABASE_KIND']}", "NAME": os.environ["DATABASE_NAME"],
         "HOST": os.environ["DATABASE_HOST"], "USER": os.environ["DATABASE_USER"],
-    }  # fmt: skip
+    }
 if os.environ.get("DATABASE_KIND") == "mysql":
     import pymysql
 

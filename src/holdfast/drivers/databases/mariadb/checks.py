@@ -20,18 +20,38 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
     here = version(session)
     found: list[Finding] = []
     if here < dialect.oldest:
-        found.append(("error", f"the server is {here[0]}.{here[1]}; {dialect.too_old}",
-                      "Upgrade the server to a release that is still maintained."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"the server is {here[0]}.{here[1]}; {dialect.too_old}",
+                "Upgrade the server to a release that is still maintained.",
+            )
+        )
     doublewrite = session.value("SELECT @@innodb_doublewrite")
     if doublewrite in ("0", "OFF", "DETECT_ONLY"):  # the last finds what it cannot mend
-        found.append(("error", f"the server runs with innodb_doublewrite = {doublewrite}: a crash can destroy its tables",
-                      "Set innodb_doublewrite = 1 and restart the server."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"the server runs with innodb_doublewrite = {doublewrite}: a crash can destroy its tables",
+                "Set innodb_doublewrite = 1 and restart the server.",
+            )
+        )
     if session.value("SELECT @@innodb_flush_log_at_trx_commit") != "1":
-        found.append(("warning", "innodb_flush_log_at_trx_commit is not 1: a crash loses the application's last writes",
-                      "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration."))  # fmt: skip
+        found.append(
+            (
+                "warning",
+                "innodb_flush_log_at_trx_commit is not 1: a crash loses the application's last writes",
+                "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration.",
+            )
+        )
     if not session.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal(database)}"):
-        found.append(("warning", f"the server has no database {database}",
-                      "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`."))  # fmt: skip
+        found.append(
+            (
+                "warning",
+                f"the server has no database {database}",
+                "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`.",
+            )
+        )
         return found
     return (
         found
@@ -49,10 +69,14 @@ def _engines(session: Session, database: str) -> list[Finding]:
         " AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND engine <> 'InnoDB'"
     )
     return [
-        ("warning", f"table {table} is of the engine {engine}, whose rows are no part of a transaction: a dump"
-         " of it while it is written to is of no one instant", f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.")
+        (
+            "warning",
+            f"table {table} is of the engine {engine}, whose rows are no part of a transaction: a dump"
+            " of it while it is written to is of no one instant",
+            f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.",
+        )
         for table, engine in rows
-    ]  # fmt: skip
+    ]
 
 
 def broken_views(session: Session, database: str) -> list[Finding]:
@@ -69,10 +93,13 @@ def broken_views(session: Session, database: str) -> list[Finding]:
         if kind == "Error" and "specified as a definer" not in (text or ""):
             said.setdefault(str(table).removeprefix(f"{database}."), str(text))
     return [
-        ("error", f"view {view} can be neither read nor dumped: {text}",
-         f"DROP VIEW {identifier(view)}, or make it again so that it can be read.")
+        (
+            "error",
+            f"view {view} can be neither read nor dumped: {text}",
+            f"DROP VIEW {identifier(view)}, or make it again so that it can be read.",
+        )
         for view, text in said.items()
-    ]  # fmt: skip
+    ]
 
 
 def _floats(session: Session, database: str) -> list[Finding]:
@@ -87,10 +114,13 @@ def _floats(session: Session, database: str) -> list[Finding]:
     named = ", ".join(f"{table}.{column}" for table, column in rows)
     table, column = rows[0]
     return [
-        ("warning", f"a backup keeps six digits of a FLOAT, as every dump of this server does: {named}",
-         f"Where more digits count: ALTER TABLE {table} MODIFY {column} DOUBLE, with the column's other attributes. An undo"
-         " from a restore point keeps all digits.")
-    ]  # fmt: skip
+        (
+            "warning",
+            f"a backup keeps six digits of a FLOAT, as every dump of this server does: {named}",
+            f"Where more digits count: ALTER TABLE {table} MODIFY {column} DOUBLE, with the column's other attributes. An undo"
+            " from a restore point keeps all digits.",
+        )
+    ]
 
 
 def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
@@ -105,19 +135,25 @@ def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
         else []
     )
     found: list[Finding] = [
-        ("warning", f"table {table} is partitioned: a server that dies in the moment of a swap can lose it",
-         "Keep a backup elsewhere, or give up the partitions: ALTER TABLE ... REMOVE PARTITIONING.")
+        (
+            "warning",
+            f"table {table} is partitioned: a server that dies in the moment of a swap can lose it",
+            "Keep a backup elsewhere, or give up the partitions: ALTER TABLE ... REMOVE PARTITIONING.",
+        )
         for (table,) in partitioned
-    ]  # fmt: skip
+    ]
     keys = session.rows(
         "SELECT DISTINCT table_schema, table_name, constraint_name FROM information_schema.key_column_usage"
         f" WHERE referenced_table_schema = {here} AND table_schema <> {here} AND LEFT(table_schema, 3) <> 'hf-'"
     )
     found += [
-        ("error", f"foreign key {key} of {place}.{table} refers to this database and would follow its tables aside",
-         f"ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}, and make it again afterwards.")
+        (
+            "error",
+            f"foreign key {key} of {place}.{table} refers to this database and would follow its tables aside",
+            f"ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}, and make it again afterwards.",
+        )
         for place, table, key in keys
-    ]  # fmt: skip
+    ]
     return found
 
 
@@ -128,10 +164,13 @@ def history(session: Session, database: str, here: Version) -> list[Finding]:
         " AND generation_expression = 'ROW START' AND data_type = 'bigint'"
     )
     found: list[Finding] = [
-        ("error", f"table {table} keeps its history by transactions, which neither a dump nor a copy can carry",
-         "Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).")
+        (
+            "error",
+            f"table {table} keeps its history by transactions, which neither a dump nor a copy can carry",
+            "Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).",
+        )
         for (table,) in by_transactions
-    ]  # fmt: skip
+    ]
     if here >= _HISTORY_SINCE:
         return found
     rows = session.rows(
@@ -139,10 +178,13 @@ def history(session: Session, database: str, here: Version) -> list[Finding]:
         " AND table_type = 'SYSTEM VERSIONED'"
     )
     found += [
-        ("error", f"table {table} keeps its history, which a server before 10.11 cannot copy",
-         "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.")
+        (
+            "error",
+            f"table {table} keeps its history, which a server before 10.11 cannot copy",
+            "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.",
+        )
         for (table,) in rows
-    ]  # fmt: skip
+    ]
     return found
 
 
@@ -152,8 +194,13 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     grants = " ".join(str(row[0]) for row in session.rows("SHOW GRANTS"))
     found: list[Finding] = []
     if "CREATE" not in everywhere and "`hf-%`.*" not in grants.replace("\\", ""):
-        found.append(("error", "this account may not create databases: no restore point and no restore",
-                      "GRANT ALL ON `hf-%`.* TO it, as an administrator."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                "this account may not create databases: no restore point and no restore",
+                "GRANT ALL ON `hf-%`.* TO it, as an administrator.",
+            )
+        )
     if not everywhere & DEFINING or not dialect.definer_rights <= everywhere:
         rows = session.rows(
             "SELECT kind, name, definer FROM ("
@@ -164,11 +211,19 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
             " AND definer <> CURRENT_USER()"
         )
         found += [
-            ("error", f"{kind} {name} is of {definer}, for whom this account may not make it again",
-             f"Make it as this account; or as an administrator: {dialect.definer_advice}")
+            (
+                "error",
+                f"{kind} {name} is of {definer}, for whom this account may not make it again",
+                f"Make it as this account; or as an administrator: {dialect.definer_advice}",
+            )
             for kind, name, definer in rows
-        ]  # fmt: skip
+        ]
     if not everywhere & ENDING or "PROCESS" not in everywhere:
-        found.append(("warning", "this account sees and ends no sessions of others: one of theirs can make a swap fail",
-                      f"GRANT {dialect.session_rights} ON *.* TO it, as an administrator."))  # fmt: skip
+        found.append(
+            (
+                "warning",
+                "this account sees and ends no sessions of others: one of theirs can make a swap fail",
+                f"GRANT {dialect.session_rights} ON *.* TO it, as an administrator.",
+            )
+        )
     return found

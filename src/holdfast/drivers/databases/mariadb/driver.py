@@ -102,9 +102,12 @@ class MariadbDatabase:
                 f" WHERE table_schema = {literal(self.database)}"
             )
         return {
-            "exists": identity is not None, "identity": identity, "size_bytes": int(size or 0) if identity else 0,
-            "tool": f"{self.dialect.product} {version}", "data_folder": local_folder(self._clients.server, folder),
-        }  # fmt: skip
+            "exists": identity is not None,
+            "identity": identity,
+            "size_bytes": int(size or 0) if identity else 0,
+            "tool": f"{self.dialect.product} {version}",
+            "data_folder": local_folder(self._clients.server, folder),
+        }
 
     def _refuse_missing(self) -> None:
         if not self.inspect()["exists"]:
@@ -170,8 +173,11 @@ class MariadbDatabase:
         with self._clients.session(place) as session:
             columns = snapshots.columns(session, place)
             properties, script = markers.script_of(session, place)
-            facts = {**snapshots.facts_of(self._source, session, place, held=False), "charset": properties,
-                     "binlog": None}  # fmt: skip
+            facts = {
+                **snapshots.facts_of(self._source, session, place, held=False),
+                "charset": properties,
+                "binlog": None,
+            }
             beside = snapshots.shared_out(self._clients, session, place, facts)
             has_defaults = bool(catalogue.sequence_defaults(session, place))
         part = Part(place, target, [markers.MARKER], script, beside, has_defaults)

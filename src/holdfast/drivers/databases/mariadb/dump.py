@@ -41,10 +41,12 @@ _CHANGED = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+` CHARACTER SET", re.MULTI
 _USE = re.compile(rb"^USE `((?:[^`]|``)+)`;\n", re.MULTILINE)
 _STATEMENT_END = b");\n"
 _PROGRAMS, _VIEWS, _EVENTS, _END = (
-    b"-- Holdfast: routines and triggers\n", b"-- Holdfast: views\n", b"-- Holdfast: events\n", b"-- Holdfast: end\n",
-)  # fmt: skip
-_TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers",
-                "--skip-add-locks")  # fmt: skip
+    b"-- Holdfast: routines and triggers\n",
+    b"-- Holdfast: views\n",
+    b"-- Holdfast: events\n",
+    b"-- Holdfast: end\n",
+)
+_TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers", "--skip-add-locks")
 _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
 
 
@@ -253,9 +255,12 @@ class Dump:
     def _dump_beside(self, one: _Beside) -> None:
         with _packed(one.file) as writer:
             self._clients.dump(
-                self._sink(one.part, one.counter, writer), *_TABLES_ONLY, *one.share.words,
-                names=[one.database, *one.share.tables], stopped=self._stopped.is_set,
-            )  # fmt: skip
+                self._sink(one.part, one.counter, writer),
+                *_TABLES_ONLY,
+                *one.share.words,
+                names=[one.database, *one.share.tables],
+                stopped=self._stopped.is_set,
+            )
 
     def _programs(self, part: Part) -> bytes:
         if part.script is not None:
@@ -264,7 +269,7 @@ class Dump:
 
     def _sink(
         self, part: Part, counter: RowCounter, packed: zstandard.ZstdCompressionWriter
-    ) -> Callable[[bytes], None]:  # fmt: skip
+    ) -> Callable[[bytes], None]:
         first = True
         rest = b""
 
@@ -286,9 +291,10 @@ class Dump:
     def _tables(self, packed: Sequence[zstandard.ZstdCompressionWriter]) -> None:
         names = [part.database for part in self._parts]
         words = [
-            f"--ignore-table={part.database}.{name}" for part in self._parts
+            f"--ignore-table={part.database}.{name}"
+            for part in self._parts
             for name in (*part.left_out, *tables_of(part.beside))
-        ]  # fmt: skip
+        ]
         words += ["--dump-history"] if self._history else []
         sinks = {
             part.database: self._sink(part, self._counters[part.database], writer)
@@ -298,9 +304,12 @@ class Dump:
         if len(names) > 1:
             words += ["--databases", "--no-create-db"]
         self._clients.dump(
-            splitter.feed if len(names) > 1 else sinks[names[0]], *_TABLES_ONLY, *words, names=names,
+            splitter.feed if len(names) > 1 else sinks[names[0]],
+            *_TABLES_ONLY,
+            *words,
+            names=names,
             stopped=self._stopped.is_set,
-        )  # fmt: skip
+        )
         splitter.end()
 
 
@@ -344,9 +353,12 @@ def _sequence_defaults(clients: Clients, database: str) -> bytes:
 
 
 def programs(
-    clients: Clients, database: str, views: Sequence[str], stopped: Callable[[], bool] = lambda: False,
+    clients: Clients,
+    database: str,
+    views: Sequence[str],
+    stopped: Callable[[], bool] = lambda: False,
     broken: Sequence[str] = (),
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Defaults by sequences, routines and triggers, then views, then events, each after its heading.
 
     MySQL's dump program looks at views for whatever else it is asked, and ends at one that is broken.
@@ -363,8 +375,15 @@ def programs(
         found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
     # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.
-    part(_PROGRAMS, *_NO_TABLES, "--routines", "--triggers", "--add-drop-trigger", *no_views,
-         first=_sequence_defaults(clients, database))  # fmt: skip
+    part(
+        _PROGRAMS,
+        *_NO_TABLES,
+        "--routines",
+        "--triggers",
+        "--add-drop-trigger",
+        *no_views,
+        first=_sequence_defaults(clients, database),
+    )
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", only=views)
         if _is_strict(clients):
@@ -435,9 +454,21 @@ _UNLESS = rb"(?:IF" + _GAP + rb"NOT" + _GAP + rb"EXISTS" + _GAP + rb")?"
 _QUALIFIER = rb")" + _NAME + rb"\s*\.\s*(?=" + _NAME + rb")"
 _HEAD = re.compile(_BEGIN + _KIND + _GAP + _UNLESS + _QUALIFIER, re.MULTILINE | re.IGNORECASE)
 _TRIGGER_ON = re.compile(
-    _BEGIN + rb"TRIGGER" + _GAP + _UNLESS + _NAME + _GAP + rb"(?:BEFORE|AFTER)" + _GAP + rb"(?:INSERT|UPDATE|DELETE)" + _GAP
-    + rb"ON" + _GAP + _QUALIFIER, re.MULTILINE | re.IGNORECASE,
-)  # fmt: skip
+    _BEGIN
+    + rb"TRIGGER"
+    + _GAP
+    + _UNLESS
+    + _NAME
+    + _GAP
+    + rb"(?:BEFORE|AFTER)"
+    + _GAP
+    + rb"(?:INSERT|UPDATE|DELETE)"
+    + _GAP
+    + rb"ON"
+    + _GAP
+    + _QUALIFIER,
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def in_no_database(script: bytes) -> bytes:

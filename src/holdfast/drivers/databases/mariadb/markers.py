@@ -35,9 +35,15 @@ def read(session: Session, place: str) -> Marker | None:
 
 
 def make(
-    session: Session, place: str, identity: str, *, script: bytes | None = None, properties: str = "",
-    vacant: bool = False, table: str = MARKER,
-) -> None:  # fmt: skip
+    session: Session,
+    place: str,
+    identity: str,
+    *,
+    script: bytes | None = None,
+    properties: str = "",
+    vacant: bool = False,
+    table: str = MARKER,
+) -> None:
     """Without a script the programs of the content are in place."""
     where = f"{identifier(place)}.{table}"
     session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")

@@ -37,8 +37,13 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
     found: list[Finding] = []
     rights = catalogue.rights(session)
     if "CREATE" not in rights and session.value("SELECT @@partial_revokes") == "1":
-        found.append(("error", "the server runs with partial_revokes = 1: a right on `hf-%` is one on that name alone",
-                      "SET PERSIST partial_revokes = 0, or GRANT CREATE ON *.* TO it, as an administrator."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                "the server runs with partial_revokes = 1: a right on `hf-%` is one on that name alone",
+                "SET PERSIST partial_revokes = 0, or GRANT CREATE ON *.* TO it, as an administrator.",
+            )
+        )
     trusted = session.value("SELECT NOT @@log_bin OR @@log_bin_trust_function_creators") == "1"
     if not trusted and "SUPER" not in rights:
         programs = session.rows(
@@ -46,18 +51,34 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
             f" SELECT routine_name FROM information_schema.routines WHERE routine_schema = {literal(database)}"
             " AND routine_type = 'FUNCTION'"
         )
-        found += [("error", f"{name} cannot be made again by this account, for the server writes a binary log",
-                   "SET PERSIST log_bin_trust_function_creators = 1, as an administrator.")
-                  for (name,) in programs]  # fmt: skip
+        found += [
+            (
+                "error",
+                f"{name} cannot be made again by this account, for the server writes a binary log",
+                "SET PERSIST log_bin_trust_function_creators = 1, as an administrator.",
+            )
+            for (name,) in programs
+        ]
     made = session.rows(f"SHOW CREATE DATABASE {identifier(database)}")[0][1] or ""
     if "READ ONLY = 1" in made:
-        found.append(("error", f"database {database} is read only: no upgrade and no restore can change it",
-                      f"ALTER DATABASE {database} READ ONLY = 0; and set it again afterwards."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"database {database} is read only: no upgrade and no restore can change it",
+                f"ALTER DATABASE {database} READ ONLY = 0; and set it again afterwards.",
+            )
+        )
     if "ENCRYPTION=" in made and "TABLE_ENCRYPTION_ADMIN" not in rights:
         checked, default = session.rows("SELECT @@table_encryption_privilege_check, @@default_table_encryption")[0]
         if checked == "1" and ("ENCRYPTION='Y'" in made) != (default == "1"):
-            found.append(("error", f"database {database} has another default encryption than the server, which this account"
-                          " may not give to a copy", "GRANT TABLE_ENCRYPTION_ADMIN ON *.* TO it, as an administrator."))  # fmt: skip
+            found.append(
+                (
+                    "error",
+                    f"database {database} has another default encryption than the server, which this account"
+                    " may not give to a copy",
+                    "GRANT TABLE_ENCRYPTION_ADMIN ON *.* TO it, as an administrator.",
+                )
+            )
     return found
 
 
@@ -95,9 +116,21 @@ class MysqlDatabase(MariadbDatabase):
             try:
                 told = clients.host.capture(clients.started(program, "--version"))
             except (HoldfastError, OSError) as error:
-                return [Problem(f"databases.{self.name}", "error", f"{program} cannot be run: {error}",
-                                "Install MySQL's own client programs.")]  # fmt: skip
+                return [
+                    Problem(
+                        f"databases.{self.name}",
+                        "error",
+                        f"{program} cannot be run: {error}",
+                        "Install MySQL's own client programs.",
+                    )
+                ]
             if "MariaDB" in told:
-                return [Problem(f"databases.{self.name}", "error", f"{program} is MariaDB's here, not MySQL's",
-                                "Install MySQL's own client programs, and put their folder first on PATH.")]  # fmt: skip
+                return [
+                    Problem(
+                        f"databases.{self.name}",
+                        "error",
+                        f"{program} is MariaDB's here, not MySQL's",
+                        "Install MySQL's own client programs, and put their folder first on PATH.",
+                    )
+                ]
         return super().check()

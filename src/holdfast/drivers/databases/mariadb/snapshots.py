@@ -109,9 +109,14 @@ def _locked(source: Source, limit_seconds: float) -> Iterator[_Lock]:
 
 
 def _fix(
-    stack: ExitStack, sources: Sequence[Source], sessions: Sequence[Session], locked: Sequence[_Lock],
-    locked_at: float, orders: Sequence[tuple[Path, Sequence[str]]], budget_seconds: float,
-) -> list[Callable[[], Snapshot]]:  # fmt: skip
+    stack: ExitStack,
+    sources: Sequence[Source],
+    sessions: Sequence[Session],
+    locked: Sequence[_Lock],
+    locked_at: float,
+    orders: Sequence[tuple[Path, Sequence[str]]],
+    budget_seconds: float,
+) -> list[Callable[[], Snapshot]]:
     """The instant is the start of the dump's transaction.
 
     Two transactions cannot be told to see the same. So where queries are to be answered of the dump's own instant,
@@ -182,9 +187,13 @@ def _finish(dump: Dump, taken: _Taken, queries: Sequence[str], held_seconds: flo
 
 
 def snapshot(
-    name: str, rows: dict[str, int], found: Facts, facts: Facts, answers: list[list[tuple[Any, ...]]] | None = None,
+    name: str,
+    rows: dict[str, int],
+    found: Facts,
+    facts: Facts,
+    answers: list[list[tuple[Any, ...]]] | None = None,
     held_seconds: float = 0.0,
-) -> Snapshot:  # fmt: skip
+) -> Snapshot:
     """What a finished dump holds: its rows, of the tables that were there at its instant."""
     if set(rows) != set(found):
         raise StepError(
@@ -204,7 +213,7 @@ def facts_of(source: Source, session: Session, database: str, *, held: bool) -> 
         "charset": source.places.properties(session, database),
         "history": catalogue.versioned(session, database),
         "binlog": source.clients.dialect.position(session, held),
-    }  # fmt: skip
+    }
 
 
 def answer(session: Session, sql: str) -> list[tuple[Any, ...]]:

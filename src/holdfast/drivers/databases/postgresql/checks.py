@@ -14,25 +14,50 @@ def problems(session: Session, database: str) -> list[Finding]:
     found = []
     for setting in ("fsync", "full_page_writes"):
         if session.value(f"SELECT current_setting('{setting}')") != "on":
-            found.append(("error", f"the server runs with {setting} = off: a crash can destroy every database of it",
-                          f"ALTER SYSTEM SET {setting} = on; and reload the server."))  # fmt: skip
+            found.append(
+                (
+                    "error",
+                    f"the server runs with {setting} = off: a crash can destroy every database of it",
+                    f"ALTER SYSTEM SET {setting} = on; and reload the server.",
+                )
+            )
     if not session.rows(f"SELECT 1 FROM pg_database WHERE datname = {literal(database)}"):
-        found.append(("warning", f"the server has no database {database}",
-                      "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`."))  # fmt: skip
+        found.append(
+            (
+                "warning",
+                f"the server has no database {database}",
+                "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`.",
+            )
+        )
         return found
     for (gid,) in session.rows(f"SELECT gid FROM pg_prepared_xacts WHERE {here}"):
-        found.append(("error", f"prepared transaction {gid} stands open and blocks copies and renames",
-                      f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"prepared transaction {gid} stands open and blocks copies and renames",
+                f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'.",
+            )
+        )
     for (slot,) in session.rows(f"SELECT slot_name FROM pg_replication_slots WHERE {here}"):
-        found.append(("error", f"replication slot {slot} belongs to the database and would be lost with it",
-                      f"SELECT pg_drop_replication_slot('{slot}'), and make it again afterwards."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"replication slot {slot} belongs to the database and would be lost with it",
+                f"SELECT pg_drop_replication_slot('{slot}'), and make it again afterwards.",
+            )
+        )
     subscriptions = session.rows(
         "SELECT subname FROM pg_subscription WHERE subdbid ="
         f" (SELECT oid FROM pg_database WHERE datname = {literal(database)})"
     )
     for (name,) in subscriptions:
-        found.append(("error", f"subscription {name} goes into the database and would not survive a copy",
-                      f"DROP SUBSCRIPTION {name}, and make it again afterwards."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"subscription {name} goes into the database and would not survive a copy",
+                f"DROP SUBSCRIPTION {name}, and make it again afterwards.",
+            )
+        )
     return [*found, *_rights(session, database), *_settings(session, database)]
 
 
@@ -49,12 +74,14 @@ def _settings(session: Session, database: str) -> list[Finding]:
         " OR (d.setrole <> 0 AND d.setrole <> r.oid AND NOT r.rolcreaterole))"
     )
     return [
-        ("warning",
-         f"database {database} has the setting {setting}{f' of role {role}' if role else ''}, which only a superuser may give:"
-         " an undo or a restore leaves it out, and prints the statement that gives it again",
-         "Give the role of [databases] the right to set it, or have a superuser at hand.")
+        (
+            "warning",
+            f"database {database} has the setting {setting}{f' of role {role}' if role else ''}, which only a superuser may give:"
+            " an undo or a restore leaves it out, and prints the statement that gives it again",
+            "Give the role of [databases] the right to set it, or have a superuser at hand.",
+        )
         for role, setting in rows
-    ]  # fmt: skip
+    ]
 
 
 def in_database(session: Session) -> list[Finding]:
@@ -70,8 +97,13 @@ def in_database(session: Session) -> list[Finding]:
             if owned == "t"
             else f"ALTER TABLE {table} OWNER TO {role}"
         )
-        found.append(("error", f"row-level security of table {table} holds for role {role} too: it cannot be backed up whole",
-                      f"ALTER ROLE {role} BYPASSRLS, as a superuser; or {change}."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"row-level security of table {table} holds for role {role} too: it cannot be backed up whole",
+                f"ALTER ROLE {role} BYPASSRLS, as a superuser; or {change}.",
+            )
+        )
     return found
 
 
@@ -82,9 +114,19 @@ def _rights(session: Session, database: str) -> list[Finding]:
     )[0]
     found = []
     if "t" not in (superuser, creates):
-        found.append(("error", f"role {role} may not create databases: no restore point and no restore",
-                      f"ALTER ROLE {role} CREATEDB, as a superuser."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"role {role} may not create databases: no restore point and no restore",
+                f"ALTER ROLE {role} CREATEDB, as a superuser.",
+            )
+        )
     if owns != "t":
-        found.append(("error", f"role {role} does not own database {database}",
-                      f"ALTER DATABASE {database} OWNER TO {role}, as a superuser."))  # fmt: skip
+        found.append(
+            (
+                "error",
+                f"role {role} does not own database {database}",
+                f"ALTER DATABASE {database} OWNER TO {role}, as a superuser.",
+            )
+        )
     return found

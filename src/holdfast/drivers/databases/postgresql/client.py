@@ -87,12 +87,13 @@ class Clients:
     def _settings(self) -> dict[str, str]:
         server = self.server
         found = {
-            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS), "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
+            "PGCLIENTENCODING": "UTF8",
             "PGAPPNAME": application_name(self.host.operation) if self.host.operation else "holdfast",
             # What an outcome rests on must not be lost with the server's memory, whatever its own setting.
             "PGOPTIONS": "-c synchronous_commit=on -c client_min_messages=warning -c lock_timeout=0"
             " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
-        }  # fmt: skip
+        }
         for name, value in (("PGHOST", server.host), ("PGUSER", server.user)):
             if value:
                 found[name] = value
@@ -101,9 +102,13 @@ class Clients:
         return found
 
     def run(
-        self, program: str, *words: str, stdin: IO[bytes] | None = None, output: IO[bytes] | None = None,
+        self,
+        program: str,
+        *words: str,
+        stdin: IO[bytes] | None = None,
+        output: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
         argv = self.argv(program, *words)
         with running(self.container, environment or self.environment(), self.host) as run:
@@ -118,9 +123,21 @@ class Clients:
     def session(self, database: str) -> Iterator[Session]:
         """A connection that stays. Raises SqlError when it is first used and cannot be made."""
         argv = self.argv(
-            "psql", "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-v",
-            "SHOW_CONTEXT=never", "-d", database,
-        )  # fmt: skip
+            "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-w",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "-v",
+            "SHOW_CONTEXT=never",
+            "-d",
+            database,
+        )
         with (
             running(self.container, self.environment(), self.host) as run,
             conversation(self.host, _Psql(), argv, run.environment, run.end) as session,

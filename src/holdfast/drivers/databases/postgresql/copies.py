@@ -30,9 +30,13 @@ _NO_LIMIT = -1
 _INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
 # Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
 _LISTS = {
-    "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
-    "temp_tablespaces", "unix_socket_directories",
-}  # fmt: skip
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+}
 # Whom objects belong or are granted to; the catalogue of dependencies leaves out the role that made the cluster.
 _ROLES = (
     "SELECT DISTINCT pg_get_userbyid(role) FROM ("
@@ -98,12 +102,19 @@ class Places:
         )[0]
         roles = session.rows(_ROLES)
         return {
-            "server_version": int(row[0] or 0), "encoding": row[1], "collate": row[2], "ctype": row[3],
-            "owner": row[4], "comment": _OWNER_MARK.sub("", row[5]) if row[5] is not None else None, "roles": [role for (role,) in roles],
+            "server_version": int(row[0] or 0),
+            "encoding": row[1],
+            "collate": row[2],
+            "ctype": row[3],
+            "owner": row[4],
+            "comment": _OWNER_MARK.sub("", row[5]) if row[5] is not None else None,
+            "roles": [role for (role,) in roles],
             "search_path": search_path(session),
-            "extensions": [list(item) for item in session.rows("SELECT extname, extversion FROM pg_extension ORDER BY 1")],
+            "extensions": [
+                list(item) for item in session.rows("SELECT extname, extversion FROM pg_extension ORDER BY 1")
+            ],
             **self._properties(session),
-        }  # fmt: skip
+        }
 
     @staticmethod
     def _properties(session: Session, database: str | None = None) -> Facts:
@@ -124,9 +135,10 @@ class Places:
         return {
             "grants": [list(item) for item in grants] if has_grants else None,
             "settings": [list(item) for item in settings],
-            "connection_limit": int(limit or _NO_LIMIT), "is_template": is_template == "t",
+            "connection_limit": int(limit or _NO_LIMIT),
+            "is_template": is_template == "t",
             "locale": PgLocale.of(session, where).as_facts(),
-        }  # fmt: skip
+        }
 
     def _apply(self, session: Session, database: str, facts: Facts) -> None:
         """Give a database the grants, settings, limits and comment of another. Raises RefusedError where the role may not."""
@@ -200,9 +212,10 @@ class Places:
                     + self._owned_as_live(session)
                 )
                 self._apply(
-                    session, candidate,
+                    session,
+                    candidate,
                     {**self._properties(session, self._database), "comment": self._comment(session)},
-                )  # fmt: skip
+                )
                 self._close(session, candidate)
             finally:
                 with self.maintenance() as again:  # an error has ended the other session

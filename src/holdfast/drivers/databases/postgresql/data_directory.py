@@ -123,9 +123,15 @@ class ColdDirectory:
             wanted = self._chosen(run, words)
             quoted = wanted.replace("\\", "\\\\").replace("'", "\\'")
             self._do(
-                run, "pg_dump", *words, "--format=custom", "--compress=1", "--lock-wait-timeout=60s",
-                f"--file={out / 'dump'}", f"--dbname=dbname='{quoted}'",
-            )  # fmt: skip
+                run,
+                "pg_dump",
+                *words,
+                "--format=custom",
+                "--compress=1",
+                "--lock-wait-timeout=60s",
+                f"--file={out / 'dump'}",
+                f"--dbname=dbname='{quoted}'",
+            )
         return taken_back(out / "dump", scratch / "dump")
 
     # --- where programs come from --------------------------------------------------------------------
@@ -179,12 +185,24 @@ class ColdDirectory:
         (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
         (scratch / "passwd").chmod(0o644)
         words = [
-            engine, "run", "--rm", "--interactive", "--network=none", "--pull=never", "--cap-drop=ALL",
-            "--security-opt=no-new-privileges", f"--user={uid}:{gid}", *mapping, "--workdir=/",
-            f"--label={self._labels}", f"--label=holdfast.operation={self._host.operation or 'none'}",
-            f"--env=PATH={_USUAL_PATH}:{places}", "--env=LC_ALL=C", f"--mount=type=bind,source={scratch},target={scratch}",
+            engine,
+            "run",
+            "--rm",
+            "--interactive",
+            "--network=none",
+            "--pull=never",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+            f"--user={uid}:{gid}",
+            *mapping,
+            "--workdir=/",
+            f"--label={self._labels}",
+            f"--label=holdfast.operation={self._host.operation or 'none'}",
+            f"--env=PATH={_USUAL_PATH}:{places}",
+            "--env=LC_ALL=C",
+            f"--mount=type=bind,source={scratch},target={scratch}",
             f"--mount=type=bind,source={scratch / 'passwd'},target=/etc/passwd,readonly",
-        ]  # fmt: skip
+        ]
         run = Run(tuple(words), "", image, uid, gid)
         try:
             told = self._do(run, "postgres", "--version").strip()
@@ -244,9 +262,10 @@ class ColdDirectory:
         while not _ready(data):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise StepError(
-                    "the private server of the data directory did not start", state=log.read_text(errors="replace")[-2000:],
+                    "the private server of the data directory did not start",
+                    state=log.read_text(errors="replace")[-2000:],
                     next_step=f"Where it lacks a locale or a library, run Holdfast where the directory comes from. {_BY_HAND}",
-                )  # fmt: skip
+                )
             self._host.check_cancelled()
             time.sleep(0.05)
 

@@ -79,9 +79,12 @@ class PostgresqlDatabase:
             )
         identity, size = found[0] if found else (None, None)
         return {
-            "exists": bool(found), "identity": identity, "size_bytes": int(size or 0), "tool": f"PostgreSQL {version}",
+            "exists": bool(found),
+            "identity": identity,
+            "size_bytes": int(size or 0),
+            "tool": f"PostgreSQL {version}",
             "data_folder": local_folder(self._clients.server, folder),
-        }  # fmt: skip
+        }
 
     def _refuse_missing(self) -> None:
         if not self.inspect()["exists"]:
@@ -99,9 +102,14 @@ class PostgresqlDatabase:
     # --- copies ------------------------------------------------------------------------------------
 
     def _dump(
-        self, database: str, exporter: Session, snapshot: str, target: Path, queries: Sequence[str],
+        self,
+        database: str,
+        exporter: Session,
+        snapshot: str,
+        target: Path,
+        queries: Sequence[str],
         budget_seconds: float,
-    ) -> Snapshot:  # fmt: skip
+    ) -> Snapshot:
         """Dumps an exported snapshot; rows are counted and queries answered in the same snapshot meanwhile."""
         with self._clients.session(database) as counter, ThreadPoolExecutor(1) as meanwhile:
             counter.run(_READING)
@@ -149,9 +157,14 @@ class PostgresqlDatabase:
             holder.run(f"LOCK TABLE {quoted(names)} IN SHARE MODE")
 
     def _fix(
-        self, holder: Session | None, exporter: Session, locked_at: float, target: Path, queries: Sequence[str],
+        self,
+        holder: Session | None,
+        exporter: Session,
+        locked_at: float,
+        target: Path,
+        queries: Sequence[str],
         budget_seconds: float,
-    ) -> Callable[[], Snapshot]:  # fmt: skip
+    ) -> Callable[[], Snapshot]:
         """The instant is after all locks; writers go on at once, the exported snapshot keeps it."""
         snapshot = _export(exporter)
         held = 0.0
@@ -399,8 +412,14 @@ class PostgresqlDatabase:
         text = self._host.capture(self._clients.argv("pg_dump", "--version"))
         found = re.search(r"(\d+)[.\d]*", text)
         if found is not None and int(found[1]) < server:
-            return [Problem(subject, "error", f"pg_dump is of version {found[1]}, the server of {server}",
-                            f"Install postgresql-client-{server}.")]  # fmt: skip
+            return [
+                Problem(
+                    subject,
+                    "error",
+                    f"pg_dump is of version {found[1]}, the server of {server}",
+                    f"Install postgresql-client-{server}.",
+                )
+            ]
         return []
 
 

@@ -39,9 +39,11 @@ class PgLocale:
         locale = str(row.get("datlocale") or row.get("daticulocale") or "")
         tablespace = str(row.get("tablespace", ""))
         return cls(
-            provider, locale if provider else "", str(row.get("daticurules") or ""),
+            provider,
+            locale if provider else "",
+            str(row.get("daticurules") or ""),
             "" if tablespace == "pg_default" else tablespace,
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_facts(cls, facts: object) -> PgLocale:

@@ -61,7 +61,7 @@ class Session:
 
     def __init__(
         self, host: Host, client: Client, orders: int, answers: int, errors: int, interrupt: Callable[[], None]
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`interrupt` has the client ask the server to stop the statement."""
         self._host = host
         self._client = client
@@ -165,9 +165,12 @@ def _short(sql: str) -> str:
 
 @contextmanager
 def conversation(
-    host: Host, client: Client, argv: Sequence[str], environment: Mapping[str, str],
+    host: Host,
+    client: Client,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
     end: Callable[[], None] | None = None,
-) -> Iterator[Session]:  # fmt: skip
+) -> Iterator[Session]:
     """A connection that stays. What keeps it from being made is raised as SqlError when it is first used.
 
     `end` ends a client that no signal of ours reaches.
@@ -176,9 +179,7 @@ def conversation(
         process = host.start_pipes(argv, environment=environment, errors=errors)
         assert process.stdin is not None and process.stdout is not None
         interrupt = end or partial(os.kill, process.pid, signal.SIGINT)
-        session = Session(
-            host, client, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), interrupt
-        )  # fmt: skip
+        session = Session(host, client, process.stdin.fileno(), process.stdout.fileno(), errors.fileno(), interrupt)
         try:
             yield session
         finally:

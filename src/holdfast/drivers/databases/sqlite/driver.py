@@ -51,9 +51,11 @@ class SqliteDatabase:
     def _connect(self, path: Path, *, mode: str = "rw") -> sqlite3.Connection:
         try:
             return sqlite3.connect(
-                f"file:{quote(str(path))}?{mode if '=' in mode else f'mode={mode}'}", uri=True,
-                isolation_level=None, timeout=_BUSY_SECONDS,
-            )  # fmt: skip
+                f"file:{quote(str(path))}?{mode if '=' in mode else f'mode={mode}'}",
+                uri=True,
+                isolation_level=None,
+                timeout=_BUSY_SECONDS,
+            )
         except sqlite3.OperationalError as error:
             raise StepError(f"database {self.name} ({path}) cannot be opened: {error}") from error
 
@@ -304,11 +306,23 @@ class SqliteDatabase:
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
         if copies.identity(self.path) is None:
-            return [Problem(subject, "warning", f"{self.path} does not exist",
-                            "holdfast install REF, or `holdfast backup restore latest`")]  # fmt: skip
+            return [
+                Problem(
+                    subject,
+                    "warning",
+                    f"{self.path} does not exist",
+                    "holdfast install REF, or `holdfast backup restore latest`",
+                )
+            ]
         if not os.access(self.path, os.R_OK | os.W_OK):
-            return [Problem(subject, "error", f"{self.path} cannot be read and written by this user",
-                            "Run Holdfast as its owner or as root.")]  # fmt: skip
+            return [
+                Problem(
+                    subject,
+                    "error",
+                    f"{self.path} cannot be read and written by this user",
+                    "Run Holdfast as its owner or as root.",
+                )
+            ]
         found = []
         try:
             mode = self.query("PRAGMA journal_mode")[0][0]
@@ -317,11 +331,23 @@ class SqliteDatabase:
                 Problem(subject, "warning", error.what, "`holdfast backup restore latest` brings the last backup back.")
             ]
         if mode in ("off", "memory"):
-            found.append(Problem(subject, "error", f"journal_mode is {mode}: a crash of the application can destroy {self.path}",
-                                 f"sqlite3 {self.path} 'PRAGMA journal_mode=WAL'"))  # fmt: skip
+            found.append(
+                Problem(
+                    subject,
+                    "error",
+                    f"journal_mode is {mode}: a crash of the application can destroy {self.path}",
+                    f"sqlite3 {self.path} 'PRAGMA journal_mode=WAL'",
+                )
+            )
         if durable.network_filesystem(self.path) is not None:
-            found.append(Problem(subject, "error", f"{self.path} lies on a network filesystem: SQLite's locks do not hold there",
-                                 "Move it to a local disk."))  # fmt: skip
+            found.append(
+                Problem(
+                    subject,
+                    "error",
+                    f"{self.path} lies on a network filesystem: SQLite's locks do not hold there",
+                    "Move it to a local disk.",
+                )
+            )
         return found
 
     def owner(self) -> str | None:

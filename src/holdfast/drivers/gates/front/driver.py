@@ -99,10 +99,15 @@ class FrontGate:
 
     def instance(self) -> ServiceInstance | None:
         return ServiceInstance(
-            name="front", service="front", kind="gate", release="", directory="/",
+            name="front",
+            service="front",
+            kind="gate",
+            release="",
+            directory="/",
             command=(sys.executable, "-m", "holdfast.drivers.gates.front.server", str(self._folder)),
-            environment={}, stop_timeout_seconds=15,
-        )  # fmt: skip
+            environment={},
+            stop_timeout_seconds=15,
+        )
 
     def check(self) -> list[Problem]:
         host, _, port = self._listen.rpartition(":")
@@ -114,6 +119,12 @@ class FrontGate:
             try:
                 probe.bind((host.strip("[]"), int(port)))
             except OSError as error:
-                return [Problem("gate", "error", f"{self._listen} cannot be opened: {error.strerror}",
-                                f"See who holds it with `ss -ltnp sport = :{port}`, or change gate.listen.")]  # fmt: skip
+                return [
+                    Problem(
+                        "gate",
+                        "error",
+                        f"{self._listen} cannot be opened: {error.strerror}",
+                        f"See who holds it with `ss -ltnp sport = :{port}`, or change gate.listen.",
+                    )
+                ]
         return []

@@ -26,9 +26,17 @@ from holdfast.drivers.gates import maintenance_page
 
 PREVIEW_COOKIE = "holdfast_preview"
 _HOP_BY_HOP = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers",
-    "transfer-encoding", "upgrade", "proxy-connection",
-}  # fmt: skip
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-connection",
+}
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 60.0  # for a visitor who says nothing, or not all of his request's head
 _MOST_CONNECTIONS = 20_000
@@ -59,8 +67,9 @@ class Front:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
-        )  # fmt: skip
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     def turned_away(self) -> None:
         self._counts["turned away"] += 1
@@ -129,9 +138,11 @@ class Front:
         reason = self.state.get("hold") or self.state.get("operation") or {}
         template = self.state.get("template")
         headers, body = maintenance_page.render(
-            reason, reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE,
-            Path(template) if template else None, request.headers.get("Accept", ""),
-        )  # fmt: skip
+            reason,
+            reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE,
+            Path(template) if template else None,
+            request.headers.get("Accept", ""),
+        )
         return web.Response(status=503, headers=headers, body=b"" if request.method == "HEAD" else body)
 
     def _forwarded(self, request: web.BaseRequest) -> list[tuple[str, str]]:
@@ -148,10 +159,13 @@ class Front:
     async def _relay(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         assert self._session is not None
         async with self._session.request(
-            request.method, f"http://{target}{request.raw_path}" if request.raw_path.startswith("/") else f"http://{target}/",
-            headers=self._forwarded(request), data=request.content if request.body_exists else None,
-            allow_redirects=False, skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        ) as answer:  # fmt: skip
+            request.method,
+            f"http://{target}{request.raw_path}" if request.raw_path.startswith("/") else f"http://{target}/",
+            headers=self._forwarded(request),
+            data=request.content if request.body_exists else None,
+            allow_redirects=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        ) as answer:
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             for name, value in answer.headers.items():
                 if name.lower() not in _HOP_BY_HOP:
@@ -194,8 +208,16 @@ class Front:
             if order.get("do") == "reload":
                 self.load()
                 await self._drain(float(order.get("drain_seconds", 0)))
-            writer.write(json.dumps({"state": self.state.get("generation"), "under_way": len(self._under_way),
-                                     "counts": dict(self._counts)}).encode() + b"\n")  # fmt: skip
+            writer.write(
+                json.dumps(
+                    {
+                        "state": self.state.get("generation"),
+                        "under_way": len(self._under_way),
+                        "counts": dict(self._counts),
+                    }
+                ).encode()
+                + b"\n"
+            )
             await writer.drain()
         finally:
             writer.close()

@@ -141,9 +141,10 @@ def _matcher(name: str, pattern: str) -> str:
 
 def _answer() -> list[str]:
     return [
-        _matcher("any", "([^,]+),.*"), "header Cache-Control no-store",
+        _matcher("any", "([^,]+),.*"),
+        "header Cache-Control no-store",
         "respond @holdfast_any {re.holdfast_any.1} 200",
-    ]  # fmt: skip
+    ]
 
 
 def _preview() -> list[str]:
@@ -151,8 +152,9 @@ def _preview() -> list[str]:
     cookie = f"@holdfast_cookie vars {{http.request.cookie.{PREVIEW_COOKIE}}} {{re.holdfast_preview.2}}"
     web = _leading("@holdfast_cookie {re.holdfast_preview.1}")
     return [
-        _matcher("preview", "[^,]+,[^,]+,[^,]*,[^,]*,([^,]+),([^,]+)"), *_block("route @holdfast_preview", cookie, *web)
-    ]  # fmt: skip
+        _matcher("preview", "[^,]+,[^,]+,[^,]*,[^,]*,([^,]+),([^,]+)"),
+        *_block("route @holdfast_preview", cookie, *web),
+    ]
 
 
 def _open() -> list[str]:
@@ -166,10 +168,12 @@ def _closed(folder: str, view: View) -> list[str]:
     lines = [
         *(f"header {name} {value if value.startswith('{') else f'`{value}`'}" for name, value in given.items()),
         *(f"request_header -{name}" for name in _CONDITIONS),
-        "method GET", f"root * `{folder}/pages/{{re.holdfast_closed.1}}`",
+        "method GET",
+        f"root * `{folder}/pages/{{re.holdfast_closed.1}}`",
         *_block("@holdfast_json", "header Accept *json*", "not header Accept *text/html*"),
-        *_block("handle @holdfast_json", *_page("page.json")), *_block("handle", *_page("page.html")),
-    ]  # fmt: skip
+        *_block("handle @holdfast_json", *_page("page.json")),
+        *_block("handle", *_page("page.html")),
+    ]
     return [_matcher("closed", "([^,]+),closed,([^,]*),.*"), *_block("route @holdfast_closed", *lines)]
 
 

@@ -84,9 +84,17 @@ class Product(Protocol):
 
 class ProxyGate:
     def __init__(
-        self, folder: Path, include: Path, product: Product, place: Place, door: Door,
-        *, message: str = "", template: str = "", drain_seconds: float = 10,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        include: Path,
+        product: Product,
+        place: Place,
+        door: Door,
+        *,
+        message: str = "",
+        template: str = "",
+        drain_seconds: float = 10,
+    ) -> None:
         self._folder = folder
         self._record = Record(folder)
         self._include = include
@@ -145,12 +153,20 @@ class ProxyGate:
         # Nothing was routed yet: whatever the operator's own first file led to is still what visitors reach.
         seed = state.get("seed") if not held and not state.get("target") else None
         return View(
-            mark=_mark(state), closed=held or (not state.get("target") and seed is None), target=state.get("target") or "",
-            preview_target=(state.get("preview_target") or state.get("target") or "") if state.get("preview_token") else "",
-            preview_token=state.get("preview_token") or "", seed=seed, headers=headers, html=html.decode(),
-            json=found.decode(), nameservers=tuple(self._place.nameservers()),
+            mark=_mark(state),
+            closed=held or (not state.get("target") and seed is None),
+            target=state.get("target") or "",
+            preview_target=(state.get("preview_target") or state.get("target") or "")
+            if state.get("preview_token")
+            else "",
+            preview_token=state.get("preview_token") or "",
+            seed=seed,
+            headers=headers,
+            html=html.decode(),
+            json=found.decode(),
+            nameservers=tuple(self._place.nameservers()),
             folder=self._place.seen_at(self._include.parent),
-        )  # fmt: skip
+        )
 
     def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
         """Brings the proxy to a state, which is durable whatever becomes of this process. Raises StepError."""

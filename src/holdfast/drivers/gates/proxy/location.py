@@ -71,10 +71,12 @@ class Place:
             except OSError:
                 return set()
         return {
-            address for item in self._running() for network in (item["NetworkSettings"].get("Networks") or {}).values()
+            address
+            for item in self._running()
+            for network in (item["NetworkSettings"].get("Networks") or {}).values()
             for address in (network.get("IPAddress"), network.get("GlobalIPv6Address"))
             if address and name in (address, str(item["Name"]).lstrip("/"), *(network.get("Aliases") or []))
-        }  # fmt: skip
+        }
 
     def _running(self) -> list[dict[str, Any]]:
         """What the engine says of all that run. Raises CommandFailedError."""

@@ -26,9 +26,15 @@ class BuildScript:
     """Tells what was begun here from what others did, of one application in one environment."""
 
     def run(
-        self, names: Iterable[str], tree: Path, commit: str, image_names: ImageNames, host: Host, environment: Mapping[str, str],
+        self,
+        names: Iterable[str],
+        tree: Path,
+        commit: str,
+        image_names: ImageNames,
+        host: Host,
+        environment: Mapping[str, str],
         timeout_seconds: float,
-    ) -> dict[str, str]:  # fmt: skip
+    ) -> dict[str, str]:
         """All names that it gave to images, with their ids. Raises StepError where none of `names` was made.
 
         What is needed to take the names back is written beside the tree before. Raises what Host.run raises.

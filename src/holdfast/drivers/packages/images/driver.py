@@ -76,10 +76,20 @@ class Image:
 
 class ImagePackages:
     def __init__(
-        self, folder: Path, sources: Sources, projects: Projects, host: Host, *, engine: str, instance: Path, prefix: str,
-        links: Mapping[str, Path], services: Sequence[str] = (), script: BuildScript | None = None,
+        self,
+        folder: Path,
+        sources: Sources,
+        projects: Projects,
+        host: Host,
+        *,
+        engine: str,
+        instance: Path,
+        prefix: str,
+        links: Mapping[str, Path],
+        services: Sequence[str] = (),
+        script: BuildScript | None = None,
         timeout_seconds: float = 3600,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`instance` is the project's folder, `prefix` begins our tags; `links` go into a tree before it is built.
 
         Kept are the images of `services`, and all that the project builds. With a `script` that builds, not Compose.

@@ -66,9 +66,10 @@ class ImageNames:
         for repository in repositories:
             # Of an image that has a name there the engine lists its other names too.
             found.update(
-                (_short(name), id) for name, id in self._listed(repository)
+                (_short(name), id)
+                for name, id in self._listed(repository)
                 if _short(repository_of(name)) == _short(repository)
-            )  # fmt: skip
+            )
         return found
 
     def tag(self, ids: Mapping[str, str]) -> None:

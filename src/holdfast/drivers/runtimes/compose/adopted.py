@@ -29,7 +29,7 @@ class Adopted:
         found = {
             id: {"name": instance.name, "release": instance.release, "image": images[id]}
             for id, instance in instances.items()
-        }  # fmt: skip
+        }
         durable.make_directory(self._path.parent)
         durable.write_file(self._path, json.dumps(found, indent=1))
 

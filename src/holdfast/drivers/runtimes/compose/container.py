@@ -59,10 +59,14 @@ class Container:
         if self.running and health in ("starting", "unhealthy"):
             detail = health
         return ServiceStatus(
-            name=self.name, running=self.running, pid=state["Pid"] or None,
-            uptime_seconds=_seconds_since(state["StartedAt"]) if self.running else 0.0, detail=detail,
-            healthy=None if health in ("none", "") else health == "healthy", holds_port=True,
-        )  # fmt: skip
+            name=self.name,
+            running=self.running,
+            pid=state["Pid"] or None,
+            uptime_seconds=_seconds_since(state["StartedAt"]) if self.running else 0.0,
+            detail=detail,
+            healthy=None if health in ("none", "") else health == "healthy",
+            holds_port=True,
+        )
 
 
 _BELOW_MICROSECONDS = re.compile(r"(\.\d{6})\d+")

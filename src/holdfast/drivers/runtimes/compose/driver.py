@@ -50,9 +50,17 @@ _LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", 
 
 class ComposeRuntime:
     def __init__(
-        self, folder: Path, mark: str, host: Host, project: Project, *, ports: Mapping[str, int], web: str = "",
-        keep_ports: bool = False, reached_inside: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        mark: str,
+        host: Host,
+        project: Project,
+        *,
+        ports: Mapping[str, int],
+        web: str = "",
+        keep_ports: bool = False,
+        reached_inside: bool = False,
+    ) -> None:
         """`ports` are the configured services, each with the port that it listens on in its container, if known.
 
         With `keep_ports` a web is published as its files say, for visitors, beside the port of this machine that is
@@ -92,9 +100,10 @@ class ComposeRuntime:
         found = self._engine.containers(f"{models.APPLICATION_LABEL}={self._mark}")
         adopted = self._adopted.read()
         ours = [
-            Container.labelled(item) for item in found
+            Container.labelled(item)
+            for item in found
             if label(item, models.INSTANCE_LABEL) and item["Id"] not in adopted
-        ]  # fmt: skip
+        ]
         return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
 
     def _of(self, name: str) -> list[Container]:
@@ -251,24 +260,41 @@ class ComposeRuntime:
         except (StepError, RefusedError) as error:
             return [Problem("runtime", "error", error.what, error.next_step)]
         if not found:
-            return [Problem("runtime", "warning", "no service of this application runs",
-                            "`holdfast service start` starts what ran before; `holdfast adopt` takes over what runs already.")]  # fmt: skip
+            return [
+                Problem(
+                    "runtime",
+                    "warning",
+                    "no service of this application runs",
+                    "`holdfast service start` starts what ran before; `holdfast adopt` takes over what runs already.",
+                )
+            ]
         problems = [
             Problem("runtime", "error", f"{status.name} is {status.detail}", "`holdfast service restart`")
-            for status in found.values() if not status.running or status.healthy is False
-        ]  # fmt: skip
+            for status in found.values()
+            if not status.running or status.healthy is False
+        ]
         return problems + [
-            Problem("runtime", "error", f"container {name} of service {service} was not started by Holdfast",
-                    f"{self._engine.name} rm --force {name}, then: holdfast service restart {service}")
+            Problem(
+                "runtime",
+                "error",
+                f"container {name} of service {service} was not started by Holdfast",
+                f"{self._engine.name} rm --force {name}, then: holdfast service restart {service}",
+            )
             for name, service in strangers.items()
-        ]  # fmt: skip
+        ]
 
     # --- one-off commands --------------------------------------------------------------------------
 
     def one_off(
-        self, service: str, directory: str, command: Sequence[str], variables: Iterable[str], operation: str,
-        *, terminal: bool = False,
-    ) -> list[str]:  # fmt: skip
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        variables: Iterable[str],
+        operation: str,
+        *,
+        terminal: bool = False,
+    ) -> list[str]:
         """The words that run a command in a container of a release, removed afterwards; it ends with the command's code."""
         model = self._read(Path(directory) / MODEL)
         image = self._image_of(service, directory)

@@ -65,9 +65,15 @@ def restart_policy(model: Model, service: str) -> str:
 
 
 def instance_model(
-    model: Model, instance: ServiceInstance, image: Mapping[str, str], application: str, container_port: int,
-    *, keep_ports: bool = False, restart: str = "no",
-) -> Model:  # fmt: skip
+    model: Model,
+    instance: ServiceInstance,
+    image: Mapping[str, str],
+    application: str,
+    container_port: int,
+    *,
+    keep_ports: bool = False,
+    restart: str = "no",
+) -> Model:
     """The model of one instance: its image fixed, its labels, nothing that starts it again by itself but `restart`.
 
     `image` has the `tag` it is kept under and its `id`. With a port, that one on the loopback address is all that is
@@ -82,8 +88,14 @@ def instance_model(
     if instance.port is not None and instance.port not in published(service):
         service["ports"] = [
             *((service.get("ports") or []) if keep_ports else []),
-            {"mode": "host", "host_ip": "127.0.0.1", "target": container_port, "published": str(instance.port), "protocol": "tcp"},
-        ]  # fmt: skip
+            {
+                "mode": "host",
+                "host_ip": "127.0.0.1",
+                "target": container_port,
+                "published": str(instance.port),
+                "protocol": "tcp",
+            },
+        ]
     # What the Compose files or the image say stands, where holdfast.toml says nothing else.
     if instance.stop_signal != _USUAL.stop_signal:
         service["stop_signal"] = f"SIG{instance.stop_signal}"
@@ -91,9 +103,11 @@ def instance_model(
         service["stop_grace_period"] = f"{instance.stop_timeout_seconds}s"
     service["labels"] = {
         **(service.get("labels") or {}),
-        APPLICATION_LABEL: application, INSTANCE_LABEL: instance.name, RELEASE_LABEL: instance.release,
+        APPLICATION_LABEL: application,
+        INSTANCE_LABEL: instance.name,
+        RELEASE_LABEL: instance.release,
         IMAGE_LABEL: image["id"],
-    }  # fmt: skip
+    }
     service["labels"][DEFINITION_LABEL] = _digest(service)
     return _alone(model, instance.service, service)
 
@@ -172,8 +186,9 @@ def refused(
         found += [f"service {name} has `{key}`: it cannot be started without the other one" for key in needs]
         found += [
             f"service {name} keeps {volume.get('target')} in a volume without a name, which would not go with its next container"
-            for volume in service.get("volumes") or [] if volume.get("type") == "volume" and not volume.get("source")
-        ]  # fmt: skip
+            for volume in service.get("volumes") or []
+            if volume.get("type") == "volume" and not volume.get("source")
+        ]
         if name == web and gated and service.get("network_mode") == "host":
             found.append(f"service {name} is on the host's network: the front cannot lead to it")
         if name == web:
@@ -191,8 +206,9 @@ def volumes_without_name(name: str, service: Model, of_image: Iterable[str]) -> 
     mounted = {str(mount.get("target", "")).rstrip("/") for mount in service.get("volumes") or []}
     return [
         f"the image of {name} keeps {place} in a volume without a name: mount one that has a name there"
-        for place in of_image if place.rstrip("/") not in mounted
-    ]  # fmt: skip
+        for place in of_image
+        if place.rstrip("/") not in mounted
+    ]
 
 
 def published(service: Model) -> dict[int, int]:

@@ -61,6 +61,7 @@ def _as_docker_says(container: Known) -> Known:
     image, state = str(container["Image"]), container["State"]
     health = state.get("Health") or state.get("Healthcheck")
     return {
-        **container, "Image": image if image.startswith(_DIGEST) else f"{_DIGEST}{image}",
+        **container,
+        "Image": image if image.startswith(_DIGEST) else f"{_DIGEST}{image}",
         "State": {**state, "Health": health},
-    }  # fmt: skip
+    }

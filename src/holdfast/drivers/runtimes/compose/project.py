@@ -15,8 +15,12 @@ from holdfast.errors import DamagedError
 _USUAL = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _USUAL_ENVIRONMENT = ".env"
 # What an operator has set for commands of their own is not meant for these.
-QUIET = {"COMPOSE_IGNORE_ORPHANS": "true", "COMPOSE_REMOVE_ORPHANS": "false", "COMPOSE_ANSI": "never",
-         "COMPOSE_PROGRESS": "plain"}  # fmt: skip
+QUIET = {
+    "COMPOSE_IGNORE_ORPHANS": "true",
+    "COMPOSE_REMOVE_ORPHANS": "false",
+    "COMPOSE_ANSI": "never",
+    "COMPOSE_PROGRESS": "plain",
+}
 
 
 def files_in(configured: Sequence[str], sources: Path, instance: Path) -> tuple[Path, ...]:
@@ -89,7 +93,7 @@ class Compose(Protocol):
 
     def running_once(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Runs a command in a container of its own that is removed afterwards, and ends with its code."""
 
 

@@ -75,9 +75,11 @@ class SupervisorRuntime:
         self._socket.unlink(missing_ok=True)
         self._host.start_kept_server(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", "supervisord.conf"],
-            cwd=str(self._folder), log_path=self._folder / "supervisord.out", record=self._record,
+            cwd=str(self._folder),
+            log_path=self._folder / "supervisord.out",
+            record=self._record,
             environment={"HOLDFAST_INSTANCE": f"{self._mark}/supervisord"},
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
@@ -89,9 +91,11 @@ class SupervisorRuntime:
         found = self._recorded_processes(self._started_ones())
         processes.signal_known(found, signal.SIGTERM)
         _, left = keeper_client.end_recorded(
-            self._record, hint=f"HOLDFAST_INSTANCE={self._mark}/", grace_seconds=_END_GRACE_SECONDS,
+            self._record,
+            hint=f"HOLDFAST_INSTANCE={self._mark}/",
+            grace_seconds=_END_GRACE_SECONDS,
             wait_seconds=_END_SECONDS,
-        )  # fmt: skip
+        )
         _, stays = processes.end(
             lambda: processes.living(found), grace_seconds=_END_GRACE_SECONDS, wait_seconds=_END_SECONDS
         )
@@ -106,13 +110,23 @@ class SupervisorRuntime:
         So a blank or a percent sign in the state directory's path, which supervisord splits at or expands, is not in it.
         """
         lines = [
-            "[unix_http_server]", f"file={self._socket.name}", "chmod=0600",
-            "[supervisord]", "logfile=supervisord.log", "logfile_maxbytes=1MB",
-            "pidfile=supervisord.pid", f"childlogdir={self._output.name}",
-            "nodaemon=true", "silent=true", "umask=077",
-            "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
-            "[include]", f"files={self._programs.name}/*.conf", "",
-        ]  # fmt: skip
+            "[unix_http_server]",
+            f"file={self._socket.name}",
+            "chmod=0600",
+            "[supervisord]",
+            "logfile=supervisord.log",
+            "logfile_maxbytes=1MB",
+            "pidfile=supervisord.pid",
+            f"childlogdir={self._output.name}",
+            "nodaemon=true",
+            "silent=true",
+            "umask=077",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+            "[include]",
+            f"files={self._programs.name}/*.conf",
+            "",
+        ]
         if os.geteuid() == 0:
             lines.insert(4, "user=root")
         return "\n".join(lines)
@@ -126,22 +140,28 @@ class SupervisorRuntime:
         for info in self._call("getAllProcessInfo"):
             running = info["state"] in (_RUNNING, _STARTING)
             found[info["name"]] = ServiceStatus(
-                name=info["name"], running=running, pid=info["pid"] or None,
+                name=info["name"],
+                running=running,
+                pid=info["pid"] or None,
                 # Both are whole seconds: what is told is never more than was.
                 uptime_seconds=float(max(0, info["now"] - info["start"] - 1)) if running else 0.0,
                 detail=info["statename"].lower(),
-            )  # fmt: skip
+            )
         return found
 
     def _definition(self, instance: ServiceInstance) -> str:
         return json.dumps(
             {
-                "command": list(instance.command), "directory": instance.directory, "user": instance.user,
-                "environment": dict(instance.environment), "release": instance.release,
+                "command": list(instance.command),
+                "directory": instance.directory,
+                "user": instance.user,
+                "environment": dict(instance.environment),
+                "release": instance.release,
                 "mark": f"{self._mark}/{instance.name}",
             },
-            indent=1, sort_keys=True,
-        )  # fmt: skip
+            indent=1,
+            sort_keys=True,
+        )
 
     def start(self, instance: ServiceInstance) -> None:
         self.prepare()
@@ -176,14 +196,23 @@ class SupervisorRuntime:
         command = shlex.join(words)
         return "\n".join(
             [
-                f"[program:{instance.name}]", f"command={_escape(command)}", "autostart=false",
-                f"autorestart={'true' if instance.keep_running else 'false'}", "startsecs=1", "startretries=3",
-                f"stopsignal={instance.stop_signal}", f"stopwaitsecs={instance.stop_timeout_seconds}",
-                "stopasgroup=false", "killasgroup=true", "redirect_stderr=true",
-                f"stdout_logfile={self._output.name}/{instance.name}.log", "stdout_logfile_maxbytes=5MB",
-                "stdout_logfile_backups=1", "",
+                f"[program:{instance.name}]",
+                f"command={_escape(command)}",
+                "autostart=false",
+                f"autorestart={'true' if instance.keep_running else 'false'}",
+                "startsecs=1",
+                "startretries=3",
+                f"stopsignal={instance.stop_signal}",
+                f"stopwaitsecs={instance.stop_timeout_seconds}",
+                "stopasgroup=false",
+                "killasgroup=true",
+                "redirect_stderr=true",
+                f"stdout_logfile={self._output.name}/{instance.name}.log",
+                "stdout_logfile_maxbytes=5MB",
+                "stdout_logfile_backups=1",
+                "",
             ]
-        )  # fmt: skip
+        )
 
     def stop(self, name: str) -> float | None:
         found = self._processes_of(name)
@@ -253,9 +282,10 @@ class SupervisorRuntime:
             if leader is not None and leader.started != one.started:
                 continue
             group = {
-                pid: entry.started for pid, entry in table.items()
+                pid: entry.started
+                for pid, entry in table.items()
                 if entry.group == one.pid and entry.started >= one.started
-            }  # fmt: skip
+            }
             for pid, start in group.items():
                 found |= {pid: start, **processes.descendants(Identity(pid, start), table)}
         return {pid: start for pid, start in found.items() if not table[pid].ended}
@@ -314,12 +344,19 @@ class SupervisorRuntime:
     def check(self) -> list[Problem]:
         problems = []
         if not self._answers():
-            problems.append(Problem("runtime", "warning", "supervisord is not running",
-                                    "`holdfast service start` starts it with what ran before."))  # fmt: skip
+            problems.append(
+                Problem(
+                    "runtime",
+                    "warning",
+                    "supervisord is not running",
+                    "`holdfast service start` starts it with what ran before.",
+                )
+            )
         for status in self.statuses().values():
             if not status.running:
-                problems.append(Problem("runtime", "error", f"{status.name} is {status.detail}",
-                                        "`holdfast service restart`"))  # fmt: skip
+                problems.append(
+                    Problem("runtime", "error", f"{status.name} is {status.detail}", "`holdfast service restart`")
+                )
         return problems
 
 

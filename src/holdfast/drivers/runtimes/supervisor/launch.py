@@ -43,9 +43,11 @@ def _record(path: Path, release: str) -> None:
     pid = os.getpid()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     record = {
-        "pid": pid, "started": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
-        "release": release, "where": f"{boot} {os.readlink('/proc/self/ns/pid')}",
-    }  # fmt: skip
+        "pid": pid,
+        "started": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+        "release": release,
+        "where": f"{boot} {os.readlink('/proc/self/ns/pid')}",
+    }
     new = path.with_name(f".{path.name}.{pid}")
     new.write_text(json.dumps(record))
     new.replace(path)

@@ -62,9 +62,16 @@ class TreeStore:
         self.kept_all = True
 
     def store(
-        self, files: Files, scan: Scan, earlier: Iterator[Entry], writer: ListingWriter, *, keep_vanished: bool,
-        check: Callable[[], None], progress: Progress,
-    ) -> tuple[Stored, dict[str, list[Entry]]]:  # fmt: skip
+        self,
+        files: Files,
+        scan: Scan,
+        earlier: Iterator[Entry],
+        writer: ListingWriter,
+        *,
+        keep_vanished: bool,
+        check: Callable[[], None],
+        progress: Progress,
+    ) -> tuple[Stored, dict[str, list[Entry]]]:
         """Write the listing of what a scan finds, reading what is not in `earlier` with equal inode and ctime.
 
         Return the totals, and the names of each file that has several.
@@ -139,8 +146,10 @@ class TreeStore:
             finally:
                 os.close(descriptor)
             if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-                after.st_size, after.st_mtime_ns, after.st_ctime_ns,
-            ):  # fmt: skip
+                after.st_size,
+                after.st_mtime_ns,
+                after.st_ctime_ns,
+            ):
                 return written
         entry.recent = True  # still being written: what was read last stands, to be read again in the next pass
         return written

@@ -64,7 +64,11 @@ def _same_name(one: Entry, other: Entry) -> bool:
 
 def _unchanged(known: Entry, entry: Entry) -> bool:
     return (
-        known.kind == "file" and known.inode == entry.inode and known.ctime_ns == entry.ctime_ns
-        and known.size == entry.size and known.mtime_ns == entry.mtime_ns and not known.recent
+        known.kind == "file"
+        and known.inode == entry.inode
+        and known.ctime_ns == entry.ctime_ns
+        and known.size == entry.size
+        and known.mtime_ns == entry.mtime_ns
+        and not known.recent
         and entry.kind == "file"  # not by device: its number may be another one after a boot
-    )  # fmt: skip
+    )

@@ -87,9 +87,11 @@ def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
         return None
     content, after = found
     if (
-        len(content) != entry.size or after.st_ctime_ns != entry.ctime_ns
-        or after.st_mtime_ns != entry.mtime_ns or after.st_ino != entry.inode
-    ):  # fmt: skip
+        len(content) != entry.size
+        or after.st_ctime_ns != entry.ctime_ns
+        or after.st_mtime_ns != entry.mtime_ns
+        or after.st_ino != entry.inode
+    ):
         return None
     entry.recent = is_recent(entry.ctime_ns, began_ns)
     return content
@@ -106,9 +108,12 @@ def _read_named(files: Files, entry: Entry, began_ns: int) -> bytes | None:
     content, after = found
     size, changed = after.st_size, after.st_ctime_ns
     if (
-        len(content) != size or is_recent(changed, began_ns) or after.st_nlink != 1 or not stat.S_ISREG(after.st_mode)
+        len(content) != size
+        or is_recent(changed, began_ns)
+        or after.st_nlink != 1
+        or not stat.S_ISREG(after.st_mode)
         or (size > _LEAST_HOLE_BYTES and after.st_blocks * 512 < size)
-    ):  # fmt: skip
+    ):
         return None
     entry.size, entry.ctime_ns, entry.mtime_ns, entry.inode = size, changed, after.st_mtime_ns, after.st_ino
     entry.mode, entry.uid, entry.gid = _octal(after.st_mode & 0o7777), after.st_uid, after.st_gid

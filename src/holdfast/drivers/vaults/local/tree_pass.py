@@ -53,9 +53,14 @@ class TreePass:
     """Batches under way. `by_name` tells the scan whether it may leave files to those who read them anyway."""
 
     def __init__(
-        self, reader: Reader, files: Files, writer: ListingWriter, totals: Stored, check: Callable[[], None],
+        self,
+        reader: Reader,
+        files: Files,
+        writer: ListingWriter,
+        totals: Stored,
+        check: Callable[[], None],
         progress: Progress,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._reader = reader
         self._files = files
         self._writer = writer

@@ -49,13 +49,16 @@ class LocalVault:
             self._check_owner()
         else:
             if self.path.is_dir() and any((self.path / name).exists() for name in ("backups", "packs", "objects")):
-                raise DamagedError(f"{self.path} holds backups but no {_VAULT_FILE}",
-                                   next_step="Put the file back from a copy, or name another vault path.")  # fmt: skip
+                raise DamagedError(
+                    f"{self.path} holds backups but no {_VAULT_FILE}",
+                    next_step="Put the file back from a copy, or name another vault path.",
+                )
             if self.path.is_dir() and any(
                 not name.startswith(".") for name in os.listdir(self.path) if name != "lost+found"
             ):
-                raise RefusedError(f"{self.path} is not empty and no vault",
-                                   next_step="Name an empty folder in `vaults`.")  # fmt: skip
+                raise RefusedError(
+                    f"{self.path} is not empty and no vault", next_step="Name an empty folder in `vaults`."
+                )
             durable.make_directory(self.path)
             value = {"format": manifests.FORMAT, "id": secrets.token_hex(16), "owner": self.owner}
             durable.write_file(self.path / _VAULT_FILE, manifests.sealed(value))
@@ -375,9 +378,10 @@ class LocalVault:
             problems = manifests.wrong_files(present, manifests.read_manifest(present))
             if problems:
                 raise DamagedError(
-                    f"nothing is swept while a set is damaged: {problems[0]}", state="Nothing was removed.",
+                    f"nothing is swept while a set is damaged: {problems[0]}",
+                    state="Nothing was removed.",
                     next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault.",
-                )  # fmt: skip
+                )
         folder = self.path / "tmp" / run
         durable.make_directory(folder)
         removed = 0

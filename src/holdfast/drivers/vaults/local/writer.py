@@ -114,16 +114,27 @@ class LocalRun:
         return self.watched.get(name)
 
     def _read_changed(
-        self, name: str, files: Files, watched: Watched, changed: Changed, keep_vanished: bool,
-        check: Callable[[], None], progress: Progress,
-    ) -> Callable[[], Stored] | None:  # fmt: skip
+        self,
+        name: str,
+        files: Files,
+        watched: Watched,
+        changed: Changed,
+        keep_vanished: bool,
+        check: Callable[[], None],
+        progress: Progress,
+    ) -> Callable[[], Stored] | None:
         """Store what changed in a tree. None where a file has names that were not known to be names of one file."""
         fresh = self._new_listing(name)
         with ListingWriter(fresh) as writer:
             totals, linked = self._store.store(
-                files, lambda _: watched.tree.look(changed), iter(watched.known()), writer, keep_vanished=False,
-                check=check, progress=progress,
-            )  # fmt: skip
+                files,
+                lambda _: watched.tree.look(changed),
+                iter(watched.known()),
+                writer,
+                keep_vanished=False,
+                check=check,
+                progress=progress,
+            )
         if not linked.keys() <= watched.linked.keys():
             return None
         assert watched.listing is not None

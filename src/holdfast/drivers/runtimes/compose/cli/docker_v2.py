@@ -69,17 +69,24 @@ class DockerCompose:
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
         return models.beside(made, service) if names else made
 
-    def starting(
-        self, made: Model, file: Path, service: str, names: Sequence[str]
-    ) -> list[str]:  # fmt: skip
+    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
         return self._for(
-            made["name"], file, "up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--quiet-pull",
-            "--scale", f"{service}={len(names) + 1}", service,
-        )  # fmt: skip
+            made["name"],
+            file,
+            "up",
+            "--detach",
+            "--no-deps",
+            "--no-build",
+            "--no-recreate",
+            "--quiet-pull",
+            "--scale",
+            f"{service}={len(names) + 1}",
+            service,
+        )
 
     def running_once(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         given = [] if terminal else ["-T"]
         quiet = [f"{key}={value}" for key, value in QUIET.items()]
         words = self._for(made["name"], file, "run", "--rm", "--no-deps", *given, service, *command)

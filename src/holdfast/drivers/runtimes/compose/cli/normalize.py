@@ -41,10 +41,11 @@ def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: V
     used = {network for item in services.values() for network in item.get("networks") or {}}
     networks = raw.get("networks") or {}
     model = {
-        "name": name, "services": services,
+        "name": name,
+        "services": services,
         "networks": {key: _named(name, key, networks.get(key)) for key in sorted({*networks, *used})},
         "volumes": {key: _named(name, key, item) for key, item in (raw.get("volumes") or {}).items()},
-    }  # fmt: skip
+    }
     for key in ("secrets", "configs"):
         model |= {key: {each: _filed(item, project) for each, item in raw[key].items()}} if raw.get(key) else {}
     return dict(with_texts(model, lambda text: text.replace("$", "$$")))
@@ -52,7 +53,7 @@ def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: V
 
 def _service(
     name: str, project_name: str, item: Raw, project: Project, known: Mapping[str, str], values_in: Values
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     if "extends" in item:
         raise ConfigurationError(
             f"{project.command[0]} does not say what `extends` comes to", [f"services.{name}.extends: write it out"]
@@ -128,8 +129,13 @@ def _absolute(project: Project, path: str | Path) -> Path:
 
 def _ports(given: Any) -> Iterator[dict[str, Any]]:
     if isinstance(given, Mapping):
-        yield {"mode": "ingress", "protocol": "tcp", **given, "target": int(given["target"]),
-               **({"published": str(given["published"])} if given.get("published") else {})}  # fmt: skip
+        yield {
+            "mode": "ingress",
+            "protocol": "tcp",
+            **given,
+            "target": int(given["target"]),
+            **({"published": str(given["published"])} if given.get("published") else {}),
+        }
         return
     found = _PORT.fullmatch(str(given))
     if found is None:

@@ -61,8 +61,9 @@ class PodmanCompose:
     def refused(self, name: str, service: Model) -> list[str]:
         return [
             f"service {name} has several lines in the variable {key}, which Podman takes from no file"
-            for key, value in _values(service).items() if "\n" in value
-        ]  # fmt: skip
+            for key, value in _values(service).items()
+            if "\n" in value
+        ]
 
     def checking(self, name: str, file: Path) -> list[str]:
         return self._for(name, file, [], "config", "--quiet")
@@ -76,8 +77,17 @@ class PodmanCompose:
         return {**made, "services": {service: {**made["services"][service], "container_name": wanted}}}
 
     def _for(self, name: str, file: Path, given: Sequence[str], *more: str) -> list[str]:
-        return [*self._project.command, "--in-pod=false", f"--env-file={_NO_FILE}", f"--podman-run-args={shlex.join(given)}",
-                "--project-name", name, "--file", str(file), *more]  # fmt: skip
+        return [
+            *self._project.command,
+            "--in-pod=false",
+            f"--env-file={_NO_FILE}",
+            f"--podman-run-args={shlex.join(given)}",
+            "--project-name",
+            name,
+            "--file",
+            str(file),
+            *more,
+        ]
 
     def _given(self, made: Model, file: Path, service: str) -> list[str]:
         """For `podman run`: values from their file, and those that the command's own environment has."""
@@ -87,15 +97,13 @@ class PodmanCompose:
         inherited = [f"--env={name}" for name, value in variables.items() if value is None]
         return [f"--env-file={file.with_suffix('.env')}", *inherited, *stop]
 
-    def starting(
-        self, made: Model, file: Path, service: str, names: Sequence[str]
-    ) -> list[str]:  # fmt: skip
+    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
         words = ["up", "--detach", "--no-deps", "--no-build", "--no-recreate", service]
         return self._for(made["name"], file, self._given(made, file, service), *words)
 
     def running_once(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         given = [] if terminal else ["-T"]
         quiet = [f"{key}={value}" for key, value in QUIET.items()]
         words = ["run", "--rm", "--no-deps", *given, service, *command]

@@ -15,8 +15,10 @@ from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host
 
 _COMMANDS: dict[str, Callable[[Project], Compose]] = {
-    "docker": DockerCompose, "docker-compose": ClassicCompose, "podman-compose": PodmanCompose,
-}  # fmt: skip
+    "docker": DockerCompose,
+    "docker-compose": ClassicCompose,
+    "podman-compose": PodmanCompose,
+}
 _ENGINES: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
 
 
