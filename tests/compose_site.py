@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App, open_app
+from holdfast.application.application import App
 from holdfast.config.load import load
 from holdfast.system.ports import free_loopback_port
 from holdfast.system.processes import end_processes_with
+from holdfast.wiring import open_app
 from tests import containers
 from tests.proof import patience
 from tests.servers import docker, podman, postgresql

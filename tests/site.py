@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App, open_app
 from holdfast.application import health_request
+from holdfast.application.application import App
 from holdfast.config.load import load
 from holdfast.demo import repository
 from holdfast.drivers.runtimes.compose.models import DEFINITION_LABEL
@@ -37,6 +37,7 @@ from holdfast.operations import (
 from holdfast.steps import services
 from holdfast.system.ports import can_be_bound, free_loopback_port
 from holdfast.system.processes import end_processes_with
+from holdfast.wiring import open_app
 from tests import containers, stores
 from tests.proof import patience
 from tests.servers import docker, podman

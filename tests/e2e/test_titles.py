@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.app import open_app
 from holdfast.config.load import load
 from holdfast.system import processes
 from holdfast.system.ports import free_loopback_port
+from holdfast.wiring import open_app
 from tests.e2e.cli import argv, run
 from tests.memory import make_folder
 from tests.proof import patience

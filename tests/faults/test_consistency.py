@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.app import App, open_app
+from holdfast.application.application import App
 from holdfast.config.load import load
 from holdfast.drivers.databases.mariadb import parallel
 from holdfast.operations import backup, install
 from holdfast.system.host import Host
 from holdfast.system.processes import end_processes_with
+from holdfast.wiring import open_app
 from tests.proof import patience
 from tests.proof.plugin import selection_of
 from tests.stores import MariadbStore, MysqlStore, PostgresqlStore

@@ -22,7 +22,8 @@ _ENGINE = (
     "holdfast.engine",
     "holdfast.system",
     "holdfast.model",
-    "holdfast.app",
+    "holdfast.wiring",
+    "holdfast.application.application",
     "holdfast.application.context",
     "holdfast.operations.recover",
     "holdfast.operations.parts",
@@ -148,21 +149,26 @@ def touched_operations(modules: set[str]) -> set[str]:
 
 def drivers_of(engine: str) -> frozenset[str]:
     """Return the modules of the drivers that a scenario's engine stands for."""
-    from holdfast.drivers import registry
+    from holdfast.drivers.databases import factory as databases
+    from holdfast.drivers.files import factory as files
+    from holdfast.drivers.gates import factory as gates
+    from holdfast.drivers.packages import factory as packages
+    from holdfast.drivers.runtimes import factory as runtimes
+    from holdfast.drivers.vaults import factory as vaults
 
     if engine == "sqlite":
         opened = [
-            registry.DATABASES["sqlite"],
-            registry.FILES["local"],
-            registry.VAULTS["local"],
-            registry.GATES["front"],
-            registry.RUNTIMES["supervisor"],
-            registry.PACKAGES["archive"],
+            databases.KINDS["sqlite"],
+            files.KINDS["local"],
+            vaults.KINDS["local"],
+            gates.KINDS["front"],
+            runtimes.KINDS["supervisor"],
+            packages.KINDS["archive"],
         ]
     elif engine.startswith(("compose", "podman")):
-        opened = [registry.RUNTIMES["compose"], registry.PACKAGES["images"]]
+        opened = [runtimes.KINDS["compose"], packages.KINDS["images"]]
     else:
-        opened = [registry.DATABASES[engine.removesuffix("-inside")]]
+        opened = [databases.KINDS[engine.removesuffix("-inside")]]
     modules = {imported().__module__ for imported in opened}
     return closure(modules, "holdfast.drivers.")
 

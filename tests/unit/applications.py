@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.application.context import Opened
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration

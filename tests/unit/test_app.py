@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.app import open_app
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
 from holdfast.errors import RefusedError
+from holdfast.wiring import open_app
 from tests.handles import open_below
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.drivers.protocols.databases import Database, Fix, FixAll
 from holdfast.model import Snapshot
 from holdfast.steps import consistency

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, NoSpaceError, StepError
 from holdfast.model import Facts, Snapshot

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup
 from holdfast.operations import prune

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.app import App
 from holdfast.application import health, health_request
+from holdfast.application.application import App
 from holdfast.application.context import Opened
 from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError

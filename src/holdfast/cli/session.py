@@ -48,7 +48,8 @@ class Session:
 
     def opened(self, loaded: Any, host: Any = None) -> Any:
         """The same of a configuration. Of two applications each has a host of its own, for its log is that of one."""
-        from holdfast.app import command_line, open_app
+        from holdfast.application.application import command_line
+        from holdfast.wiring import open_app
 
         return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
 

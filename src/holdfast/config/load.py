@@ -69,6 +69,12 @@ class Loaded:
         application = self.configuration.application
         return f"{application.name}.{application.environment} ({self.state})"
 
+    @property
+    def mark(self) -> str:
+        """What tells the processes of this application from those of every other one on the machine."""
+        application = self.configuration.application
+        return f"{application.name}.{application.environment}@{self.state}"
+
     def dump(self) -> dict[str, Any]:
         """JSON for the journal: everything recovery needs; secrets are references."""
         return {"root": str(self.root), "configuration": plain(self.configuration)}

@@ -61,9 +61,15 @@ class Journal:
         self._reserve = state / "reserve"
         self._markers = state / "open"
         self._refuse_network_filesystem()
-        durable.make_directory(state)
-        durable.make_directory(self._markers)
-        os.chmod(state, 0o700)
+        try:
+            durable.make_directory(state)
+            durable.make_directory(self._markers)
+            os.chmod(state, 0o700)
+        except PermissionError as error:
+            raise RefusedError(
+                f"the state directory {state} cannot be used: {error.strerror}",
+                next_step="Run Holdfast as root, or set `application.state` to a folder of this user.",
+            ) from error
         try:
             self._connection = self._open()
         except sqlite3.OperationalError as error:

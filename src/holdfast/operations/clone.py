@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, Step
 from holdfast.operations import backup as backups

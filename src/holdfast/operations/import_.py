@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, Step

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import DamagedError, HoldfastError, UsageError
 

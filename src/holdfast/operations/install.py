@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step
 from holdfast.operations import parts

@@ -6,7 +6,7 @@ import getpass
 import time
 from typing import Any
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.engine.journal import utc_now
 from holdfast.model import Plan, Step
 

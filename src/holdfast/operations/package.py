@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import release as releases

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Package, Release, Step

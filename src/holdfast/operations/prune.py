@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup, Plan, Release, Step
 from holdfast.operations import backup as backups

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.app import App, open_app
+from holdfast.application.application import App
 from holdfast.application.context import OWNER_FILE
 from holdfast.config.load import Loaded, undump
 from holdfast.engine.journal import Journal
@@ -18,6 +18,7 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
 from holdfast.steps import boot
+from holdfast.wiring import open_app
 
 _MOUNT_WAIT_SECONDS = 120.0
 _ENGINE_WAIT_SECONDS = 300.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, Release, Step, StepState
 from holdfast.operations import backup as backups

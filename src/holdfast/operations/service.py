@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import UsageError
 from holdfast.model import Plan, Step
 from holdfast.operations import parts

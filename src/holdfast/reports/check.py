@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.errors import HoldfastError
 from holdfast.model import Outcome, Problem
 from holdfast.operations import prune

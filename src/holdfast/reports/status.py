@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
 from holdfast.model import Outcome, Release, ServiceStatus

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.application.context import Opened
-from holdfast.drivers import registry
 from holdfast.drivers.protocols.vaults import Vault
+from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Release
@@ -28,8 +28,7 @@ def source_vault(opened: Opened, context: StepContext) -> Vault:
     other = context.parameters.get("vault")
     if other is None:
         return backup.vault_of(opened)
-    kind = registry.driver(registry.VAULTS, other["kind"], "vaults")
-    return kind(Path(other["path"]), other["owner"], opened.host)
+    return open_vault_of(other["kind"], Path(other["path"]), other["owner"], opened.host)
 
 
 def pin(opened: Opened, context: StepContext) -> None:

@@ -1,0 +1,43 @@
+"""What an environment keeps being, whatever its configuration says later."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from holdfast.config.load import Loaded
+from holdfast.errors import RefusedError
+from holdfast.system import child_environment, durable
+from holdfast.system.host import Host
+
+
+def keep_kinds(loaded: Loaded, host: Host) -> None:
+    """Record the type, the runtime and the container engine of this environment, and keep to what was recorded.
+
+    Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a reboot,
+    does not choose another container engine. Raise RefusedError where the runtime is another one: what the former runtime
+    started would go on running.
+    """
+    path = loaded.state / "environment.json"
+    runtime = loaded.configuration.runtime.kind
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if known.get("type", loaded.environment_type) != loaded.environment_type and known["type"] == "prod":
+        raise RefusedError(
+            f"this environment was set up as prod; {loaded.environment_type} in the configuration is refused",
+            next_step=f"Put `type` back, or, if it really is no production any more, remove {path}.",
+        )
+    if known.get("runtime", runtime) != runtime:
+        raise RefusedError(
+            f"services of this environment run by {known['runtime']}; runtime.kind {runtime!r} is refused",
+            next_step=f"Put it back, `holdfast service stop`, change it, and remove {path}.",
+        )
+    engine = known.get("engine") or {
+        name: os.environ[name] for name in child_environment.ENGINE if os.environ.get(name)
+    }
+    host.engine = engine
+    wanted = {"type": loaded.environment_type, "runtime": runtime, "engine": engine}
+    if known != wanted:
+        durable.write_file(path, json.dumps(wanted))

@@ -1,0 +1,54 @@
+"""Opens the trees of files that are configured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from holdfast.config.load import Loaded
+from holdfast.drivers.kinds import DriverClass
+from holdfast.drivers.protocols.files import Files
+from holdfast.system.host import Host
+
+
+def _local() -> Callable[..., Files]:
+    from holdfast.drivers.files.local import LocalFiles
+
+    return LocalFiles
+
+
+KINDS: Mapping[str, DriverClass[Files]] = {"local": _local}
+
+
+def open_files(loaded: Loaded, host: Host) -> dict[str, Files]:
+    """Return a driver for each tree."""
+    if not loaded.configuration.files:
+        return {}
+    kind = KINDS["local"]()
+    return {
+        name: kind(
+            name,
+            loaded.path(item.path),
+            [*item.exclude, *_databases_in(loaded, item.path)],
+            host,
+            loaded.state / "files" / name,
+        )
+        for name, item in loaded.configuration.files.items()
+    }
+
+
+def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
+    """A database file inside a files dataset is saved as a database, never as a file."""
+    root = loaded.path(files_path)
+    patterns = []
+    for item in loaded.configuration.databases.values():
+        if not item.path:
+            continue
+        path = loaded.path(item.path)
+        for place in {path, Path(os.path.realpath(path))}:  # a link and what it leads to
+            if root not in place.parents:
+                continue
+            inside = str(place.relative_to(root))
+            patterns += [inside, *(f"{inside}{ending}" for ending in ("-wal", "-shm", "-journal"))]
+    return patterns

@@ -1,0 +1,90 @@
+"""Opens the gate that is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from holdfast.config.load import Loaded
+from holdfast.drivers.kinds import DriverClass, driver
+from holdfast.drivers.protocols.containers import Containers
+from holdfast.drivers.protocols.gates import Gate
+from holdfast.errors import ConfigurationError
+from holdfast.system.host import Host
+
+if TYPE_CHECKING:
+    from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+
+
+def _front() -> Callable[..., Gate]:
+    from holdfast.drivers.gates.front.driver import FrontGate
+
+    return FrontGate
+
+
+def _none() -> Callable[..., Gate]:
+    from holdfast.drivers.gates.none import NoGate
+
+    return NoGate
+
+
+def _caddy() -> Callable[..., Product]:
+    from holdfast.drivers.gates.proxy.caddy import Caddy
+
+    return Caddy
+
+
+def _nginx() -> Callable[..., Product]:
+    from holdfast.drivers.gates.proxy.nginx import Nginx
+
+    return Nginx
+
+
+KINDS: Mapping[str, DriverClass[Gate]] = {"front": _front, "none": _none}
+PROXIES: Mapping[str, DriverClass[Product]] = {"caddy": _caddy, "nginx": _nginx}
+"""Proxies of the operator, by what differs among them."""
+
+
+def open_gate(loaded: Loaded) -> Gate:
+    """Return the gate, where it is no proxy of the operator. Raise ConfigurationError for an unknown kind."""
+    gate = loaded.configuration.gate
+    folder = loaded.state / "front"
+    kind = driver(KINDS, gate.kind, "gate.kind")
+    if gate.kind == "none":
+        return kind(folder)
+    return kind(
+        folder,
+        gate.listen,
+        message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "",
+        drain_seconds=gate.drain_seconds,
+    )
+
+
+def open_proxy(loaded: Loaded, host: Host, containers: Containers | None) -> ProxyGate | None:
+    """Return the gate, where it is a proxy of the operator."""
+    gate = loaded.configuration.gate
+    if gate.kind not in PROXIES:
+        return None
+    from holdfast.drivers.gates.proxy.driver import ProxyGate
+    from holdfast.drivers.gates.proxy.location import Place
+    from holdfast.drivers.gates.proxy.probe import Door
+
+    engine, _, name = gate.container.partition(":")
+    if engine == "compose":
+        if containers is None:
+            raise ConfigurationError("holdfast.toml is wrong", ["gate.container: needs runtime.kind compose"])
+        place = Place(host, containers.engine_name, partial(containers.container_of, name))
+    else:
+        place = Place(host, engine, partial(str, name))
+    return ProxyGate(
+        loaded.state / "front",
+        loaded.path(gate.include),
+        driver(PROXIES, gate.kind, "gate.kind")(place, gate.config),
+        place,
+        Door(gate.check_url, gate.check_host),
+        message=gate.message,
+        template=str(loaded.path(gate.template)) if gate.template else "",
+        drain_seconds=gate.drain_seconds,
+    )

@@ -1,0 +1,76 @@
+"""From a configuration to an application whose drivers are opened; the one place where they are put together."""
+
+from __future__ import annotations
+
+from holdfast.application.application import App
+from holdfast.application.context import Opened
+from holdfast.application.kinds import keep_kinds
+from holdfast.config.load import Loaded
+from holdfast.drivers.databases.factory import open_data_directories, open_databases
+from holdfast.drivers.files.factory import open_files
+from holdfast.drivers.gates.factory import open_gate, open_proxy
+from holdfast.drivers.packages.factory import open_packages
+from holdfast.drivers.runtimes import factory as runtimes
+from holdfast.drivers.vaults.factory import open_vault
+from holdfast.engine.cancellation import Cancellation
+from holdfast.engine.journal import Journal
+from holdfast.engine.observer import Observer, SilentObserver
+from holdfast.engine.operation_log import OperationLog
+from holdfast.engine.runner import Runner
+from holdfast.steps.table import handlers
+from holdfast.system.host import Host
+
+
+def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = None, host: Host | None = None) -> App:
+    """Open state, journal and drivers. Raise RefusedError, ConfigurationError. Change nothing but the state folder."""
+    host = host or Host()
+    journal = Journal(loaded.state)
+    try:
+        opened = _open_drivers(loaded, journal, host)
+    except BaseException:
+        journal.close()
+        raise
+    if observer is not None:
+        host.warn = lambda line: observer.say(f"warning: {line}")
+    host.log = OperationLog(loaded.state / "logs", host).write
+    runner = Runner(
+        journal,
+        handlers(opened),
+        host,
+        observer or SilentObserver(),
+        Cancellation(),
+        end_sessions=opened.end_sessions,
+        make_room=opened.release_reserves,
+    )
+    return App(opened, runner, host.redactor.text(command), _rewire)
+
+
+def _open_drivers(loaded: Loaded, journal: Journal, host: Host) -> Opened:
+    keep_kinds(loaded, host)
+    supervisor = runtimes.open_supervisor(loaded, host)
+    compose = runtimes.open_compose(loaded, host)
+    if compose is not None:
+        loaded = runtimes.with_volume_folders(loaded, compose)
+    proxy = open_proxy(loaded, host, compose)
+    return Opened(
+        loaded=loaded,
+        host=host,
+        journal=journal,
+        runtime=compose or supervisor,
+        gate_runtime=supervisor,
+        containers=compose,
+        databases=open_databases(loaded, host, compose),
+        cold=open_data_directories(loaded, host, compose),
+        files=open_files(loaded, host),
+        vault=open_vault(loaded, host),
+        gate=proxy or open_gate(loaded),
+        proxy=proxy,
+        packages=open_packages(loaded, host, runtimes.compose_commands(loaded)),
+    )
+
+
+def _rewire(opened: Opened) -> None:
+    compose = runtimes.open_compose(opened.loaded, opened.host)
+    if compose is not None:
+        opened.runtime = opened.containers = compose
+        opened.packages = open_packages(opened.loaded, opened.host, runtimes.compose_commands(opened.loaded))
