@@ -18,8 +18,8 @@ from typing import Any
 from holdfast.application import health_request
 from holdfast.application.application import App
 from holdfast.config.load import load
+from holdfast.containers.labels import DEFINITION_LABEL
 from holdfast.demo import repository
-from holdfast.drivers.runtimes.compose.models import DEFINITION_LABEL
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError
 from holdfast.operations import (

@@ -170,7 +170,7 @@ def drivers_of(engine: str) -> frozenset[str]:
     else:
         opened = [databases.KINDS[engine.removesuffix("-inside")]]
     modules = {imported().__module__ for imported in opened}
-    return closure(modules, "holdfast.drivers.")
+    return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 
 
 class Known:

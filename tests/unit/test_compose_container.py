@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.runtimes.compose.container import Container
+from holdfast.containers.container import Container
 
 
 def known(began: str, **state: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.drivers.runtimes.compose.podman_engine import PodmanEngine
+from holdfast.containers.podman import PodmanEngine
 from holdfast.errors import CommandFailedError
 from holdfast.system.host import Host
 
@@ -38,7 +38,7 @@ def podman(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PodmanEngine:
     program = folder / "podman"
     program.write_text(PODMAN)
     program.chmod(0o755)
-    monkeypatch.setattr("holdfast.drivers.runtimes.compose.docker_engine._REMOVAL_SECONDS", 0.5)
+    monkeypatch.setattr("holdfast.containers.docker._REMOVAL_SECONDS", 0.5)
     return PodmanEngine(str(program), Host())
 
 

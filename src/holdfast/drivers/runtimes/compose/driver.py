@@ -20,11 +20,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from holdfast.containers import labels
+from holdfast.containers.container import Container, label
+from holdfast.containers.docker import SERVICE, Known
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.adopted import Adopted
 from holdfast.drivers.runtimes.compose.cli.select import compose_of, engine_of
-from holdfast.drivers.runtimes.compose.container import Container, label
-from holdfast.drivers.runtimes.compose.docker_engine import SERVICE, Known
 from holdfast.drivers.runtimes.compose.models import Model
 from holdfast.drivers.runtimes.compose.project import QUIET, Project, release_file, sources_mounted
 from holdfast.drivers.runtimes.compose.unmanaged import is_own, one_of_each, refuse_others, running_of
@@ -97,12 +98,12 @@ class ComposeRuntime:
             raise
 
     def _known(self) -> list[Container]:
-        found = self._engine.containers(f"{models.APPLICATION_LABEL}={self._mark}")
+        found = self._engine.containers(f"{labels.APPLICATION_LABEL}={self._mark}")
         adopted = self._adopted.read()
         ours = [
             Container.labelled(item)
             for item in found
-            if label(item, models.INSTANCE_LABEL) and item["Id"] not in adopted
+            if label(item, labels.INSTANCE_LABEL) and item["Id"] not in adopted
         ]
         return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
 
@@ -142,7 +143,7 @@ class ComposeRuntime:
         )
         if self._reached_inside and instance.kind == "web":
             wanted = models.named(wanted, instance)
-        digest = wanted["services"][instance.service]["labels"][models.DEFINITION_LABEL]
+        digest = wanted["services"][instance.service]["labels"][labels.DEFINITION_LABEL]
         if not self._keeps(instance.name, found, digest, image["id"]):
             self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
@@ -310,8 +311,8 @@ class ComposeRuntime:
         Raises StepError.
         """
         self._engine.await_back()
-        ours = f"{models.APPLICATION_LABEL}={self._mark}"
-        for item in self._engine.containers(ours, f"{models.OPERATION_LABEL}={operation}"):
+        ours = f"{labels.APPLICATION_LABEL}={self._mark}"
+        for item in self._engine.containers(ours, f"{labels.OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
         for file in self._folder.glob(f"task-{operation}-*"):
             durable.unlink(file)

@@ -11,18 +11,20 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from holdfast.containers.labels import (
+    APPLICATION_LABEL,
+    DEFINITION_LABEL,
+    IMAGE_LABEL,
+    INSTANCE_LABEL,
+    OPERATION_LABEL,
+    RELEASE_LABEL,
+)
 from holdfast.errors import ConfigurationError
 from holdfast.model import ServiceInstance
 from holdfast.system.host import is_secret
 
 Model = dict[str, Any]
 
-APPLICATION_LABEL = "holdfast.application"
-INSTANCE_LABEL = "holdfast.instance"
-RELEASE_LABEL = "holdfast.release"
-IMAGE_LABEL = "holdfast.image"
-DEFINITION_LABEL = "holdfast.definition"
-OPERATION_LABEL = "holdfast.operation"
 _NOT_OURS = ("build", "depends_on", "profiles", "scale", "develop")
 _BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets the first overrule `restart`
 _TASK_GRACE = "2s"  # as the fence gives to processes: a first process without a handler ignores every other signal

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from holdfast.drivers.runtimes.compose.container import label, reached_by
-from holdfast.drivers.runtimes.compose.docker_engine import SERVICE, Engine, Known
-from holdfast.drivers.runtimes.compose.models import APPLICATION_LABEL
+from holdfast.containers.container import label, reached_by
+from holdfast.containers.docker import SERVICE, Engine, Known
+from holdfast.containers.labels import APPLICATION_LABEL
 from holdfast.errors import RefusedError
 from holdfast.model import Running
 

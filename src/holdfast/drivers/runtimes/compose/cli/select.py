@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from holdfast.containers.docker import Engine
+from holdfast.containers.podman import PodmanEngine
 from holdfast.drivers.runtimes.compose.cli.docker_v1 import ClassicCompose
 from holdfast.drivers.runtimes.compose.cli.docker_v2 import DockerCompose
 from holdfast.drivers.runtimes.compose.cli.podman import PodmanCompose
-from holdfast.drivers.runtimes.compose.docker_engine import Engine
-from holdfast.drivers.runtimes.compose.podman_engine import PodmanEngine
 from holdfast.drivers.runtimes.compose.project import Compose, Project
 from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.drivers.runtimes.compose import models
-from holdfast.drivers.runtimes.compose.docker_engine import Known
+from holdfast.containers import labels
+from holdfast.containers.docker import Known
 from holdfast.model import ServiceStatus
 
 _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}
@@ -26,8 +26,8 @@ class Container:
 
     @classmethod
     def labelled(cls, known: Known) -> Container:
-        labels = (models.INSTANCE_LABEL, models.RELEASE_LABEL, models.IMAGE_LABEL)
-        return cls(known, *(label(known, name) for name in labels))
+        wanted = (labels.INSTANCE_LABEL, labels.RELEASE_LABEL, labels.IMAGE_LABEL)
+        return cls(known, *(label(known, name) for name in wanted))
 
     @property
     def id(self) -> str:
@@ -44,7 +44,7 @@ class Container:
 
     @property
     def definition(self) -> str:
-        return label(self.known, models.DEFINITION_LABEL)
+        return label(self.known, labels.DEFINITION_LABEL)
 
     @property
     def restart_policy(self) -> str:

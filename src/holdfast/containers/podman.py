@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 
-from holdfast.drivers.runtimes.compose.docker_engine import PROJECT, SERVICE, Engine, Known
+from holdfast.containers.docker import PROJECT, SERVICE, Engine, Known
 from holdfast.errors import CommandFailedError
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")

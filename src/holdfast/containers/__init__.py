@@ -1,0 +1,1 @@
+"""The client of a container engine, Docker or Podman, and what Holdfast marks containers with."""
