@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +61,8 @@ class _Listener:
         if not self._closed:
             self._closed = True
             os.eventfd_write(self._end, 1)
-            if self._thread is not threading.current_thread():  # which may be the one to find that nobody needs this
+            # The listener itself may find that nobody needs this any more; and when Python ends it does not run again.
+            if self._thread is not threading.current_thread() and not sys.is_finalizing():
                 self._thread.join()
 
     def _listen(self) -> None:
