@@ -19,7 +19,7 @@ SECRET = b"for root alone"
 ATTACKER = """
 import ctypes, os, shutil, sys
 
-tree, outside = sys.argv[1], sys.argv[2]
+tree, outside, every = sys.argv[1], sys.argv[2], int(sys.argv[4])
 moves = open(sys.argv[3]).read()
 libc = ctypes.CDLL(None)
 os.chdir(tree)
@@ -48,10 +48,10 @@ while True:
             pass
     except OSError:  # it is Holdfast's alone
         pass
-    if n % 5 == 0:
+    if n % every == 0:
         try:
             os.rename(".holdfast", ".taken%d" % n)
-            if n % 2:
+            if n // every % 2:
                 os.symlink(outside, ".holdfast")
             else:
                 os.makedirs(".holdfast/op/stage"); os.makedirs(".holdfast/op/aside")
@@ -103,8 +103,11 @@ class Ground:
 
 
 @contextmanager
-def attacking(ground: Ground, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a process with the rights of the tree's owner do what it can, as long as the block runs."""
+def attacking(ground: Ground, folder: Path, *, every: int = 5) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process with the rights of the tree's owner do what it can, as long as the block runs.
+
+    In each of so many turns it takes Holdfast's own folder away as well.
+    """
     forged = folder / "moves"
     up = "../" * 12
     mode = {"mode": "666", "uid": 65534, "gid": 65534, "mtime_ns": 0, "xattrs": {}}
@@ -115,7 +118,9 @@ def attacking(ground: Ground, folder: Path) -> Iterator[subprocess.Popen[bytes]]
     forged.write_text("".join(json.dumps(line) + "\n" for line in lines))
     forged.chmod(0o644)
     folder.chmod(0o755)
-    process = subprocess.Popen([sys.executable, "-c", ATTACKER, str(ground.tree), str(ground.outside), str(forged)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", ATTACKER, str(ground.tree), str(ground.outside), str(forged), str(every)]
+    )
     yield process
     assert process.poll() is None, "the attacker has to be there all the time"
     process.send_signal(signal.SIGKILL)
