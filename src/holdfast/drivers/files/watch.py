@@ -4,7 +4,7 @@ The kernel reports each change of a name, a content or an attribute below a dire
 watched before its names are read; whatever happens after that is reported. What a report names may have another place
 by then: the number of a watch is turned into a path only when changes are asked for, and a directory that came, went or
 was renamed is changed with all that is below it. The kernel reports nothing of another machine's changes, of what is
-mounted over a directory, and, until the file is let go of, of what is written through a memory map.
+mounted over a directory, and, until the file is closed, of what is written through a memory map or by libaio.
 """
 
 from __future__ import annotations
