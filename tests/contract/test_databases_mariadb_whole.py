@@ -9,7 +9,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from holdfast.drivers.databases import mariadb_rewriting
+from holdfast.drivers.databases.mariadb import rewriting
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.model import Facts, Server, Snapshot
@@ -312,7 +312,7 @@ def test_the_mode_that_takes_all_dates_is_set_whatever_the_pieces(size: int) -> 
     setting = b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
     value = b"INSERT INTO `t` VALUES\n('SQL_MODE=\\'NO_AUTO_VALUE_ON_ZERO\\' */');\n"
     text = setting + value + setting
-    found = b"".join(mariadb_rewriting.with_all_dates(text[at : at + size] for at in range(0, len(text), size)))
+    found = b"".join(rewriting.with_all_dates(text[at : at + size] for at in range(0, len(text), size)))
     assert found == setting.replace(b"ZERO'", b"ZERO,ALLOW_INVALID_DATES'") + value + setting.replace(
         b"ZERO'", b"ZERO,ALLOW_INVALID_DATES'"
     )
@@ -320,7 +320,7 @@ def test_the_mode_that_takes_all_dates_is_set_whatever_the_pieces(size: int) -> 
 
 def test_a_default_loses_its_database_and_nothing_else_does() -> None:
     def line(text: str) -> bytes:
-        return mariadb_rewriting.of_own_sequences(text.encode(), "a`b")
+        return rewriting.of_own_sequences(text.encode(), "a`b")
 
     assert line("  `id` int(11) DEFAULT nextval(`a``b`.`s`) COMMENT 'it''s nextval(`a``b`.`s`)',") == (
         b"  `id` int(11) DEFAULT nextval(`s`) COMMENT 'it''s nextval(`a``b`.`s`)',"

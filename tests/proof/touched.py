@@ -129,12 +129,12 @@ def _is_engine(module: str) -> bool:
 
 def touched_steps(modules: set[str]) -> set[str]:
     """Return the names of steps whose code, or what it imports of the other steps, is among changed modules."""
-    from holdfast.steps.table import TABLE
+    from holdfast.steps import table
 
     return {
         name
-        for name, functions in TABLE.items()
-        if modules & closure({function.__module__ for function in functions if function is not None}, _STEPS)
+        for name, functions in table.functions().items()
+        if modules & closure({function.__module__ for function in functions}, _STEPS)
     }
 
 

@@ -49,13 +49,15 @@ def make_app(folder: Path, **sections: Any) -> App:
     return App(opened, Runner(journal, {}, host, SilentObserver()), "test")
 
 
-def make_context(earlier: Mapping[str, Facts] | None = None) -> tuple[StepContext, Facts, list[str]]:
+def make_context(
+    earlier: Mapping[str, Facts] | None = None, parameters: Mapping[str, Any] | None = None
+) -> tuple[StepContext, Facts, list[str]]:
     """A step's context, with what it records and what it says."""
     recorded: Facts = {}
     said: list[str] = []
     context = StepContext(
         operation="op1",
-        parameters={},
+        parameters=parameters or {},
         facts={},
         earlier=earlier or {},
         record=recorded.update,

@@ -8,6 +8,7 @@ from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step
 from holdfast.operations import parts
+from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:
@@ -36,7 +37,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
             *closing,
             parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
         ]
-        after = (Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate"))
+        after = (Step("services.adopt", "keep what was started"), OpenGate().planned())
         notes.append("services are started anew, the web behind the gate: visitors wait for some seconds")
     return Plan(
         kind="adopt",

@@ -9,6 +9,7 @@ from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, Step
 from holdfast.operations import parts
+from holdfast.steps.gate import OpenGate
 
 
 def vault(app: App) -> Vault:
@@ -46,7 +47,7 @@ def plan(
     after: list[Step] = []
     if stops:
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
-        after += [Step("services.resume", "start services again"), Step("gate.open", "open the gate")]
+        after += [Step("services.resume", "start services again"), OpenGate().planned()]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(parts.backup_publish(pin=False))
     if datasets.databases:

@@ -14,6 +14,7 @@ from holdfast.model import Plan, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import migrations
+from holdfast.steps.gate import OpenGate
 
 
 def plan(
@@ -70,7 +71,7 @@ def plan(
     ]
     after = (
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         *completing,
         Step("clone.unpin", f"let go of backup {found.id} of {_named(source)}", names),
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),

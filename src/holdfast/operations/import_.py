@@ -11,6 +11,7 @@ from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, Step
 from holdfast.operations import import_list, parts
+from holdfast.steps.gate import OpenGate
 
 SCRATCH = "/var/tmp"
 _REFERENCES = Step("references.check_loaded", "look for the files that the loaded database names")
@@ -58,7 +59,7 @@ def plan_database(
         ]
     after = (
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )

@@ -8,6 +8,7 @@ from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step
 from holdfast.operations import parts
+from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
@@ -54,7 +55,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     ]
     after = (
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         Step("backup.unpin", "unpin the backup"),
         Step("restore_point.drop", "drop the restore point"),
     )

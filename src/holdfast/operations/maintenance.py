@@ -8,7 +8,8 @@ from typing import Any
 
 from holdfast.application.application import App
 from holdfast.engine.journal import utc_now
-from holdfast.model import Plan, Step
+from holdfast.model import Plan
+from holdfast.steps.gate import HoldGate
 
 
 def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: str = "") -> Plan:
@@ -23,7 +24,7 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         kind=f"maintenance.{word}",
         title=f"maintenance {word}",
         lock="gate",
-        steps=(Step("gate.hold", f"maintenance {word}", {"hold": hold}),),
+        steps=(HoldGate(hold).planned(),),
         barrier_paths=(str(app.loaded.state),),
         notes=notes,
     )

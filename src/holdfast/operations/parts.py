@@ -14,6 +14,7 @@ from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Package, Release, Step
 from holdfast.steps import migrations
+from holdfast.steps.gate import CloseGate
 
 WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
@@ -304,7 +305,7 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
 
 
 def gate_close(comment: str) -> Step:
-    return Step("gate.close", "close the gate", {"comment": comment})
+    return CloseGate(comment).planned()
 
 
 def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> Step:

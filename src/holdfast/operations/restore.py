@@ -13,6 +13,7 @@ from holdfast.model import Backup, Outcome, Plan, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import configuration, migrations
+from holdfast.steps.gate import OpenGate
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -80,7 +81,7 @@ def plan(
         notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
     after = (
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         *completing,
         Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
     )

@@ -12,6 +12,7 @@ from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
+from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
@@ -136,7 +137,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
             parts.switch(target),
             *parts.start_all(app, target),
         ]
-        after = [Step("services.adopt", "keep what was started"), Step("gate.open", "open the gate")]
+        after = [Step("services.adopt", "keep what was started"), OpenGate().planned()]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -173,7 +174,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     ]
     after = (
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         *completing,
         Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
     )

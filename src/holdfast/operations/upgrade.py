@@ -9,6 +9,7 @@ from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
+from holdfast.steps.gate import OpenGate
 
 MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
@@ -133,7 +134,7 @@ def _maintenance(
     ]
     after = [
         Step("services.adopt", "keep what was started"),
-        Step("gate.open", "open the gate"),
+        OpenGate().planned(),
         *([databases] if backup else []),
         *(
             []
@@ -197,7 +198,7 @@ def beside_after(release: Release) -> list[Step]:
     """The closing steps of every change that started beside."""
     return [
         parts.switch(release),
-        Step("gate.open", "send visitors to the new version, drain the old one"),
+        OpenGate(drains=True).planned(),
         Step("services.adopt", "stop the old version", {"retire": True}),
         parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
         Step("services.adopt", "keep what was started"),

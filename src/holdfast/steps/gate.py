@@ -1,18 +1,20 @@
-"""Holding visitors and letting them in; the gate opens on a new release only after the commit record."""
+"""Hold visitors and let them in; the gate opens on a new release only after the commit record."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from holdfast.application.context import Opened
 from holdfast.application.instances import target_of
-from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.steps import services
+from holdfast.steps.typed import Context, NoFacts, TypedStep
 
 
 def ensure_running(opened: Opened) -> bool:
-    """Starts the gate's own server where it has one; True if it was not running."""
+    """Start the gate's own server where it has one; return whether it was not running."""
     instance = opened.gate.instance()
     if instance is None:
         return False
@@ -32,46 +34,92 @@ def _runs(opened: Opened) -> bool:
     return status is not None and status.running
 
 
-def close(opened: Opened, context: StepContext) -> None:
-    reason: dict[str, Any] = {"operation": context.operation, "comment": context.parameters.get("comment", "")}
-    opened.gate.close(reason)
-    if "started" not in context.facts:  # before it is started: killed in between, it would be left with its port
-        context.record({"started": opened.gate.instance() is not None and not _runs(opened)})
-    if ensure_running(opened):
+class GateFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    started: bool | None = None
+    """Whether this operation starts the gate's server."""
+
+
+class CloseGate(TypedStep[GateFacts], frozen=True):
+    """Show visitors the maintenance page, with a comment."""
+
+    name = "gate.close"
+    facts_type = GateFacts
+    is_undone = True
+
+    comment: str = ""
+
+    @property
+    def title(self) -> str:
+        return "close the gate"
+
+    def do(self, opened: Opened, context: Context[GateFacts]) -> None:
+        reason: dict[str, Any] = {"operation": context.operation, "comment": self.comment}
         opened.gate.close(reason)
+        if context.facts.started is None:  # recorded first: a server that was started and then forgotten keeps its port
+            context.facts.started = opened.gate.instance() is not None and not _runs(opened)
+            context.record()
+        if ensure_running(opened):
+            opened.gate.close(reason)
+
+    def undo(self, opened: Opened, context: Context[GateFacts]) -> None:
+        """Lead visitors to the committed release again; an operator's own hold stays."""
+        opened.gate.open()
+        instance = opened.gate.instance()
+        if instance is not None and context.facts.started and opened.current_release() is None:
+            opened.gate_runtime.stop(instance.name)
+        elif opened.current_release() is not None:
+            services.start_gate(opened)
 
 
-def reopen(opened: Opened, context: StepContext) -> None:
-    """The undo of `close`: back to the release that is committed, an operator's own hold stays."""
-    opened.gate.open()
-    instance = opened.gate.instance()
-    if instance is not None and context.facts.get("started") and opened.current_release() is None:
-        opened.gate_runtime.stop(instance.name)
-    elif opened.current_release() is not None:
-        services.start_gate(opened)
+class OpenGate(TypedStep[NoFacts], frozen=True):
+    """Name the committed release and its web in the gate's durable file, then let visitors in."""
+
+    name = "gate.open"
+
+    drains: bool = False
+    """Whether an old version still answers requests."""
+
+    @property
+    def title(self) -> str:
+        return "send visitors to the new version, drain the old one" if self.drains else "open the gate"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
+        release = context.commit_facts.get("release")
+        if web and release is not None:
+            opened.gate.route(release["id"], target_of(opened, web[0]))
+        ensure_running(opened)
+        opened.gate.open()
 
 
-def open_committed(opened: Opened, context: StepContext) -> None:
-    """Names the committed release and its web in the gate's durable file, then lets visitors in."""
-    web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
-    release = context.commit_facts.get("release")
-    if web and release is not None:
-        opened.gate.route(release["id"], target_of(opened, web[0]))
-    ensure_running(opened)
-    opened.gate.open()
+class HoldFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    previous: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    """The operator's hold before this operation; unset until it was looked at."""
 
 
-def hold(opened: Opened, context: StepContext) -> None:
-    """The operator's own maintenance, on or off."""
-    if "previous" not in context.facts:
-        present = opened.gate.state().hold
-        context.record({"previous": dict(present) if present is not None else None})
-    opened.gate.hold(context.parameters["hold"])
-    holder = (opened.gate.state().operation or {}).get("operation")
-    if context.parameters["hold"] is None and holder not in {record.id for record in opened.journal.unfinished()}:
-        opened.gate.open()  # left closed by an operation that was abandoned
+class HoldGate(TypedStep[HoldFacts], frozen=True):
+    """Begin or end the operator's own maintenance, which no other operation ends."""
 
+    name = "gate.hold"
+    facts_type = HoldFacts
+    is_undone = True
 
-def unhold(opened: Opened, context: StepContext) -> None:
-    if "previous" in context.facts:
-        opened.gate.hold(context.facts["previous"])
+    hold: dict[str, Any] | None
+
+    @property
+    def title(self) -> str:
+        return "maintenance off" if self.hold is None else "maintenance on"
+
+    def do(self, opened: Opened, context: Context[HoldFacts]) -> None:
+        if context.facts.previous is msgspec.UNSET:
+            present = opened.gate.state().hold
+            context.facts.previous = dict(present) if present is not None else None
+            context.record()
+        opened.gate.hold(self.hold)
+        holder = (opened.gate.state().operation or {}).get("operation")
+        if self.hold is None and holder not in {record.id for record in opened.journal.unfinished()}:
+            opened.gate.open()  # an operation that was abandoned has left it closed
+
+    def undo(self, opened: Opened, context: Context[HoldFacts]) -> None:
+        if context.facts.previous is not msgspec.UNSET:
+            opened.gate.hold(context.facts.previous)

@@ -26,6 +26,7 @@ from holdfast.steps import (
     services,
     tasks,
 )
+from holdfast.steps.typed import TypedStep, handler
 
 Do = Callable[[Opened, StepContext], None]
 
@@ -50,9 +51,6 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "backup.prune": (backup.prune, None),
     "export.write": (export.write, export.discard),
     "export.publish": (export.publish, None),
-    "gate.close": (gate.close, gate.reopen),
-    "gate.open": (gate.open_committed, None),
-    "gate.hold": (gate.hold, gate.unhold),
     "services.stop": (services.stop_all, services.start_stopped),
     "services.start": (services.start_release, services.stop_release),
     "services.adopt": (services.adopt_started, None),
@@ -83,9 +81,21 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
 }
 
 
+TYPED: tuple[type[TypedStep[Any]], ...] = (gate.CloseGate, gate.OpenGate, gate.HoldGate)
+"""Steps that are classes; the others follow family by family."""
+
+
+def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
+    """Return the code of each step by its name."""
+    found: dict[str, tuple[Callable[..., Any], ...]] = {
+        name: tuple(one for one in pair if one is not None) for name, pair in TABLE.items()
+    }
+    return found | {kind.name: (kind.do, kind.undo) for kind in TYPED}
+
+
 def handlers(opened: Opened) -> dict[str, Handler]:
-    """The table bound to one application."""
-    bound = {}
+    """Return the code of every step, bound to one application."""
+    bound = {kind.name: handler(kind, opened) for kind in TYPED}
     for name, (do, undo) in TABLE.items():
         bound[name] = Handler(
             do=partial(do, opened),

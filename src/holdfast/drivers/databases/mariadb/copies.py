@@ -17,8 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from holdfast.drivers.databases import mariadb_rewriting
-from holdfast.drivers.databases.mariadb import catalogue, dump, markers
+from holdfast.drivers.databases.mariadb import catalogue, dump, markers, rewriting
 from holdfast.drivers.databases.mariadb.catalogue import (
     KINDS,
     base_tables,
@@ -136,7 +135,7 @@ class Places:
 
     def settle(self, candidate: str, script: bytes) -> str:
         """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
-        script = mariadb_rewriting.of_own_tables(dump.in_no_database(script), self._database)
+        script = rewriting.of_own_tables(dump.in_no_database(script), self._database)
         try:
             self._clients.feed(candidate, [dump.without_events(script)])
         except CommandFailedError as error:

@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.databases import mariadb_rewriting
-from holdfast.drivers.databases.mariadb import catalogue, checks, copies, dump, markers, ownership, snapshots
+from holdfast.drivers.databases.mariadb import catalogue, checks, copies, dump, markers, ownership, rewriting, snapshots
 from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
@@ -236,7 +235,7 @@ class MariadbDatabase:
             properties = self._places.properties(session, self.database)
         candidate = self._places.empty(token, properties)
         origin = Origin()
-        lines = adapted(mariadb_rewriting.with_all_dates(origin.noted(source.chunks())), source.title)
+        lines = adapted(rewriting.with_all_dates(origin.noted(source.chunks())), source.title)
         try:
             self._clients.feed(candidate, itertools.chain(lines, [b"\nCOMMIT;\n"]))
         except CommandFailedError as error:

@@ -23,8 +23,7 @@ from typing import IO, BinaryIO
 
 import zstandard
 
-from holdfast.drivers.databases import mariadb_rewriting
-from holdfast.drivers.databases.mariadb import catalogue
+from holdfast.drivers.databases.mariadb import catalogue, rewriting
 from holdfast.drivers.databases.mariadb.client import Clients, identifier
 from holdfast.drivers.databases.mariadb.parallel import Share, tables_of
 from holdfast.drivers.interchange.compressed import CHUNK_BYTES, ERRORS, peeled
@@ -277,12 +276,12 @@ class Dump:
             nonlocal first, rest
             if first:
                 chunk, first = (
-                    _SANDBOX.sub(b"", chunk).replace(mariadb_rewriting.MODE, mariadb_rewriting.WIDER_MODE),
+                    _SANDBOX.sub(b"", chunk).replace(rewriting.MODE, rewriting.WIDER_MODE),
                     False,
                 )
             if part.has_sequence_defaults:
                 *lines, rest = (rest + chunk).split(b"\n")
-                chunk = b"".join(mariadb_rewriting.of_own_sequences(line, part.database) + b"\n" for line in lines)
+                chunk = b"".join(rewriting.of_own_sequences(line, part.database) + b"\n" for line in lines)
             packed.write(chunk)
             counter.feed(chunk)
 
@@ -330,7 +329,7 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     ignored = [f"--ignore-table={database}.{view}" for view in views]
     clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
     lines = _SANDBOX.sub(b"", b"".join(pieces)).split(b"\n")
-    return [b"\n".join(mariadb_rewriting.of_own_sequences(line, database) for line in lines)]
+    return [b"\n".join(rewriting.of_own_sequences(line, database) for line in lines)]
 
 
 def _is_strict(clients: Clients) -> bool:
@@ -371,7 +370,7 @@ def programs(
         clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
         text = _SANDBOX.sub(b"", b"".join(pieces))
         # Around programs made under another collation the dump changes its database's, by name.
-        text = mariadb_rewriting.of_own_tables(text, database)
+        text = rewriting.of_own_tables(text, database)
         found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
     # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.
@@ -387,7 +386,7 @@ def programs(
     if views:
         part(_VIEWS, "--no-data", "--skip-triggers", only=views)
         if _is_strict(clients):
-            found[-1] = found[-1].replace(mariadb_rewriting.MODE, mariadb_rewriting.STRICT_MODE)
+            found[-1] = found[-1].replace(rewriting.MODE, rewriting.STRICT_MODE)
     part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", *no_views)
     return b"".join(found) + b"\n" + _END
 
@@ -404,7 +403,7 @@ class Reading:
         heading = b"\n" + _PROGRAMS
         rest = b""
         found = False
-        for chunk in mariadb_rewriting.with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
+        for chunk in rewriting.with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
             if found:
                 self.programs += chunk
                 continue

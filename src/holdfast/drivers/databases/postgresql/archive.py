@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from holdfast.drivers.databases.pgpath import with_search_path
 from holdfast.drivers.databases.postgresql.client import Clients
+from holdfast.drivers.databases.postgresql.search_path import with_search_path
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.system import durable
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from holdfast.drivers.databases.pgpath import search_path
 from holdfast.drivers.databases.postgresql.client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.postgresql.locale import PgLocale
+from holdfast.drivers.databases.postgresql.search_path import search_path
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts
 

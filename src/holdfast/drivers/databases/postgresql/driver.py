@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.databases.pgpath import references, with_search_path
 from holdfast.drivers.databases.postgresql import checks, copies
 from holdfast.drivers.databases.postgresql.archive import Archives
 from holdfast.drivers.databases.postgresql.catalogue import TABLES, counted
@@ -33,6 +32,7 @@ from holdfast.drivers.databases.postgresql.client import (
     quoted,
 )
 from holdfast.drivers.databases.postgresql.plain_sql import adapted
+from holdfast.drivers.databases.postgresql.search_path import references, with_search_path
 from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
