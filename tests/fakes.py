@@ -117,7 +117,7 @@ class FakeDatabase:
             return self.live[1]
         digest, content = dump.read_bytes()[:64], dump.read_bytes()[64:]
         if sha256(content).encode() != digest:
-            raise DamagedError(f"{dump} is no whole dump")
+            raise DamagedError(f"{dump} is not a complete dump")
         return content
 
     def inspect(self) -> Facts:

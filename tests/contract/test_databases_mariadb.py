@@ -744,7 +744,7 @@ def test_what_a_server_would_lose_is_found(product: type[MariadbServer]) -> None
         text = " ".join(f"{problem.severity} {problem.message};" for problem in found.values())
         assert "error the server runs with innodb_doublewrite" in text
         assert "warning innodb_flush_log_at_trx_commit" in text
-        assert "warning table quick is of the engine MyISAM" in text
+        assert "warning table quick uses the engine MyISAM" in text
     finally:
         own.remove()
 
@@ -778,7 +778,9 @@ def test_what_a_rename_cannot_carry_is_found(server: MariadbServer, name: str, d
         problem.message.split(":")[0]: problem.severity for problem in driver(server, name, user=ADMINISTRATOR).check()
     }
     assert found["table parts is partitioned"] == "warning"
-    assert found["table exact keeps its history by transactions, which neither a dump nor a copy can carry"] == "error"
+    assert (
+        found["table exact keeps its history by transactions, which neither a dump nor a copy can preserve"] == "error"
+    )
     with pytest.raises(RefusedError, match="by transactions"):
         database.prepare(OPERATION, None, {})
 

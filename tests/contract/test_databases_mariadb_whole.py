@@ -388,7 +388,7 @@ def test_a_view_that_refers_to_what_is_gone_is_named_with_what_to_type(server: M
         )
         (found,) = [problem for problem in database.check() if problem.severity == "error"]
         assert "view old `one" in found.message and found.in_content
-        server.run(made, found.advice.partition(", or")[0], user=USER)
+        server.run(made, found.advice.partition("Run in SQL: ")[2].partition("; or")[0], user=USER)
         assert [problem for problem in database.check() if problem.severity == "error"] == []
 
 
@@ -417,8 +417,8 @@ def test_a_restore_by_an_account_with_too_few_rights_says_what_to_type(
             before = server.run(made, definers)
             database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
             (line,) = said
-            assert "`root`@`localhost`" in line and "few" not in line.partition(" is made for ")[0]
-            server.run("mysql", line.partition("administrator: ")[2].partition("; and")[0])
+            assert "`root`@`localhost`" in line and "few" not in line.partition(" created with the definer ")[0]
+            server.run("mysql", line.partition("administrator: ")[2].partition("; then")[0])
             candidate = database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
             server.run(made, "DROP TRIGGER tr; DROP VIEW v")
             database.swap(OPERATION, candidate, f"{OPERATION}.replaced")

@@ -183,9 +183,9 @@ def test_programs_of_mariadb_under_the_same_names_are_told(
 def test_a_server_of_the_other_product_is_told(server: MysqlServer, name: str) -> None:
     """MySQL's clients from 9.0 cannot log in at MariaDB by its older passwords; then that is what is told."""
     (problem,) = MariadbDatabase("main", name, Server(host=server.socket, user=USER), Host()).check()
-    assert (problem.severity, problem.advice) == ("error", 'kind = "mysql"')
+    assert (problem.severity, problem.advice) == ("error", 'Set kind = "mysql".')
     with mariadb.shared() as other:
         assert isinstance(other, MariadbServer)
         (problem,) = MysqlDatabase("main", name, Server(host=other.socket, user=USER), Host()).check()
         assert problem.severity == "error"
-        assert problem.advice == 'kind = "mariadb"' or "mysql_native_password" in problem.message
+        assert problem.advice == 'Set kind = "mariadb".' or "mysql_native_password" in problem.message

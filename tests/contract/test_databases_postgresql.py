@@ -524,8 +524,8 @@ def test_row_level_security_that_holds_for_the_role_is_an_error(
     assert '"Odd"' in first.message and "NO FORCE ROW LEVEL SECURITY" in first.advice
     assert "strange" in second.message and "BYPASSRLS" in second.advice
     assert driver(server, name, user="postgres").check() == []
-    server.run(name, first.advice.rpartition("; or ")[2].rstrip("."), user=ROLE)
-    server.run(name, second.advice.rpartition("; or ")[2].rstrip("."))
+    server.run(name, first.advice.rpartition("; or run: ")[2].rstrip("."), user=ROLE)
+    server.run(name, second.advice.rpartition("; or run: ")[2].rstrip("."))
     assert database.check() == []
     assert snapshot(database, quick_folder / "dump").tables["Odd"]["rows"] == 1
 

@@ -1,4 +1,4 @@
-"""The rules that the entries of a listing obey: checked when a set is verified, and again before it is restored."""
+"""Rules that the entries of a listing obey: checked when a backup is verified, and again before it is restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.model import Entry
 def inside(wanted: Iterable[Entry]) -> Iterator[Entry]:
     """Yield the entries of a listing, each proven to lie below the root in a directory that the listing itself names.
 
-    So none can climb out, nor be written through a link that stands before it. Raises DamagedError.
+    So none can climb out, or be written through a link that comes earlier. Raise DamagedError.
     """
     parents: list[bytes] = []
     for entry in wanted:
@@ -21,9 +21,9 @@ def inside(wanted: Iterable[Entry]) -> Iterator[Entry]:
         above, _, name = path.rpartition(b"/")
         climbs = name in (b"", b".", b"..") or b"\0" in name or path.startswith(b"/")
         if climbs or above != (parents[-1] if parents else b""):
-            raise DamagedError(f"a listing names {entry.path!r}, which does not lie in a directory of that listing")
+            raise DamagedError(f"a listing names {entry.path!r}, which is not in a directory of that listing")
         if entry.kind not in ("file", "directory", "symlink", "fifo"):
-            raise DamagedError(f"a listing names {entry.path!r} of an unknown kind {entry.kind!r}")
+            raise DamagedError(f"a listing names {entry.path!r} of the unknown kind {entry.kind!r}")
         if entry.kind == "directory":
             parents.append(path)
         yield entry

@@ -1,4 +1,4 @@
-"""What a runtime of containers, and a store of images, must do beside what every runtime and store does."""
+"""Protocols of a runtime of containers and of a store of images, in addition to those of every runtime and store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.model import Package, Running, ServiceInstance
 
 
 class OneOffs(Protocol):
-    """The application's one-off commands, and what a release must have for its services."""
+    """The application's one-off commands, and the requirements of a release's services."""
 
     def one_off(
         self,
@@ -22,91 +22,100 @@ class OneOffs(Protocol):
         *,
         terminal: bool = False,
     ) -> list[str]:
-        """The words that run a command as a release's service would; they end with the command's exit code.
+        """Return the argv that runs a command in the way the release's service runs; its exit code is the command's.
 
-        It is given those variables of the environment that the words are run with.
+        The command receives those of `variables` that are set in the environment in which the argv is run.
         """
 
     def end_one_offs(self, operation: str) -> None:
-        """Ends what an operation's commands still do. May be repeated. Raises StepError if something goes on."""
+        """End the processes that an operation's commands left. Idempotent. Raise StepError if something still runs."""
 
     def services_of(self, directory: str) -> list[str]:
-        """Services that a release has."""
+        """Return the services that a release has."""
 
     def refused(self, directory: str) -> list[str]:
-        """What stands against running a release, found out before anything is stopped for it."""
+        """Return the reasons why a release cannot run, before anything is stopped for it."""
 
     def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
-        """What stands against a second container of these services while the first one runs; and what it will not have."""
+        """Return what prevents second containers of these services while the first run, and what they would lack."""
 
     def reached_at(self, instance: ServiceInstance) -> str:
-        """The name that an instance's container alone has on its networks, and the port it listens on there."""
+        """Return the name that only this instance's container has on its networks, and its port there."""
 
     def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
-        """Images of a release, or of some of its services, that the engine has not, or not as they were."""
+        """Return images of a release, or of some of its services, that are missing in the engine or differ there."""
 
     def storage(self) -> str | None:
-        """Where the engine keeps images on this machine."""
+        """Return the folder on this machine in which the engine keeps images."""
 
     def project_name(self) -> str:
-        """Of what its containers, networks and volumes are parts."""
+        """Return the name of the project to which its containers, networks and volumes belong."""
 
     def container_of(self, service: str) -> str:
-        """The name of a service's container, whoever started it. Raises StepError where it has none."""
+        """Return the name of a service's container, whoever started it. Raise StepError where it has none."""
 
     def place_of(self, volume: str) -> str:
-        """Where the engine keeps a volume, by its name in the project's files. Raises StepError where there is none."""
+        """Return the folder of a volume, given by its name in the project's files.
+
+        Raise StepError where there is none.
+        """
 
 
 class Foreigners(Protocol):
-    """Containers of configured services that somebody else started."""
+    """Containers of configured services that Holdfast did not start."""
 
     def strangers(self) -> dict[str, str]:
-        """Those that run and that Holdfast has nothing to do with: their names, each with its service."""
+        """Return the names of running containers that Holdfast did not start, each with its service."""
 
     def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
-        """Those of these services that the engine will not remove as long as another one is there.
+        """Return those of these services' containers that the engine cannot remove while another one exists.
 
-        Their names, each with the other's. What runs of services that are earlier in `order` is removed before.
+        The result has their names, each with the name of the other container. Containers of services that come earlier
+        in `order` count as removed already.
         """
 
     def end_strangers(self) -> None:
-        """Stops and removes them. May be repeated."""
+        """Stop and remove the containers that Holdfast did not start. Idempotent."""
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:
-        """Per service the container that the operator's own command started. Raises RefusedError where one has several."""
+        """Return per service the container that the operator's own command started.
+
+        Raise RefusedError where a service has several.
+        """
 
     def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
-        """Takes containers, by id, for those instances from now on, and no others. May be repeated."""
+        """Treat these containers, by id, and no others, as those instances from now on. Idempotent."""
 
 
 class Containers(OneOffs, Foreigners, Protocol):
-    """What a runtime of containers has beside services."""
+    """What a runtime of containers offers in addition to services."""
 
     @property
     def engine_name(self) -> str:
-        """Of the client that leads to its containers: `docker` or `podman`."""
+        """The name of the engine's client program: `docker` or `podman`."""
 
 
 class ImageKeeping(Protocol):
     """A store of packages that are images."""
 
     def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
-        """A package of a commit with images, by id, that are there already. May be repeated."""
+        """Make a package of a commit from images, by id, that exist already. Idempotent."""
 
     def tags(self, release: Path) -> dict[str, str]:
-        """The project's own names of a release's images, and their ids."""
+        """Return the project's own names of a release's images, and their ids."""
 
     def moved(self, release: Path) -> list[str]:
-        """The project's own names of a release's images that mean other images by now."""
+        """Return the project's own names of a release's images that refer to other images by now."""
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
-        """What the engine has under names; an empty id where it has nothing."""
+        """Return the image ids that the engine has under these names; an empty id where it has none."""
 
     def tag(self, ids: Mapping[str, str]) -> None:
-        """Gives names to images by their id, and takes a name away where that is empty. May be repeated."""
+        """Give names to images by their id; remove a name whose id is empty. Idempotent."""
 
     def refresh(self, release: Path, package: Package) -> None:
-        """Tells a release of its package's images where its own are gone. One that has its own keeps them: it is what is gone
-        back to, also from another build of the same commit.
+        """Write the package's images into the release's record where the release's own are missing.
+
+        A release whose own images exist keeps them: a rollback goes back to exactly these, even if the package is
+        another build of the same commit.
         """

@@ -1,4 +1,4 @@
-"""Databases: reading, replacing, sessions."""
+"""Protocols of databases: reading, replacing, sessions."""
 
 from __future__ import annotations
 
@@ -15,134 +15,140 @@ from holdfast.model import (
 )
 
 Fix = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
-"""Fixes the instant of a dump into a new file, with queries to be answered and the seconds that counting rows may take.
-What it returns finishes the dump."""
+"""Fix the instant of a dump into a new file, and return the function that finishes the dump.
+
+The arguments are the file, the queries whose answers the snapshot holds, and the seconds that counting rows may take.
+"""
 
 
 FixAll = Callable[[Sequence[tuple[Path, Sequence[str]]], float], list[Callable[[], Snapshot]]]
-"""The same of several databases at one instant, each with its own file and queries."""
+"""Do the same for several databases at one instant, each with its own file and queries."""
 
 
 class Queryable(Protocol):
-    """A database that answers questions: the live one, or one beside it."""
+    """A database that answers queries: the live one, a candidate or a replaced one."""
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a read-only query."""
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
-        """Return its tables, as `DatabaseReading.tables` does."""
+        """Return its tables in the form of `DatabaseReading.tables`."""
 
 
 class DatabaseReading(Protocol):
-    """Looking at one database of the application, and copying it."""
+    """The reading side of one database of the application: facts, queries and dumps."""
 
     kind: str
     extension: str
     copied_by: str
-    """How a restore point is made, for people."""
+    """The way a restore point is made, in words for operators."""
 
     def inspect(self) -> Facts:
-        """`exists`, `identity` (survives renames, changes with a swap), `size_bytes`, `tool`.
+        """Return `exists`, `identity` (survives renames, changes with a swap), `size_bytes` and `tool`.
 
-        `data_folder` where a server on this machine keeps its databases, if that can be known.
+        Add `data_folder`, the folder in which a server on this machine keeps its databases, if it can be determined.
         """
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of a read-only query on the live database."""
+        """Return the rows of a read-only query on the live database."""
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
-        """Per table `columns` and exact `rows`; rows not counted within the budget are None.
+        """Return per table its `columns` and exact `rows`; rows not counted within the budget are None.
 
         Small tables are counted first where the engine knows which those are.
         """
 
     def hold(self, limit_seconds: float | None) -> AbstractContextManager[Fix]:
-        """Holds writers until the instant is fixed, after which they go on as soon as the engine can; None: not at all.
+        """Hold writers until the instant is fixed; with None, do not hold them.
 
-        Raises StepError if writers cannot be held in time.
+        Afterwards they go on as soon as the engine allows it. Raise StepError if writers cannot be held in time.
         """
 
     def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
-        """Fixes the instant of this database and then others by one transaction, holding no writers.
+        """Fix the instant of this database and then others in one transaction, without holding writers.
 
-        None where their engine has no transaction that sees all of them.
+        Return None where their engine has no transaction that sees all of them.
         """
 
     def check(self) -> list[Problem]:
-        """What stands against an operation on it, as `error`, and what an operator should know."""
+        """Return what prevents an operation on it, as `error`, and what an operator should know."""
 
 
 class DatabaseSwapping(Protocol):
-    """Databases beside the live one. `token` names one operation's."""
+    """Databases next to the live one: candidates and replaced databases. `token` names those of one operation."""
 
     candidate_has_views: bool
-    """Whether a candidate has its views and routines; where it has not, they are made once it is in place."""
+    """Whether a candidate has its views and routines; if not, they are created after the swap."""
 
     @property
     def private_folder(self) -> Path | None:
-        """Where what is Holdfast's own lies beside the live database, if that is a folder of this machine."""
+        """The folder of Holdfast's own data next to the live database, if it is a folder of this machine."""
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
-        """A candidate beside the live database, from it (None, no open sessions allowed) or from a dump; verified.
+        """Make a verified candidate database from the live one (`source` is None) or from a dump; return its identity.
 
-        `facts` are those of the dump's snapshot, its `tables` among them. With `elsewhere` in them it is another
-        environment's, whose roles, grants and settings mean nothing here. Returns its identity. May be repeated: an
-        earlier candidate of the token is replaced.
+        A copy of the live database requires that it has no open sessions. `facts` are those of the dump's snapshot, its
+        `tables` among them. `elsewhere` in them says that the dump comes from another environment, whose roles, grants
+        and settings do not apply here. Idempotent: an earlier candidate of the token is replaced.
         """
 
     def load(self, token: str, source: Foreign) -> str:
-        """A candidate as by `prepare`, from a dump that another tool made, owned as the live database is.
+        """Make a candidate, as `prepare` does, from a dump that another tool made; it gets the live database's owner.
 
-        Raises RefusedError for a format that the engine does not read, DamagedError for a dump that is not whole.
+        Raise RefusedError for a format that the engine does not read, DamagedError for an incomplete dump.
         """
 
     def candidate(self, token: str, identity: str) -> AbstractContextManager[Queryable]:
-        """Return what asks the operation's candidate with that identity, which stays where it is. May be repeated.
+        """Return a reader of the operation's candidate with that identity. Idempotent.
 
-        Raises StepError where it is gone.
+        The candidate stays where it is. Raise StepError where it is gone.
         """
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
-        """Dumps into a new file, of an operation's databases beside the live one, that with this identity.
+        """Dump the operation's candidate or replaced database with this identity into a new file.
 
-        It was copied from the live database, or was the live one before a swap: the dump is as if made then. The
-        database stays. May be repeated. Raises StepError where it is gone, StepError or DamagedError where it cannot
-        be read.
+        It was copied from the live database, or was the live one before a swap: the dump is the same as one made then.
+        The database stays. Idempotent. Raise StepError where it is gone, StepError or DamagedError where it cannot be
+        read.
         """
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        """Puts the operation's database with that identity in place (None: nothing), the present one under `aside`.
+        """Put the operation's database with that identity in place, and keep the present one under `aside`.
 
-        Decided by identity: if it is in place already nothing happens. May be repeated.
+        With None, only the present one is moved. Decided by identity: if it is in place already, nothing happens.
+        Idempotent.
         """
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        """Gives the candidate away as a database of its own under a name that is free. May be repeated.
+        """Hand the candidate over as a database of its own under a name that is free. Idempotent.
 
-        Raises RefusedError where the name is taken or may not be given. A rehearsal finds that out and does no more.
+        Raise RefusedError where the name is taken or not allowed. A rehearsal checks only that.
         """
 
     def discard(self, token: str) -> None:
-        """Removes what an operation left beside the live database. May be repeated."""
+        """Remove an operation's candidate and replaced databases. Idempotent."""
 
     def tokens(self) -> list[str]:
-        """Of what operations left beside the live database."""
+        """Return the tokens of databases that operations left next to the live one."""
 
 
 class DatabaseSessions(Protocol):
-    """Whose a database is, and who uses it."""
+    """Ownership of a database, and the sessions that use it."""
 
     def owner(self) -> str | None:
-        """Who claimed the live database, where the engine itself keeps that."""
+        """Return the owner of the live database, where the engine itself keeps a marker."""
 
     def claim(self, owner: str) -> None:
-        """Marks the live database as the owner's, where the engine itself keeps that. May be repeated."""
+        """Mark the live database as the owner's, where the engine itself keeps a marker. Idempotent."""
 
     def session_environment(self, operation: str) -> dict[str, str]:
-        """What makes the sessions of the application's own commands known as the operation's."""
+        """Return the variables that mark sessions of the application's own commands as the operation's."""
 
     def end_sessions(self, operation: str) -> None:
-        """Ends what a dead operation's commands still do in the engine. Raises StepError if something goes on."""
+        """End the sessions that a dead operation's commands left in the engine.
+
+        Raise StepError if something still runs.
+        """
 
 
 class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
@@ -150,19 +156,22 @@ class Database(DatabaseReading, DatabaseSwapping, DatabaseSessions, Protocol):
 
 
 class Cold(Protocol):
-    """Reading a database out of the files of a server that was shut down."""
+    """A reader of a database in the data directory of a server that was shut down."""
 
     def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
-        """Whether what is unpacked so far tells its version. Raises RefusedError where that cannot be read here."""
+        """Return whether the files unpacked so far tell the version.
+
+        Raise RefusedError where that version cannot be read here.
+        """
 
     def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
-        """Dumps the wanted database of files below `unpacked`, which are changed; nothing of it runs afterwards.
+        """Dump the wanted database from the files below `unpacked`, which it changes; nothing runs afterwards.
 
-        Raises RefusedError for files of a server that was running, or that cannot be read here.
+        Raise RefusedError for files of a server that was running, or that cannot be read here.
         """
 
     def end(self, scratch: Path) -> None:
-        """Ends what runs in a scratch folder. May be repeated. Raises StepError if something goes on."""
+        """End what runs in a scratch folder. Idempotent. Raise StepError if something still runs."""
 
     def end_operation(self, operation: str) -> None:
-        """Ends what a dead operation's commands still do in containers. May be repeated. Raises StepError."""
+        """End the containers' processes that a dead operation's commands left. Idempotent. Raise StepError."""

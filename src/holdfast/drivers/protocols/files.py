@@ -1,4 +1,4 @@
-"""Trees of files."""
+"""Protocols of trees of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.model import (
 )
 
 Fetch = Callable[[Entry, int], None]
-"""Writes the content of a listed file to an open descriptor. Raises DamagedError if its digest differs."""
+"""Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs."""
 
 
 def never() -> bool:
@@ -24,59 +24,62 @@ class WatchedTree(Protocol):
     """A tree whose changes are noticed from the moment at which a directory of it is read."""
 
     def scan(self, by_name: Callable[[], bool]) -> Iterator[Entry]:
-        """As that of `Files`."""
+        """Yield every entry, as `Files.scan` does."""
 
     def changed(self) -> Changed | None:
-        """What changed since it was read, or since this was asked; None, for ever, where only a scan can tell."""
+        """Return the changes since the tree was read, or since the last call; always None once only a scan can tell."""
 
     def look(self, changed: Changed) -> Iterator[Entry]:
-        """What is now at the paths that changed, in the order of a scan."""
+        """Yield the present entries at the changed paths, in the order of a scan."""
 
     def close(self) -> None: ...
 
 
 class Files(Protocol):
-    """One tree of files. Restored by difference: staged beside, then moved by rename."""
+    """One tree of files. A restore stages only what differs, next to the tree, then moves it into place by renames."""
 
     root: Path
 
     def scan(self, by_name: Callable[[], bool] = never) -> Iterator[Entry]:
-        """Every entry below the root in one fixed order, without content.
+        """Yield every entry below the root in one fixed order, without content.
 
-        While `by_name` answers true, regular files may come without having been looked at: with an empty `mode`.
+        While `by_name` returns true, regular files may come without having been looked at: with an empty `mode`.
         """
 
     def watched(self) -> WatchedTree | None:
-        """The same tree, watched from now on; None where its changes are not reported."""
+        """Return the same tree, watched from now on; None where its changes are not reported."""
 
     def open(self, entry: Entry) -> int:
-        """A descriptor to read an entry's content. Raises FileNotFoundError if it vanished."""
+        """Return a descriptor from which an entry's content is read. Raise FileNotFoundError if it vanished."""
 
     def complete(self, entry: Entry, descriptor: int) -> None:
-        """Fills in what only an open file tells: extended attributes, and the data segments of one with holes."""
+        """Add the facts that only an open file shows: extended attributes, and the data segments of a sparse file."""
 
     def for_worker(self) -> Files | None:
-        """The same tree in a form that another process of ours can be given; None where only this one can read it."""
+        """Return the same tree in a form for another process of Holdfast; None where only this process can read it."""
 
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
-        """Prepares the moves that make the tree equal to `wanted`; changes nothing visible. Returns their number."""
+        """Prepare the moves that make the tree equal to `wanted`; return their number. Nothing visible changes."""
 
     def refuse_mounts(self) -> None:
-        """Raises RefusedError where a mount inside of the tree would keep its moves from being taken back."""
+        """Raise RefusedError where a mount inside the tree would prevent its moves from being undone."""
 
     def workspace(self, token: str) -> Path:
-        """An empty folder beside the tree that only Holdfast can enter, whoever owns the tree; gone by `discard`."""
+        """Return an empty folder next to the tree that only Holdfast can enter, whoever owns the tree.
+
+        `discard` removes it.
+        """
 
     def staged(self, token: str) -> bool:
-        """Whether all moves of a token are staged."""
+        """Return whether all moves of a token are staged."""
 
     def apply(self, token: str) -> None:
-        """Carries out the staged moves. May be repeated."""
+        """Carry out the staged moves. Idempotent."""
 
     def revert(self, token: str) -> None:
-        """Takes the moves back, in reverse. May be repeated; without staged moves nothing happens."""
+        """Undo the moves in reverse order. Idempotent; without staged moves nothing happens."""
 
     def discard(self, token: str) -> None:
-        """Removes what an operation left beside the tree. May be repeated."""
+        """Remove what an operation left next to the tree. Idempotent."""
 
     def check(self) -> list[Problem]: ...

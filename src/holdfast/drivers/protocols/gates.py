@@ -1,4 +1,4 @@
-"""What holds visitors, and leads them."""
+"""Protocols of gates, which hold visitors and route them to a web service."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from holdfast.model import (
 
 
 class Gate(Protocol):
-    """How visitors are held."""
+    """The place where visitors are held or let in."""
 
     def state(self) -> GateState: ...
 
     def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
-        """Holds visitors for an operation; returns once no visitor's request is under way. May be repeated.
+        """Hold visitors for an operation; return once no visitor's request is under way. Idempotent.
 
         With a preview target, the holder of the secret cookie (`GateState.preview_token`) is let through to it.
         """
 
     def open(self) -> None:
-        """Ends an operation's hold; an operator's own stays. May be repeated."""
+        """End an operation's hold; an operator's own stays. Idempotent."""
 
     def hold(self, reason: Mapping[str, Any] | None) -> None:
-        """Sets or ends the operator's own maintenance. May be repeated."""
+        """Set the operator's own maintenance, or end it (None). Idempotent."""
 
     def route(self, release: str, target: str) -> None:
-        """Sends visitors to another web, after draining the one before. May be repeated."""
+        """Route visitors to another web service, after draining the previous one. Idempotent."""
 
     def answers(self) -> bool:
-        """Whether the gate can hold and relay now: its own server runs, where it has one."""
+        """Return whether the gate can hold and relay now: its own server runs, where it has one."""
 
     def instance(self) -> ServiceInstance | None:
-        """The gate's own server as a service, or None where the proxy is the user's."""
+        """Return the gate's own server as a service, or None where the proxy is the user's."""
 
     def check(self) -> list[Problem]: ...
 
 
 class Proxy(Protocol):
-    """What a gate has beside that is the user's own proxy."""
+    """Additional methods of a gate that is the user's own proxy."""
 
     @property
     def is_inside(self) -> bool:
-        """Whether it runs in a container, and reaches others over a network of theirs."""
+        """Whether the proxy runs in a container, and reaches others over their networks."""
 
     def try_out(self, target: str) -> None:
-        """Proves that a web which visitors are not led to is reached through the proxy. May be repeated. Raises StepError."""
+        """Prove that the proxy reaches a web service that has no visitors yet. Idempotent. Raise StepError."""

@@ -1,4 +1,4 @@
-"""Builds of an application."""
+"""Protocols of the builds of an application."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from holdfast.model import (
 
 
 class References(Protocol):
-    """The repository that packages are built from."""
+    """The repository from which packages are built."""
 
     def resolve(self, reference: str) -> tuple[str, str]:
-        """Full commit and label of a tag, branch or commit (short ones too). Raises NotFoundError."""
+        """Return the full commit and the label of a tag, branch or (short) commit. Raise NotFoundError."""
 
     def file_of(self, commit: str, name: str) -> str | None:
-        """The text of a file at a commit, None if it has none."""
+        """Return the text of a file at a commit; None if the commit has no such file."""
 
     def fetch(self) -> None:
-        """Brings what the repository's remote has. May be repeated. Raises StepError."""
+        """Fetch new commits and tags from the repository's remote. Idempotent. Raise StepError."""
 
     def newer(self, commit: str) -> Newer:
-        """What is newer than a commit, as far as it is known here. Raises NotFoundError where the commit is not."""
+        """Return what is newer than a commit, as far as it is known here.
+
+        Raise NotFoundError where the commit is unknown.
+        """
 
 
 class Packages(References, Protocol):
-    """Immutable builds."""
+    """A store of immutable builds."""
 
     def build(self, commit: str, label: str, run: str) -> Package:
-        """Builds and stores a package; one that is there with the same recipe is returned. May be repeated."""
+        """Build and store a package, or return an existing one with the same recipe. Idempotent."""
 
     def abandon(self, run: str) -> None:
-        """Removes an unfinished build. May be repeated."""
+        """Remove an unfinished build. Idempotent."""
 
     def packages(self) -> list[Package]: ...
 
     def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
-        """Makes a release folder that did not exist: the tree, its dependencies, then the marker as the commit."""
+        """Make a new release folder: the tree, its dependencies, and last the marker, which makes the folder valid."""
 
     def adopt(self, archive: Path) -> Package:
-        """Takes an archive out of a backup into the store. May be repeated. Raises DamagedError."""
+        """Copy an archive from a backup into the store. Idempotent. Raise DamagedError."""
 
     def remove(self, id: str) -> None:
-        """Removes a package. May be repeated."""
+        """Remove a package. Idempotent."""

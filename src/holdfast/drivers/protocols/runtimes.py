@@ -1,4 +1,4 @@
-"""Where services run."""
+"""Protocol of the runtimes, which run services."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from holdfast.model import (
 
 
 class Runtime(Protocol):
-    """Where services run. Instances are found by name; nothing starts by itself after a reboot."""
+    """What runs the services. Instances are identified by name; nothing starts by itself after a reboot."""
 
     def prepare(self) -> None:
-        """Makes the runtime answer, starting it if it is ours. May be repeated."""
+        """Make the runtime answer; start it if it belongs to Holdfast. Idempotent."""
 
     def statuses(self) -> dict[str, ServiceStatus]:
-        """All known instances, empty while the runtime is down."""
+        """Return the status of every known instance; empty while the runtime is down."""
 
     def start(self, instance: ServiceInstance) -> None:
-        """Starts an instance, replacing another definition of that name; a running equal one stays. May be repeated.
+        """Start an instance, replacing another definition of that name; a running equal one stays. Idempotent.
 
-        Returns once it is begun: whether it stays up and is well is for the caller to verify. Raises StepError.
+        Return once the start has begun: the caller verifies that the instance stays up and is healthy. Raise StepError.
         """
 
     def stop(self, name: str) -> float | None:
-        """Stop and forget an instance; an unknown one is fine. May be repeated.
+        """Stop and forget an instance; an unknown one is fine. Idempotent.
 
         Return the seconds after which it had to be killed; None where it ended by itself.
         """
 
     def release_of(self, name: str) -> str | None:
-        """The release that the running process of an instance was really started from."""
+        """Return the release from which the running process of an instance was really started."""
 
     def output_tail(self, name: str) -> str:
-        """The last lines an instance printed."""
+        """Return the last lines that an instance printed."""
 
     def shut_down(self) -> None:
-        """Stops every instance and the runtime itself if it is ours. May be repeated."""
+        """Stop every instance, and the runtime itself if it belongs to Holdfast. Idempotent."""
 
     def check(self) -> list[Problem]: ...

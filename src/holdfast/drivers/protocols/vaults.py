@@ -1,4 +1,4 @@
-"""Where backups are kept."""
+"""Protocols of vaults, which keep backups."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from holdfast.model import (
 )
 
 Progress = Callable[[int, int | None, str], None]
-"""Called with what is done, the total if known, and the unit (`bytes` or `files`)."""
+"""Report the amount done, the total if known, and the unit (`bytes` or `files`)."""
 
 
 OpenSet = tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]
-"""Manifest, listing of a files dataset by its name, content, and the folder of a set."""
+"""The manifest, the listing of a files dataset by its name, the content, and the folder of a backup."""
 
 
 class VaultRun(Protocol):
-    """An unfinished set in the vault; invisible until published."""
+    """An unfinished backup in the vault; invisible until published."""
 
     id: str
     folder: Path
@@ -30,79 +30,83 @@ class VaultRun(Protocol):
     def store_tree(
         self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
     ) -> Stored:
-        """Stores a tree; called again it stores what changed since and makes that the set's listing."""
+        """Store a tree; a second call stores what changed since and replaces the backup's listing."""
 
     def read_tree(
         self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
     ) -> Callable[[], Stored]:
-        """As `store_tree`, but what is left to do when the tree was read is done by the call that is returned.
+        """Read a tree as `store_tree` does; the returned function does the work that remains after reading.
 
-        That grows with the tree; reading, after the first time, with what changed, where the changes are reported.
+        That work grows with the tree. Reading again takes time in proportion to what changed, where changes are
+        reported.
         """
 
     def listing(self, name: str) -> Iterator[Entry]:
-        """The listing as stored so far."""
+        """Return the listing as stored so far."""
 
     def choose(self, name: str, listing: Iterator[Entry]) -> None:
-        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
+        """Replace a listing, for example where a row means an earlier version of a file."""
 
     def finish(self, manifest: Backup) -> None:
-        """Writes sums and manifest and makes everything durable; the set is complete but not yet listed."""
+        """Write sums and manifest and make everything durable; the backup is complete but not yet listed."""
 
 
 class Vault(Protocol):
-    """Where backups are kept. A set exists once published, and only whole."""
+    """The folder in which backups are kept. A backup exists once published, and only complete."""
 
     def begin(self, run: str) -> VaultRun:
-        """Opens an unfinished set under a run id, replacing an earlier attempt of that id."""
+        """Open an unfinished backup under a run id, replacing an earlier attempt of that id."""
 
     def resume(self, run: str) -> tuple[VaultRun, Backup]:
-        """A finished run that is not published, and its manifest: to be added to and finished again, as often as needed.
+        """Return a finished run that is not published, and its manifest.
 
-        Raises NotFoundError or DamagedError.
+        It can be added to and finished again any number of times. Raise NotFoundError or DamagedError.
         """
 
     def run(self, run: str) -> VaultRun:
-        """An unfinished set begun by this process. Raises KeyError."""
+        """Return an unfinished backup begun by this process. Raise KeyError."""
 
     def new_id(self) -> str:
-        """A set id that no other set has, from the UTC time."""
+        """Return a new backup id, made from the UTC time, that no other backup has."""
 
     def folder(self, id: str) -> Path:
-        """Where the files of a committed set are."""
+        """Return the folder with the files of a published backup."""
 
     def damaged(self) -> list[str]:
-        """Sets whose manifest does not verify: never listed, never swept."""
+        """Return the ids of backups whose manifest does not verify: they are never listed and never pruned."""
 
     def publish(self, run: str) -> str:
-        """The commit: lists a finished run; returns the set's id. May be repeated."""
+        """Commit: list a finished run and return the backup's id. Idempotent."""
 
     def abandon(self, run: str) -> None:
-        """Removes an unfinished run; a published or unknown one is left alone. May be repeated."""
+        """Remove an unfinished run; a published or unknown one is left alone. Idempotent."""
 
     def backups(self) -> list[Backup]:
-        """Committed sets by sequence number, oldest first; damaged ones are left out and reported by `verify`."""
+        """Return published backups by sequence number, oldest first, without damaged ones, which `verify` reports."""
 
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
-        """Every byte of one set (None: of the whole vault); a list of what is wrong, empty when whole."""
+        """Read every byte of one backup (None: of the whole vault); return a list of the problems found."""
 
     def open_set(self, id: str) -> OpenSet:
-        """Manifest, listings, content and folder of a set. Raises DamagedError before anything is given out."""
+        """Return the manifest, listings, content and folder of a backup.
+
+        Raise DamagedError before returning anything of a damaged one.
+        """
 
     def open_run(self, run: str) -> OpenSet:
-        """As `open_set`, of a finished run that is not published."""
+        """Do what `open_set` does, for a finished run that is not published."""
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
-        """Removes sets and what no set references any more; pinned ones are refused. May be repeated.
+        """Remove backups and the content that no backup references any more; refuse pinned ones. Idempotent.
 
         No other run may be under way: those that operations left are removed too.
         """
 
     def remove(self, id: str) -> None:
-        """Removes a set that another one replaces; what it alone used goes with the next prune.
+        """Remove a backup that another one replaces. Idempotent.
 
-        May be repeated.
+        Content that only it used is removed by the next prune.
         """
 
     def pin(self, id: str, by: str, pinned: bool) -> None:
-        """Sets or takes back a pin of an operation or of the operator. May be repeated."""
+        """Set or remove a pin of an operation or of the operator. Idempotent."""

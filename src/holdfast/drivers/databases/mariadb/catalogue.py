@@ -1,4 +1,4 @@
-"""What a MariaDB or MySQL server has: tables and programs of a database, sessions, rights."""
+"""Catalogue queries of a MariaDB or MySQL server: tables and stored objects of a database, sessions, rights."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from holdfast.drivers.databases.mariadb.parallel import Key
 from holdfast.errors import RefusedError, StepError
 
 ENDING = {"SUPER", "CONNECTION ADMIN", "CONNECTION_ADMIN"}
-"""Rights by which other accounts' sessions may be ended, of either product."""
+"""Rights that allow ending sessions of other accounts, of either product."""
 DEFINING = {"SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"}
-"""Rights by which programs may be made for other accounts, of either product."""
+"""Rights that allow creating stored objects with another definer, of either product."""
 _ON_EVERYTHING = re.compile(r"GRANT ([A-Z_, ]+) ON \*\.\* TO ")
 _GONE_ALREADY = re.compile(r"ERROR 1094 ")
 _FOLDER_NOT_EMPTY = re.compile(r"ERROR 1010 ")
-_END_SECONDS = 60.0  # a session that is ended takes its changes back first
+_END_SECONDS = 60.0  # a session that is ended rolls its changes back first
 _WHOLE_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
-# Order in which things are dropped: what uses others first.
+# The order of dropping: objects that use others come first.
 KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
 
 
 def _is(column: str, database: str) -> str:
-    """The catalogue compares names without regard to case, which on most servers are different databases."""
+    """Return a condition on the exact name.
+
+    The catalogue ignores case when it compares, but on most servers names that differ in case are different databases.
+    """
     text = literal(database)
     return f"IF(@@lower_case_table_names = 0, BINARY {column} = {text}, LOWER({column}) = LOWER({text}))"
 
 
 def names(session: Session, database: str, kind: str) -> list[str]:
-    """Names of a database's views, or of its programs of one kind."""
+    """Return the names of a database's views, or of its stored objects of one kind."""
     table, name, place, more = {
         "EVENT": ("events", "event_name", "event_schema", "TRUE"),
         "TRIGGER": ("triggers", "trigger_name", "trigger_schema", "TRUE"),
@@ -47,7 +50,7 @@ def names(session: Session, database: str, kind: str) -> list[str]:
 def drop_programs(session: Session, database: str) -> None:
     for kind in KINDS:
         found = names(session, database, kind)
-        if found and kind == "PACKAGE":  # which the parser knows only in this mode
+        if found and kind == "PACKAGE":  # the parser knows packages only in this mode
             session.run("SET sql_mode = 'ORACLE'")
         for name in found:
             session.run(f"DROP {kind} IF EXISTS {identifier(database)}.{identifier(name)}")
@@ -56,9 +59,10 @@ def drop_programs(session: Session, database: str) -> None:
 
 
 def drop_database(clients: Clients, database: str, known_as: str) -> None:
-    """One of Holdfast's; another that is not there is fine. `known_as`: the live one, of whose programs it had copies.
+    """Drop one of Holdfast's databases; one that is missing is fine.
 
-    The name of a trigger that a dying server left behind is in no catalogue and keeps the folder from being removed.
+    `known_as` is the live database, from which its stored objects were copied. A trigger name that a crashed server
+    left behind is in no catalogue, yet prevents the removal of the folder; so the live one's trigger names are dropped.
     """
     try:
         with clients.session() as session:
@@ -77,15 +81,16 @@ def base_tables(session: Session, database: str) -> list[str]:
 
 
 def sizes_bytes(session: Session, database: str) -> dict[str, int]:
-    """Of a database's tables, as far as the engine knows."""
+    """Return the sizes of a database's tables, as far as the engine knows them."""
     rows = session.rows(
-        f"SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables WHERE table_schema = {literal(database)}"
+        "SELECT table_name, COALESCE(data_length, 0) FROM information_schema.tables"
+        f" WHERE table_schema = {literal(database)}"
     )
     return {str(name): int(size or 0) for name, size in rows}
 
 
 def number_key(session: Session, database: str, table: str) -> Key | None:
-    """That of a table with rows whose primary key is one column of whole numbers, and which transactions see as it was."""
+    """Return the key of a transactional table with rows whose primary key is one whole-number column, else None."""
     where = (
         f"table_schema = {literal(database)} AND {_is('table_schema', database)}"
         f" AND table_name = {literal(table)} AND {_is('table_name', table)}"
@@ -95,7 +100,7 @@ def number_key(session: Session, database: str, table: str) -> Key | None:
     rows = session.rows(
         f"SELECT column_name, data_type FROM information_schema.columns WHERE {where} AND column_key = 'PRI'"
     )
-    # The dump program repeats in a comment what it was told of rows: a name with a newline would end it.
+    # The dump program repeats its condition on rows in a comment, which a name with a newline would end.
     if len(rows) != 1 or str(rows[0][1]).lower() not in _WHOLE_NUMBERS or not re.fullmatch(r"\w+", str(rows[0][0])):
         return None
     column = str(rows[0][0])
@@ -107,7 +112,7 @@ def number_key(session: Session, database: str, table: str) -> Key | None:
 
 
 def movable(session: Session, database: str) -> list[str]:
-    """Tables and sequences."""
+    """Return the tables and sequences."""
     return _tables(session, database, "'BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE'")
 
 
@@ -121,20 +126,21 @@ def _tables(session: Session, database: str, types: str) -> list[str]:
 
 
 def sequence_defaults(session: Session, database: str) -> list[tuple[str, str, str]]:
-    """Return table, column and default of what takes its default from a sequence of the same database.
+    """Return table, column and default where the default comes from a sequence of the same database.
 
-    MariaDB writes such a default with the name of the database, and so it is in a dump.
+    MariaDB stores such a default with the name of the database, and dumps it that way.
     """
     pattern = literal("val(" + identifier(database) + ".")
     rows = session.rows(
-        f"SELECT table_name, column_name, column_default FROM information_schema.columns WHERE table_schema = {literal(database)}"
+        "SELECT table_name, column_name, column_default FROM information_schema.columns"
+        f" WHERE table_schema = {literal(database)}"
         f" AND {_is('table_schema', database)} AND LOCATE({pattern}, column_default) ORDER BY 1, ordinal_position"
     )
     return [(str(table), str(column), str(default)) for table, column, default in rows]
 
 
 def versioned(session: Session, database: str) -> list[str]:
-    """Tables that keep their history."""
+    """Return the tables that keep their history."""
     return _tables(session, database, "'SYSTEM VERSIONED'")
 
 
@@ -142,7 +148,10 @@ _PERIOD = re.compile(r"PERIOD FOR SYSTEM_TIME \((`(?:[^`]|``)+`), (`(?:[^`]|``)+
 
 
 def copying(session: Session, database: str, table: str, history: bool) -> tuple[str, str]:
-    """Columns to fill from their like, and which rows: all of history for a table that keeps it."""
+    """Return the columns to copy, and the clause that selects all history of a table that keeps it.
+
+    Raise RefusedError for history that is kept by transactions.
+    """
     rows = session.rows(
         "SELECT column_name FROM information_schema.columns WHERE COALESCE(generation_expression, '') = ''"
         f" AND table_schema = {literal(database)} AND {_is('table_schema', database)}"
@@ -157,7 +166,7 @@ def copying(session: Session, database: str, table: str, history: bool) -> tuple
     if re.search(rf"^\s*{re.escape(begin)} bigint", made, re.MULTILINE):
         raise RefusedError(
             f"table {table} keeps its history by transactions, which the server cannot copy",
-            next_step="Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).",
+            next_step="Change the history to timestamps: ROW START and ROW END of the type TIMESTAMP(6).",
         )
     return ", ".join((*columns, begin, end_)), "FOR SYSTEM_TIME ALL"
 
@@ -166,7 +175,7 @@ def copying(session: Session, database: str, table: str, history: bool) -> tuple
 
 
 def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str, str, str]]:
-    """Number, user, host and command of the sessions on databases, as far as this account may see them."""
+    """Return number, user, host and command of the sessions on databases, as far as this account may see them."""
     chosen = " OR ".join(_is("db", name) for name in databases)
     rows = session.rows(
         "SELECT id, user, host, command FROM information_schema.processlist"
@@ -178,7 +187,10 @@ def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str,
 def end(
     clients: Clients, session: Session, databases: Sequence[str], name: str, only: Sequence[str] | None = None
 ) -> None:
-    """Ends sessions, all or `only` those, and waits until they are gone. Raises StepError naming those that stay."""
+    """End sessions, all or `only` those, and wait until they are gone.
+
+    Raise StepError with the name of one that stays.
+    """
     deadline = time.monotonic() + _END_SECONDS
     while left := [found for found in sessions(session, databases) if only is None or found[0] in only]:
         for number, user, _, _ in left:
@@ -189,15 +201,16 @@ def end(
 
 
 def kill(clients: Clients, session: Session, number: str, user: str, name: str) -> None:
-    """Ends one session; one that is gone already is no error. Another account's needs a right of its own.
+    """End one session; one that is gone already is no error.
 
-    The order goes over a connection of its own, for the client ends at an error.
+    A session of another account needs a right of its own; without it, raise StepError. The statement runs in a session
+    of its own, because the client ends at an error.
     """
     me = session.value("SELECT SUBSTRING_INDEX(USER(), '@', 1)")
     if user != me and not rights(session) & ENDING:
         raise StepError(
             f"database {name}: session {number} of {user} cannot be ended by this account",
-            next_step=f"KILL {number}, as an administrator; then type the command again.",
+            next_step=f"Run in SQL, as an administrator: KILL {number}; then run the command again.",
         )
     with clients.session() as own:
         try:
@@ -208,7 +221,7 @@ def kill(clients: Clients, session: Session, number: str, user: str, name: str) 
 
 
 def rights(session: Session) -> set[str]:
-    """Rights of this account on the whole server, those of its active roles among them."""
+    """Return this account's rights on the whole server, including those of its active roles."""
     found = {str(right) for (right,) in session.rows("SELECT privilege_type FROM information_schema.user_privileges")}
     for (line,) in session.rows("SHOW GRANTS"):
         granted = _ON_EVERYTHING.match(line or "")
@@ -217,9 +230,9 @@ def rights(session: Session) -> set[str]:
 
 
 def routine_grants(session: Session, database: str) -> list[str]:
-    """Return statements that grant the rights on single routines of a database, which go when those are dropped.
+    """Return statements that grant the rights on single routines of a database, which vanish when those are dropped.
 
-    Few accounts may see the rights of others; for the rest there are none.
+    Few accounts may see the rights of others; the rest get an empty list.
     """
     shown = " ".join(str(line) for (line,) in session.rows("SHOW GRANTS")).replace("`", "")
     if "SELECT" not in rights(session) and not re.search(r"SELECT\b[^.]* ON mysql\.(\*|procs_priv) ", shown):
@@ -240,7 +253,7 @@ def routine_grants(session: Session, database: str) -> list[str]:
 
 
 def columns(session: Session, database: str) -> list[tuple[str, str]]:
-    """Table and column, in the tables' own order."""
+    """Return table and column, in the tables' own order."""
     rows = session.rows(
         f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
         " ORDER BY table_name, ordinal_position"

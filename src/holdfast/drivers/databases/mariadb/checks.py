@@ -1,4 +1,4 @@
-"""What would stop or spoil an operation on a MariaDB or MySQL database, found before it begins."""
+"""Conditions that would stop or spoil an operation on a MariaDB or MySQL database, found before it begins."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _HISTORY_SINCE = (10, 11)
 
 
 def version(session: Session) -> Version:
-    """Major and minor version of the server."""
+    """Return the major and minor version of the server."""
     major, minor = (session.value("SELECT VERSION()") or "0.0").split("-")[0].split(".")[:2]
     return int(major), int(minor)
 
 
 def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]:
-    """Severity, message and advice of what would stop or spoil an operation on the database."""
+    """Return severity, message and advice of conditions that would stop or spoil an operation on the database."""
     here = version(session)
     found: list[Finding] = []
     if here < dialect.oldest:
@@ -28,7 +28,7 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
             )
         )
     doublewrite = session.value("SELECT @@innodb_doublewrite")
-    if doublewrite in ("0", "OFF", "DETECT_ONLY"):  # the last finds what it cannot mend
+    if doublewrite in ("0", "OFF", "DETECT_ONLY"):  # DETECT_ONLY finds torn pages but cannot repair them
         found.append(
             (
                 "error",
@@ -41,7 +41,7 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
             (
                 "warning",
                 "innodb_flush_log_at_trx_commit is not 1: a crash loses the application's last writes",
-                "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration.",
+                "Run in SQL: SET GLOBAL innodb_flush_log_at_trx_commit = 1; and set it in the server's configuration.",
             )
         )
     if not session.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal(database)}"):
@@ -49,7 +49,8 @@ def problems(session: Session, database: str, dialect: Dialect) -> list[Finding]
             (
                 "warning",
                 f"the server has no database {database}",
-                "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`.",
+                "Correct the database's name if it has another one. Otherwise run `holdfast install REF` or"
+                " `holdfast backup restore latest`.",
             )
         )
         return found
@@ -71,18 +72,19 @@ def _engines(session: Session, database: str) -> list[Finding]:
     return [
         (
             "warning",
-            f"table {table} is of the engine {engine}, whose rows are no part of a transaction: a dump"
-            " of it while it is written to is of no one instant",
-            f"ALTER TABLE {table} ENGINE = InnoDB, or back up at `quiesce`.",
+            f"table {table} uses the engine {engine}, which has no transactions: a dump made while it is written to"
+            " mixes several states",
+            f"Run in SQL: ALTER TABLE {table} ENGINE = InnoDB; or make backups at the level `quiesce`.",
         )
         for table, engine in rows
     ]
 
 
 def broken_views(session: Session, database: str) -> list[Finding]:
-    """Find views that refer to what is gone, at which the dump programs end.
+    """Return views that refer to missing objects, at which the dump programs end.
 
-    A view whose definer is gone is not one: it is dumped, and made again by an account that may define for others.
+    A view whose definer is gone is not one of them: it is dumped, and created again by an account that may define for
+    others.
     """
     views = names(session, database, "VIEW")
     if not views:
@@ -96,18 +98,22 @@ def broken_views(session: Session, database: str) -> list[Finding]:
         (
             "error",
             f"view {view} can be neither read nor dumped: {text}",
-            f"DROP VIEW {identifier(view)}, or make it again so that it can be read.",
+            f"Run in SQL: DROP VIEW {identifier(view)}; or create it again so that it can be read.",
         )
         for view, text in said.items()
     ]
 
 
 def _floats(session: Session, database: str) -> list[Finding]:
-    """Find columns of which a dump has fewer digits: servers print six of a FLOAT, and the dump programs read what is printed."""
+    """Return columns of which a dump has fewer digits.
+
+    Servers print six digits of a FLOAT, and the dump programs read what is printed.
+    """
     rows = session.rows(
         "SELECT c.table_name, c.column_name FROM information_schema.columns c JOIN information_schema.tables t"
         " USING (table_schema, table_name) WHERE c.data_type = 'float' AND COALESCE(c.generation_expression, '') = ''"
-        f" AND c.table_schema = {literal(database)} AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY 1, 2"
+        f" AND c.table_schema = {literal(database)} AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+        " ORDER BY 1, 2"
     )
     if not rows:
         return []
@@ -117,14 +123,14 @@ def _floats(session: Session, database: str) -> list[Finding]:
         (
             "warning",
             f"a backup keeps six digits of a FLOAT, as every dump of this server does: {named}",
-            f"Where more digits count: ALTER TABLE {table} MODIFY {column} DOUBLE, with the column's other attributes. An undo"
-            " from a restore point keeps all digits.",
+            f"If more digits matter, run in SQL: ALTER TABLE {table} MODIFY {column} DOUBLE, with the column's other"
+            " attributes. An undo from a restore point keeps all digits.",
         )
     ]
 
 
 def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
-    """What a RENAME of all tables cannot carry."""
+    """Return objects that a RENAME of all tables cannot move."""
     here = literal(database)
     partitioned = (
         session.rows(
@@ -137,8 +143,8 @@ def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     found: list[Finding] = [
         (
             "warning",
-            f"table {table} is partitioned: a server that dies in the moment of a swap can lose it",
-            "Keep a backup elsewhere, or give up the partitions: ALTER TABLE ... REMOVE PARTITIONING.",
+            f"table {table} is partitioned: a server that crashes during a swap can lose it",
+            "Keep a backup elsewhere, or remove the partitions: ALTER TABLE ... REMOVE PARTITIONING.",
         )
         for (table,) in partitioned
     ]
@@ -149,8 +155,8 @@ def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
     found += [
         (
             "error",
-            f"foreign key {key} of {place}.{table} refers to this database and would follow its tables aside",
-            f"ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}, and make it again afterwards.",
+            f"foreign key {key} of {place}.{table} refers to this database and would follow its replaced tables",
+            f"Run in SQL: ALTER TABLE {place}.{table} DROP FOREIGN KEY {key}; create it again afterwards.",
         )
         for place, table, key in keys
     ]
@@ -158,7 +164,7 @@ def _moves(session: Session, database: str, dialect: Dialect) -> list[Finding]:
 
 
 def history(session: Session, database: str, here: Version) -> list[Finding]:
-    """Of tables that keep their history, which MariaDB alone has."""
+    """Return problems of tables that keep their history, which only MariaDB has."""
     by_transactions = session.rows(
         f"SELECT table_name FROM information_schema.columns WHERE table_schema = {literal(database)}"
         " AND generation_expression = 'ROW START' AND data_type = 'bigint'"
@@ -166,8 +172,8 @@ def history(session: Session, database: str, here: Version) -> list[Finding]:
     found: list[Finding] = [
         (
             "error",
-            f"table {table} keeps its history by transactions, which neither a dump nor a copy can carry",
-            "Keep it by time: ROW START and ROW END of the type TIMESTAMP(6).",
+            f"table {table} keeps its history by transactions, which neither a dump nor a copy can preserve",
+            "Change the history to timestamps: ROW START and ROW END of the type TIMESTAMP(6).",
         )
         for (table,) in by_transactions
     ]
@@ -181,7 +187,7 @@ def history(session: Session, database: str, here: Version) -> list[Finding]:
         (
             "error",
             f"table {table} keeps its history, which a server before 10.11 cannot copy",
-            "Upgrade the server, or give up the history: ALTER TABLE ... DROP SYSTEM VERSIONING.",
+            "Upgrade the server, or remove the history: ALTER TABLE ... DROP SYSTEM VERSIONING.",
         )
         for (table,) in rows
     ]
@@ -189,7 +195,10 @@ def history(session: Session, database: str, here: Version) -> list[Finding]:
 
 
 def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
-    """An account can make a place beside if a grant on a pattern of names, or on all of them, gives it that."""
+    """Return the rights that the account lacks.
+
+    It can create candidate databases if a grant on a pattern of names, or on all names, allows that.
+    """
     everywhere = rights(session)
     grants = " ".join(str(row[0]) for row in session.rows("SHOW GRANTS"))
     found: list[Finding] = []
@@ -197,8 +206,8 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
         found.append(
             (
                 "error",
-                "this account may not create databases: no restore point and no restore",
-                "GRANT ALL ON `hf-%`.* TO it, as an administrator.",
+                "this account may not create databases: restore points and restores are impossible",
+                "Run in SQL, as an administrator: GRANT ALL ON `hf-%`.* TO this account.",
             )
         )
     if not everywhere & DEFINING or not dialect.definer_rights <= everywhere:
@@ -206,15 +215,17 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
             "SELECT kind, name, definer FROM ("
             " SELECT 'view' kind, table_name name, definer, table_schema place FROM information_schema.views UNION ALL"
             " SELECT 'trigger', trigger_name, definer, trigger_schema FROM information_schema.triggers UNION ALL"
-            " SELECT LOWER(routine_type), routine_name, definer, routine_schema FROM information_schema.routines UNION ALL"
-            f" SELECT 'event', event_name, definer, event_schema FROM information_schema.events) f WHERE place = {literal(database)}"
+            " SELECT LOWER(routine_type), routine_name, definer, routine_schema"
+            " FROM information_schema.routines UNION ALL"
+            " SELECT 'event', event_name, definer, event_schema FROM information_schema.events) f"
+            f" WHERE place = {literal(database)}"
             " AND definer <> CURRENT_USER()"
         )
         found += [
             (
                 "error",
-                f"{kind} {name} is of {definer}, for whom this account may not make it again",
-                f"Make it as this account; or as an administrator: {dialect.definer_advice}",
+                f"{kind} {name} has the definer {definer}, for whom this account may not create it again",
+                f"Create it again as this account; or run in SQL, as an administrator: {dialect.definer_advice}",
             )
             for kind, name, definer in rows
         ]
@@ -222,8 +233,8 @@ def _rights(session: Session, database: str, dialect: Dialect) -> list[Finding]:
         found.append(
             (
                 "warning",
-                "this account sees and ends no sessions of others: one of theirs can make a swap fail",
-                f"GRANT {dialect.session_rights} ON *.* TO it, as an administrator.",
+                "this account cannot see or end the sessions of other clients: one of them can make a swap fail",
+                f"Run in SQL, as an administrator: GRANT {dialect.session_rights} ON *.* TO this account.",
             )
         )
     return found

@@ -1,10 +1,10 @@
-"""Talking to a MariaDB or MySQL server through its own client programs, on this machine or inside a container.
+"""A MariaDB or MySQL server's own client programs, run on this machine or inside a container.
 
 Facts from the documentation of the `mariadb` and `mysql` clients: in batch mode they end at the first error, which is
-printed with the SQLSTATE in parentheses; `--xml` tells NULL from the text NULL and escapes `<` in values;
+printed with the SQLSTATE in parentheses; `--xml` distinguishes NULL from the text NULL and escapes `<` in values;
 `--binary-mode` takes everything but `delimiter` for SQL, so that no statement reaches the shell or a file of this
-machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it); the dump programs of both end
-with a line that says so.
+machine; MYSQL_PWD is the password (measured up to MySQL 9.7, whose documentation discourages it); the dump programs of
+both end with a line that says so.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
 
 _LAST_LINE, _LAST_BYTES = b"\n-- Dump completed", 100
 _ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
-_CLIENT_ERRORS = range(2000, 3000)  # none of the server's: it was not reached, or is gone
+_CLIENT_ERRORS = range(2000, 3000)  # the client's own errors: the server was not reached, or is gone
 _ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
 _FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
-# The lock time-out is that of metadata: longer than any statement of a stopped application, shorter than a night.
+# The lock time-out applies to metadata locks: longer than any statement of a stopped application, shorter than a night.
 SQL_MODE = "NO_AUTO_VALUE_ON_ZERO"
 _OPENING = (
     f"SET SESSION sql_mode = '{SQL_MODE}', lock_wait_timeout = 30, wait_timeout = 28800,"
@@ -45,7 +45,7 @@ def literal(text: str) -> str:
 
 
 class _Xml:
-    """The mark is a row of its own; a value that looks like it has its angle brackets escaped."""
+    """Syntax of the clients. The mark is a row of its own; values cannot look like it, their brackets are escaped."""
 
     mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
 
@@ -59,11 +59,11 @@ class _Xml:
         return sql
 
     def rows(self, answer: bytes) -> list[Row]:
-        found = answer.rpartition(b"<?xml")[0]  # the mark's own set of rows is left out
+        found = answer.rpartition(b"<?xml")[0]  # the mark's own result set is left out
         return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
 
     def error(self, text: bytes) -> tuple[str, str]:
-        """MariaDB's client prints the statement first."""
+        """Return message and SQLSTATE; MariaDB's client prints the statement before them."""
         found = _ERROR.search(text)
         if found is None:
             return text.decode(errors="replace").strip(), ""
@@ -88,13 +88,16 @@ class Clients:
         self.container = Container.of(server)
 
     def started(self, program: str, *words: str) -> list[str]:
-        """A program of the client's where the client is."""
+        """Return the argv of a client program on this machine or inside the container."""
         if self.container is None:
             return [program, *words]
         return self.container.argv([program, *words], ["MYSQL_PWD"] if self.server.password else [])
 
     def argv(self, program: str, *words: str) -> list[str]:
-        """Where the server is and who asks; files of options are not read, for they could say something else."""
+        """Return the argv with the server's address and the user.
+
+        Option files are not read, because they could contradict it.
+        """
         server = self.server
         found = ["--no-defaults", "--default-character-set=utf8mb4"]
         if server.host.startswith("/"):
@@ -107,7 +110,7 @@ class Clients:
         return self.started(program, *found, *words)
 
     def environment(self) -> dict[str, str]:
-        """The password reaches a client only so, never as a word of its command."""
+        """Return the variable with the password, which reaches a client only this way and never in its argv."""
         if not self.server.password:
             return {}
         return {"MYSQL_PWD": self.host.resolve_secret(self.server.password)}
@@ -125,9 +128,9 @@ class Clients:
 
     @contextmanager
     def session(self, database: str = "", *, opened: bool = True) -> Iterator[Session]:
-        """A connection that stays. Raises SqlError when it is first used and cannot be made.
+        """Yield a session that stays. Raise SqlError at the first use if the connection failed.
 
-        One that is not opened has the server's own settings, as for asking what server it is.
+        One that is not `opened` has the server's own settings, which suffices to ask for the product.
         """
         argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
         with (
@@ -139,7 +142,7 @@ class Clients:
             yield session
 
     def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
-        """Runs a script of statements in a database. Raises CommandFailedError, CancelledError and what `sql` raises."""
+        """Run a script of statements in a database. Raise CommandFailedError, CancelledError and what `sql` raises."""
         words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
         with running(self.container, self.environment(), self.host) as run:
             self.host.feed(self._batch(*words), sql, environment=run.environment)
@@ -151,9 +154,9 @@ class Clients:
         names: Sequence[str],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Hands on what the dump program prints of a database, or of some of its tables and views.
+        """Pass the dump program's output on, for a database or some of its tables and views.
 
-        Raises CommandFailedError, CancelledError, StepError where its last line did not come through.
+        Raise CommandFailedError, CancelledError, and StepError where its last line is missing.
         """
         end = b""
 
@@ -168,10 +171,10 @@ class Clients:
         with running(self.container, self.environment(), self.host) as run:
             self.host.pour(argv, passed, environment=run.environment, stopped=stopped)
         if _LAST_LINE not in end:
-            raise StepError(f"{self.dialect.dumper} ended well, but its last line is missing")
+            raise StepError(f"{self.dialect.dumper} ended without an error, but its last line is missing")
 
 
 def server_error(error: CommandFailedError) -> str:
-    """The server's words out of what a client printed, which prints the statement first."""
+    """Return the server's message in a client's output, which has the statement first."""
     found = _ERROR.search(error.output_tail.encode())
     return found[0].decode() if found is not None else error.output_tail.strip() or error.what

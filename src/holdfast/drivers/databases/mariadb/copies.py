@@ -1,10 +1,11 @@
-"""MariaDB and MySQL databases beside the live one: copied, filled, put in place by one RENAME of all tables, dropped.
+"""MariaDB and MySQL databases next to the live one: copied, filled, swapped by one RENAME of all tables, dropped.
 
 Neither can rename a database, but both rename any number of tables in one atomic statement (MariaDB from 10.6, MySQL
-from 8.0; documentation of "Atomic DDL" and "Atomic Data Definition Statement Support"). So each place carries a marker, a table of one row that says whose content stands there, and moves in that
-same statement: identity is decided by it alone. The live one's marker stands in a database of its own, so that the
-application never meets it. Tables with triggers cannot be moved into another database, views, routines and events not
-at all; they are kept as a script in the marker while their tables stand beside, and made again in place.
+from 8.0; documentation of "Atomic DDL" and "Atomic Data Definition Statement Support"). So each candidate and replaced
+database has a marker, a table of one row that identifies its content, and the marker moves in that same statement:
+identity is decided by it alone. The live one's marker is in a database of its own, so that the application never sees
+it. Tables with triggers cannot be moved into another database, and views, routines and events cannot be moved at all; a
+script in the marker holds them until the tables are in place, and creates them again there.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
 _DENIED = ("42000", "28000")
 _NO_ROUTINE = re.compile(r"ERROR 1305 ")
-_CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a disk that is full
+_CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a full disk
 
 
 class Places:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
-        """`name` is the dataset's, for messages."""
+        """`name` is the dataset's name, for messages."""
         self._name = name
         self._database = database
         self._clients = clients
@@ -60,7 +61,7 @@ class Places:
         return self._beside(f"{token}.new")
 
     def own(self, session: Session) -> list[str]:
-        """Databases of Holdfast's beside the live one."""
+        """Return the candidate and replaced databases of the live one."""
         rows = session.rows(
             "SELECT schema_name FROM information_schema.schemata"
             f" WHERE LEFT(schema_name, {len(self._prefix)}) = {literal(self._prefix)} ORDER BY 1"
@@ -68,9 +69,10 @@ class Places:
         return [str(name) for (name,) in rows]
 
     def find(self, session: Session, token: str, identity: str) -> str:
-        """The database of an operation beside the live one that has this identity. Raises StepError.
+        """Return the operation's candidate or replaced database with this identity. Raise StepError.
 
-        Of other operations one may have the same: that of a live database that was never swapped, and made anew by hand.
+        Only the operation's own are searched: one of another operation may have the same identity, that of a live
+        database which was never swapped and was created again by hand.
         """
         for name in self._of(session, token):
             if self._holds(session, name, identity):
@@ -78,7 +80,7 @@ class Places:
         raise StepError(f"database {self._name}: the database {identity} is gone")
 
     def _of(self, session: Session, token: str) -> list[str]:
-        """Databases of one operation beside the live one."""
+        """Return the candidate and replaced databases of one operation."""
         place = self._beside(token)
         return [name for name in self.own(session) if name == place or name.startswith(f"{place}.")]
 
@@ -86,10 +88,10 @@ class Places:
         with self._clients.session() as session:
             return [name.removeprefix(self._prefix) for name in self.own(session)]
 
-    # --- what stands where -------------------------------------------------------------------------------
+    # --- identities and properties -----------------------------------------------------------------------
 
     def identity(self, session: Session) -> str | None:
-        """Of the live database; None where there is none, or an empty one that nothing was put into."""
+        """Return the live database's identity; None where it is missing, or empty and left so by a swap."""
         if not self.charset(session, self._database):
             return None  # dropped by hand, whatever its marker says
         filled = bool(movable(session, self._database))
@@ -106,14 +108,14 @@ class Places:
         return f"CHARACTER SET {rows[0][0]} COLLATE {rows[0][1]}" if rows else ""
 
     def properties(self, session: Session, database: str) -> str:
-        """Return the words by which CREATE DATABASE makes one like another; empty where there is none."""
+        """Return the clauses with which CREATE DATABASE makes one like it; empty where there is no such database."""
         charset = self.charset(session, database)
         return f"{charset} {self._clients.dialect.owner_mark.properties(session, database)}" if charset else ""
 
     # --- candidates --------------------------------------------------------------------------------------
 
     def empty(self, token: str, properties: str) -> str:
-        """An empty candidate; its name."""
+        """Create an empty candidate; return its name."""
         candidate = self.candidate(token)
         quoted = identifier(candidate)
         with self._clients.session() as session:
@@ -122,7 +124,7 @@ class Places:
         return candidate
 
     def _create(self, session: Session, grant_on: str, statement: str) -> None:
-        """Raises RefusedError where the account has no right on such a name."""
+        """Run a statement. Raise RefusedError where the account has no right on such a name."""
         try:
             session.run(statement)
         except SqlError as error:
@@ -130,17 +132,21 @@ class Places:
                 raise
             raise RefusedError(
                 f"database {self._name}: this account may not create a database: {error.what}",
-                next_step=f"GRANT ALL ON {identifier(grant_on)}.* TO the account of [databases], as an administrator.",
+                next_step=f"Run in SQL, as an administrator: GRANT ALL ON {identifier(grant_on)}.* TO the account of"
+                " [databases].",
             ) from error
 
     def settle(self, candidate: str, script: bytes) -> str:
-        """Proves that the programs can be made, marks the candidate and makes it durable; its identity."""
+        """Prove that the stored objects can be created, mark the candidate and make it durable; return its identity.
+
+        Raise DamagedError where they cannot.
+        """
         script = rewriting.of_own_tables(dump.in_no_database(script), self._database)
         try:
             self._clients.feed(candidate, [dump.without_events(script)])
         except CommandFailedError as error:
             raise DamagedError(
-                f"database {self._name}: its triggers, routines or views cannot be made: {server_error(error)}"
+                f"database {self._name}: its triggers, routines or views cannot be created: {server_error(error)}"
             ) from error
         identity = secrets.token_hex(12)
         with self._clients.session() as session:
@@ -151,20 +157,23 @@ class Places:
         return identity
 
     def warn_of_definers(self, script: bytes) -> None:
-        """Say whose programs are made for this account instead, and what lets it make them for those accounts."""
+        """Warn about stored objects that get this account as their definer, and name the right that avoids it."""
         with self._clients.session() as session:
             user, _, host = str(session.value("SELECT CURRENT_USER()")).rpartition("@")
         me = f"{identifier(user)}@{identifier(host)}"
         others = sorted(dump.definers(script) - {me})
         if others:
             self._clients.host.warn(
-                f"database {self._name}: what {', '.join(others)} defined is made for {me}, which may not define for others."
-                f" To have it as it was, type, as an administrator: GRANT {self._clients.dialect.definer_grant} ON *.* TO {me};"
-                " and restore again."
+                f"database {self._name}: objects of the definers {', '.join(others)} are created with the definer {me},"
+                " which may not create them for others. To keep the definers, run in SQL, as an administrator:"
+                f" GRANT {self._clients.dialect.definer_grant} ON *.* TO {me}; then restore again."
             )
 
     def copy(self, token: str) -> str:
-        """A copy of the live database made by the server, table by table; its identity. No session may be on it."""
+        """Have the server copy the live database table by table; return the copy's identity.
+
+        No session may be on the live one. Raise RefusedError where one stays.
+        """
         with self._clients.session() as session:
             self._await_no_sessions(session)
             properties = self.properties(session, self._database)
@@ -176,7 +185,7 @@ class Places:
             ]
         candidate = self.empty(token, properties)
         with self._clients.session() as holder:
-            # An event of the database's own, or a session without a default database, could write meanwhile.
+            # Locked, because an event of the database or a session without a default database could write meanwhile.
             if tables:
                 places = (f"{identifier(self._database)}.{identifier(table)} READ" for table, _ in tables)
                 holder.run(f"LOCK TABLES {', '.join(places)}")
@@ -188,9 +197,9 @@ class Places:
             except SqlError as error:
                 if not _CANNOT_WRITE.search(error.what):
                     raise
-                raise StepError(  # the server calls a full disk an unknown error
+                raise StepError(  # worded here, because the server calls a full disk an unknown error
                     f"database {self._name}: the server could not write a copy: {error.what}",
-                    next_step="See whether the server's disk is full; its log says more.",
+                    next_step="Check whether the server's disk is full; its log says more.",
                 ) from error
         return self.settle(candidate, self.script(self._database))
 
@@ -206,9 +215,9 @@ class Places:
                 )
 
     def script(self, database: str, *, whatever_is_broken: bool = False) -> bytes:
-        """What makes the triggers, routines, views and events of a database.
+        """Return the script that creates the triggers, routines, views and events of a database.
 
-        Of one that goes aside a broken view may stay behind: it cannot be made again anyway.
+        A broken view of a database that is replaced may be left out: it could not be created again anyway.
         """
         with self._clients.session() as session:
             views = names(session, database, "VIEW")
@@ -230,7 +239,10 @@ class Places:
         return True
 
     def _await_no_sessions(self, session: Session) -> None:
-        """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
+        """Wait until sessions of stopped services are gone; end other ones if that is configured, else name them.
+
+        Raise RefusedError where sessions stay.
+        """
         if self._clients.server.end_sessions:
             end(self._clients, session, [self._database], self._name)
         deadline = time.monotonic() + _LEAVE_SECONDS
@@ -241,7 +253,7 @@ class Places:
                 )
                 raise RefusedError(
                     f"database {self._name} is still in use by {named}",
-                    next_step="End what holds it, make it a service of the application, or set"
+                    next_step="End these sessions, make their program a service of the application, or set"
                     f" databases.{self._name}.end_sessions.",
                 )
             time.sleep(0.05)
@@ -249,7 +261,7 @@ class Places:
     # --- the live one ------------------------------------------------------------------------------------
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        """One RENAME of all tables with both markers; sessions on either database are ended. May be repeated."""
+        """Rename all tables and both markers in one statement, after ending sessions on both databases. Idempotent."""
         with self._clients.session() as session:
             grants = catalogue.routine_grants(session, self._database)
             if self.identity(session) != identity:
@@ -263,7 +275,7 @@ class Places:
         found = self.find(session, token, identity) if identity is not None else None
         moves: list[tuple[str, str, str, str]] = []
         if self.identity(session) is None:
-            if self.charset(session, self._own_place):  # what its marker says is true no more
+            if self.charset(session, self._own_place):  # its marker is of a database that is gone
                 session.run(f"DROP TABLE IF EXISTS {identifier(self._own_place)}.{MARKER}")
             session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(self._database)}")
         else:
@@ -278,7 +290,7 @@ class Places:
             moves += [(found, table, self._database, table) for table in movable(session, found)]
             moves.append((found, MARKER, self._own_place, MARKER))
         else:
-            # What the application makes there next is another content than any before.
+            # The application's next content of this database gets an identity that no earlier content had.
             markers.make(session, self._own_place, secrets.token_hex(12), vacant=True, table=NEXT)
             moves.append((self._own_place, NEXT, self._own_place, MARKER))
         session.run(_rename(moves))
@@ -289,20 +301,20 @@ class Places:
         return marker is not None and marker.identity == identity
 
     def _take_down(self, session: Session) -> None:
-        """Keeps the live database's programs in its marker, then drops them, so that its tables can be moved."""
+        """Keep the live database's stored objects in its marker, then drop them, so that its tables can be moved."""
         end(self._clients, session, [self._database], self._name)
         marker = markers.read(session, self._own_place)
         properties = self.properties(session, self._database)
         if marker is None:
             markers.make(session, self._own_place, _UNMARKED, properties=properties)
-        if marker is None or marker.placed:  # else they are kept already, and may be partly gone
+        if marker is None or marker.placed:  # otherwise they are kept already, and may be partly dropped
             script = dump.in_no_database(self.script(self._database, whatever_is_broken=True))
             markers.keep_script(session, self._own_place, script, properties)
             barrier(session, self._own_place)
         drop_programs(session, self._database)
 
     def _place(self, session: Session) -> None:
-        """Makes the programs of what stands in place, from its marker; for this account where it may not for another."""
+        """Create the stored objects of the database in place from its marker, for this account where it has to be."""
         drop_programs(session, self._database)
         properties, script = markers.script_of(session, self._own_place)
         if properties:
@@ -318,26 +330,31 @@ class Places:
         barrier(session, self._own_place)
 
     def _grant_again(self, statements: Iterable[str]) -> None:
-        """Give others their rights on routines back, where the routines are; say which this account may not give."""
+        """Restore rights of others on routines that exist; warn about those that this account may not grant."""
         for statement in statements:
             try:
-                with self._clients.session() as session:  # of its own: an error ends it
+                with self._clients.session() as session:  # one per statement, because an error ends the session
                     session.run(statement)
             except SqlError as error:
                 if not _NO_ROUTINE.search(error.what):
                     self._clients.host.warn(
-                        f"database {self._name}: a right is gone with its routine; type, as an administrator: {statement};"
+                        f"database {self._name}: a right was lost with its routine. Run in SQL, as an administrator:"
+                        f" {statement};"
                     )
 
     def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
-        """The marker stays behind, so that a hand-over that died is finished from it: `placed` once the name is ours."""
+        """Hand the candidate over under `name`.
+
+        The marker stays behind until the end, so that an interrupted hand-over is finished from it: it is `placed` once
+        the name is Holdfast's.
+        """
         candidate = self.candidate(token)
         with self._clients.session() as session:
             marker = markers.read(session, candidate)
             if marker is None:
                 return
             if not marker.placed and (movable(session, name) or any(names(session, name, kind) for kind in KINDS)):
-                raise RefusedError(f"the server has something in a database {name} already")
+                raise RefusedError(f"the server already has a database {name} that is not empty")
             properties, script = markers.script_of(session, candidate)
             there = bool(self.charset(session, name))
             self._create(session, name, f"CREATE DATABASE IF NOT EXISTS {identifier(name)} {properties}")
@@ -353,7 +370,7 @@ class Places:
         catalogue.drop_database(self._clients, candidate, self._database)
 
     def _free(self, session: Session, aside: str) -> str:
-        """A name that no earlier entry has."""
+        """Return a name that no other database has."""
         taken = set(self.own(session))
         number, name = 1, self._beside(aside)
         while name in taken:
@@ -367,7 +384,7 @@ class Places:
         for name in found:
             catalogue.drop_database(self._clients, name, self._database)
 
-    # --- marks -------------------------------------------------------------------------------------------
+    # --- owner -------------------------------------------------------------------------------------------
 
     def owner(self) -> str | None:
         with self._clients.session() as session:
@@ -379,7 +396,7 @@ class Places:
 
 
 def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:
-    """One statement for all: each from a database and table to another."""
+    """Return one statement for all moves, each from a database and table to another."""
     return "RENAME TABLE " + ", ".join(
         f"{identifier(source)}.{identifier(old)} TO {identifier(target)}.{identifier(new)}"
         for source, old, target, new in moves
@@ -387,9 +404,9 @@ def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:
 
 
 def barrier(session: Session, place: str) -> None:
-    """Everything that was committed is durable. A commit of data definition flushes the log, whatever the setting.
+    """Make everything durable that was committed. A commit of data definition flushes the log, whatever the setting.
 
-    FLUSH ENGINE LOGS would need a right that owners of databases have not.
+    FLUSH ENGINE LOGS would need a right that owners of databases do not have.
     """
     where = f"{identifier(place)}.holdfast_barrier"
     session.run(

@@ -1,4 +1,4 @@
-"""What MariaDB and MySQL each have of their own, as values and functions that the mechanism they share is given."""
+"""The differences between MariaDB and MySQL, as values and functions for the code that they share."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Version = tuple[int, int]
 
 
 class OwnerMark(Protocol):
-    """Where the server keeps whose a database is, and what else it says of a database beside its character set."""
+    """The place where the server keeps a database's owner, and its properties besides the character set."""
 
     def read(self, session: Session, database: str, own_place: str) -> str | None:
-        """None where nobody claimed it, or there is no such database."""
+        """Return the owner; None where the database is unclaimed or does not exist."""
 
     def write(self, session: Session, database: str, own_place: str, owner: str) -> None:
-        """Leaves an earlier mark as it is. Does nothing where there is no such database."""
+        """Write the owner; leave an earlier mark as it is. Do nothing where there is no such database."""
 
     def properties(self, session: Session, database: str) -> str:
-        """Return words of CREATE and ALTER DATABASE that follow its character set; the mark is none of them."""
+        """Return clauses of CREATE and ALTER DATABASE that follow its character set, without the mark."""
 
     def kept(self, session: Session, database: str, properties: str) -> str:
-        """Return the same words, by which a database that is altered keeps its mark."""
+        """Return the same clauses in a form that keeps the mark of a database that is altered."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,29 @@ class Dialect:
     client: str
     dumper: str
     dumper_words: tuple[str, ...]
-    """What every call of the dump program is given."""
+    """Arguments of every call of the dump program."""
     rows_on_lines: bool
     """Whether the dump program begins a line with every row, rather than with every statement."""
     opening: str
-    """Settings of a session, beside those that both know."""
+    """Settings of a session, in addition to those that both products know."""
     loading: str
-    """Settings for what loads a dump of Holdfast's, the same way."""
+    """The same settings for a session that loads a dump of Holdfast's."""
     counting: str
     """A SELECT COUNT(*) of `{table}` that gives up after `{seconds}`, which are `{milliseconds}`."""
     position: Callable[[Session, bool], str | None]
-    """Where the instant is in the binary log; the session's transaction began there, and writers are held or not."""
+    """Return the instant's position in the binary log; the session's transaction began there, with writers held or not.
+    """
     owner_mark: OwnerMark
     oldest: Version
     too_old: str
     partitions_at_risk: bool
-    """Whether a server that dies within a RENAME can lose a partitioned table."""
+    """Whether a server that crashes within a RENAME can lose a partitioned table."""
     definer_rights: frozenset[str]
-    """Rights needed beside one to define for others, to make and drop programs of any account."""
+    """Rights needed, besides one to define for others, to create and drop stored objects of any account."""
     definer_advice: str
     definer_grant: str
-    """Rights by which an account makes programs for others, as GRANT takes them."""
+    """Rights by which an account creates stored objects for others, in the syntax of GRANT."""
     session_rights: str
-    """Rights to see and end the sessions of other accounts, as GRANT takes them."""
+    """Rights to see and end the sessions of other accounts, in the syntax of GRANT."""
     own_findings: Callable[[Session, str, Version], list[Finding]]
-    """What of this product alone would stop or spoil an operation on a database."""
+    """Return conditions of only this product that would stop or spoil an operation on a database."""

@@ -2,7 +2,7 @@
 
 Facts from the documentation and measured on 10.11: LOCK TABLES ... READ waits for open transactions that have written
 and then keeps writers out; a transaction WITH CONSISTENT SNAPSHOT sees what was committed when it began, and the status
-variables `binlog_snapshot_file` and `binlog_snapshot_position` tell where that is in the binary log.
+variables `binlog_snapshot_file` and `binlog_snapshot_position` give its position in the binary log.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from holdfast.system.host import Host
 
 _GRACE_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 0.1
-_GIVEN_UP = re.compile(r"ERROR (1969|3024) ")  # at the time limit of a statement, of MariaDB and of MySQL
+_GIVEN_UP = re.compile(r"ERROR (1969|3024) ")  # the time limit of a statement, in MariaDB and in MySQL
 _NO_RIGHT = "42000"
 
 
 def _position(session: Session, held: bool) -> str | None:
-    """The server keeps for each transaction where it began."""
+    """Return the position where the transaction began, which the server keeps for each."""
     status = {row[0]: row[1] for row in session.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")}
     position = status.get("Binlog_snapshot_position") or "0"
     return f"{status.get('Binlog_snapshot_file')}:{position}" if position != "0" else None
@@ -53,22 +53,22 @@ MARIADB = Dialect(
     counting="SET STATEMENT max_statement_time = {seconds:.3f} FOR SELECT COUNT(*) FROM {table}",
     position=_position,
     owner_mark=ownership.InComment(),
-    oldest=(10, 6),  # the first release whose RENAME of many tables is undone after a crash in its middle
-    too_old="before 10.6 many tables cannot be renamed as one",
+    oldest=(10, 6),  # the first release that undoes a RENAME of many tables after a crash in its middle
+    too_old="before 10.6 it cannot rename many tables as one",
     partitions_at_risk=True,
     definer_rights=frozenset(),
-    definer_advice="GRANT SET USER ON *.*, GRANT SELECT ON mysql.proc TO it.",
+    definer_advice="GRANT SET USER ON *.* TO this account; GRANT SELECT ON mysql.proc TO this account.",
     definer_grant="SET USER",
     session_rights="PROCESS, CONNECTION ADMIN",
     own_findings=checks.history,
 )
 
 
-# A statement of one row, whose text is longer than what the row takes, may be more than a server accepts at once.
+# The text of one row may be longer than the row itself, and so more than a server accepts at once.
 _TOO_LARGE = re.compile(r"\b(1153|2006|2013)\b")
 _PACKET_ADVICE = (
-    "A row of this dump may be longer than the server takes at once. As an administrator: SET GLOBAL max_allowed_packet ="
-    " 1073741824, and the same in the server's configuration; then type the command again."
+    "A row of this dump may be longer than the server accepts at once. Run in SQL, as an administrator:"
+    " SET GLOBAL max_allowed_packet = 1073741824; set it in the server's configuration too, then run the command again."
 )
 
 
@@ -151,7 +151,7 @@ class MariadbDatabase:
             yield fix
 
     def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
-        """Databases of one server are read by one transaction."""
+        """Read databases of one server in one transaction; return None for other databases."""
         mates = [other for other in others if isinstance(other, MariadbDatabase) and other._server == self._server]
         if len(mates) < len(others):
             return None
@@ -166,7 +166,7 @@ class MariadbDatabase:
             yield fix
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
-        """Rows are counted as they pass, whatever the budget."""
+        """Dump the database; rows are counted while they pass, whatever the budget."""
         with self._clients.session() as session:
             place = self._places.find(session, token, identity)
         with self._clients.session(place) as session:
@@ -193,7 +193,7 @@ class MariadbDatabase:
             place = self._places.find(session, token, identity)
         yield type(self)(self.name, place, self._server, self._clients.host)
 
-    # --- beside and swap ---------------------------------------------------------------------------
+    # --- candidates and swap -----------------------------------------------------------------------
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
@@ -212,7 +212,7 @@ class MariadbDatabase:
         if keeps_definers:
             try:
                 return self._places.settle(candidate, script)
-            except DamagedError:  # one of them may be an account for whom this one has too few rights
+            except DamagedError:  # a definer may be an account for which this one has too few rights
                 with self._clients.session() as session:
                     catalogue.drop_programs(session, candidate)
         self._places.warn_of_definers(script)
@@ -248,19 +248,19 @@ class MariadbDatabase:
         return self._places.settle(candidate, script)
 
     def _refuse_others(self, session: Session, facts: Facts) -> None:
-        """A dump of a newer server, or of the other product, is refused before anything changes."""
+        """Raise RefusedError for the dump of a newer server, or of the other product, before anything changes."""
         here = checks.version(session)
         there = tuple(facts.get("server_version", (0, 0)))
-        product = facts.get("product", MARIADB.product)  # which earlier sets do not name
+        product = facts.get("product", MARIADB.product)  # backups of earlier versions do not name it
         if product != self.dialect.product or here < there:
             raise RefusedError(
-                f"database {self.name}: the dump is of {product} {there[0]}.{there[1]}, the server is"
+                f"database {self.name}: the dump is of {product} {there[0]}.{there[1]}, but the server is"
                 f" {self.dialect.product} {here[0]}.{here[1]}",
                 next_step=f"Restore it into a server of {product} of that version or a newer one.",
             )
 
     def _compare(self, candidate: str, rows: Facts, history: Facts) -> None:
-        """What was loaded has the rows that were counted in the dump. Raises DamagedError."""
+        """Raise DamagedError unless the loaded tables have the rows that were counted in the dump."""
         with self._clients.session(candidate) as session:
             for table, expected in {**rows, **history}.items():
                 if expected is None:
@@ -294,14 +294,14 @@ class MariadbDatabase:
     # --- sessions and state --------------------------------------------------------------------------
 
     def session_environment(self, operation: str) -> dict[str, str]:
-        """The clients take no name for their sessions from the environment."""
+        """Return nothing: the clients take no name for their sessions from the environment."""
         return {}
 
     def end_sessions(self, operation: str) -> None:
-        """Ends what goes on for clients that are dead, and waits for a server that is coming back.
+        """End what still runs for dead clients, waiting for a server that is restarting.
 
         A session whose client died ends as soon as its statement does; one that has a living client is idle in between.
-        So what was never seen idle is ended.
+        So a session that was never seen idle is ended.
         """
 
         def look() -> None:
@@ -335,12 +335,15 @@ class MariadbDatabase:
         except StepError as error:
             if other := self._other_product():
                 message = f"the server is {other}, not {self.dialect.product}"
-                return [Problem(subject, "error", message, f'kind = "{other.lower()}"')]
+                return [Problem(subject, "error", message, f'Set kind = "{other.lower()}".')]
             advice = "Correct host, port, user, password or container, or start the server."
             return [Problem(subject, "error", error.what, advice)]
 
     def _other_product(self) -> str:
-        """Which product the server is, where that is another one. Sessions set what only their own product knows."""
+        """Return the product that the server is, if it is the other one.
+
+        The session is not opened, because the settings of an opened one work only on its own product.
+        """
         try:
             with self._clients.session(opened=False) as session:
                 version = session.value("SELECT VERSION()") or ""

@@ -1,9 +1,9 @@
-"""Dumps of MariaDB and MySQL: the tables with their rows by one transaction, then what runs by itself, in one file.
+"""Dumps of MariaDB and MySQL in one file: the tables with their rows from one transaction, then stored objects.
 
 Both dump programs escape newlines inside values. MariaDB's begins a line with every row, MySQL's one with every
-statement (measured on 9.7), of at most a megabyte or one row. So rows are counted as they pass. What stands
-after the tables - routines and triggers, views, events - is kept apart when the dump is loaded: beside the live
-database no trigger may fire and no event start.
+statement (measured on 9.7), of at most a megabyte or one row. So rows are counted as they pass. The parts after the
+tables (routines and triggers, views, events) are kept apart when the dump is loaded: in a candidate database no trigger
+may fire and no event start.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from holdfast.errors import CancelledError, DamagedError, StepError
 _LEVEL = 1  # keeps pace with the dump program on one core
 _COPY_BYTES = 1 << 20
 _SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
-# Where columns are listed, which those of a table with hidden ones are, the first row stands on the same line.
+# A table with hidden columns is dumped with a list of columns, and then its first row is on the same line.
 _BEGINNING = re.compile(
-    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:(?:`(?:[^`]|``)+`|\w+)(?:, )?)+\) )?VALUES( \()?|CREATE TABLE `((?:[^`]|``)+)` )"
+    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:(?:`(?:[^`]|``)+`|\w+)(?:, )?)+\) )?VALUES( \()?"
+    rb"|CREATE TABLE `((?:[^`]|``)+)` )"
 )
 _CHANGED = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+` CHARACTER SET", re.MULTILINE)
 _USE = re.compile(rb"^USE `((?:[^`]|``)+)`;\n", re.MULTILINE)
@@ -50,7 +51,7 @@ _NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--creat
 
 
 class RowCounter:
-    """Tables and rows of a dump that passes by in pieces."""
+    """The tables of a dump and their rows, counted while the dump passes in pieces."""
 
     def __init__(self, rows_on_lines: bool = True, begun: threading.Event | None = None) -> None:
         """`begun` is set at the first table."""
@@ -65,19 +66,22 @@ class RowCounter:
         if b"\n" not in chunk:
             return
         data = b"".join(self._pieces)
-        # The last line is looked at when it is whole.
+        # The last line is kept until it is complete.
         cut = data.rfind(b"\n")
         self._lines(data, cut + 1)
         self._pieces = [data[cut:]]
 
     def _lines(self, data: bytes, size: int) -> None:
-        """`data` begins with a newline and has one at the end of `size`; the next piece begins with that same one."""
+        """Count the rows of complete lines.
+
+        `data` begins with a newline and has one at the end of `size`; the next piece begins with that same one.
+        """
         position = 0
         while True:
             if self._inside is not None:
                 end = data.find(_STATEMENT_END, position, size)
                 stop = size - 1 if end < 0 else end + len(_STATEMENT_END) - 1
-                self.rows[self._inside] += data.count(b"\n", position, stop)  # within a statement each begins a row
+                self.rows[self._inside] += data.count(b"\n", position, stop)  # within a statement, each begins a row
                 if end < 0:
                     return
                 self._inside, position = None, stop
@@ -91,27 +95,30 @@ class RowCounter:
                 self.rows[name] = self.rows.get(name, 0) + (found[2] is not None)
                 self._inside = name if found[1] is not None else None
             else:
-                end = data.index(b"\n", position)  # the last line is whole
+                end = data.index(b"\n", position)  # there is one, because the last line is complete
                 self.rows[name] = self.rows.get(name, 0) + rows_in(data[position:end])
                 position = end
 
 
 def outside_quotes(values: bytes) -> bytes:
-    """What stands between every second pair of quotes, in text whose quoted quotes are escaped by a backslash."""
+    """Return the parts outside of quotes, of text whose quoted quotes are escaped by a backslash."""
     unescaped = values.replace(b"\\\\", b"").replace(b"\\'", b"")
     return b"'".join(unescaped.split(b"'")[::2])
 
 
 def rows_in(values: bytes) -> int:
-    """Of one statement's values as MySQL's dump program writes them: rows touch only outside of quotes."""
+    """Return the number of rows in one statement of MySQL's dump program: rows touch only outside of quotes."""
     return outside_quotes(values).count(b"),(") + 1
 
 
 @dataclass(frozen=True)
 class Part:
-    """One database of a dump. `left_out`: what is no table of the application, as its views. `script`: what runs by
-    itself, if that is known. `beside`: what further dump programs take at the same time, which see the same only while
-    nobody writes until all have begun. `has_sequence_defaults`: a column's default names a sequence of the database."""
+    """One database of a dump.
+
+    `left_out` names what is not a table of the application, such as its views. `script` creates its stored objects, if
+    known. `beside` has the shares of further dump programs at the same time, which see the same data only if nothing is
+    written until all have begun. `has_sequence_defaults`: a column's default names a sequence of the database.
+    """
 
     database: str
     target: Path
@@ -122,7 +129,7 @@ class Part:
 
 
 class Splitter:
-    """Gives each database its own of a dump of several; what stands before the first is for all of them.
+    """A splitter of a dump of several databases into one for each; the text before the first is for all of them.
 
     A line `USE` begins each. No value and no definition looks like one: newlines in them are escaped.
     """
@@ -137,7 +144,7 @@ class Splitter:
         if b"\n" not in chunk:
             return
         data = b"".join(self._pieces)
-        cut = data.rfind(b"\n") + 1  # the last line is looked at when it is whole
+        cut = data.rfind(b"\n") + 1  # the last line is kept until it is complete
         self._pieces = [data[cut:]]
         position = 0
         for found in _USE.finditer(data, 0, cut):
@@ -155,7 +162,10 @@ class Splitter:
 
 
 class _Beside:
-    """A further dump program's share of one database, compressed into a file that has no name: a kill leaves none."""
+    """A further dump program's share of one database.
+
+    It is compressed into a file without a name, so that a kill leaves nothing behind.
+    """
 
     def __init__(self, part: Part, share: Share, rows_on_lines: bool) -> None:
         self.database = part.database
@@ -165,7 +175,7 @@ class _Beside:
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=part.target.parent)
 
     def append_to(self, file: BinaryIO, stopped: Callable[[], bool]) -> None:
-        """A compressed file after another is one more frame of it."""
+        """Append the share as one more frame of the compressed file. Raise CancelledError."""
         file.flush()
         self.file.seek(0)
         while chunk := self.file.read(_COPY_BYTES):
@@ -176,8 +186,10 @@ class _Beside:
 
 
 class Dump:
-    """One that is under way, of databases of one server. `start` returns when its instant is fixed, `finish` when all
-    files are whole."""
+    """A running dump of databases of one server.
+
+    `start` returns when its instant is fixed, `finish` when all files are complete.
+    """
 
     def __init__(self, clients: Clients, parts: Sequence[Part], *, history: bool) -> None:
         self._clients = clients
@@ -193,7 +205,10 @@ class Dump:
         self._failure: BaseException | None = None
 
     def start(self, limit_seconds: float | None = None) -> None:
-        """Raises StepError where not all have begun within the limit, as behind a statement that waits for a lock."""
+        """Start all dump programs. Raise StepError where not all have begun within the limit.
+
+        That happens behind a statement that waits for a lock.
+        """
         deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
         beside = [self._submit(one.counter.begun, self._dump_beside, one) for one in self._beside]
         self._work = self._submit(self._begun, self._run, beside)
@@ -204,7 +219,7 @@ class Dump:
             raise self._failure
 
     def _submit(self, begun: threading.Event, work: Callable[..., None], *arguments: object) -> Future[None]:
-        """One that ends without a table does not let anybody wait for it; one that fails stops the others."""
+        """Submit a task; one that ends without a table sets `begun`, one that fails stops the others."""
 
         def ended(future: Future[None]) -> None:
             error = future.exception()
@@ -218,7 +233,7 @@ class Dump:
         return future
 
     def finish(self) -> dict[str, dict[str, int]]:
-        """Rows of each table in each database's dump. Raises what the dump program or the disk had to say."""
+        """Return the rows of each table in each database's dump. Raise the error of a dump program or of the disk."""
         assert self._work is not None
         wait([self._work])
         if self._failure is not None:
@@ -229,7 +244,7 @@ class Dump:
         return {name: dict(rows) for name, rows in found.items()}
 
     def close(self) -> None:
-        """Ends it where it is not finished. May be repeated."""
+        """End a dump that is not finished. Idempotent."""
         self._stopped.set()
         self._pool.shutdown()
         for one in self._beside:
@@ -239,10 +254,10 @@ class Dump:
         with ExitStack() as stack:
             files = [stack.enter_context(_created(part.target)) for part in self._parts]
             packed = [stack.enter_context(_packed(file)) for file in files]
-            # What runs by itself is small, and asked for meanwhile.
+            # The scripts of stored objects are small, so they are dumped at the same time.
             scripts = [self._pool.submit(self._programs, part) for part in self._parts]
             self._tables(packed)
-            self._begun.set()  # all tables may be others' to dump
+            self._begun.set()  # further programs may dump all tables, so this one may see none
             for part, file, writer, script in zip(self._parts, files, packed, scripts, strict=True):
                 for one, work in zip(self._beside, beside, strict=True):
                     if one.database == part.database:
@@ -313,7 +328,7 @@ class Dump:
 
 
 def _created(target: Path) -> BinaryIO:
-    """A file in place of one of an earlier attempt, which may be closed to writing already."""
+    """Create a file in place of one of an earlier attempt, which may be read-only already."""
     target.unlink(missing_ok=True)
     return open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
@@ -324,7 +339,7 @@ def _packed(file: IO[bytes]) -> zstandard.ZstdCompressionWriter:
 
 
 def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
-    """What makes a database's tables and sequences, without rows."""
+    """Return the statements that create a database's tables and sequences, without rows."""
     pieces: list[bytes] = []
     ignored = [f"--ignore-table={database}.{view}" for view in views]
     clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
@@ -339,7 +354,10 @@ def _is_strict(clients: Clients) -> bool:
 
 
 def _sequence_defaults(clients: Clients, database: str) -> bytes:
-    """Return what binds defaults to the sequences of the database in which it is run, wherever its tables were moved."""
+    """Return statements that bind defaults to sequences of the database in which they run.
+
+    So tables may be moved to another database.
+    """
     with clients.session() as session:
         found = catalogue.sequence_defaults(session, database)
     if not found:
@@ -358,9 +376,9 @@ def programs(
     stopped: Callable[[], bool] = lambda: False,
     broken: Sequence[str] = (),
 ) -> bytes:
-    """Defaults by sequences, routines and triggers, then views, then events, each after its heading.
+    """Return defaults by sequences, routines and triggers, then views, then events, each after its heading.
 
-    MySQL's dump program looks at views for whatever else it is asked, and ends at one that is broken.
+    MySQL's dump program looks at views in every call, and ends at a broken one.
     """
     found: list[bytes] = []
     no_views = [f"--ignore-table={database}.{view}" for view in (*views, *broken)]
@@ -369,11 +387,11 @@ def programs(
         pieces: list[bytes] = []
         clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
         text = _SANDBOX.sub(b"", b"".join(pieces))
-        # Around programs made under another collation the dump changes its database's, by name.
+        # The dump changes its database's collation, by name, around objects that were created under another one.
         text = rewriting.of_own_tables(text, database)
         found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
 
-    # A MariaDB server that dies while a trigger is made or dropped can leave its name behind, in no catalogue and taken.
+    # A MariaDB server that crashes while a trigger is created or dropped can leave its name taken but in no catalogue.
     part(
         _PROGRAMS,
         *_NO_TABLES,
@@ -392,18 +410,18 @@ def programs(
 
 
 class Reading:
-    """A dump of Holdfast's, read once: the tables first, then `programs` is what runs by itself."""
+    """A dump of Holdfast's, read once: first the tables; then `programs` holds the script of stored objects."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.programs = b""
 
     def tables(self) -> Iterator[bytes]:
-        """Raises DamagedError where the file is none, or not whole."""
+        """Yield the tables. Raise DamagedError where the file is not a complete dump."""
         heading = b"\n" + _PROGRAMS
         rest = b""
         found = False
-        for chunk in rewriting.with_all_dates(self._chunks()):  # earlier sets have the dump program's own mode
+        for chunk in rewriting.with_all_dates(self._chunks()):  # old backups have the dump program's own mode
             if found:
                 self.programs += chunk
                 continue
@@ -418,7 +436,7 @@ class Reading:
                 rest = data[keep:]
                 yield data[:keep]
         if not self.programs.endswith(_END):
-            raise DamagedError(f"{self._path.name} is no whole dump: its end is missing")
+            raise DamagedError(f"{self._path.name} is not a complete dump: its end is missing")
 
     def _chunks(self) -> Iterator[bytes]:
         try:
@@ -426,7 +444,7 @@ class Reading:
                 while chunk := stream.read(CHUNK_BYTES):
                     yield chunk
         except ERRORS as error:
-            raise DamagedError(f"{self._path.name} is damaged or was cut short: {error}") from error
+            raise DamagedError(f"{self._path.name} is damaged or truncated: {error}") from error
 
 
 _DEFINER = re.compile(
@@ -435,13 +453,13 @@ _DEFINER = re.compile(
 
 
 def definers(script: bytes) -> set[str]:
-    """Return the accounts that what a script makes belongs to, quoted."""
+    """Return the definers of the objects that a script creates, quoted."""
     found = (match[0].rpartition(b"DEFINER=")[2] for match in _DEFINER.finditer(script))
     return {account.decode(errors="replace") for account in found}
 
 
 def without_definers(script: bytes) -> bytes:
-    """What it makes belongs to the account that runs it."""
+    """Return the script without definers; its objects belong to the account that runs it."""
     return _DEFINER.sub(rb"\1", script)
 
 
@@ -471,10 +489,10 @@ _TRIGGER_ON = re.compile(
 
 
 def in_no_database(script: bytes) -> bytes:
-    """The same without the names of databases where programs are made, and on which table a trigger is.
+    """Return the script without database names where objects are created, and in the table of a trigger.
 
-    The dump programs repeat a trigger as it was typed, `shop.t` with it: made beside the live database it would be made in
-    the live one. A trigger can be nowhere but where its table is, so the name says nothing that is not known.
+    The dump programs repeat a trigger as it was typed, with `shop.t` in it: a candidate's trigger would be created in
+    the live database. A trigger is always in the database of its table, so the name is not needed.
     """
     return _TRIGGER_ON.sub(rb"\1", _HEAD.sub(rb"\1", script))
 

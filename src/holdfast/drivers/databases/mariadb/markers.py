@@ -1,4 +1,4 @@
-"""The marker of a place of Holdfast's in MariaDB or MySQL: a table of one row that says whose content stands there."""
+"""Markers of Holdfast's databases in MariaDB or MySQL: a table of one row that identifies the content."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from holdfast.drivers.databases.mariadb.client import Session, identifier, liter
 
 MARKER = "holdfast_marker"
 NEXT = "holdfast_next"
-"""The marker that takes the live one's place in the statement that moves everything aside."""
+"""The marker that takes the live one's place in the statement that moves away the whole database."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """`placed` is false while the programs of the content are not in place; then the row's script has them.
+    """The marker of one database.
 
-    `vacant`: nothing was left in place; what stands there without tables is no database.
+    `placed` is false while the stored objects of the content are not in place; then the row's script creates them.
+    `vacant` says that a swap left nothing in place; without tables there is then no database.
     """
 
     identity: str
@@ -44,11 +45,12 @@ def make(
     vacant: bool = False,
     table: str = MARKER,
 ) -> None:
-    """Without a script the programs of the content are in place."""
+    """Create a marker. Without a script, the stored objects of the content are in place already."""
     where = f"{identifier(place)}.{table}"
     session.run(f"CREATE DATABASE IF NOT EXISTS {identifier(place)}")
     session.run(
-        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY, placed BOOLEAN NOT NULL,"
+        f"DROP TABLE IF EXISTS {where}; CREATE TABLE {where} (identity VARCHAR(64) NOT NULL PRIMARY KEY,"
+        " placed BOOLEAN NOT NULL,"
         " vacant BOOLEAN NOT NULL, charset TEXT NOT NULL, script LONGBLOB) ENGINE=InnoDB CHARACTER SET utf8mb4"
     )
     session.run(
@@ -58,15 +60,16 @@ def make(
 
 
 def keep_script(session: Session, place: str, script: bytes, properties: str) -> None:
-    """What the content's programs are, before they are taken out of their place."""
-    session.run(f"ALTER TABLE {identifier(place)}.{MARKER} MODIFY charset TEXT NOT NULL")  # it was shorter once
+    """Keep the script of the content's stored objects before they are dropped."""
+    # Markers of earlier versions have a shorter column.
+    session.run(f"ALTER TABLE {identifier(place)}.{MARKER} MODIFY charset TEXT NOT NULL")
     session.run(
         f"UPDATE {identifier(place)}.{MARKER} SET placed = 0, script = {_blob(script)}, charset = {literal(properties)}"
     )
 
 
 def script_of(session: Session, place: str) -> tuple[str, bytes]:
-    """Properties of the content's database, as CREATE DATABASE takes them, and what makes its programs."""
+    """Return the clauses of CREATE DATABASE for the content's database, and the script of its stored objects."""
     properties, script = session.rows(f"SELECT charset, HEX(script) FROM {identifier(place)}.{MARKER}")[0]
     return str(properties), bytes.fromhex(script or "")
 

@@ -1,14 +1,14 @@
-"""MySQL of Oracle: the mechanism of MariaDB's driver, with MySQL's own programs and words.
+"""MySQL of Oracle: the mechanism of MariaDB's driver, with MySQL's own programs and syntax.
 
 Facts from the documentation of MySQL 8.0 to 9.7 and measured on 9.7.4: a RENAME of many tables is atomic (8.0); no
-statement sets a variable for one query, but a hint limits the time of a SELECT (error 3024); databases have no comment; data
-definition syncs InnoDB's log whatever innodb_flush_log_at_trx_commit says;
-SHOW MASTER STATUS became SHOW BINARY LOG STATUS in 8.2 and went in 8.4, and either needs REPLICATION CLIENT; the statistics of
-tables are cached for a day unless a session says otherwise; with a binary log, which is on unless it is turned off, an
-account without SUPER makes no trigger or function before log_bin_trust_function_creators is set; an account with
-SET_ANY_DEFINER (8.2; SET_USER_ID before) makes programs for others, but views, routines and events of an account that
-has SYSTEM_USER are made and dropped only by one that has it too, which nobody without rights can tell before; SHOW GRANTS
-tells the rights of active roles, information_schema.user_privileges does not.
+statement sets a variable for one query, but a hint limits the time of a SELECT (error 3024); databases have no comment;
+data definition syncs InnoDB's log whatever innodb_flush_log_at_trx_commit says; SHOW MASTER STATUS became SHOW BINARY
+LOG STATUS in 8.2 and was removed in 8.4, and either needs REPLICATION CLIENT; the statistics of tables are cached for a
+day unless a session says otherwise; with a binary log, which is on by default, an account without SUPER creates no
+trigger or function unless log_bin_trust_function_creators is set; an account with SET_ANY_DEFINER (8.2; SET_USER_ID
+before) creates stored objects for others, but views, routines and events of an account that has SYSTEM_USER are created
+and dropped only by one that has it too, which an account without rights cannot find out; SHOW GRANTS includes the
+rights of active roles, information_schema.user_privileges does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _READ_POSITION = {"SUPER", "REPLICATION CLIENT"}
 
 
 def _position(session: Session, held: bool) -> str | None:
-    """The server tells where its log is now: that of the transaction while writers are held, and to few accounts."""
+    """Return the log's present position, which is the transaction's only while writers are held.
+
+    Few accounts may read it; None for the rest.
+    """
     if not held or not catalogue.rights(session) & _READ_POSITION:
         return None
     newer = checks.version(session) >= _SHOWN_AS_BINARY_LOG_SINCE
@@ -40,8 +43,9 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
         found.append(
             (
                 "error",
-                "the server runs with partial_revokes = 1: a right on `hf-%` is one on that name alone",
-                "SET PERSIST partial_revokes = 0, or GRANT CREATE ON *.* TO it, as an administrator.",
+                "the server runs with partial_revokes = 1: a right on `hf-%` applies only to exactly that name",
+                "Run in SQL, as an administrator: SET PERSIST partial_revokes = 0;"
+                " or: GRANT CREATE ON *.* TO this account.",
             )
         )
     trusted = session.value("SELECT NOT @@log_bin OR @@log_bin_trust_function_creators") == "1"
@@ -54,8 +58,8 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
         found += [
             (
                 "error",
-                f"{name} cannot be made again by this account, for the server writes a binary log",
-                "SET PERSIST log_bin_trust_function_creators = 1, as an administrator.",
+                f"{name} cannot be created again by this account, because the server writes a binary log",
+                "Run in SQL, as an administrator: SET PERSIST log_bin_trust_function_creators = 1;",
             )
             for (name,) in programs
         ]
@@ -65,7 +69,7 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
             (
                 "error",
                 f"database {database} is read only: no upgrade and no restore can change it",
-                f"ALTER DATABASE {database} READ ONLY = 0; and set it again afterwards.",
+                f"Run in SQL: ALTER DATABASE {database} READ ONLY = 0; set it again afterwards.",
             )
         )
     if "ENCRYPTION=" in made and "TABLE_ENCRYPTION_ADMIN" not in rights:
@@ -76,7 +80,7 @@ def _findings(session: Session, database: str, here: Version) -> list[Finding]:
                     "error",
                     f"database {database} has another default encryption than the server, which this account"
                     " may not give to a copy",
-                    "GRANT TABLE_ENCRYPTION_ADMIN ON *.* TO it, as an administrator.",
+                    "Run in SQL, as an administrator: GRANT TABLE_ENCRYPTION_ADMIN ON *.* TO this account.",
                 )
             )
     return found
@@ -86,7 +90,8 @@ MYSQL = Dialect(
     product="MySQL",
     client="mysql",
     dumper="mysqldump",
-    # Without: a right on tablespaces, statistics that another server has no use for, identifiers that it may not take.
+    # These options avoid a right on tablespaces, statistics that another server cannot use, and transaction identifiers
+    # that it may not accept.
     dumper_words=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
     rows_on_lines=False,
     opening=", max_execution_time = 0, information_schema_stats_expiry = 0",
@@ -95,10 +100,10 @@ MYSQL = Dialect(
     position=_position,
     owner_mark=ownership.InTable(),
     oldest=(8, 0),
-    too_old="before 8.0 many tables cannot be renamed as one",
+    too_old="before 8.0 it cannot rename many tables as one",
     partitions_at_risk=False,
     definer_rights=frozenset({"SYSTEM_USER"}),
-    definer_advice="GRANT SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE ON *.* TO it (before 8.2 SET_USER_ID).",
+    definer_advice="GRANT SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE ON *.* TO this account (before 8.2 SET_USER_ID).",
     definer_grant="SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE",
     session_rights="PROCESS, CONNECTION_ADMIN",
     own_findings=_findings,
@@ -110,7 +115,7 @@ class MysqlDatabase(MariadbDatabase):
     kind = "mysql"
 
     def check(self) -> list[Problem]:
-        """MariaDB has programs of the same names, which speak to this server and dump it wrongly."""
+        """Report MariaDB's programs of the same names, because they talk to this server but dump it wrongly."""
         clients = self._clients
         for program in (self.dialect.client, self.dialect.dumper):
             try:
@@ -120,7 +125,7 @@ class MysqlDatabase(MariadbDatabase):
                     Problem(
                         f"databases.{self.name}",
                         "error",
-                        f"{program} cannot be run: {error}",
+                        f"{program} cannot be started: {error}",
                         "Install MySQL's own client programs.",
                     )
                 ]

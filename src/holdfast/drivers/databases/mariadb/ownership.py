@@ -1,4 +1,4 @@
-"""Marks of whose a database is: at the end of its comment, or in a table beside it where databases have no comment."""
+"""Marks of a database's owner: at the end of its comment, or in a table outside where databases have no comment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ENCRYPTION = re.compile(r"DEFAULT ENCRYPTION='[YN]'")
 
 class InComment:
     def properties(self, session: Session, database: str) -> str:
-        """Return the words of CREATE and ALTER DATABASE that give another one the same comment, without the mark."""
+        """Return the clause of CREATE and ALTER DATABASE that gives another one the same comment, without the mark."""
         comment = _MARK.sub("", self._comment(session, database) or "")
         return f"COMMENT {literal(comment)}"
 
     def kept(self, session: Session, database: str, properties: str) -> str:
-        """Return properties that leave a database its mark: its words are last, so it goes into the quotes."""
+        """Return properties that leave a database its mark: the comment is last, so the mark goes into its quotes."""
         found = _MARK.search(self._comment(session, database) or "")
         if found is None or " COMMENT '" not in properties:
             return properties
@@ -44,10 +44,10 @@ class InComment:
 
 
 class InTable:
-    """In the place that is Holdfast's own for the database, where no swap and no migration meets it."""
+    """The mark in Holdfast's own database for the live one, which no swap and no migration touches."""
 
     def properties(self, session: Session, database: str) -> str:
-        """Return the words that give another database the same default encryption, which servers since 8.0.16 have."""
+        """Return the clause that gives another database the same default encryption (servers since 8.0.16)."""
         made = session.rows(f"SHOW CREATE DATABASE {identifier(database)}")[0][1] or ""
         found = _ENCRYPTION.search(made)
         return found[0] if found is not None else ""

@@ -1,4 +1,4 @@
-"""What of a database further dump programs take, beside the first: each is busy on one core."""
+"""Shares of a database for further dump programs, because each program keeps only one core busy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from holdfast.drivers.databases.mariadb.client import identifier
 
-_LEAST_BYTES = 16 << 20  # of tables; with fewer another program's start takes as long
-_MOST_TABLES = 100  # for a second program: it looks each of them up before it begins, and writers wait for that
+_LEAST_BYTES = 16 << 20  # of tables; with fewer, the start of another program takes as long as it saves
+_MOST_TABLES = 100  # for a second program: it looks up each of them before it begins, while writers wait
 
 
 @dataclass(frozen=True)
 class Key:
-    """A table's only column of its primary key, which holds whole numbers; the least and the greatest that are there."""
+    """The column of a primary key of one column with whole numbers; its least and greatest value."""
 
     column: str
     least: int
@@ -22,7 +22,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Share:
-    """Tables for one program. `where`: of the only one, rows of one half; `defines`: whether the table itself too."""
+    """The tables for one program.
+
+    `where` selects half of the rows of a single table; `defines` says whether the table's definition is dumped too.
+    """
 
     tables: tuple[str, ...]
     where: str = ""
@@ -34,7 +37,7 @@ class Share:
 
 
 def largest(sizes_bytes: Mapping[str, int]) -> str | None:
-    """The table that has more than half of all, and enough for two programs."""
+    """Return the table that has more than half of all bytes, and enough for two programs; else None."""
     name = max(sizes_bytes, key=lambda name: sizes_bytes[name], default=None)
     if name is None or sizes_bytes[name] < 2 * _LEAST_BYTES or sizes_bytes[name] * 2 <= sum(sizes_bytes.values()):
         return None
@@ -42,14 +45,14 @@ def largest(sizes_bytes: Mapping[str, int]) -> str | None:
 
 
 def halves(table: str, key: Key) -> list[Share]:
-    """One table by two programs. Every row is in one of the two: no key is NULL."""
+    """Split one table between two programs. Every row is in one of the two: no key is NULL."""
     column = identifier(key.column)
     middle = (key.least + key.greatest + 1) // 2
     return [Share((table,), f"{column} < {middle}"), Share((table,), f"{column} >= {middle}", defines=False)]
 
 
 def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
-    """Large tables for a second program, so that both have about as much to do."""
+    """Return large tables for a second program, so that both have about the same amount to dump."""
     names = sorted(sizes_bytes, key=lambda name: (-sizes_bytes[name], name))
     second: list[str] = []
     loads = [sum(sizes_bytes[name] for name in names[_MOST_TABLES:]), 0]
@@ -61,5 +64,5 @@ def half(sizes_bytes: Mapping[str, int]) -> list[Share]:
 
 
 def tables_of(shares: Sequence[Share]) -> list[str]:
-    """Those that the first program leaves out."""
+    """Return the tables that the first program leaves out."""
     return sorted({table for share in shares for table in share.tables})

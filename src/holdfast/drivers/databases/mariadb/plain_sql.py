@@ -1,8 +1,8 @@
-"""Plain SQL of mariadb-dump, mysqldump and others on its way into a database of another name and account.
+"""Plain SQL of mariadb-dump, mysqldump and others, adapted for a database of another name and account.
 
-What leads into another database, needs rights of an administrator or names a definer is left out where it stands on a
-line of its own, and refused where it does not. This keeps a dump from writing elsewhere by accident; one made to do so
-has every right of the account that runs it.
+Statements that switch to another database, need an administrator's rights or name a definer are left out where they are
+on a line of their own, and refused where they are not. This keeps a dump from writing elsewhere by accident; one made
+to do so has every right of the account that runs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from holdfast.drivers.interchange.dump_source import lines_of
 from holdfast.errors import DamagedError, RefusedError
 
 _KNOWN = re.compile(rb"-- (MariaDB|MySQL) dump \d")
-_ENDS = (b"-- Dump completed", b"-- Holdfast: end")  # the second is that of a dump in a backup
+_ENDS = (b"-- Dump completed", b"-- Holdfast: end")  # the second ends a dump in a backup
 _SERVER = re.compile(rb"^-- Server version\t([\w.]+)(\S*)", re.MULTILINE)
 _HEADING_BYTES = 4096
 _SANDBOX = re.compile(rb"/\*M?!999999\\- ")  # a line that older clients do not know
@@ -24,7 +24,8 @@ _USE = re.compile(rb"\s*(?:/\*M?!\d*\s*)?USE\s+`?((?:[^`;\s]|``)+?)`?\s*(?:\*/)?
 _ELSEWHERE = re.compile(rb"(USE|(CREATE(\s+OR\s+REPLACE)?|ALTER|DROP)\s+(DATABASE|SCHEMA))\b", re.IGNORECASE)
 _NAME = rb"(?:`(?:[^`]|``)+`|[\w$]+)"
 _QUALIFIED = re.compile(
-    rb"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMPORARY\s+)?TABLE(?:\s+IF\s+NOT\s+EXISTS)?|DROP\s+(?:TABLE|VIEW)(?:\s+IF\s+EXISTS)?"
+    rb"(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMPORARY\s+)?TABLE(?:\s+IF\s+NOT\s+EXISTS)?"
+    rb"|DROP\s+(?:TABLE|VIEW)(?:\s+IF\s+EXISTS)?"
     rb"|ALTER\s+TABLE|(?:INSERT|REPLACE)(?:\s+IGNORE)?\s+INTO|TRUNCATE(?:\s+TABLE)?|UPDATE|DELETE\s+FROM|RENAME\s+TABLE"
     rb"|LOCK\s+TABLES)\s+(" + _NAME + rb")\s*\.\s*[`\w]",
     re.IGNORECASE,
@@ -37,20 +38,20 @@ _TOKENS = re.compile(rb"--(?=[\x00-\x20]|$)|#|/\*M?!\d*|/\*|\*/|['\"`]|\\")
 
 
 class Origin:
-    """Which server a dump is of, as the dump programs write it at the beginning."""
+    """The server of a dump, as the dump programs write it at the beginning."""
 
     def __init__(self) -> None:
         self._heading = b""
 
     def noted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, of which the first are looked at."""
+        """Yield the same chunks, and remember the first ones."""
         for chunk in chunks:
             if len(self._heading) < _HEADING_BYTES:
                 self._heading += chunk[:_HEADING_BYTES]
             yield chunk
 
     def server(self) -> str:
-        """Product and version; empty where it does not say."""
+        """Return product and version; empty where the dump does not name them."""
         found = _SERVER.search(self._heading)
         if found is None:
             return ""
@@ -59,7 +60,7 @@ class Origin:
 
 
 class Quotes:
-    """Where a line of SQL ends: inside a value, a quoted name or a comment, or between tokens."""
+    """The state at the end of a line of SQL: inside a value, a quoted name or a comment, or between tokens."""
 
     def __init__(self) -> None:
         self._inside = b""
@@ -68,7 +69,7 @@ class Quotes:
         return bool(self._inside)
 
     def feed(self, line: bytes) -> bytes:
-        """The line without values and comments; what a comment for some versions holds is run and stays."""
+        """Return the line without values and comments; text that a versioned comment executes stays."""
         outside = []
         position = start = 0
         while found := _TOKENS.search(line, position):
@@ -96,7 +97,7 @@ class Quotes:
 
 
 class _Statements:
-    """Where statements begin, line by line. Raises RefusedError for one that leads into another database."""
+    """The beginnings of statements, line by line; `feed` raises RefusedError for one of another database."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -116,11 +117,11 @@ class _Statements:
                 self._between = False
 
     def rows_end(self) -> None:
-        """A line of rows that was not looked at has ended its statement."""
+        """Note that a line of rows which was not fed has ended its statement."""
         self._between = True
 
     def between(self) -> bool:
-        """Whether the next line begins a statement."""
+        """Return whether the next line begins a statement."""
         return self._between and not self._quotes.open()
 
     def _judge(self, statement: bytes) -> None:
@@ -129,18 +130,21 @@ class _Statements:
             return
         shown = statement[:60].decode(errors="replace")
         raise RefusedError(
-            f"{self._title} leads into another database: {shown}",
-            next_step="Make a dump that names no database, or take those names out of it.",
+            f"{self._title} has a statement for another database: {shown}",
+            next_step="Make a dump that names no database, or remove those names from it.",
         )
 
 
 def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
-    """The SQL to run, line by line. Raises RefusedError for more than one database, DamagedError for a cut dump."""
+    """Yield the SQL to run, line by line.
+
+    Raise RefusedError for more than one database, DamagedError for a truncated dump.
+    """
     statements = _Statements(title)
     used: bytes | None = None
     known = ended = skipping = False
     for line in lines_of(chunks):
-        if skipping:  # to the end of a statement that is left out
+        if skipping:  # until the end of a statement that is left out
             skipping = not line.rstrip().endswith(b";")
             continue
         # The dump programs write no newline inside a value, and begin a line with each row or with each statement.
@@ -162,7 +166,7 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
                 if used not in (None, use[1]):
                     raise RefusedError(
                         f"{title} holds several databases: {used!r} and {use[1]!r}",
-                        next_step="Import one at a time: make a dump of each.",
+                        next_step="Make a dump of each database, and import them one at a time.",
                     )
                 used = use[1]
                 continue
@@ -181,7 +185,7 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
 
 
 def _is_whole_insert(line: bytes) -> bool:
-    """Whether a line without a `;` inside is one INSERT, and neither a quote nor a comment is open at its end."""
+    """Return whether a line without an inner `;` is one INSERT, with no quote or comment open at its end."""
     if _ROWS.match(line) is None:
         return False
     outside = outside_quotes(line)
@@ -189,6 +193,6 @@ def _is_whole_insert(line: bytes) -> bool:
 
 
 def _is_one_elsewhere(line: bytes) -> bool:
-    """Whether a line is one statement that makes, changes or drops a database."""
+    """Return whether a line is one statement that creates, changes or drops a database."""
     text = Quotes().feed(line).strip()
     return _ELSEWHERE.match(text) is not None and text.count(b";") == 1

@@ -1,4 +1,4 @@
-"""What the dump programs of MariaDB and MySQL write, changed so that it is loaded as it was, whatever the database's name."""
+"""Dumps of MariaDB's and MySQL's dump programs, changed so that they load the same under any database name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 
 from holdfast.drivers.databases.mariadb.client import identifier
 
-# What every dump sets first. By it, a date that no calendar has, as an application with this mode of its own keeps it,
-# would be loaded as zero, without an error.
+# Every dump sets this mode first. An application whose own mode allows invalid dates may have stored some; without
+# ALLOW_INVALID_DATES they would be loaded as zero, without an error.
 MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
 WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
-# By the mode in which a view is made MySQL decides which of its columns may be NULL, and keeps no record of that mode.
+# MySQL decides by the mode at creation which columns of a view may be NULL, and keeps no record of that mode.
 STRICT_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,STRICT_TRANS_TABLES' */"
 
 
 def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a dump that takes every date as it is. Quotes are escaped in values: none looks like the statement."""
+    """Yield a dump that accepts every date. Quotes in values are escaped, so no value looks like the statement."""
     rest = b""
     for chunk in chunks:
         data = (rest + chunk).replace(MODE, WIDER_MODE)
@@ -29,7 +29,7 @@ def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def of_own_sequences(line: bytes, database: str) -> bytes:
     """Return a line of a dump in which a column's default names its sequence without the database.
 
-    Only a column's definition begins with two spaces and its name; quotes are doubled in it.
+    Only the definition of a column begins with two spaces and a quoted name, in which quotes are doubled.
     """
     if not line.startswith(b"  `"):
         return line
@@ -42,17 +42,18 @@ _VIEW = re.compile(rb"^/\*!50001 VIEW `.*$", re.MULTILINE)
 
 
 def of_own_tables(script: bytes, database: str) -> bytes:
-    """Return definitions of views that name tables of their own database without it, so that they can stand in another.
+    """Return definitions of views that name tables of their own database without its name.
 
-    MariaDB's dump program qualifies a view's tables where one of them is another database's, and its columns where the
-    definer is gone. Views are written on one line, in the server's own words: every name is quoted.
+    So they can be created in another database. MariaDB's dump program qualifies a view's tables where one of them is
+    another database's, and its columns where the definer is gone. Views are written on one line, in the server's own
+    words: every name is quoted.
     """
     return _VIEW.sub(lambda found: _of_own_tables(found[0], identifier(database).encode()), script)
 
 
 def _of_own_tables(view: bytes, quoted: bytes) -> bytes:
     places = [found.span() for found in _TOKEN.finditer(view) if found[0] == quoted]
-    # A table or an alias of the database's name makes `name.x` a column of it; only `name.x.y` is certain then.
+    # Where a table or an alias has the database's name, `name.x` is a column of it; then only `name.x.y` is certain.
     is_table = any(view[end : end + 1] not in (b".", b"@") for _, end in places)
     pieces, position = [], 0
     for start, end in places:

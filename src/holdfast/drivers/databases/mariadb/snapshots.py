@@ -1,8 +1,8 @@
 """The instant of a dump: of one database, or of several of one server by one transaction, with writers held or not.
 
 Facts from the documentation and measured on MariaDB 10.11 and MySQL 9.7: LOCK TABLES ... READ waits for open
-transactions that have written and then keeps writers out; a transaction WITH CONSISTENT SNAPSHOT sees what was committed
-when it began; a dump program that is given several databases reads all of them in one such transaction.
+transactions that have written and then keeps writers out; a transaction WITH CONSISTENT SNAPSHOT sees what was
+committed when it began; a dump program that is given several databases reads all of them in one such transaction.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from holdfast.drivers.protocols.databases import Fix, FixAll
 from holdfast.errors import StepError
 from holdfast.model import Facts, Snapshot
 
-_LOCK_SECONDS = 0.25  # longer, and the visitors queue behind a lock that waits itself
+_LOCK_SECONDS = 0.25  # with a longer one, visitors would queue behind a lock request that waits itself
 _LOCK_ATTEMPTS = 5
 _BEGIN_SECONDS = 5.0  # for the dump programs, while writers wait
-# Queries of the configuration mean the same on every engine: `||` joins texts.
+# The configuration's queries must mean the same on every engine: here too, `||` concatenates.
 STANDARD = "SET SESSION sql_mode = 'PIPES_AS_CONCAT'"
 _READING = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What was read of one database at its instant; the session's transaction stays, to answer queries."""
+    """The facts read of one database at its instant; the session's transaction stays open to answer queries."""
 
     source: Source
     session: Session
@@ -64,7 +64,7 @@ class _Lock:
 
 @contextmanager
 def hold(source: Source, limit_seconds: float | None) -> Iterator[Fix]:
-    """Of one database; with a limit, its tables are locked until the dump's transaction has begun."""
+    """Yield the function that fixes one database; with a limit, its tables are locked until the dump has begun."""
     with _sessions([source]) as (stack, sessions):
         locked = [] if limit_seconds is None else [stack.enter_context(_locked(source, limit_seconds))]
         fix = partial(_fix, stack, [source], sessions, locked, time.monotonic())
@@ -73,21 +73,24 @@ def hold(source: Source, limit_seconds: float | None) -> Iterator[Fix]:
 
 @contextmanager
 def hold_together(sources: Sequence[Source]) -> Iterator[FixAll]:
-    """Of several databases of one server, by one transaction and without locks."""
+    """Yield the function that fixes several databases of one server in one transaction, without locks."""
     with _sessions(sources) as (stack, sessions):
         yield partial(_fix, stack, sources, sessions, [], 0.0)
 
 
 @contextmanager
 def _sessions(sources: Sequence[Source]) -> Iterator[tuple[ExitStack, list[Session]]]:
-    """Connected before anybody waits."""
+    """Yield sessions, connected before anyone has to wait."""
     with ExitStack() as stack:
         yield stack, [stack.enter_context(source.clients.session(source.database)) for source in sources]
 
 
 @contextmanager
 def _locked(source: Source, limit_seconds: float) -> Iterator[_Lock]:
-    """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
+    """Lock every table against writers, in a few attempts with a lock time-out too short for visitors to notice.
+
+    Raise StepError where that fails within the limit.
+    """
     began = time.monotonic()
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         with source.clients.session(source.database) as holder:
@@ -117,10 +120,10 @@ def _fix(
     orders: Sequence[tuple[Path, Sequence[str]]],
     budget_seconds: float,
 ) -> list[Callable[[], Snapshot]]:
-    """The instant is the start of the dump's transaction.
+    """Fix the instant, which is the start of the dump's transaction.
 
-    Two transactions cannot be told to see the same. So where queries are to be answered of the dump's own instant,
-    writers of that database are held for that moment at every level. Rows are counted whatever the budget.
+    Two transactions cannot be made to see the same state. So where queries are to be answered at the dump's own
+    instant, writers of that database are held for that moment at every level. Rows are counted whatever the budget.
     """
     asked = [source for source, (_, queries) in zip(sources, orders, strict=True) if queries]
     still = sources if locked else asked
@@ -147,12 +150,15 @@ def _fix(
 
 
 def _take(source: Source, session: Session, target: Path, *, held: bool, lock: _Lock | None) -> _Taken:
-    """With a lock several may dump: nobody writes until all have begun."""
+    """Read one database's facts at its instant.
+
+    With a lock, several programs may dump it: nothing is written until all have begun.
+    """
     session.run(_READING)
     views = catalogue.names(session, source.database, "VIEW")
     facts = facts_of(source, session, source.database, held=held)
     found = columns(session, source.database)
-    # Asked by who has the tables already: a statement that waits to change one would keep everybody else waiting.
+    # The lock's own session asks, because another one could wait behind a statement that waits to change a table.
     beside = shared_out(source.clients, lock.session, source.database, facts, lock.tables) if lock is not None else []
     has_defaults = bool(catalogue.sequence_defaults(session, source.database))
     part = Part(source.database, target, views, beside=beside, has_sequence_defaults=has_defaults)
@@ -162,10 +168,10 @@ def _take(source: Source, session: Session, target: Path, *, held: bool, lock: _
 def shared_out(
     clients: Clients, session: Session, database: str, facts: Facts, locked: Sequence[str] | None = None
 ) -> list[Share]:
-    """What further dump programs take, of tables that are all `locked`, or that nobody can reach.
+    """Return the shares of further dump programs, of tables that are all `locked` or unreachable for others.
 
-    History is read by options of its own, which are for all tables of a call. The dump programs tell tables that are to be
-    left out without regard to case.
+    History is read with options that apply to all tables of a call. The dump programs ignore case in the names of
+    tables to leave out. In these cases there are no shares.
     """
     tables = catalogue.base_tables(session, database)
     told_apart = len({name.casefold() for name in tables}) == len(tables)
@@ -194,19 +200,22 @@ def snapshot(
     answers: list[list[tuple[Any, ...]]] | None = None,
     held_seconds: float = 0.0,
 ) -> Snapshot:
-    """What a finished dump holds: its rows, of the tables that were there at its instant."""
+    """Return a finished dump's facts, with the rows of the tables that existed at its instant.
+
+    Raise StepError where tables came or went meanwhile.
+    """
     if set(rows) != set(found):
         raise StepError(
             f"database {name}: tables came or went during the dump: {', '.join(sorted(set(rows) ^ set(found)))}"
         )
-    # A dump of a table that keeps its history has more rows than anybody sees.
+    # A dump of a table that keeps its history has more rows than a query shows.
     kept = {table: rows[table] for table in facts["history"]}
     tables = {table: {**one, "rows": None if table in kept else rows[table]} for table, one in found.items()}
     return Snapshot(tables, {**facts, "history": kept}, answers or [], held_seconds)
 
 
 def facts_of(source: Source, session: Session, database: str, *, held: bool) -> Facts:
-    """What a dump does not hold and its restore needs."""
+    """Return the facts that a dump lacks and its restore needs."""
     return {
         "product": source.clients.dialect.product,
         "server_version": list(checks.version(session)),
@@ -217,7 +226,7 @@ def facts_of(source: Source, session: Session, database: str, *, held: bool) -> 
 
 
 def answer(session: Session, sql: str) -> list[tuple[Any, ...]]:
-    """Raises StepError for a query whose end the client would wait for."""
+    """Return a query's rows. Raise StepError for an unfinished one, for whose end the client would wait."""
     quotes = Quotes()
     for line in sql.encode().splitlines(keepends=True):
         quotes.feed(line)
@@ -227,7 +236,7 @@ def answer(session: Session, sql: str) -> list[tuple[Any, ...]]:
 
 
 def columns(session: Session, database: str) -> dict[str, Facts]:
-    """Tables with their columns; rows are not counted yet."""
+    """Return the tables with their columns; rows are not counted yet."""
     found: dict[str, Facts] = {name: {"rows": None, "columns": []} for name in catalogue.base_tables(session, database)}
     for table, column in catalogue.columns(session, database):
         if table in found:

@@ -1,8 +1,8 @@
-"""Archives of pg_dump: written, looked at, loaded; as files that its programs reach, or through pipes of a container.
+"""Archives of pg_dump: written, checked and loaded, as files or through pipes into a container.
 
-Facts from the manuals of pg_dump and pg_restore, and measured on 15: parallel jobs need files, to dump a folder and to
-load; the contents of an archive stand at its beginning, so that one which was cut short shows it only when all of it is
-read.
+Facts from the manuals of pg_dump and pg_restore, and measured on 15: parallel jobs need files, both to dump into a
+folder and to load; the table of contents is at the beginning of an archive, so a truncated one is noticed only when all
+of it is read.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from holdfast.errors import CommandFailedError, DamagedError, RefusedError, Step
 from holdfast.system import durable
 
 _CHUNK_BYTES = 1 << 20
-_PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before more sessions are there
+_PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before further sessions are connected
 
 
 class Archives:
     def __init__(self, name: str, clients: Clients) -> None:
-        """`name` is the dataset's, for messages."""
+        """`name` is the dataset's name, for messages."""
         self._name = name
         self._clients = clients
 
     def write(self, database: str, snapshot: str, target: Path, size_bytes: int) -> None:
-        """Dumps an exported snapshot, over what an earlier attempt left; seen to be whole. Raises StepError."""
+        """Dump an exported snapshot in place of an earlier attempt, and check that it is complete. Raise StepError."""
         _clear(target)
         words = [f"--snapshot={snapshot}", "--no-password", database]
         if self._clients.container is not None:
@@ -45,9 +45,10 @@ class Archives:
         self.check(target)
 
     def _write_folder(self, words: Sequence[str], target: Path) -> bool:
-        """By several sessions at the same time, where that is worth it.
+        """Dump by several sessions at the same time; return whether they could.
 
-        All but the first of them give up where somebody waits for a table's exclusive lock (manual of pg_dump, `--jobs`).
+        All sessions but the first give up where another one waits for a table's exclusive lock (manual of pg_dump,
+        `--jobs`).
         """
         target.mkdir(0o700)
         try:
@@ -58,16 +59,18 @@ class Archives:
         return True
 
     def check(self, dump: Path) -> None:
-        """Raises DamagedError for what has no contents that can be read, RefusedError for what cannot be loaded here,
-        SqlError where nobody is there to read it."""
+        """Raise DamagedError for a dump whose contents cannot be read.
+
+        Raise RefusedError for one that cannot be loaded here, SqlError where the server with the programs is gone.
+        """
         self.refuse_folder(dump)
         self._read("--list", dump=dump)
 
     @contextlib.contextmanager
     def without_extensions(self, names: Collection[str], dump: Path) -> Iterator[list[str]]:
-        """Words that let pg_restore leave out extensions, which are in no database afterwards.
+        """Yield arguments that let pg_restore leave out extensions, which the database then lacks.
 
-        Clients inside a container have the archive for their input, and can read no list besides: none is left out.
+        Clients inside a container read the archive as their input and cannot read a list as well: none is left out.
         """
         if not names or self._clients.container is not None:
             yield []
@@ -86,23 +89,24 @@ class Archives:
             with open(os.devnull, "wb") as nowhere:
                 self.restore(word, dump=dump, output=nowhere)
         except StepError as error:
-            if self._clients.container is not None:  # which may have gone, with its server
+            if self._clients.container is not None:  # the container may be gone, with its server; then say that
                 with self._clients.session(self._clients.server.maintenance) as session:
                     session.value("SELECT 1")
             raise DamagedError(
-                f"database {self._name}: {dump.name} is no whole dump: {error.state or error}"
+                f"database {self._name}: {dump.name} is not a complete dump: {error.state or error}"
             ) from error
 
     def refuse_folder(self, dump: Path) -> None:
-        """A pipe leads one file into a container."""
+        """Raise RefusedError for a folder with clients inside a container, where a pipe transports only one file."""
         if self._clients.container is not None and dump.is_dir():
             raise RefusedError(
                 f"database {self._name}: {dump.name} is a folder, which cannot be given to clients inside a container",
-                next_step=f"Reach the server from outside: databases.{self._name} with host and port, without container.",
+                next_step=f"Set host and port in databases.{self._name} and remove container, so that Holdfast reaches"
+                " the server with the clients of this machine.",
             )
 
     def restore(self, *words: str, dump: Path, jobs: int = 1, output: BinaryIO | None = None) -> None:
-        """Runs pg_restore on an archive. Raises CommandFailedError."""
+        """Run pg_restore on an archive. Raise CommandFailedError."""
         if self._clients.container is None:
             words += (f"--jobs={jobs}",) if jobs > 1 else ()
             self._clients.run("pg_restore", *words, str(dump), output=output)
@@ -111,9 +115,10 @@ class Archives:
             self._clients.run("pg_restore", *words, stdin=file, output=output)
 
     def load(self, *words: str, dump: Path, jobs: int, search_path: str | None) -> None:
-        """Load an archive into a database. Raises CommandFailedError.
+        """Load an archive into a database. Raise CommandFailedError.
 
-        With a search path, functions find what they name without a schema; `""` is the one that the role has anyway.
+        With a search path, functions find the names that they use without a schema; `""` stands for the path that the
+        role has anyway.
         """
         if search_path is None:
             self.restore(*words, dump=dump, jobs=jobs)
@@ -137,7 +142,7 @@ class Archives:
 
 @contextlib.contextmanager
 def _twin(dump: Path) -> Iterator[Path]:
-    """Make a folder that is read as a dump's own, with the search path of the session; the data are links."""
+    """Yield a folder that reads like the dump's own but keeps the session's search path; the data are links."""
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         for entry in dump.iterdir():
             if entry.name == "toc.dat":
@@ -158,7 +163,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _clear(target: Path) -> None:
-    """Removes what an earlier attempt wrote."""
+    """Remove what an earlier attempt wrote."""
     if target.is_dir():
         durable.remove_tree(target)
     target.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a PostgreSQL database holds: its tables, their columns and rows."""
+"""The content of a PostgreSQL database: its tables, their columns and rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOUND = (
 )
 TABLES = f"SELECT n.nspname, c.relname{_FOUND.format(more='')}1, 2"
 """Schema and name of each table; a partitioned one counts as a whole."""
-# By the pages that the catalogue knows, for which no table has to be looked at that somebody may have locked.
+# By the pages that the catalogue knows, because asking a table itself would wait for sessions that have locked it.
 _BY_SIZE = f"SELECT n.nspname, c.relname{_FOUND.format(more='')}c.relkind = 'p', c.relpages"
 _ATTRIBUTES = " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
 _COLUMNS = f"SELECT n.nspname, c.relname, a.attname{_FOUND.format(more=_ATTRIBUTES)}1, 2, a.attnum"
@@ -22,7 +22,7 @@ _TIMED_OUT, _NO_RIGHT = "57014", "42501"
 
 
 def counted(session: Session, budget_seconds: float) -> dict[str, Facts]:
-    """Columns and exact rows; what is not counted within the budget, or may not be read, is None."""
+    """Return columns and exact rows per table; rows not counted within the budget, or not readable, are None."""
     found: dict[str, Facts] = {}
     for schema, table in session.rows(TABLES):
         found[table_name(str(schema), str(table))] = {"rows": None, "columns": []}

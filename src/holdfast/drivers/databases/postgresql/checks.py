@@ -1,4 +1,4 @@
-"""What would stop or spoil an operation on a PostgreSQL database, found before it begins."""
+"""Conditions that would stop or spoil an operation on a PostgreSQL database, found before it begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Finding = tuple[str, str, str]
 
 
 def problems(session: Session, database: str) -> list[Finding]:
-    """Severity, message and advice of what would stop or spoil an operation on the database."""
+    """Return severity, message and advice of conditions that would stop or spoil an operation on the database."""
     here = f"database = {literal(database)}"
     found = []
     for setting in ("fsync", "full_page_writes"):
@@ -17,8 +17,8 @@ def problems(session: Session, database: str) -> list[Finding]:
             found.append(
                 (
                     "error",
-                    f"the server runs with {setting} = off: a crash can destroy every database of it",
-                    f"ALTER SYSTEM SET {setting} = on; and reload the server.",
+                    f"the server runs with {setting} = off: a crash can destroy all its databases",
+                    f"Run in SQL: ALTER SYSTEM SET {setting} = on; then reload the server.",
                 )
             )
     if not session.rows(f"SELECT 1 FROM pg_database WHERE datname = {literal(database)}"):
@@ -26,7 +26,8 @@ def problems(session: Session, database: str) -> list[Finding]:
             (
                 "warning",
                 f"the server has no database {database}",
-                "Correct its name where it is another one; else holdfast install REF, or `holdfast backup restore latest`.",
+                "Correct the database's name if it has another one. Otherwise run `holdfast install REF` or"
+                " `holdfast backup restore latest`.",
             )
         )
         return found
@@ -34,8 +35,8 @@ def problems(session: Session, database: str) -> list[Finding]:
         found.append(
             (
                 "error",
-                f"prepared transaction {gid} stands open and blocks copies and renames",
-                f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'.",
+                f"prepared transaction {gid} is open and blocks copies and renames",
+                f"Run in SQL: COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'.",
             )
         )
     for (slot,) in session.rows(f"SELECT slot_name FROM pg_replication_slots WHERE {here}"):
@@ -43,7 +44,7 @@ def problems(session: Session, database: str) -> list[Finding]:
             (
                 "error",
                 f"replication slot {slot} belongs to the database and would be lost with it",
-                f"SELECT pg_drop_replication_slot('{slot}'), and make it again afterwards.",
+                f"Run in SQL: SELECT pg_drop_replication_slot('{slot}'); create it again afterwards.",
             )
         )
     subscriptions = session.rows(
@@ -54,15 +55,15 @@ def problems(session: Session, database: str) -> list[Finding]:
         found.append(
             (
                 "error",
-                f"subscription {name} goes into the database and would not survive a copy",
-                f"DROP SUBSCRIPTION {name}, and make it again afterwards.",
+                f"subscription {name} replicates into the database and would not survive a copy",
+                f"Run in SQL: DROP SUBSCRIPTION {name}; create it again afterwards.",
             )
         )
     return [*found, *_rights(session, database), *_settings(session, database)]
 
 
 def _settings(session: Session, database: str) -> list[Finding]:
-    """Find settings of the database that its own role may not give to a copy: an undo or a restore leaves them out."""
+    """Return settings of the database that its role may not set for a copy: an undo or a restore leaves them out."""
     modern = int(session.value("SELECT current_setting('server_version_num')") or 0) >= 150000
     granted = "has_parameter_privilege(s.name, 'SET')" if modern else "false"
     rows = session.rows(
@@ -76,16 +77,16 @@ def _settings(session: Session, database: str) -> list[Finding]:
     return [
         (
             "warning",
-            f"database {database} has the setting {setting}{f' of role {role}' if role else ''}, which only a superuser may give:"
-            " an undo or a restore leaves it out, and prints the statement that gives it again",
-            "Give the role of [databases] the right to set it, or have a superuser at hand.",
+            f"database {database} has the setting {setting}{f' of role {role}' if role else ''}, which only a superuser"
+            " may set: an undo or a restore leaves it out and prints the statement that sets it again",
+            "Grant the role of [databases] the right to set it, or have a superuser set it after an undo or a restore.",
         )
         for role, setting in rows
     ]
 
 
 def in_database(session: Session) -> list[Finding]:
-    """Return what a session of the database itself finds: tables of which a dump may not have every row, so that it fails."""
+    """Return tables of which a dump may not read every row, so that it fails, as seen in the database itself."""
     rows = session.rows(
         "SELECT c.oid::regclass, quote_ident(current_user), pg_has_role(c.relowner, 'USAGE') FROM pg_class c"
         " WHERE c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1"
@@ -100,8 +101,8 @@ def in_database(session: Session) -> list[Finding]:
         found.append(
             (
                 "error",
-                f"row-level security of table {table} holds for role {role} too: it cannot be backed up whole",
-                f"ALTER ROLE {role} BYPASSRLS, as a superuser; or {change}.",
+                f"row-level security of table {table} also applies to role {role}: it cannot be backed up completely",
+                f"Run in SQL, as a superuser: ALTER ROLE {role} BYPASSRLS; or run: {change}.",
             )
         )
     return found
@@ -117,8 +118,8 @@ def _rights(session: Session, database: str) -> list[Finding]:
         found.append(
             (
                 "error",
-                f"role {role} may not create databases: no restore point and no restore",
-                f"ALTER ROLE {role} CREATEDB, as a superuser.",
+                f"role {role} may not create databases: restore points and restores are impossible",
+                f"Run in SQL, as a superuser: ALTER ROLE {role} CREATEDB;",
             )
         )
     if owns != "t":
@@ -126,7 +127,7 @@ def _rights(session: Session, database: str) -> list[Finding]:
             (
                 "error",
                 f"role {role} does not own database {database}",
-                f"ALTER DATABASE {database} OWNER TO {role}, as a superuser.",
+                f"Run in SQL, as a superuser: ALTER DATABASE {database} OWNER TO {role};",
             )
         )
     return found

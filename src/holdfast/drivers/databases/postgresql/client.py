@@ -1,7 +1,7 @@
-"""Talking to a PostgreSQL server through its own client programs, on this machine or inside a container.
+"""A PostgreSQL server's own client programs, run on this machine or inside a container.
 
-Facts from the documentation of psql and libpq: with ON_ERROR_STOP psql ends with 3 at the first error; VERBOSITY
-`verbose` prints the SQLSTATE before the text, whatever the language; COPY (query) TO STDOUT prints a row a line,
+Facts from the documentation of psql and libpq: with ON_ERROR_STOP psql exits with code 3 at the first error; VERBOSITY
+`verbose` prints the SQLSTATE before the text, in any language; COPY (query) TO STDOUT prints a row per line,
 tab-separated, NULL as \\N, with backslash escapes; PGAPPNAME, PGOPTIONS and PGPASSWORD reach every client of libpq.
 """
 
@@ -33,17 +33,17 @@ def literal(text: str) -> str:
 
 
 def application_name(operation: str) -> str:
-    """What marks the sessions of an operation inside the server."""
+    """Return the name that marks the sessions of an operation inside the server."""
     return f"holdfast:{operation}"
 
 
 class _Psql:
-    """The mark stands on a line of its own, which no row can be: there a backslash would be doubled."""
+    """Syntax of psql. The mark is on a line of its own, which no row can be: there a backslash would be doubled."""
 
     mark = b"\n" + _MARK + b"\n"
 
     def order(self, sql: str) -> bytes:
-        # The empty line before lets an answer without rows end with the mark too.
+        # The empty line before it makes even an answer without rows end with the mark.
         return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
 
     def selection(self, sql: str) -> str:
@@ -73,9 +73,10 @@ class Clients:
         return self.container.argv([program, *words], [*self._settings(), *password])
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Where the server is and who asks; the password reaches a client only so, never as a word of its command.
+        """Return the variables that say where the server is and who connects.
 
-        `settings` are those of the sessions that the client opens.
+        The password reaches a client only by its environment, never in its argv. `settings` apply to the sessions that
+        the client opens.
         """
         found = self._settings()
         for key, value in settings.items():
@@ -90,7 +91,7 @@ class Clients:
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
             "PGCLIENTENCODING": "UTF8",
             "PGAPPNAME": application_name(self.host.operation) if self.host.operation else "holdfast",
-            # What an outcome rests on must not be lost with the server's memory, whatever its own setting.
+            # The journal relies on outcomes, so they must survive a crash of the server, whatever its own setting.
             "PGOPTIONS": "-c synchronous_commit=on -c client_min_messages=warning -c lock_timeout=0"
             " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
         }
@@ -109,19 +110,19 @@ class Clients:
         output: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Runs a client to its end; the end of what it printed. Raises CommandFailedError, CancelledError."""
+        """Run a client to its end; return the end of its output. Raise CommandFailedError, CancelledError."""
         argv = self.argv(program, *words)
         with running(self.container, environment or self.environment(), self.host) as run:
             return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 
     def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
-        """Runs a client with a stream as its input. Raises as `run` does, and what `chunks` raises."""
+        """Run a client with a stream as its input. Raise what `run` and `chunks` raise."""
         with running(self.container, environment, self.host) as run:
             self.host.feed(self.argv(program, *words), chunks, environment=run.environment)
 
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:
-        """A connection that stays. Raises SqlError when it is first used and cannot be made."""
+        """Yield a session that stays. Raise SqlError at the first use if the connection failed."""
         argv = self.argv(
             "psql",
             "-X",
@@ -156,7 +157,7 @@ def _unescape(value: str) -> str:
 
 
 def table_name(schema: str, name: str) -> str:
-    """As people write it: the schema only where it is not `public`."""
+    """Return the name as people write it: with the schema only where it is not `public`."""
     return name if schema == "public" else f"{schema}.{name}"
 
 

@@ -1,7 +1,7 @@
-"""PostgreSQL databases beside the live one: copied, filled, put in place by rename, dropped.
+"""PostgreSQL databases next to the live one: copied, filled, put in place by rename, dropped.
 
-Everything is decided by OID. A database of Holdfast's carries the live one's digest and the operation's token in its
-name; while it stands beside, nobody can connect to it.
+Everything is decided by OID. The name of a candidate or replaced database has a digest of the live one's name and the
+operation's token; nobody can connect to it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LEAVE_SECONDS = 5.0
 _TERMINATE_SECONDS = 20.0
 _NAME_BYTES = 63  # NAMEDATALEN less one
 _NO_RIGHT = "42501"
-# What a session is, which is shown to other roles as nothing unless they may see all statistics. Only autovacuum has no
-# user (backend_status.c: pgstat_bestart); the server itself ends it for a copy or a rename.
+# The kind of a session. Other roles see NULL here unless they may read all statistics. Only autovacuum has no user
+# (backend_status.c: pgstat_bestart); the server itself ends it for a copy or a rename.
 _KIND = "coalesce(backend_type, 'client backend')"
 _NO_LIMIT = -1
-_INVALID = "-2"  # connection limit of what a drop that was cut short left behind: nothing but a drop is possible
-# Settings that are lists are stored as they are written, all others as one text (guc.c: GUC_LIST_QUOTE).
+_INVALID = "-2"  # connection limit after a drop that was cut short: the database can only be dropped
+# List settings are written into ALTER as the catalogue has them, all others as one quoted text (guc.c: GUC_LIST_QUOTE).
 _LISTS = {
     "local_preload_libraries",
     "search_path",
@@ -37,12 +37,13 @@ _LISTS = {
     "temp_tablespaces",
     "unix_socket_directories",
 }
-# Whom objects belong or are granted to; the catalogue of dependencies leaves out the role that made the cluster.
+# Roles that own objects or have grants; pg_shdepend leaves out the role that created the cluster.
 _ROLES = (
     "SELECT DISTINCT pg_get_userbyid(role) FROM ("
     " SELECT refobjid AS role FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
     " AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " UNION SELECT nspowner FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
+    " UNION SELECT nspowner FROM pg_namespace WHERE nspname !~ '^pg_'"
+    " AND nspname NOT IN ('information_schema', 'public')"
     " UNION SELECT relowner FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"
     " UNION SELECT proowner FROM pg_proc WHERE oid >= 16384) found ORDER BY 1"
 )
@@ -50,7 +51,7 @@ _ROLES = (
 
 class Places:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
-        """`name` is the dataset's, for messages."""
+        """`name` is the dataset's name, for messages."""
         self._name = name
         self._database = database
         self._clients = clients
@@ -71,7 +72,7 @@ class Places:
         return self._beside(f"{token}.new")
 
     def _own(self, session: Session) -> list[tuple[str, str]]:
-        """Name and OID of each database of Holdfast's beside the live one, oldest first."""
+        """Return name and OID of each candidate and replaced database of the live one, oldest first."""
         rows = session.rows(
             f"SELECT datname, oid FROM pg_database WHERE starts_with(datname, {literal(self._prefix)}) ORDER BY oid"
         )
@@ -82,7 +83,7 @@ class Places:
             return [name.removeprefix(self._prefix) for name, _ in self._own(session)]
 
     def find(self, session: Session, identity: str) -> str:
-        """The name of the database beside the live one that has this identity. Raises StepError."""
+        """Return the name of the candidate or replaced database with this identity. Raise StepError."""
         for name, oid in self._own(session):
             if oid == identity:
                 return name
@@ -91,10 +92,10 @@ class Places:
     def _oid(self, session: Session, database: str) -> str | None:
         return session.value(f"SELECT oid FROM pg_database WHERE datname = {literal(database)}")
 
-    # --- what belongs to a database but not to its content ------------------------------------------------
+    # --- properties of a database outside of its content --------------------------------------------------
 
     def facts(self, session: Session) -> Facts:
-        """What a dump of the session's database does not hold and its restore needs."""
+        """Return the facts that the dump of the session's database lacks and a restore needs."""
         row = session.rows(
             "SELECT current_setting('server_version_num'), pg_encoding_to_char(encoding), datcollate, datctype,"
             " pg_get_userbyid(datdba), shobj_description(oid, 'pg_database') FROM pg_database"
@@ -118,7 +119,7 @@ class Places:
 
     @staticmethod
     def _properties(session: Session, database: str | None = None) -> Facts:
-        """Return grants (None: the default ones), settings, and what else its catalogue entry says of a database."""
+        """Return the grants (None: the default ones), settings and limits of a database."""
         where = literal(database) if database is not None else "current_database()"
         limit, is_template = session.rows(
             f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = {where}"
@@ -141,7 +142,10 @@ class Places:
         }
 
     def _apply(self, session: Session, database: str, facts: Facts) -> None:
-        """Give a database the grants, settings, limits and comment of another. Raises RefusedError where the role may not."""
+        """Give a database the grants, settings, limits and comment of another.
+
+        Raise RefusedError where the role may not.
+        """
         quoted = identifier(database)
         known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
         statements = []
@@ -169,25 +173,25 @@ class Places:
                     raise
                 raise RefusedError(
                     f"database {self._name} has a grant that this role cannot give to a copy: {error.what}",
-                    next_step="Give [databases] a role that may, or remove that grant.",
+                    next_step="Set a role in [databases] that may grant it, or revoke that grant.",
                 ) from error
 
     def _give_settings(self, database: str, settings: Sequence[Sequence[str | None]]) -> None:
-        """Give a database settings of its own; one that only a superuser may give is left out, and said."""
+        """Give a database its own settings; leave out, with a warning, one that only a superuser may set."""
         for role, setting in settings:
             try:
-                with self.maintenance() as session:  # of its own: an error ends it
+                with self.maintenance() as session:  # one per setting, because an error ends the session
                     session.run(_setting_statement(database, role, str(setting)))
             except SqlError as error:
                 if error.sql_state != _NO_RIGHT:
                     raise
                 self._clients.host.warn(
-                    f"database {self._name}: a setting is left out that this role may not give; type, as a superuser:"
+                    f"database {self._name}: left out a setting that this role may not set. Run as a superuser:"
                     f" {_setting_statement(self._database, role, str(setting))};"
                 )
 
     def has_roles(self, facts: Facts) -> bool:
-        """Whether every role that owns or is granted something in a dump is here and may be given it."""
+        """Return whether this role may give ownership and grants to every role that a dump names."""
         with self.maintenance() as session:
             known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
             superuser = session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == "t"
@@ -198,7 +202,10 @@ class Places:
     # --- candidates --------------------------------------------------------------------------------------
 
     def copy(self, token: str) -> str:
-        """A copy of the live database with its grants and settings; its identity. No session may be on the live one."""
+        """Make a copy of the live database with its grants and settings; return its identity.
+
+        No session may be on the live one. Raise RefusedError where one stays.
+        """
         candidate = self.candidate(token)
         with self.maintenance() as session:
             self._drop(session, candidate)
@@ -218,12 +225,12 @@ class Places:
                 )
                 self._close(session, candidate)
             finally:
-                with self.maintenance() as again:  # an error has ended the other session
+                with self.maintenance() as again:  # a new session, because an error has ended the other one
                     self._open(again, self._database)
             return self._identity_of(session, candidate)
 
     def _owned_as_live(self, session: Session) -> str:
-        """Return the words that give a copy the owner of the live database, where that is another role than ours."""
+        """Return the clause that gives a copy the live database's owner, where that is another role than ours."""
         owner = session.value(
             "SELECT CASE WHEN pg_get_userbyid(datdba) <> current_user THEN pg_get_userbyid(datdba) END"
             f" FROM pg_database WHERE datname = {literal(self._database)}"
@@ -232,13 +239,13 @@ class Places:
 
     @contextmanager
     def reachable(self, place: str) -> Iterator[None]:
-        """Lets sessions of ours onto a database beside the live one, which nobody reaches else."""
+        """Allow Holdfast's sessions onto a candidate or replaced database while the body runs."""
         with self.maintenance() as session:
             self._open(session, place)
         try:
             yield
         finally:
-            with self.maintenance() as again:  # an error has ended the other session
+            with self.maintenance() as again:  # a new session, because an error has ended the other one
                 self._close(again, place)
 
     def _identity_of(self, session: Session, database: str) -> str:
@@ -248,7 +255,7 @@ class Places:
         return found
 
     def empty(self, token: str, facts: Facts) -> str:
-        """An empty candidate in the encoding of a dump, owned like the live database; its identity."""
+        """Make an empty candidate in the encoding of a dump, with the live database's owner; return its identity."""
         candidate = self.candidate(token)
         owner, _ = self.like_live()
         with self.maintenance() as session:
@@ -267,12 +274,15 @@ class Places:
                     raise
                 raise RefusedError(
                     f"database {self._name}: this role may not create a database: {error.what}",
-                    next_step="ALTER ROLE ... CREATEDB, as a superuser.",
+                    next_step="Run in SQL, as a superuser: ALTER ROLE ... CREATEDB;",
                 ) from error
             return self._identity_of(session, candidate)
 
     def like_live(self) -> tuple[str | None, Facts]:
-        """Who owns the live database, where that is another role than ours, and its encoding, for an empty one like it."""
+        """Return the live database's owner and its encoding, for an empty database like it.
+
+        The owner is None where it is our own role.
+        """
         with self.maintenance() as session:
             found = session.rows(
                 "SELECT CASE WHEN pg_get_userbyid(datdba) <> current_user THEN pg_get_userbyid(datdba) END,"
@@ -286,7 +296,7 @@ class Places:
         return owner, {"encoding": encoding, "collate": collate, "ctype": ctype, "locale": locale}
 
     def search_path(self) -> str:
-        """Return that of this role in the live database; empty where there is none."""
+        """Return the search path of this role in the live database; empty where there is no such database."""
         with self.maintenance() as session:
             if self._oid(session, self._database) is None:
                 return ""
@@ -294,15 +304,15 @@ class Places:
             return search_path(live)
 
     def settle_loaded(self, candidate: str, facts: Facts) -> None:
-        """After a load: grants and settings of the dump's database, and everything durable."""
+        """Finish a load: apply grants and settings of the dump's database, and make everything durable."""
         with self._clients.session(candidate) as loaded:
-            if facts.get("search_path"):  # the settings of its database come after it
+            if facts.get("search_path"):  # set here, because the database's own settings are applied later
                 loaded.run(f"SET search_path = {facts['search_path']}")
-            loaded.run("ANALYZE")  # else every query is planned without knowing the tables
+            loaded.run("ANALYZE")  # without it, queries are planned without statistics
         with self.maintenance() as session:
             if not facts.get("elsewhere"):
                 self._apply(session, candidate, facts)
-            # A message in a transaction of its own makes the log durable up to here.
+            # A transactional message flushes the write-ahead log up to here, which makes the load durable.
             session.rows("SELECT pg_logical_emit_message(true, 'holdfast', 'barrier')")
 
     # --- the live one ------------------------------------------------------------------------------------
@@ -327,7 +337,10 @@ class Places:
         ]
 
     def _await_no_sessions(self, session: Session) -> None:
-        """Those of services just stopped go by themselves; others are named, or ended where that is configured."""
+        """Wait until sessions of stopped services are gone; end other ones if that is configured, else name them.
+
+        Raise RefusedError where sessions stay.
+        """
         if self._clients.server.end_sessions:
             self.terminate(session, f"datname = {literal(self._database)}")
         deadline = time.monotonic() + _LEAVE_SECONDS
@@ -335,13 +348,13 @@ class Places:
             if time.monotonic() > deadline:
                 raise RefusedError(
                     f"database {self._name} is still in use by {', '.join(left)}",
-                    next_step="End what holds it, make it a service of the application, or set"
+                    next_step="End these sessions, make their program a service of the application, or set"
                     f" databases.{self._name}.end_sessions.",
                 )
             time.sleep(0.05)
 
     def terminate(self, session: Session, condition: str) -> None:
-        """Ends sessions and waits until they are gone. Raises StepError naming those that stay."""
+        """End sessions and wait until they are gone. Raise StepError with the name of one that stays."""
         which = f"{condition} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL AND {_KIND} = 'client backend'"
         may = "pg_has_role(usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')"
         deadline = time.monotonic() + _TERMINATE_SECONDS
@@ -350,13 +363,14 @@ class Places:
                 if allowed != "t" or time.monotonic() > deadline:
                     raise StepError(
                         f"database {self._name}: session {pid} of {user} cannot be ended by this role",
-                        next_step=f"SELECT pg_terminate_backend({pid}), as a superuser; then type the command again.",
+                        next_step=f"Run in SQL, as a superuser: SELECT pg_terminate_backend({pid}); then run the"
+                        " command again.",
                     )
             session.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}")
             time.sleep(0.02)
 
     def swap(self, identity: str | None, aside: str) -> None:
-        """Two renames in one transaction; sessions on either database are ended. May be repeated."""
+        """Rename both databases in one transaction, after ending the sessions on them. Idempotent."""
         with self.maintenance() as session:
             present = self._oid(session, self._database)
             if present is None and identity is None:
@@ -386,7 +400,7 @@ class Places:
         with self.maintenance() as session:
             if self._oid(session, candidate) is not None:
                 if self._oid(session, name) is not None:
-                    raise RefusedError(f"the server has a database {name} already")
+                    raise RefusedError(f"the server already has a database {name}")
                 if rehearsal:
                     return
                 self.terminate(session, f"datname = {literal(candidate)}")
@@ -394,7 +408,7 @@ class Places:
             self._open(session, name)
 
     def _free(self, session: Session, aside: str) -> str:
-        """A name that no earlier entry has."""
+        """Return a name that no other database has."""
         taken = {name for name, _ in self._own(session)}
         number, name = 1, self._beside(aside)
         while name in taken:
@@ -416,13 +430,13 @@ class Places:
         if limit != _INVALID:
             self._close(session, database)
             if session.value(f"SELECT datistemplate FROM pg_database WHERE datname = {literal(database)}") == "t":
-                session.run(f"ALTER DATABASE {identifier(database)} IS_TEMPLATE false")  # else it could not be dropped
+                session.run(f"ALTER DATABASE {identifier(database)} IS_TEMPLATE false")  # a template cannot be dropped
             self.terminate(session, f"datname = {literal(database)}")
         session.run(f"DROP DATABASE {identifier(database)}")
 
-    # --- marks and findings --------------------------------------------------------------------------------
+    # --- marker and checks ----------------------------------------------------------------------------------
 
-    # The mark stands at the end of the database's comment: its owner may set that, and a setting of our own only a
+    # The marker is at the end of the database's comment, because its owner may set that; a custom setting needs a
     # superuser.
 
     def _comment(self, session: Session) -> str | None:
@@ -445,7 +459,7 @@ class Places:
 
 
 def _setting_statement(database: str, role: str | None, setting: str) -> str:
-    """Return the statement that gives a database a setting, as the catalogue has it (`KEY=VALUE`), for all roles or one."""
+    """Return the statement that applies a `KEY=VALUE` setting to a database, for all roles or one."""
     key, _, value = setting.partition("=")
     name = ".".join(identifier(part) for part in key.split("."))
     given = value if key in _LISTS else literal(value)

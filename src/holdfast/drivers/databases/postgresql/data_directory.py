@@ -1,9 +1,9 @@
-"""A PostgreSQL data directory that no server runs: looked at, and dumped by a private server of its own version.
+"""A PostgreSQL data directory without a server: inspected, and dumped by a private server of its own version.
 
-Facts from the documentation: `pg_controldata` tells the cluster's state, which is "shut down" after a clean end alone;
+Facts from the documentation: `pg_controldata` prints the cluster's state, which is "shut down" only after a clean end;
 a server refuses to run as root and wants its directory owned by its account with mode 0700; line 8 of postmaster.pid is
 "ready" once it answers; single-user mode needs no role's name and runs no event triggers; settings in
-postgresql.auto.conf, and those kept per database, hold whatever the server is started with.
+postgresql.auto.conf, and those kept per database, apply whatever the server is started with.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from holdfast.system.processes import end_processes_in
 
 _PLACES = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NOBODY = 65534  # in a container any number but root's will do
+_NOBODY = 65534  # in a container any number except root's works
 _CLEAN = "shut down"
 _START_SECONDS = 600.0  # a large directory on a slow disk
 _STOP_SECONDS = 60.0
 _ENGINE_SECONDS = 120
 _READY_LINE = 7
 _DEEPEST = 4
-_NOT_THERE = (126, 127)  # of `run`, for a program that the image has not
-_BY_HAND = "Start the server that it is of, make a dump with `pg_dump --format=custom`, and import that."
+_NOT_THERE = (126, 127)  # exit codes of `run` for a program that the image lacks
+_BY_HAND = "Start the server to which it belongs, make a dump with `pg_dump --format=custom`, and import that."
 _CONFIGURATION = """port = 5432
 listen_addresses = ''
 unix_socket_permissions = 0700
@@ -62,7 +62,7 @@ jit = off
 
 @dataclass(frozen=True)
 class Run:
-    """How programs of one version are run on a scratch folder: here as another account, or in one-off containers.
+    """The way to run programs of one version on a scratch folder: here as another account, or in one-off containers.
 
     `folder` has the programs on this machine; in a container they are in its PATH.
     """
@@ -80,7 +80,7 @@ class Run:
 
 
 class ColdDirectory:
-    """Reads data directories for one configured database. `mark` tells this application's containers from others'."""
+    """A reader of data directories for one configured database. `mark` labels this application's containers."""
 
     def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
         """`name` is the dataset's, `database` the one in `server`, whose container's image has the programs."""
@@ -91,18 +91,26 @@ class ColdDirectory:
         self._host = host
 
     def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
-        """Whether what is unpacked so far tells its version; it is then one that can be read here. Raises RefusedError."""
-        for pattern in ("PG_VERSION", "*/PG_VERSION", "*/*/PG_VERSION"):  # those of single databases say the same
+        """Return whether the files unpacked so far tell the version.
+
+        Raise RefusedError where that version cannot be read here.
+        """
+        for pattern in (
+            "PG_VERSION",
+            "*/PG_VERSION",
+            "*/*/PG_VERSION",
+        ):  # each database's own file has the same version
             for path in unpacked.glob(pattern):
                 self._run(scratch, _version(path), newest)
                 return True
         return False
 
     def dump(self, scratch: Path, unpacked: Path, newest: int) -> Path:
-        """Dumps the wanted database of a directory below `unpacked`, which is changed; no server runs afterwards.
+        """Dump the wanted database of a directory below `unpacked`, which it changes; no server runs afterwards.
 
-        `scratch` is a private folder that holds `unpacked`; `newest` is the version that a dump may have. Raises
-        RefusedError for what was not shut down cleanly or cannot be read here, StepError where a program fails.
+        `scratch` is a private folder that holds `unpacked`; `newest` is the newest version that a dump may have. Raise
+        RefusedError for a directory that was not shut down cleanly or cannot be read here, StepError where a program
+        fails.
         """
         data = _found(unpacked)
         _refuse_parts(data)
@@ -113,7 +121,7 @@ class ColdDirectory:
         out = scratch / "out"
         for folder in (scratch / "run", out):
             folder.mkdir(0o700, exist_ok=True)
-        # The scratch folder itself stays ours: what runs as that account must not lay links where we write.
+        # The scratch folder itself stays ours, so that programs of that account cannot place links where we write.
         for folder in (unpacked, scratch / "run", out):
             give_away(folder, run.uid, run.gid)
         let_read(scratch, run.gid, 0o710)
@@ -139,7 +147,7 @@ class ColdDirectory:
     def _run(self, scratch: Path, major: int, newest: int) -> Run:
         if major > newest:
             raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, the server of database {self._name} is {newest}",
+                f"the data directory is of PostgreSQL {major}, but the server of database {self._name} is {newest}",
                 next_step="Import it into a server of that version or a newer one.",
             )
         if self._container is not None:
@@ -148,9 +156,9 @@ class ColdDirectory:
         folder = next((place for place in places if os.access(f"{place}/postgres", os.X_OK)), "")
         if not folder:
             raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, and this machine has no programs of that version",
-                next_step=f"Install PostgreSQL {major} ({places[0]}), or set databases.{self._name}.container to a container"
-                " whose image has it.",
+                f"the data directory is of PostgreSQL {major}, but this machine has no programs of that version",
+                next_step=f"Install PostgreSQL {major} ({places[0]}), or set databases.{self._name}.container to a"
+                " container whose image has it.",
             )
         if os.geteuid() != 0:
             return Run((), folder, "", os.geteuid(), os.getegid())
@@ -158,19 +166,22 @@ class ColdDirectory:
         if user is None:
             raise RefusedError(
                 f"a PostgreSQL server does not run as root, and there is no account {ACCOUNT}",
-                next_step=f"Make one: useradd --system {ACCOUNT}",
+                next_step=f"Create the account: useradd --system {ACCOUNT}",
             )
         ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}")
         words = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
         if self._host.run([*words, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
             raise RefusedError(
-                f"the account {ACCOUNT}, which the private server runs as, cannot reach {scratch.parent}",
-                next_step="Name another folder with --scratch, one that every account may pass through.",
+                f"the account {ACCOUNT}, under which the private server runs, cannot reach {scratch.parent}",
+                next_step="Choose with --scratch another folder, which every account may enter.",
             )
         return Run(words, folder, "", user.pw_uid, user.pw_gid)
 
     def _run_in(self, container: Container, scratch: Path, major: int) -> Run:
-        """One-off containers of its image: without a network, known as the operation's, and with the scratch folder alone."""
+        """Return the way to run in one-off containers of the container's image, with only the scratch folder.
+
+        They have no network and are labelled as the operation's.
+        """
         engine = container.engine
         image = self._host.capture(
             [engine, "container", "inspect", "--format={{.Image}}", container.name], timeout_seconds=_ENGINE_SECONDS
@@ -181,7 +192,7 @@ class ColdDirectory:
         if uid == 0:
             uid, gid = (user.pw_uid, user.pw_gid) if user is not None else (_NOBODY, _NOBODY)
         places = ":".join(place.format(major) for place in _PLACES)
-        # Single-user mode asks for the name of its account, which the image may not have under that number.
+        # Single-user mode looks up the name of its account, which the image may not have under that number.
         (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
         (scratch / "passwd").chmod(0o644)
         words = [
@@ -213,14 +224,14 @@ class ColdDirectory:
         found = re.search(r"(\d+)", told)
         if found is None or int(found[1]) != major:
             raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, the image of container {container.name} has {told}",
+                f"the data directory is of PostgreSQL {major}, but the image of container {container.name} has {told}",
                 next_step=f"Start a container of PostgreSQL {major} on a copy of the directory, make a dump in it with"
                 " `pg_dump --format=custom`, and import that.",
             )
         return run
 
     def _do(self, run: Run, program: str, *words: str) -> str:
-        """Runs a program to its end; what it printed last. Raises CommandFailedError."""
+        """Run a program to its end; return the end of its output. Raise CommandFailedError."""
         return self._host.run(run.argv(program, *words), cwd="/", environment={"LC_ALL": "C"}).output_tail
 
     # --- the server ----------------------------------------------------------------------------------
@@ -234,18 +245,18 @@ class ColdDirectory:
 
     @contextmanager
     def _serving(self, run: Run, scratch: Path, data: Path, major: int) -> Iterator[str]:
-        """A server of this folder alone while the body runs; the role that may connect, which was made for that."""
+        """Run a server of only this folder; yield the one role that may connect, which is created for this purpose."""
         role = f"holdfast_{secrets.token_hex(8)}"
         files = {"server.conf": _CONFIGURATION, "hba.conf": f"local all {role} trust\n", "ident.conf": ""}
         if major >= 17:
-            files["server.conf"] += "event_triggers = off\n"  # a login would run one
+            files["server.conf"] += "event_triggers = off\n"  # otherwise a login could run one
         for name, text in files.items():
             (scratch / name).write_text(text)
             let_read(scratch / name, run.gid, 0o640)
         places = {"config_file": "server.conf", "hba_file": "hba.conf", "ident_file": "ident.conf"}
         settings = [f"-c{name}={scratch / file}" for name, file in places.items()]
         settings.append(f'-cunix_socket_directories="{scratch / "run"}"')
-        # Settings kept per database could name a library, which a session would load; no dump of one database has them.
+        # Settings kept per database could make a session load a library; a dump of one database has none of them.
         orders = f"DELETE FROM pg_db_role_setting;\nCREATE ROLE {role} SUPERUSER LOGIN;\n"
         single = run.argv("postgres", "--single", "-O", "-F", "-D", str(data), *settings, "template1")
         self._host.feed(single, [orders.encode()])
@@ -264,13 +275,14 @@ class ColdDirectory:
                 raise StepError(
                     "the private server of the data directory did not start",
                     state=log.read_text(errors="replace")[-2000:],
-                    next_step=f"Where it lacks a locale or a library, run Holdfast where the directory comes from. {_BY_HAND}",
+                    next_step="If it lacks a locale or a library, run Holdfast on the machine from which the directory"
+                    f" comes. {_BY_HAND}",
                 )
             self._host.check_cancelled()
             time.sleep(0.05)
 
     def _stop(self, process: Process, scratch: Path) -> None:
-        process.send_signal(signal.SIGINT)  # a fast shutdown; the engine's client hands it on
+        process.send_signal(signal.SIGINT)  # a fast shutdown; the container engine's client forwards the signal
         deadline = time.monotonic() + _STOP_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -282,7 +294,7 @@ class ColdDirectory:
         self.end(scratch)
 
     def _chosen(self, run: Run, words: Sequence[str]) -> str:
-        """The configured name where the directory has it, else its only database. Raises RefusedError."""
+        """Return the configured name where the directory has that database, else its only one. Raise RefusedError."""
         sql = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
         told = self._host.capture(run.argv("psql", "-XAtq", "-0", *words, "-d", "template1", "-c", sql), cwd="/")
         names = [name for name in told.split("\0") if name.strip("\n")]
@@ -292,23 +304,23 @@ class ColdDirectory:
         if len(others) != 1:
             held = f"the databases {', '.join(map(literal, others))}" if others else "no database but postgres"
             raise RefusedError(
-                f"the data directory holds {held}, and none is named {self._database}", next_step=_BY_HAND
+                f"the data directory holds {held}, and none of them is {self._database}", next_step=_BY_HAND
             )
         return others[0]
 
     # --- ending --------------------------------------------------------------------------------------
 
     def end(self, scratch: Path) -> None:
-        """Ends what runs in a scratch folder or for this operation. May be repeated. Raises StepError."""
+        """End what runs in a scratch folder or for this operation. Idempotent. Raise StepError."""
         if self._container is not None and self._host.operation:
             self.end_operation(self._host.operation)
         if end_processes_in(str(scratch), wait_seconds=_STOP_SECONDS):
             raise StepError(
-                f"a private server in {scratch} cannot be ended", next_step="End it, then `holdfast recover`."
+                f"a private server in {scratch} cannot be ended", next_step="End it, then run: holdfast recover"
             )
 
     def end_operation(self, operation: str) -> None:
-        """Removes the one-off containers of an operation. May be repeated. Raises StepError."""
+        """Remove the one-off containers of an operation. Idempotent. Raise StepError."""
         if self._container is None:
             return
         engine = self._container.engine
@@ -316,13 +328,13 @@ class ColdDirectory:
         look = [engine, "ps", "--all", "--quiet", "--no-trunc", *filters]
         try:
             while found := self._host.capture(look, timeout_seconds=_ENGINE_SECONDS).split():
-                with contextlib.suppress(CommandFailedError):  # one that removes itself is at it; then none is listed
+                with contextlib.suppress(CommandFailedError):  # one that is removing itself; the next look lists none
                     self._host.capture([engine, "rm", "--force", "--volumes", *found], timeout_seconds=_ENGINE_SECONDS)
                 time.sleep(0.05)
         except (CommandFailedError, CommandTimeoutError) as error:
             raise StepError(
-                f"{engine} does not tell whether a container of {operation} goes on: {error.state or error.what}",
-                next_step=f"See that {engine} answers, then `holdfast recover`.",
+                f"{engine} does not say whether a container of {operation} still runs: {error.state or error.what}",
+                next_step=f"Check that {engine} answers, then run: holdfast recover",
             ) from error
 
 
@@ -338,14 +350,14 @@ def _ready(data: Path) -> bool:
 
 def _unclean(why: str) -> RefusedError:
     return RefusedError(
-        f"the data directory was copied from a server that ran, or that had crashed: {why}",
-        state="Such a copy may hold halves of changes; it is not loaded. Nothing was changed.",
-        next_step=f"Stop that server, copy its directory again, and type the command again. Or: {_BY_HAND}",
+        f"the data directory was copied from a server that was running or had crashed: {why}",
+        state="Such a copy may be inconsistent, so it is not loaded. Nothing was changed.",
+        next_step=f"Stop that server, copy its directory again, and run the command again. Or: {_BY_HAND}",
     )
 
 
 def _found(unpacked: Path) -> Path:
-    """The one data directory, below leading folders. Raises RefusedError."""
+    """Return the one data directory, which may be below other folders. Raise RefusedError."""
     found = []
     base = len(unpacked.parts)
     for here, directories, _ in os.walk(unpacked):
@@ -368,12 +380,14 @@ def _version(path: Path) -> int:
     text = path.read_text(errors="replace").strip()
     major = re.fullmatch(r"(\d{1,4})", text)
     if major is None:
-        raise RefusedError(f"the data directory is of PostgreSQL {text[:20]!r}, which is not known", next_step=_BY_HAND)
+        raise RefusedError(
+            f"the data directory is of PostgreSQL {text[:20]!r}, which is not a known version", next_step=_BY_HAND
+        )
     return int(major[1])
 
 
 def _refuse_parts(data: Path) -> None:
-    """What files alone tell. Raises RefusedError for what is no whole directory of a server that had ended."""
+    """Raise RefusedError for files that are not a complete directory of a server that had ended."""
     if (data / "postmaster.pid").exists():
         raise _unclean("postmaster.pid is in it")
     for name in ("backup_label", "recovery.signal", "standby.signal", "recovery.conf"):
@@ -383,7 +397,7 @@ def _refuse_parts(data: Path) -> None:
                 next_step=_BY_HAND,
             )
     if any(path.is_symlink() for path in (data / "pg_tblspc").glob("*")):
-        raise RefusedError("the data directory has tablespaces in other places", next_step=_BY_HAND)
+        raise RefusedError("the data directory has tablespaces in other folders", next_step=_BY_HAND)
     for name in ("pg_wal", "pg_xact"):
         if not (data / name).is_dir():
-            raise RefusedError(f"the data directory has no {name}: it is not whole", next_step=_BY_HAND)
+            raise RefusedError(f"the data directory has no {name}: it is incomplete", next_step=_BY_HAND)

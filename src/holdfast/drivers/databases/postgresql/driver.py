@@ -2,7 +2,7 @@
 
 Facts from the documentation and measured on 15: a copy and a rename need a database without sessions, and both work
 while ALLOW_CONNECTIONS is false, which the owner may set; two renames in one transaction are atomic; grants and
-settings belong to the OID and stay with the database that is renamed away, so they are set again on the other one.
+settings belong to the OID and stay with the database that is renamed, so they are set again on the other one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from holdfast.errors import CommandFailedError, DamagedError, RefusedError, Step
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
 
-_LOCK_TIMEOUT_MS = 250  # longer, and the visitors queue behind a lock that waits itself
+_LOCK_TIMEOUT_MS = 250  # with a longer one, visitors would queue behind a lock request that waits itself
 _LOCK_ATTEMPTS = 5
 # The first minor release of each version whose psql has \\restrict (release notes of August 2025).
 _RESTRICTED = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
@@ -75,7 +75,8 @@ class PostgresqlDatabase:
             )
             version = session.value("SELECT current_setting('server_version')")
             folder = session.value(
-                "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory') END"
+                "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER')"
+                " THEN current_setting('data_directory') END"
             )
         identity, size = found[0] if found else (None, None)
         return {
@@ -110,7 +111,7 @@ class PostgresqlDatabase:
         queries: Sequence[str],
         budget_seconds: float,
     ) -> Snapshot:
-        """Dumps an exported snapshot; rows are counted and queries answered in the same snapshot meanwhile."""
+        """Dump an exported snapshot; count rows and answer queries in the same snapshot meanwhile."""
         with self._clients.session(database) as counter, ThreadPoolExecutor(1) as meanwhile:
             counter.run(_READING)
             counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
@@ -124,11 +125,11 @@ class PostgresqlDatabase:
 
     @contextmanager
     def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
-        """Locks every table against writers, with a lock time-out that no visitor notices, a few times over."""
+        """Lock every table against writers, in a few attempts with a lock time-out too short for visitors to notice."""
         self._refuse_missing()
         began = time.monotonic()
         with self._clients.session(self.database) as exporter:
-            exporter.run(_READING)  # connected before anybody waits; the snapshot is that of the first statement
+            exporter.run(_READING)  # connects before anyone has to wait; the first statement takes the snapshot
             if limit_seconds is None:
                 yield partial(self._fix, None, exporter, began)
                 return
@@ -165,7 +166,7 @@ class PostgresqlDatabase:
         queries: Sequence[str],
         budget_seconds: float,
     ) -> Callable[[], Snapshot]:
-        """The instant is after all locks; writers go on at once, the exported snapshot keeps it."""
+        """Fix the instant after all locks; writers go on at once, because the exported snapshot keeps it."""
         snapshot = _export(exporter)
         held = 0.0
         if holder is not None:
@@ -179,9 +180,9 @@ class PostgresqlDatabase:
         return finish
 
     def hold_with(self, others: Sequence[Database]) -> None:
-        """A snapshot is that of one database."""
+        """Return None: a snapshot covers only one database."""
 
-    # --- beside and swap ---------------------------------------------------------------------------
+    # --- candidates and swap -----------------------------------------------------------------------
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
@@ -212,7 +213,10 @@ class PostgresqlDatabase:
         return identity
 
     def _raise_unless_missing(self, error: CommandFailedError) -> None:
-        """Raise again what another search path does not help, as a full disk. Servers say it in their own language."""
+        """Raise the error again if another search path cannot help, for example a full disk.
+
+        The text is looked at only where the server's messages are in English.
+        """
         with self._places.maintenance() as session:
             language = session.value("SELECT current_setting('lc_messages')") or "C"
         in_english = language.startswith(("C", "POSIX", "en"))
@@ -220,7 +224,7 @@ class PostgresqlDatabase:
             raise error
 
     def _load_by_path(self, candidate: str, words: Sequence[str], source: Path, search_path: str) -> None:
-        """Load a dump by a search path; every name in it must still mean what it meant. Raises StepError."""
+        """Load a dump with a search path; every name in it must keep its meaning. Raise StepError."""
         jobs = self._clients.server.jobs
         self._archives.load(*words, dump=source, jobs=jobs, search_path=search_path)
         chosen = [word for word in words if word.startswith("--use-list=")]
@@ -231,10 +235,12 @@ class PostgresqlDatabase:
             loaded.seek(0)
             expected, found = references(wanted), references(loaded)
         for name in sorted((expected - found) | (found - expected)):
-            raise StepError(f"by its search path the name {name.decode(errors='replace')} would mean another thing")
+            raise StepError(
+                f"with its search path the name {name.decode(errors='replace')} would refer to another object"
+            )
 
     def _not_to_be_made(self, candidate: str, facts: Facts) -> list[str]:
-        """Extensions of the dump that this role may not make; told, with what an administrator types."""
+        """Return extensions of the dump that this role may not create, after a warning with the statement to run."""
         wanted = [str(name) for name, _ in facts.get("extensions", ())]
         if not wanted:
             return []
@@ -249,8 +255,8 @@ class PostgresqlDatabase:
         found = [str(name) for (name,) in rows]
         for name in found:
             self._host.warn(
-                f"database {self.name}: extension {name} is left out, for only a superuser makes it."
-                f" As one, in that database: CREATE EXTENSION {identifier(name)};"
+                f"database {self.name}: extension {name} is left out, because only a superuser may create it."
+                f" Run as a superuser, in that database: CREATE EXTENSION {identifier(name)};"
             )
         return found
 
@@ -298,23 +304,23 @@ class PostgresqlDatabase:
         return identity
 
     def _run(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
-        """Load by the search path of the dump, which is mostly empty, or by another. Raises CommandFailedError."""
+        """Load with the search path of the dump, which is mostly empty, or another one. Raise CommandFailedError."""
         if source.format == dump_source.SQL:
             self._run_sql(candidate, owner, source, search_path)
         else:
             self._run_archive(candidate, owner, source, search_path)
 
     def _run_archive(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
-        """Objects become the live database's owner's; grants to others are not taken over."""
+        """Load an archive; objects get the live database's owner, and no grants to others are restored."""
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
-            jobs = 1 if source.format == dump_source.TAR else self._clients.server.jobs  # a tar is read from end to end
+            jobs = 1 if source.format == dump_source.TAR else self._clients.server.jobs  # a tar is read sequentially
             self._archives.load(*words, dump=source.path, jobs=jobs, search_path=search_path)
         else:
             self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
 
     def _run_sql(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
-        """Restricted: a dump of strangers must not run commands of psql, which could be the shell's."""
+        """Load SQL in restricted mode, because a dump from elsewhere must not run psql's own commands."""
         self._refuse_unrestricted()
         key = secrets.token_hex(16)
         settings = {"role": owner} if owner is not None else {}
@@ -331,23 +337,23 @@ class PostgresqlDatabase:
         major, minor = (int(found[1]), int(found[2])) if found is not None else (0, 0)
         if minor < _RESTRICTED.get(major, 0 if major > max(_RESTRICTED) else 999):
             raise RefusedError(
-                f"plain SQL is not run by {text.strip()}, which cannot keep it from running commands of this machine",
+                f"plain SQL is not run by {text.strip()}, which cannot keep it from running commands on this machine",
                 next_step="Update the PostgreSQL client, or make a dump with `pg_dump --format=custom`.",
             )
 
     def _refuse_newer(self, facts: Facts) -> None:
-        """A dump of a newer server is refused before anything changes."""
+        """Raise RefusedError for the dump of a newer server, before anything changes."""
         with self._places.maintenance() as session:
             version = int(session.value("SELECT current_setting('server_version_num')") or 0)
         if version // 10000 < int(facts.get("server_version", 0)) // 10000:
             raise RefusedError(
-                f"database {self.name}: the dump is of PostgreSQL {int(facts['server_version']) // 10000}, the server is"
-                f" {version // 10000}",
+                f"database {self.name}: the dump is of PostgreSQL {int(facts['server_version']) // 10000},"
+                f" but the server is {version // 10000}",
                 next_step="Restore it into a server of that version or a newer one.",
             )
 
     def _compare(self, candidate: str, rows: Facts) -> None:
-        """What was loaded has the rows that were counted in the snapshot. Raises DamagedError."""
+        """Raise DamagedError unless the loaded tables have the rows that were counted in the snapshot."""
         with self._clients.session(candidate) as session:
             found = counted(session, 3600 if rows else 0)
         for table, expected in rows.items():
@@ -379,7 +385,7 @@ class PostgresqlDatabase:
         return {"PGAPPNAME": application_name(operation)}
 
     def end_sessions(self, operation: str) -> None:
-        """Also waits for a server that is coming back."""
+        """End the operation's sessions, waiting for a server that is restarting."""
 
         def terminate() -> None:
             end_inside(self._clients.container, operation, self._host)
@@ -407,7 +413,7 @@ class PostgresqlDatabase:
             return [Problem(subject, "error", error.what, advice)]
 
     def _tool_problems(self, subject: str, session: Session) -> list[Problem]:
-        """Clients older than their server cannot dump it."""
+        """Report clients older than their server, because they cannot dump it."""
         server = int(session.value("SELECT current_setting('server_version_num')") or 0) // 10000
         text = self._host.capture(self._clients.argv("pg_dump", "--version"))
         found = re.search(r"(\d+)[.\d]*", text)
@@ -416,7 +422,7 @@ class PostgresqlDatabase:
                 Problem(
                     subject,
                     "error",
-                    f"pg_dump is of version {found[1]}, the server of {server}",
+                    f"pg_dump is of version {found[1]}, but the server is of version {server}",
                     f"Install postgresql-client-{server}.",
                 )
             ]
@@ -424,7 +430,7 @@ class PostgresqlDatabase:
 
 
 def _mapped_to(owner: str | None) -> list[str]:
-    """Words for pg_restore by which objects become the owner's, or of the role that asks; grants are not taken over."""
+    """Return arguments by which pg_restore gives objects to the owner or the connected role, without grants."""
     return ["--no-owner", "--no-acl", *([f"--role={owner}"] if owner is not None else [])]
 
 

@@ -1,4 +1,4 @@
-"""By which rules a PostgreSQL database sorts and compares: more than its LC_COLLATE where the provider is not libc.
+"""Rules by which a PostgreSQL database sorts and compares: more than LC_COLLATE where the provider is not libc.
 
 The catalogue's columns differ by version: `datlocprovider` and `daticulocale` since 15, `daticurules` since 16,
 `datlocale` in place of `daticulocale` since 17, where `builtin` is a provider too.
@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from holdfast.drivers.databases.postgresql.client import Session, identifier, literal
 from holdfast.model import Facts
 
-_PROVIDERS = {"i": "icu", "b": "builtin"}  # `c` is libc, which LC_COLLATE and LC_CTYPE say all about
+_PROVIDERS = {"i": "icu", "b": "builtin"}  # `c` is libc, which LC_COLLATE and LC_CTYPE describe completely
 _LOCALE_WORDS = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}
 
 
 @dataclass(frozen=True)
 class PgLocale:
-    """What a new database is given so that it sorts as another one; empty where libc does that. `tablespace` goes along."""
+    """Options that make a new database sort as another one does, and its tablespace; empty where libc sorts."""
 
     provider: str = ""
     locale: str = ""
@@ -27,7 +27,7 @@ class PgLocale:
 
     @classmethod
     def of(cls, session: Session, name: str) -> PgLocale:
-        """Return that of a database; `name` is an SQL expression."""
+        """Return the locale of a database; `name` is an SQL expression."""
         row = json.loads(
             session.value(
                 "SELECT to_jsonb(d) || jsonb_build_object('tablespace', t.spcname) FROM pg_database d"
@@ -47,7 +47,7 @@ class PgLocale:
 
     @classmethod
     def from_facts(cls, facts: object) -> PgLocale:
-        """Return what a set says; sets of earlier versions say nothing."""
+        """Return the locale that a backup records; backups of earlier versions record none."""
         if not isinstance(facts, dict):
             return cls()
         return cls(**{key: str(facts.get(key, "")) for key in ("provider", "locale", "rules", "tablespace")})
@@ -56,7 +56,7 @@ class PgLocale:
         return asdict(self)
 
     def words(self, session: Session) -> list[str]:
-        """Return the words of CREATE DATABASE. A tablespace that this server does not have is left to its default."""
+        """Return clauses of CREATE DATABASE. A tablespace that this server does not have is left out."""
         found = []
         if self.provider:
             found += [f"LOCALE_PROVIDER {self.provider}", f"{_LOCALE_WORDS[self.provider]} {literal(self.locale)}"]

@@ -1,7 +1,7 @@
-"""Plain SQL of pg_dump on its way into a database of another name and role.
+"""Plain SQL of pg_dump, adapted for a database of another name and role.
 
-Whom objects belonged to and what was granted is left out, as is everything that leads into another database; a line
-counts only where a statement may begin, so that text inside values is never touched.
+Owners and grants are left out, and so is everything that switches to another database. A line counts only where a
+statement may begin, so that text inside values is never touched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOKENS = re.compile(rb"--|/\*|\*/|[eE]?'|\"|\$[A-Za-z_0-9\x80-\xff]*\$|\\")
 
 
 class Quotes:
-    """Where a line of SQL ends: inside a value, a quoted name, a body or a comment, or between tokens."""
+    """The state at the end of a line of SQL: inside a value, a quoted name, a body or a comment, or between tokens."""
 
     def __init__(self) -> None:
         self._inside = b""
@@ -49,7 +49,10 @@ class Quotes:
 
 
 def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
-    """The SQL to run, line by line. Raises RefusedError for more than one database, DamagedError for a cut dump."""
+    """Yield the SQL to run, line by line.
+
+    Raise RefusedError for more than one database, DamagedError for a truncated dump.
+    """
     quotes = Quotes()
     in_copy = False
     connected: bytes | None = None
@@ -71,7 +74,7 @@ def adapted(chunks: Iterable[bytes], title: str) -> Iterator[bytes]:
             if connected not in (None, connect[1]):
                 raise RefusedError(
                     f"{title} holds several databases: {connected!r} and {connect[1]!r}",
-                    next_step="Import one at a time: make a dump of each.",
+                    next_step="Make a dump of each database, and import them one at a time.",
                 )
             connected = connect[1]
             continue

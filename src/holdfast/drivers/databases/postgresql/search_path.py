@@ -1,7 +1,7 @@
-"""The search path by which a dump of PostgreSQL is loaded.
+"""The search path with which a dump of PostgreSQL is loaded.
 
-Facts from pg_dump's source and measured on 15: every dump empties the search path, for it names everything with its
-schema. What the bodies of functions name is not its own, so an index over a function that names another one without
+Facts from pg_dump's source and measured on 15: every dump empties the search path, because it names everything with its
+schema. The bodies of functions are not changed by pg_dump, so an index over a function that calls another one without
 its schema is not loaded. pg_restore runs the statement that empties the path as the dump has it, near its beginning.
 """
 
@@ -16,7 +16,7 @@ from holdfast.drivers.databases.postgresql.client import Session
 
 _EMPTIED = b"SELECT pg_catalog.set_config('search_path', '', false);"
 _OWN = b"RESET search_path;".ljust(len(_EMPTIED))
-"""As long as what it replaces: archives know where everything stands."""
+"""The replacement has the same length as the original, because archives store offsets."""
 _HEADING_BYTES = 1 << 16
 _NAME = rb"""(?:[\w$\x80-\xff]+|"(?:[^"]|"")+")"""
 _REFERENCE = re.compile(_NAME + rb"\." + _NAME + rb" ?\(|OPERATOR\([^)]*\)")
@@ -25,7 +25,7 @@ _REFERENCE = re.compile(_NAME + rb"\." + _NAME + rb" ?\(|OPERATOR\([^)]*\)")
 def search_path(session: Session) -> str:
     """Return the schemas in which the session's role finds names in its database.
 
-    The server's own is looked through first where the path does not name it. A dump counts on that.
+    The server's own schema is searched first where the path does not name it. A dump relies on that.
     """
     return (
         session.value(
@@ -37,7 +37,7 @@ def search_path(session: Session) -> str:
 
 
 def with_search_path(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a dump that leaves the session its search path instead of emptying it. Nothing else in it moves."""
+    """Yield a dump that leaves the session its search path instead of emptying it. Its length does not change."""
     heading = b""
     remaining = iter(chunks)
     for chunk in remaining:
@@ -51,7 +51,7 @@ def with_search_path(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def references(sql: IO[bytes]) -> Counter[bytes]:
     """Return how often definitions use each function and operator that is not the server's own.
 
-    With a search path, a name of the server's own may be taken for one of the application's that fits better.
+    With a search path, a name of the server's own may resolve to one of the application's that fits better.
     """
     found: Counter[bytes] = Counter()
     for line in sql:

@@ -1,4 +1,4 @@
-"""The account that a private server runs as, and what of its scratch folder is that account's."""
+"""The account under which a private server runs, and the parts of its scratch folder that belong to it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def account() -> pwd.struct_passwd | None:
 
 
 def let_read(path: Path, gid: int, mode: int) -> None:
-    """By the account that the server runs as, which cannot write there."""
+    """Let the account under which the server runs read a file, but not write it."""
     if os.geteuid() == 0:
         os.chown(path, 0, gid)
         path.chmod(mode)
 
 
 def taken_back(made: Path, target: Path) -> Path:
-    """A dump out of the account's folder, by rename: what it is cannot change any more. Raises StepError."""
+    """Take a dump out of the account's folder by rename, so that it cannot change any more. Raise StepError."""
     os.rename(made, target)
     status = target.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise StepError(
             "the private server left something else in place of its dump",
-            next_step="Make a dump of it by the server that it is of, and import that.",
+            next_step="Make a dump with the server to which the directory belongs, and import that.",
         )
     return target
 
 
 def give_away(folder: Path, uid: int, gid: int) -> None:
-    """To the account that the server runs as; nobody else could write there until now."""
+    """Give a folder to the account under which the server runs; no other account could write there until now."""
     if os.geteuid() != 0:
         return
     for here, directories, names in os.walk(folder):

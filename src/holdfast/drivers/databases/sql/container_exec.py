@@ -2,9 +2,9 @@
 
 Facts from the documentation of both and measured on Docker 20.10 and Podman 4.3: a variable that is named without a
 value comes from the environment of the command itself; the exit code is the program's; a program runs on after its
-`exec` was killed, its input at an end and what it prints thrown away. What such a program starts is, once it is
-orphaned, a child of the server, and PostgreSQL takes a child that is killed for a crash of its own: so no client is run
-that has children.
+`exec` was killed, with its input at an end and its output discarded. Processes that such a program starts become, once
+orphaned, children of the server, and PostgreSQL takes a killed child for a crash of its own: so only clients without
+children are run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from holdfast.system.host import OPERATION_VARIABLE, Host
 
 _CLIENT_VARIABLE = "HOLDFAST_CLIENT"
 _ROUNDS = 100
-_ROUND_SECONDS = 1  # at most: where `sleep` takes no fractions
-# Looks at every process by what stands in its environment. Asked first as by Ctrl-C, a client stops its statement too.
+_ROUND_SECONDS = 1  # at most: some versions of `sleep` accept no fractions
+# The script looks at the environment of every process. SIGINT comes first, as from Ctrl-C, because on it a client also
+# cancels its statement.
 _END = """
 for program in seq tr grep sleep; do
     command -v $program > /dev/null || { echo "the image has no $program" >&2; exit 127; }
@@ -51,9 +52,9 @@ exit 1
 
 @dataclass(frozen=True)
 class Container:
-    """A container that runs. `engine` is `docker` or `podman`, `find` tells what it knows the container by.
+    """A running container. `engine` is `docker` or `podman`, `find` returns the container's name or id.
 
-    A name outlives its container, which its operator may make anew: so it is asked for once.
+    A container's operator may create it again under the same name, so `find` is called only once.
     """
 
     engine: str
@@ -61,38 +62,41 @@ class Container:
 
     @classmethod
     def of(cls, server: Server) -> Container | None:
-        """The one that a server's clients run in; None where they run on this machine."""
+        """Return the container in which a server's clients run; None where they run on this machine."""
         engine, _, name = server.container.partition(":")
         find = server.find_container if not name and server.find_container is not None else lambda: name
         return cls(engine, functools.cache(find)) if engine else None
 
     @property
     def name(self) -> str:
-        """Raises StepError where it is to be found and is not there."""
+        """Return the container's name or id. Raise StepError where it is looked up and not there."""
         return self.find()
 
     def argv(self, command: Sequence[str], variables: Iterable[str]) -> list[str]:
-        """Runs a command inside, with variables of the environment of who runs this; no value stands among the words."""
+        """Return the argv that runs a command inside, with variables of the caller's environment.
+
+        No value of a variable appears in the argv.
+        """
         words = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
         return [self.engine, "exec", "--interactive", *words, self.name, *command]
 
     def ending(self, mark: str) -> list[str]:
-        """Ends what has a variable in its environment, `NAME=value`; without that of its own.
+        """Return the argv that ends the processes with a variable, `NAME=value`, in their environment; without our own.
 
-        As the container's own user, as whom the others run: root is not shown the environment of others' processes.
+        It runs as the container's own user, like the others: root may not read the environment of others' processes.
         """
         words = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
         return [self.engine, "exec", self.name, *words]
 
     def inspection(self) -> list[str]:
-        """Prints `true` while it runs."""
+        """Return the argv that prints `true` while the container runs."""
         return [self.engine, "inspect", "--type=container", "--format={{.State.Running}}", self.name]
 
 
 def end_inside(container: Container | None, operation: str, host: Host) -> None:
-    """Ends what an operation's clients still do inside; in a container that does not run nothing does.
+    """End the processes of an operation's clients inside a container that runs.
 
-    Raises SqlError where something goes on, or nobody can tell, as while the container is coming back.
+    Raise SqlError where something still runs or that cannot be determined, for example while the container restarts.
     """
     if container is not None:
         _end(container, f"{OPERATION_VARIABLE}={operation}", host)
@@ -104,14 +108,16 @@ def _end(container: Container, mark: str, host: Host) -> None:
             host.run(container.ending(mark), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
     except (CommandFailedError, CommandTimeoutError) as error:
         raise SqlError(
-            f"what was started inside the container {container.name} may go on: {error.state.strip() or error.what}",
-            next_step=f"See that {container.engine} answers, and that {container.name} runs; then type the command again.",
+            f"processes started inside the container {container.name} may still run:"
+            f" {error.state.strip() or error.what}",
+            next_step=f"Check that {container.engine} answers and that {container.name} runs,"
+            " then run the command again.",
         ) from error
 
 
 @dataclass(frozen=True)
 class Run:
-    """One client's: its environment, and what ends it inside; None where it is outside and gets its signals itself."""
+    """One run of a client: its environment, and what ends it inside; None where it runs on this machine."""
 
     environment: Mapping[str, str]
     end: Callable[[], None] | None = None
@@ -119,14 +125,17 @@ class Run:
 
 @contextmanager
 def running(container: Container | None, environment: Mapping[str, str], host: Host) -> Iterator[Run]:
-    """A client that is given up, or whose way out broke as on a full disk, goes on inside unless it is ended there."""
+    """Yield the run of a client, and end it inside if it is given up.
+
+    A client that is given up, or whose output broke (for example on a full disk), would otherwise go on inside.
+    """
     if container is None:
         yield Run(environment)
         return
     number = secrets.token_hex(8)
 
     def end() -> None:
-        with contextlib.suppress(SqlError):  # what led here is to be told
+        with contextlib.suppress(SqlError):  # the error that led here is the one to report
             _end(container, f"{_CLIENT_VARIABLE}={number}", host)
 
     try:

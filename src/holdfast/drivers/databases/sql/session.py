@@ -1,4 +1,4 @@
-"""A conversation with a database server through a client program that stays: statements in, marked answers out."""
+"""A session with a database server through a client program that stays: statements in, marked answers out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = tuple[str | None, ...]
 
 
 class SqlError(StepError):
-    """The server's own error. `sql_state` of the standard, five characters, is empty where none was reached.
+    """The server's own error. `sql_state` is the standard's SQLSTATE of five characters, or empty if there is none.
 
     Outside of an operation it is a refusal: nothing was begun.
     """
@@ -38,22 +38,22 @@ class SqlError(StepError):
 
 
 class Client(Protocol):
-    """How one client program is spoken to."""
+    """The syntax in which one client program is given statements and prints answers."""
 
     mark: bytes
-    """Ends every answer, at a place where no value of a row can bring it."""
+    """Ends every answer, at a position where no value of a row can contain it."""
 
     def order(self, sql: str) -> bytes:
-        """What is written for a statement, or several: they and what makes the client print the mark."""
+        """Return the input for one or several statements: they and a command that makes the client print the mark."""
 
     def selection(self, sql: str) -> str:
-        """The statement that prints the rows of a SELECT."""
+        """Return the statement that prints the rows of a SELECT."""
 
     def rows(self, answer: bytes) -> list[Row]:
-        """The rows of an answer without its mark."""
+        """Return the rows of an answer without its mark."""
 
     def error(self, text: bytes) -> tuple[str, str]:
-        """Message and SQLSTATE of what the client printed; the state is empty where it names none."""
+        """Return message and SQLSTATE of the client's error output; the SQLSTATE is empty where it names none."""
 
 
 class Session:
@@ -62,7 +62,7 @@ class Session:
     def __init__(
         self, host: Host, client: Client, orders: int, answers: int, errors: int, interrupt: Callable[[], None]
     ) -> None:
-        """`interrupt` has the client ask the server to stop the statement."""
+        """`interrupt` makes the client ask the server to cancel the statement."""
         self._host = host
         self._client = client
         self._orders = orders
@@ -73,32 +73,32 @@ class Session:
         self._sent: list[str] = []
 
     def run(self, sql: str, timeout_seconds: float = NEVER_SECONDS) -> None:
-        """A statement, or several. Raises SqlError, CancelledError."""
+        """Run one or several statements. Raise SqlError, CancelledError."""
         self.send(sql)
         self.receive(timeout_seconds)
 
     def rows(self, sql: str, timeout_seconds: float = NEVER_SECONDS) -> list[Row]:
-        """The rows of a SELECT, every value as text. Raises SqlError, CancelledError."""
+        """Return the rows of a SELECT, every value as text. Raise SqlError, CancelledError."""
         self.send(self._client.selection(sql))
         return self.receive(timeout_seconds)
 
     def value(self, sql: str) -> str | None:
-        """The first value of the first row; None if there is no row."""
+        """Return the first value of the first row; None if there is no row."""
         found = self.rows(sql)
         return found[0][0] if found else None
 
     def send(self, sql: str) -> None:
-        """Gives a statement whose answer is received later; several may be under way."""
+        """Send a statement whose answer is received later; several may be under way."""
         self._sent.append(sql)
         data = self._client.order(sql)
         try:
             while data:
                 data = data[os.write(self._orders, data) :]
         except BrokenPipeError:
-            pass  # what was wrong is told where the answer is received
+            pass  # the cause is reported when the answer is received
 
     def receive(self, timeout_seconds: float = NEVER_SECONDS) -> list[Row]:
-        """The rows of the oldest statement sent."""
+        """Return the rows of the oldest statement sent."""
         sql = self._sent.pop(0)
         parts = [self._rest]
         seen = self._rest
@@ -121,19 +121,20 @@ class Session:
         return self._client.rows(answer)
 
     def _error(self, sql: str) -> SqlError:
-        """What the client said before it ended."""
+        """Return an error with what the client printed before it ended."""
         text = os.pread(self._errors, 1 << 16, 0)
         message, sql_state = self._client.error(text)
-        what = self._host.redactor.text(message) or "the client ended without a word"
+        what = self._host.redactor.text(message) or "the client ended without an error message"
         if not sql_state:
             return SqlError(
-                what, next_step="See that the server runs and that [databases] says how to reach it: holdfast check"
+                what,
+                next_step="Check that the server runs and that [databases] says how to reach it: holdfast check",
             )
         return SqlError(f"{what} ({_short(sql)})", sql_state)
 
 
 def local_folder(server: Server, path: str | None) -> str | None:
-    """A folder of the server's, where the server is on this machine and its disk can be asked about."""
+    """Return a folder of the server's; None where the server is not on this machine or its disk cannot be read."""
     if not path or server.container or (server.host and not server.host.startswith("/")):
         return None
     try:
@@ -144,9 +145,9 @@ def local_folder(server: Server, path: str | None) -> str | None:
 
 
 def once_back(action: Callable[[], None], name: str) -> None:
-    """Does something in a server that may just be coming back, for what it still does must be known.
+    """Do something in a server that may be restarting, because the state there must be known.
 
-    Raises StepError when it has not come back in time.
+    Raise StepError when the server is not available in time.
     """
     deadline = time.monotonic() + _RETURN_SECONDS
     while True:
@@ -171,7 +172,7 @@ def conversation(
     environment: Mapping[str, str],
     end: Callable[[], None] | None = None,
 ) -> Iterator[Session]:
-    """A connection that stays. What keeps it from being made is raised as SqlError when it is first used.
+    """Yield a session that stays. A connection failure is raised as SqlError at the first use.
 
     `end` ends a client that no signal of ours reaches.
     """

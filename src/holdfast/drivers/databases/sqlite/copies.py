@@ -1,6 +1,6 @@
-"""SQLite files beside the live one: put in place by rename, kept aside, handed over, removed.
+"""SQLite files next to the live one: put in place by rename, kept after a swap, handed over, removed.
 
-Everything is decided by inode. What is Holdfast's own lies in one private folder, with a folder for each token.
+Everything is decided by inode. Holdfast's own files are in one private folder, with a folder for each token.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def identity(path: Path) -> str | None:
-    """The inode: a rename keeps it, a swap changes it. All that is compared lies on one filesystem, whose device
-    may have another number after the next boot."""
+    """Return the inode as identity: a rename keeps it, a swap changes it.
+
+    The device number is left out: it may change with a boot, and all files that are compared are on one filesystem.
+    """
     try:
         return str(path.stat().st_ino)
     except FileNotFoundError:
@@ -30,7 +32,7 @@ def side_files(main: Path) -> list[str]:
 
 class Places:
     def __init__(self, name: str, path: Path) -> None:
-        """`name` is the dataset's, for messages; `path` the live file's."""
+        """`name` is the dataset's name for messages, `path` that of the live file."""
         self._name = name
         self._path = path
         self.folder = path.parent / f".holdfast-{path.name}"
@@ -39,7 +41,7 @@ class Places:
         return self.folder / token / "candidate"
 
     def open_handles(self) -> list[int]:
-        """Processes that hold the file open, as far as this user may look (proc(5) fd)."""
+        """Return processes that hold the file open, as far as this user may look (proc(5) fd)."""
         try:
             wanted = self._path.stat()
         except FileNotFoundError:
@@ -60,11 +62,11 @@ class Places:
             named = ", ".join(f"{pid} ({_command(pid)})" for pid in handles)
             raise RefusedError(
                 f"database {self._name} is still open in process {named}",
-                next_step="Stop that process, or make it a service of the application, then type the command again.",
+                next_step="Stop that process, or make it a service of the application, then run the command again.",
             )
 
     def find(self, wanted: str) -> Path:
-        """The file beside the live one that has this identity. Raises StepError."""
+        """Return the candidate or replaced file that has this identity. Raise StepError."""
         for folder in self._folders():
             for name in ("candidate", self._path.name):
                 if identity(folder / name) == wanted:
@@ -88,8 +90,8 @@ class Places:
         durable.sync_directory(self._path.parent)
 
     # A `-wal` or `-journal` belongs to one file. The main file always moves first, so that after a kill between two
-    # renames it is known whose the side files are: those in place without a main file are of the one moved aside last,
-    # those in a folder without a main file are of the one that left that folder.
+    # renames the owner of side files is known: side files in place without a main file belong to the file that was
+    # replaced last, those in a folder without a main file belong to the file that left that folder.
 
     def _move_side_files(self, source: Path, target: Path) -> None:
         for ending in side_files(source):
@@ -103,7 +105,7 @@ class Places:
                 durable.sync_directory(self._path.parent)
 
     def _follow_aside(self, aside: str) -> None:
-        """Moves side files after their main file, which a kill had parted from them; those of no file go aside alone."""
+        """Move side files after the main file from which a kill separated them; others are kept on their own."""
         mains = [folder / self._path.name for folder in self._folders() if (folder / self._path.name).exists()]
         alone = [main for main in mains if not side_files(main)]
         if alone:
@@ -131,14 +133,14 @@ class Places:
         return [folder.name for folder in self._folders()]
 
     def hand_over(self, token: str, name: str, rehearsal: bool) -> None:
-        """`name` is the path of a file."""
+        """Rename the candidate to the path `name`. Raise RefusedError."""
         candidate, target = self.candidate(token), Path(name)
         if not candidate.exists():
             return
         if target.exists():
             raise RefusedError(f"{target} exists already")
         if not os.access(target.parent, os.W_OK) or target.parent.stat().st_dev != candidate.stat().st_dev:
-            raise RefusedError(f"{target.parent} is no folder of this disk that can be written to")
+            raise RefusedError(f"{target.parent} is not a writable folder on this filesystem")
         if not rehearsal:
             durable.rename(candidate, target)
 

@@ -1,8 +1,8 @@
 """SQLite: online copies by the backup API, restore points and restores by rename of the whole file.
 
 Facts from sqlite.org (wal.html, lockingv3.html, backup.html): a reader's transaction in WAL mode keeps its snapshot
-while writers go on; BEGIN IMMEDIATE keeps other writers out; a `-wal` or `-journal` beside a file belongs to that
-file's content, so a restored file beside a stranger's `-wal` is corrupt. Measured: such a file can pass
+while writers go on; BEGIN IMMEDIATE keeps other writers out; a `-wal` or `-journal` next to a file belongs to that
+file's content, so a restored file next to the `-wal` of another file is corrupt. Measured: such a file can pass
 integrity_check and miss half its rows.
 """
 
@@ -38,10 +38,10 @@ class SqliteDatabase:
     candidate_has_views = True
 
     def __init__(self, name: str, path: Path, *, at_rest: bool = False) -> None:
-        """`at_rest`: nobody writes to the file, so that reading it needs no lock and no file beside it."""
+        """`at_rest` says that nothing writes to the file, so that reading it needs no lock and no side file."""
         self.name = name
         self._mode = "immutable=1" if at_rest else "rw"
-        # The file itself where the path is a link: SQLite has its side files there, and a rename would move the link.
+        # The real path, because SQLite keeps its side files next to the real file and a rename would move only a link.
         self.path = Path(os.path.realpath(path))
         self._places = Places(name, self.path)
         self.private_folder = self._places.folder
@@ -86,7 +86,7 @@ class SqliteDatabase:
 
     @contextmanager
     def _readable(self, path: Path) -> Iterator[None]:
-        """Raises StepError where SQLite finds the file damaged, or no database."""
+        """Raise StepError where SQLite finds the file damaged, or not a database."""
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -99,7 +99,8 @@ class SqliteDatabase:
         with closing(opened) as connection:
             connection.execute("PRAGMA query_only=1")
             names = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+                "SELECT name FROM sqlite_master WHERE type='table'"
+                " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
             ).fetchall()
             for (table,) in names:
                 columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
@@ -107,7 +108,7 @@ class SqliteDatabase:
             connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
             for table, facts in found.items():
                 quoted = '"' + table.replace('"', '""') + '"'
-                try:  # count(1): SQLite answers count(*) in one step, in which no budget is looked at
+                try:  # count(1), because SQLite answers count(*) in one step, in which the budget is not checked
                     facts["rows"] = connection.execute(f"SELECT count(1) FROM {quoted}").fetchone()[0]
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
@@ -119,7 +120,7 @@ class SqliteDatabase:
     # --- copies ------------------------------------------------------------------------------------
 
     def _copy(self, source: sqlite3.Connection, target: Path) -> None:
-        """Copies the snapshot of a connection that is inside a transaction; checks what was written."""
+        """Copy the snapshot of a connection that is inside a transaction, and check the copy."""
         target.unlink(missing_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.close(descriptor)
@@ -130,10 +131,10 @@ class SqliteDatabase:
         self._verify(target, "quick_check")
 
     def _verify(self, path: Path, pragma: str) -> None:
-        """Raises DamagedError for what is no whole database.
+        """Raise DamagedError for a file that is not a complete database.
 
         An index over a collation or function that the application brings, or a table of a module that it loads, cannot
-        be looked at here, and is no damage: then the other tables are, one by one.
+        be checked here. That is not damage: the other tables are then checked one by one.
         """
         with closing(self._connect(path, mode="immutable=1")) as connection:
             answer = self._checked(connection, path, f"PRAGMA {pragma}(5)")
@@ -143,13 +144,15 @@ class SqliteDatabase:
             raise DamagedError(f"database {self.name}: {path.name} fails {pragma}: {answer[0][0]}")
 
     def _checked(self, connection: sqlite3.Connection, path: Path, sql: str) -> list[tuple[Any, ...]] | None:
-        """The answer; None where the application's own code is missing for it."""
+        """Return the answer; None where it needs code of the application. Raise DamagedError."""
         try:
             return connection.execute(sql).fetchall()
         except sqlite3.DatabaseError as error:
             if _lacks_code(error):
                 return None
-            raise DamagedError(f"database {self.name}: {path.name} is no whole SQLite database: {error}") from error
+            raise DamagedError(
+                f"database {self.name}: {path.name} is not a complete SQLite database: {error}"
+            ) from error
 
     def _checked_by_table(self, connection: sqlite3.Connection, path: Path, pragma: str) -> list[tuple[Any, ...]]:
         names = connection.execute("SELECT name FROM sqlite_master WHERE type='table' AND rootpage > 0").fetchall()
@@ -164,7 +167,7 @@ class SqliteDatabase:
     def _fix(
         self, target: Path, queries: Sequence[str], budget_seconds: float, source: Path | None = None
     ) -> Callable[[], Snapshot]:
-        """The whole copy at once: except in WAL mode a reader that waits would keep writers out."""
+        """Make the whole copy at once, because except in WAL mode a waiting reader would keep writers out."""
         with closing(self._connect(source or self.path)) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -173,7 +176,7 @@ class SqliteDatabase:
         return lambda: self._look(target, queries, budget_seconds)
 
     def _look(self, dump: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
-        """What a dump holds."""
+        """Return the facts about a dump's content."""
         answers = [self._query(self._connect(dump, mode="immutable=1"), sql) for sql in queries]
         return Snapshot(self._tables(self._connect(dump, mode="immutable=1"), budget_seconds), answers=answers)
 
@@ -196,7 +199,7 @@ class SqliteDatabase:
             def fix(target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
                 reader.execute("BEGIN")
                 reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                if wal:  # the reader keeps this instant; in the other modes a reader keeps writers out anyway
+                if wal:  # the reader keeps this instant; in the other modes a reader alone keeps writers out
                     holder.execute("ROLLBACK")
                 held = time.monotonic() - began
 
@@ -217,12 +220,12 @@ class SqliteDatabase:
                     holder.execute("ROLLBACK")
 
     def hold_with(self, others: Sequence[Database]) -> None:
-        """No transaction is durable over several files, and none reads them at one instant."""
+        """Return None: no transaction is durable over several files, and none reads them at one instant."""
 
-    # --- beside and swap ---------------------------------------------------------------------------
+    # --- candidates and swap -----------------------------------------------------------------------
 
     def _fold(self) -> None:
-        """Folds a `-wal` or hot `-journal` into the file, alone on it. Raises StepError."""
+        """Write a `-wal` or hot `-journal` back into the file, with exclusive access. Raise StepError."""
         with closing(self._connect(self.path)) as connection:
             try:
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -273,7 +276,7 @@ class SqliteDatabase:
             return self._look(target, [], budget_seconds)
 
     def load(self, token: str, source: Foreign) -> str:
-        """A database file, or the statements of `.dump`."""
+        """Make a candidate of a database file, or of the statements of `.dump`."""
         if source.format not in (dump_source.SQLITE, dump_source.SQL):
             raise RefusedError(f"{source.title} is of the format {source.format}, which SQLite does not read")
         folder = self.private_folder / token
@@ -311,7 +314,7 @@ class SqliteDatabase:
                     subject,
                     "warning",
                     f"{self.path} does not exist",
-                    "holdfast install REF, or `holdfast backup restore latest`",
+                    "Run `holdfast install REF` or `holdfast backup restore latest`.",
                 )
             ]
         if not os.access(self.path, os.R_OK | os.W_OK):
@@ -326,17 +329,15 @@ class SqliteDatabase:
         found = []
         try:
             mode = self.query("PRAGMA journal_mode")[0][0]
-        except StepError as error:  # no error: it is there to be replaced
-            return [
-                Problem(subject, "warning", error.what, "`holdfast backup restore latest` brings the last backup back.")
-            ]
+        except StepError as error:  # only a warning, because a restore replaces the file
+            return [Problem(subject, "warning", error.what, "Run `holdfast backup restore latest` to restore it.")]
         if mode in ("off", "memory"):
             found.append(
                 Problem(
                     subject,
                     "error",
                     f"journal_mode is {mode}: a crash of the application can destroy {self.path}",
-                    f"sqlite3 {self.path} 'PRAGMA journal_mode=WAL'",
+                    f"Run: sqlite3 {self.path} 'PRAGMA journal_mode=WAL'",
                 )
             )
         if durable.network_filesystem(self.path) is not None:
@@ -344,14 +345,14 @@ class SqliteDatabase:
                 Problem(
                     subject,
                     "error",
-                    f"{self.path} lies on a network filesystem: SQLite's locks do not hold there",
+                    f"{self.path} is on a network filesystem, where SQLite's locks do not work",
                     "Move it to a local disk.",
                 )
             )
         return found
 
     def owner(self) -> str | None:
-        """The marker in the private folder is the owner's."""
+        """Return None: the marker in the private folder names the owner."""
         return None
 
     def claim(self, owner: str) -> None:
@@ -361,11 +362,11 @@ class SqliteDatabase:
         return {}
 
     def end_sessions(self, operation: str) -> None:
-        """A session is a process here, and was ended with it."""
+        """Do nothing: a session is in a process of the application, and ended with it."""
 
 
 def _size_bytes(path: str) -> int:
-    """0 for a file that is not there: the last connection that closes takes the `-wal` away at any moment."""
+    """Return the size, 0 for a missing file: the last connection to close removes the `-wal` at any moment."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
@@ -373,5 +374,5 @@ def _size_bytes(path: str) -> int:
 
 
 def _lacks_code(error: sqlite3.DatabaseError) -> bool:
-    """Whether a statement could not be prepared, as for want of a collation, a function or a module."""
+    """Return whether a statement could not be prepared, for example because a collation or function is missing."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR

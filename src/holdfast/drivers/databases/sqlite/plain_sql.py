@@ -1,4 +1,4 @@
-"""Plain SQL, as `.dump` of the sqlite3 program writes it, run a statement at a time."""
+"""Plain SQL, as `.dump` of the sqlite3 program writes it, run one statement at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.errors import DamagedError
 
 
 def execute(target: Path, source: Foreign) -> None:
-    """Makes a database file of the statements. Raises DamagedError."""
+    """Make a database file from the statements. Raise DamagedError."""
     statement = ""
     with closing(sqlite3.connect(target, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
@@ -30,5 +30,5 @@ def execute(target: Path, source: Foreign) -> None:
 
 
 def _only_this_database(action: int, *_: object) -> int:
-    """A dump of strangers must not open other files of this machine."""
+    """Deny ATTACH, because a dump from elsewhere must not open other files of this machine."""
     return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
