@@ -218,7 +218,7 @@ class FakeVault:
     def open_run(self, run: str) -> OpenSet:
         found = self.runs.get(run)
         if found is None or found.manifest is None:
-            raise NotFoundError(f"the unfinished set {run} is not in the vault")
+            raise NotFoundError(f"the unfinished backup {run} is not in the vault")
         return copy.deepcopy(found.manifest), found.listing, self._fetch, found.folder
 
     def _fetch(self, entry: Entry, target: int) -> None:
@@ -242,7 +242,7 @@ class FakeVault:
                 return id
         found = self.runs.get(run)
         if found is None or found.manifest is None:
-            raise NotFoundError(f"the unfinished set {run} is not in the vault")
+            raise NotFoundError(f"the unfinished backup {run} is not in the vault")
         folder = self.folder(found.manifest.id)
         folder.parent.mkdir(exist_ok=True)
         self.sets[found.manifest.id] = replace(found, folder=found.folder.rename(folder))
@@ -291,7 +291,7 @@ class FakeVault:
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
         if any(self._wrong(id) for id in self.sets):
-            raise DamagedError("nothing is swept while a set is damaged")
+            raise DamagedError("Pruning is refused while a backup is damaged")
         pinned = [id for id in remove if any(known == id for known, _ in self.pins)]
         if pinned:
             raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")

@@ -288,7 +288,7 @@ def test_a_port_that_is_taken_is_told(made: Containers) -> None:
 
 
 def test_a_web_whose_port_nobody_knows_is_refused(made: Containers) -> None:
-    with pytest.raises(ConfigurationError, match="which port"):
+    with pytest.raises(ConfigurationError, match="the port on which"):
         made.runtime.start(instance(made, port=free_loopback_port()))
 
 

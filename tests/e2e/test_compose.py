@@ -143,7 +143,7 @@ def test_a_release_that_drops_a_service_and_one_that_mounts_its_sources(adopted:
     before = adopted.fingerprint()
     done = run(adopted, "upgrade", "mounted")
     assert done.returncode == 4, done.stderr
-    assert "which is of the checkout" in done.stderr
+    assert "from the checkout" in done.stderr
     assert "stop services" not in done.stderr
     assert adopted.fingerprint() == before
     done = run(adopted, "upgrade", "without-worker")

@@ -98,7 +98,7 @@ def test_a_task_is_reached_by_nobody_and_known_as_its_operations() -> None:
 def test_the_port_in_the_container() -> None:
     assert models.port_inside(MODEL, "web", 0) == 8000
     assert models.port_inside(MODEL, "db", 5432) == 5432
-    with pytest.raises(ConfigurationError, match="which port"):
+    with pytest.raises(ConfigurationError, match="the port on which"):
         models.port_inside(MODEL, "db", 0)
     with pytest.raises(ConfigurationError, match="nothing"):
         models.instance_model(MODEL, replace(INSTANCE, service="nothing"), IMAGE, "shop", 1)
@@ -181,7 +181,7 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
 
 @pytest.mark.parametrize("words", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
 def test_a_command_that_is_not_known_is_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigurationError, match="no Compose command"):
+    with pytest.raises(ConfigurationError, match="not a known Compose command"):
         compose_of(Project(words, Path("/shop"), ()))
 
 
@@ -195,4 +195,4 @@ def test_the_webs_own_ports_stand_against_no_second_one() -> None:
     port = {"mode": "ingress", "target": 8000, "published": "80", "protocol": "tcp"}
     model = {"name": "shop", "services": {"web": {"ports": [port]}, "worker": {"ports": [port]}}}
     against, _ = models.beside_another(model, ["web", "worker"], web="web")
-    assert against == ["service worker publishes port 80 of this machine, which two cannot do at once"]
+    assert against == ["service worker publishes port 80 of this machine, which only one container can do"]

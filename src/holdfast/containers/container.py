@@ -1,4 +1,4 @@
-"""One container as the engine knows it, and as which instance Holdfast does."""
+"""One container: the engine's facts about it, and the instance that it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff",
 
 @dataclass(frozen=True)
 class Container:
-    """What the engine knows of one, and which instance it is; `image` is the one that it should run."""
+    """The engine's facts about a container, and its instance; `image` is the one that it should run."""
 
     known: Known
     name: str
@@ -39,7 +39,7 @@ class Container:
 
     @property
     def runs(self) -> str:
-        """The image that it does run."""
+        """The image that it really runs."""
         return str(self.known["Image"])
 
     @property
@@ -73,7 +73,7 @@ _BELOW_MICROSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
 def reached_by(item: Known) -> int | None:
-    """The only port of this machine that leads to a container; None where there is none or several."""
+    """Return the only port of this machine that leads to a container; None where there is none or several."""
     bound = (item["HostConfig"].get("PortBindings") or {}).values()
     ports = {
         int(binding["HostPort"]) for bindings in bound for binding in bindings or [] if binding["HostPort"].isdigit()
@@ -86,7 +86,7 @@ def label(item: Mapping[str, Any], name: str) -> str:
 
 
 def _seconds_since(text: str) -> float:
-    """Since a time as the engine prints it: with nanoseconds, in UTC or with its distance from it."""
+    """Return the seconds since a time that the engine printed: with nanoseconds, in UTC or with an offset."""
     try:
         begun = datetime.datetime.fromisoformat(_BELOW_MICROSECONDS.sub(r"\1", text).replace("Z", "+00:00"))
     except ValueError:

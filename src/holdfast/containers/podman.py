@@ -1,10 +1,10 @@
-"""Podman, where it is another than Docker: no server, and no change of a container's restart policy.
+"""Podman's differences to Docker: no server, and no change of a container's restart policy.
 
-Facts measured on 4.3: `inspect` of a container names its image without `sha256:`, and its health as Healthcheck; what
-was stopped by hand is not started again by its policy, unless `podman-restart.service` does at the machine's start;
-podman-compose puts no mark on a one-off container but a name that ends with `tmp` and a number. A removal that was killed
-may leave a container in the state `removing`: it is listed, keeps its name and refuses to be stopped, and where its storage
-was gone already it cannot be inspected either; `rm --force` brings it to its end.
+Facts measured on 4.3: `inspect` of a container names its image without `sha256:`, and its health as Healthcheck; a
+container that was stopped by hand is not started again by its policy, unless `podman-restart.service` does so when the
+machine starts; podman-compose marks a one-off container only by a name that ends with `tmp` and a number. A removal
+that was killed may leave a container in the state `removing`: it is listed, keeps its name and refuses to be stopped,
+and where its storage was removed already it cannot be inspected either; `rm --force` completes the removal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PodmanEngine(Engine):
     changes_policies = False
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
-        """What is half removed stands in the way of the others: its removal is brought to its end."""
+        """Complete half-done removals, which would make the inspection of the others fail."""
         try:
             found = super().inspected(ids)
         except CommandFailedError:
@@ -40,8 +40,8 @@ class PodmanEngine(Engine):
         return [_as_docker_says(item) for item in found]
 
     def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
-        """Those that others need which are not stopped before: podman-compose makes `depends_on` a tie."""
-        containers = self.containers(f"{PROJECT}={project}") if project else []  # one-off ones have ties too
+        """Return those needed by others that are not stopped before, because podman-compose enforces `depends_on`."""
+        containers = self.containers(f"{PROJECT}={project}") if project else []  # one-off ones have dependencies too
         by_id = {item["Id"]: item for item in containers}
         earlier = [list(pair) for pair in itertools.combinations(order, 2)]
         found = {}

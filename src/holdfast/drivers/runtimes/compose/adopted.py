@@ -1,4 +1,4 @@
-"""Which containers that somebody else started count as ours: they have no labels of ours."""
+"""The record of adopted containers: Holdfast did not start them, so they have none of its labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Adopted:
         self._path = folder / _NAME
 
     def read(self) -> dict[str, dict[str, str]]:
-        """By the container's id: name and release of the instance that it is, and its image."""
+        """Return by container id the name and release of its instance, and its image."""
         try:
             found: dict[str, dict[str, str]] = json.loads(self._path.read_text())
         except FileNotFoundError:
@@ -25,7 +25,7 @@ class Adopted:
         return found
 
     def write(self, instances: Mapping[str, ServiceInstance], images: Mapping[str, str]) -> None:
-        """Instances and images by the container's id. May be repeated."""
+        """Write instances and images by container id. Idempotent."""
         found = {
             id: {"name": instance.name, "release": instance.release, "image": images[id]}
             for id, instance in instances.items()
@@ -34,7 +34,7 @@ class Adopted:
         durable.write_file(self._path, json.dumps(found, indent=1))
 
     def forget(self, name: str) -> None:
-        """The containers of one instance. May be repeated."""
+        """Remove the containers of one instance from the record. Idempotent."""
         known = self.read()
         left = {id: facts for id, facts in known.items() if facts["name"] != name}
         if left != known:

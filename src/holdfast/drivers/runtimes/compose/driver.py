@@ -1,13 +1,12 @@
 """Services as containers of a Compose project, and the application's commands in one-off containers of the same image.
 
-Each instance is one container, known by labels of ours, made from a model of its own (`models`) with the image of
-its release. It is started by Compose and found, stopped and removed by its id. As long as an instance is on trial it has
-no restart policy; kept for good, it gets the one of the project's files (decision 0013).
-
-Facts from the documentation of Docker and measured on 20.10 with Compose 2.26: a container with `always` that was
-stopped by hand is started again with the engine, so one that is to stay stopped is removed; `docker update --restart`
-acts at once; a `docker stop` whose client was killed goes on in the engine; the client of a killed `docker compose run`
-leaves its container running.
+Each instance is one container, identified by Holdfast's labels, made from a model of its own (`models`) with the image
+of its release. It is started by Compose and found, stopped and removed by its id. As long as an instance is on trial it
+has no restart policy; made permanent, it gets the one of the project's files (decision 0013). Facts from the
+documentation of Docker and measured on 20.10 with Compose 2.26: a container with `always` that was stopped by hand is
+started again with the engine, so one that is to stay stopped is removed; `docker update --restart` takes effect at
+once; a `docker stop` whose client was killed goes on in the engine; the client of a killed `docker compose run` leaves
+its container running.
 """
 
 from __future__ import annotations
@@ -64,8 +63,9 @@ class ComposeRuntime:
     ) -> None:
         """`ports` are the configured services, each with the port that it listens on in its container, if known.
 
-        With `keep_ports` a web is published as its files say, for visitors, beside the port of this machine that is
-        for Holdfast alone. With `reached_inside` it has a name of its own on its networks, for a proxy there.
+        With `keep_ports` a web service keeps the published ports of its files, for visitors, in addition to the port of
+        this machine that only Holdfast uses. With `reached_inside` it has a name of its own on its networks, for a
+        proxy there.
         """
         self._folder = folder
         self._mark = mark
@@ -87,9 +87,9 @@ class ComposeRuntime:
         self._engine.prepare()
 
     def _ours(self) -> list[Container]:
-        """Those that were started here, and those that were taken over and are still there.
+        """Return the containers that Holdfast started, and those that it adopted and that still exist.
 
-        Raises StepError where the engine does not answer: what it runs is not known then.
+        Raise StepError where the engine does not answer: its containers are then unknown.
         """
         try:
             return self._known()
@@ -111,7 +111,7 @@ class ComposeRuntime:
         return [container for container in self._ours() if container.name == name]
 
     def _read(self, path: Path) -> Model:
-        """A release's file. What looks like a secret in it is redacted from now on."""
+        """Read a release's file; values in it that look like secrets are redacted from now on."""
         found = release_file(path)
         for service in found["services"].values() if path.name == MODEL else ():
             for name, value in (service.get("environment") or {}).items():
@@ -125,7 +125,7 @@ class ComposeRuntime:
         return {container.name: self._status(container) for container in self._ours()}
 
     def _status(self, container: Container) -> ServiceStatus:
-        """One whose end was begun does not run: the engine brings that about, whoever was killed meanwhile."""
+        """Return the status; a container that is being ended counts as stopped, because the engine completes that."""
         ending = self._ending(container.name).exists()
         return replace(container.status(), running=False, detail="stopping") if ending else container.status()
 
@@ -135,7 +135,7 @@ class ComposeRuntime:
         found = self._of(instance.name)
         image = self._image_of(instance.service, instance.directory)
         policy = models.restart_policy(model, instance.service)
-        fixed = not self._engine.changes_policies  # then it is made with the one that it is to have for good
+        fixed = not self._engine.changes_policies  # then the container is created with its final policy
         policy = policy if instance.comes_back or fixed else "no"
         inside = self._port_inside(model, instance) if instance.port else 0
         wanted = models.instance_model(
@@ -148,7 +148,7 @@ class ComposeRuntime:
             self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
             if policy == "no" or fixed:
-                return  # as it was made
+                return  # the policy is the one of its creation
             found = self._of(instance.name)
         for container in found:
             if not fixed and container.restart_policy != policy:
@@ -159,30 +159,30 @@ class ComposeRuntime:
         return f"{models.own_name(instance)}:{self._port_inside(model, instance)}"
 
     def _port_inside(self, model: Model, instance: ServiceInstance) -> int:
-        """Of the instance's own release: the configuration may be another one's by now."""
+        """Return the port by the instance's own release, because the configuration may be a later one."""
         port = instance.port_inside or self._ports.get(instance.service, 0)
         return models.port_inside(model, instance.service, port)
 
     def _keeps(self, name: str, found: Sequence[Container], digest: str, image: str) -> bool:
-        """Whether what runs is what is wanted. Of one that was taken over the image is what can be compared.
+        """Return whether the running container is the wanted one; an adopted one is compared by its image.
 
-        One whose end was begun runs on for a while, and must not be taken for one that stays.
+        One that is being ended may still run for a while, and must not be taken for one that stays.
         """
         if len(found) != 1 or self._ending(name).exists():
             return False
         return found[0].running and found[0].runs == image and found[0].definition in (digest, "")
 
     def _image_of(self, service: str, directory: str) -> dict[str, str]:
-        """Raises StepError where the engine has it no more."""
+        """Return the image of a service. Raise StepError where the engine no longer has it."""
         images = release_file(Path(directory) / IMAGES)
         if service not in images:
             raise StepError(f"this release has no image of service {service}")
         image: dict[str, str] = images[service]
         if self._engine.image(image["tag"]) != image["id"]:
             raise StepError(
-                f"the image {image['tag']} of this release is not there",
-                next_step="`holdfast package build REF` makes it again; where an operation is stuck, after `holdfast recover"
-                " --abandon REASON`.",
+                f"the image {image['tag']} of this release does not exist",
+                next_step="Run `holdfast package build REF` to build it again. If an operation is stuck, first run"
+                " `holdfast recover --abandon REASON`.",
             )
         return image
 
@@ -199,7 +199,7 @@ class ComposeRuntime:
         except CommandFailedError as error:
             if instance.port is not None and listeners_on(instance.port):
                 raise PortTakenError(f"port {instance.port} of service {instance.service} is taken") from error
-            raise StepError(f"{instance.service} does not start", state=error.output_tail.strip()) from error
+            raise StepError(f"service {instance.service} does not start", state=error.output_tail.strip()) from error
 
     def _write(self, made: Model, file: Path) -> None:
         durable.make_directory(self._folder)
@@ -207,7 +207,7 @@ class ComposeRuntime:
             durable.write_file(path, text)
 
     def _beside(self, project: str, service: str) -> list[str]:
-        """Which containers of a service run. Those that ended are removed: Compose would start them with the new one."""
+        """Return the running containers of a service, after removing ended ones, which Compose would start too."""
         names = []
         for item in self._engine.of_project(project, f"{SERVICE}={service}"):
             if item["State"]["Running"]:
@@ -233,7 +233,7 @@ class ComposeRuntime:
         return max(killed, default=None)
 
     def release_of(self, name: str) -> str | None:
-        """None too where its container runs another image than the release's."""
+        """Return the release; None also where the container runs another image than the release's."""
         for container in self._of(name):
             if container.running and container.runs == container.image:
                 return container.release
@@ -241,7 +241,7 @@ class ComposeRuntime:
 
     def output_tail(self, name: str) -> str:
         with contextlib.suppress(StepError):
-            # Without `run` the two streams would come one after the other, not as they were written.
+            # `run` keeps the order in which the two streams were written.
             return "".join(
                 self._host.run(
                     [self._engine.name, "logs", f"--tail={_TAIL_LINES}", container.id], check=False
@@ -266,7 +266,8 @@ class ComposeRuntime:
                     "runtime",
                     "warning",
                     "no service of this application runs",
-                    "`holdfast service start` starts what ran before; `holdfast adopt` takes over what runs already.",
+                    "Run `holdfast service start` to start the services that ran before,"
+                    " or `holdfast adopt` to take over running containers.",
                 )
             ]
         problems = [
@@ -279,7 +280,7 @@ class ComposeRuntime:
                 "runtime",
                 "error",
                 f"container {name} of service {service} was not started by Holdfast",
-                f"{self._engine.name} rm --force {name}, then: holdfast service restart {service}",
+                f"Run: {self._engine.name} rm --force {name}; then run: holdfast service restart {service}",
             )
             for name, service in strangers.items()
         ]
@@ -296,20 +297,20 @@ class ComposeRuntime:
         *,
         terminal: bool = False,
     ) -> list[str]:
-        """The words that run a command in a container of a release, removed afterwards; it ends with the command's code."""
+        """Return the argv that runs a command in a container of a release; its exit code is the command's.
+
+        The container is removed afterwards.
+        """
         model = self._read(Path(directory) / MODEL)
         image = self._image_of(service, directory)
         wanted = models.task_model(model, service, image["tag"], variables, self._mark, operation)
-        # Of its own, for a plan that is made meanwhile may run a command of another release.
+        # A file of its own, because a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         self._write(wanted, file)
         return self._compose.running_once(wanted, file, service, command, terminal=terminal)
 
     def end_one_offs(self, operation: str) -> None:
-        """Ends what an operation's commands still do; waits for an engine that is coming back. May be repeated.
-
-        Raises StepError.
-        """
+        """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
         self._engine.await_back()
         ours = f"{labels.APPLICATION_LABEL}={self._mark}"
         for item in self._engine.containers(ours, f"{labels.OPERATION_LABEL}={operation}"):
@@ -328,7 +329,8 @@ class ComposeRuntime:
         name = self.project_name()
         if name and model["name"] != name:
             found.append(
-                f"its Compose files call the project {model['name']} instead of {name}: it would begin with empty volumes"
+                f"its Compose files name the project {model['name']} instead of {name}:"
+                " it would start with empty volumes"
             )
         if found:
             return found
@@ -346,7 +348,7 @@ class ComposeRuntime:
         return models.beside_another(release_file(Path(directory) / MODEL), services, web=self._web)
 
     def _unread(self, service: str, project: str, made: Model) -> list[str]:
-        """Compose itself reads a model as it will be given, before anything is stopped for it."""
+        """Return the errors of Compose itself when it reads a model, before anything is stopped for it."""
         file = self._folder / f"task-none-{secrets.token_hex(4)}.json"
         self._write(made, file)
         try:
@@ -374,7 +376,7 @@ class ComposeRuntime:
         if not found:
             raise StepError(
                 f"service {service} of project {self.project_name()} has no container",
-                next_step=f"`{' '.join(self._project.command)} up --detach {service}` with the project's files starts it.",
+                next_step=f"Run `{' '.join(self._project.command)} up --detach {service}` with the project's files.",
             )
         return str(found[0]["Name"]).lstrip("/")
 
@@ -382,10 +384,10 @@ class ComposeRuntime:
         self.prepare()
         return self._engine.place_of(self.project_name(), volume)
 
-    # --- what somebody else started ------------------------------------------------------------------
+    # --- containers that Holdfast did not start -------------------------------------------------------
 
     def _running(self) -> list[Known]:
-        """Raises RefusedError where one is of another application of Holdfast's."""
+        """Return the running containers. Raise RefusedError where one is of another application of Holdfast's."""
         running = self._running_of_anyone()
         refuse_others(running, self._mark, self._engine.name)
         return running
@@ -394,7 +396,7 @@ class ComposeRuntime:
         return running_of(self._engine, self.project_name(), self._ports)
 
     def project_name(self) -> str:
-        """The project's; empty where its files are in the sources alone and nothing was started from them yet."""
+        """Return the project's name; empty where only the sources have its files and nothing was started from them."""
         known = self._folder / _NAME
         if self._project.name or known.exists():
             return self._project.name or known.read_text()

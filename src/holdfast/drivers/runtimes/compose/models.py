@@ -1,7 +1,7 @@
-"""What the engine is told of one service or one task: a Compose model of its own, made from the release's. Pure.
+"""Compose models of single services and tasks, made from the release's model. Pure.
 
-Compose's own merging of files appends ports and keeps restart policies, so a model is written whole. Keys are those of
-the Compose specification.
+Compose's own merging of files appends ports and keeps restart policies, so a model is written completely. Keys are
+those of the Compose specification.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from holdfast.system.host import is_secret
 Model = dict[str, Any]
 
 _NOT_OURS = ("build", "depends_on", "profiles", "scale", "develop")
-_BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets the first overrule `restart`
-_TASK_GRACE = "2s"  # as the fence gives to processes: a first process without a handler ignores every other signal
+_BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets restart_policy override `restart`
+_TASK_GRACE = "2s"  # the fence's grace too: a first process without a handler ignores every signal except SIGKILL
 _USUAL = ServiceInstance("", "", "", "", "", (), {})
 _SHARED = ("networks", "volumes", "secrets", "configs")
 
 
 def _service(model: Model, name: str, image: str) -> Model:
-    """Of its image as it is here, with nothing that starts it again by itself."""
+    """Return a service with its local image, and without anything that restarts it by itself."""
     if name not in model["services"]:
         raise ConfigurationError(
             f"the Compose files have no service {name!r}",
-            [f"services.{name}: known are {', '.join(model['services'])}"],
+            [f"services.{name}: use one of {', '.join(model['services'])}"],
         )
     service = {key: value for key, value in model["services"][name].items() if key not in _NOT_OURS}
     deploy = service.pop("deploy", None) or {}
@@ -52,12 +52,12 @@ def _alone(model: Model, name: str, service: Model) -> Model:
 
 
 def _literal(value: str) -> str:
-    """Compose takes a dollar sign for a variable."""
+    """Double dollar signs, which Compose takes for variables."""
     return value.replace("$", "$$")
 
 
 def restart_policy(model: Model, service: str) -> str:
-    """What the project's own files say happens when the service ends, as `docker update` takes it."""
+    """Return the restart policy in the project's own files, in the syntax of `docker update`."""
     given = model["services"][service]
     deploy = (given.get("deploy") or {}).get("restart_policy")
     if deploy is None:
@@ -76,15 +76,15 @@ def instance_model(
     keep_ports: bool = False,
     restart: str = "no",
 ) -> Model:
-    """The model of one instance: its image fixed, its labels, nothing that starts it again by itself but `restart`.
+    """Return the model of one instance: its image fixed, its labels, and only `restart` to start it again by itself.
 
-    `image` has the `tag` it is kept under and its `id`. With a port, that one on the loopback address is all that is
-    published, unless the files' own are kept; but what was taken over with a port of theirs is published as they say.
+    `image` has the `tag` under which it is kept and its `id`. With a port, only that one is published, on the loopback
+    address, unless the files' own are kept; an adopted instance with a port of the files is published as they say.
     """
     service = {**_service(model, instance.service, image["tag"]), "restart": restart}
     if instance.command:
         service["command"] = [_literal(word) for word in instance.command]
-    # A secret's value comes from the environment of Compose itself and stands in no file of ours.
+    # A secret's value comes from the environment of Compose itself and is in no file of Holdfast's.
     environment = {key: None if is_secret(value) else _literal(value) for key, value in instance.environment.items()}
     service["environment"] = {**(service.get("environment") or {}), **environment}
     if instance.port is not None and instance.port not in published(service):
@@ -98,7 +98,7 @@ def instance_model(
                 "protocol": "tcp",
             },
         ]
-    # What the Compose files or the image say stands, where holdfast.toml says nothing else.
+    # A value of the Compose files or the image is kept unless holdfast.toml sets another one.
     if instance.stop_signal != _USUAL.stop_signal:
         service["stop_signal"] = f"SIG{instance.stop_signal}"
     if instance.stop_timeout_seconds != _USUAL.stop_timeout_seconds:
@@ -115,12 +115,12 @@ def instance_model(
 
 
 def own_name(instance: ServiceInstance) -> str:
-    """A name for its container on its networks that no other has, and that it has again when it is made anew."""
+    """Return a network name that no other container has, and that a new container of the instance gets again."""
     return f"holdfast-{hashlib.sha256(instance.name.encode()).hexdigest()[:16]}"
 
 
 def named(made: Model, instance: ServiceInstance) -> Model:
-    """The model of an instance, with that name on each of its networks."""
+    """Return the model of an instance, with that name on each of its networks."""
     service = made["services"][instance.service]
     networks = {
         name: {**(given or {}), "aliases": [*((given or {}).get("aliases") or []), own_name(instance)]}
@@ -135,7 +135,7 @@ def named(made: Model, instance: ServiceInstance) -> Model:
 def task_model(
     model: Model, service_name: str, image: str, variables: Iterable[str], application: str, operation: str
 ) -> Model:
-    """The model of a one-off command: as the service, but nobody reaches it, and it is known as the operation's.
+    """Return the model of a one-off command: the service without ports, labelled as the operation's.
 
     The values of `variables` come from the environment of Compose itself.
     """
@@ -149,25 +149,26 @@ def task_model(
 
 
 def beside(made: Model, service: str) -> Model:
-    """The same for one that starts while another container of its service runs: a fixed name is taken then."""
+    """Return the model without a fixed container name, which is taken while another container of the service runs."""
     alone = {key: value for key, value in made["services"][service].items() if key != "container_name"}
     return {**made, "services": {service: alone}}
 
 
 def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[list[str], list[str]]:
-    """What stands against a second container of these services, and what it has not that the first one has."""
+    """Return what prevents second containers of these services, and what they would lack."""
     against, without = [], []
     for name in services:
         service = model["services"].get(name) or {}
-        ports = ", ".join(map(str, published(service))) if name != web else ""  # the web's are for the gate alone
+        ports = ", ".join(map(str, published(service))) if name != web else ""  # only the gate uses the web's ports
         if ports:
-            against.append(f"service {name} publishes port {ports} of this machine, which two cannot do at once")
+            against.append(f"service {name} publishes port {ports} of this machine, which only one container can do")
         for network, given in (service.get("networks") or {}).items():
             fixed = [str(given[key]) for key in ("ipv4_address", "ipv6_address") if (given or {}).get(key)]
             against += [f"service {name} has the fixed address {address} in network {network}" for address in fixed]
         if service.get("container_name"):
             without.append(
-                f"the new container of {name} is not called {service['container_name']}: the old one has that name while both run"
+                f"the new container of {name} is not named {service['container_name']}: the old one has that name while"
+                " both run"
             )
     return against, without
 
@@ -175,7 +176,7 @@ def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[
 def refused(
     model: Model, services: Mapping[str, int], images: Mapping[str, Mapping[str, str]], *, web: str, gated: bool
 ) -> list[str]:
-    """What stands against running these services, each with its configured port, one by one from a release's model."""
+    """Return the reasons why these services, each with its configured port, cannot run one by one."""
     found = []
     for name, port in services.items():
         service = model["services"].get(name)
@@ -185,14 +186,15 @@ def refused(
             found.append(f"service {name} has no image")
         needs = [key for key in ("links", "volumes_from") if service.get(key)]
         needs += [key for key in ("network_mode", "pid", "ipc") if str(service.get(key, "")).startswith("service:")]
-        found += [f"service {name} has `{key}`: it cannot be started without the other one" for key in needs]
+        found += [f"service {name} has `{key}`: it cannot be started without the other service" for key in needs]
         found += [
-            f"service {name} keeps {volume.get('target')} in a volume without a name, which would not go with its next container"
+            f"service {name} keeps {volume.get('target')} in a volume without a name,"
+            " which its next container would not have"
             for volume in service.get("volumes") or []
             if volume.get("type") == "volume" and not volume.get("source")
         ]
         if name == web and gated and service.get("network_mode") == "host":
-            found.append(f"service {name} is on the host's network: the front cannot lead to it")
+            found.append(f"service {name} is on the host's network: the front cannot reach it")
         if name == web:
             try:
                 port_inside(model, name, port)
@@ -204,23 +206,26 @@ def refused(
 
 
 def volumes_without_name(name: str, service: Model, of_image: Iterable[str]) -> list[str]:
-    """Folders that an image keeps in a volume of its own, where no mount of the service takes its place."""
+    """Return problems of folders that an image keeps in an unnamed volume because the service mounts nothing there."""
     mounted = {str(mount.get("target", "")).rstrip("/") for mount in service.get("volumes") or []}
     return [
-        f"the image of {name} keeps {place} in a volume without a name: mount one that has a name there"
+        f"the image of {name} keeps {place} in a volume without a name: mount a named volume there"
         for place in of_image
         if place.rstrip("/") not in mounted
     ]
 
 
 def published(service: Model) -> dict[int, int]:
-    """Ports of this machine, each with that in the container, by a service's model; ranges are left out."""
+    """Return published ports of this machine, each with its port in the container; ranges are left out."""
     ports = service.get("ports") or []
     return {int(port["published"]): int(port["target"]) for port in ports if str(port.get("published", "")).isdigit()}
 
 
 def port_inside(model: Model, service: str, configured: int) -> int:
-    """The port that a web listens on in its container. Raises ConfigurationError where nothing says it, or two do."""
+    """Return the port on which a web service listens in its container.
+
+    Raise ConfigurationError where nothing or more than one thing says it.
+    """
     if configured:
         return configured
     found = {int(port["target"]) for port in model["services"][service].get("ports") or []}
@@ -228,8 +233,8 @@ def port_inside(model: Model, service: str, configured: int) -> int:
     if len(found) == 1:
         return found.pop()
     raise ConfigurationError(
-        f"it is not known on which port {service} listens in its container",
-        [f"services.{service}.port: name it; the Compose files have {', '.join(map(str, sorted(found))) or 'none'}"],
+        f"the port on which {service} listens in its container is not known",
+        [f"services.{service}.port: set it; the Compose files have {', '.join(map(str, sorted(found))) or 'none'}"],
     )
 
 

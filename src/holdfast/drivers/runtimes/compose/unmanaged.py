@@ -17,24 +17,24 @@ def running_of(engine: Engine, project: str, services: Collection[str]) -> list[
 
 
 def is_own(item: Known, mark: str) -> bool:
-    """Whether nobody or the application with that mark started it by Holdfast."""
+    """Return whether Holdfast started it for the application with that mark, or did not start it at all."""
     return label(item, APPLICATION_LABEL) in ("", mark)
 
 
 def refuse_others(running: Iterable[Known], mark: str, engine_name: str) -> None:
-    """Raises RefusedError where one was started for an application with another mark."""
+    """Raise RefusedError where Holdfast started one for an application with another mark."""
     for item in running:
         if not is_own(item, mark):
             name, other = str(item["Name"]).lstrip("/"), label(item, APPLICATION_LABEL)
             raise RefusedError(
                 f"container {name} of this Compose project was started by Holdfast for {other}, not for {mark}",
-                next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`). One that"
-                f" is left over: {engine_name} rm --force {name}",
+                next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`)."
+                f" Remove a container that is left over: {engine_name} rm --force {name}",
             )
 
 
 def one_of_each(running: Sequence[Known], services: Collection[str]) -> dict[str, Running]:
-    """By service. Raises RefusedError where one has several."""
+    """Return the containers by service. Raise RefusedError where a service has several."""
     found: dict[str, Running] = {}
     for item in running:
         service = label(item, SERVICE)
@@ -43,7 +43,7 @@ def one_of_each(running: Sequence[Known], services: Collection[str]) -> dict[str
         if service in found:
             raise RefusedError(
                 f"service {service} has several containers",
-                next_step="Holdfast runs one of each: scale it down to one first.",
+                next_step="Scale it down to one container first, because Holdfast runs one of each.",
             )
         found[service] = Running(item["Id"], item["Image"], reached_by(item))
     return found

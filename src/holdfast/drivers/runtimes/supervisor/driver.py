@@ -1,10 +1,9 @@
 """Services under a supervisord that Holdfast starts and owns.
 
-Programs never start by themselves (autostart=false): after a reboot `holdfast recover --auto` starts what ran.
-A running one that dies is started again by supervisord. Each program is an instance: a service of one release.
-
-What a service calls itself, which variables it keeps and whose child it has become tell nothing: supervisord runs below
-a keeper, which holds everything that any service started, and each start of a service is recorded with its process.
+Programs never start by themselves (autostart=false): after a reboot `holdfast recover --auto` starts those that ran. A
+running one that dies is started again by supervisord. Each program is an instance: a service of one release. A
+service's title, environment and parent process do not identify it reliably. So supervisord runs below a keeper, which
+holds everything that any service started, and each start of a service is recorded with its process.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from holdfast.system import durable, keeper_client, processes
 from holdfast.system.host import Host
 from holdfast.system.processes import Identity
 
-_SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name beside it
+_SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name in the same folder
 _START_SECONDS = 15.0
 _END_GRACE_SECONDS = 5.0
 _END_SECONDS = 10.0
@@ -48,7 +47,7 @@ class SupervisorRuntime:
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise ConfigurationError(
                 "the state directory's path is too long for a socket",
-                [f"application.state: {folder.parent} leads to a socket path over {_SOCKET_PATH_BYTES} bytes"],
+                [f"application.state: {folder.parent} results in a socket path over {_SOCKET_PATH_BYTES} bytes"],
             )
 
     # --- the server --------------------------------------------------------------------------------
@@ -70,7 +69,7 @@ class SupervisorRuntime:
             return
         for folder in (self._folder, self._programs, self._output):
             durable.make_directory(folder)
-        self._end_everything()  # a supervisord that was killed leaves its programs; two of one kind must never run
+        self._end_everything()  # a killed supervisord leaves its programs, and no service must ever run twice
         durable.write_file(self._folder / "supervisord.conf", self._configuration())
         self._socket.unlink(missing_ok=True)
         self._host.start_kept_server(
@@ -105,9 +104,10 @@ class SupervisorRuntime:
         self._record.unlink(missing_ok=True)
 
     def _configuration(self) -> str:
-        """Return its configuration, in which every path is relative to its working directory.
+        """Return supervisord's configuration, in which every path is relative to its working directory.
 
-        So a blank or a percent sign in the state directory's path, which supervisord splits at or expands, is not in it.
+        So a blank or a percent sign in the state directory's path, at which supervisord splits or which it expands, is
+        not in it.
         """
         lines = [
             "[unix_http_server]",
@@ -143,7 +143,7 @@ class SupervisorRuntime:
                 name=info["name"],
                 running=running,
                 pid=info["pid"] or None,
-                # Both are whole seconds: what is told is never more than was.
+                # Both are whole seconds; one less, so that the uptime is never overstated.
                 uptime_seconds=float(max(0, info["now"] - info["start"] - 1)) if running else 0.0,
                 detail=info["statename"].lower(),
             )
@@ -244,10 +244,10 @@ class SupervisorRuntime:
         return killed
 
     def _killed_after(self, name: str, log: Path, seen_bytes: int) -> float | None:
-        """Return the seconds that a program had for its end where supervisord killed it; only its log says that."""
+        """Return the seconds after which supervisord killed a program, from its log; None where it did not."""
         try:
             with open(log, "rb") as file:
-                if os.fstat(file.fileno()).st_size >= seen_bytes:  # else another log was begun meanwhile
+                if os.fstat(file.fileno()).st_size >= seen_bytes:  # otherwise the log was rotated meanwhile
                     file.seek(seen_bytes)
                 written = file.read().decode(errors="replace")
             program = (self._programs / f"{name}.conf").read_text()
@@ -264,16 +264,16 @@ class SupervisorRuntime:
         return [started for path in paths if (started := read(path)) is not None]
 
     def _processes_of(self, name: str) -> dict[int, int]:
-        """Return what a service is and started, each process with its start, as far as anything tells that it is its."""
+        """Return the processes of a service, each with its start, by its record and by their environment."""
         started = read(self._programs / f"{name}.started")
         found = self._recorded_processes([started] if started is not None else [])
         return found | processes.identified(processes.processes_with(f"HOLDFAST_INSTANCE={self._mark}/{name}\0"))
 
     def _recorded_processes(self, those: Iterable[Started]) -> dict[int, int]:
-        """Return the recorded processes that are alive, what is below them, and the process groups that they led.
+        """Return the recorded processes that are alive, their descendants, and the process groups that they led.
 
-        A group's number is not given to another one while it has a member; so its members are the service's if its
-        leader is, or is gone and they began after it.
+        A group's number is not reused while it has a member; so its members belong to the service if its leader does,
+        or if the leader is gone and they began after it.
         """
         table = processes.table()
         found: dict[int, int] = {}
@@ -291,7 +291,7 @@ class SupervisorRuntime:
         return {pid: start for pid, start in found.items() if not table[pid].ended}
 
     def _runs_another(self, name: str) -> bool:
-        """Return whether a service of the application runs beside this one; a gate's own server is none."""
+        """Return whether another service of the application runs; a gate's own server does not count."""
         for other, status in self.statuses().items():
             if other != name and status.running:
                 started = read(self._programs / f"{other}.started")
@@ -300,7 +300,7 @@ class SupervisorRuntime:
         return False
 
     def _orphans(self) -> dict[int, int]:
-        """Return what services left to the keeper: what it holds and supervisord does not."""
+        """Return orphans of services: processes that the keeper holds and supervisord does not."""
         table = processes.table()
         held = keeper_client.recorded(self._record, table)
         heads = [one for one in keeper_client.commands(self._record) if one.pid in held]
@@ -349,7 +349,8 @@ class SupervisorRuntime:
                     "runtime",
                     "warning",
                     "supervisord is not running",
-                    "`holdfast service start` starts it with what ran before.",
+                    "Run `holdfast service start` to start the services that ran before,"
+                    " or `holdfast install REF` if nothing is installed.",
                 )
             )
         for status in self.statuses().values():
@@ -361,7 +362,7 @@ class SupervisorRuntime:
 
 
 def _escape(value: str) -> str:
-    """Return a value as supervisord takes it, which expands %(name)s."""
+    """Escape a value for supervisord, which expands %(name)s."""
     return value.replace("%", "%%")
 
 

@@ -1,6 +1,6 @@
 """Calls of supervisord's own interface, on its socket.
 
-The library behind it is imported with the first call: most commands ask only where a supervisord runs.
+The library behind it is imported with the first call, because most commands only ask whether a supervisord runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 
 class RefusedCallError(Exception):
-    """What supervisord says that it does not do; `text` begins with an identifier of its own, as BAD_NAME."""
+    """A call that supervisord refused; `text` begins with one of its own identifiers, for example BAD_NAME."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -18,7 +18,7 @@ class RefusedCallError(Exception):
 
 
 def call(socket: Path, name: str, *arguments: Any) -> Any:
-    """Return the answer to one call. Raise RefusedCallError, and OSError where nobody answers in this protocol."""
+    """Return the answer to one call. Raise RefusedCallError, and OSError where nothing answers in this protocol."""
     import xmlrpc.client
 
     from supervisor.xmlrpc import SupervisorTransport

@@ -1,7 +1,7 @@
-"""`python -m holdfast.drivers.runtimes.supervisor.launch FILE`: becomes the service that FILE describes.
+"""`python -m holdfast.drivers.runtimes.supervisor.launch FILE`: become the service that FILE describes.
 
-The definition is JSON, so no command or value has to be quoted for supervisord's own syntax; secret references
-are resolved here, at the start, and stand in no file. A service gets a small environment, whoever starts it.
+The definition is JSON, so no command or value has to be quoted for supervisord's own syntax; secret references are
+resolved here, at the start, and are written to no file. A service gets a small environment, whoever starts it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     environment["HOLDFAST_RELEASE"] = definition["release"]
     try:
         _record(path.with_suffix(".started"), definition["release"])
-    except OSError:  # as on a full disk: its environment tells as well what it is, unless it gives itself a title
+    except OSError:  # for example on a full disk: its environment identifies it too, unless it overwrites its title
         pass
     if user:
         account = pwd.getpwnam(user)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _record(path: Path, release: str) -> None:
-    """Record which process becomes the service, as `started.py` reads it; little is imported for it here."""
+    """Record which process becomes the service, in the form that `started.py` reads; imports are few for speed."""
     pid = os.getpid()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     record = {

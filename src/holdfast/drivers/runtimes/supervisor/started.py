@@ -1,6 +1,6 @@
-"""Which process a service was started as: a file that `launch.py` writes just before it becomes the service.
+"""The record of the process as which a service was started: a file that `launch.py` writes just before it.
 
-Its boot and namespace stand in it, as the numbers mean nothing beyond them.
+The record includes boot and namespace, because process ids mean nothing beyond them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Started:
 
 
 def read(path: Path) -> Started | None:
-    """Return what is recorded, or None where that is nothing of this boot and namespace."""
+    """Return the record; None where there is none of this boot and namespace."""
     try:
         record = Started(**json.loads(path.read_text()))
         return record if record.where == processes.boot_and_namespace() else None

@@ -1,8 +1,9 @@
-"""Storing one tree: what is unchanged is not read, small files go into packs, large ones become objects.
+"""The storage of one tree: unchanged files are not read, small ones go into packs, large ones become objects.
 
-Very small files are read one after the other, for a switch of threads costs more than such a file, and where there
-are many by a second process beside this one. Reading, hashing and writing of larger ones happens in threads (they
-release the interpreter lock); entries are written in the order of the scan. Memory is bounded by the batches under way, and by some bytes for each digest that was written.
+Very small files are read one after the other, because a switch of threads costs more than such a file, and many of them
+are read by a second process at the same time. Reading, hashing and writing of larger ones happens in threads (they
+release the interpreter lock); entries are written in the order of the scan. Memory is bounded by the batches in
+progress, and by some bytes for each digest that was written.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ Scan = Callable[[Callable[[], bool]], Iterator[Entry]]
 
 
 class TreeStore:
-    """Stores trees into one run's folder. `known` are the listings that committed sets vouch for, read when needed.
+    """A store of trees in one run's folder. `known` are listings of published backups, read when needed.
 
-    With a host it may start a second process. `kept_all` turns false once something of an earlier listing is not in
+    With a host it may start a second process. `kept_all` turns false once a content of an earlier listing is missing in
     the later one.
     """
 
@@ -72,7 +73,7 @@ class TreeStore:
         check: Callable[[], None],
         progress: Progress,
     ) -> tuple[Stored, dict[str, list[Entry]]]:
-        """Write the listing of what a scan finds, reading what is not in `earlier` with equal inode and ctime.
+        """Write the listing of a scan, reading files that `earlier` lacks or has with another inode or ctime.
 
         Return the totals, and the names of each file that has several.
         """
@@ -86,18 +87,18 @@ class TreeStore:
         return totals, one.linked
 
     def close_packs(self) -> None:
-        """Ends the packs at hand; what comes later begins new ones."""
+        """End the present packs; later contents begin new ones."""
         for writer in self._writers:
             writer.close()
 
     def close(self) -> list[str]:
-        """Ends the packs at hand; the names of all packs of the run."""
+        """End the present packs; return the names of all packs of the run."""
         self.close_packs()
         own = (name for writer in self._writers for name in writer.finished)
-        return list(dict.fromkeys([*self._packs_of_workers, *own]))  # two of the same contents are one
+        return list(dict.fromkeys([*self._packs_of_workers, *own]))  # packs with equal contents have equal names
 
     def start_worker(self, files: Files) -> Worker | None:
-        """A second process that reads very small files of a tree, where there can be one."""
+        """Start a second process that reads very small files of a tree; return None where that is impossible."""
         elsewhere = files.for_worker()
         if self._host is None or elsewhere is None:
             return None
@@ -116,12 +117,15 @@ class TreeStore:
         return sum(self.read(files, entry) for entry in entries)
 
     def read_tiny(self, files: Files, entries: list[Entry]) -> int:
-        """Reads files, very small ones for the most part, one after the other; the bytes written."""
+        """Read files, mostly very small ones, one after the other; return the bytes written."""
         written = read_tiny(files, entries, self._is_new, self._pack_writer().append)
         return written + sum(self.read(files, entry) for entry in entries if not entry.sha256)
 
     def read(self, files: Files, entry: Entry) -> int:
-        """Reads one file into the run and completes its entry; the bytes written. A vanished file becomes `gone`."""
+        """Read one file into the run and complete its entry; return the bytes written.
+
+        A vanished file becomes `gone`.
+        """
         written = 0
         for _ in range(_ATTEMPTS):
             try:
@@ -132,7 +136,7 @@ class TreeStore:
             try:
                 before = os.fstat(descriptor)
                 if not stat.S_ISREG(before.st_mode):
-                    entry.kind = "gone"  # the file; what took its place is for the next pass
+                    entry.kind = "gone"  # the file is; the next pass finds what took its place
                     return written
                 entry.mtime_ns, entry.ctime_ns, entry.inode = before.st_mtime_ns, before.st_ctime_ns, before.st_ino
                 entry.recent = is_recent(before.st_ctime_ns, time.time_ns())
@@ -151,14 +155,16 @@ class TreeStore:
                 after.st_ctime_ns,
             ):
                 return written
-        entry.recent = True  # still being written: what was read last stands, to be read again in the next pass
+        entry.recent = (
+            True  # the file is still being written: its last content is kept, and read again in the next pass
+        )
         return written
 
     def _content(self, entry: Entry, descriptor: int, size: int) -> int:
-        """Stores the content behind a descriptor; returns the bytes written to the vault."""
+        """Store the content behind a descriptor; return the bytes written to the vault."""
         if size > SMALL_BYTES:
             return self._object(entry, descriptor, size)
-        # Not a byte more than there is: a large buffer for a small file costs more than reading it.
+        # The buffer is one byte larger than the file: a large one costs more than reading a small file.
         content = os.read(descriptor, size + 1)
         while len(content) != size and len(content) <= SMALL_BYTES and (more := os.read(descriptor, _BLOCK_BYTES)):
             content += more
@@ -172,7 +178,7 @@ class TreeStore:
         return len(content)
 
     def _is_new(self, digest: bytes) -> bool:
-        """True for the first content of a digest, which is counted on from then on."""
+        """Return whether this is the first content of a digest, and remember the digest."""
         if self._there is None:
             with self._lock:
                 if self._there is None:
@@ -180,7 +186,7 @@ class TreeStore:
         return self._there.add_new(digest)
 
     def _object(self, entry: Entry, source: int, size: int) -> int:
-        """Copies a large file into the run, as a reflink where possible, hashing what was copied."""
+        """Copy a large file into the run, as a reflink where possible, and hash the copy."""
         part = self._objects / f"{next(self._numbers)}.part"
         target = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o400)
         try:
@@ -198,14 +204,14 @@ class TreeStore:
         if is_known and (self._objects / entry.sha256).exists():
             os.unlink(part)
             return 0
-        # The bytes are at hand and right: they take the place of an object of that name, whatever has become of it.
+        # The content in the run is known to be right, so it replaces an object of that name, whatever its state.
         os.rename(part, self._objects / entry.sha256)
         if is_known:
             return 0
         return sum(length for _, length in entry.sparse) if entry.sparse else size
 
     def _stored(self, entry: Entry) -> bool:
-        """Tell whether an object that a listing names is there in its size; packs are looked at once, as a whole."""
+        """Return whether the object that a listing names exists with its size; packs are checked elsewhere."""
         if entry.size <= SMALL_BYTES:
             return True
         places = (self._objects / entry.sha256, self._vault_objects / entry.sha256[:2] / entry.sha256)
@@ -226,7 +232,7 @@ def _has_size(path: Path, size: int) -> bool:
 def _copy(source: int, target: int | None, check: Callable[[], None]) -> tuple[hashlib._Hash, int]:
     """Hash a file from its start, copying it if there is a target; return the digest and the bytes read.
 
-    `check` raises where the operation is to stop, for one file may take an hour.
+    `check` raises an error where the operation is to stop, because one file may take an hour.
     """
     digest = hashlib.sha256()
     os.lseek(source, 0, os.SEEK_SET)
@@ -245,7 +251,7 @@ def _copy(source: int, target: int | None, check: Callable[[], None]) -> tuple[h
 def _copy_sparse(
     source: int, target: int, segments: list[tuple[int, int]], size: int, check: Callable[[], None]
 ) -> hashlib._Hash:
-    """Copies the data, leaves the holes, and hashes the file as a reader sees it."""
+    """Copy the data, leave the holes, and hash the file as a reader sees it."""
     digest = hashlib.sha256()
     position = 0
     zeros = bytes(_BLOCK_BYTES)
@@ -263,7 +269,7 @@ def _copy_sparse(
             check()
             block = os.pread(source, min(_BLOCK_BYTES, start + length - position), position)
             if not block:
-                raise StepError("a sparse file was cut short while it was read")
+                raise StepError("a sparse file was truncated while it was read")
             digest.update(block)
             os.pwrite(target, block, position)
             position += len(block)

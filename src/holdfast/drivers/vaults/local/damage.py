@@ -1,7 +1,7 @@
-"""What `backup verify` found damaged: on record in the vault, so that no later backup relies on it.
+"""The vault's record of damage that `backup verify` found, so that no later backup relies on it.
 
-A content is trusted by its name, which is its digest. Once its bytes are known to be others, it is read again from the
-application and written anew, which repairs older sets that name it too.
+A content is trusted by its name, which is its digest. Once its bytes are known to differ, it is read again from the
+application and written again, which repairs older backups that name it too.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _FILE = "damaged.json"
 
 @dataclass(frozen=True)
 class Damage:
-    """Names of packs and digests of objects whose bytes are not what their names say."""
+    """The names of packs and digests of objects whose bytes do not match their names."""
 
     packs: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
 
 
 def read_damage(vault: Path) -> Damage:
-    """Return what is on record; a record that cannot be read is none, for `verify` writes it again."""
+    """Return the record; an unreadable one counts as empty, because `verify` writes it again."""
     try:
         value = json.loads((vault / _FILE).read_bytes())
         return Damage(frozenset(map(str, value["packs"])), frozenset(map(str, value["objects"])))
@@ -34,7 +34,7 @@ def read_damage(vault: Path) -> Damage:
 
 
 def write_damage(vault: Path, damage: Damage) -> None:
-    """Make the record durable; nothing is written where it is the same already."""
+    """Make the record durable; write nothing if it is unchanged."""
     if damage == read_damage(vault):
         return
     if damage == Damage():
@@ -45,6 +45,6 @@ def write_damage(vault: Path, damage: Damage) -> None:
 
 
 def forget(vault: Path, packs: Set[str] = frozenset(), objects: Set[str] = frozenset()) -> None:
-    """Take contents that were written anew off the record."""
+    """Remove contents that were written again from the record."""
     known = read_damage(vault)
     write_damage(vault, Damage(known.packs - packs, known.objects - objects))

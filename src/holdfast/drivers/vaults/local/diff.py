@@ -1,4 +1,4 @@
-"""Joining a scan with an earlier listing, both in the same order."""
+"""A merge of a scan with an earlier listing, both in the same order."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from holdfast.model import Entry
 
 
 class Merge:
-    """Each entry of now, and whether its content must be read; what vanished stays in if it is to be kept.
+    """An iterator of the present entries, each with whether its content must be read.
 
-    `lost` is true once something of the earlier listing vanished or has another content; `is_first` where there is
-    no earlier listing, known before the scan begins.
+    Vanished entries stay in it if they are to be kept. `lost` is true once an entry of the earlier listing vanished or
+    has another content; `is_first` where there is no earlier listing, known before the scan begins.
     """
 
     def __init__(
         self, now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool, stored: Callable[[Entry], bool]
     ) -> None:
-        """`stored` tells whether the content of an earlier entry is still there."""
+        """Let `stored` return whether the content of an earlier entry still exists."""
         self._stored = stored
         self._now = now
         self._earlier = earlier
         self._keep_vanished = keep_vanished
         self.lost = False
         self.is_first = False
-        self._no_folder = b"\0"  # what was a directory and is none any more, with a slash behind it
+        self._no_folder = b"\0"  # a path that was a directory and is not one any more, with a slash at its end
 
     def __iter__(self) -> Iterator[tuple[Entry, bool]]:
         before = next(self._earlier, None)
@@ -51,7 +51,7 @@ class Merge:
             before = next(self._earlier, None)
 
     def _vanished(self, before: Entry) -> Iterator[tuple[Entry, bool]]:
-        # What was below a directory can be kept only where that still is one: nothing else has anything below it.
+        # Entries below a directory can be kept only while it is a directory: nothing else can contain them.
         if self._keep_vanished and not before.raw_path().startswith(self._no_folder):
             yield before, False
         else:
@@ -70,5 +70,5 @@ def _unchanged(known: Entry, entry: Entry) -> bool:
         and known.size == entry.size
         and known.mtime_ns == entry.mtime_ns
         and not known.recent
-        and entry.kind == "file"  # not by device: its number may be another one after a boot
+        and entry.kind == "file"  # the device is not compared: its number may change with a boot
     )

@@ -1,4 +1,4 @@
-"""A table of digests that stays small: millions of contents must fit beside everything else in memory."""
+"""A table of digests that stays small, because millions of contents must fit into memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ _KEY_BYTES = 12
 
 
 class DigestTable:
-    """Digests with a number each, in 12 bytes and the number's own, where a set takes 100 and a dict 150.
+    """A table of digests with a number each.
 
-    The first 14 bits choose a bucket, in which the following 12 bytes are looked for: 104 bits in all tell contents
-    apart. Two threads that add one digest at the same time may both be told that it was new; nothing worse happens.
+    An entry takes 12 bytes and the number's own; in a Python set it would take 100 and in a dict 150. The first 14 bits
+    choose a bucket, in which the following 12 bytes are searched: 104 bits in all distinguish contents. Two threads
+    that add one digest at the same time may both learn that it was new; this does no harm.
     """
 
     def __init__(self, number_bytes: int = 0) -> None:
@@ -26,7 +27,7 @@ class DigestTable:
         bucket += digest[1 : 1 + _KEY_BYTES] + number.to_bytes(self._number_bytes)
 
     def add_new(self, digest: bytes) -> bool:
-        """Adds a digest without a number; False if it was there."""
+        """Add a digest without a number; return False if it was there already."""
         place = (digest[0] << 8 | digest[1]) >> 2
         bucket = self._buckets[place]
         if bucket is None:
@@ -41,13 +42,13 @@ class DigestTable:
         return False
 
     def find(self, digest: bytes) -> int | None:
-        """The number of a digest, or None if it was not added."""
+        """Return the number of a digest; None if it was not added."""
         bucket = self._buckets[(digest[0] << 8 | digest[1]) >> 2]
         if bucket is None:
             return None
         key = digest[1 : 1 + _KEY_BYTES]
         position = bucket.find(key)
-        while position >= 0 and position % self._width:  # the end of one record and the start of the next
+        while position >= 0 and position % self._width:  # a match across the border of two records
             position = bucket.find(key, position + 1)
         if position < 0:
             return None

@@ -15,7 +15,7 @@ from holdfast.model import Entry
 
 
 class _Digest(msgspec.Struct):
-    """What deduplication needs of an entry; the rest of a line is not decoded."""
+    """The part of an entry that deduplication needs; the rest of a line is not decoded."""
 
     sha256: str = ""
 
@@ -27,20 +27,20 @@ _CHUNK_BYTES = 1 << 18
 
 
 class ListingWriter:
-    """Writes entries in order; the file is complete once closed without an error."""
+    """A writer of entries in order; the file is complete once closed without an error."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open(path, "wb")
         os.fchmod(self._file.fileno(), 0o600)
-        # `threads` lets zstd compress in a thread of its own, while the next files are read.
+        # `threads` lets zstd compress in a thread of its own while the next files are read.
         self._stream = zstandard.ZstdCompressor(level=1, threads=1).stream_writer(self._file, closefd=False)
 
     def write(self, entries: Sequence[Entry]) -> None:
         self.write_lines(lines_of(entries))
 
     def write_lines(self, lines: bytes) -> None:
-        """What `lines_of` gave for entries, in another process perhaps."""
+        """Write lines that `lines_of` returned, perhaps in another process."""
         self._stream.write(lines)
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ def entries_of(lines: bytes) -> list[Entry]:
 
 
 def read_listing(path: Path) -> Iterator[Entry]:
-    """Entries in order, some hundred decoded at a time. Raises DamagedError for what is no listing."""
+    """Yield the entries in order, some hundred decoded at a time. Raise DamagedError for a damaged listing."""
     try:
         for lines in _lines(path):
             yield from _decoder.decode_lines(lines)
@@ -78,7 +78,7 @@ def read_listing(path: Path) -> Iterator[Entry]:
 
 
 def read_digests(path: Path) -> Iterator[str]:
-    """The digests that a listing names, one for each file. Raises DamagedError for what is no listing."""
+    """Yield the digests that a listing names, one for each file. Raise DamagedError for a damaged listing."""
     try:
         for lines in _lines(path):
             for line in _digest_decoder.decode_lines(lines):
@@ -89,7 +89,7 @@ def read_digests(path: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """A listing's text in pieces of whole lines."""
+    """Yield a listing's text in pieces of complete lines."""
     rest = b""
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     with open(path, "rb") as file:
@@ -100,4 +100,4 @@ def _lines(path: Path) -> Iterator[bytes]:
             if end:
                 yield text[:end]
         if rest or not decompressor.eof or decompressor.unused_data or file.read(1):
-            raise zstandard.ZstdError("it was cut, or something follows its end")
+            raise zstandard.ZstdError("it is truncated, or data follows its end")

@@ -1,4 +1,4 @@
-"""`manifest.json`, `SHA256SUMS` and `holdfast-vault.json`: text in one canonical form, each vouching for itself."""
+"""`manifest.json`, `SHA256SUMS` and `holdfast-vault.json`: text in one canonical form with a digest of itself."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def canonical(value: dict[str, Any]) -> bytes:
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """Canonical JSON that carries the SHA-256 of itself without that key."""
+    """Return canonical JSON that contains the SHA-256 of itself without that key."""
     digest = hashlib.sha256(canonical(value)).hexdigest()
     return canonical({**value, "sha256_of_the_rest": digest})
 
 
 def unseal(path: Path) -> dict[str, Any]:
-    """Raises DamagedError unless every byte is as it was written."""
+    """Return the content of a sealed file. Raise DamagedError unless every byte is as it was written."""
     try:
         raw = path.read_bytes()
         value = json.loads(raw)
@@ -43,7 +43,7 @@ def check_format(value: dict[str, Any], path: Path) -> None:
     found = value.get("format")
     if not isinstance(found, int) or found > FORMAT:
         raise RefusedError(
-            f"{path} has format {found!r}; this Holdfast knows up to {FORMAT}",
+            f"{path} has format {found!r}, but this Holdfast knows formats up to {FORMAT}",
             next_step="Install a newer Holdfast to read it.",
         )
 
@@ -54,7 +54,7 @@ def write_manifest(backup: Backup) -> bytes:
 
 
 def read_manifest(folder: Path) -> Backup:
-    """The manifest of a set folder. Raises DamagedError, or RefusedError for a newer format."""
+    """Return the manifest in a backup's folder. Raise DamagedError, or RefusedError for a newer format."""
     value = unseal(folder / "manifest.json")
     check_format(value, folder / "manifest.json")
     value.pop("format")
@@ -65,7 +65,7 @@ def read_manifest(folder: Path) -> Backup:
     for name, depth in (*((name, 2) for name in backup.files), *((name, 1) for name in backup.packs)):
         parts = name.split("/")
         if len(parts) > depth or any(part in ("", ".", "..") for part in parts):
-            raise DamagedError(f"{folder}/manifest.json names a file outside the set: {name!r}")
+            raise DamagedError(f"{folder}/manifest.json names a file outside the backup: {name!r}")
     return backup
 
 
@@ -75,12 +75,12 @@ def file_digest(path: Path) -> str:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a set's folder, and those of dumps that are folders."""
+    """Return the files of a backup's folder, including those of dumps that are folders."""
     return [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]
 
 
 def sums(folder: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
-    """The SHA256SUMS text for all files of a set, and name -> size and digest for the manifest."""
+    """Return the SHA256SUMS text for all files of a backup, and name -> size and digest for the manifest."""
     found = {}
     for path in sorted(files_of(folder)):
         name = str(path.relative_to(folder))
@@ -91,7 +91,7 @@ def sums(folder: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
 
 
 def wrong_files(folder: Path, backup: Backup) -> list[str]:
-    """What is wrong with the files of a set's own folder."""
+    """Return the problems of the files in a backup's own folder."""
     problems = []
     for name, facts in backup.files.items():
         path = folder / name

@@ -1,8 +1,8 @@
-"""Packs: many small contents in one file, so that durability costs few fsyncs.
+"""Packs: many small contents in one file, so that durability needs few fsyncs.
 
 `<id>.pack` is the contents one after the other; `<id>.idx` has a line `sha256 offset length` for each, sorted by
-digest, fixed in width so that a digest is found by bisection. The id is the SHA-256 of the index, which names every
-content with its digest and place: one hash covers all bytes of both files.
+digest, with a fixed width so that a digest is found by bisection. The id is the SHA-256 of the index, which names every
+content with its digest and position: one hash covers all bytes of both files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.errors import DamagedError
 
 SMALL_BYTES = 1 << 20
 PACK_BYTES = 64 << 20
-PACK_CONTENTS = 1 << 16  # with very small files the index is what takes memory
+PACK_CONTENTS = 1 << 16  # with very small files, the index limits the memory
 _LINE = struct.Struct("64sx10sx10sx")
 _BUFFER_BYTES = 1 << 20
 _BUFFER_CONTENTS = 1000  # below IOV_MAX of writev(2)
@@ -27,7 +27,7 @@ _WINDOW_BYTES = 4 << 20
 
 
 class PackWriter:
-    """Appends contents to packs in a run's folder. One writer per thread."""
+    """A writer that appends contents to packs in a run's folder. One writer per thread."""
 
     def __init__(self, folder: Path, prefix: str) -> None:
         self._folder = folder
@@ -66,7 +66,7 @@ class PackWriter:
         self._buffered = 0
 
     def close(self) -> None:
-        """Ends the pack at hand; not synced, the run does that once for all."""
+        """End the present pack; it is not synced, because the run syncs all of them at once."""
         if not self._index:
             return
         self._flush()
@@ -87,12 +87,15 @@ class PackWriter:
 
 
 def write_out(descriptor: int) -> None:
-    """Lets the kernel begin to write a file to the disk, so that the sync at the end finds little left to do."""
+    """Start writing a file to the disk, so that the sync at the end has little left to do."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_index(folder: Path, name: str) -> bytes:
-    """The index of a pack, every byte checked against the name, and the pack's size against it. Raises DamagedError."""
+    """Return the index of a pack, checked completely against its name, and the pack's size against it.
+
+    Raise DamagedError.
+    """
     try:
         index = (folder / f"{name}.idx").read_bytes()
         size = (folder / f"{name}.pack").stat().st_size
@@ -112,13 +115,13 @@ def read_index(folder: Path, name: str) -> bytes:
 
 
 def index_lines(index: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Digest, offset and length of each content, by digest. Raises ValueError for what is no such line."""
+    """Yield digest, offset and length of each content, by digest. Raise ValueError for a malformed line."""
     for digest, offset, length in _LINE.iter_unpack(index):
         yield binascii.unhexlify(digest), int(offset), int(length)
 
 
 def wrong_contents(folder: Path, name: str) -> list[str]:
-    """Digests of a pack whose bytes are not what they should be, read in the order of the disk. Raises DamagedError."""
+    """Return digests of contents whose bytes differ, read in the order of the disk. Raise DamagedError."""
     wrong: list[str] = []
     index = read_index(folder, name)
     descriptor = os.open(folder / f"{name}.pack", os.O_RDONLY)

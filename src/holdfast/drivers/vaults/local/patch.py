@@ -1,4 +1,4 @@
-"""A listing brought up to date by what changed alone, without a scan of the whole tree."""
+"""A listing that is updated only where files changed, without a scan of the whole tree."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MOST_LINKED = 10_000
 
 @dataclass
 class Watched:
-    """A tree under watch, the listing that its changes refer to, and the names that share a file with others.
+    """A tree under watch, the listing to which its changes refer, and the names of files that have several.
 
-    Which other names a file has is not reported where it changes: each pass looks at all of them.
+    A change is not reported for the other names of a file: each pass looks at all of them.
     """
 
     tree: WatchedTree
     listing: Path | None = None
     linked: dict[str, list[Entry]] = field(default_factory=dict)
     pending: Changed = field(default_factory=Changed)
-    """Changes that were asked for, and are in no listing yet."""
+    """Changes that were reported and are in no listing yet."""
 
     def changed(self) -> Changed | None:
-        """Return what the listing does not have, or None where a scan is needed."""
+        """Return the changes that the listing lacks, or None where a scan is needed."""
         found = self.tree.changed()
         linked = self.known()
         if found is None or self.listing is None or len(linked) > _MOST_LINKED:
@@ -39,26 +39,29 @@ class Watched:
         return sorted((entry for names in self.linked.values() for entry in names), key=Entry.order)
 
     def listed(self, path: Path, linked: dict[str, list[Entry]]) -> None:
-        """Take a listing for what changes refer to from now on."""
+        """Set the listing to which changes refer from now on."""
         self.listing = path
         self.linked = linked
         self.pending = Changed()
 
 
 class Patch:
-    """Each entry of a listing as it is now; `lost` is true once a file of it vanished or has another content."""
+    """An iterator of a listing's entries in their present state.
+
+    `lost` is true once a file of the listing vanished or has another content.
+    """
 
     def __init__(
         self, earlier: Iterator[Entry], fresh: Iterator[Entry], changed: Changed, *, keep_vanished: bool
     ) -> None:
-        """`fresh` is what was found at the paths that changed. What was not found there stays only if it is to be kept."""
+        """`fresh` has the entries at the paths that changed; others there are dropped unless vanished ones are kept."""
         self._earlier = earlier
         self._fresh = fresh
         self._changed = changed
         self._keep_vanished = keep_vanished
         self.lost = False
-        self._tree = b"\0"  # the changed tree at hand, with a slash behind it
-        self._no_folder = b"\0"  # what was a directory and is none any more, likewise
+        self._tree = b"\0"  # the changed tree that is being skipped, with a slash at its end
+        self._no_folder = b"\0"  # a path that was a directory and is not one any more, likewise
 
     def __iter__(self) -> Iterator[Entry]:
         new = next(self._fresh, None)

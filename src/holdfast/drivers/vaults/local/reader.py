@@ -1,4 +1,4 @@
-"""Finding and reading contents of a set: in its packs, or as an object of their own."""
+"""Lookup and reading of a backup's contents: in its packs, or as objects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from holdfast.system import durable
 
 _BLOCK_BYTES = 1 << 20
 _MOST_OPEN = 64  # packs; a large vault has more of them than a process may open files
-# A place in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
+# A position in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
 _NUMBER_BYTES = 9
 _OFFSET_BITS = 27
 _LENGTH_BITS = 21
 
 
 class Contents:
-    """The contents that one set may use. Not shared between threads. `problems` lists packs that cannot be used."""
+    """The contents that one backup may use. Not shared between threads. `problems` lists unusable packs."""
 
     def __init__(self, vault: Path, packs: Sequence[str]) -> None:
         self._vault = vault
@@ -41,7 +41,7 @@ class Contents:
             self._packs.append(name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process of ours opens its own."""
+        """Pickle for another process of Holdfast, which opens its own files."""
         return Contents, (self._vault, self._packs)
 
     def object_path(self, digest: str) -> Path:
@@ -63,7 +63,7 @@ class Contents:
         return self._packs[place >> _OFFSET_BITS + _LENGTH_BITS] if place is not None else None
 
     def wrong_in_pack(self, name: str) -> list[str]:
-        """What is wrong with one pack, every byte read."""
+        """Return the problems of one pack, after reading every byte."""
         try:
             wrong = wrong_contents(self._vault / "packs", name)
         except DamagedError as error:
@@ -71,7 +71,7 @@ class Contents:
         return [f"packs/{name}.pack is damaged at content {digest[:12]}" for digest in wrong]
 
     def _descriptor(self, number: int) -> int:
-        """The pack, open; the one opened first is closed where there are too many."""
+        """Return a descriptor of the pack; the one opened first is closed where there are too many."""
         descriptor = self._open.get(number)
         if descriptor is None:
             if len(self._open) >= _MOST_OPEN:
@@ -84,7 +84,7 @@ class Contents:
         return descriptor
 
     def fetch(self, entry: Entry, target: int) -> None:
-        """Writes a content to a descriptor. Raises DamagedError if what was read has another digest."""
+        """Write a content to a descriptor. Raise DamagedError if the bytes read have another digest."""
         place = self._place(entry.sha256)
         if place is None:
             self._fetch_object(entry, target)

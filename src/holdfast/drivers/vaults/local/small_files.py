@@ -1,4 +1,4 @@
-"""Very small files: read with as few calls as can tell that none changed while it was looked at."""
+"""Very small files, read with the fewest calls that show whether a file changed meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 def known_digests(listings: Sequence[Path]) -> DigestTable:
-    """What committed listings reference."""
+    """Return the digests that published listings reference."""
     known = DigestTable()
     for path in listings:
         for digest in read_digests(path):
@@ -38,16 +38,16 @@ def known_digests(listings: Sequence[Path]) -> DigestTable:
 
 
 def is_recent(changed_ns: int, began_ns: int) -> bool:
-    """Whether a file changed so shortly before it was read that a later change may have left the same time."""
+    """Return whether a file changed so shortly before it was read that a later change may have the same time."""
     return began_ns - changed_ns < _RECENT_NS
 
 
 def read_tiny(
     files: Files, entries: Sequence[Entry], is_new: Callable[[bytes], bool], append: Callable[[str, bytes], None]
 ) -> int:
-    """Reads the files among entries that have no digest yet; returns the bytes given to `append`.
+    """Read the files among entries that have no digest yet; return the bytes given to `append`.
 
-    One that is not very small, or that may have changed meanwhile, is left without a digest, for a closer look.
+    One that is not very small, or that may have changed meanwhile, is left without a digest and is read again later.
     """
     written = 0
     began = time.time_ns()
@@ -66,7 +66,7 @@ def read_tiny(
 
 
 def _read(files: Files, entry: Entry, most_bytes: int) -> tuple[bytes, os.stat_result] | None:
-    """What one read gives, and what the file looks like after it; None where there is no file any more."""
+    """Return the bytes of one read, and the file's status after it; None where the file is gone."""
     try:
         descriptor = files.open(entry)
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def _read(files: Files, entry: Entry, most_bytes: int) -> tuple[bytes, os.stat_r
 
 
 def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
-    """The content of a file that is still as the scan saw it, its entry completed."""
+    """Return the content of a file that is still as the scan saw it, and complete its entry; else None."""
     found = _read(files, entry, entry.size + 1)
     if found is None:
         return None
@@ -98,9 +98,9 @@ def _read_seen(files: Files, entry: Entry, began_ns: int) -> bytes | None:
 
 
 def _read_named(files: Files, entry: Entry, began_ns: int) -> bytes | None:
-    """The content of a file that was not looked at before, its entry filled in.
+    """Return the content of a file that the scan did not look at, and fill in its entry; else None.
 
-    One look, after reading, is enough for a file that had not changed for a while when reading began.
+    Looking once, after reading, is enough for a file that had not changed for a while when reading began.
     """
     found = _read(files, entry, TINY_BYTES + 1)
     if found is None:
@@ -121,7 +121,7 @@ def _read_named(files: Files, entry: Entry, began_ns: int) -> bytes | None:
 
 
 def order_of(entries: Sequence[Entry]) -> bytes:
-    """Entries as another process takes them."""
+    """Return entries encoded for another process."""
     return _encode(entries)
 
 
@@ -140,7 +140,7 @@ class Answer:
 
 
 class TinyReader:
-    """The job of a second process: reads into packs of its own."""
+    """The task of a second process, which reads files into packs of its own."""
 
     def __init__(self, files: Files, folder: Path, listings: Sequence[Path]) -> None:
         self._files = files
@@ -159,7 +159,7 @@ class TinyReader:
         return Answer(lines_of(entries), left, len(entries), sum(entry.size for entry in entries), written)
 
     def finish(self) -> list[str]:
-        """The names of the packs."""
+        """End the pack; return the names of the packs."""
         if self._writer is None:
             return []
         self._writer.close()

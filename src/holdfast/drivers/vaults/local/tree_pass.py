@@ -1,4 +1,4 @@
-"""One pass over a tree: which batch is read where, and its lines written in the order of the scan."""
+"""One pass over a tree: batches are read in several places, and their lines written in the order of the scan."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _THREADS = 2
 _BATCH_FILES = 256
 _BATCH_BYTES = 4 << 20
 _MOST_BATCHES = 64
-_WORKER_FILES = 512  # a second process costs about as much as reading so many very small files
+_WORKER_FILES = 512  # starting a second process costs about as much as reading this many very small files
 _WORKER_BATCHES = 16
 _LEFT_SHARE = 16
 
 
 class Reader(Protocol):
-    """What reads contents into the run. Each returns the bytes written; a vanished file becomes `gone`."""
+    """A reader of contents into the run. Methods return the bytes written; a vanished file becomes `gone`."""
 
     def read_all(self, files: Files, entries: list[Entry]) -> int: ...
 
@@ -44,13 +44,13 @@ class _Batch:
     entries: list[Entry] = field(default_factory=list)
     to_read: list[Entry] = field(default_factory=list)
     size_bytes: int = 0
-    is_tiny: bool = True  # files without a second name, none larger than TINY_BYTES as far as is known
+    is_tiny: bool = True  # no file has a second name, and none is larger than TINY_BYTES as far as is known
     written: Future[int] | None = None
     given: bool = False  # to the second process
 
 
 class TreePass:
-    """Batches under way. `by_name` tells the scan whether it may leave files to those who read them anyway."""
+    """The batches in progress. `by_name` tells the scan that it need not look at files, because readers do."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TreePass:
         self._worker: Worker | None = None
         self._alone = False
         self._tiny = 0
-        self._by_name: bool | None = None  # not yet
+        self._by_name: bool | None = None  # None: not decided yet
         self.packs: list[str] = []
         self.linked: dict[str, list[Entry]] = {}
 
@@ -127,7 +127,7 @@ class TreePass:
         return batch.written is None
 
     def _give(self, batch: _Batch, is_first: bool) -> bool:
-        """Gives a batch to the second process; False if it has enough to do, or if there is none."""
+        """Give a batch to the second process; return False if it is busy, or if there is none."""
         self._tiny += len(batch.to_read)
         if self._worker is None:
             if self._tiny < _WORKER_FILES or self._alone:
@@ -142,7 +142,7 @@ class TreePass:
             self._by_name = True
         self._worker.give(order_of(batch.entries))
         batch.given = True
-        batch.entries = batch.to_read = []  # it comes back as lines
+        batch.entries = batch.to_read = []  # the second process returns them as lines
         return True
 
     def _finish_one(self) -> None:
@@ -151,7 +151,7 @@ class TreePass:
         self._progress(self._totals.size_bytes, None, "bytes")
 
     def _finish(self, batch: _Batch) -> None:
-        """Writes the entries of a batch once its contents are in the run."""
+        """Write the entries of a batch once its contents are in the run."""
         if batch.written is not None:
             self._totals.new_bytes += batch.written.result()
         if batch.given:
@@ -165,7 +165,7 @@ class TreePass:
             batch.entries = answer.entries()
             left = [entry for entry in batch.entries if entry.kind == "file" and not entry.sha256]
             if _LEFT_SHARE * len(left) > len(batch.entries):
-                self._by_name = False  # too many for which one look is not enough
+                self._by_name = False  # looking once was not enough for too many of them
             self._totals.new_bytes += self._reader.read_all(self._files, left)
         for entry in batch.entries:
             if entry.hardlink and entry.kind == "file":
@@ -179,7 +179,7 @@ class TreePass:
         self._totals.size_bytes += size_bytes
 
     def _link(self, entry: Entry) -> None:
-        """Gives one name of a file what was read under the first of its names."""
+        """Give one name of a file the facts that were read under its first name."""
         if not entry.sha256 and entry.hardlink not in self._links:  # the name read first has vanished
             self._totals.new_bytes += self._reader.read(self._files, entry)
             if entry.kind == "gone":

@@ -1,7 +1,7 @@
-"""A vault of plain files on a local disk; its layout is told in docs/reference/vault.md.
+"""A vault of plain files on a local disk; docs/reference/vault.md describes its layout.
 
-A set is built under tmp/, synced once as a whole, its contents renamed into packs/ and objects/, and committed by
-the rename of its folder into backups/. Deduplication trusts only what a committed set references.
+A backup is built under tmp/, synced once as a whole, its contents renamed into packs/ and objects/, and committed by
+the rename of its folder into backups/. Deduplication trusts only contents that a published backup references.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ class LocalVault:
         self.owner = owner
         self._runs: dict[str, LocalRun] = {}
         self._lock: int | None = None
-        self._watched: tuple[str, dict[str, Watched]] | None = None  # trees whose changes since a set are noticed
+        self._watched: tuple[str, dict[str, Watched]] | None = None  # trees watched for changes since a backup
 
     # --- opening -----------------------------------------------------------------------------------
 
     def create_or_open(self) -> None:
-        """Makes the vault if the folder is empty or missing. Raises OwnerMismatchError, DamagedError, RefusedError."""
+        """Make the vault if the folder is empty or missing. Raise OwnerMismatchError, DamagedError, RefusedError."""
         if (self.path / _VAULT_FILE).exists():
             self._check_owner()
         else:
             if self.path.is_dir() and any((self.path / name).exists() for name in ("backups", "packs", "objects")):
                 raise DamagedError(
-                    f"{self.path} holds backups but no {_VAULT_FILE}",
-                    next_step="Put the file back from a copy, or name another vault path.",
+                    f"{self.path} contains backups but no {_VAULT_FILE}",
+                    next_step="Restore that file from a copy, or set another vault path.",
                 )
             if self.path.is_dir() and any(
                 not name.startswith(".") for name in os.listdir(self.path) if name != "lost+found"
             ):
                 raise RefusedError(
-                    f"{self.path} is not empty and no vault", next_step="Name an empty folder in `vaults`."
+                    f"{self.path} is not empty and not a vault", next_step="Set an empty folder in `vaults`."
                 )
             durable.make_directory(self.path)
             value = {"format": manifests.FORMAT, "id": secrets.token_hex(16), "owner": self.owner}
@@ -67,7 +67,7 @@ class LocalVault:
             durable.make_directory(self.path / name)
 
     def _check_owner(self) -> None:
-        """Raises OwnerMismatchError, DamagedError."""
+        """Raise OwnerMismatchError, or DamagedError for a damaged vault file."""
         value = manifests.unseal(self.path / _VAULT_FILE)
         manifests.check_format(value, self.path / _VAULT_FILE)
         if value["owner"] != self.owner:
@@ -77,10 +77,10 @@ class LocalVault:
             )
 
     def _hold(self, mode: int) -> None:
-        """Hold the vault until `_release`: several runs may write at a time, and nobody does while it is swept.
+        """Lock the vault until `_release`: several runs may write at a time, but nothing else runs during pruning.
 
-        The lock is the vault's own, for a copy of the application with another state directory has other locks. It dies
-        with its process. Raises RefusedError where others do not let go of it.
+        The lock is the vault's own, because a copy of the application with another state directory has other locks. It
+        ends with its process. Raise RefusedError where other processes keep it.
         """
         if self._lock is None:
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,11 +96,11 @@ class LocalVault:
         self._release()
         raise RefusedError(
             f"another process is using the vault {self.path}",
-            next_step="Type the command again when that process has ended.",
+            next_step="Run the command again when that process has ended.",
         )
 
     def _release(self) -> None:
-        """Let go of the vault where no run of this process is under way."""
+        """Unlock the vault where no run of this process is in progress."""
         if self._lock is not None and not self._runs:
             os.close(self._lock)
             self._lock = None
@@ -112,7 +112,7 @@ class LocalVault:
         self._hold(fcntl.LOCK_SH)
         latest = self.latest()
         found = self._runs[run] = LocalRun(self.path, run, self._work(run), latest, self._host)
-        # A later run of the same operation goes on from what has just been committed; any other looks at everything.
+        # A later run of the same operation continues from the backup just published; any other reads everything.
         if latest is not None and self._watched is not None and run.startswith(f"{latest.operation}."):
             set_id, watched = self._watched
             if set_id == latest.id:
@@ -128,7 +128,7 @@ class LocalVault:
         return self._runs[run], manifest
 
     def _work(self, run: str) -> Path:
-        """An empty folder for a run."""
+        """Return an empty folder for a run."""
         folder = self.path / "tmp" / run
         if folder.exists():
             durable.remove_tree(folder)
@@ -168,14 +168,14 @@ class LocalVault:
                 if backup.operation == run:
                     durable.remove_tree(folder)
                     return backup.id
-            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
+            raise NotFoundError(f"the unfinished backup {run} is not in the vault {self.path}")
         backup = manifests.read_manifest(finished)
         durable.rename(finished, self.path / "backups" / backup.id)
         durable.remove_tree(folder)
         return backup.id
 
     def abandon(self, run: str) -> None:
-        # Whatever the vault has become: a run's folder has the name of its operation, and an undo has to come to its end.
+        # The vault is not checked: a run's folder has the name of its operation, and an undo must always succeed.
         self._runs.pop(run, None)
         durable.remove_tree(self.path / "tmp" / run)
         self._release()
@@ -198,7 +198,7 @@ class LocalVault:
         return sorted(found, key=lambda backup: backup.sequence)
 
     def damaged(self) -> list[str]:
-        """Folders in backups/ whose manifest does not verify."""
+        """Return the folders in backups/ whose manifest does not verify."""
         broken = []
         for folder in self._set_folders():
             try:
@@ -247,7 +247,7 @@ class LocalVault:
         return problems
 
     def _verify_references(self, folder: Path, backup: Backup, packs: set[str], objects: set[str]) -> list[str]:
-        """Return what is wrong with the listings: contents that are missing, and entries that a restore would refuse."""
+        """Return the problems of the listings: missing contents, and entries that a restore would refuse."""
         problems = []
         contents = Contents(self.path, backup.packs)
         problems += contents.problems
@@ -273,7 +273,7 @@ class LocalVault:
     def _verify_contents(
         self, packs: set[str], objects: set[str], progress: Progress, check: Callable[[], None]
     ) -> list[str]:
-        """Return which contents have other bytes than their names say, and put that on record for later backups."""
+        """Return the contents whose bytes do not match their names, and record them for later backups."""
         problems = []
         wrong_packs: set[str] = set()
         wrong_objects: set[str] = set()
@@ -299,14 +299,14 @@ class LocalVault:
         try:
             write_damage(self.path, found)
         except OSError as error:
-            problems.append(f"what is damaged cannot be put on record, so later backups may rely on it: {error}")
+            problems.append(f"the damage cannot be recorded, so later backups may rely on damaged contents: {error}")
         return problems
 
     def open_set(self, id: str) -> OpenSet:
         folder = self.path / "backups" / id
         if not folder.is_dir():
             raise NotFoundError(
-                f"there is no backup {id} in {self.path}", next_step="`holdfast backup list` shows them."
+                f"there is no backup {id} in {self.path}", next_step="Run `holdfast backup list` to see them."
             )
         return self._open(folder)
 
@@ -316,7 +316,7 @@ class LocalVault:
     def _finished(self, run: str) -> Path:
         folder = self.path / "tmp" / run / "set"
         if not folder.is_dir():
-            raise NotFoundError(f"the unfinished set {run} is not in the vault {self.path}")
+            raise NotFoundError(f"the unfinished backup {run} is not in the vault {self.path}")
         return folder
 
     def _open(self, folder: Path) -> OpenSet:
@@ -329,7 +329,7 @@ class LocalVault:
             raise DamagedError(
                 f"backup {backup.id} is damaged: {'; '.join(problems[:3])}",
                 state="Nothing was changed.",
-                next_step="`holdfast backup verify` lists all damage; choose another backup.",
+                next_step="Choose another backup. `holdfast backup verify` lists all damage.",
             )
         return backup, lambda name: read_listing(folder / f"files.{name}.jsonl.zst"), contents.fetch, folder
 
@@ -367,9 +367,10 @@ class LocalVault:
         broken = self.damaged()
         if broken:
             raise DamagedError(
-                f"nothing is swept while a set is damaged: {', '.join(broken)}",
+                f"Pruning is refused while a backup is damaged: {', '.join(broken)}",
                 state="Nothing was removed.",
-                next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
+                next_step="Run `holdfast backup verify` to see the damage, then move the damaged folder out of the"
+                " vault.",
             )
         pinned = [id for id in remove if self.pins(id)]
         if pinned:
@@ -378,9 +379,10 @@ class LocalVault:
             problems = manifests.wrong_files(present, manifests.read_manifest(present))
             if problems:
                 raise DamagedError(
-                    f"nothing is swept while a set is damaged: {problems[0]}",
+                    f"Pruning is refused while a backup is damaged: {problems[0]}",
                     state="Nothing was removed.",
-                    next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault.",
+                    next_step="Run `holdfast backup verify` to see the damage, then move the damaged folder out of the"
+                    " vault.",
                 )
         folder = self.path / "tmp" / run
         durable.make_directory(folder)
@@ -391,7 +393,7 @@ class LocalVault:
                 durable.rename(source, folder / id)
                 removed += 1
         swept, size = self._sweep()
-        for left in (self.path / "tmp").iterdir():  # also of operations that were closed as they stood
+        for left in (self.path / "tmp").iterdir():  # including those of abandoned operations
             durable.remove_tree(left)
         return {"removed": removed, "swept": swept, "size_bytes": size}
 
@@ -403,7 +405,7 @@ class LocalVault:
         durable.remove_tree(work)
 
     def _sweep(self) -> tuple[int, int]:
-        """Removes packs and objects that no committed set references; the caller has seen that all sets are whole."""
+        """Remove packs and objects that no published backup references; the caller has checked all backups."""
         packs: set[str] = set()
         objects: set[str] = set()
         for folder in self._set_folders():

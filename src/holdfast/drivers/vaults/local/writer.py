@@ -1,4 +1,4 @@
-"""An unfinished set in a local vault, under tmp/<run>/."""
+"""An unfinished backup in a local vault, under tmp/<run>/."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _CHOSEN_ENTRIES = 256
 
 
 class LocalRun:
-    """`work` is tmp/<run>; `parent` the latest committed set; `packs` those of what its folder has already."""
+    """A run that writes a backup.
+
+    `work` is tmp/<run>, `parent` the latest published backup, `packs` those of contents that its folder has already.
+    """
 
     def __init__(
         self, vault: Path, run: str, work: Path, parent: Backup | None, host: Host | None, packs: Sequence[str] = ()
@@ -36,13 +39,13 @@ class LocalRun:
         self._work = work
         self._parent = parent
         if parent is not None and (Contents(vault, parent.packs).problems or self._is_damaged(parent)):
-            self._parent = None  # one that is not whole vouches for nothing: everything is read anew
+            self._parent = None  # a damaged backup proves nothing, so everything is read again
         self._store = TreeStore(work, vault / "objects", list(self._parent_listings().values()), host)
         self._passes: dict[str, Path] = {}
         self.watched: dict[str, Watched] = {}
 
     def _is_damaged(self, parent: Backup) -> bool:
-        """Tell whether the set uses contents that a verification found damaged."""
+        """Return whether the backup uses contents that a verification found damaged."""
         damage = read_damage(self._vault)
         if damage.packs.intersection(parent.packs):
             return True
@@ -50,7 +53,7 @@ class LocalRun:
         return any(digest in damage.objects for listing in listings for digest in read_digests(listing))
 
     def _parent_listings(self) -> dict[str, Path]:
-        """The listings of the parent's files datasets."""
+        """Return the listings of the parent's files datasets."""
         if self._parent is None:
             return {}
         folder = self._vault / "backups" / self._parent.id
@@ -58,7 +61,7 @@ class LocalRun:
         return {name: path for name, path in paths.items() if path.exists()}
 
     def go_on_from(self, watched: dict[str, Watched]) -> None:
-        """Take over the trees that the run of the parent watches, which has ended."""
+        """Take over the trees that the parent's run watches, which has ended."""
         listings = self._parent_listings()
         for name, one in watched.items():
             if name in listings:
@@ -104,7 +107,7 @@ class LocalRun:
         return totals
 
     def _watch(self, name: str, files: Files) -> Watched | None:
-        """Begin to watch a tree, or go on where a scan is needed for another reason than changes that were not seen."""
+        """Watch a tree, or continue if a scan is needed for another reason than changes that were missed."""
         watched = self.watched.get(name)
         if watched is None or watched.tree.changed() is None:
             self.watched.pop(name, None)
@@ -123,7 +126,7 @@ class LocalRun:
         check: Callable[[], None],
         progress: Progress,
     ) -> Callable[[], Stored] | None:
-        """Store what changed in a tree. None where a file has names that were not known to be names of one file."""
+        """Store the changes of a tree. Return None where files have several names and that was not known."""
         fresh = self._new_listing(name)
         with ListingWriter(fresh) as writer:
             totals, linked = self._store.store(
@@ -169,12 +172,12 @@ class LocalRun:
         return read_listing(self._passes[name])
 
     def choose(self, name: str, listing: Iterator[Entry]) -> None:
-        """Replaces a listing, as when an earlier reading of a file is the one that its row means."""
+        """Replace a listing, for example where a row means an earlier version of a file."""
         path = self._new_listing(name)
         self._write(path, listing)
         self._store.kept_all = False
         self._passes[name] = path
-        self.watched.pop(name, None)  # its changes refer to another listing
+        self.watched.pop(name, None)  # its changes refer to the other listing
 
     def finish(self, manifest: Backup) -> None:
         new_packs = self._store.close()
@@ -205,14 +208,14 @@ class LocalRun:
         return written
 
     def _parent_packs(self) -> list[str]:
-        """Packs of the parent that this set still uses."""
+        """Return the parent's packs that this backup still uses."""
         if self._parent is None or not self._parent.packs:
             return []
         if self._store.kept_all and self._parent_listings().keys() <= self._passes.keys():
-            return self._parent.packs  # each was in use, and nothing that uses one has gone
+            return self._parent.packs  # each was in use, and no file that uses one is gone
         contents = Contents(self._vault, self._parent.packs)
         if contents.problems:
-            return self._parent.packs  # a damaged one stays named, so that `verify` finds it in this set too
+            return self._parent.packs  # a damaged one stays named, so that `verify` finds it in this backup too
         used: set[str] = set()
         for name in self._passes:
             for digest in read_digests(self.folder / f"files.{name}.jsonl.zst"):

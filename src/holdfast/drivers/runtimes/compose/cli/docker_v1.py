@@ -1,8 +1,8 @@
-"""The words of `docker-compose`, the program of its own, for a project and for models of ours. Runs nothing.
+"""The argv of `docker-compose`, the separate program, for a project and for Holdfast's own models. Runs nothing.
 
-Facts measured on 1.29: `config` prints short forms without the project's name, a dollar sign written twice; there is one
-environment file; a port's long form has no address of this machine, a mount's none of SELinux's labels. Version 2 under
-this name takes the same words and forms.
+Facts measured on 1.29: `config` prints short forms without the project's name, a dollar sign written twice; there is
+one environment file; a port's long form has no address of this machine, a mount's has no SELinux label. Version 2 under
+this name accepts the same arguments and forms.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from holdfast.drivers.runtimes.compose.models import Model
 
 
 class ClassicCompose(DockerCompose):
-    """Its words are those of version 2; what it prints and what it can be given are not."""
+    """The commands of version 2, whose argv it shares, with other output and other input."""
 
     def resolving(self) -> list[str]:
         one_environment_file(self._project)
         return self._words("config")
 
     def model(self, output: str) -> Model:
-        """Raises ConfigurationError."""
+        """Return the printed model in the one form. Raise ConfigurationError."""
         return printed(output, self._project, escaped=True)
 
     def contents(self, made: Model, file: Path) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""The words of Docker Compose, version 2, for a project and for models of ours. Runs nothing."""
+"""The argv of Docker Compose, version 2, for a project and for Holdfast's own models. Runs nothing."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class DockerCompose:
     def building(self) -> list[str]:
         return self._words("build")
 
-    # --- for one model of ours -----------------------------------------------------------------------
+    # --- for one model of Holdfast's -----------------------------------------------------------------
 
     def _for(self, name: str, file: Path, *more: str) -> list[str]:
-        """Its paths are absolute; the folder is what the containers' labels name."""
+        """Return the argv for a model. Its paths are absolute; the folder is for the labels of the containers."""
         folder = str(self._project.folder)
         return [
             *self._project.command,

@@ -1,7 +1,7 @@
-"""A Compose model as podman-compose and docker-compose 1.29 print it, made into the one form that the rest of Holdfast knows. Pure.
+"""The output of podman-compose and docker-compose 1.29, normalized into the one form of a Compose model. Pure.
 
-That form is what `docker compose config --format json` prints, by the Compose specification: long forms, whole paths,
-names of volumes and networks, a dollar sign written twice.
+That form is what `docker compose config --format json` prints, by the Compose specification: long forms, absolute
+paths, names of volumes and networks, a dollar sign written twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.system import child_environment
 
 Raw = Mapping[str, Any]
 Values = Callable[[Path], Mapping[str, str | None]]
-"""Reads a file of variables."""
+"""Return the variables of an environment file."""
 
 _UNFIT = re.compile(r"[^-_a-z0-9]")
 _SELINUX = ("z", "Z")
@@ -28,7 +28,10 @@ _PORT = re.compile(r"(?:(?:(?P<host>.*):)?(?P<published>[\d-]*):)?(?P<target>[\d
 
 
 def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: Values) -> dict[str, Any]:
-    """`given` is what the project's environment file says. Raises ConfigurationError."""
+    """Return the model in the one form. Raise ConfigurationError.
+
+    `given` has the variables of the project's environment file.
+    """
     name = project.name or given.get("COMPOSE_PROJECT_NAME") or str(raw.get("name") or "")
     name = _UNFIT.sub("", name or project.folder.name.lower())
     known = {**given, **child_environment.for_programs()}
@@ -56,7 +59,8 @@ def _service(
 ) -> dict[str, Any]:
     if "extends" in item:
         raise ConfigurationError(
-            f"{project.command[0]} does not say what `extends` comes to", [f"services.{name}.extends: write it out"]
+            f"{project.command[0]} does not resolve `extends`",
+            [f"services.{name}.extends: replace it by the settings that it refers to"],
         )
     made = {key: value for key, value in item.items() if value is not None and key != "env_file"}
     made |= {key: str(value) for key, value in made.items() if key in _TEXTS}
@@ -65,7 +69,7 @@ def _service(
         made["labels"] = {key: str(value or "") for key, value in _mapping(made["labels"]).items()}
     if "build" in made:
         made["build"] = _build(made["build"], project)
-        made.setdefault("image", f"{project_name}_{name}")  # as podman-compose calls it
+        made.setdefault("image", f"{project_name}_{name}")  # the name that podman-compose gives
     for key in ("command", "entrypoint"):
         if isinstance(made.get(key), str):
             made[key] = shlex.split(made[key])
@@ -85,7 +89,7 @@ def _service(
 
 
 def _mapping(given: Any) -> dict[str, Any]:
-    """Of `[NAME=VALUE, ...]` too."""
+    """Return a mapping of a mapping or of `[NAME=VALUE, ...]`."""
     if isinstance(given, Mapping):
         return dict(given)
     return {name: value if sign else None for name, sign, value in (str(each).partition("=") for each in given or [])}
@@ -100,7 +104,7 @@ def _environment(item: Raw, project: Project, known: Mapping[str, str], values_i
         if place.exists():
             found |= values_in(place)
         elif required:
-            raise ConfigurationError(f"there is no {place}", [f"env_file: {path}"])
+            raise ConfigurationError(f"{place} does not exist", [f"env_file: {path}"])
     for name, value in _mapping(item.get("environment")).items():
         found[name] = known.get(name) if value is None else value
     return {name: _text(value) for name, value in found.items() if value is not None}
@@ -111,7 +115,7 @@ def _text(value: Any) -> str:
 
 
 def _build(given: Any, project: Project) -> dict[str, Any]:
-    """What lies below the folder of the first file is meant as below the project's."""
+    """Return a build section; a context below the first file's folder is moved below the project's folder."""
     made = {"context": given} if isinstance(given, str) else dict(given)
     context = Path(made.get("context", "."))
     base = project.files[0].parent
@@ -139,7 +143,7 @@ def _ports(given: Any) -> Iterator[dict[str, Any]]:
         return
     found = _PORT.fullmatch(str(given))
     if found is None:
-        raise ConfigurationError(f"{given!r} is no port", ["ports: as `127.0.0.1:8080:80`"])
+        raise ConfigurationError(f"{given!r} is not a valid port", ["ports: write it like `127.0.0.1:8080:80`"])
     targets = _range(found["target"])
     published = _range(found["published"] or "")
     for number, target in enumerate(targets):
@@ -201,7 +205,7 @@ def _filed(item: Any, project: Project) -> dict[str, Any]:
 
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """The same with each text in it changed; keys stay."""
+    """Return the value with each text in it changed; keys stay."""
     if isinstance(value, Mapping):
         return {key: with_texts(item, change) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,10 +1,10 @@
-"""The words of podman-compose for a project and for models of ours. Runs nothing.
+"""The argv of podman-compose for a project and for Holdfast's own models. Runs nothing.
 
 Facts from its source and measured on 1.6 with Podman 4.3. Paths are relative to the folder of the first file, and there
-is one environment file. `config` prints what the files say merged, with variables replaced, and no more than that. A
-network must be declared where any is. `up` leaves a container alone that has the wanted name, and makes one that has
-another name beside it. Values of variables become words of podman's, which every user of the machine can read; podman
-itself takes them from a file, one `NAME=VALUE` a line, as they stand. A stop's grace is no matter of `up` and `run`.
+is one environment file. `config` prints only the merged files with variables replaced. A network must be declared where
+any is. `up` leaves a container alone that has the wanted name, and adds one to a container of another name. Values of
+variables go into podman's argv, which every user of the machine can read; podman itself takes them from a file, one
+`NAME=VALUE` per line, unchanged. `up` and `run` ignore a stop's grace period.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.drivers.runtimes.compose.project import QUIET, Project
 from holdfast.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s?)?")
-_NO_FILE = "/dev/null"  # without one it would read the `.env` of wherever it is called
+_NO_FILE = "/dev/null"  # without a file it would read the `.env` of its working directory
 _OUT_OF_MODEL = ("environment", "stop_grace_period")
 
 
@@ -41,16 +41,16 @@ class PodmanCompose:
         return self._words("config")
 
     def model(self, output: str) -> Model:
-        """Raises ConfigurationError."""
+        """Return the printed model in the one form. Raise ConfigurationError."""
         return printed(output, self._project, escaped=False)
 
     def building(self) -> list[str]:
         return self._words("build")
 
-    # --- for one model of ours -----------------------------------------------------------------------
+    # --- for one model of Holdfast's -----------------------------------------------------------------
 
     def contents(self, made: Model, file: Path) -> dict[Path, str]:
-        """The model, and beside it the values of its one service's variables."""
+        """Return the model's file, and a file with the values of its one service's variables."""
         (name, service), *_ = made["services"].items()
         written = {key: value for key, value in service.items() if key not in _OUT_OF_MODEL}
         written["volumes"] = [mount(each) for each in service.get("volumes") or []]
@@ -60,7 +60,7 @@ class PodmanCompose:
 
     def refused(self, name: str, service: Model) -> list[str]:
         return [
-            f"service {name} has several lines in the variable {key}, which Podman takes from no file"
+            f"service {name} has several lines in the variable {key}, which Podman cannot read from a file"
             for key, value in _values(service).items()
             if "\n" in value
         ]
@@ -69,7 +69,7 @@ class PodmanCompose:
         return self._for(name, file, [], "config", "--quiet")
 
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
-        """With a container's name that no other one has: by it `up` knows what is there."""
+        """Return the model with a container name that no other one has, because `up` goes by that name."""
         wanted = made["services"][service].get("container_name")
         if not wanted or names:
             number = next(n for n in range(1, len(names) + 2) if f"{made['name']}_{service}_{n}" not in names)
@@ -90,7 +90,7 @@ class PodmanCompose:
         ]
 
     def _given(self, made: Model, file: Path, service: str) -> list[str]:
-        """For `podman run`: values from their file, and those that the command's own environment has."""
+        """Return arguments for `podman run`: the file with values, and variables from the command's own environment."""
         variables = made["services"][service].get("environment") or {}
         grace = made["services"][service].get("stop_grace_period")
         stop = [f"--stop-timeout={_seconds(grace)}"] if grace else []
@@ -116,14 +116,14 @@ def _values(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _as_it_is(text: str) -> str:
-    """What a model has twice, for Compose takes a single one for a variable."""
+    """Undo the doubling of `$` in a model, where Compose takes a single one for a variable."""
     return text.replace("$$", "$")
 
 
 def _seconds(duration: str) -> int:
-    """Of `1m30s`, rounded up. Raises ConfigurationError."""
+    """Return the seconds of a duration such as `1m30s`, rounded up. Raise ConfigurationError."""
     found = _DURATION.fullmatch(str(duration).strip())
     if found is None or not any(found.groups()):
-        raise ConfigurationError(f"{duration!r} is no duration", ["stop_grace_period: as `1m30s`"])
+        raise ConfigurationError(f"{duration!r} is not a valid duration", ["stop_grace_period: write it like `1m30s`"])
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return -int(-(hours * 3600 + minutes * 60 + seconds) // 1)

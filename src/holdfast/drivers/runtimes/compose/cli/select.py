@@ -1,4 +1,4 @@
-"""Which Compose an operator's command is."""
+"""The choice of the Compose program that an operator's command names."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ENGINES: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
 
 
 def compose_of(project: Project) -> Compose:
-    """Raises ConfigurationError."""
+    """Return the Compose program of a project's command. Raise ConfigurationError."""
     name = Path(project.command[0]).name
     if name not in _COMMANDS or (name == "docker") != (tuple(project.command[1:]) == ("compose",)):
         known = "`docker compose`, `docker-compose` and `podman-compose`"
         raise ConfigurationError(
-            f"{' '.join(project.command)} is no Compose command that is known", [f"runtime.command: known are {known}"]
+            f"`{' '.join(project.command)}` is not a known Compose command", [f"runtime.command: use one of {known}"]
         )
     return _COMMANDS[name](project)
 

@@ -1,4 +1,4 @@
-"""What other commands than Docker Compose 2 have in common: printed YAML, short forms, one environment file."""
+"""Common parts of the commands other than Docker Compose 2: YAML output, short forms, one environment file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from holdfast.errors import ConfigurationError
 
 
 def one_environment_file(project: Project) -> Path | None:
-    """Raises ConfigurationError where the project has several."""
+    """Return the project's environment file. Raise ConfigurationError where it has several."""
     if len(project.env_files) > 1:
         names = ", ".join(path.name for path in project.env_files)
         raise ConfigurationError(
-            f"{project.command[0]} takes one environment file", [f"runtime.env_files: there are {names}"]
+            f"{project.command[0]} accepts only one environment file", [f"runtime.env_files: there are {names}"]
         )
     return project.env_files[0] if project.env_files else None
 
 
 def printed(output: str, project: Project, *, escaped: bool) -> Model:
-    """The model that such a command printed, in the one form; `escaped`: dollar signs are written twice in it already.
+    """Return the printed model in the one form. Raise ConfigurationError.
 
-    Raises ConfigurationError.
+    `escaped` says that dollar signs are doubled in it already.
     """
-    import yaml  # noqa: PLC0415 # where a project is read: other commands need neither
-    from dotenv import dotenv_values  # noqa: PLC0415 # as above
+    import yaml  # noqa: PLC0415 # only where a project is read: other commands need neither
+    from dotenv import dotenv_values  # noqa: PLC0415 # likewise
 
     file = one_environment_file(project)
     given = {name: value for name, value in (dotenv_values(file) if file else {}).items() if value}
@@ -38,7 +38,7 @@ def printed(output: str, project: Project, *, escaped: bool) -> Model:
 
 
 def mount(given: Mapping[str, Any]) -> str | Mapping[str, Any]:
-    """In the short form, which takes every option that an engine has."""
+    """Return a mount in the short form, which accepts every option that an engine has."""
     if given.get("type") not in ("bind", "volume") or not given.get("source"):
         return given
     options = ["ro"] if given.get("read_only") else []
