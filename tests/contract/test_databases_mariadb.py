@@ -724,7 +724,7 @@ def test_missing_rights_are_named(server: MariadbServer, name: str) -> None:
         server.run(name, f"CREATE VIEW roots AS SELECT 1 AS a; GRANT ALL ON `{name}`.* TO poor@localhost")
         found = driver(server, name, user="poor").check()
         messages = " ".join(problem.message + problem.advice for problem in found if problem.severity == "error")
-        assert "`hf-%`" in messages and "view roots is of root@localhost" in messages
+        assert "`hf-%`" in messages and "view roots has the definer root@localhost" in messages
         with pytest.raises(RefusedError, match="may not create a database"):
             driver(server, name, user="poor").prepare(OPERATION, None, {})
     finally:

@@ -158,7 +158,7 @@ def test_what_a_server_with_a_binary_log_lets_nobody_make_is_found() -> None:
         )
         own.run("app", "CREATE FUNCTION one() RETURNS INT DETERMINISTIC RETURN 1; CREATE PROCEDURE p() SELECT 1")
         found = errors(driver(own, "app"))
-        assert "noted cannot be made again" in found and "one cannot be made again" in found and "p cannot" not in found
+        assert "noted cannot be created again" in found and "one cannot be created again" in found and "p cannot" not in found
         assert "partial_revokes" in found
         assert errors(driver(own, "app", user=ADMINISTRATOR)) == ""
     finally:
@@ -177,7 +177,7 @@ def test_programs_of_mariadb_under_the_same_names_are_told(
     assert "mysqldump is MariaDB's" in errors(database)
     monkeypatch.setenv("PATH", str(quick_folder))
     monkeypatch.setattr("holdfast.system.child_environment.STANDARD_PATH", str(quick_folder))
-    assert "mysql cannot be run" in errors(database)
+    assert "mysql cannot be started" in errors(database)
 
 
 def test_a_server_of_the_other_product_is_told(server: MysqlServer, name: str) -> None:

@@ -168,7 +168,7 @@ def test_a_mount_inside_of_the_tree_is_told_and_refused_unless_it_is_excluded(gr
     try:
         files = ground.files()
         assert files.mounts() == [inner]
-        with pytest.raises(RefusedError, match="is a mount inside of") as refused:
+        with pytest.raises(RefusedError, match="is a mount inside") as refused:
             files.refuse_mounts()
         assert 'path = "' in refused.value.next_step
         assert [problem.severity for problem in files.check()] == ["warning"]

@@ -471,7 +471,7 @@ def test_a_configuration_that_nginx_refuses_is_taken_back(folder: Path) -> None:
         good = proxied.server.config.read_text()
         before = proxied.server.include.read_text()
         proxied.server.config.write_text(good.replace(proxied.server.good, proxied.server.bad))
-        with pytest.raises(StepError, match="refuses its configuration"):
+        with pytest.raises(StepError, match="rejects its configuration"):
             proxied.gate.close({"operation": "op1"})
         assert proxied.server.include.read_text() == before
         assert proxied.get()[:2] == (200, "old")
@@ -490,7 +490,7 @@ def test_a_first_file_that_the_proxy_refuses_is_taken_back(kind: type[ProxyServe
     try:
         good, before = server.config.read_text(), server.include.read_text()
         server.config.write_text(good.replace(server.good, server.bad))
-        with pytest.raises(StepError, match="refuses its configuration"):
+        with pytest.raises(StepError, match="rejects its configuration"):
             server.gate.route("r1", web.address)
         assert (server.include.read_text(), server.gate.state().target) == (before, None)
         server.config.write_text(good)

@@ -359,7 +359,7 @@ def test_what_two_containers_of_a_service_cannot_share_is_found_out(made: Contai
     made.write({"web": {"container_name": "shop-web"}, "worker": {"ports": [port]}})
     against, without = made.runtime.beside(str(made.folder), ["web", "worker"])
     assert len(against) == 1 and "service worker publishes port 9000" in against[0]
-    assert len(without) == 1 and "not called shop-web" in without[0]
+    assert len(without) == 1 and "not named shop-web" in without[0]
     made.write({"web": {"networks": {"default": {"ipv4_address": "10.9.8.7"}}}, "worker": {}})
     assert "fixed address 10.9.8.7" in "; ".join(made.runtime.beside(str(made.folder), ["web", "worker"])[0])
 

@@ -1,4 +1,4 @@
-"""inotify(7) as the kernel has it: watches of directories, and the names of what changed in them."""
+"""A binding of inotify(7): watches of directories, and the names of changed entries in them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Event(NamedTuple):
 
 
 class Inotify:
-    """One instance of the kernel's. Raise OSError where there are none to be had."""
+    """One inotify instance of the kernel. Raise OSError where none is available."""
 
     def __init__(self) -> None:
         self.descriptor = _checked(_LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
@@ -40,7 +40,7 @@ class Inotify:
         return _checked(_LIBC.inotify_add_watch(self.descriptor, place, _WANTED))
 
     def events(self) -> Iterator[Event]:
-        """Return what has happened by now, and wait for nothing."""
+        """Yield the events so far, without waiting."""
         while True:
             with contextlib.suppress(BlockingIOError):
                 data = os.read(self.descriptor, _READ_BYTES)

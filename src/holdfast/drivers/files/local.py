@@ -20,20 +20,20 @@ from holdfast.system.confined import Beneath, open_private, place_of
 from holdfast.system.host import Host
 
 _BLOCK_BYTES = 1 << 20
-_ESCAPED = re.compile(rb"\\([0-7]{3})")  # as proc(5) mountinfo has blanks
+_ESCAPED = re.compile(rb"\\([0-7]{3})")  # the form of blanks in proc(5) mountinfo
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _LEAST_HOLE_BYTES = 4096
-_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, above it by a file, by a socket
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a symlink, by a file above it, by a socket
 
 
 class LocalFiles:
     def __init__(
         self, name: str, root: Path, excludes: Sequence[str] = (), host: Host | None = None, records: Path | None = None
     ) -> None:
-        """Without a host everything happens in this process.
+        """Do everything in this process where there is no host.
 
-        `records` is a folder where nobody else can write, for the lists that an undo goes by; without one they lie beside
-        what is staged.
+        `records` is a folder where no other account can write, for the lists by which an undo works; without one they
+        are kept with the staged files.
         """
         self._host = host
         self.name = name
@@ -78,7 +78,7 @@ class LocalFiles:
         path = entry.raw_path()
         try:
             if self._tree is not None:
-                # Its open directories are those of a moment ago: what is there now counts.
+                # Its open directories may be outdated, so any error leads to a second attempt from the root.
                 with contextlib.suppress(OSError):
                     descriptor = self._tree.open(path, _READ)
                     if entry.inode in (0, os.fstat(descriptor).st_ino):
@@ -89,7 +89,7 @@ class LocalFiles:
             return self._tree.open(path, _READ)
         except OSError as error:
             if error.errno in _REPLACED:
-                raise FileNotFoundError(error.errno, f"{entry.path} is no file any more") from error
+                raise FileNotFoundError(error.errno, f"{entry.path} is not a file any more") from error
             error.filename = os.fspath(self.root / os.fsdecode(path))
             raise
 
@@ -114,12 +114,15 @@ class LocalFiles:
         return digest.hexdigest()
 
     def _keeps(self, directory: bytes) -> bool:
-        """Whether something below a directory is no part of the dataset, as a database: it must stay where it is."""
+        """Return whether a directory contains entries outside of the dataset, for example a database: it must stay."""
         with Beneath(self.root) as own:
             return tree.holds_left_out(own, directory, self._excludes)
 
     def _staging(self, *, create: bool = False) -> Path | None:
-        """A way to the private folder that nobody can turn elsewhere; None where there is none. Raises RefusedError."""
+        """Return a path to the private folder that others cannot redirect; None where there is none.
+
+        Raise RefusedError.
+        """
         if self._own is None or not _is_at(self._own, self._private):
             if self._own is not None:
                 os.close(self._own)
@@ -128,7 +131,7 @@ class LocalFiles:
                 self._own = open_private(self._private, create=create)
             except FileNotFoundError as error:
                 if create:
-                    raise StepError(f"{self._private} was taken away while it was made") from error
+                    raise StepError(f"{self._private} was removed while it was created") from error
                 return None
         return Path(place_of(self._own))
 
@@ -142,7 +145,7 @@ class LocalFiles:
         return folder
 
     def _record(self, token: str) -> Path | None:
-        """The folder of the list of moves; None where it would lie in a private folder that is not there."""
+        """Return the folder of the list of moves; None where it would be in a private folder that does not exist."""
         place = self._records or self._staging()
         return place / token if place is not None else None
 
@@ -152,8 +155,8 @@ class LocalFiles:
 
     def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
         if self.staged(token):
-            raise RefusedError(f"{self.root} has staged moves of this operation already")
-        folder = self.workspace(token)  # what an earlier attempt staged that died meanwhile is gone by that
+            raise RefusedError(f"{self.root} already has staged moves of this operation")
+        folder = self.workspace(token)  # this removes what an interrupted attempt had staged
         for part in ("stage", "aside"):
             durable.make_directory(folder / part)
         record = self._records / token if self._records is not None else folder
@@ -171,20 +174,22 @@ class LocalFiles:
             self._carry_out(token, moves.revert_moves)
 
     def _carry_out(self, token: str, moving: Callable[[Beneath, Path, Path], None]) -> None:
-        """Raises StepError where what was staged is not what lies there now."""
+        """Carry out or undo moves. Raise StepError where the staged files have been replaced."""
         record, place = self._record(token), self._staging()
         assert record is not None
         if place is None or moves.place_recorded(record) != moves.identity(place / token):
             raise StepError(
-                f"{self._private / token} is gone or was replaced; what was put aside of {self.root} cannot be found",
-                next_step=f"Look for a folder {token} below {self.root.parent}; put it back, then: holdfast recover",
+                f"{self._private / token} is gone or was replaced,"
+                f" so the replaced files of {self.root} cannot be found",
+                next_step=f"Look for a folder {token} below {self.root.parent} and put it back,"
+                " then run: holdfast recover",
             )
         with Beneath(self.root) as own:
             moving(own, place / token, record)
 
     def discard(self, token: str) -> None:
-        """Also of later attempts, which carry the token with a number behind it."""
-        # The lists first: taking moves back again, with some of what they staged gone, would take originals away.
+        """Remove staged and replaced files, also those of later attempts, whose token has a number appended."""
+        # The lists go first: undoing moves again, after some of the staged files are gone, would remove originals.
         for place in dict.fromkeys((self._records, self._staging())):
             if place is None or not place.is_dir():
                 continue
@@ -194,7 +199,7 @@ class LocalFiles:
                     durable.remove_tree(folder)
 
     def mounts(self) -> list[Path]:
-        """Where other filesystems are mounted inside of the tree, and belong to the dataset."""
+        """Return the mount points inside of the tree that belong to the dataset."""
         root = os.fsencode(os.path.realpath(self.root))
         found = []
         for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
@@ -209,10 +214,10 @@ class LocalFiles:
         return found
 
     def refuse_mounts(self) -> None:
-        """Raises RefusedError where the tree could not be put back by renames, which lead into no other filesystem."""
+        """Raise RefusedError for a mount in the tree, because renames cannot cross filesystems."""
         for place in self.mounts():
             raise RefusedError(
-                f"{place} is a mount inside of {self.root}; a change of it could not be undone",
+                f"{place} is a mount inside {self.root}; changes there could not be undone",
                 next_step=_advice_on_mounts(self.name, place),
             )
 
@@ -223,7 +228,7 @@ class LocalFiles:
                     f"files.{self.name}",
                     "warning",
                     f"{self.root} does not exist",
-                    "It is made by `holdfast install`, or correct `path`.",
+                    "Run `holdfast install`, which creates it, or correct `path`.",
                 )
             ]
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
@@ -240,7 +245,7 @@ class LocalFiles:
                 Problem(
                     f"files.{self.name}",
                     "warning",
-                    f"{mounts[0]} is a mount inside of {self.root}",
+                    f"{mounts[0]} is a mount inside {self.root}",
                     _advice_on_mounts(self.name, mounts[0]),
                 )
             ]
@@ -250,8 +255,8 @@ class LocalFiles:
                 Problem(
                     f"files.{self.name}",
                     "warning",
-                    f"{self.root} lies on a network filesystem ({name})",
-                    "Its fsync is the server's promise; keep the vault elsewhere.",
+                    f"{self.root} is on a network filesystem ({name})",
+                    "Keep the vault elsewhere: only the file server decides when written data is durable.",
                 )
             ]
         return []
@@ -265,7 +270,7 @@ def _advice_on_mounts(name: str, place: Path) -> str:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open directory is still what a path leads to."""
+    """Return whether a path still leads to an open directory."""
     try:
         there = path.stat()
     except OSError:

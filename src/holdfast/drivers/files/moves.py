@@ -1,10 +1,9 @@
-"""Making a tree equal to a listing by rename, so that it can be taken back.
+"""Renames that make a tree equal to a listing, and that can be undone.
 
-Everything new is staged first; then a full list of moves is made durable; then the moves are carried out. Each
-move looks at the world before it acts, so a list can be applied or reverted again after a kill at any point.
-
-The tree may be somebody else's, who changes it meanwhile: it is reached by descriptors alone. What is staged lies in a
-folder of it that only Holdfast can enter, and is reached by a path through that folder's descriptor.
+Everything new is staged first; then a full list of moves is made durable; then the moves are carried out. Each move
+looks at the present state before it acts, so a list can be applied or reverted again after a kill at any point. The
+tree may belong to another account, which changes it meanwhile: it is accessed only by descriptors. The staged files are
+in a folder of the tree that only Holdfast can enter, and are accessed by a path through that folder's descriptor.
 """
 
 from __future__ import annotations
@@ -44,7 +43,10 @@ _PLACE = "place"
 
 
 def same_content(live: Entry, wanted: Entry, digest: Digest) -> bool:
-    """Exact: equal by inode and ctime, which nobody sets at will, or else by the digest of what is read now."""
+    """Return whether the content is exactly the same.
+
+    That is so with equal inode and ctime, which cannot be set freely, or with the digest of what is read now.
+    """
     if live.kind != wanted.kind:
         return False
     if live.kind == "symlink":
@@ -65,7 +67,7 @@ def same_metadata(live: Entry, wanted: Entry) -> bool:
 
 
 class Stager:
-    """Works out the moves for one tree and stages what is missing."""
+    """A stager that works out the moves for one tree and stages missing entries."""
 
     def __init__(
         self,
@@ -78,8 +80,11 @@ class Stager:
         keeps: Callable[[bytes], bool],
         host: Host | None,
     ) -> None:
-        """`folder` takes what is staged, `record` the list. `keeps` tells of a directory that it holds something that is no part of the dataset and must stay; with a
-        host a second process may help."""
+        """Put the staged files into `folder`, the list into `record`.
+
+        `keeps` returns whether a directory contains entries outside of the dataset, which must stay; with a host, a
+        second process may help.
+        """
         self._makers = Makers(fetch, host)
         self._keeps = keeps
         self._tree = tree
@@ -93,16 +98,16 @@ class Stager:
         self._touched: set[bytes] = set()
         self._staged_root: tuple[bytes, bytes] | None = None  # path below the root, path in the stage
         self._directories: list[tuple[bytes, Entry]] = []  # staged
-        self._groups: dict[str, _Place] = {}  # wanted group -> a file that is of it already
-        self._group_of_live: dict[str, str] = {}  # live group -> the wanted group that it serves
+        self._groups: dict[str, _Place] = {}  # wanted group of hard links -> a file that belongs to it already
+        self._group_of_live: dict[str, str] = {}  # live group -> the wanted group for which it is used
         self._number = 0
 
     def run(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> int:
-        """Merges both listings, which come in the same order; returns the number of moves, made durable."""
+        """Merge both listings, which come in the same order; return the number of moves, made durable."""
         with self._list, self._makers:
             self._plan(live, wanted)
             self._makers.finish()
-            # Directories get their own metadata once nothing more is put into them, those below before those above.
+            # Directories get their metadata once nothing more is put into them, lower ones before upper ones.
             for target, entry in reversed(self._directories):
                 set_metadata(target, wanted_metadata(entry))
         durable.sync_filesystem(self._folder)
@@ -114,7 +119,7 @@ class Stager:
     def _plan(self, live: Iterable[Entry], wanted: Iterable[Entry]) -> None:
         live_entries, wanted_entries = iter(live), inside(wanted)
         here, there = next(live_entries, None), next(wanted_entries, None)
-        skip: bytes | None = None  # everything below a directory that was moved aside as a whole
+        skip: bytes | None = None  # everything below a directory that is moved away as a whole
         live_directories: dict[bytes, Entry] = {}
         while here is not None or there is not None:
             self._check()
@@ -150,7 +155,7 @@ class Stager:
         self._moves += 1
 
     def _compare(self, live: Entry, wanted: Entry, path: bytes) -> bool:
-        """Plans what makes one live entry equal to the wanted one; True if it was replaced."""
+        """Plan the moves that make one live entry equal to the wanted one; return whether it is replaced."""
         if self._same_links(live, wanted) and same_content(live, wanted, self._digest):
             if not same_metadata(live, wanted) or xattrs_beneath(self._tree, path) != wanted.xattrs:
                 self._note_metadata(path, wanted_metadata(wanted))
@@ -159,13 +164,15 @@ class Stager:
                 self._group_of_live[live.hardlink] = wanted.hardlink
             return False
         if live.kind == "directory" and self._keeps(path):
-            raise StepError(f"{_text(path)} should become a {wanted.kind}, but holds what is no part of the dataset")
+            raise StepError(
+                f"{_text(path)} should become a {wanted.kind}, but contains entries that are not part of the dataset"
+            )
         self._aside(path)
         self._create(wanted, path)
         return True
 
     def _same_links(self, live: Entry, wanted: Entry) -> bool:
-        """A name stays only if its live group is the one that serves its wanted group, and no other."""
+        """Return whether a name may stay: its live group is used for its wanted group, and for no other."""
         if wanted.kind != "file" or not (live.hardlink or wanted.hardlink):
             return True
         if not (live.hardlink and wanted.hardlink):
@@ -185,7 +192,7 @@ class Stager:
         self._touched.add(path.rpartition(b"/")[0])
 
     def _create(self, entry: Entry, path: bytes) -> None:
-        """Stages an entry; below a directory that is staged already it becomes part of that one move."""
+        """Stage an entry; below a directory that is staged already, it becomes part of that one move."""
         if self._staged_root is not None and path.startswith(self._staged_root[0] + b"/"):
             target = self._staged_root[1] + path[len(self._staged_root[0]) :]
         else:
@@ -228,14 +235,14 @@ class Stager:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a file is: below the tree's root, or staged."""
+    """The location of a file: below the tree's root, or staged."""
 
     path: bytes
     in_tree: bool
 
 
 def identity(folder: Path) -> str | None:
-    """The inode of a folder, which a rename keeps; None where there is none."""
+    """Return the inode of a folder, which a rename keeps; None where there is no such folder."""
     try:
         return str(folder.stat().st_ino)
     except FileNotFoundError:
@@ -243,7 +250,7 @@ def identity(folder: Path) -> str | None:
 
 
 def place_recorded(record: Path) -> str | None:
-    """The identity of the folder that the moves of a list were staged in."""
+    """Return the identity of the folder in which the moves of a list were staged."""
     try:
         return (record / _PLACE).read_text()
     except FileNotFoundError:
@@ -265,7 +272,7 @@ def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
-    """The last move first, without all of them in memory."""
+    """Yield the moves from the last to the first, without all of them in memory."""
     starts = array("Q")
     with open(folder / LIST, "rb") as lines:
         position = 0
@@ -284,7 +291,7 @@ def _places(folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
 
 
 def _take_out(tree: Beneath, path: bytes, target: bytes) -> None:
-    """Renames what is in the tree to a place of ours; what is not there is passed over."""
+    """Move an entry out of the tree into Holdfast's folder; do nothing where it is missing."""
     folder, name = tree.parent(path)
     with contextlib.suppress(FileNotFoundError):
         _renamed(folder, lambda: os.rename(name, target, src_dir_fd=folder), tree, path)
@@ -292,14 +299,14 @@ def _take_out(tree: Beneath, path: bytes, target: bytes) -> None:
 
 
 def _put_in(tree: Beneath, source: bytes, path: bytes) -> None:
-    """Renames what is in a place of ours to where it belongs in the tree."""
+    """Move an entry from Holdfast's folder to its path in the tree."""
     folder, name = tree.parent(path)
     _renamed(folder, lambda: os.rename(source, name, dst_dir_fd=folder), tree, source)
     tree.forget(path)
 
 
 def _renamed(folder: int, rename: Callable[[], None], tree: Beneath, moved: bytes) -> None:
-    """Renames; what forbids it to its owner, or to everybody, is taken away for that moment."""
+    """Rename; permissions and flags that forbid it, to the owner or to everyone, are lifted for that moment."""
     try:
         rename()
         return
@@ -322,7 +329,7 @@ def _renamed(folder: int, rename: Callable[[], None], tree: Beneath, moved: byte
 
 
 def apply_moves(tree: Beneath, folder: Path, record: Path) -> None:
-    """Carries the list out; what is done already is passed over."""
+    """Carry out the list; skip moves that are done already."""
     for move in read_moves(record):
         path, aside, stage = _places(folder, move)
         if move["do"] == "aside":
@@ -337,7 +344,7 @@ def apply_moves(tree: Beneath, folder: Path, record: Path) -> None:
 
 
 def revert_moves(tree: Beneath, folder: Path, record: Path) -> None:
-    """Takes the list back, last move first; what was never done is passed over."""
+    """Undo the list, last move first; skip moves that were never done."""
     for move in _read_moves_backwards(record):
         path, aside, stage = _places(folder, move)
         if move["do"] == "place":
@@ -345,7 +352,7 @@ def revert_moves(tree: Beneath, folder: Path, record: Path) -> None:
                 _take_out(tree, path, stage)
         elif move["do"] == "aside" and os.path.lexists(aside):
             _put_in(tree, aside, path)
-    # Directory times change with every move inside, so all metadata goes back last.
+    # Directory times change with every move inside, so all metadata is restored last.
     for move in _read_moves_backwards(record):
         if move["do"] == "metadata":
             path, _, _ = _places(folder, move)

@@ -1,4 +1,4 @@
-"""Making files: content, owner, mode, extended attributes, times; also by a second process, where there are many."""
+"""Creation of files: content, owner, mode, extended attributes, times; for many files, also by a second process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.system.worker import Worker, WorkerDiedError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _BATCH_FILES = 128
-_WORKER_FILES = 512  # a second process costs about as much as making so many small files
+_WORKER_FILES = 512  # starting a second process costs about as much as making this many small files
 _WORKER_BATCHES = 4
 
 
@@ -36,7 +36,7 @@ def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> dict[str, Any]:
 
 
 def metadata_beneath(tree: Beneath, path: bytes) -> dict[str, Any] | None:
-    """Of what is at a path of a tree, with whether it is a symlink; None where there is nothing."""
+    """Return the metadata at a path of a tree, and whether it is a symlink; None where there is nothing."""
     try:
         with tree.node(path) as node:
             status = os.fstat(node)
@@ -52,7 +52,7 @@ def xattrs_beneath(tree: Beneath, path: bytes) -> dict[str, str]:
 
 
 def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Mapping[str, Any], *, symlink: bool) -> None:
-    """Sets what `set_metadata` sets, of what is at a path of a tree; passed over where that is of another kind now."""
+    """Set metadata at a path of a tree as `set_metadata` does; do nothing where the kind of file is another now."""
     try:
         with tree.node(path) as node:
             if stat.S_ISLNK(os.fstat(node).st_mode) != symlink:
@@ -75,13 +75,13 @@ def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Mapping[str, Any], 
 
 
 def _way_to(node: int) -> bytes:
-    """A path whose last step leads to an open file itself, which is no symlink."""
+    """Return a path whose last step leads to an open file itself, which is not a symlink."""
     return b"/proc/self/fd/%d" % node
 
 
 def _set_by_way(node: int, wanted: Mapping[str, Any]) -> None:
     way = _way_to(node)
-    with contextlib.suppress(PermissionError):  # only root gives files away; the manifest keeps the owner
+    with contextlib.suppress(PermissionError):  # only root may change owners; the manifest has the owner
         os.chown(way, wanted["uid"], wanted["gid"])
     os.chmod(way, int(wanted["mode"], 8))
     _set_xattrs(way, wanted["xattrs"], follow=True)
@@ -99,11 +99,11 @@ def wanted_metadata(entry: Entry) -> dict[str, Any]:
 
 
 def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
-    """Owner (where permitted), mode, extended attributes and time, in the order in which they do not undo each other."""
+    """Set owner (where permitted), mode, extended attributes and time, in an order in which none resets another."""
     try:
         os.chown(path, wanted["uid"], wanted["gid"], follow_symlinks=False)
     except PermissionError:
-        pass  # only root gives files away; the manifest keeps the owner
+        pass  # only root may change owners; the manifest has the owner
     if not symlink:
         os.chmod(path, int(wanted["mode"], 8))
     _set_xattrs(path, wanted["xattrs"])
@@ -111,14 +111,14 @@ def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) 
 
 
 def set_metadata_of_new(descriptor: int, wanted: Entry) -> None:
-    """The same for a file just made, with no more calls than what differs: each is a transaction of the filesystem."""
+    """Set the same on a new file, but only what differs: each call is a transaction of the filesystem."""
     status = os.fstat(descriptor)
     mode = int(wanted.mode, 8)
     if (status.st_uid, status.st_gid) != (wanted.uid, wanted.gid):
         try:
             os.fchown(descriptor, wanted.uid, wanted.gid)
         except PermissionError:
-            pass  # only root gives files away; the manifest keeps the owner
+            pass  # only root may change owners; the manifest has the owner
     if status.st_mode & 0o7777 != mode or mode & 0o6000:  # a change of owner may have cleared the set-id bits
         os.fchmod(descriptor, mode)
     _set_xattrs(descriptor, wanted.xattrs)
@@ -141,14 +141,14 @@ def _set_xattr(path: bytes | int, name: str, value: str | None, *, follow: bool)
         else:
             os.setxattr(path, name, base64.b64decode(value), follow_symlinks=follow)
     except OSError as error:
-        # Namespaces that only root may set, and filesystems without attributes: the manifest keeps them.
+        # Some namespaces are only for root, and some filesystems have no attributes: the manifest has them.
         if error.errno not in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
             raise
 
 
 def make_file(fetch: Fetch, entry: Entry, target: bytes) -> None:
-    """A new file with its content and metadata. Raises FileExistsError, DamagedError."""
-    # The stage is closed to others, so that a file may have its own mode from the start.
+    """Make a new file with its content and metadata. Raise FileExistsError, DamagedError."""
+    # Others cannot enter the stage, so a file may have its own mode from the start.
     descriptor = os.open(target, _CREATE, int(entry.mode, 8) & 0o777 | 0o200)
     try:
         fetch(entry, descriptor)
@@ -161,7 +161,7 @@ Order = list[tuple[Any, ...]]
 
 
 def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
-    """What another process must know of entries to make them."""
+    """Return the facts that another process needs to make the entries."""
     return [
         (
             target,
@@ -180,7 +180,7 @@ def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
 
 
 class FileMaker:
-    """The job of a second process."""
+    """The task of a second process, which makes files."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -195,7 +195,7 @@ class FileMaker:
 
 
 class Makers:
-    """Makes files in this process and, once there are many and a host is given, in a second one beside it."""
+    """A maker of files in this process and, for many files and with a host, in a second one at the same time."""
 
     def __init__(self, fetch: Fetch, host: Host | None) -> None:
         self._fetch = fetch
@@ -213,13 +213,13 @@ class Makers:
             self._worker.end()
 
     def make(self, entry: Entry, target: bytes) -> None:
-        """Makes a file, at the latest when `finish` is called."""
+        """Make a file now, or at the latest when `finish` is called."""
         self._batch.append((entry, target))
         if len(self._batch) >= _BATCH_FILES:
             self._send()
 
     def finish(self) -> None:
-        """Returns once all files are made."""
+        """Wait until all files are made."""
         self._send()
         while self._given:
             self._take()
@@ -243,7 +243,7 @@ class Makers:
         try:
             self._worker.take()
             self._given.popleft()
-        except WorkerDiedError:  # an undo must not fail by the death of what only makes it faster
+        except WorkerDiedError:  # an undo must not fail because its accelerator died; this process goes on alone
             self._worker.end()
             self._worker, self._host = None, None
             while self._given:

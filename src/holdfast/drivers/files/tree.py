@@ -1,4 +1,4 @@
-"""Reading a tree: one pass in one fixed order, entries without content."""
+"""Reading of a tree: one pass in one fixed order, entries without content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from holdfast.system.confined import Beneath
 
 PRIVATE_NAME = b".holdfast"
 _name = operator.itemgetter(0)
-_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.EINVAL)  # by something of another kind, since it was listed
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.EINVAL)  # since it was listed, an entry of another kind took its place
 
 
 def readable(raw: bytes) -> tuple[str, str]:
-    """A name for people, and its exact bytes in base64 where the name alone would not carry them."""
+    """Return a readable name, and its exact bytes in base64 where the readable name does not determine them."""
     try:
         return raw.decode(), ""
     except UnicodeDecodeError:
@@ -29,7 +29,10 @@ def readable(raw: bytes) -> tuple[str, str]:
 
 
 def read_xattrs(path: bytes | int, *, follow: bool = False) -> dict[str, str]:
-    """Extended attributes in base64; none where the filesystem has none. Of a path's own, unless links are to be followed."""
+    """Return extended attributes in base64; none where the filesystem has none.
+
+    Links are followed only with `follow` or for a descriptor.
+    """
     follow = follow or isinstance(path, int)
     try:
         names = os.listxattr(path, follow_symlinks=follow)
@@ -40,13 +43,13 @@ def read_xattrs(path: bytes | int, *, follow: bool = False) -> dict[str, str]:
         try:
             value = os.getxattr(path, name, follow_symlinks=follow)
         except OSError:
-            continue  # removed meanwhile, or readable by root alone
+            continue  # removed meanwhile, or readable only by root
         found[name] = base64.b64encode(value).decode()
     return found
 
 
 def data_segments(descriptor: int, size: int) -> list[tuple[int, int]]:
-    """[offset, length] of the data in a file with holes (lseek(2) SEEK_DATA)."""
+    """Return [offset, length] of the data in a file with holes (lseek(2) SEEK_DATA)."""
     segments: list[tuple[int, int]] = []
     position = 0
     while position < size:
@@ -58,11 +61,11 @@ def data_segments(descriptor: int, size: int) -> list[tuple[int, int]]:
         segments.append((start, min(end, size) - start))
         position = end
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return segments or [(0, 0)]  # nothing but a hole
+    return segments or [(0, 0)]  # the file is a single hole
 
 
 class Excludes:
-    """Patterns as in a shell, against the path below the root; one without a slash matches names at any depth."""
+    """Shell patterns for the path below the root; one without a slash matches names at any depth."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = [os.fsencode(pattern.strip("/")) for pattern in patterns]
@@ -84,7 +87,7 @@ _octal = functools.cache("{:o}".format)  # a tree has few different modes
 def entry_of(
     path: bytes, status: os.stat_result, *, target: bytes = b"", xattrs: dict[str, str] | None = None
 ) -> Entry:
-    """An entry without what only reading a file tells: digest, attributes, holes."""
+    """Return an entry without the facts that only reading a file shows: digest, attributes, holes."""
     mode = status.st_mode
     name, encoded = readable(path)
     entry = Entry(
@@ -116,7 +119,7 @@ def entry_of(
 
 
 Seen = Callable[[bytes, int], None]
-"""What hears of each directory, its path and a descriptor, before its names are read."""
+"""Receives each directory, its path and a descriptor, before its names are read."""
 
 
 def _unseen(path: bytes, folder: int) -> None:
@@ -126,17 +129,18 @@ def _unseen(path: bytes, folder: int) -> None:
 def scan(
     root: str | bytes, excludes: Excludes, by_name: Callable[[], bool] = never, seen: Seen = _unseen
 ) -> Iterator[Entry]:
-    """Every entry below `root`, a directory before its content, siblings by name; files not looked at while `by_name`.
+    """Yield every entry below `root`, a directory before its content, siblings by name.
 
-    What vanishes while it is looked at is left out, also a directory that was replaced by a link. Raises OSError for what
-    cannot be read, and RefusedError where a link of another account leads to the root.
+    While `by_name` returns true, files are not looked at. Entries that vanish meanwhile are left out, also a directory
+    that was replaced by a link. Raise OSError for an unreadable entry, and RefusedError where a link of another account
+    leads to the root.
     """
     with Beneath(os.fsdecode(root)) as tree:
         yield from scan_below(tree, b"", excludes, by_name, seen)
 
 
 def look(tree: Beneath, path: bytes, excludes: Excludes, seen: Seen, *, below: bool) -> Iterator[Entry]:
-    """Return the entry at one path of a tree, if there is one, and all that is below it if that is wanted."""
+    """Yield the entry at one path of a tree, if there is one, and with `below` all entries below it."""
     try:
         folder, name = tree.parent(path)
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -159,7 +163,7 @@ def look(tree: Beneath, path: bytes, excludes: Excludes, seen: Seen, *, below: b
 def scan_below(
     tree: Beneath, path: bytes, excludes: Excludes, by_name: Callable[[], bool] = never, seen: Seen = _unseen
 ) -> Iterator[Entry]:
-    """The same of a directory in a tree; paths are those below the tree's root."""
+    """Yield the entries of a directory in a tree, as `scan` does; paths are those below the tree's root."""
     excluded = excludes.matches if excludes else None
     top = tree.folder(path)
     seen(path, top)
@@ -175,7 +179,7 @@ def scan_below(
                 yield Entry(shown, "file", "", 0, 0, 0, path_base64=encoded)
                 continue
             try:
-                # Not the listed entry's own: that remembers a descriptor which may be another directory's by now.
+                # Not child.stat(), whose remembered descriptor may belong to another directory by now.
                 status = os.stat(name, dir_fd=tree.folder(prefix[:-1]), follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     folder = tree.folder(path)
@@ -198,7 +202,7 @@ def scan_below(
 
 
 def holds_left_out(tree: Beneath, directory: bytes, excludes: Excludes) -> bool:
-    """Whether something below a directory of a tree is no part of the dataset."""
+    """Return whether an entry below a directory of a tree is not part of the dataset."""
     waiting = [directory]
     while waiting:
         path = waiting.pop()
@@ -212,7 +216,7 @@ def holds_left_out(tree: Beneath, directory: bytes, excludes: Excludes) -> bool:
 
 
 def left_out(name: bytes, path: bytes, excludes: Excludes) -> bool:
-    """Whether an entry is no part of the dataset: Holdfast's own, or excluded."""
+    """Return whether an entry is not part of the dataset: it is Holdfast's own, or excluded."""
     return _is_private(name) or (bool(excludes) and excludes.matches(path))
 
 
@@ -221,6 +225,9 @@ def _is_private(name: bytes) -> bool:
 
 
 def _children(folder: int) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
-    """What is in an open directory, by name in the order of bytes. Sockets and devices, which are no data, are there too."""
+    """Return the entries of an open directory, sorted by the bytes of their names.
+
+    Sockets and devices, which are no data, are included.
+    """
     with os.scandir(folder) as found:
         return iter(sorted(((os.fsencode(child.name), child) for child in found), key=_name))

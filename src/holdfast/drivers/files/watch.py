@@ -1,10 +1,10 @@
-"""What changes in a tree while it is copied, so that a later pass looks at that alone, however large the tree is.
+"""Changes in a tree while it is copied, so that a later pass reads only these, however large the tree is.
 
 The kernel reports each change of a name, a content or an attribute below a directory that is watched. A directory is
-watched before its names are read; whatever happens after that is reported. What a report names may have another place
-by then: the number of a watch is turned into a path only when changes are asked for, and a directory that came, went or
-was renamed is changed with all that is below it. The kernel reports nothing of another machine's changes, of what is
-mounted over a directory, and, until the file is closed, of what is written through a memory map or by libaio.
+watched before its names are read; whatever happens after that is reported. A reported entry may have another path by
+then: the number of a watch is turned into a path only when changes are asked for, and a directory that came, went or
+was renamed counts as changed with everything below it. The kernel does not report changes by another machine, changes
+in what is mounted over a directory, and, until the file is released, writes through a memory map.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from holdfast.model import Changed, Entry
 from holdfast.system import durable
 from holdfast.system.confined import Beneath
 
-_MOST_CHANGES = 200_000  # names that are kept in memory; with more of them the whole tree is looked at
+_MOST_CHANGES = 200_000  # names that are kept in memory; with more of them the whole tree is read again
 _GATHER_MILLISECONDS = 50
 _ENTRY, _TREE = False, True
-# Filesystems whose changes are all made by this kernel, by the numbers of statfs(2).
+# Filesystems whose changes are all made by this kernel, by the magic numbers of statfs(2).
 _LOCAL = frozenset(
     (
         0xEF53,
@@ -44,10 +44,10 @@ _LOCAL = frozenset(
 
 
 class _Listener:
-    """What the kernel reports, taken out by a thread of its own, for the kernel keeps only so much of it."""
+    """The kernel's reports, read by a thread of its own, because the kernel's queue is limited."""
 
     def __init__(self) -> None:
-        """Raise OSError where there is no instance to be had."""
+        """Raise OSError where no inotify instance is available."""
         self.inotify = Inotify()
         self.known = True
         self._reported: set[tuple[int, bytes, bool]] = set()
@@ -61,8 +61,9 @@ class _Listener:
         if not self._closed:
             self._closed = True
             os.eventfd_write(self._end, 1)
-            # The listener itself may find that nobody needs this any more; and when Python ends it does not run again.
-            if self._thread is not threading.current_thread() and not sys.is_finalizing():
+            if (
+                self._thread is not threading.current_thread()
+            ):  # the thread itself may be the last to release this object
                 self._thread.join()
 
     def _listen(self) -> None:
@@ -78,7 +79,7 @@ class _Listener:
         os.close(self._end)
 
     def take(self) -> set[tuple[int, bytes, bool]]:
-        """Return what was reported since the last call: the number of a watch, a name, whether all below it changed."""
+        """Return the reports since the last call: number of a watch, name, whether everything below it changed."""
         with self._lock:
             self._gather()
             taken, self._reported = self._reported, set()
@@ -108,7 +109,7 @@ class TreeWatch:
         self._mounts = mounts
         self._mounted = mounts()
         if any(durable.filesystem_type(place) not in _LOCAL for place in (root, *self._mounted)):
-            raise OSError(0, f"changes of {root} may be made elsewhere")
+            raise OSError(0, f"{root} may be changed by another machine")
         self._paths: dict[int, bytes] = {}
         with Beneath(root) as own:
             self._identity = os.fstat(own.top).st_dev, os.fstat(own.top).st_ino
@@ -122,7 +123,7 @@ class TreeWatch:
             self.close()
 
     def scan(self, by_name: Callable[[], bool]) -> Iterator[Entry]:
-        """Return every entry below the root, and watch each directory from before it is read."""
+        """Yield every entry below the root, and watch each directory before it is read."""
         return tree.scan(os.fsencode(self._root), self._excludes, by_name, self._watch)
 
     def _watch(self, path: bytes, folder: int) -> None:
@@ -130,11 +131,11 @@ class TreeWatch:
             return
         try:
             self._paths[self._listener.inotify.watch(folder)] = path
-        except OSError:  # there are no more watches to be had
+        except OSError:  # no more watches are available
             self._listener.known = False
 
     def changed(self) -> Changed | None:
-        """Return what changed since its directory was read, or since this was asked; None where the kernel lost count."""
+        """Return the changes since each directory was read, or since the last call; None where the kernel lost some."""
         reported = self._listener.take()
         if not self._listener.known or not self._is_in_place():
             self._listener.known = False
@@ -144,7 +145,7 @@ class TreeWatch:
         for number, name, whole in reported:
             folder = self._paths.get(number)
             if folder is None:
-                continue  # of a directory that was read under no path: it is part of one that changed as a whole
+                continue  # the directory was read under no path, so it is part of one that changed as a whole
             path = folder + b"/" + name if folder and name else folder or name
             if path and not self._is_left_out(path):
                 (trees if whole else entries).add(path)
@@ -162,7 +163,7 @@ class TreeWatch:
         return any(tree.left_out(name, one, self._excludes) for name, one in zip(parts, above, strict=True))
 
     def look(self, changed: Changed) -> Iterator[Entry]:
-        """Return what is now at the paths that changed, in the order of a scan."""
+        """Yield the present entries at the changed paths, in the order of a scan."""
         wanted = [(path.replace(b"/", b"\0"), path, _ENTRY) for path in changed.entries]
         wanted += [(path.replace(b"/", b"\0"), path, _TREE) for path in changed.trees]
         inside: bytes | None = None

@@ -1,4 +1,4 @@
-"""What visitors get while the gate is closed: a page or JSON, 503, with Retry-After and without caching."""
+"""The maintenance page while the gate is closed: HTML or JSON, 503, with Retry-After and without caching."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ main{max-width:34rem;padding:2rem}h1{font-size:1.5rem;margin:0 0 .75rem}p{margin
 
 
 def retry_after_seconds(reason: Mapping[str, Any]) -> int:
-    """From the expected end where one was given, else a minute; never less than ten seconds."""
+    """Return the seconds until the expected end where one was given, else a minute; at least ten seconds."""
     until = reason.get("until")
     if isinstance(until, int | float):
         return max(10, int(until - time.time()))
@@ -32,13 +32,13 @@ def retry_after_seconds(reason: Mapping[str, Any]) -> int:
 
 
 def wants_json(accept: str) -> bool:
-    """True if the client names JSON and does not prefer HTML."""
+    """Return whether the client names JSON and does not prefer HTML."""
     kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     return any(kind == "application/json" or kind.endswith("+json") for kind in kinds) and "text/html" not in kinds
 
 
 def render(reason: Mapping[str, Any], message: str, template: Path | None, accept: str) -> tuple[dict[str, str], bytes]:
-    """Headers and body of the answer."""
+    """Return headers and body of the answer."""
     seconds = retry_after_seconds(reason)
     headers = {
         "Retry-After": str(seconds),
@@ -59,7 +59,7 @@ def render(reason: Mapping[str, Any], message: str, template: Path | None, accep
         try:
             text = template.read_text()
         except OSError:
-            pass  # a page with the built-in template is better than none
+            pass  # the built-in template is used, because it is better than no page
     page = string.Template(text).safe_substitute(
         message=html.escape(message),
         comment=html.escape(str(reason.get("comment", ""))),

@@ -1,4 +1,4 @@
-"""No gate: visitors meet the web itself. Maintenance mode then means that the web is stopped."""
+"""No gate: visitors reach the web service directly. In maintenance mode, the web service is therefore stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.system import durable
 
 
 class NoGate:
-    """Keeps the same record as a real gate, so that status and recovery need no special case."""
+    """No gate, but with the same record as a real one, so that status and recovery need no special case."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "gate.json"

@@ -1,4 +1,4 @@
-"""What every gate with a state keeps in one durable file: how visitors are held, and where they are led."""
+"""The durable file of a gate: whether visitors are held, and the release and address to which they are routed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from holdfast.system import durable
 
 
 class Record:
-    """The file `gate.json` of a folder. Who changes it holds `locked`."""
+    """The file `gate.json` of a folder. Changes are made while holding `locked`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "gate.json"
 
     def read(self) -> dict[str, Any]:
-        """Empty before the first change."""
+        """Return the state; empty before the first change."""
         try:
             found = durable.read_json(self._file)
             return found if isinstance(found, dict) else {}
@@ -34,7 +34,7 @@ class Record:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """An operator's `maintenance on` may come while an operation changes the same file."""
+        """Lock the file, because an operator's `maintenance on` may come while an operation changes it."""
         durable.make_directory(self._folder)
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:

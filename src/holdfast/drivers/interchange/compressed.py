@@ -1,4 +1,4 @@
-"""Reading through a compression, told by its magic number: gzip (RFC 1952), zstd (RFC 8878), bzip2, xz."""
+"""Reading of compressed files, recognized by magic number: gzip (RFC 1952), zstd (RFC 8878), bzip2, xz."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import zstandard
 CHUNK_BYTES = 1 << 18
 _MOST_LAYERS = 3
 ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
-"""What reading a damaged or cut stream raises."""
+"""Errors that reading a damaged or truncated stream raises."""
 
 
 class _Zstd(io.RawIOBase):
-    """The library's own reader takes a cut stream for its end."""
+    """A reader of zstd that notices truncation; the library's own one takes it for the end."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -38,7 +38,7 @@ class _Zstd(io.RawIOBase):
             chunk = more or self._source.read(CHUNK_BYTES)
             if not chunk:
                 if not self._inner.eof:
-                    raise zstandard.ZstdError("it was cut short")
+                    raise zstandard.ZstdError("it is truncated")
                 return 0
             if self._inner.eof:
                 self._inner = zstandard.ZstdDecompressor().decompressobj()
@@ -54,7 +54,7 @@ def _buffered(raw: object) -> io.BufferedReader:
 
 
 def _peel(stream: io.BufferedReader) -> io.BufferedReader | None:
-    """The stream inside a compression; None where there is none."""
+    """Return the stream inside a compression; None where there is none."""
     head = stream.peek(6)[:6]
     inner: object
     if head.startswith(b"\x1f\x8b"):
@@ -72,9 +72,9 @@ def _peel(stream: io.BufferedReader) -> io.BufferedReader | None:
 
 @contextmanager
 def peeled(source: str) -> Iterator[tuple[io.BufferedReader, int]]:
-    """A file, or `-` for the standard input, read through its compressions; and how many those are.
+    """Yield a file, or the standard input (`-`), without its compressions, and the number of those.
 
-    Raises FileNotFoundError and what ERRORS lists.
+    Raise FileNotFoundError and the errors in ERRORS.
     """
     with ExitStack() as layers:
         stream = layers.enter_context(_buffered(io.FileIO(os.dup(0) if source == "-" else source)))

@@ -1,4 +1,4 @@
-"""Dumps that other tools made: what they are is told by their content, never by their name; read as a stream.
+"""Dumps of other tools: recognized by their content, never by their name, and read as a stream.
 
 Magic numbers are those of the formats' own documentation: tar's `ustar`, `PGDMP` of pg_dump's custom format, and
 SQLite's file header.
@@ -31,7 +31,7 @@ SQL, CUSTOM, TAR, DIRECTORY, SQLITE = (
 
 @dataclass(frozen=True)
 class Foreign:
-    """A dump opened for reading. `path` is given where the dump lies there as it is, so that it may be read twice."""
+    """A dump opened for reading. `path` is set where the dump is uncompressed, so that it may be read twice."""
 
     title: str
     format: str
@@ -39,20 +39,23 @@ class Foreign:
     path: Path | None
 
     def chunks(self) -> Iterator[bytes]:
-        """The content, uncompressed. Raises DamagedError where a compression is cut short or wrong."""
+        """Yield the uncompressed content. Raise DamagedError where a compression is truncated or wrong."""
         try:
             while chunk := self.stream.read(CHUNK_BYTES):
                 yield chunk
         except ERRORS as error:
-            raise DamagedError(f"{self.title} is damaged or was cut short: {error}") from error
+            raise DamagedError(f"{self.title} is damaged or truncated: {error}") from error
 
 
 @contextmanager
 def opened(source: str) -> Iterator[Foreign]:
-    """A file, a folder of pg_dump, or `-` for the standard input. Raises NotFoundError, RefusedError, DamagedError."""
+    """Open a file, a folder of pg_dump, or the standard input (`-`).
+
+    Raise NotFoundError, RefusedError, DamagedError.
+    """
     if source != "-" and Path(source).is_dir():
         if not (Path(source) / "toc.dat").is_file():
-            raise RefusedError(f"{source} is a folder without toc.dat, so none of pg_dump's directory format")
+            raise RefusedError(f"{source} is a folder without toc.dat, so it is not in pg_dump's directory format")
         yield Foreign(source, DIRECTORY, io.BytesIO(), Path(source))
         return
     title = "the standard input" if source == "-" else source
@@ -63,7 +66,7 @@ def opened(source: str) -> Iterator[Foreign]:
         except (FileNotFoundError, PermissionError) as error:
             raise NotFoundError(f"{source} cannot be opened: {error.strerror}") from error
         except ERRORS as error:
-            raise DamagedError(f"{title} is damaged or was cut short: {error}") from error
+            raise DamagedError(f"{title} is damaged or truncated: {error}") from error
         path = Path(source) if source != "-" and not count else None
         yield Foreign(title, _format(head, title), cast(BinaryIO, stream), path)
 
@@ -79,15 +82,18 @@ def _format(head: bytes, title: str) -> str:
         return TAR
     if b"\0" in head:
         raise RefusedError(
-            f"{title} is no dump that Holdfast knows",
-            next_step="Known are plain SQL, PostgreSQL's custom, directory and tar formats, and SQLite files, each also"
+            f"{title} is not a dump of a known format",
+            next_step="Use plain SQL, PostgreSQL's custom, directory or tar format, or an SQLite file; each may be"
             " compressed by gzip, zstd, bzip2 or xz.",
         )
     return SQL
 
 
 def is_data_directory(source: str) -> bool:
-    """Whether a folder or a tar, in whatever compression, looks like a server's own files. Never raises for the content."""
+    """Return whether a folder or a tar, however compressed, looks like a server's data directory.
+
+    Never raise an error for the content.
+    """
     if Path(source).is_dir():
         places = (Path(source), *(path for path in Path(source).iterdir() if path.is_dir()))
         return any((path / "PG_VERSION").is_file() and (path / "global").is_dir() for path in places)
@@ -100,7 +106,7 @@ def is_data_directory(source: str) -> bool:
                     name = PurePosixPath(member.name).name
                     if name in ("PG_VERSION", "pg_control") or number > _MOST_MEMBERS:
                         return number <= _MOST_MEMBERS
-                    if number == 0 and name == "toc.dat":  # with which every tar of pg_dump begins
+                    if number == 0 and name == "toc.dat":  # every tar of pg_dump begins with it
                         return False
     except (tarfile.TarError, *ERRORS):
         pass
@@ -108,7 +114,7 @@ def is_data_directory(source: str) -> bool:
 
 
 def unpacked_bytes(source: str) -> int:
-    """What an archive or folder takes unpacked, where that can be known without reading it; else its own size."""
+    """Return the unpacked size of an archive or folder where it is known without reading it; else its own size."""
     if not Path(source).is_dir():
         return Path(source).stat().st_size
     return sum(
@@ -117,7 +123,7 @@ def unpacked_bytes(source: str) -> int:
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines with their ends; the last one may have none."""
+    """Yield complete lines with their ends; the last one may have none."""
     pieces: list[bytes] = []
     for chunk in chunks:
         pieces.append(chunk)

@@ -1,4 +1,4 @@
-"""A listing with its contents as a plain folder that did not exist."""
+"""A listing with its contents, written as a new plain folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def write_folder(
     wrote: Callable[[bytes, Entry], None],
     passed: Callable[[int], None],
 ) -> None:
-    """Makes the folder, closed to others, and all of the listing in it; owners are set where that is permitted.
+    """Make the folder, which others cannot enter, with everything in the listing; set owners where permitted.
 
-    `wrote` is called with the path below the folder of each file, `passed` with the bytes of content as they go by.
-    Raises DamagedError for a content or a listing that is not whole.
+    `wrote` is called with each file's path below the folder, `passed` with the bytes of content as they are written.
+    Raise DamagedError for an incomplete content or listing.
     """
     os.mkdir(folder, 0o700)
     root = os.fsencode(folder) + b"/"
@@ -46,7 +46,7 @@ def write_folder(
             else:
                 os.mkfifo(path)
             set_metadata(path, wanted_metadata(entry), symlink=entry.kind == "symlink")
-    # Read again instead of remembered: a directory's time is its own only once nothing more is put into it.
+    # The listing is read a second time, because a directory's time can be set only once nothing more is put into it.
     for entry in inside(listing()):
         if entry.kind == "directory":
             set_metadata(root + entry.raw_path(), wanted_metadata(entry))

@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Incoming:
-    """What was unpacked into a folder, to stand `below` a path of the dataset at `root`, owned like the dataset."""
+    """Files that were unpacked into a folder, to be placed `below` a path of the dataset, with its owner."""
 
     def __init__(self, folder: Path, below: str, root: Path) -> None:
         self._folder = os.fsencode(folder)
@@ -24,7 +24,7 @@ class Incoming:
             any(part in (b"", b".", b"..") or part.startswith(b".holdfast") for part in self._below.split(b"/"))
             and below
         ):
-            raise RefusedError(f"{below!r} is no path below the dataset")
+            raise RefusedError(f"{below!r} is not a valid path below the dataset")
         status = root.stat()
         self._uid, self._gid = status.st_uid, status.st_gid
 
@@ -41,7 +41,7 @@ class Incoming:
         return entry
 
     def entries(self) -> Iterator[Entry]:
-        """In the order of a scan, each file with its digest."""
+        """Yield the entries in the order of a scan, each file with its digest."""
         yield from self._parents()
         prefix = self._below + b"/" if self._below else b""
         for entry in scan(self._folder, Excludes(())):
@@ -55,7 +55,7 @@ class Incoming:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def fetch(self, entry: Entry, target: int) -> None:
-        """Writes the content of an incoming file."""
+        """Write the content of an incoming file."""
         inside = entry.raw_path()[len(self._below) + 1 :] if self._below else entry.raw_path()
         with open(self._folder + b"/" + inside, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
@@ -64,14 +64,14 @@ class Incoming:
                     view = view[os.write(target, view) :]
 
     def merged(self, live: Iterator[Entry], *, replace: bool) -> Iterator[Entry]:
-        """What is there and what comes in, in one order; where both have a path, what comes in stands.
+        """Yield present and incoming entries in one order; where both have a path, the incoming one wins.
 
-        A directory of both keeps its own mode and time. With `replace` nothing that was below the path stays.
+        A directory of both keeps its own mode and time. With `replace`, nothing that was below the path stays.
         """
         coming = self.entries()
         new = next(coming, None)
         root = self._below + b"/" if self._below else b""
-        gone: bytes | None = None  # below a directory for which a file or link comes in
+        gone: bytes | None = None  # a present directory whose place an incoming file or link takes
         for old in live:
             path = old.raw_path()
             while new is not None and new.order() < old.order():

@@ -1,7 +1,8 @@
 """A listing with its contents as a POSIX.1-2001 (pax) tar archive, compressed by gzip, which every tar reads.
 
-Header by header: `tarfile.TarFile` keeps all members of an archive in memory, and of a tree of files there are millions.
-Extended attributes are `SCHILY.xattr.<name>` records, as GNU tar, bsdtar and star write and read them.
+It is written header by header, because `tarfile.TarFile` keeps all members of an archive in memory, and a tree may have
+millions of files. Extended attributes are `SCHILY.xattr.<name>` records, as GNU tar, bsdtar and star write and read
+them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _TYPES = {
 
 
 class _Spool:
-    """Holds one content at a time, whole and with its digest proven, before a byte of it goes on.
+    """A buffer for one content at a time, complete and verified before any byte of it is passed on.
 
-    Small ones in memory, larger ones in a file that has no name.
+    Small contents are in memory, larger ones in a file without a name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +43,7 @@ class _Spool:
         os.unlink(path)
 
     def take(self, fetch: Fetch, entry: Entry) -> tuple[int, int]:
-        """A descriptor at its start and the size in bytes. Raises DamagedError."""
+        """Return a descriptor at its start and the size in bytes. Raise DamagedError."""
         descriptor = self._memory if entry.size <= _IN_MEMORY_BYTES else self._file
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -58,10 +59,11 @@ class _Spool:
 def write_tar(
     target: Any, entries: Iterable[Entry], fetch: Fetch, folder: Path, passed: Callable[[int], None], mtime: float = 0
 ) -> None:
-    """Writes the archive to `target`, which has `write`. `folder` has room for the largest content, for a while.
+    """Write the archive to `target`, which has `write`. `folder` needs room for the largest content meanwhile.
 
-    `passed` is called with the bytes of content as they go by, and may raise to end it. `mtime` stands in gzip's header.
-    Raises DamagedError for a content or a listing that is not whole; what was written until then is no archive.
+    `passed` is called with the bytes of content as they are written, and may raise an error to end it. `mtime` is for
+    gzip's header. Raise DamagedError for an incomplete content or listing; what was written until then is not a valid
+    archive.
     """
     spool = _Spool(folder)
     links: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""Archives and folders of strangers, unpacked so that nothing can leave the target."""
+"""Archives and folders from elsewhere, unpacked in a way that nothing can leave the target."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _ZIP = b"PK\x03\x04"
 
 def _refuse(title: str, name: str, why: str) -> RefusedError:
     return RefusedError(
-        f"{title} holds {name!r}, which {why}", next_step="Make an archive without it, or look who made it."
+        f"{title} holds {name!r}, which {why}",
+        next_step="Make an archive without it, or find out who made this one.",
     )
 
 
 def _target(folder: Path, name: str, title: str) -> Path:
-    """Where a member goes. Raises RefusedError unless that is below the folder, through no link."""
+    """Return a member's path. Raise RefusedError unless it is below the folder and not behind a link."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise _refuse(title, name, "leads out of its target")
+        raise _refuse(title, name, "leaves its target")
     path = folder
     for part in parts[:-1]:
         path /= part
         if path.is_symlink():
-            raise _refuse(title, name, "lies behind a link")
+            raise _refuse(title, name, "is behind a link")
         path.mkdir(mode=0o755, exist_ok=True)
     return path / parts[-1] if parts else folder
 
@@ -45,25 +46,25 @@ def _folder(target: Path, name: str, title: str) -> None:
 
 
 def _link(folder: Path, path: Path, target: str, title: str) -> None:
-    """A symlink whose target stays below the folder."""
+    """Make a symlink whose target stays below the folder. Raise RefusedError."""
     meant = os.path.normpath(path.parent / target)
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = parts.count("..")
-    # A name before a `..` may be a link itself, and then the words do not tell where it leads.
+    # A name before a `..` may be a link itself, and then the text does not show where it leads.
     if (
         target.startswith("/")
         or parts[:climbs] != [".."] * climbs
         or not (Path(meant) == folder or folder in Path(meant).parents)
     ):
-        raise _refuse(title, str(path.relative_to(folder)), f"is a link to {target}, out of its target")
+        raise _refuse(title, str(path.relative_to(folder)), f"is a link to {target}, which is outside its target")
     path.unlink(missing_ok=True)
     os.symlink(target, path)
 
 
 def unpack(source: str, folder: Path, check: Callable[[], None]) -> None:
-    """Unpacks a tar in its compressions, a zip, or copies a folder; `-` is a tar on the standard input.
+    """Unpack a compressed or plain tar or a zip, or copy a folder; `-` is a tar on the standard input.
 
-    Raises NotFoundError, RefusedError for a member that would leave the folder, DamagedError for a cut archive.
+    Raise NotFoundError, RefusedError for a member that would leave the folder, DamagedError for a truncated archive.
     """
     if source != "-" and Path(source).is_dir():
         _copy_folder(Path(source), folder, check)
@@ -78,7 +79,7 @@ def unpack(source: str, folder: Path, check: Callable[[], None]) -> None:
     except FileNotFoundError as error:
         raise NotFoundError(f"{source} cannot be opened: {error.strerror}") from error
     except (tarfile.TarError, zipfile.BadZipFile, *ERRORS) as error:
-        raise DamagedError(f"{title} is no archive that Holdfast knows, or was cut short: {error}") from error
+        raise DamagedError(f"{title} is not a valid archive of a known format, or is truncated: {error}") from error
 
 
 def _untar(stream: IO[bytes], folder: Path, title: str, check: Callable[[], None]) -> None:
@@ -100,7 +101,7 @@ def _untar(stream: IO[bytes], folder: Path, title: str, check: Callable[[], None
             elif member.islnk():
                 first = _target(folder, member.linkname, title)
                 if first.is_symlink() or not first.is_file():
-                    raise _refuse(title, member.name, "is a link to what is no file of the archive")
+                    raise _refuse(title, member.name, "is a link to an entry that is not a file of the archive")
                 target.unlink(missing_ok=True)
                 os.link(first, target)
             else:
@@ -112,7 +113,7 @@ def _untar(stream: IO[bytes], folder: Path, title: str, check: Callable[[], None
 
 def _unzip(source: str, folder: Path, title: str, check: Callable[[], None]) -> None:
     if source == "-":
-        raise RefusedError("a zip cannot be read from the standard input", next_step="Name the file.")
+        raise RefusedError("a zip cannot be read from the standard input", next_step="Give the path of the file.")
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
             check()
@@ -129,15 +130,15 @@ def _unzip(source: str, folder: Path, title: str, check: Callable[[], None]) -> 
 
 
 def _require_space(folder: Path, member: tarfile.TarInfo, title: str) -> None:
-    """Raise NoSpaceError for a member whose data do not fit; the holes of a sparse one need no space."""
+    """Raise NoSpaceError for a member whose data does not fit; the holes of a sparse one need no space."""
     sparse: list[tuple[int, int]] | None = getattr(member, "sparse", None)
     needed = sum(size for _, size in sparse) if sparse is not None else member.size
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     if needed > free:
         raise NoSpaceError(
-            f"{member.name!r} of {title} has {needed} bytes, and {folder} has room for {free}",
-            next_step="Free space there and type the command again.",
+            f"{member.name!r} of {title} has {needed} bytes, but {folder} has room for {free}",
+            next_step="Free space there, then run the command again.",
         )
 
 
@@ -156,7 +157,7 @@ def _write(
         if segments is None:
             while block := content.read(_BLOCK_BYTES):
                 file.write(block)
-                if len(block) == _BLOCK_BYTES:  # who checks may look at small files, and is to find them whole
+                if len(block) == _BLOCK_BYTES:  # small files stay complete for `check`, which may read them
                     check()
         else:
             _write_segments(content, file, segments, check)
@@ -171,14 +172,14 @@ def _write_segments(
 ) -> None:
     raw = (
         content.raw if isinstance(content, io.BufferedReader) else content
-    )  # whose buffer wants a stream that can go back
+    )  # the buffer would need a stream that can go back
     for offset, length in segments:
         raw.seek(offset)
         file.seek(offset)
         while length:
             block = raw.read(min(_BLOCK_BYTES, length))
             if not block:
-                raise tarfile.ReadError("a sparse member was cut short")
+                raise tarfile.ReadError("a sparse member is truncated")
             file.write(block)
             length -= len(block)
             if length:
@@ -187,7 +188,7 @@ def _write_segments(
 
 
 def _copy_folder(source: Path, folder: Path, check: Callable[[], None]) -> None:
-    """A folder on this machine: read as it is, its links kept only where they stay inside."""
+    """Copy a folder of this machine as it is; refuse links that lead out of it."""
     base = os.fsencode(source)
     for here, directories, names in os.walk(base):
         check()

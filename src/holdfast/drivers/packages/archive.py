@@ -1,7 +1,7 @@
 """Packages as archives: a built tree of one git commit as `.tar.zst`, with its dependencies inside.
 
-For Python the package carries wheels, and a virtual environment is made from them at the release's own path,
-without network: a virtual environment cannot be moved, its scripts name the path they were made at.
+For Python the package contains wheels, and a virtual environment is made from them at the release's own path, without
+network: a virtual environment cannot be moved, because its scripts name their path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WHEELS = ".holdfast-wheels"
 _FORMAT = 1
 _SPARE_BYTES = 1 << 20
 _FETCH_SECONDS = 600
-_SOME_FAILED = 1  # what compileall ends with
+_SOME_FAILED = 1  # exit code of compileall after errors in modules
 _SAFE_ID = re.compile(r"[A-Za-z0-9_+@][A-Za-z0-9._+@-]*")
 
 
@@ -56,7 +56,7 @@ def wheels_command(python: str, requirements: Path, target: Path) -> list[str]:
 
 
 def environment_command(python: str, target: Path) -> list[str]:
-    # A pip of its own would be most of the environment's time, and a release does not change.
+    # Without pip, which would take most of the time; a release does not change, so it needs none.
     return [python, "-m", "venv", "--without-pip", str(target)]
 
 
@@ -80,8 +80,8 @@ def install_command(python: str, environment: Path, wheels: Path, requirements: 
 
 
 def compile_command(environment: Path) -> list[str]:
-    # On every core; pip does it on one, in more than twice the time. Isolated: the folder that it runs in is the
-    # application's, which may have modules that are called like the language's own.
+    # compileall uses every core; pip uses one and takes more than twice the time. `-I` keeps out the working directory,
+    # which is the application's and may have modules with the names of standard ones.
     return [str(environment / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", str(environment / "lib")]
 
 
@@ -112,7 +112,7 @@ class ArchivePackages:
 
     def resolve(self, reference: str) -> tuple[str, str]:
         if reference.startswith("-"):
-            raise NotFoundError(f"{reference!r} is no git reference")
+            raise NotFoundError(f"{reference!r} is not a valid git reference")
         for candidate in (f"refs/tags/{reference}", reference, f"refs/remotes/origin/{reference}"):
             try:
                 commit = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}")
@@ -120,12 +120,12 @@ class ArchivePackages:
                 if error.exit_code_of_command == 127:
                     raise
                 continue
-            # pathlib-safe label: branches may hold slashes
+            # Branch names may contain slashes, which a label in a path must not.
             label = reference.replace("/", "-") if not commit.startswith(reference) else commit[:12]
             return commit, label
         raise NotFoundError(
             f"{self._repository} has no tag, branch or commit {reference!r}",
-            next_step=f"`git -C {self._repository} tag` lists tags; `git fetch --tags` brings new ones.",
+            next_step=f"Run `git -C {self._repository} tag` to list tags, or `git fetch --tags` to get new ones.",
         )
 
     def file_of(self, commit: str, name: str) -> str | None:
@@ -193,7 +193,7 @@ class ArchivePackages:
         return package
 
     def _store(self, finished: Path, package: Package, recipe: str) -> None:
-        """Makes a finished package visible, by rename; one of the same id steps aside first."""
+        """Make a finished package visible by rename, after moving away one of the same id."""
         durable.write_file(finished / "manifest.json", json.dumps({**asdict(package), "recipe": recipe}, indent=1))
         durable.sync_filesystem(finished)
         target = self._folder / package.id
@@ -213,7 +213,7 @@ class ArchivePackages:
         durable.remove_tree(work)
 
     def adopt(self, archive: Path) -> Package:
-        """The archive has its manifest beside it as `<name>.json`, as a backup keeps them."""
+        """Adopt an archive with the manifest `code.json` in its folder, as a backup keeps them. Raise DamagedError."""
         manifest, recipe = _read_record(archive.with_name("code.json"))
         if _digest(archive) != manifest["digest"]:
             raise DamagedError(f"{archive} is damaged: its digest does not match")
@@ -270,7 +270,7 @@ class ArchivePackages:
             raise DamagedError(
                 f"package {package.id} is damaged: the digest of {archive} does not match",
                 state="Nothing was changed.",
-                next_step=f"`holdfast package build {package.commit}` builds it anew.",
+                next_step=f"Run `holdfast package build {package.commit}` to build it again.",
             )
         durable.remove_tree(target)
         durable.make_directory(target, 0o755)
@@ -292,7 +292,7 @@ class ArchivePackages:
         durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
 
     def _compile(self, release: Path) -> None:
-        """What is no Python of this version, as some packages bring for others, stays as it is."""
+        """Compile modules; files of other Python versions, which some packages bring, stay as they are."""
         argv = compile_command(release / ".venv")
         found = self._host.run(argv, cwd=release, timeout_seconds=self._timeout_seconds, check=False)
         if found.exit_code not in (0, _SOME_FAILED):
@@ -305,20 +305,20 @@ class ArchivePackages:
 
 
 def _refuse_full(folder: Path) -> None:
-    """A module whose compiled form was cut short cannot be imported. Raises NoSpaceError."""
+    """Raise NoSpaceError for a full disk, because a truncated compiled module cannot be imported."""
     status = os.statvfs(folder)
     if status.f_bavail * status.f_frsize < _SPARE_BYTES:
         raise NoSpaceError(f"{folder} has no room for the compiled modules of its environment")
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any], str]:
-    """The identity of a package out of a set, and its recipe. Raises DamagedError for what is none."""
+    """Return the identity of a package in a backup, and its recipe. Raise DamagedError for an invalid record."""
     try:
         record = json.loads(path.read_text())
         recipe = str(record.pop("recipe", ""))
         package = Package(**record)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} is no record of a package: {error}") from error
+        raise DamagedError(f"{path} is not a valid record of a package: {error}") from error
     if not _SAFE_ID.fullmatch(str(package.id)) or not isinstance(package.digest, str):
         raise DamagedError(f"{path} names a package outside the store: {package.id!r}")
     return record, recipe
@@ -340,9 +340,10 @@ def _digest(path: Path) -> str:
 
 
 def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
-    """Members that stay below the target: no absolute name, no `..`, no link out, nothing through a link, no device.
+    """Yield members that stay below the target. Raise DamagedError for other ones.
 
-    tarfile's own `data` filter does the same, but only from Python 3.11.4 on. Raises DamagedError.
+    Absolute names, `..`, links out of the target, paths through a link and devices are refused. tarfile's own `data`
+    filter does the same, but only from Python 3.11.4 on.
     """
     root = os.path.normpath(target)
     links: set[str] = set()
@@ -357,7 +358,7 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
         while len(above) > len(root):
             above = os.path.dirname(above)
             if above in links:
-                raise DamagedError(f"archive member {member.name!r} lies behind a link")
+                raise DamagedError(f"archive member {member.name!r} is behind a link")
         if member.isdir() and path in links:
             raise DamagedError(f"archive member {member.name!r} is a folder where a link is already")
         climbs = member.linkname.split("/").count("..") if member.issym() else 0
@@ -379,22 +380,22 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def extract(tar: tarfile.TarFile, target: Path) -> None:
-    """Unpacks an archive below a target, checked member by member. Raises DamagedError."""
+    """Unpack an archive below a target, checked member by member. Raise DamagedError."""
     if hasattr(tarfile, "data_filter"):
-        # What is checked here would only be warned about or changed there.
+        # tarfile's own filter would only warn about or change members that are refused here.
         tar.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
     tar.extractall(target, members=_inside(tar, target))
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without the builder's name and number."""
+    """Return a member without the builder's name and number."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
 def _pack(tree: Path, archive: Path) -> tuple[int, str]:
-    """Writes the tree as `.tar.zst`; size in bytes and SHA-256."""
+    """Write the tree as `.tar.zst`; return its size in bytes and SHA-256."""
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as file,

@@ -1,7 +1,7 @@
-"""What a git repository has that is newer than one commit; nothing is fetched.
+"""Commits and tags of a git repository that are newer than one commit; nothing is fetched.
 
-Facts (git-for-each-ref(1)): of several sort keys the last one rules; `creatordate` is the tagger's of an annotated tag, else
-the committer's; `symref` is empty where a reference is none to another reference.
+Facts (git-for-each-ref(1)): of several sort keys the last one is the most important; `creatordate` is the tagger's of
+an annotated tag, else the committer's; `symref` is empty for a reference that does not point to another one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from holdfast.errors import CommandFailedError, NotFoundError
 from holdfast.model import Newer, NewerTag
 
 Git = Callable[..., str]
-"""Runs git in the repository with these words; returns what it prints. Raises CommandFailedError."""
+"""Run git in the repository with these arguments; return its output. Raise CommandFailedError."""
 
 _NOT_STARTED = 127
 _TAGS = 10
@@ -21,7 +21,7 @@ _FORMAT = "%(objectname)%00%(*objectname)%00%(creatordate:unix)%00%(creatordate:
 
 
 def newer(git: Git, commit: str) -> Newer:
-    """Raises NotFoundError where the repository does not have the commit."""
+    """Return what is newer than a commit. Raise NotFoundError where the repository does not have the commit."""
     try:
         committed_at = int(git("show", "--no-patch", "--format=%ct", "--end-of-options", f"{commit}^{{commit}}"))
     except CommandFailedError as error:
@@ -36,13 +36,13 @@ def newer(git: Git, commit: str) -> Newer:
 
 
 def _tags(git: Git, commit: str, *only: str) -> list[tuple[int, NewerTag]]:
-    """Tags of other commits with their time in seconds, newest first; of one second by their version."""
+    """Return tags of other commits with their time in seconds, newest first; of one second by their version."""
     sorting = ("--sort=-version:refname", "--sort=-creatordate")
     listed = git("for-each-ref", *sorting, f"--format={_FORMAT}", *only, "refs/tags")
     found = []
     for line in listed.splitlines():
         itself, tagged, seconds, at, name = line.split("\0")
-        # What has no time is the tag of a file or folder.
+        # A tag without a time is the tag of a file or folder.
         if seconds and (tagged or itself) != commit:
             found.append((int(seconds), NewerTag(name, tagged or itself, at)))
     return found

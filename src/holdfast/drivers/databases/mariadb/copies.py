@@ -44,7 +44,7 @@ _CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers o
 
 class Places:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
-        """`name` is the dataset's name, for messages."""
+        """Take `name`, the dataset's, for messages."""
         self._name = name
         self._database = database
         self._clients = clients

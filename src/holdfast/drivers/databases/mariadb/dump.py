@@ -54,7 +54,7 @@ class RowCounter:
     """The tables of a dump and their rows, counted while the dump passes in pieces."""
 
     def __init__(self, rows_on_lines: bool = True, begun: threading.Event | None = None) -> None:
-        """`begun` is set at the first table."""
+        """Set `begun` at the first table."""
         self._rows_on_lines = rows_on_lines
         self.rows: dict[str, int] = {}
         self.begun = begun or threading.Event()

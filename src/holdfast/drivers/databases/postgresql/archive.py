@@ -25,7 +25,7 @@ _PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before further sessi
 
 class Archives:
     def __init__(self, name: str, clients: Clients) -> None:
-        """`name` is the dataset's name, for messages."""
+        """Take `name`, the dataset's, for messages."""
         self._name = name
         self._clients = clients
 

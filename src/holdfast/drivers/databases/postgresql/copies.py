@@ -51,7 +51,7 @@ _ROLES = (
 
 class Places:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
-        """`name` is the dataset's name, for messages."""
+        """Take `name`, the dataset's, for messages."""
         self._name = name
         self._database = database
         self._clients = clients

@@ -83,7 +83,7 @@ class ColdDirectory:
     """A reader of data directories for one configured database. `mark` labels this application's containers."""
 
     def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
-        """`name` is the dataset's, `database` the one in `server`, whose container's image has the programs."""
+        """Take `name`, the dataset's, and `database`, that in `server`, whose container's image has the programs."""
         self._name = name
         self._database = database
         self._container = Container.of(server)

@@ -58,7 +58,7 @@ class PostgresqlDatabase:
     private_folder = None
 
     def __init__(self, name: str, database: str, server: Server, host: Host) -> None:
-        """`name` is the dataset's, `database` the server's."""
+        """Take `name`, the dataset's, and `database`, the server's."""
         self.name = name
         self.database = database
         self._host = host

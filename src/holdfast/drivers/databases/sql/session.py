@@ -62,7 +62,7 @@ class Session:
     def __init__(
         self, host: Host, client: Client, orders: int, answers: int, errors: int, interrupt: Callable[[], None]
     ) -> None:
-        """`interrupt` makes the client ask the server to cancel the statement."""
+        """Take `interrupt`, which makes the client ask the server to cancel the statement."""
         self._host = host
         self._client = client
         self._orders = orders

@@ -32,7 +32,7 @@ def side_files(main: Path) -> list[str]:
 
 class Places:
     def __init__(self, name: str, path: Path) -> None:
-        """`name` is the dataset's name for messages, `path` that of the live file."""
+        """Take `name`, the dataset's, for messages, and `path`, that of the live file."""
         self._name = name
         self._path = path
         self.folder = path.parent / f".holdfast-{path.name}"

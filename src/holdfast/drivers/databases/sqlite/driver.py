@@ -38,7 +38,7 @@ class SqliteDatabase:
     candidate_has_views = True
 
     def __init__(self, name: str, path: Path, *, at_rest: bool = False) -> None:
-        """`at_rest` says that nothing writes to the file, so that reading it needs no lock and no side file."""
+        """Read without a lock and side files if `at_rest` says that nothing writes to the file."""
         self.name = name
         self._mode = "immutable=1" if at_rest else "rw"
         # The real path, because SQLite keeps its side files next to the real file and a rename would move only a link.

@@ -1,6 +1,7 @@
-"""The gate `front`: a proxy of ours in front of the web, steered by one durable file.
+"""The gate `front`: Holdfast's own proxy in front of the web service, controlled by one durable file.
 
-The file is the truth: the proxy reads it at its start, so a reboot in the middle of an operation shows the page.
+The file decides: the proxy reads it at its start, so after a reboot in the middle of an operation visitors get the
+maintenance page.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FrontGate:
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise ConfigurationError(
                 "the state directory's path is too long for a socket",
-                [f"application.state: {folder.parent} leads to a socket path over {_SOCKET_PATH_BYTES} bytes"],
+                [f"application.state: {folder.parent} results in a socket path over {_SOCKET_PATH_BYTES} bytes"],
             )
 
     def _change(self, change: Callable[[dict[str, Any]], None], drain: bool = False) -> None:
@@ -51,13 +52,13 @@ class FrontGate:
             self._tell(self._drain_seconds if drain else 0, state.get("generation", 0))
 
     def _tell(self, drain_seconds: float, generation: int) -> None:
-        """Makes a running proxy follow the file and waits until it has; one that does not run reads it at its start."""
+        """Make a running proxy follow the file and wait until it does; one that is down reads it at its start."""
         answer = self.ask({"do": "reload", "drain_seconds": drain_seconds}, drain_seconds)
         if answer is not None and answer.get("state") != generation:
             raise StepError(f"the front proxy follows state {answer.get('state')} instead of {generation}")
 
     def ask(self, order: Mapping[str, Any], wait_seconds: float = 0) -> dict[str, Any] | None:
-        """The running proxy's answer to an order, or None if none runs."""
+        """Return the running proxy's answer to an order, or None if none runs."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(wait_seconds + _CONTROL_SLACK_SECONDS)
             try:
@@ -124,7 +125,7 @@ class FrontGate:
                         "gate",
                         "error",
                         f"{self._listen} cannot be opened: {error.strerror}",
-                        f"See who holds it with `ss -ltnp sport = :{port}`, or change gate.listen.",
+                        f"Run `ss -ltnp sport = :{port}` to see which process uses it, or change gate.listen.",
                     )
                 ]
         return []

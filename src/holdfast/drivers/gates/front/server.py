@@ -1,7 +1,7 @@
 """`python -m holdfast.drivers.gates.front.server FOLDER`: the small proxy that owns the public address.
 
-It reads FOLDER/gate.json at its start and whenever it is told to over FOLDER/front.sock. Without a readable file,
-or with one that names no release, visitors get the page.
+It reads FOLDER/gate.json at its start and on each order over FOLDER/front.sock. Without a readable file, or with one
+that names no release, visitors get the maintenance page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOP_BY_HOP = {
     "proxy-connection",
 }
 _CONNECT_SECONDS = 10
-_IDLE_SECONDS = 60.0  # for a visitor who says nothing, or not all of his request's head
+_IDLE_SECONDS = 60.0  # for a visitor who sends nothing, or an incomplete request head
 _MOST_CONNECTIONS = 20_000
 _OWN_DESCRIPTORS = 64
 
@@ -58,12 +58,12 @@ class Front:
         try:
             self.state = json.loads((self._folder / "gate.json").read_text())
         except (OSError, ValueError):
-            # Fail closed: what cannot be read is not known to be committed.
+            # Fail closed, because an unreadable state is not known to be committed.
             self.state = {**self.state, "operation": {"comment": ""}}
 
     async def start(self) -> None:
-        # One connection per request to the web: an idle one may be closed by the web just as it is used again,
-        # and a POST that meets that cannot be repeated.
+        # Each request gets its own connection to the web service: a web service may close an idle connection just when
+        # it is used again, and a POST that fails this way cannot be repeated.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
@@ -75,7 +75,7 @@ class Front:
         self._counts["turned away"] += 1
 
     def quiet_since(self, transport: asyncio.BaseTransport, made: float) -> float | None:
-        """Return when a connection's last request ended, or when it was made; None while a request is under way."""
+        """Return when a connection's last request ended, or when it was made; None while a request is in progress."""
         return None if transport in self._busy else self._rested.get(transport, made)
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class Front:
     # --- visitors ----------------------------------------------------------------------------------
 
     def _target(self, request: web.BaseRequest) -> str | None:
-        """Where this request may go now; None for the page."""
+        """Return the address to which this request may go now; None for the maintenance page."""
         state = self.state
         if (
             state.get("hold") is None
@@ -202,7 +202,7 @@ class Front:
     # --- control -----------------------------------------------------------------------------------
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One JSON request a connection: {"do": "reload" | "status", "drain_seconds": N}; one JSON answer."""
+        """Answer one JSON request per connection: {"do": "reload" | "status", "drain_seconds": N}."""
         try:
             order = json.loads(await reader.readline())
             if order.get("do") == "reload":
@@ -223,7 +223,7 @@ class Front:
             writer.close()
 
     async def _drain(self, seconds: float) -> None:
-        """Waits until no request is under way to where visitors may not go any more; then cuts those left."""
+        """Wait until no request is in progress to addresses that are no longer allowed; then cut the remaining ones."""
         allowed = {self.state.get("preview_target")}
         if self.state.get("hold") is None and self.state.get("operation") is None:
             allowed.add(self.state.get("target"))
@@ -237,10 +237,11 @@ class Front:
 
 
 class Server(web.Server):
-    """Keeps room for the operator's own connection, whatever visitors do with theirs.
+    """A web server that keeps descriptors free for the operator's own connection, whatever visitors do.
 
-    Of the descriptors that this process may have, each visitor takes one, and one more while he is relayed. Who is over
-    the bound is turned away at once; who says nothing, or half a request, loses his connection after a while.
+    Of the descriptors that this process may have, each visitor takes one, and one more while a request is relayed. A
+    visitor over the limit is turned away at once; one who sends nothing, or half a request, is disconnected after a
+    while.
     """
 
     def __init__(self, front: Front, most: int) -> None:
@@ -272,7 +273,7 @@ class Server(web.Server):
         if left > 0:
             self._watch(handler, transport, made, left)
             return
-        transport.close()  # what was answered is still sent; to somebody who does not read it only for a while
+        transport.close()  # a pending answer is still sent, but a visitor who does not read it is cut off after a while
         self._timers[handler] = loop.call_later(_IDLE_SECONDS, transport.abort)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
@@ -288,7 +289,7 @@ class _TurnedAway(asyncio.Protocol):
 
 
 def raise_limit() -> int:
-    """Let this process have as many descriptors as it may; return how many that are."""
+    """Raise this process's limit of descriptors to its maximum; return that number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

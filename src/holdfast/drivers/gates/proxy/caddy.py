@@ -1,11 +1,12 @@
-"""Caddy as the gate: its site block imports a file of ours, whose routes look at the name of one file with each request.
+"""Caddy as the gate: its site block imports a file of ours, whose routes read one file name with each request.
 
-Facts from its documentation and measured on 2.6: a reload opens the port once more beside itself and then closes the
-first one, and connections that the kernel had put in line there are reset: 47 of some 11,000, by four clients in 60
-reloads. So visitors are led elsewhere without a reload. `try_files` takes patterns, looks at the names that fit in their
-order, and what it found is a placeholder of the request from then on, which a regular expression takes apart. It lists
-the names and then looks for the file: one that was renamed in between is none (1 of 2,348 requests, by four clients). The order of conditions within one matcher is not
-defined; that of handlers within `route` is as written. Without `keepalive` towards the web a connection is a request.
+Facts from its documentation and measured on 2.6: a reload opens the port a second time and then closes the first
+socket, and connections that the kernel had queued there are reset: 47 of some 11,000, by four clients in 60 reloads. So
+routes change without a reload. `try_files` takes patterns, looks at the matching names in their order, and stores the
+match in a placeholder of the request, which a regular expression takes apart. It lists the names and then looks for the
+file: one that was renamed in between is not found (1 of 2,348 requests, by four clients). The order of conditions
+within one matcher is not defined; that of handlers within `route` is as written. Without `keepalive` towards the web
+service, each request has its own connection.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _PROGRAM = "caddy"
 _CONFIG = "/etc/caddy/Caddyfile"
 _FOLDER = "caddy"
 _PAGES = {"page.html": "text/html; charset=utf-8", "page.json": "application/json"}
-_PUBLIC_FOLDER, _PUBLIC_FILE = 0o755, 0o644  # Caddy's own account may have to read it
+_PUBLIC_FOLDER, _PUBLIC_FILE = 0o755, 0o644  # Caddy may run under another account, which has to read them
 _RETRY = "Retry-After"
 _CONDITIONS = ("Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 _JUST_BEGUN_SECONDS = 0.3
 _CUT_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
 _NAME = re.compile(r"[0-9]+,")
-_FIRST = 999_999_999_999  # each name comes before the earlier ones
+_FIRST = 999_999_999_999  # numbers count down, so that each new name sorts before the earlier ones
 
 
 class Caddy:
@@ -63,7 +64,7 @@ class Caddy:
             order = int(found[0].partition(",")[0]) - 1 if found else _FIRST
             durable.write_file(folder / _FOLDER / "next", "", _PUBLIC_FILE)
             durable.rename(folder / _FOLDER / "next", now / f"{order:0{len(str(_FIRST))}},{wanted}")
-        # The one before stays: a request that had read the names may look for that one yet.
+        # The previous file stays, because a request that has listed the names may still look for it.
         for other in set(os.listdir(now)) - set(sorted(filter(_NAME.match, os.listdir(now)))[:2]):
             durable.unlink(now / other)
         shown = {view.mark, *(item.split(",")[1] for item in found)}
@@ -84,7 +85,7 @@ class Caddy:
         return connections.to(webs, by=_PROGRAM, near=self._place.first_process())
 
     def _drained(self, webs: set[tuple[str, int]], seconds: float) -> bool:
-        """False where it is another user's, whose connections cannot be seen."""
+        """Drain, and return True; return False where Caddy's connections are another user's and cannot be seen."""
         try:
             self._drain(webs, seconds)
         except PermissionError:
@@ -96,7 +97,7 @@ class Caddy:
         known: set[int] = set()
         while (passed := time.monotonic() - begun) <= max(seconds, _JUST_BEGUN_SECONDS):
             now = self._under_way(webs)
-            if passed < _JUST_BEGUN_SECONDS:  # a request that came in last may not have reached the web yet
+            if passed < _JUST_BEGUN_SECONDS:  # a request that has just arrived may not have reached the web service yet
                 known |= now
             elif not known & now:
                 return
@@ -117,20 +118,21 @@ class Caddy:
             return "\n".join([view.seed.rstrip(), *gate]) + "\n"
         folder = f"{view.folder}/{_FOLDER}"
         lines = [
-            "# Written by Holdfast. Where visitors are led is the name of the file in the folder below. docs/howto/proxies.md",
+            "# Written by Holdfast. The name of the file in the folder below says where requests go."
+            " See docs/howto/proxies.md",
             *_block("@holdfast file", f"root `{folder}/now`", f"try_files {','.join('*' * (1 + len(_parts(view))))}"),
             *_block(
                 "route",
                 *_block(f"handle {GATE_PATH}", *_block("route @holdfast", *_answer())),
                 *_block("route @holdfast", *_preview(), *_open(), *_closed(folder, view)),
-                'respond "Where visitors are led is not known: see docs/howto/proxies.md of Holdfast." 503',
+                'respond "The state of the gate is not known: see docs/howto/proxies.md of Holdfast." 503',
             ),
         ]
         return "\n".join(lines) + "\n"
 
 
 def _parts(view: View) -> tuple[str, ...]:
-    """What the name says, after its order. A mark, host:port and a secret have no comma."""
+    """Return the parts of the file's name after its number. A mark, host:port and a secret contain no comma."""
     state = "closed" if view.closed else "open"
     return view.mark, state, view.headers[_RETRY], view.target, view.preview_target, view.preview_token
 
@@ -148,7 +150,7 @@ def _answer() -> list[str]:
 
 
 def _preview() -> list[str]:
-    """For the holder of the cookie; who has none goes on to the next."""
+    """Return the route for the holder of the cookie; without the cookie, the next route applies."""
     cookie = f"@holdfast_cookie vars {{http.request.cookie.{PREVIEW_COOKIE}}} {{re.holdfast_preview.2}}"
     web = _leading("@holdfast_cookie {re.holdfast_preview.1}")
     return [
@@ -162,7 +164,7 @@ def _open() -> list[str]:
 
 
 def _closed(folder: str, view: View) -> list[str]:
-    """The pages are files; a visitor gets them whole, whatever the request asks for."""
+    """Return the route of the maintenance page, a file that is sent as a whole, whatever the request asks for."""
     given = {name: value for name, value in view.headers.items() if name != _RETRY}
     given |= {_RETRY: "{re.holdfast_closed.2}", GATE_HEADER: "{re.holdfast_closed.1}"}
     lines = [

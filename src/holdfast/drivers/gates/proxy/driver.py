@@ -1,8 +1,9 @@
-"""A gate that is the user's own proxy: one file of ours that its configuration includes, replaced and followed.
+"""A gate that is the user's own proxy: its configuration includes one file of ours, which is replaced.
 
-The record beside it (`gate.json`, as the front's) says what the file must be; the file is made from it alone. Either is
-durable before the proxy is told, so after a kill or a power cut the proxy starts with the file as it stands, and whatever
-is repeated brings it to its end. That the proxy follows is believed by what visitors meet, never by an exit code.
+The record in `gate.json`, as the front has it, says what the file must be; the file is made from the record only. Both
+are durable before the proxy is reloaded, so after a kill or a power cut the proxy starts with the file as it is, and a
+repetition completes the change. Whether the proxy follows is decided by the answers that visitors get, never by an exit
+code.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ GATE_HEADER = "X-Holdfast-Gate"
 PREVIEW_COOKIE = "holdfast_preview"
 _FOLLOW_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
-_INCLUDE_MODE = 0o644  # a proxy's own account may have to read it
+_INCLUDE_MODE = 0o644  # the proxy may run under another account, which has to read it
 _NO_ANSWER_FROM_WEB = (502, 504)
 _NOTHING = dict.fromkeys(("release", "target", "hold", "operation", "preview_target", "preview_token"))
 
 
 @dataclass(frozen=True)
 class View:
-    """What the file must say. `target` and `preview_target` are host:port; `seed` is what stood there before ours.
+    """The state that the file must express.
 
-    `folder` is where the proxy sees that of the file.
+    `target` and `preview_target` are host:port; `seed` is the operator's file before ours. `folder` is the path at
+    which the proxy sees the file's folder.
     """
 
     mark: str
@@ -55,30 +57,31 @@ class View:
 
 
 class Product(Protocol):
-    """What differs from proxy to proxy."""
+    """The differences between proxies."""
 
     name: str
 
     def text(self, view: View) -> str:
-        """The file."""
+        """Return the content of the file."""
 
     def test(self) -> None:
-        """Lets the proxy read its whole configuration without following it. Raises CommandFailedError."""
+        """Make the proxy check its whole configuration without applying it. Raise CommandFailedError."""
 
     def reload(self) -> None:
-        """Tells it to follow. Raises CommandFailedError."""
+        """Make the proxy reload. Raise CommandFailedError."""
 
     def follows_without_reload(self) -> bool:
-        """True where all but a change of the text is followed once `lead` returned."""
+        """Return whether the proxy follows everything but a change of the text once `lead` returned."""
 
     def lead(self, folder: Path, view: View) -> None:
-        """Writes what it looks at with each request, durably and at once. May be repeated."""
+        """Write the state that the proxy reads with each request, durably and effective at once. Idempotent."""
 
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
-        """Called before a change. `led_to` is where visitors may be by what it follows, each host:port, if known.
+        """Prepare for a change; return a function that waits until the old state serves no visitor.
 
-        Returns what waits until nobody is led by that any more. It is given what was answered after the change on the
-        gate's own path; given seconds, it waits as long for requests that were under way before, then cuts them.
+        `led_to` has the addresses, each host:port, where visitors may be by the present state, if known. The returned
+        function receives the answer on the gate's own path after the change; given seconds, it waits as long for
+        requests that began before, then cuts them.
         """
 
 
@@ -150,7 +153,7 @@ class ProxyGate:
         _, found = maintenance_page.render(reason, message, None, "application/json")
         headers.pop("Content-Type")
         held = state.get("hold") is not None or state.get("operation") is not None
-        # Nothing was routed yet: whatever the operator's own first file led to is still what visitors reach.
+        # Before the first route, visitors still reach whatever the operator's own file defines.
         seed = state.get("seed") if not held and not state.get("target") else None
         return View(
             mark=_mark(state),
@@ -169,7 +172,7 @@ class ProxyGate:
         )
 
     def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
-        """Brings the proxy to a state, which is durable whatever becomes of this process. Raises StepError."""
+        """Bring the proxy to a state that survives the end of this process. Raise StepError."""
         view = self._view(state)
         text = self._product.text(view)
         present = self._include.read_text() if self._include.exists() else None
@@ -180,7 +183,7 @@ class ProxyGate:
         drain = self._product.watch(state["led_to"])
         self._write(text, view)
         if not self._place.runs() or (not self._place.is_container and self._ask() is None):
-            return  # it meets the file at its start
+            return  # it reads the file at its start
         if not (present == text and self._product.follows_without_reload() and _follows(self._ask(), view)):
             self._test(present, before)
             self._product.reload()
@@ -194,7 +197,10 @@ class ProxyGate:
         durable.write_file(self._include, text, _INCLUDE_MODE)
 
     def _test(self, present: str | None, before: Mapping[str, Any]) -> None:
-        """What the proxy refuses to read is taken back: it would not start with it either."""
+        """Restore the previous file if the proxy rejects the new one, because it would not start with that either.
+
+        Raise StepError.
+        """
         try:
             self._product.test()
         except (CommandFailedError, CommandTimeoutError) as error:
@@ -202,13 +208,13 @@ class ProxyGate:
                 self._write(present, self._view(before))
                 self._record.write(before)
             raise StepError(
-                f"{self._product.name} refuses its configuration with {self._include}:\n{error.state.strip()}",
-                state="It goes on with what it had.",
-                next_step="docs/howto/proxies.md has the lines that lead to it.",
+                f"{self._product.name} rejects its configuration with {self._include}:\n{error.state.strip()}",
+                state="It continues with the previous configuration.",
+                next_step="Compare the configuration with the lines in docs/howto/proxies.md.",
             ) from error
 
     def _ask(self) -> str | None:
-        """What it answers on the gate's own path; None where nobody listens."""
+        """Return the answer on the gate's own path; None where nothing listens."""
         try:
             answer = self._door.get(GATE_PATH)
         except (OSError, http.client.HTTPException):
@@ -216,61 +222,65 @@ class ProxyGate:
         return None if answer.status == 0 else answer.body
 
     def _wait(self, view: View) -> str:
-        """The first answer of one that follows. Who answers next may still be one of the old."""
+        """Return the first answer of the new state; old workers may still give the next one. Raise StepError."""
         deadline = time.monotonic() + _FOLLOW_SECONDS
         while not _follows(answer := self._ask(), view):
             if time.monotonic() > deadline:
                 raise StepError(
-                    f"{self._product.name} does not follow {self._include}: {self._door.url} does not answer with its state",
-                    next_step="Does its server block include that file? docs/howto/proxies.md; gate.check_url must lead there.",
+                    f"{self._product.name} does not follow {self._include}:"
+                    f" {self._door.url} does not answer with its state",
+                    next_step="Check that the server block includes that file (docs/howto/proxies.md) and that"
+                    " gate.check_url reaches it.",
                 )
             time.sleep(_LOOK_SECONDS)
         return answer or ""
 
     def _visit(self, cookie: str = "") -> Answer:
-        """What a visitor meets. Raises StepError where the proxy itself fails."""
+        """Return the answer that a visitor gets. Raise StepError where the proxy itself fails."""
         try:
             return self._door.get(cookie=cookie)
         except (OSError, http.client.HTTPException) as error:
             raise StepError(f"{self._product.name} does not answer {self._door.url}: {error}") from error
 
     def _refuse_bypass(self, view: View) -> None:
-        """The file is followed; this tells whether visitors are led by it."""
+        """Raise StepError where the proxy follows the file, but visitors bypass it."""
         answer = self._visit()
         met = answer.headers.get(GATE_HEADER.lower()) == view.mark and answer.status == 503
         if view.closed and not met:
             raise StepError(
                 f"visitors are not held: {self._door.url} answered {answer.status} instead of the maintenance page",
-                next_step=f"Lead requests by the lines of docs/howto/proxies.md in the configuration of {self._product.name}.",
+                next_step="Route requests with the lines of docs/howto/proxies.md in the configuration of"
+                f" {self._product.name}.",
             )
         if not view.closed and GATE_HEADER.lower() in answer.headers:
-            raise StepError(f"visitors still meet the maintenance page at {self._door.url}")
+            raise StepError(f"visitors still get the maintenance page at {self._door.url}")
 
     @property
     def is_inside(self) -> bool:
         return self._place.is_container
 
     def try_out(self, target: str) -> None:
-        """Proves that requests through the proxy reach a web that visitors are not led to. Raises StepError.
+        """Prove that requests through the proxy reach a web service that has no visitors. Raise StepError.
 
-        May be repeated. Holders of the preview's cookie reach it from then on.
+        Idempotent. Holders of the preview's cookie reach it from then on.
         """
         self._change(lambda state: _preview(state, target))
         deadline = time.monotonic() + _FOLLOW_SECONDS
         while True:
             answer = self._visit(f"{PREVIEW_COOKIE}={self.state().preview_token}")
             if GATE_HEADER.lower() in answer.headers:
-                raise StepError(f"{self._product.name} does not lead the holder of the preview's cookie to {target}")
+                raise StepError(f"{self._product.name} does not route the holder of the preview's cookie to {target}")
             if answer.status not in _NO_ANSWER_FROM_WEB:
                 return
             if time.monotonic() > deadline:
                 raise StepError(
-                    f"{self._product.name} does not reach the web at {target}: {self._door.url} answered {answer.status}",
-                    next_step="Proxy and web must be on one network of the project.",
+                    f"{self._product.name} does not reach the web service at {target}:"
+                    f" {self._door.url} answered {answer.status}",
+                    next_step="Connect the proxy and the web service to the same network of the project.",
                 )
             time.sleep(_LOOK_SECONDS)
 
-    # --- what is asked of every gate -----------------------------------------------------------------
+    # --- methods of every gate -----------------------------------------------------------------------
 
     def answers(self) -> bool:
         state = self._record.read()
@@ -287,17 +297,18 @@ class ProxyGate:
         return [Problem("gate", "error", *problem)] if problem else []
 
     def _trouble(self) -> tuple[str, str] | None:
-        name, pages = self._product.name, "docs/howto/proxies.md has the lines."
+        name, pages = self._product.name, "docs/howto/proxies.md"
         if not self._include.exists():
-            return f"there is no {self._include}", f"Begin with the few lines that {pages}"
+            return f"{self._include} does not exist", f"Create it with the few lines that {pages} shows."
         if unseen := self._place.unseen(self._include):
             return unseen, f"Mount the folder {self._include.parent}."
         if not self._place.runs():
             return f"the container of {name} does not run", "Start it."
         if not self._record.read():
-            return None  # nothing was written yet
+            return None  # no state was written yet
         if not self.answers():
-            return f"{name} does not follow {self._include}: {self._door.url} does not answer with its state", pages
+            problem = f"{name} does not follow {self._include}: {self._door.url} does not answer with its state"
+            return problem, f"Compare the configuration with the lines in {pages}."
         return None
 
 
@@ -306,9 +317,9 @@ def _mark(state: Mapping[str, Any]) -> str:
 
 
 def _led_to(before: Mapping[str, Any], seed: str | None) -> list[str] | None:
-    """Where requests may be under way by what stood before a change; None where the operator's own first file led them.
+    """Return the addresses with requests in progress before a change; None if the operator's own file decided.
 
-    A change that did not come to its end leaves those of the one before it.
+    After an unfinished change, the addresses before it are included.
     """
     held = before.get("hold") is not None or before.get("operation") is not None
     found = {str(before[key]) for key in ("target", "preview_target") if before.get(key)}

@@ -1,4 +1,4 @@
-"""Where the user's own proxy runs: on this machine, or in a container that its engine's client leads into."""
+"""The location of the user's own proxy: this machine, or a container that is reached by its engine's client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
 
 @dataclass(frozen=True)
 class Place:
-    """`engine` is `docker` or `podman`, and `named` finds the container; without an engine it is this machine."""
+    """The machine or container of the proxy.
+
+    `engine` is `docker` or `podman`, and `named` returns the container's name; without an engine it is this machine.
+    """
 
     host: Host
     engine: str = ""
@@ -30,41 +33,45 @@ class Place:
         return bool(self.engine)
 
     def run(self, *words: str) -> None:
-        """Runs a program of the proxy's. Raises CommandFailedError, StepError."""
+        """Run a program of the proxy's. Raise CommandFailedError, StepError."""
         inside = [self.engine, "exec", self.named()] if self.engine else []
         # A Ctrl-C must not leave a change half done.
         self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
 
     def known(self) -> dict[str, Any]:
-        """What the engine says of the container. Raises StepError where there is none."""
+        """Return the engine's facts about the container. Raise StepError where there is none."""
         name = self.named()
         try:
             found = json.loads(self.host.capture([self.engine, "inspect", "--type=container", name]))
         except CommandFailedError as error:
             raise StepError(
-                f"{self.engine} knows no container {name}", next_step="gate.container names that of the proxy."
+                f"{self.engine} has no container {name}",
+                next_step="Set gate.container to the name of the proxy's container.",
             ) from error
         return dict(found[0])
 
     def runs(self) -> bool:
-        """Of this machine it is not known: true."""
+        """Return whether the container runs; on this machine always true, because it is not known."""
         return not self.engine or bool(self.known()["State"]["Running"])
 
     def first_process(self) -> int | str:
         return int(self.known()["State"]["Pid"]) if self.engine else "self"
 
     def nameservers(self) -> list[str]:
-        """Who knows other containers' names, as the container itself asks."""
+        """Return the nameservers that know other containers' names, as the container itself asks them."""
         if not self.engine:
             return []
         try:
             lines = Path(self.known().get("ResolvConfPath") or "").read_text().splitlines()
-        except OSError:  # not this user's to read
+        except OSError:  # this user may not read it
             lines = []
         return [line.split()[1] for line in lines if line.startswith("nameserver ")] or [_DNS_OF_DOCKER]
 
     def addresses_of(self, name: str) -> set[str]:
-        """Addresses of what a name leads to from the proxy: in a container, of others that have it on one of their networks."""
+        """Return the addresses of a name as the proxy sees it.
+
+        In a container, these are other containers with that name on one of its networks.
+        """
         if not self.engine:
             try:
                 return {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
@@ -79,18 +86,18 @@ class Place:
         }
 
     def _running(self) -> list[dict[str, Any]]:
-        """What the engine says of all that run. Raises CommandFailedError."""
+        """Return the engine's facts about all running containers. Raise CommandFailedError."""
         for attempt in range(_ATTEMPTS):
             ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()
             try:
                 return json.loads(self.host.capture([self.engine, "inspect", "--type=container", *ids])) if ids else []
-            except CommandFailedError:  # one of them, of whichever application, has ended meanwhile
+            except CommandFailedError:  # one of the containers, of any application, has ended meanwhile
                 if attempt + 1 == _ATTEMPTS:
                     raise
         return []
 
     def seen_at(self, folder: Path) -> str:
-        """Where the container has a folder of this machine; the folder's own path where it has not."""
+        """Return a folder's path inside the container; the folder's own path where it is not mounted."""
         if self.engine:
             for source, inside in sorted(self._mounts(), key=lambda pair: len(pair[0].parts), reverse=True):
                 if source != Path("/") and folder.is_relative_to(source):
@@ -102,12 +109,12 @@ class Place:
         return [(Path(mount.get("Source") or "/"), Path(mount.get("Destination") or "/")) for mount in mounts]
 
     def unseen(self, file: Path) -> str:
-        """Why the container would not see that a file was replaced; empty where it would."""
+        """Return why the container would not see the replacement of a file; empty where it would."""
         if not self.engine:
             return ""
         sources = [source for source, _ in self._mounts()]
         if file in sources:
-            return f"{file} itself is mounted into the proxy's container, which keeps the old file when it is replaced"
+            return f"{file} itself is mounted into the proxy's container, which keeps the old file after a replacement"
         if not any(file.is_relative_to(source) for source in sources if source != Path("/")):
-            return f"no folder that holds {file} is mounted into the proxy's container"
+            return f"no folder that contains {file} is mounted into the proxy's container"
         return ""

@@ -1,10 +1,10 @@
-"""nginx as the gate: variables that its server block leads requests by.
+"""nginx as the gate: its server block routes requests by variables in a file of ours.
 
 Facts from its documentation and measured on 1.22: a reload starts new workers, and the old ones end once their requests
-have; those are children of one process and call themselves workers. A parameter has at most 4 kB. Text of `return` has
-its variables replaced, and there is no way to write a dollar sign. A name in a variable is asked of the `resolver`
-with each request, but for as long as `valid` says; after a reload nothing is remembered. Text after `return 503` is
-sent as it is, without the server's own error pages.
+have ended; they are children of one process and have the title of workers. A parameter has at most 4 kB. Variables in
+the text of `return` are replaced, and a dollar sign cannot be escaped. A name in a variable is looked up with the
+`resolver` for each request, but the result is cached for the time in `valid`; a reload clears this cache. Text after
+`return 503` is sent unchanged, without the server's own error pages.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Nginx:
         return False
 
     def lead(self, folder: Path, view: View) -> None:
-        pass  # the file says it all
+        pass  # the file contains everything
 
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
         try:
             namespace = processes.namespace_of(self._place.first_process())
             before = _workers(namespace)
-        except OSError:  # another user's processes
+        except OSError:  # the processes belong to another user
             namespace, before = "", {}
 
         def drain(answer: str, seconds: float | None) -> None:
@@ -73,7 +73,7 @@ class Nginx:
         if view.seed is not None:
             return f"{view.seed.rstrip()}\n{gate}\n"
         lines = [
-            "# Written by Holdfast, and replaced whenever visitors are led elsewhere. docs/howto/proxies.md",
+            "# Written by Holdfast, and replaced whenever the route of visitors changes. See docs/howto/proxies.md",
             f"set $holdfast_closed {_quoted('1' if view.closed else '')};",
             f"set $holdfast_web {_quoted(_NOWHERE if view.closed else view.target)};",
             f"set $holdfast_page {_PAGE};",
@@ -112,7 +112,7 @@ def _page(path: str, kind: str, body: str, view: View) -> list[str]:
 
 
 def _parts(body: str) -> list[str]:
-    """None of them longer than a parameter may be."""
+    """Split a text into parts that fit into a parameter."""
     found, size = [""], 0
     for character in body:
         length = len(_quoted(character).encode())
@@ -133,22 +133,22 @@ def _quoted(text: str) -> str:
 class _Worker:
     started: int
     master: int
-    inside: int  # its number in its own namespace
+    inside: int  # its process id in its own namespace
 
 
 def _workers(namespace: str) -> dict[int, _Worker]:
-    """Return the workers of every nginx of a namespace: others may run beside this one."""
+    """Return the workers of every nginx of a namespace: others may run besides this one."""
     found = {}
     for pid, started in processes.titled(_TITLE, namespace).items():
-        with contextlib.suppress(OSError):  # gone by now
+        with contextlib.suppress(OSError):  # it has ended
             found[pid] = _Worker(started, processes.parent_of(pid), processes.known_inside_as(pid))
     return found
 
 
 def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> int | None:
-    """Return the master of the worker that answered, which may be one of before that has ended since.
+    """Return the master of the worker that answered, which may be one of `before` that has ended since.
 
-    None where that worker is not known any more: somebody else reloaded as well.
+    Return None where that worker is not known any more, because somebody else reloaded too.
     """
     words = answer.split(" ")
     answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
@@ -157,16 +157,16 @@ def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> in
 
 
 def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
-    """An old worker goes on taking connections for some time after new ones do; ending, it says so."""
+    """Wait until old workers accept no more connections, which their title shows."""
     deadline = time.monotonic() + _ACCEPTING_SECONDS
     while processes.living(workers).keys() - processes.titled(_ENDING_TITLE, namespace).keys():
         if time.monotonic() > deadline:
-            return  # one that hangs is ended with the rest, where they are
+            return  # a hanging worker is ended later with the rest
         time.sleep(_LOOK_SECONDS)
 
 
 def _end(workers: Mapping[int, int], seconds: float) -> None:
-    """Waits until they ended by themselves, then ends them: what is under way in them is cut."""
+    """Wait until the workers ended by themselves, then end them, which cuts their requests."""
     deadline = time.monotonic() + seconds
     while processes.living(workers) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
@@ -175,5 +175,5 @@ def _end(workers: Mapping[int, int], seconds: float) -> None:
         late = time.monotonic() > deadline
         processes.signal_known(left, signal.SIGKILL if late else signal.SIGTERM)
         if time.monotonic() > deadline + _CUT_SECONDS:
-            return  # another user's
+            return  # they belong to another user
         time.sleep(_LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""Requests through the user's proxy, as a visitor's: what proves a gate's state is what a visitor meets."""
+"""Requests through the user's proxy, like a visitor's: the answers that visitors get prove a gate's state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = 10
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is 0 where nobody listens."""
+    """An answer of the proxy; `status` is 0 where nothing listens."""
 
     status: int
     headers: Mapping[str, str]
@@ -22,18 +22,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Door:
-    """Where visitors come in: `url` is asked, with `name` as the site's name where the URL has another."""
+    """The visitors' entrance: requests go to `url`, with `name` as the site's name where the URL has another one."""
 
     url: str
     name: str = ""
 
     def get(self, path: str = "", cookie: str = "") -> Answer:
-        """Of the URL's own path, or of another one. Raises OSError or HTTPException where somebody listens and fails."""
+        """Request the URL's own path, or another one.
+
+        Raise OSError or HTTPException where a server listens and fails.
+        """
         parts = urlsplit(self.url)
         host, port = parts.hostname or "127.0.0.1", parts.port
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            # What is asked for is a mark of ours; whose certificate it comes with is not what is to be proven.
+            # The answer is recognized by Holdfast's own mark, so the certificate does not matter.
             unverified = ssl.create_default_context()
             unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
             connection = http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=unverified)

@@ -1,4 +1,4 @@
-"""A project's own commands that build its images, believed by what they made and never by how they ended (decision 0015)."""
+"""A project's own commands that build its images; their success is judged by the images (decision 0015)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAMES = "repositories.json"
 
 @dataclass(frozen=True)
 class BuildScript:
-    """`commands` are run one after the other in a tree of the sources, which is a git checkout of `repository` for them."""
+    """Commands that run one after the other in a tree of the sources, a git checkout of `repository`."""
 
     commands: Sequence[Sequence[str]]
     repository: Path
     mark: str
-    """Tells what was begun here from what others did, of one application in one environment."""
+    """The label that distinguishes images begun here, for one application in one environment."""
 
     def run(
         self,
@@ -35,9 +35,10 @@ class BuildScript:
         environment: Mapping[str, str],
         timeout_seconds: float,
     ) -> dict[str, str]:
-        """All names that it gave to images, with their ids. Raises StepError where none of `names` was made.
+        """Build, and return all names that the commands gave to images, with their ids.
 
-        What is needed to take the names back is written beside the tree before. Raises what Host.run raises.
+        The facts that are needed to restore the names are written next to the tree before. Raise StepError where none
+        of `names` was made, and what Host.run raises.
         """
         names = [exact(name) for name in names]
         repositories = sorted({repository_of(name) for name in names})
@@ -52,12 +53,12 @@ class BuildScript:
         made = {name: id for name, id in image_names.tagged(names).items() if id and id != stand_ins.get(name)}
         if not made:
             last = self.commands[-1][0]
-            raise StepError(f"{last} ended well and made none of the project's images: {', '.join(names)}")
+            raise StepError(f"{last} ended without an error, but made none of the project's images: {', '.join(names)}")
         changed = {name: id for name, id in after.items() if id not in (before.get(name), stand_ins.get(name))}
         return {**changed, **made}
 
     def give_back(self, work: Path, image_names: ImageNames) -> None:
-        """The names mean what they meant before. May be repeated, also after a kill in the middle of `run`."""
+        """Restore the names to their images from before. Idempotent, also after a kill in the middle of `run`."""
         if not (work / _NAMES).exists():
             return
         noted: dict[str, Any] = json.loads((work / _NAMES).read_text())
@@ -66,7 +67,10 @@ class BuildScript:
         image_names.remove_stand_ins(self.mark)
 
     def _make_checkout(self, tree: Path, commit: str, host: Host) -> None:
-        """Such scripts ask git for the version. Objects and tags are those of the repository, `HEAD` is the commit."""
+        """Make the tree a git checkout, because such scripts ask git for the version.
+
+        Objects and tags are those of the repository, `HEAD` is the commit.
+        """
         clone = tree.parent / "clone"
         git = ["git", "-C", str(tree)]
         host.run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(self.repository), str(clone)])

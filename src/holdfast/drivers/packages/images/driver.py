@@ -1,9 +1,9 @@
-"""Packages as the images of a Compose project, beside the source tree of the same commit.
+"""Packages as the images of a Compose project, together with the source tree of the same commit.
 
-A build leaves the project's own names where they were: what it made is kept under tags of ours, which name the image by
-its id and so never move, and nothing that starts meanwhile meets it. Facts measured on Docker 20.10: a tag is moved by
-tagging anew; an image whose last tag goes is removed unless a container has it; a prune of all images takes tagged ones
-too, where no container has them.
+A build does not change the project's own names: new images are kept under Holdfast's tags, which contain the image's id
+and so never move, and a container that starts meanwhile does not use them. Facts measured on Docker 20.10: a tag is
+moved by tagging again; an image whose last tag is removed is deleted unless a container uses it; a prune of all images
+removes tagged ones too, unless a container uses them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ENGINE_SECONDS = 60
 
 
 class Sources(Protocol):
-    """The store of source trees that images are built from."""
+    """The store of source trees from which images are built."""
 
     def resolve(self, reference: str) -> tuple[str, str]: ...
     def file_of(self, commit: str, name: str) -> str | None: ...
@@ -51,7 +51,7 @@ class Sources(Protocol):
 
 
 class Words(Protocol):
-    """The Compose commands for a tree of sources: of what its files say, resolved, and to build it."""
+    """The Compose commands for a tree of sources: to resolve its model, and to build it."""
 
     def resolving(self) -> list[str]: ...
     def model(self, output: str) -> dict[str, Any]: ...
@@ -59,14 +59,14 @@ class Words(Protocol):
 
 
 class Projects(Protocol):
-    """Makes the commands for the files of a source tree: paths in the model are those of `folder`."""
+    """A factory of the commands for the files of a source tree: paths in the model are those of `folder`."""
 
     def __call__(self, sources: Path, folder: Path, name: str = "") -> Words: ...
 
 
 @dataclass(frozen=True)
 class Image:
-    """One service's image as it is kept: `name` is the project's own, `tag` ours; `built`: by the project itself."""
+    """One service's kept image: `name` is the project's, `tag` is Holdfast's; `built`: the project builds it."""
 
     name: str
     tag: str
@@ -90,9 +90,10 @@ class ImagePackages:
         script: BuildScript | None = None,
         timeout_seconds: float = 3600,
     ) -> None:
-        """`instance` is the project's folder, `prefix` begins our tags; `links` go into a tree before it is built.
+        """Keep the images of `services`, and all that the project builds.
 
-        Kept are the images of `services`, and all that the project builds. With a `script` that builds, not Compose.
+        `instance` is the project's folder, `prefix` begins Holdfast's tags; `links` are added to a tree before a build.
+        With a `script`, that builds instead of Compose.
         """
         self._folder = folder
         self._sources = sources
@@ -134,13 +135,13 @@ class ImagePackages:
         return {service: Image(**value) for service, value in found.items()}
 
     def _tags_of(self, package: Package) -> list[str]:
-        """All that were given for it, also by builds that later ones stand in for."""
+        """Return all tags that the package got, including those of builds that later ones replaced."""
         earlier = self._folder / package.id / _EARLIER
         known: list[str] = json.loads(earlier.read_text()) if earlier.exists() else []
         return [*(image.tag for image in self._kept(package).values()), *known]
 
     def _whole(self, package: Package, model: Mapping[str, Any]) -> bool:
-        """Whether all of its images are there, made as they would be now."""
+        """Return whether all of its images exist, made in the way in which they would be made now."""
         kept = self._kept(package)
         made = self._folder / package.id / _RECIPE
         if not made.exists() or made.read_text() != self._recipe(model) or not {*self._of(model)} <= {*kept}:
@@ -190,7 +191,7 @@ class ImagePackages:
             durable.write_file(release / NAMES, (self._folder / package.id / NAMES).read_text())
 
     def _tree(self, package: Package, run: str) -> Path:
-        """The sources as they are built."""
+        """Return a folder with the sources in the state in which they are built."""
         work = self._folder / "tmp" / f"{run}-images"
         self._forget(work)
         tree = work / "tree"
@@ -213,7 +214,7 @@ class ImagePackages:
         if self._script is not None:
             self._make_by_script(self._script, package, tree, ours)
             return
-        # Built from the tree, under the name that the project has at its own place.
+        # It is built in the tree, under the project's name at its own folder.
         words = self._projects(tree, tree, ours["name"])
         model = self._resolved(words)
         built = [name for name, item in model["services"].items() if item.get("build")]
@@ -242,7 +243,7 @@ class ImagePackages:
         durable.remove_tree(tree.parent)
 
     def _recipe(self, model: Mapping[str, Any]) -> str:
-        """Of which names, arguments and files images are made; environment files may say that too."""
+        """Return a digest of the names, arguments and files of the images, which environment files may set too."""
         made: dict[str, Any] = {
             name: [item.get("image"), item.get("build")] for name, item in model["services"].items()
         }
@@ -251,13 +252,13 @@ class ImagePackages:
         return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
     def _of(self, model: Mapping[str, Any]) -> list[str]:
-        """Services whose images are kept."""
+        """Return the services whose images are kept."""
         return [name for name, item in model["services"].items() if name in self._services or item.get("build")]
 
     def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
-        """`names` are what a release's images are called beside the names that the Compose files have."""
+        """Record the kept images; `names` are a release's image names besides those in the Compose files."""
         found = {service: asdict(image) for service, image in kept.items()}
-        # Releases of an earlier build have those on; they go with the package.
+        # Releases of an earlier build still use its tags, which are removed with the package.
         earlier = {*self._tags_of(package)} - {image.tag for image in kept.values()}
         durable.write_file(self._folder / package.id / _EARLIER, json.dumps(sorted(earlier)))
         if self._script is not None:
@@ -274,18 +275,18 @@ class ImagePackages:
             self._host.run([self._engine, "pull", "--quiet", name], timeout_seconds=self._timeout_seconds)
         id = self._names.id(name)
         if not id:
-            raise StepError(f"the build ended well and there is no image {name} of service {service}")
+            raise StepError(f"the build ended without an error, but there is no image {name} of service {service}")
         return self._tagged(model, service, id, built=built)
 
     def _tagged(self, model: Mapping[str, Any], service: str, id: str, *, built: bool | None = None) -> Image:
-        """The tag names the image: it is never to mean another one."""
+        """Tag an image; its tag contains its id, so that it never refers to another image."""
         tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
         self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
         by_compose = bool(model["services"][service].get("build"))
         return Image(_names(model)[service], tag, id, by_compose if built is None else built)
 
     def _forget(self, work: Path) -> None:
-        """An unfinished build, whose names are given back first."""
+        """Remove an unfinished build, after restoring the names of images."""
         if (work / _TAGS).exists():
             self.tag(json.loads((work / _TAGS).read_text()))
         if self._script is not None:
@@ -293,7 +294,7 @@ class ImagePackages:
         durable.remove_tree(work)
 
     def abandon(self, run: str) -> None:
-        """Those that a restore began too: nothing else builds while an operation is undone."""
+        """Remove an unfinished build, including those that a restore began: no other build runs during an undo."""
         for work in (self._folder / "tmp").glob("*-images"):
             self._forget(work)
         self._sources.abandon(run)
@@ -301,7 +302,7 @@ class ImagePackages:
     # --- the store ---------------------------------------------------------------------------------
 
     def packages(self) -> list[Package]:
-        """Those whose images were all made."""
+        """Return the packages whose images were all made."""
         return [package for package in self._sources.packages() if self._kept(package)]
 
     def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
@@ -310,7 +311,7 @@ class ImagePackages:
         ):
             self._make_images(package, f"unpack-{package.id}")
         self._sources.unpack(package, target, marker)
-        for name in (IMAGES, NAMES):  # the sources may have files of that name
+        for name in (IMAGES, NAMES):  # the sources may have files with these names
             durable.unlink(target / name)
         model = self._resolved(self._projects(target, self._instance))
         durable.write_file(target / MODEL, json.dumps(model, indent=1))
@@ -318,7 +319,10 @@ class ImagePackages:
         durable.sync_filesystem(target)
 
     def remove(self, id: str) -> None:
-        """Tags that no other package has go too; the engine removes an image unless a container or another tag has it."""
+        """Remove a package with tags that no other one has.
+
+        The engine deletes an image unless a container or another tag uses it.
+        """
         known = self._sources.packages()
         others = {tag for package in known if package.id != id for tag in self._tags_of(package)}
         for package in known:
@@ -329,10 +333,10 @@ class ImagePackages:
 
 
 def _set_apart(tree: Path, commit: str) -> None:
-    """Gives files times that no other commit's have, to the nanosecond; their second stays.
+    """Give files times that no other commit's have, to the nanosecond; their second stays.
 
-    BuildKit takes a file that has the size and the time of the one it was sent before for the same file, and commits
-    that were made within one second, as by a rebase, have one time.
+    BuildKit takes a file for unchanged if it has the size and the time of the one sent before, and commits that were
+    made within one second, for example by a rebase, have the same time.
     """
     part = int(commit[:12], 16) % 1_000_000_000
     for place, _, names in os.walk(tree):
@@ -344,5 +348,5 @@ def _set_apart(tree: Path, commit: str) -> None:
 
 
 def _names(model: Mapping[str, Any]) -> dict[str, str]:
-    """Per service the project's own name of its image; what is built without one has the name that Compose gives it."""
+    """Return per service the project's own name of its image; a built one without a name has Compose's name for it."""
     return {name: item.get("image") or f"{model['name']}-{name}" for name, item in model["services"].items()}

@@ -61,7 +61,7 @@ class ComposeRuntime:
         keep_ports: bool = False,
         reached_inside: bool = False,
     ) -> None:
-        """`ports` are the configured services, each with the port that it listens on in its container, if known.
+        """Take `ports`, the configured services, each with its port in its container, if known.
 
         With `keep_ports` a web service keeps the published ports of its files, for visitors, in addition to the port of
         this machine that only Holdfast uses. With `reached_inside` it has a name of its own on its networks, for a

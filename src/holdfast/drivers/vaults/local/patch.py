@@ -54,7 +54,7 @@ class Patch:
     def __init__(
         self, earlier: Iterator[Entry], fresh: Iterator[Entry], changed: Changed, *, keep_vanished: bool
     ) -> None:
-        """`fresh` has the entries at the paths that changed; others there are dropped unless vanished ones are kept."""
+        """Take `fresh`, the entries at changed paths; others there are dropped unless vanished ones are kept."""
         self._earlier = earlier
         self._fresh = fresh
         self._changed = changed

@@ -33,7 +33,7 @@ _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
 
 class LocalVault:
     def __init__(self, path: Path, owner: str, host: Host | None = None) -> None:
-        """Without a host everything happens in this process."""
+        """Do everything in this process where there is no host."""
         self._host = host
         self.path = path
         self.owner = owner
