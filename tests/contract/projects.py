@@ -94,7 +94,7 @@ def project(folder: Path, client: str = "docker") -> Iterator[Containers]:
 def images(
     folder: Path, sources: ArchivePackages, script: BuildScript | None = None, client: str = "docker"
 ) -> Iterator[ImagePackages]:
-    """A store of images whose project is described outside of its sources, or by them where these have a Compose file."""
+    """Yield a store of images of a project whose Compose file is in its sources, or else outside of them."""
     words = started(client)
     instance = folder / "instance"
     instance.mkdir()

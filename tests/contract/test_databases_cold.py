@@ -1,4 +1,4 @@
-"""Data directories of PostgreSQL servers: a clean one is dumped, every other one refused; a kill leaves nothing behind."""
+"""PostgreSQL data directories: a clean one is dumped, every other one refused; a kill leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -83,7 +83,10 @@ def of_operation(engine: Engine, host: Host) -> PostgresqlDatabase | MariadbData
 
 def inside(engine: Engine, mark: str) -> list[str]:
     """What goes on in the container with a mark in its environment."""
-    look = """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline; done 2> /dev/null; true"""
+    look = (
+        """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline;"""
+        " done 2> /dev/null; true"
+    )
     box = container_of(engine)
     done = subprocess.run(
         [box.engine, "exec", box.name, "sh", "-c", look, "sh", mark], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL alone: what cannot be renamed, rights, strangers' sessions, statements of dead clients, a server that dies."""
+"""MariaDB and MySQL: obstacles to renames, rights, other clients' sessions, dead clients, a crashing server."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ OF_ONE = {
     "MariaDB": ["CREATE SEQUENCE tickets START WITH 40; DO NEXTVAL(tickets)"],
     "MySQL": [
         "CREATE TABLE mine (id BINARY(16) PRIMARY KEY DEFAULT (UUID_TO_BIN(UUID())), said VARCHAR(200) COLLATE"
-        " utf8mb4_0900_as_cs CHECK (said <> ''), doc JSON DEFAULT (JSON_OBJECT('a', 1)), at POINT SRID 4326, bits BIT(9),"
-        " FULLTEXT (said), KEY odd ((LOWER(said)) DESC) INVISIBLE)",
+        " utf8mb4_0900_as_cs CHECK (said <> ''), doc JSON DEFAULT (JSON_OBJECT('a', 1)), at POINT SRID 4326,"
+        " bits BIT(9), FULLTEXT (said), KEY odd ((LOWER(said)) DESC) INVISIBLE)",
         "INSERT INTO mine (said, at, bits) VALUES ('it''s \\\\ (1),(2)', ST_SRID(POINT(1, 2), 4326), b'101')",
     ],
 }

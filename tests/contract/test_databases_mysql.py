@@ -72,7 +72,8 @@ def account(server: MysqlServer, name: str, *grants: str) -> Iterator[str]:
 def test_rows_of_statements_are_counted_whatever_the_pieces_and_values() -> None:
     text = (
         b"CREATE TABLE `a` (\n  `x` int\n);\nINSERT INTO `a` VALUES (1,'),('),(2,'it\\'s \\\\'),(3,'\\\\\\'),(');\n"
-        b"INSERT INTO `a` (`x`, `y`) VALUES (4,_binary '\\0),(\xff'),(5,NULL);\nCREATE TABLE `odd``),(` (\n`y` int\n);\n"
+        b"INSERT INTO `a` (`x`, `y`) VALUES (4,_binary '\\0),(\xff'),(5,NULL);\n"
+        b"CREATE TABLE `odd``),(` (\n`y` int\n);\n"
         b"INSERT INTO `odd``),(` VALUES (-1.5e3,'');\n/*!50003 CREATE PROCEDURE `p`()\n(SELECT 1) */;;\n"
     )
     for size in (1, 2, 3, 7, 64, len(text)):
@@ -136,7 +137,7 @@ def test_programs_of_an_administrator_come_back_as_far_as_the_account_may_make_t
     for number, (grant, expected) in enumerate(cases.items()):
         with account(server, name, grant) as user:
             database = driver(server, name, user=user)
-            assert ("of root@localhost" in errors(database)) == ("SYSTEM_USER" not in grant)
+            assert ("definer root@localhost" in errors(database)) == ("SYSTEM_USER" not in grant)
             candidate = database.prepare(f"op{number}", quick_folder / "dump", facts_of(taken))
             if "SYSTEM_USER" not in grant:
                 server.run(name, "DROP VIEW mine, theirs")  # which this account could not
@@ -154,11 +155,16 @@ def test_what_a_server_with_a_binary_log_lets_nobody_make_is_found() -> None:
         own.create_if_missing("app")
         own.run(
             "app",
-            "CREATE TABLE entry (id INT PRIMARY KEY); CREATE TRIGGER noted BEFORE INSERT ON entry FOR EACH ROW SET @a = 1",
+            "CREATE TABLE entry (id INT PRIMARY KEY);"
+            " CREATE TRIGGER noted BEFORE INSERT ON entry FOR EACH ROW SET @a = 1",
         )
         own.run("app", "CREATE FUNCTION one() RETURNS INT DETERMINISTIC RETURN 1; CREATE PROCEDURE p() SELECT 1")
         found = errors(driver(own, "app"))
-        assert "noted cannot be created again" in found and "one cannot be created again" in found and "p cannot" not in found
+        assert (
+            "noted cannot be created again" in found
+            and "one cannot be created again" in found
+            and "p cannot" not in found
+        )
         assert "partial_revokes" in found
         assert errors(driver(own, "app", user=ADMINISTRATOR)) == ""
     finally:
@@ -177,7 +183,7 @@ def test_programs_of_mariadb_under_the_same_names_are_told(
     assert "mysqldump is MariaDB's" in errors(database)
     monkeypatch.setenv("PATH", str(quick_folder))
     monkeypatch.setattr("holdfast.system.child_environment.STANDARD_PATH", str(quick_folder))
-    assert "mysql cannot be started" in errors(database)
+    assert "mysql cannot be run" in errors(database)
 
 
 def test_a_server_of_the_other_product_is_told(server: MysqlServer, name: str) -> None:

@@ -81,7 +81,8 @@ def visitor(server: PostgresqlServer, name: str, sql: str = "", user: str = ROLE
 def properties(server: PostgresqlServer, name: str) -> str:
     return server.run(
         "postgres",
-        "SELECT (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(datacl) item), coalesce(shobj_description(oid, 'pg_database'), ''), (SELECT"
+        "SELECT (SELECT string_agg(item::text, ',' ORDER BY item::text) FROM unnest(datacl) item),"
+        " coalesce(shobj_description(oid, 'pg_database'), ''), (SELECT"
         " string_agg(setrole || setconfig::text, ';' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = oid)"
         f" FROM pg_database WHERE datname = '{name}'",
     )
@@ -309,7 +310,8 @@ CREATE FUNCTION app.inner_plain(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ 
 CREATE FUNCTION app.plain(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT inner_plain($1::word) $$;
 CREATE FUNCTION app.judged(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN plain($1) <> ''; END $$;
 CREATE FUNCTION app.lower(varchar) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'unused' $$;
-CREATE TABLE app.t (id int PRIMARY KEY, a text DEFAULT app.plain('DE'), g text GENERATED ALWAYS AS (app.plain(a)) STORED,
+CREATE TABLE app.t (id int PRIMARY KEY, a text DEFAULT app.plain('DE'),
+  g text GENERATED ALWAYS AS (app.plain(a)) STORED,
   CHECK (app.judged(a)));
 INSERT INTO app.t VALUES (1, 'ONE'), (2, 'TWO'); INSERT INTO app.t (id) VALUES (3);
 CREATE INDEX t_plain ON app.t (app.plain(a)); CREATE MATERIALIZED VIEW app.m AS SELECT app.plain(a) AS p FROM app.t;
@@ -371,7 +373,10 @@ def test_a_dump_that_no_search_path_loads_is_refused(
         database.prepare(OPERATION, quick_folder / "dump", {**facts_of(taken), "search_path": "public"})
     before = database.inspect()["identity"]
     # A function of the application's that fits better than the server's, made after what used the latter.
-    sql = "CREATE VIEW app.early AS SELECT concat(a, a) AS c FROM app.t; CREATE FUNCTION app.concat(text, text) RETURNS text"
+    sql = (
+        "CREATE VIEW app.early AS SELECT concat(a, a) AS c FROM app.t;"
+        " CREATE FUNCTION app.concat(text, text) RETURNS text"
+    )
     server.run(unqualified, f"{sql} LANGUAGE sql IMMUTABLE AS $$ SELECT 'other' $$", user=ROLE)
     taken = snapshot(database, quick_folder / "dump")
     with pytest.raises(DamagedError, match=r"app\.concat"):

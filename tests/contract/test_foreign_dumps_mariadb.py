@@ -78,7 +78,8 @@ def check_content(server: MariadbServer, name: str) -> None:
     definers = (
         f"SELECT definer FROM information_schema.triggers WHERE trigger_schema = '{name}' UNION SELECT definer FROM"
         f" information_schema.views WHERE table_schema = '{name}' UNION SELECT definer FROM information_schema.routines"
-        f" WHERE routine_schema = '{name}' UNION SELECT definer FROM information_schema.events WHERE event_schema = '{name}'"
+        f" WHERE routine_schema = '{name}' UNION SELECT definer FROM information_schema.events"
+        f" WHERE event_schema = '{name}'"
     )
     assert server.run(name, definers) == f"{USER}@localhost"
 

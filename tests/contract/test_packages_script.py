@@ -1,4 +1,4 @@
-"""Images that a project's own script builds: believed by what it made, and its names are its operator's until the switch."""
+"""Images that a project's own script builds: judged by the images, whose names change only at the switch."""
 
 from __future__ import annotations
 

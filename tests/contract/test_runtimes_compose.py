@@ -102,7 +102,10 @@ def test_stop_ends_one_that_ignores_the_signal(made: Containers) -> None:
     eventually(lambda: "deaf" in made.runtime.output_tail("web-r1"))
     assert made.runtime.stop("web-r1") == 1, "it had to be killed after its time"
     assert ids(made) == []
-    quick = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); print('heard', flush=True); time.sleep(3600)"
+    quick = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit());"
+        " print('heard', flush=True); time.sleep(3600)"
+    )
     made.runtime.start(instance(made, code=quick, stop_timeout_seconds=30))
     eventually(lambda: "heard" in made.runtime.output_tail("web-r1"))
     assert made.runtime.stop("web-r1") is None

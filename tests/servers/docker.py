@@ -1,6 +1,6 @@
-"""A Docker engine of the tests' own, and containers with this machine's own programs: nothing is pulled, nothing listens.
+"""A Docker engine of the tests' own, and containers with this machine's programs: no pulls, no listeners.
 
-The image holds empty folders; `/usr` and what names accounts are mounted from the machine, for reading alone.
+The image has empty folders; `/usr` and the files that name accounts are mounted from the machine, read-only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tests.servers.machine import OnMachine
 
 PLACE = "/server"  # where a container sees the folder that it is given
 _START_SECONDS = 60
-# Engines of several workers share this machine's bridges, and must not choose one network; nor must two runs side by side.
+# Engines of several workers, and of two runs at the same time, share this machine's bridges, so each needs a network
+# of its own.
 _FIRST_NETWORK = os.environ.get("HOLDFAST_TESTS_FIRST_NETWORK", "172.20")
 IMAGE = "holdfast-test"
 COMPOSE = Path("/var/cache/holdfast-tests/cli-plugins/docker-compose")
@@ -47,7 +48,7 @@ _READ_ONLY = (
 
 
 def machine_mounts() -> list[str]:
-    """What a container sees of this machine, in the words of `--volume`: its programs, and the Python of these tests."""
+    """Return values of `--volume` that show a container this machine's programs and the Python of these tests."""
     places = [*_READ_ONLY, *{path for path in (sys.prefix, sys.base_prefix) if not path.startswith("/usr")}]
     return [f"{path}:{path}:ro" for path in places if os.path.exists(path)]
 

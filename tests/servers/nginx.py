@@ -1,4 +1,4 @@
-"""An nginx of the tests' own on a loopback port, configured as docs/howto/proxies.md says; what an operator would write."""
+"""An nginx of the tests' own on a loopback port, configured by an operator who follows docs/howto/proxies.md."""
 
 from __future__ import annotations
 

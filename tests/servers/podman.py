@@ -1,4 +1,4 @@
-"""Podman for the tests alone: its images, containers and networks in a folder of their own, with this machine's programs."""
+"""Podman for the tests: images, containers and networks in a separate folder, with this machine's programs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class PodmanEngine:
         _kill(_of_each("{{.State.Pid}}", _words("ps", "--quiet", "--no-trunc")))
 
     def start(self) -> None:
-        """As the machine's start does where `podman-restart.service` is on; what tells that it ran before is gone by then."""
+        """Do what the machine's start does with `podman-restart.service`, without traces of the run before."""
         if not self._ran:
             return
         self._forget_ports()
@@ -121,7 +121,7 @@ class PodmanEngine:
             (_NAMES / network.stem).unlink(missing_ok=True)
 
     def _forget_ports(self) -> None:
-        """A kernel that starts has no rules that lead to the addresses from before; of these containers, and no others."""
+        """Remove the rules for these containers' old addresses, which a kernel that has just started lacks."""
         saved = subprocess.run(["iptables-save", "-t", "nat"], capture_output=True, text=True, check=True).stdout
         for words in map(shlex.split, saved.splitlines()):
             if words[:2] == ["-A", "NETAVARK-HOSTPORT-DNAT"] and any(id in " ".join(words) for id in self._ran):

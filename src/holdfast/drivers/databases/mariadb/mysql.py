@@ -125,7 +125,7 @@ class MysqlDatabase(MariadbDatabase):
                     Problem(
                         f"databases.{self.name}",
                         "error",
-                        f"{program} cannot be started: {error}",
+                        f"{program} cannot be run: {error}",
                         "Install MySQL's own client programs.",
                     )
                 ]

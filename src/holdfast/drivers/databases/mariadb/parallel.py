@@ -13,7 +13,7 @@ _MOST_TABLES = 100  # for a second program: it looks up each of them before it b
 
 @dataclass(frozen=True)
 class Key:
-    """The column of a primary key of one column with whole numbers; its least and greatest value."""
+    """The whole-number column that is a table's primary key, with its least and greatest value."""
 
     column: str
     least: int
