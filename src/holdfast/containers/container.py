@@ -39,7 +39,7 @@ class Container:
 
     @property
     def runs(self) -> str:
-        """The image that it really runs."""
+        """Return the image that it really runs."""
         return str(self.known["Image"])
 
     @property

@@ -78,7 +78,7 @@ class LocalFiles:
         path = entry.raw_path()
         try:
             if self._tree is not None:
-                # Its open directories may be outdated, so any error leads to a second attempt from the root.
+                # Its open directories may be outdated, so an error or another inode leads to a second attempt.
                 with contextlib.suppress(OSError):
                     descriptor = self._tree.open(path, _READ)
                     if entry.inode in (0, os.fstat(descriptor).st_ino):

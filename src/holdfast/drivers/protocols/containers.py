@@ -88,11 +88,11 @@ class Foreigners(Protocol):
 
 
 class Containers(OneOffs, Foreigners, Protocol):
-    """What a runtime of containers offers in addition to services."""
+    """A runtime of containers: its methods in addition to those of every runtime."""
 
     @property
     def engine_name(self) -> str:
-        """The name of the engine's client program: `docker` or `podman`."""
+        """Return the name of the engine's client program: `docker` or `podman`."""
 
 
 class ImageKeeping(Protocol):

@@ -82,7 +82,7 @@ class DatabaseSwapping(Protocol):
 
     @property
     def private_folder(self) -> Path | None:
-        """The folder of Holdfast's own data next to the live database, if it is a folder of this machine."""
+        """Return the folder of Holdfast's own data next to the live database, if it is a folder of this machine."""
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         """Make a verified candidate database from the live one (`source` is None) or from a dump; return its identity.

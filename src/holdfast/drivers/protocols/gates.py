@@ -46,7 +46,7 @@ class Proxy(Protocol):
 
     @property
     def is_inside(self) -> bool:
-        """Whether the proxy runs in a container, and reaches others over their networks."""
+        """Return whether the proxy runs in a container, and reaches others over their networks."""
 
     def try_out(self, target: str) -> None:
         """Prove that the proxy reaches a web service that has no visitors yet. Idempotent. Raise StepError."""

@@ -12,7 +12,7 @@ from holdfast.model import (
 
 
 class Runtime(Protocol):
-    """What runs the services. Instances are identified by name; nothing starts by itself after a reboot."""
+    """A runtime, which runs the services. Instances are identified by name; nothing starts by itself after a reboot."""
 
     def prepare(self) -> None:
         """Make the runtime answer; start it if it belongs to Holdfast. Idempotent."""

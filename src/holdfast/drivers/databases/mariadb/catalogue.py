@@ -62,7 +62,8 @@ def drop_database(clients: Clients, database: str, known_as: str) -> None:
     """Drop one of Holdfast's databases; one that is missing is fine.
 
     `known_as` is the live database, from which its stored objects were copied. A trigger name that a crashed server
-    left behind is in no catalogue, yet prevents the removal of the folder; so the live one's trigger names are dropped.
+    left behind is in no catalogue, yet prevents the removal of the folder; so triggers with the live one's names are
+    dropped.
     """
     try:
         with clients.session() as session:

@@ -131,11 +131,11 @@ class Archives:
         self._clients.feed("pg_restore", *words, chunks=with_search_path(_chunks(dump)), environment=environment)
 
     def schema(self, *words: str, dump: Path, output: BinaryIO) -> None:
-        """Write the definitions in an archive as SQL, without owners and grants. Raises CommandFailedError."""
+        """Write the definitions in an archive as SQL, without owners and grants. Raise CommandFailedError."""
         self.restore("--schema-only", "--no-owner", "--no-acl", "--file=-", *words, dump=dump, output=output)
 
     def schema_of(self, database: str, output: BinaryIO) -> None:
-        """Write the definitions in a database the same way. Raises CommandFailedError."""
+        """Write the definitions in a database the same way. Raise CommandFailedError."""
         words = ("--schema-only", "--no-owner", "--no-acl", "--no-password", database)
         self._clients.run("pg_dump", *words, output=output)
 

@@ -121,7 +121,7 @@ class ColdDirectory:
         out = scratch / "out"
         for folder in (scratch / "run", out):
             folder.mkdir(0o700, exist_ok=True)
-        # The scratch folder itself stays ours, so that programs of that account cannot place links where we write.
+        # The scratch folder keeps its owner, so that programs of that account cannot place links where Holdfast writes.
         for folder in (unpacked, scratch / "run", out):
             give_away(folder, run.uid, run.gid)
         let_read(scratch, run.gid, 0o710)

@@ -174,7 +174,7 @@ def conversation(
 ) -> Iterator[Session]:
     """Yield a session that stays. A connection failure is raised as SqlError at the first use.
 
-    `end` ends a client that no signal of ours reaches.
+    `end` ends a client that Holdfast's signals do not reach.
     """
     with tempfile.TemporaryFile() as errors:
         process = host.start_pipes(argv, environment=environment, errors=errors)

@@ -1,4 +1,4 @@
-"""Caddy as the gate: its site block imports a file of ours, whose routes read one file name with each request.
+"""Caddy as the gate: its site block imports a file of Holdfast's, whose routes read one file name per request.
 
 Facts from its documentation and measured on 2.6: a reload opens the port a second time and then closes the first
 socket, and connections that the kernel had queued there are reset: 47 of some 11,000, by four clients in 60 reloads. So

@@ -1,4 +1,4 @@
-"""A gate that is the user's own proxy: its configuration includes one file of ours, which is replaced.
+"""A gate that is the user's own proxy: its configuration includes one file of Holdfast's, which is replaced.
 
 The record in `gate.json`, as the front has it, says what the file must be; the file is made from the record only. Both
 are durable before the proxy is reloaded, so after a kill or a power cut the proxy starts with the file as it is, and a

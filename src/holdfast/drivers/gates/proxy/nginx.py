@@ -1,4 +1,4 @@
-"""nginx as the gate: its server block routes requests by variables in a file of ours.
+"""nginx as the gate: its server block routes requests by variables in a file of Holdfast's.
 
 Facts from its documentation and measured on 1.22: a reload starts new workers, and the old ones end once their requests
 have ended; they are children of one process and have the title of workers. A parameter has at most 4 kB. Variables in

@@ -104,8 +104,8 @@ class ImageNames:
     def stand_in(self, name: str, mark: str) -> str:
         """Make a name refer to an equal image with another id; return that id.
 
-        A container that starts by the name meanwhile runs as before, and a build that makes nothing leaves this id,
-        which shows it.
+        A container that starts by the name meanwhile runs as before, and a build that makes nothing leaves this id
+        in place, which reveals it.
         """
         recipe = f"FROM {name}\nLABEL {_STAND_IN_LABEL}={mark}\n"
         self._host.feed([self.engine, "build", "--quiet", "--tag", name, "-"], [recipe.encode()])

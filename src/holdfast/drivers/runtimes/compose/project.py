@@ -60,7 +60,7 @@ class Project:
 
     @property
     def engine(self) -> str:
-        """The name of the engine's client that the command uses."""
+        """Return the name of the engine's client that the command uses."""
         return "podman" if Path(self.command[0]).name.startswith("podman") else "docker"
 
 
