@@ -4,7 +4,7 @@ The kernel reports each change of a name, a content or an attribute below a dire
 watched before its names are read; whatever happens after that is reported. A reported entry may have another path by
 then: the number of a watch is turned into a path only when changes are asked for, and a directory that came, went or
 was renamed counts as changed with everything below it. The kernel does not report changes by another machine, changes
-in what is mounted over a directory, and, until the file is released, writes through a memory map.
+in what is mounted over a directory, and, until the file is closed, writes through a memory map or by libaio.
 """
 
 from __future__ import annotations
@@ -61,9 +61,8 @@ class _Listener:
         if not self._closed:
             self._closed = True
             os.eventfd_write(self._end, 1)
-            if (
-                self._thread is not threading.current_thread()
-            ):  # the thread itself may be the last to release this object
+            # The thread itself may be the last to release this object, and it does not run again once Python ends.
+            if self._thread is not threading.current_thread() and not sys.is_finalizing():
                 self._thread.join()
 
     def _listen(self) -> None:
