@@ -100,7 +100,7 @@ def test_a_private_folder_that_is_not_holdfasts_own_refuses(ground: Ground) -> N
     own.unlink()
     own.mkdir(0o700)
     os.chown(own, 65534, 65534)
-    with pytest.raises(RefusedError, match="belongs to the account of number 65534"):
+    with pytest.raises(RefusedError, match="belongs to account number 65534"):
         ground.files().workspace("op")
     os.chown(own, 0, 0)
     own.chmod(0o755)

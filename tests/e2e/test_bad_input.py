@@ -66,7 +66,7 @@ def test_a_backup_without_a_database_that_was_there_is_none(installed: Site) -> 
         (("upgrade", "v99"), 4, "v99"),
         (("upgrade", "--", "-x"), 4, "-x"),
         (("backup", "restore", "1999"), 4, "backup list"),
-        (("backup", "show", "2"), 2, "stands for 2 backups"),
+        (("backup", "show", "2"), 2, "matches 2 backups"),
         (("backup", "create", "--only", "nothing"), 2, "nothing"),
         (("package", "deploy", "nope"), 4, "nope"),
         (("service", "stop", "nope"), 2, "nope"),
@@ -278,7 +278,7 @@ def test_datasets_inside_one_another_are_refused(site: Site) -> None:
     site.config.write_text(text)
     done = run(site, "config", "validate")
     assert done.returncode == 3
-    assert "lie inside one another" in done.stderr
+    assert "are inside one another" in done.stderr
 
 
 def test_production_is_not_made_something_less_by_editing_a_file(installed: Site) -> None:
@@ -460,6 +460,6 @@ def test_a_file_that_the_database_names_and_nobody_has_fails_the_backup(installe
     before = run_json(installed, "backup", "list")["data"]["backups"]
     done = run(installed, "backup", "create", "--consistency", level)
     assert done.returncode == 6, done.stderr
-    assert "1 files that the database names are not in the set" in done.stderr
-    assert "is mounted and whole" in done.stderr
+    assert "1 files that the database names are not in the backup" in done.stderr
+    assert "is mounted and complete" in done.stderr
     assert run_json(installed, "backup", "list")["data"]["backups"] == before

@@ -176,7 +176,7 @@ def test_init_proposes_what_takes_over_and_upgrades(site: ComposeSite) -> None:
     done = run(site, "init", str(site.folder))
     assert done.returncode == 0, done.stderr
     assert "web: web" in done.stdout and "worker: worker" in done.stdout
-    assert "left alone, as no services of the application itself: database" in done.stdout
+    assert "ignored, because they are not services of the application itself: database" in done.stdout
     assert "postgresql: guestbook in " in done.stdout
     text = site.config.read_text()
     migrate = next(line for line in before.splitlines() if line.startswith("migrate = "))

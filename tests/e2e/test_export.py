@@ -65,7 +65,7 @@ def test_what_was_exported_brings_the_data_back(installed: Site, folder: Path) -
     chosen = newest(installed)
     done = run(installed, "backup", "export", chosen, str(folder / "away"))
     assert done.returncode == 0, done.stderr
-    assert "not sanitized" in done.stderr
+    assert "without being sanitized" in done.stderr
     away = folder / "away" / chosen
     names = files_in(away)
     assert {"manifest.json", "code.tar.zst", "code.json", "config.tar.zst", "media.tar.gz"} <= {*names}
@@ -113,7 +113,7 @@ def test_all_sets_and_what_is_there_already(plain: Site, folder: Path) -> None:
     mine = folder / "away" / listed[0] / "mine"
     mine.touch()
     again = run(plain, "backup", "export", listed[0], str(folder / "away"))
-    assert again.returncode == 4 and "exists already" in again.stderr and "Move it away" in again.stderr
+    assert again.returncode == 4 and "already exists" in again.stderr and "Move it, or" in again.stderr
     assert mine.exists()
 
 
@@ -137,7 +137,7 @@ def test_what_left_is_in_the_operations_record(plain: Site, folder: Path) -> Non
     record = run_json(plain, "log", "show", "latest")["data"]
     assert str(folder / "away") in record["title"]
     (written,) = [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"]
-    assert "not sanitized" in written[0] and newest(plain) in written[0]
+    assert "without being sanitized" in written[0] and newest(plain) in written[0]
     run(plain, "backup", "export", "latest", str(folder / "code"), "--only", "code")
     record = run_json(plain, "log", "show", "latest")["data"]
     assert [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"] == [[]]

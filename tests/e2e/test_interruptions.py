@@ -137,7 +137,7 @@ def test_nothing_starts_at_boot_on_a_mount_point_without_its_mount(
     at_v2.media.rename(mounted)
     at_v2.media.mkdir()
     monkeypatch.setattr(recover, "_MOUNT_WAIT_SECONDS", 0.2)
-    with pytest.raises(RefusedError, match="not there"):
+    with pytest.raises(RefusedError, match="is missing"):
         recover.at_boot(load(str(at_v2.config)), wait=lambda _: time.sleep(0.1))
     assert at_v2.get("/")[0] == 0
     at_v2.media.rmdir()

@@ -38,7 +38,7 @@ def test_it_is_loaded_once_and_when_asked_and_nothing_is_left(site: Site) -> Non
     assert (site.state / "proven.json").exists()
     asked = run(site, "backup", "verify", "--load")
     assert asked.returncode == 0, asked.stderr
-    assert "load main beside, compare, drop: done" in asked.stderr
+    assert "load candidate databases of main, compare and drop them: done" in asked.stderr
     assert site.store.digest() == rows
     assert beside(site) == stays
 

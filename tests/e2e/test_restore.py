@@ -101,7 +101,7 @@ def test_partial_sets_are_joined_and_their_instants_shown(plain: Site) -> None:
     media = newest(site)
     next(site.media.rglob("*.bin")).unlink()
     alone = run(site, "backup", "restore", rows, "--dry-run")
-    assert "left as they are: media" in alone.stdout + alone.stderr
+    assert "not changed: media" in alone.stdout + alone.stderr
     shown = run(site, "backup", "restore", rows, media, "--dry-run")
     text = shown.stdout + shown.stderr
     assert f"from {rows}" in text and f"from {media}" in text and "different instants" in text
@@ -159,7 +159,7 @@ def test_a_broken_database_is_restored_over_and_kept(plain: Site, how: str) -> N
     run(site, "service", "start")
     done = run(site, "backup", "restore", "latest")
     assert done.returncode == 0, done.stderr
-    assert "could not be dumped and stays beside" in done.stdout + done.stderr
+    assert "could not be dumped and is kept next to" in done.stdout + done.stderr
     assert site.get("/")[1]["entries"] == 120
     kept = [file for file in path.parent.rglob(path.name) if file != path]
     assert [file.read_bytes()[-len(garbage) :] for file in kept] == [garbage]
@@ -182,7 +182,7 @@ def test_a_table_of_somebody_else_does_not_stop_a_restore(folder: Path) -> None:
             server.run(site.store.name, "CREATE TABLE theirs AS SELECT 1 AS a")
         done = run(site, "backup", "restore", "latest")
         assert done.returncode == 0, done.stderr
-        assert "could not be dumped and stays beside" in done.stdout + done.stderr
+        assert "could not be dumped and is kept next to" in done.stdout + done.stderr
         assert site.get("/")[1]["entries"] == 120
         app = site.open()
         assert [token.partition(".")[2] for token in app.opened.databases["main"].tokens()] == ["replaced"]
@@ -263,8 +263,8 @@ def test_configuration_that_is_missing_comes_back_and_nothing_else_is_touched(in
     (installed.app_folder / "conf" / "proxy.conf").write_text("new\n")
     done = run(installed, "backup", "restore", "latest", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "missing here and comes back: .env" in done.stderr
-    assert "stays as it is: conf/proxy.conf" in done.stderr.replace("holdfast.toml, ", "")
+    assert "Missing configuration that comes back: .env" in done.stderr
+    assert "not changed: conf/proxy.conf" in done.stderr.replace("holdfast.toml, ", "")
     assert (installed.app_folder / ".env").read_text() == "PASSWORD=old\n"
     assert (installed.app_folder / ".env").stat().st_mode & 0o777 == 0o640
     assert (installed.app_folder / "conf" / "proxy.conf").read_text() == "new\n"

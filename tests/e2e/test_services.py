@@ -31,7 +31,7 @@ def test_a_web_goes_with_its_backend_and_comes_back_with_it(site: Site) -> None:
     done = run(site, "service", "stop", "app")
     assert done.returncode == 0, done.stderr
     assert "service stop app, with web" in done.stdout
-    assert "web: stopped with app, to which it leads visitors" in done.stderr
+    assert "web is stopped with app, because it sends visitors there." in done.stderr
     assert site.get("/")[0] == 502
     by = getpass.getuser()
     stopped = stopped_ones(site)

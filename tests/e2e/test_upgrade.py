@@ -93,14 +93,14 @@ def test_dry_run_prints_the_commands_and_changes_nothing(installed: Site) -> Non
 
 def test_the_plan_names_how_restore_points_are_made(installed: Site) -> None:
     first = run(installed, "upgrade", "v2", "--dry-run")
-    assert "restore point of main: a copy of the file, 0 MB; back by rename" in first.stdout + first.stderr
+    assert "The restore point of main is a copy of the file (about 1 MiB)" in first.stdout + first.stderr
     assert "last time" not in first.stdout + first.stderr
     installed.operate("upgrade", "v2")
     assert "last time" not in run(installed, "upgrade", "v5", "--dry-run").stderr, "it took no time worth telling"
     with contextlib.closing(sqlite3.connect(installed.state / "journal.sqlite3")) as journal, journal:
         journal.execute("UPDATE step SET seconds = 3.25 WHERE name = 'restore_point.create'")
     again = run(installed, "upgrade", "v5", "--dry-run")
-    assert "making restore points took 3.2 s last time" in again.stdout + again.stderr
+    assert "Making restore points took 3.2 s last time." in again.stdout + again.stderr
 
 
 def test_no_backup_says_what_an_undo_loses(installed: Site) -> None:
@@ -266,5 +266,5 @@ def test_what_is_newer_is_told_and_a_fetch_that_fails_too(installed: Site) -> No
     done = run(installed, "status", "--updates", "--fetch")
     assert done.returncode == 0, done.stderr
     assert "newer        v2 (" in done.stdout
-    assert "told is what is known here" in done.stdout
+    assert "showing what was fetched before" in done.stdout
     assert run(installed, "status", "--fetch").returncode == 2

@@ -117,5 +117,5 @@ def test_files_that_are_missing_already_stop_no_upgrade(installed: Site) -> None
     before = len(backups(installed))
     done = run(installed, "upgrade", "v2")
     assert done.returncode == 0, done.stderr
-    assert "1 files that the database names are not in the set" in done.stdout + done.stderr
+    assert "1 files that the database names are not in the backup" in done.stdout + done.stderr
     assert [made.consistency for made in backups(installed)[before:]] == ["quiesce"]

@@ -95,7 +95,7 @@ def check_after(machine: Machine, small: Filesystem, ground: Ground, end: str, m
         check_whole(ground, [])
         assert site.release_label() == ground.new_label
         return "recovered"
-    if end == "StuckError" and on_its_own and "is not well" in message.partition("(the operation had failed")[0]:
+    if end == "StuckError" and on_its_own and "not healthy after" in message.partition("(the operation had failed")[0]:
         small.release()
         recover(machine)
         assert check_whole(ground, []) == "old"

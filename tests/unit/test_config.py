@@ -124,7 +124,7 @@ paint = "red"
         ("[services.batch]\nkind = 'worker'\n", "services.batch.command: is needed"),
         ("[runtime]\nfiles = ['compose.yml']\n", "runtime.files: is for kind compose"),
         ("[runtime]\nkind = 'compose'\ntask_service = 'x'\n", "runtime.task_service: there is no service 'x'"),
-        ("[runtime]\nkind = 'compose'\n[source.python]\n", "source.python: what a container needs"),
+        ("[runtime]\nkind = 'compose'\n[source.python]\n", "source.python: is not for containers"),
         ("[runtime]\nkind = 'compose'\n[services.batch]\nhealth_command = ['true']\n", "services.batch.health_command"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_is_wrong_is_named_by_its_key(folder: Path, old: str, new: str, wan
 
 def test_a_file_that_is_no_toml_is_named_with_the_place(folder: Path) -> None:
     write(folder, "[application\n")
-    with pytest.raises(ConfigurationError, match=r"holdfast\.toml is no TOML") as caught:
+    with pytest.raises(ConfigurationError, match=r"holdfast\.toml is not valid TOML") as caught:
         read(folder)
     assert "line 1" in caught.value.problems[0]
 

@@ -97,7 +97,7 @@ def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> No
     assert value["files"] == {"media": {"volume": "production_django_media"}}
     assert value["tasks"]["migrate"][:2] == ["python", "backend/manage.py"]
     assert (
-        "left alone, as no services of the application itself: flower, postgres, redis, traefik, nginx" in made.findings
+        "ignored, because they are not services of the application itself: flower, postgres, redis, traefik, nginx" in made.findings
     )
     assert "web: django; its port in the container is a guess" in made.findings
     assert made.config_files == [".env_production"]
@@ -154,5 +154,5 @@ def test_what_is_proposed_is_a_configuration(tmp_path: Path) -> None:
 def test_files_that_compose_cannot_read_are_left_aside_and_named(tmp_path: Path) -> None:
     given = project(tmp_path / "access")
     text, findings = init.propose(given.folder, None, Answering())
-    assert "production.yml is left aside, for docker compose cannot read it: it is not running" in findings
+    assert "production.yml is ignored, because docker compose cannot read it: it is not running" in findings
     assert "compose" not in tomllib.loads(text).get("runtime", {}).get("kind", "")

@@ -80,7 +80,7 @@ def test_what_may_be_a_view_waits_for_the_swap(made: Callable[..., App], quick_f
     context, recorded, said = asked(release_at(quick_folder, "0001"))
     loaded.check_migrations(app.opened, context)
     assert not recorded
-    assert "once the loaded database is in place" in said[0]
+    assert "compared after the swap" in said[0]
     checks = parts.check_loaded(app, release_at(quick_folder))
     assert [step.name for step in (*checks.before, *checks.after)] == ["migrations.check_loaded", "migrations.check"]
     assert "view" in checks.notes[0]
@@ -133,11 +133,11 @@ def test_files_that_a_loaded_database_names_and_nobody_has_are_noted(quick_folde
     candidate_with(app, "CREATE TABLE done (path)", "INSERT INTO done VALUES ('album/there'), ('gone'), ('album')")
     context, recorded, said = asked(release_at(quick_folder))
     loaded.check_references(app.opened, context)
-    assert recorded == {"warnings": ["2 files that the loaded database names are not in media, as album"]}
+    assert recorded == {"warnings": ["2 files that the candidate database names are not in media, for example album"]}
     assert "holdfast import files SOURCE --into media" in said[0]
     candidate_with(app, "CREATE TABLE other (path)")
     context, recorded, said = asked(release_at(quick_folder))
     loaded.check_references(app.opened, context)
     assert not recorded
-    assert "is not known" in said[0]
+    assert "could not be listed" in said[0]
     app.close()

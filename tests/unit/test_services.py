@@ -58,7 +58,7 @@ def test_one_that_was_unwell_is_waited_for_until_it_is_well(app: App, monkeypatc
 def test_one_that_stays_unwell_stops_no_undo_and_is_named(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_UNWELL_SECONDS", 0.1)
     _, said = stop_and_start(app, monkeypatch, False)
-    assert "service web of release r1: it is not well" in said[0]
+    assert "service web of release r1: not healthy after" in said[0]
 
 
 def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) -> None:

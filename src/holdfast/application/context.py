@@ -145,7 +145,7 @@ class Opened:
         for name, database in self.databases.items():
             owner = database.owner()
             if owner not in (None, self.loaded.owner):
-                raise self._mismatch(f"database {name}", owner, "remove that mark from the database")
+                raise self._mismatch(f"database {name}", owner, "remove that marker from the database")
 
     def _mismatch(self, what: str, found: str | None, how: str) -> OwnerMismatchError:
         return OwnerMismatchError(
@@ -192,10 +192,10 @@ class Opened:
         missing = self.missing_markers()
         if missing:
             raise RefusedError(
-                f"data of this application are not there: {', '.join(map(str, missing))} is missing",
-                state="Nothing was changed: what is written or saved now would not be the application's data.",
-                next_step="Mount the disk, and type the command again.\n"
-                "If the data were lost: holdfast backup restore latest. If what is there now is right: holdfast backup"
+                f"data of this application is missing: there is no {', '.join(map(str, missing))}",
+                state="Nothing was changed: a change or a backup now would not have the application's data.",
+                next_step="Mount the disk, then run the command again.\n"
+                "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast backup"
                 " create --adopt-data",
             )
 
@@ -205,8 +205,8 @@ class Opened:
         missing = [name for name in configuration.config_files if not os.path.lexists(self.loaded.root / name)]
         if missing:
             raise RefusedError(
-                f"backup.config_files names what does not exist: {', '.join(missing)}",
-                next_step="Put it back, or take it out of backup.config_files.",
+                f"backup.config_files names files that do not exist: {', '.join(missing)}",
+                next_step="Put them back, or remove them from backup.config_files.",
             )
 
     def end_sessions(self, operation: str) -> None:
@@ -238,7 +238,7 @@ class Opened:
             except OSError as error:
                 raise NoSpaceError(
                     f"{path.parent} has no room for the {RESERVE_BYTES >> 20} MiB kept for an undo: {error.strerror}",
-                    next_step="Free space there and type the command again.",
+                    next_step="Free space there, then run the command again.",
                 ) from error
 
     def release_reserves(self) -> None:

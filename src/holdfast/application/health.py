@@ -73,7 +73,7 @@ def verify(
                     raise _port_taken(instance)
                 return
         if time.monotonic() > deadline:
-            raise _unwell(opened, instance, f"it is not well after {timeout:g} s: {said}")
+            raise _unwell(opened, instance, f"not healthy after {timeout:g} s: {said}")
         time.sleep(_POLL_SECONDS)
 
 

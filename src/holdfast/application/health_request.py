@@ -29,8 +29,8 @@ def _advice(response: http.client.HTTPResponse) -> str:
         place = response.getheader("Location", "").partition("?")[0]
         return (
             f", on to {place or 'nowhere'}; only 2xx counts: name the page in `health`, or in `health_headers` what"
-            " the application expects of its proxy (as X-Forwarded-Proto)"
+            " the application expects of its proxy (such as X-Forwarded-Proto)"
         )
     if response.status == http.HTTPStatus.BAD_REQUEST:
-        return "; if it takes requests to its own name only, say that as Host in `health_headers`"
+        return "; if it accepts only requests to its own name, set that as Host in `health_headers`"
     return ""

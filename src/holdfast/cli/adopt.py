@@ -12,9 +12,9 @@ from holdfast.cli.session import Session, common
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def adopt(session: Session, reference: str, dry_run: bool) -> None:
-    """Take over a project whose containers run: their images and the sources of REF become the first release.
+    """Take over a project whose containers are running: their images and the sources of REF become the first release.
 
-    REF is the commit that the images were built from; by default the one that the repository stands at.
+    REF is the commit that the images were built from; by default the one that the repository has checked out.
     """
     from holdfast.operations import adopt as operation
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 import msgspec
 
@@ -19,13 +21,13 @@ def backup() -> None:
 @click.option(
     "--consistency",
     type=click.Choice(["live", "pause", "quiesce"]),
-    help="How writers are held; default as configured.",
+    help="How writers are held; default: as configured.",
 )
-@click.option("--quiesce", is_flag=True, help="The same as --consistency quiesce: everything stopped meanwhile.")
+@click.option("--quiesce", is_flag=True, help="The same as --consistency quiesce: stop all services meanwhile.")
 @click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset (may be repeated).")
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
-@click.option("--adopt-data", is_flag=True, help="Take data that lost Holdfast's marker as they are now.")
-@click.option("--comment", default="", help="Why; stands in the manifest.")
+@click.option("--adopt-data", is_flag=True, help="Accept data without Holdfast's marker as the application's data.")
+@click.option("--comment", default="", help="Reason for the backup; `backup show` prints it.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def create(
@@ -80,7 +82,7 @@ def list_(session: Session) -> None:
     )
     damaged = vault.damaged()
     for name in damaged:
-        session.renderer.aside(f"{name} is damaged and not listed; `holdfast backup verify` tells more")
+        session.renderer.aside(f"{name} is damaged and not listed; to see the damage, run: holdfast backup verify")
     session.renderer.result({"backups": [msgspec.to_builtins(item) for item in found], "damaged": damaged})
 
 
@@ -123,7 +125,9 @@ def show(session: Session, reference: str) -> None:
 @backup.command()
 @click.argument("reference", metavar="[ID]", required=False)
 @click.option(
-    "--load", is_flag=True, help="Load its databases beside the live ones too (default: of `latest`), and drop them."
+    "--load",
+    is_flag=True,
+    help="Also load its databases (default: of `latest`) as candidate databases, compare and drop them.",
 )
 @common
 def verify(session: Session, reference: str | None, load: bool) -> None:
@@ -137,16 +141,17 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
     chosen = operation.find(app, reference).id if reference and reference not in vault.damaged() else reference
     observer = ProgressObserver(session.renderer)
     with Cancellation() as cancellation:
+        started = time.monotonic()
         observer.step_started("verify", 1, 1, undo=False)
         problems = vault.verify(chosen, observer.progress, cancellation.check)
-        observer.step_ended("verify", 0.0, undo=False, failed=bool(problems))
+        observer.step_ended("verify", time.monotonic() - started, undo=False, failed=bool(problems))
     if problems:
         for problem in problems[:50]:
             session.renderer.aside(f"  {problem}")
         raise DamagedError(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found: {problems[0]}",
             state="Nothing was changed.",
-            next_step="Restore refuses what is damaged. Make a new backup now; look at the disk of the vault.",
+            next_step="Make a new backup now, and check the disk of the vault. A restore refuses damaged data.",
         )
     count = 1 if chosen else len(vault.backups())
     session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: whole")
@@ -165,10 +170,10 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
     "--only", multiple=True, metavar="DATASET", help="Only this dataset, `code` or `config` (may be repeated)."
 )
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
+@click.option("--into", metavar="NAME", help="Only load one database under this name, to inspect it.")
 @click.option(
-    "--into", metavar="NAME", help="Load one database under this name, to look into it; nothing else changes."
+    "--no-safety", is_flag=True, help="Make no safety backup; keep the replaced data for `upgrade.keep_replaced`."
 )
-@click.option("--no-safety", is_flag=True, help="Keep what is replaced beside for days instead of in a backup.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def restore(
@@ -182,13 +187,13 @@ def restore(
 ) -> None:
     """Bring the application back to a backup: code, databases and files, or some of them.
 
-    Of several backups each dataset is taken from the first that has it: a set of databases and one of files are joined.
+    With several backups, each dataset comes from the first one that has it: databases of one and files of another.
     """
     from holdfast.operations import restore as operation
 
     if into is not None:
         if len(references) > 1 or except_ or no_safety:
-            raise UsageError("--into takes one backup, and --only beside it")
+            raise UsageError("--into takes one backup, and no other option than --only")
         app = session.changing_app()
         session.run(app, operation.plan_into(app, references[0], into, only=only), dry_run=dry_run)
         return
@@ -209,16 +214,16 @@ def restore(
     type=click.Choice(["tar.gz", "folder"]),
     default="tar.gz",
     show_default=True,
-    help="What a dataset of files becomes.",
+    help="How to write a dataset of files.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def export(
     session: Session, words: tuple[str, ...], all_: bool, only: tuple[str, ...], format_: str, dry_run: bool
 ) -> None:
-    """Write a backup as plain files into FOLDER/ID, to carry it away; without an ID, the latest.
+    """Write a backup as plain files into FOLDER/ID, to take it elsewhere; without an ID, the latest.
 
-    Databases are in their engine's own format, files as tar archives or folders; SHA256SUMS is beside them.
+    Databases are in their engine's own format, files are tar archives or folders; SHA256SUMS lists their digests.
     """
     from holdfast.operations import export as operation
 
@@ -227,17 +232,17 @@ def export(
     app = session.changing_app()
     if len(words) == 1 and not all_ and operation.is_reference(app, words[0]):
         raise UsageError(
-            f"{words[0]} is a backup; the folder is missing", next_step="Name it: backup export ID FOLDER."
+            f"{words[0]} is a backup; the folder is missing", next_step="Name both: holdfast backup export ID FOLDER"
         )
     reference = None if all_ else words[0] if len(words) == 2 else "latest"
     session.run(app, operation.plan(app, reference, words[-1], only=only, format=format_), dry_run=dry_run)
 
 
 @backup.command()
-@click.option("--dry-run", is_flag=True, help="Print what would go and why the others stay.")
+@click.option("--dry-run", is_flag=True, help="Print which would be removed and why the others stay.")
 @common
 def prune(session: Session, dry_run: bool) -> None:
-    """Remove backups that the retention rules do not keep, and what nothing references any more."""
+    """Remove backups that the retention rules do not keep, and unreferenced content."""
     from holdfast.operations import prune as operation
 
     app = session.changing_app()
@@ -249,10 +254,10 @@ def prune(session: Session, dry_run: bool) -> None:
 
 @backup.command()
 @click.argument("reference", metavar="ID")
-@click.option("--off", is_flag=True, help="Take the pin back.")
+@click.option("--off", is_flag=True, help="Remove the pin.")
 @common
 def pin(session: Session, reference: str, off: bool) -> None:
-    """Keep a backup whatever the retention rules say."""
+    """Keep a backup regardless of the retention rules."""
     from holdfast.operations import backup as operation
 
     app = session.app()

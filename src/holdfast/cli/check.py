@@ -13,7 +13,7 @@ from holdfast.errors import RefusedError
 @click.command()
 @common
 def check(session: Session) -> None:
-    """A doctor: tools, reachability, space, permissions, durability, secrets, backups; each problem with what to type."""
+    """Check tools, services, space, permissions, secrets and backups; print each problem with the command that fixes it."""
     from holdfast.reports import check as operation
 
     app = session.app()
@@ -25,12 +25,12 @@ def check(session: Session) -> None:
     errors = [problem for problem in problems if problem.severity == "error"]
     error = RefusedError(
         f"{len(errors)} of {len(problems)} findings are errors",
-        next_step="Mend them from the top, then `holdfast check`.",
+        next_step="Fix the errors in the order shown, then run `holdfast check` again.",
     )
     if errors and not session.renderer.as_json:
         raise error
     if not problems:
-        session.renderer.line("all is well")
+        session.renderer.line("no problems found")
     code = error.exit_code if errors else 0
     data = {"problems": [asdict(problem) for problem in problems], "errors": len(errors)}
     session.renderer.result(data, exit_code=code)

@@ -13,12 +13,12 @@ from holdfast.cli.session import Session, common
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option(
-    "--backup", "reference", metavar="ID", help="A backup of FROM that is there (or `latest`); default: a new one."
+    "--backup", "reference", metavar="ID", help="An existing backup of FROM (or `latest`); default: a new one."
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Only this dataset; may be given several times.")
-@click.option("--except", "except_", multiple=True, metavar="NAME", help="Not this dataset.")
-@click.option("--unsanitized", is_flag=True, help="Take the data as they are, personal ones too.")
-@click.option("--no-safety", is_flag=True, help="Without a backup of what is replaced.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this dataset (may be repeated).")
+@click.option("--except", "except_", multiple=True, metavar="NAME", help="Without this dataset (may be repeated).")
+@click.option("--unsanitized", is_flag=True, help="Copy the data unchanged, including personal data.")
+@click.option("--no-safety", is_flag=True, help="Make no safety backup of the replaced data.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing. Needs --backup.")
 @common
 def clone(
@@ -34,7 +34,7 @@ def clone(
 ) -> None:
     """Copy databases and files of one environment to another, which is never production.
 
-    FROM and TO are environments of this holdfast.toml, or the path of another one. The copy is one operation of TO: on any
+    FROM and TO are environments of this holdfast.toml, or paths of others. The copy is one operation of TO: on any
     failure its earlier data are back. Its own code and configuration stay; `migrate` and `after_clone` run in it.
     """
     from holdfast.errors import UsageError
@@ -47,7 +47,7 @@ def clone(
     operation.refuse(app, before, unsanitized=unsanitized)
     if not dry_run:
         session.confirm(
-            f"Replace data of {target} by those of {source}?", (f"{source}: unsanitized, with personal data",)
+            f"Replace the data of {target} with the data of {source}?", (f"{source}: unsanitized, with personal data",)
         )
     wait_seconds = app.loaded.configuration.backup.wait_seconds
     if reference is None:

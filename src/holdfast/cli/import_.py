@@ -17,10 +17,12 @@ def import_() -> None:
 
 @import_.command()
 @click.argument("source", metavar="FILE")
-@click.option("--database", metavar="NAME", help="Which database, where the application has several.")
-@click.option("--cold", is_flag=True, help="FILE is the data directory of a PostgreSQL server that was shut down.")
-@click.option("--scratch", default="/var/tmp", metavar="FOLDER", show_default=True, help="Where --cold unpacks it.")
-@click.option("--no-safety", is_flag=True, help="Without a backup of what is replaced.")
+@click.option("--database", metavar="NAME", help="Target database, if the application has several.")
+@click.option("--cold", is_flag=True, help="FILE is the data directory of a stopped PostgreSQL server.")
+@click.option(
+    "--scratch", default="/var/tmp", metavar="FOLDER", show_default=True, help="Folder in which --cold unpacks it."
+)
+@click.option("--no-safety", is_flag=True, help="Make no safety backup of the replaced data.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def database(
@@ -44,8 +46,8 @@ def database(
 
 
 @import_.command("list")
-@click.option("--database", metavar="NAME", help="Of this database alone.")
-@click.option("--test", "tested", is_flag=True, help="Read each to its end, to see that its compression is whole.")
+@click.option("--database", metavar="NAME", help="Only for this database.")
+@click.option("--test", "tested", is_flag=True, help="Read each to its end, to verify its compression.")
 @common
 def list_(session: Session, database: str | None, tested: bool) -> None:
     """List dumps in the folders of `import_from`, oldest first."""
@@ -62,9 +64,9 @@ def list_(session: Session, database: str | None, tested: bool) -> None:
 
 @import_.command()
 @click.argument("source", metavar="ARCHIVE-OR-FOLDER")
-@click.option("--into", required=True, metavar="DATASET[/SUBPATH]", help="Where the files go.")
-@click.option("--replace", is_flag=True, help="Remove what is there and does not come in; default: merge.")
-@click.option("--no-safety", is_flag=True, help="Without a backup of the present files first.")
+@click.option("--into", required=True, metavar="DATASET[/SUBPATH]", help="Dataset and folder that receive the files.")
+@click.option("--replace", is_flag=True, help="Remove existing files that are not imported; default: merge.")
+@click.option("--no-safety", is_flag=True, help="Make no safety backup of the present files.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def files(session: Session, source: str, into: str, replace: bool, no_safety: bool, dry_run: bool) -> None:

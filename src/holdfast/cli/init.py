@@ -11,8 +11,8 @@ from holdfast.cli.session import Session, common
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
-@click.option("--preset", help="Start from a packaged preset.")
-@click.option("--force", is_flag=True, help="Replace a holdfast.toml that is there.")
+@click.option("--preset", help="Start from a preset that Holdfast contains.")
+@click.option("--force", is_flag=True, help="Replace an existing holdfast.toml.")
 @common
 def init(session: Session, folder: str, preset: str | None, force: bool) -> None:
     """Write a commented holdfast.toml from what is found here."""
@@ -23,5 +23,9 @@ def init(session: Session, folder: str, preset: str | None, force: bool) -> None
     for finding in findings:
         session.renderer.line(f"  {finding}")
     first = "adopt" if operation.is_of_containers(path) else "install REF"
-    session.renderer.line(f"Look through it, then: holdfast config validate; holdfast check; holdfast {first}")
+    session.renderer.line("Next:")
+    for number, step in enumerate(
+        (f"Read {path.name} and correct it", "holdfast config validate", "holdfast check", f"holdfast {first}"), 1
+    ):
+        session.renderer.line(f"  {number}. {step}")
     session.renderer.result({"path": str(path), "findings": findings})

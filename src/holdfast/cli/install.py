@@ -9,7 +9,7 @@ from holdfast.cli.session import Session, common
 
 @click.command()
 @click.argument("reference", metavar="REF")
-@click.option("--wipe", is_flag=True, help="Install afresh over existing data (never in production; a backup is made).")
+@click.option("--wipe", is_flag=True, help="Wipe existing data first (never in production; a backup is made).")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def install(session: Session, reference: str, wipe: bool, dry_run: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -16,6 +17,20 @@ def log() -> None:
     """What operations did, with every command and its output."""
 
 
+def _took(seconds: float) -> str:
+    """Return a duration; `-` where the journal has none, because the process of the operation died."""
+    return human_seconds(seconds) if seconds else "-"
+
+
+def _state(step: Any, operation: Any) -> str:
+    """Return the state of a step as an operator reads it, with its duration if it ran."""
+    if step.state == "pending":
+        will_run = operation.outcome == "open" or (operation.outcome == "stuck" and operation.committed)
+        return "pending" if will_run else "not run"
+    word = "failed, undone" if step.state == "undone" and step.error else str(step.state)
+    return f"{word} ({human_seconds(step.seconds)})" if step.seconds else word
+
+
 @log.command("list")
 @click.option("-n", "--number", default=20, show_default=True, help="How many.")
 @common
@@ -25,10 +40,7 @@ def list_(session: Session, number: int) -> None:
     found = app.journal.operations(number)
     session.renderer.table(
         ["OPERATION", "WHAT", "OUTCOME", "USER", "STARTED", "TOOK"],
-        [
-            [item.id, item.title, item.outcome, item.user, item.started_at, human_seconds(item.seconds)]
-            for item in found
-        ],
+        [[item.id, item.title, item.outcome, item.user, item.started_at, _took(item.seconds)] for item in found],
     )
     session.renderer.result(
         {
@@ -57,7 +69,8 @@ def show(session: Session, operation: str) -> None:
     matches = known[:1] if operation == "latest" else [item for item in known if operation in item.id]
     if len(matches) != 1:
         raise NotFoundError(
-            f"{operation!r} stands for {len(matches)} operations", next_step="`holdfast log list` shows them."
+            f"{operation!r} matches {len(matches)} operations",
+            next_step="Run `holdfast log list` to see the operations.",
         )
     record = matches[0]
     for key, value in {
@@ -67,14 +80,14 @@ def show(session: Session, operation: str) -> None:
         "user": record.user,
         "started": record.started_at,
         "ended": record.ended_at or "-",
-        "took": human_seconds(record.seconds),
+        "took": _took(record.seconds),
         "outcome": record.outcome,
         "error": record.error or "-",
     }.items():
         session.renderer.line(f"{key:10} {value}")
     for step in app.journal.steps(record.id):
         session.renderer.line(
-            f"  {step.position + 1:2}. {step.title}: {step.state} ({human_seconds(step.seconds)})"
+            f"  {step.position + 1:2}. {step.title}: {_state(step, record)}"
             + (f" - {step.error}" if step.error else "")
         )
         for warning in step.facts.get("warnings", []):

@@ -11,25 +11,25 @@ import click
 from holdfast import VERSION
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("init", "Write a commented holdfast.toml from what is found here."),
-    "check": ("check", "A doctor: what is wrong or risky, and what to type."),
-    "status": ("status", "What runs, which release, the last backup, what is open."),
-    "adopt": ("adopt", "Take over a project whose containers run already."),
-    "install": ("install", "First installation of the application."),
-    "upgrade": ("upgrade", "Upgrade to a release; undone by itself if it is bad."),
+    "init": ("init", "Write a commented holdfast.toml for this folder."),
+    "check": ("check", "Find problems and risks; print what fixes them."),
+    "status": ("status", "Show services, release, last backup and open operations."),
+    "adopt": ("adopt", "Take over a project whose containers are running."),
+    "install": ("install", "Install the application for the first time."),
+    "upgrade": ("upgrade", "Upgrade to a release; a bad one is undone."),
     "rollback": ("rollback", "Go back to the previous release."),
     "backup": ("backup", "Create, list, show, verify, restore, prune and pin backups."),
     "clone": ("clone", "Copy one environment's data to another."),
-    "import": ("import_", "Bring in a dump or files that another tool made."),
+    "import": ("import_", "Import a dump or files that another tool made."),
     "recover": ("recover", "Bring an interrupted operation to its end."),
     "package": ("package", "Build, list, deploy and prune packages."),
     "release": ("release", "List releases."),
-    "maintenance": ("maintenance", "Hold visitors, or let them in."),
-    "service": ("service", "Status, stop, start and restart of services."),
+    "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
+    "service": ("service", "Show, stop, start and restart services."),
     "console": ("console", "Run the application's console with arguments."),
-    "log": ("log", "What operations did, with every command and its output."),
+    "log": ("log", "Show operations with every command and its output."),
     "config": ("config", "Validate, show and explain the configuration."),
-    "demo": ("demo", "Show it all on a small application in a temporary folder."),
+    "demo": ("demo", "Demonstrate everything on a small application."),
 }
 
 

@@ -22,13 +22,13 @@ def _seconds(text: str | None) -> int | None:
         return None
     found = re.fullmatch(r"(\d+)([smhd])", text)
     if found is None:
-        raise UsageError(f"{text!r} is no duration", next_step="Type it as 90s, 30m, 2h or 1d.")
+        raise UsageError(f"{text!r} is not a valid duration", next_step="Write it as 90s, 30m, 2h or 1d.")
     return int(found[1]) * _UNITS[found[2]]
 
 
 @maintenance.command()
-@click.option("--duration", metavar="TIME", help="When it is expected to end, as 30m: told to visitors, not enforced.")
-@click.option("--comment", default="", help="Shown on the page.")
+@click.option("--duration", metavar="TIME", help="Expected duration, such as 30m: shown to visitors, not enforced.")
+@click.option("--comment", default="", help="Text to show on the page.")
 @common
 def on(session: Session, duration: str | None, comment: str) -> None:
     """Show visitors the page until `maintenance off`; no operation lifts it."""

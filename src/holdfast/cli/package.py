@@ -55,7 +55,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
 
 
 @package.command()
-@click.option("--dry-run", is_flag=True, help="Print which would go.")
+@click.option("--dry-run", is_flag=True, help="Print which would be removed.")
 @common
 def prune(session: Session, dry_run: bool) -> None:
     """Remove packages that no kept release came from."""

@@ -13,9 +13,9 @@ from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
 
 
 @click.command()
-@click.option("--auto", is_flag=True, help="For boot: wait for mounts, start what should run, recover, start the rest.")
-@click.option("--abandon", metavar="REASON", help="Close interrupted and stuck operations as they stand.")
-@click.option("--state", metavar="FOLDER", help="The state directory, if holdfast.toml cannot be read any more.")
+@click.option("--auto", is_flag=True, help="For boot: wait for mounts, start services, recover, start the rest.")
+@click.option("--abandon", metavar="REASON", help="Close interrupted and stuck operations without an undo.")
+@click.option("--state", metavar="FOLDER", help="State directory, if holdfast.toml can no longer be read.")
 @common
 def recover(session: Session, auto: bool, abandon: str | None, state: str | None) -> None:
     """Bring an interrupted operation to its end: undone before its commit point, finished after it.
@@ -27,9 +27,11 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
     observer = ProgressObserver(session.renderer)
     if abandon is not None:
         app = session.app()
-        session.confirm("Close the operation as it stands? Visitors keep the page until `holdfast maintenance off`.")
+        session.confirm(
+            "Close the operation without an undo? Visitors see the maintenance page until `holdfast maintenance off`."
+        )
         closed = operation.abandon(app, abandon)
-        session.renderer.line(f"closed as they stand: {', '.join(closed)}")
+        session.renderer.line(f"closed without an undo: {', '.join(closed)}")
         session.renderer.result({"abandoned": closed})
         return
     if auto:
@@ -39,7 +41,7 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
     for item in done:
         session.renderer.line(f"{item.title} ({item.operation}): {item.outcome} in {human_seconds(item.seconds)}")
     if not done:
-        session.renderer.line("nothing is interrupted")
+        session.renderer.line("no operation is interrupted")
     session.renderer.result(
         {
             "recovered": [
@@ -54,7 +56,7 @@ def _state(session: Session, given: str | None) -> Path:
     if given:
         path = Path(given)
         if not (path / "journal.sqlite3").exists():
-            raise NotFoundError(f"{path} is no state directory: it has no journal.sqlite3")
+            raise NotFoundError(f"{path} is not a state directory: it has no journal.sqlite3")
         return path
     try:
         loaded = session.loaded()
@@ -65,8 +67,8 @@ def _state(session: Session, given: str | None) -> Path:
         if found is None:
             raise HoldfastError(
                 error.what,
-                state="The configuration cannot be read, and no owner's marker names the state directory.",
-                next_step="holdfast recover --state FOLDER",
+                state="The configuration cannot be read, and no marker names the state directory.",
+                next_step="Run: holdfast recover --state FOLDER",
             ) from error
         return found
     return _from_marker(session) or Path(loaded.state)

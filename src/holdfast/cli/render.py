@@ -109,7 +109,9 @@ class Renderer:
             self.line(f"  note: {note}")
         for number, step in enumerate(plan.all_steps, 1):
             if number == len(plan.steps) + 1:
-                self.line("  ---- commit: before this everything is undone on a failure; from here only forward ----")
+                self.line(
+                    "  ---- commit: a failure before it undoes everything; after it only closing steps remain ----"
+                )
             expected = seconds.get(number)
             self.line(f"  {number:2}. {step.title}" + (f"  (about {human_seconds(expected)})" if expected else ""))
             for command in commands.get(number, ()):

@@ -10,10 +10,12 @@ from holdfast.cli.session import Session, common
 @click.command()
 @click.option("--to", metavar="RELEASE", help="A kept release by id, label or commit; default: the previous one.")
 @click.option(
-    "--discard-writes-since", metavar="TIME", help="Go back with the data of that time, as the refusal names it."
+    "--discard-writes-since", metavar="TIME", help="Go back with the data of that time, which the refusal prints."
 )
 @click.option(
-    "--keep-data", is_flag=True, help="Code only although the schema changed, where no migrations are configured."
+    "--keep-data",
+    is_flag=True,
+    help="Change only the code, even if the schema changed and no migrations are configured.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
@@ -22,8 +24,8 @@ def rollback(
 ) -> None:
     """Go back to the previous release.
 
-    Code only where that code knows the applied migrations. Otherwise it is refused with what was written since; the
-    data of that time come back only with --discard-writes-since, after a backup of the present ones.
+    Only the code changes if it knows the applied migrations. Otherwise the rollback is refused with a list of later writes; the
+    data of that time comes back only with --discard-writes-since, after a safety backup of the present data.
     """
     from holdfast.operations import rollback as operation
 

@@ -12,13 +12,13 @@ from holdfast.cli.session import Session, common
 
 @click.group()
 def service() -> None:
-    """Status, stop, start and restart of services."""
+    """Show, stop, start and restart services."""
 
 
 @service.command()
 @common
 def status(session: Session) -> None:
-    """What runs, and what is stopped."""
+    """Show running and stopped services."""
     from holdfast.reports.status import with_stopped
 
     app = session.app()
@@ -41,7 +41,7 @@ def _run(session: Session, action: str, names: tuple[str, ...]) -> None:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def stop(session: Session, names: tuple[str, ...]) -> None:
-    """Stop services; they stay stopped, also after a reboot."""
+    """Stop services; they stay stopped, even after a reboot."""
     _run(session, "stop", names)
 
 

@@ -66,9 +66,12 @@ class Session:
         for loss in losses:
             self.renderer.aside(f"  {loss}")
         if not sys.stdin.isatty():
-            raise UsageError(f"{question} Nobody can be asked here.", next_step="Type the command with --yes.")
+            raise UsageError(
+                "standard input is not a terminal, so Holdfast cannot ask for confirmation",
+                next_step="Run the command again with --yes.",
+            )
         if not click.confirm(question, err=True):
-            raise CancelledError("stopped before anything was changed", state="Nothing was changed.")
+            raise CancelledError("stopped at the confirmation", state="Nothing was changed.")
 
     def run(self, app: Any, plan: Any, *, dry_run: bool = False, wait_seconds: float = 0) -> None:
         """Shows or runs a plan and says how it ended."""
@@ -106,10 +109,10 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     """Adds the common options and hands the command a Session as its first argument."""
 
     @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
-    @click.option("-e", "--environment", metavar="NAME", help="Which environment, by its overlay holdfast.NAME.toml.")
-    @click.option("-v", "--verbose", count=True, help="Say more; each command as it runs (-vvv: with tracebacks).")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+    @click.option("-e", "--environment", metavar="NAME", help="Environment; its overlay is holdfast.NAME.toml.")
+    @click.option("-v", "--verbose", count=True, help="Print each command as it runs (-vvv: with tracebacks).")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
     @click.pass_context
     @functools.wraps(function)
     def command(context: click.Context, /, **options: Any) -> None:
@@ -126,7 +129,7 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             wrapped = HoldfastError(
                 f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
-                state="`holdfast status` tells the state of things.",
+                state="Run `holdfast status` to see the present state.",
             )
             session.renderer.error(wrapped, session.host.redactor.text(wrapped.what))
             if session.renderer.verbosity >= 3:
@@ -137,8 +140,8 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # a fault of Holdfast's own: never a traceback for who did not ask for one
             wrapped = HoldfastError(
                 f"unexpected: {type(error).__name__}: {error}",
-                state="`holdfast status` tells the state of things; what was begun is undone or waits for `holdfast recover`.",
-                next_step="Type the command again with -vvv and report what it prints.",
+                state="Everything was undone, or waits for `holdfast recover`: run `holdfast status` to see which.",
+                next_step="Run the command again with -vvv and report what it prints.",
             )
             session.renderer.error(wrapped, session.host.redactor.text(wrapped.what))
             if session.renderer.verbosity >= 3:

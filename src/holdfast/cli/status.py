@@ -9,15 +9,17 @@ from holdfast.errors import UsageError
 
 
 @click.command()
-@click.option("--updates", is_flag=True, help="And what is newer than the current release: tags, commits, images.")
-@click.option("--fetch", is_flag=True, help="With --updates: `git fetch --tags` in the source repository first.")
+@click.option(
+    "--updates", is_flag=True, help="Also list what is newer than the current release: tags, commits, images."
+)
+@click.option("--fetch", is_flag=True, help="With --updates: run `git fetch --tags` in the source repository first.")
 @common
 def status(session: Session, updates: bool, fetch: bool) -> None:
-    """What runs, which release is current, the last backup, and what is open."""
+    """Show services, the current release, the last backup and open operations."""
     from holdfast.reports import status as operation
 
     if fetch and not updates:
-        raise UsageError("--fetch is for --updates", next_step="holdfast status --updates --fetch")
+        raise UsageError("--fetch needs --updates", next_step="Run: holdfast status --updates --fetch")
     app = session.app()
     report = operation.report(app)
     if updates:

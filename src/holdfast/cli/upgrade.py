@@ -10,15 +10,16 @@ from holdfast.cli.session import Session, common
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.option(
-    "--rolling", "mode", flag_value="rolling", help="New beside old, no maintenance; compatible migrations only."
+    "--rolling",
+    "mode",
+    flag_value="rolling",
+    help="Start the new version next to the old one, without maintenance; compatible migrations only.",
 )
-@click.option("--source", "mode", flag_value="source", help="Code only, no migration, no maintenance.")
-@click.option("--no-backup", is_flag=True, help="Make no backup; the plan says what an undo then loses.")
+@click.option("--source", "mode", flag_value="source", help="Change only the code: no migration, no maintenance.")
+@click.option("--no-backup", is_flag=True, help="Make no backup; --dry-run prints what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
 @click.option("--end-backup", is_flag=True, help="End a running backup instead of waiting for it.")
-@click.option(
-    "--again", is_flag=True, help="Upgrade even to the release that runs: build, migrate and start it once more."
-)
+@click.option("--again", is_flag=True, help="Upgrade even to the running release: build, migrate and start it again.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def upgrade(
@@ -33,8 +34,8 @@ def upgrade(
 ) -> None:
     """Upgrade to a tag, branch or commit.
 
-    In maintenance mode (the default) visitors see a page while the data is migrated; a new version that fails, or
-    does not answer, is undone: code, databases and files are those from before.
+    In maintenance mode (the default) visitors see the maintenance page while the data is migrated; a new version that fails, or
+    does not answer, is undone: code, databases and files are as before.
     """
     from holdfast.errors import AlreadyThereError
     from holdfast.operations import upgrade as operation

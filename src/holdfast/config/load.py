@@ -91,7 +91,7 @@ def find_file(given: str | None) -> Path:
         path = Path(given)
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
-            raise NotFoundError(f"there is no {path}", next_step="`holdfast init` writes one.")
+            raise NotFoundError(f"there is no {path}", next_step="Run `holdfast init` to write one.")
         return path.resolve()
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / FILE_NAME).is_file():
@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
-            f"{path} is no TOML", [str(error)], next_step=f"Mend {path}, then `holdfast config validate`."
+            f"{path} is not valid TOML", [str(error)], next_step=f"Fix {path}, then run `holdfast config validate`."
         ) from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read", [str(error.strerror)]) from error
@@ -245,7 +245,7 @@ def _wrong(path: str, problems: list[str]) -> ConfigurationError:
     return ConfigurationError(
         f"{path} has {count}:",
         problems,
-        next_step="`holdfast config help KEY` explains a key; `holdfast config validate` checks again.",
+        next_step="Run `holdfast config help KEY` to read about a key, and `holdfast config validate` to check again.",
     )
 
 
@@ -284,11 +284,11 @@ def cross_problems(loaded: Loaded) -> list[str]:
     for number, first in enumerate(keys):
         for second in keys[number + 1 :]:
             if _inside(places[first], places[second]) or _inside(places[second], places[first]):
-                problems.append(f"{second}: {places[second]} and {first} ({places[first]}) lie inside one another")
+                problems.append(f"{second}: {places[second]} and {first} ({places[first]}) are inside one another")
     for name, database in configuration.databases.items():
         for key in keys if database.path else ():
             if _inside(loaded.path(database.path), places[key]) and not key.startswith("files."):
-                problems.append(f"databases.{name}.path: lies inside {key} ({places[key]})")
+                problems.append(f"databases.{name}.path: is inside {key} ({places[key]})")
     webs = [name for name in configuration.services if configuration.service_kind(name) == "web"]
     if len(webs) > 1:
         problems.append(f"services: only one may be of kind web, not {', '.join(webs)}")
@@ -312,7 +312,7 @@ def cross_problems(loaded: Loaded) -> list[str]:
             )
             problems.append(f"services.{name}.health: only the web has a port; {instead}")
         if service.health_headers and not service.health:
-            problems.append(f"services.{name}.health_headers: are of the request that health names")
+            problems.append(f"services.{name}.health_headers: belong to the request of `health`, which is not set")
         if service.health and not service.health.startswith("/"):
             problems.append(f"services.{name}.health: is a path and starts with /")
     return problems
@@ -326,7 +326,7 @@ def _proxy_problems(configuration: Configuration) -> list[str]:
         f"gate.{key}: is needed for kind {gate.kind}" for key in ("include", "check_url") if not getattr(gate, key)
     ]
     if gate.container and configuration.runtime.kind != "compose":
-        problems.append("gate.container: leads to containers only, so it needs runtime.kind compose")
+        problems.append("gate.container: can only send visitors to containers, so it needs runtime.kind compose")
     return problems
 
 
@@ -363,12 +363,12 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
         if service.health_command
     ]
     problems += [
-        f"services.{name}.user: is what the Compose files say"
+        f"services.{name}.user: is for kind supervisor; the Compose files set the user"
         for name, service in configuration.services.items()
         if service.user
     ]
     if configuration.source.python is not None:
-        problems.append("source.python: what a container needs is in its image")
+        problems.append("source.python: is not for containers, whose image has everything")
     if runtime.task_service and runtime.task_service not in configuration.services:
         problems.append(f"runtime.task_service: there is no service {runtime.task_service!r}")
     return problems
@@ -377,7 +377,9 @@ def _runtime_problems(configuration: Configuration) -> list[str]:
 def _migration_problems(configuration: Configuration) -> list[str]:
     migrations = configuration.migrations
     if migrations.kind == "none":
-        return ["migrations.on_start: what a start left undone is known by migrations.kind alone"] * migrations.on_start
+        return [
+            "migrations.on_start: needs migrations.kind, which shows what a start did not apply"
+        ] * migrations.on_start
     problems = []
     if migrations.database and migrations.database not in configuration.databases:
         problems.append(f"migrations.database: there is no database {migrations.database!r}")

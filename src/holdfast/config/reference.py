@@ -58,7 +58,7 @@ def explain(asked: str | None) -> list[str]:
         near = [key.path for key in known if asked.split(".")[-1] in key.path][:5]
         raise NotFoundError(
             f"there is no key {asked!r}",
-            next_step=f"Did you mean {', '.join(near)}?" if near else "`holdfast config help` lists all.",
+            next_step=f"Did you mean {', '.join(near)}?" if near else "Run `holdfast config help` to list all keys.",
         )
     hit = hits[0]
     lines = [hit.path, f"  {hit.description}"]

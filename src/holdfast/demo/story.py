@@ -277,7 +277,7 @@ def _chapters(story: Story) -> None:
     story.run("upgrade v5", serves="v5", name="upgrade to v5")
     chapter(7, "The rolling upgrade to v6: its migration is declared compatible, so nobody has to wait")
     story.run("upgrade v6 --rolling", serves="v6", name="rolling upgrade to v6")
-    chapter(8, "The database file is deleted; the last backup brings it back (visitors rest meanwhile)")
+    chapter(8, "The database file is deleted; the last backup brings it back (visitors see the maintenance page meanwhile)")
     story.load.pause()
     story.run("backup create", serves="v6")
     for ending in ("", "-wal", "-shm"):
@@ -326,9 +326,9 @@ def _end(story: Story, failure: HoldfastError | None, remains: Sequence[str], ke
     if failure is not None:
         failure.state = "\n".join(filter(None, (failure.state, f"The demo stopped here; {end}.")))
         failure.next_step = (
-            f"To see what each command did, type: holdfast log list --config {story.configuration}"
+            f"To see what each command did, run: holdfast log list --config {story.configuration}"
             if keep
-            else "To look at the application and its log afterwards, type: holdfast demo --keep"
+            else "To look at the application and its log afterwards, run: holdfast demo --keep"
         )
         raise failure
     if remains:

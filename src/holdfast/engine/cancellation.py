@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 
 from holdfast.errors import CancelledError
 
-_SECOND = b"\nholdfast: stopped waiting; the operation is open. Type: holdfast recover\n"
+_SECOND = b"\nholdfast: stopped waiting; the operation is still open. Run: holdfast recover\n"
 
 
 class Cancellation:

@@ -30,11 +30,11 @@ def told(
     if isinstance(error, HoldfastError) and error.next_step:
         next_step = f"{error.next_step}\n{next_step}"
     if degraded is not None:
-        return DegradedError(what, state=f"The old version serves. {degraded}", next_step=next_step)
+        return DegradedError(what, state=f"The old version is serving. {degraded}", next_step=next_step)
     if isinstance(error, CancelledError):
-        return CancelledError(what, state="What had begun was undone.", next_step=next_step)
+        return CancelledError(what, state="Everything that had begun was undone.", next_step=next_step)
     if isinstance(error, RefusedError):
-        return type(error)(what, state="Nothing was changed; what had been prepared was undone.", next_step=next_step)
+        return type(error)(what, state="Nothing was changed; all preparations were undone.", next_step=next_step)
     return OperationFailedError(
         what,
         state=f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back.",

@@ -37,8 +37,8 @@ def end_children(operation: str, record: Path) -> int:
         named = ", ".join(f"{process.pid} ({process.command[:60]})" for process in left)
         raise StuckError(
             f"processes of the dead operation {operation} cannot be ended: {named}",
-            state="Nothing was looked at or changed while they run.",
-            next_step="End them (they may wait for a dead disk or belong to another user), then `holdfast recover`.",
+            state="Nothing was examined or changed, because they are still running.",
+            next_step="End them (they may wait for a dead disk or belong to another user), then run: holdfast recover",
         )
     return count
 

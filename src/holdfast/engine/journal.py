@@ -87,20 +87,20 @@ class Journal:
 
     def _damaged(self, error: Exception) -> DamagedError:
         open_ones = sorted(name for name in os.listdir(self._markers) if not name.startswith("."))
-        unfinished = f" Unfinished was: {', '.join(open_ones)}." if open_ones else " No operation was unfinished."
+        unfinished = f" Unfinished: {', '.join(open_ones)}." if open_ones else " No operation was unfinished."
         return DamagedError(
             f"the journal {self.path} is damaged: {error}",
-            state=f"Nothing was looked at or changed.{unfinished}",
-            next_step="See what happened to that disk, and put the journal back from a copy of the state directory. Without"
-            " one: docs/howto/restore-by-hand.md",
+            state=f"Nothing was examined or changed.{unfinished}",
+            next_step="Check that disk, and restore the journal from a copy of the state directory. Without"
+            " one, see docs/howto/restore-by-hand.md",
         )
 
     def _refuse_network_filesystem(self) -> None:
         name = durable.network_filesystem(self.state)
         if name is not None:
             raise RefusedError(
-                f"the state directory {self.state} lies on a network filesystem ({name})",
-                next_step="Locks and fsync are not reliable there: set `application.state` to a local disk.",
+                f"the state directory {self.state} is on a network filesystem ({name})",
+                next_step="Set `application.state` to a folder on a local disk: locks and fsync are not reliable on a network.",
             )
 
     def _open(self) -> sqlite3.Connection:
@@ -187,7 +187,7 @@ class Journal:
         except OSError as error:
             raise NoSpaceError(
                 f"the state directory {self.state} cannot be written: {error.strerror}",
-                next_step="Free space there and type the command again.",
+                next_step="Free space there, then run the command again.",
             ) from error
         statements: list[tuple[str, Sequence[Any]]] = [
             (

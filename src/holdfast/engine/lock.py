@@ -104,8 +104,8 @@ class Lock:
                     holder = self._read_owner()
                     os.close(descriptor)
                     raise BusyError(
-                        f"{holder or 'another command'} is running; {what} cannot start meanwhile",
-                        next_step="Wait for it to end (`holdfast status` shows it), then type the command again.",
+                        f"{holder or 'another command'} is running; {what} cannot start at the same time",
+                        next_step="Wait for it to end (`holdfast status` shows it), then run the command again.",
                     ) from None
                 time.sleep(0.05)
         self._descriptor = descriptor

@@ -124,7 +124,7 @@ class Runner:
                 f"{record.title} ({record.id}) was interrupted and is still open"
                 if record.outcome is Outcome.OPEN
                 else f"{record.title} ({record.id}) is stuck: {record.error}",
-                next_step="Type: holdfast recover",
+                next_step="Run: holdfast recover",
             )
 
     def _refuse_outdated(self, plan: Plan) -> None:
@@ -133,7 +133,7 @@ class Runner:
         if planned_after is not None and planned_after != self.journal.newest_change():
             raise RefusedError(
                 "another operation changed the application since this was planned",
-                next_step="`holdfast log list` shows it; type the command again.",
+                next_step="Run the command again; `holdfast log list` shows the other operation.",
             )
 
     def _fence_superseded(self, plan: Plan) -> None:
@@ -265,8 +265,8 @@ class Runner:
                 except Exception as error:
                     raise InterruptedOperationError(
                         f"{record.title} failed after the commit: {self._host.redactor.text(str(error))}",
-                        state="The new state is committed and kept; what is left are closing steps.",
-                        next_step="Mend the cause, then type: holdfast recover",
+                        state="The new state is committed and kept; only closing steps are left.",
+                        next_step="Fix the cause, then run: holdfast recover",
                     ) from error
         seconds = time.monotonic() - started
         stored = self.journal.operation(operation)
@@ -345,9 +345,9 @@ class Runner:
                 self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
                 raise StuckError(
                     message,
-                    state="The steps before this one are not undone yet. `holdfast status` tells whether visitors are held.",
-                    next_step="Mend the cause and type `holdfast recover` to try again; or `holdfast backup restore ID`"
-                    " to supersede it; or `holdfast recover --abandon REASON` to close it as it stands.",
+                    state="The steps before this one are not undone yet. `holdfast status` shows whether visitors see the maintenance page.",
+                    next_step="Fix the cause, then run `holdfast recover` to try again; or run `holdfast backup restore ID`"
+                    " to supersede it; or run `holdfast recover --abandon REASON` to close it without an undo.",
                 ) from error
             self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=False)
         self.journal.step(operation, record.position, StepState.UNDONE)
@@ -364,8 +364,8 @@ class Runner:
         if unknown:
             raise RefusedError(
                 f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
-                state="Nothing was looked at or changed. The operation is still open.",
-                next_step=f"It was begun by Holdfast {record.version}: install that version or a later one, then `holdfast recover`.",
+                state="Nothing was examined or changed. The operation is still open.",
+                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast recover",
             )
         with self._cancellation:
             self._cancellation.begin_undo()
@@ -386,7 +386,7 @@ class Runner:
         if owner.boot_id == boot_id() and owner.pid_namespace != pid_namespace():
             raise StuckError(
                 f"{record.title} ran in another process namespace; its children cannot be seen from here",
-                state="Nothing was looked at or changed.",
+                state="Nothing was examined or changed.",
                 next_step="Run `holdfast recover` in the container or namespace where the operation ran.",
             )
         self._fence(record.id)
@@ -399,9 +399,9 @@ class Runner:
             self._end_sessions(operation)
         except HoldfastError as error:
             raise StuckError(
-                f"what {operation} began in an engine may go on there: {error.what}",
-                state="Nothing was looked at or changed.",
-                next_step="See that the engine runs and can be reached, then `holdfast recover`.",
+                f"commands of {operation} may still be running in an engine: {error.what}",
+                state="Nothing was examined or changed.",
+                next_step="Make sure that the engine is running and can be reached, then run: holdfast recover",
             ) from error
 
     def abandon(self, record: OperationRecord, reason: str) -> None:

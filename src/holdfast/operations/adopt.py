@@ -15,7 +15,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     """Raises RefusedError where something is installed, services are no containers, or a database is not there."""
     current = app.opened.current_release()
     if current is not None:
-        raise RefusedError(f"{current.label} is installed here already", next_step="holdfast status")
+        raise RefusedError(f"{current.label} is already installed here", next_step="holdfast status")
     if app.opened.containers is None:
         raise RefusedError("only containers can be taken over", next_step="holdfast install REF")
     commit, label = parts.resolve(app, reference)
@@ -23,9 +23,9 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     datasets = parts.all_there(app, parts.choose(app))
     steps = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
-        Step("release.adopt", f"take over what runs as {label}", {"release": asdict(release)}),
+        Step("release.adopt", f"take over the running containers as {label}", {"release": asdict(release)}),
     ]
-    notes = [f"what runs is taken for {label} ({commit[:12]}); its images are kept from now on"]
+    notes = [f"The running containers are recorded as {label} ({commit[:12]}). Their images are kept from now on."]
     if app.loaded.configuration.gate.kind == "none":
         after: tuple[Step, ...] = ()
     else:
@@ -37,8 +37,8 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
             *closing,
             parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
         ]
-        after = (Step("services.adopt", "keep what was started"), OpenGate().planned())
-        notes.append("services are started anew, the web behind the gate: visitors wait for some seconds")
+        after = (Step("services.adopt", "make the started services permanent"), OpenGate().planned())
+        notes.append("The services are started again, with the web behind the gate. Visitors wait for some seconds.")
     return Plan(
         kind="adopt",
         title=f"take over {label}",

@@ -35,7 +35,7 @@ def plan(
     level = consistency or app.loaded.configuration.backup.consistency
     chosen = parts.choose(app, only, except_)
     installed = app.opened.current_release() is not None
-    otherwise = " `holdfast backup restore latest` brings back one that was lost; `--except NAME` leaves it out."
+    otherwise = " If it was lost, run `holdfast backup restore latest`; to leave it out, add `--except NAME`."
     datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
     steps = [
@@ -76,16 +76,16 @@ def plan_proof(app: App, reference: str) -> Plan:
     names = {"set": found.id, "sets": dict.fromkeys(databases, found.id), "databases": databases, "files": []}
     return Plan(
         kind="backup.verify",
-        title=f"load {found.id} beside what is live",
+        title=f"load {found.id} as candidate databases",
         lock="backup",
         steps=(
             parts.preflight(
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
             Step("restore.check", "check the backup", {**names, "release": None}),
-            Step("database.prove", f"load {', '.join(databases)} beside, compare, drop", names),
+            Step("database.prove", f"load candidate databases of {', '.join(databases)}, compare and drop them", names),
         ),
-        notes=("the live databases stay as they are",),
+        notes=("The live databases are not changed.",),
         barrier_paths=(str(app.loaded.state),),
     )
 
@@ -104,8 +104,8 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
         made = [backup for backup in found if not backup.safety]
         if not made:
             raise NotFoundError(
-                f"there is no backup but what operations replaced: {', '.join(backup.id for backup in found[-3:])}",
-                next_step="Name one of these by its id, or make one: holdfast backup create",
+                f"there are only safety backups: {', '.join(backup.id for backup in found[-3:])}",
+                next_step="Name one of them by its id, or run: holdfast backup create",
             )
         configuration = app.loaded.configuration
         wanted = {*datasets} or {*configuration.databases, *configuration.files}
@@ -115,12 +115,14 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
     if not matches:
         if reference in vault(app).damaged():
             raise NotFoundError(
-                f"backup {reference} is damaged", next_step="`holdfast backup verify` tells what is wrong."
+                f"backup {reference} is damaged", next_step="Run `holdfast backup verify` to see what is wrong."
             )
-        raise NotFoundError(f"there is no backup {reference!r}", next_step="`holdfast backup list` shows them.")
+        raise NotFoundError(
+            f"there is no backup {reference!r}", next_step="Run `holdfast backup list` to see the backups."
+        )
     if len(matches) > 1:
         raise UsageError(
-            f"{reference!r} stands for {len(matches)} backups: {', '.join(backup.id for backup in matches[:5])}",
-            next_step="Type more of the id.",
+            f"{reference!r} matches {len(matches)} backups: {', '.join(backup.id for backup in matches[:5])}",
+            next_step="Give more of the id.",
         )
     return matches[0]

@@ -58,23 +58,23 @@ def plan(
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps = [
         parts.preflight(app, present, with_backup=safety, adopts=True),
-        Step("clone.pin", f"keep backup {found.id} of {_named(source)}", names),
+        Step("clone.pin", f"pin backup {found.id} of {_named(source)}", names),
         Step("restore.check", "check the backup", names),
-        *([Step("database.load", "load databases beside the live ones", names)] if databases else []),
+        *([Step("database.load", "load candidate databases", names)] if databases else []),
         *checks.before,
         *stopping,
         *([Step("database.swap", "put the loaded databases in place", names)] if databases else []),
         *checks.after,
-        *([Step("files.restore", "bring files by difference", names)] if files else []),
+        *([Step("files.restore", "copy files that differ", names)] if files else []),
         *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
     ]
     after = (
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         *completing,
-        Step("clone.unpin", f"let go of backup {found.id} of {_named(source)}", names),
-        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+        Step("clone.unpin", f"unpin backup {found.id} of {_named(source)}", names),
+        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
     )
     return Plan(
         kind="clone",
@@ -97,13 +97,13 @@ def _notes(app: App, source: App, instant: str, taken: Sequence[str], wanted: Se
     keep = app.loaded.configuration.upgrade.keep_replaced
     notes = [
         f"{', '.join(taken) or 'nothing'} of {_named(app)} become those of {_named(source)} at {instant};"
-        f" what is replaced stays beside for {keep}",
-        f"unsanitized: personal data of {_named(source)} come into {_named(app)} as they are",
+        f" the replaced data is kept for {keep}",
+        f"unsanitized: {_named(app)} receives the personal data of {_named(source)} unchanged",
     ]
     if left := [name for name in wanted if name not in taken]:
-        notes.append(f"in that backup there is no {', '.join(left)}: left as they are")
+        notes.append(f"The backup has no {', '.join(left)}, so they are not changed.")
     if not app.loaded.configuration.tasks.after_clone:
-        notes.append("no tasks.after_clone: site addresses, mail and schedules are those of the source from now on")
+        notes.append("No tasks.after_clone: site addresses, mail and schedules are those of the source from now on.")
     return notes
 
 
@@ -111,15 +111,15 @@ def refuse(app: App, source: App, *, unsanitized: bool) -> None:
     """Raises RefusedError where a clone must not be, before any backup is made for it."""
     if app.loaded.environment_type == "prod":
         raise RefusedError(
-            f"{_named(app)} is a production environment: nothing is cloned into it",
-            next_step="`holdfast backup restore` and `holdfast import` bring data back.",
+            f"{_named(app)} is a production environment: cloning into it is refused",
+            next_step="To bring data back, use `holdfast backup restore` or `holdfast import`.",
         )
     if shared := _shared(app, source):
-        raise RefusedError(f"{_named(source)} and {_named(app)} are not apart: both have {', '.join(shared)}")
+        raise RefusedError(f"{_named(source)} and {_named(app)} share {', '.join(shared)}")
     if not unsanitized:
         raise RefusedError(
-            f"data of {_named(source)} would come into {_named(app)} as they are, personal ones too",
-            next_step="If that is meant: --unsanitized. It is noted in the history.",
+            f"data of {_named(source)} would be copied into {_named(app)} unchanged, including personal data",
+            next_step="If that is intended, add --unsanitized. The log records it.",
         )
 
 

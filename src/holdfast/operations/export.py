@@ -45,7 +45,7 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
         steps=(
             Step(
                 "export.write",
-                "write plain files",
+                "write the backup as plain files",
                 {
                     "folder": str(target),
                     "sets": chosen,
@@ -60,7 +60,7 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
         after_commit=(
             Step(
                 "export.publish",
-                "put them in place",
+                "put the plain files in place",
                 {"folder": str(target), "sets": [{"id": item.id} for item in sets]},
             ),
         ),
@@ -84,17 +84,17 @@ def _folder(app: App, folder: str) -> Path:
     for what, place in places.items():
         if target.is_relative_to(place.resolve()):
             raise RefusedError(
-                f"{target} lies inside the {what} ({place})",
+                f"{target} is inside the {what} ({place})",
                 state="Nothing was changed.",
                 next_step="Name a folder elsewhere.",
             )
     if target.exists() and not target.is_dir():
-        raise RefusedError(f"{target} is no folder", state="Nothing was changed.", next_step="Name a folder.")
+        raise RefusedError(f"{target} is not a folder", state="Nothing was changed.", next_step="Name a folder.")
     if not target.parent.is_dir():
         raise NotFoundError(
             f"there is no folder {target.parent}",
             state="Nothing was changed.",
-            next_step="Mount the disk or make that folder, and type the command again.",
+            next_step="Mount the disk or make that folder, then run the command again.",
         )
     return target
 
@@ -108,9 +108,9 @@ def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
         broken = backups.vault(app).damaged()
         if broken:
             raise DamagedError(
-                f"not all can be exported, for some are damaged: {', '.join(broken)}",
+                f"some backups are damaged and cannot be exported: {', '.join(broken)}",
                 state="Nothing was changed.",
-                next_step="`holdfast backup verify` tells what is wrong; export those that are whole by their ids.",
+                next_step="Run `holdfast backup verify` to see what is wrong; export the whole backups by their ids.",
             )
         found = backups.vault(app).backups()
         if not found:
@@ -144,14 +144,14 @@ def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[dict[str, Any]]) 
     found = []
     data = [item.id for item, names in zip(sets, chosen, strict=True) if {*names["stored"], *names["files"]} - _code()]
     if app.loaded.environment_type == "prod" and data:
-        found.append(f"data of production, not sanitized, leave the vault: {', '.join(data)}")
+        found.append(f"Production data leaves the vault without being sanitized: {', '.join(data)}")
     config = [
         item.id
         for item, names in zip(sets, chosen, strict=True)
         if item.secrets_inside and "config.tar.zst" in names["stored"]
     ]
     if config:
-        found.append(f"config.tar.zst holds secrets: {', '.join(config)}")
+        found.append(f"config.tar.zst contains secrets: {', '.join(config)}")
     return found
 
 

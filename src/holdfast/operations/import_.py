@@ -14,7 +14,7 @@ from holdfast.operations import import_list, parts
 from holdfast.steps.gate import OpenGate
 
 SCRATCH = "/var/tmp"
-_REFERENCES = Step("references.check_loaded", "look for the files that the loaded database names")
+_REFERENCES = Step("references.check_loaded", "look for the files that the candidate database names")
 _SOCKET = "/run/.s.PGSQL.5432"
 _MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
@@ -58,10 +58,10 @@ def plan_database(
             *parts.start_all(app, release),
         ]
     after = (
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         *completing,
-        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(
@@ -73,8 +73,8 @@ def plan_database(
         barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, release),
         notes=(
-            f"everything in database {name} is replaced; the replaced one stays beside for {keep}",
-            "objects become those of the database's owner; grants to others are not taken over",
+            f"Everything in database {name} is replaced. The replaced database is kept for {keep}.",
+            "All objects get the database's owner. Grants to other roles are not imported.",
             *checks.notes,
         ),
     )
@@ -86,18 +86,22 @@ def _dump(app: App, name: str, source: str) -> Step:
         source = title = str(Path(import_list.chosen(app, name, source)).absolute())
         if dump_source.is_data_directory(source):
             raise RefusedError(
-                f"{source} looks like a data directory of PostgreSQL, which is no dump",
+                f"{source} looks like a data directory of PostgreSQL, not like a dump",
                 next_step=f"holdfast import database {source} --cold",
             )
         with dump_source.opened(source) as found:
             title += f" ({found.format})"
-    return Step("database.import", f"load {title} beside database {name}", {"database": name, "source": source})
+    return Step(
+        "database.import", f"load {title} as a candidate for database {name}", {"database": name, "source": source}
+    )
 
 
 def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
     """The step, and the bytes it needs by place. Raises NotFoundError or RefusedError."""
     if name not in app.opened.cold:
-        raise RefusedError(f"database {name} is not of PostgreSQL: --cold reads its data directories alone")
+        raise RefusedError(
+            f"database {name} is not a PostgreSQL database: --cold reads only data directories of PostgreSQL"
+        )
     if source != "-":
         source = str(Path(source).absolute())
         if not Path(source).exists():
@@ -108,11 +112,13 @@ def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[st
     parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
     if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
         raise RefusedError(
-            f"the folder {place} has too long a path for a server's socket, or a comma, quote or line's end in it",
+            f"the folder {place} has a path that is too long for a server's socket, or that contains a comma, a quote or a line break",
             next_step="Name another one with --scratch.",
         )
     title = "the standard input" if source == "-" else source
-    step = Step("database.import_cold", f"load the data directory {title} beside database {name}", parameters)
+    step = Step(
+        "database.import_cold", f"load the data directory {title} as a candidate for database {name}", parameters
+    )
     size = 0 if source == "-" else dump_source.unpacked_bytes(source)
     return step, {str(place): size + size // 2}  # the dump lies beside what was unpacked
 
@@ -121,7 +127,9 @@ def _database(app: App, wanted: str | None) -> str:
     known = list(app.loaded.configuration.databases)
     if wanted is None:
         if len(known) != 1:
-            raise UsageError("which database?", next_step=f"`--database NAME`; known are {', '.join(known) or 'none'}.")
+            raise UsageError(
+                "which database?", next_step=f"Add `--database NAME`; known are {', '.join(known) or 'none'}."
+            )
         return known[0]
     if wanted not in known:
         raise UsageError(f"there is no database {wanted!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
@@ -142,7 +150,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
             raise NotFoundError(f"there is no {source}")
         root = app.opened.files[name].root
         if Path(source).is_dir() and (Path(source) == root or root in Path(source).parents):
-            raise RefusedError(f"{source} lies in the dataset {name} itself")
+            raise RefusedError(f"{source} is inside the dataset {name} itself")
     present = parts.existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
@@ -154,9 +162,9 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
             parts.backup_publish(pin=True),
         ]
     parameters = {"files": name, "below": below, "source": source, "replace": replace}
-    steps.append(Step("files.import", f"bring files into {into}", parameters))
+    steps.append(Step("files.import", f"copy files into {into}", parameters))
     keep = app.loaded.configuration.upgrade.keep_replaced
-    what = f"everything below {into} is replaced" if replace else "files of the same path are replaced, others stay"
+    what = f"Everything below {into} is replaced" if replace else "Files with the same path are replaced, others stay"
     return Plan(
         kind="import.files",
         title=f"import files into {into}",
@@ -165,5 +173,8 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
         also_locks=("backup",),
         barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, None),
-        notes=(f"{what}; what was replaced stays beside for {keep}", "owner and group become the dataset's own"),
+        notes=(
+            f"{what}. The replaced files are kept for {keep}.",
+            "The imported files get the dataset's owner and group.",
+        ),
     )

@@ -60,7 +60,8 @@ def chosen(app: App, database: str, source: str) -> str:
     places = [folder / source for folder in folders(app, database) if (folder / source).exists()]
     if len(places) > 1:
         raise UsageError(
-            f"several folders have {source}: {', '.join(map(str, places))}", next_step="Name it with its folder."
+            f"several folders contain {source}: {', '.join(map(str, places))}",
+            next_step="Give its path with the folder.",
         )
     return str(places[0]) if places else source
 

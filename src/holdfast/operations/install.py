@@ -16,14 +16,17 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     current = app.opened.current_release()
     if current is not None and not wipe:
         raise RefusedError(
-            f"{current.label} is installed here",
-            next_step=f"holdfast upgrade {reference}; or --wipe outside production.",
+            f"{current.label} is already installed here",
+            next_step=f"Run `holdfast upgrade {reference}`; outside production, --wipe installs it again on empty data.",
         )
     if wipe and app.loaded.environment_type == "prod":
-        raise RefusedError("a production environment is not wiped", next_step="`holdfast upgrade` keeps its data.")
+        raise RefusedError(
+            "the data of a production environment cannot be wiped",
+            next_step="Use `holdfast upgrade`, which keeps the data.",
+        )
     if wipe and not app.loaded.configuration.vaults:
         raise RefusedError(
-            "no vault is configured, and files that are wiped come back from a backup alone",
+            "no vault is configured, and wiped files could only come back from a backup",
             next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
         )
     commit, label = parts.resolve(app, reference)
@@ -33,7 +36,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     with_vault = bool(app.loaded.configuration.vaults)
     if wipe:
         notes.append(
-            f"all data of {', '.join((*datasets.databases, *datasets.files))} are replaced; a backup is made first"
+            f"all data of {', '.join((*datasets.databases, *datasets.files))} is replaced; a backup is made first"
         )
     steps = [parts.preflight(app, datasets, with_backup=with_vault), parts.build(commit, label), parts.unpack(release)]
     if with_vault:
@@ -46,7 +49,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         ]
     steps += [
         Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "arm the restore point", {"files": list(datasets.files) if with_vault else []}),
+        Step("restore_point.arm", "allow changes to the data", {"files": list(datasets.files) if with_vault else []}),
         *([Step("data.wipe", "remove the data", {"release": asdict(release)})] if wipe else []),
         parts.switch(release),
         *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
@@ -54,7 +57,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         *parts.start_all(app, release),
     ]
     after = (
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         Step("backup.unpin", "unpin the backup"),
         Step("restore_point.drop", "drop the restore point"),

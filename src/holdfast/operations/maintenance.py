@@ -33,7 +33,7 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
 def _holds_nobody(app: App) -> tuple[str, ...]:
     """What an operator has to know who wants visitors to be held where nothing can do that."""
     if app.loaded.configuration.gate.kind == "none":
-        return ('nobody is held: gate.kind is "none", so visitors reach the application on a way of their own',)
+        return ('Visitors are not held: gate.kind is "none", so they reach the application without a gate.',)
     if not app.opened.gate.answers():
-        return ("nobody is held yet: the gate does not answer here; it will hold visitors once it runs",)
+        return ("Visitors are not held yet: the gate is not running. It will hold them once it runs.",)
     return ()

@@ -121,17 +121,17 @@ def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
         app.follow(merged)
     keys = {key for key, value in merged.origins.items() if value == origin}
     gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"from {origin}: {', '.join(sorted(keys))}"] if keys else []
+    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
     if gone:
-        notes.append(f"no longer, as in the {FILE_NAME} of the release that runs now: {', '.join(sorted(gone))}")
+        notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
-        notes.append(f"not taken from {origin}, for it is the operator's to say: {', '.join(merged.refused)}")
+        notes.append(f"Ignored from {origin}: {', '.join(merged.refused)} (only the operator may set these keys)")
     return notes
 
 
 def refuse_without_task(app: App, task: str) -> None:
     if not getattr(app.loaded.configuration.tasks, task):
-        raise RefusedError(f"the application has no task {task}", next_step=f"Name it in [tasks] as `{task} = [...]`.")
+        raise RefusedError(f"the application has no task {task}", next_step=f"Add it to [tasks]: `{task} = [...]`.")
 
 
 # --- steps ------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def preflight(
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
         "preflight.check",
-        "check what can be checked",
+        "run the preflight checks",
         {
             "need_bytes": need,
             "reserve": reserve,
@@ -202,7 +202,7 @@ def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool
     """`tolerant`: the set may lack files that the database names. `safety`: it holds what is about to be replaced."""
     return Step(
         "backup.finish",
-        f"take databases and the rest of the files ({level})",
+        f"dump databases and copy changed files ({level})",
         {
             "files": list(datasets.files),
             "databases": list(datasets.databases),
@@ -235,7 +235,7 @@ def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safe
     """
     files = Step(
         "backup.last_pass",
-        "take the files that changed since",
+        "copy files that changed since the backup",
         {
             "files": list(datasets.files),
             "reason": reason,
@@ -246,7 +246,7 @@ def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safe
     )
     databases = Step(
         "backup.complete",
-        "dump what stands beside the live databases into the backup",
+        f"dump the {'replaced databases' if safety else 'restore point'} into the backup",
         {"databases": list(datasets.databases), "reason": reason, "tolerant": tolerant},
     )
     return files, databases
@@ -292,15 +292,15 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     before = Step("migrations.check_loaded", "compare migrations", {"release": asdict(release)})
     values = {"release": asdict(release), "mode": "maintenance"}
     if migrations.names_itself(app.opened):
-        note = "migrations are compared after the swap: migrations.applied names the live database itself"
+        note = "Migrations are compared after the swap, because migrations.applied names the live database itself."
         return MigrationChecks((), (Step("migrations.check", "compare migrations", values),), (note,))
     if migrations.asks_a_command(app.opened):
-        note = "if the release cannot list its migrations with the present database, they are compared after the swap"
+        note = "If the release cannot list its migrations with the present database, they are compared after the swap."
     elif migrations.may_need_views(app.opened):
-        note = "if migrations.applied needs a view or a function, migrations are compared after the swap"
+        note = "If migrations.applied needs a view or a function, migrations are compared after the swap."
     else:
         return MigrationChecks((before,))
-    after = Step("migrations.check", "compare migrations that could not be compared before", values)
+    after = Step("migrations.check", "compare migrations that could not be compared before the swap", values)
     return MigrationChecks((before,), (after,), (note,))
 
 
@@ -324,7 +324,7 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step
         return [*compare, start(release, (*WEB, *BEHIND), "start and verify the services")]
     web = start(release, WEB, "start and verify the web")
     behind = start(release, BEHIND, "start and verify workers and schedulers")
-    verify = Step("migrations.verify", "look for migrations that the start left undone", {"release": asdict(release)})
+    verify = Step("migrations.verify", "look for migrations that the start did not apply", {"release": asdict(release)})
     return [web, verify, *compare, behind]
 
 
@@ -361,11 +361,11 @@ def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]
 def refuse_second_install(app: App) -> Release:
     release = app.opened.current_release()
     if release is None:
-        over = "\nTo take over what runs: holdfast adopt" if app.opened.containers is not None else ""
-        raise RefusedError("nothing is installed here", next_step=f"holdfast install REF{over}")
+        over = "\nTo take over the running containers, run: holdfast adopt" if app.opened.containers is not None else ""
+        raise RefusedError("nothing is installed here", next_step=f"Run: holdfast install REF{over}")
     if not Path(release.path).is_dir():
         raise RefusedError(
             f"the folder of the current release is gone: {release.path}",
-            next_step="`holdfast backup restore latest` brings it back.",
+            next_step="Run `holdfast backup restore latest` to bring it back.",
         )
     return release

@@ -50,9 +50,9 @@ def plan(app: App) -> Plan:
     broken = vault.damaged()
     if broken:
         raise DamagedError(
-            f"nothing is removed while a set is damaged: {', '.join(broken)}",
+            f"pruning is refused while a backup is damaged: {', '.join(broken)}",
             state="Nothing was changed.",
-            next_step="`holdfast backup verify` tells what is wrong; move the damaged folder out of the vault to go on.",
+            next_step="Run `holdfast backup verify` to see what is wrong; move the damaged folder out of the vault to go on.",
         )
     sets = vault.backups()
     keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)
@@ -69,7 +69,7 @@ def plan(app: App) -> Plan:
         title=f"prune {len(remove)} of {len(sets)} backups",
         steps=(),
         lock="backup",
-        after_commit=(Step("backup.prune", "remove sets and what nothing references any more", {"remove": remove}),),
+        after_commit=(Step("backup.prune", "remove backups and unreferenced content", {"remove": remove}),),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
         parameters={"remove": remove},

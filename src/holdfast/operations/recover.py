@@ -104,10 +104,10 @@ def at_boot(
         while missing := app.opened.missing_markers():
             if time.monotonic() > deadline:
                 raise RefusedError(
-                    f"data of this application are not there: {', '.join(map(str, missing))} is missing",
-                    state="Nothing was started: what is written now would be hidden by a mount that comes later.",
-                    next_step="Mount them, then: holdfast recover --auto\n"
-                    "If they were lost: holdfast backup restore latest. If what is there now is right: holdfast backup create"
+                    f"data of this application is missing: there is no {', '.join(map(str, missing))}",
+                    state="Nothing was started: a later mount would hide whatever is written now.",
+                    next_step="Mount the data, then run: holdfast recover --auto\n"
+                    "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast backup create"
                     " --adopt-data",
                 )
             wait(1.0)
@@ -168,7 +168,7 @@ def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None])
         if time.monotonic() > deadline:
             raise RefusedError(
                 f"the state directory {loaded.state} is empty, and {marker} says that it was not",
-                state="Nothing was started: an operation that was interrupted would not be known.",
-                next_step="Mount it, then: holdfast recover --auto\nIf it was lost: holdfast backup restore latest",
+                state="Nothing was started: Holdfast could not know about an interrupted operation.",
+                next_step="Mount it, then run: holdfast recover --auto\nIf it was lost, run: holdfast backup restore latest",
             )
         wait(1.0)

@@ -65,25 +65,24 @@ def plan(
         with_configuration=with_configuration,
     )
     days = app.loaded.configuration.upgrade.keep_replaced
-    notes = _notes(
-        joined, sources, "kept in a safety backup" if safety else f"in no backup, and kept beside for {days}"
-    )
+    unsaved = f"Later changes are in no backup; the replaced data is kept for {days}."
+    notes = _notes(joined, sources, "Later changes go into a safety backup." if safety else unsaved)
     notes += checks.notes
     newest = [backup for backup in backups.vault(app).backups() if not backup.safety or backup.id == found.id][-1]
     if with_configuration:
         notes += _configuration_notes(app, found)
     if references == ("latest",) and newest.id != found.id:
-        notes.append(f"{newest.id} is newer, and has only {', '.join(newest.datasets) or 'no data'}")
+        notes.append(f"{newest.id} is newer, but contains only {', '.join(newest.datasets) or 'no data'}.")
     if release is not None and release != app.opened.current_release():
-        notes.append(f"the code goes to release {release.label}")
+        notes.append(f"The code changes to release {release.label}.")
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
     if missing:
-        notes.append(f"in no backup given here and left as they are: {', '.join(missing)}")
+        notes.append(f"Not in the named backups, and not changed: {', '.join(missing)}")
     after = (
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         *completing,
-        Step("restore.tidy", "drop what was replaced", {"keep_replaced": not safety}),
+        Step("restore.tidy", "drop the replaced data", {"keep_replaced": not safety}),
     )
     return Plan(
         kind="backup.restore",
@@ -100,7 +99,7 @@ def plan(
 def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
     """Configuration alone, also over what is there, which is kept beside."""
     if len(references) != 1:
-        raise UsageError("configuration is taken from one backup")
+        raise UsageError("--only config takes one backup")
     found = backups.find(app, references[0], ())
     backups.vault(app).open_set(found.id)
     return Plan(
@@ -110,12 +109,12 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
             parts.preflight(
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
-            Step("restore.configuration", "put back configuration", {"set": found.id, "over": True}),
+            Step("restore.configuration", "restore configuration", {"set": found.id, "over": True}),
         ),
         notes=(
             *_configuration_notes(app, found, over=True),
-            "what is there and differs is kept beside it, with `.before-` and the operation's id behind its name",
-            "services that run keep what they have read until `holdfast service restart`",
+            "Existing files that differ are kept as NAME.before-ID, where ID is that of the operation.",
+            "Running services use the old configuration until `holdfast service restart`.",
         ),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )
@@ -124,14 +123,12 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
 def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list[str]:
     names = configuration.members(backups.vault(app).folder(found.id))
     missing = [name for name in names if not os.path.lexists(app.loaded.root / name)]
-    notes = (
-        [f"configuration of the backup that is missing here and comes back: {', '.join(missing)}"] if missing else []
-    )
+    notes = [f"Missing configuration that comes back: {', '.join(missing)}"] if missing else []
     kept = [name for name in names if name not in missing]
     if kept and not over:
-        notes.append(f"configuration that is here stays as it is: {', '.join(kept)} (--only config puts it back)")
+        notes.append(f"Existing configuration that is not changed: {', '.join(kept)} (--only config restores it)")
     if kept and over:
-        notes.append(f"configuration that is put back where it differs: {', '.join(kept)}")
+        notes.append(f"Configuration that is restored where it differs: {', '.join(kept)}")
     return notes
 
 
@@ -162,19 +159,20 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
             Step("restore.check", "check the backup", {**both, "release": None}),
-            Step("database.load", f"load it beside database {dataset}", {**both, "into": name}),
+            Step("database.load", f"load a candidate database of {dataset}", {**both, "into": name}),
         ),
-        after_commit=(Step("database.hand_over", f"name it {name}", {"database": dataset, "name": name}),),
-        notes=(f"{dataset} is that of {found.instant}; the live database stays as it is",),
+        after_commit=(Step("database.hand_over", f"rename it to {name}", {"database": dataset, "name": name}),),
+        notes=(f"{dataset} is as of {found.instant}. The live database is not changed.",),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )
 
 
 def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], kept: str) -> list[str]:
     if len(joined) == 1:
-        return [f"{', '.join(sources) or 'no data'}: back to {joined[0].instant}; what was written since is {kept}"]
-    notes = [f"{name}: back to {item.instant}, from {item.id}" for name, item in sources.items()]
-    return [*notes, "these are different instants: rows and files may not agree", f"what was written since is {kept}"]
+        names = " and ".join(filter(None, (", ".join([*sources][:-1]), [*sources][-1]))) if sources else "No data"
+        return [f"{names} {'go' if len(sources) > 1 else 'goes'} back to {joined[0].instant}. {kept}"]
+    notes = [f"{name} goes back to {item.instant}, from {item.id}." for name, item in sources.items()]
+    return [*notes, "These are different instants: rows and files may not agree.", kept]
 
 
 def _stuck(app: App) -> str | None:
@@ -212,11 +210,11 @@ def _steps(
         Step("restore.check", "check the backup", {**both, "release": value}),
     ]
     if with_configuration:
-        steps.append(Step("restore.configuration", "put back configuration that is missing", {"set": found.id}))
+        steps.append(Step("restore.configuration", "restore missing configuration", {"set": found.id}))
     if release is not None:
-        steps.append(Step("restore.unpack_code", "make the release present", {**both, "release": value}))
+        steps.append(Step("restore.unpack_code", "unpack the release if it is missing", {**both, "release": value}))
     if datasets.databases:
-        steps += [Step("database.load", "load databases beside the live ones", both), *checks.before]
+        steps += [Step("database.load", "load candidate databases", both), *checks.before]
     steps += stopping
     if datasets.databases:
         steps += [Step("database.swap", "put the restored databases in place", both), *checks.after]

@@ -25,7 +25,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     if app.opened.containers is not None and (gone := app.opened.containers.missing_images(target.path)):
         raise RefusedError(
             f"images of {target.label} are gone: {', '.join(gone)}",
-            next_step=f"holdfast package build {target.label} makes them again.",
+            next_step=f"holdfast package build {target.label}",
         )
     own = Path(target.path) / "holdfast.toml"
     notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
@@ -38,11 +38,11 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     if found is None:
         raise NotFoundError(
             f"the backup with the data of {target.label} is gone",
-            next_step="`holdfast backup list` shows what is there, `holdfast backup restore ID` takes one.",
+            next_step="Choose another one from `holdfast backup list`, then run: holdfast backup restore ID",
         )
     if found.instant != discard_writes_since:
         raise RefusedError(
-            f"the data of {target.label} are those of {found.instant}, not of {discard_writes_since}",
+            f"the data of {target.label} is that of {found.instant}, not of {discard_writes_since}",
             next_step=f"holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}",
         )
     return _with_data(app, target, found, notes)
@@ -66,7 +66,7 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
     if keep_data or not app.opened.databases:
         return ""
     if found is None:
-        return "may have had another schema, for the backup of its data is gone"
+        return "may have had another schema; the backup of its data is gone"
     changed = migrations.changed_schemas(app.opened, found.release.get("schema", {}))
     if changed:
         return f"had another schema in {', '.join(changed)}"
@@ -92,22 +92,23 @@ def _target(app: App, current: Release, to: str | None) -> Release:
             return release
     raise NotFoundError(
         f"there is no earlier release{f' {to!r}' if to else ''} to go back to",
-        next_step="`holdfast release list` shows what is kept.",
+        next_step="Run `holdfast release list` to see which releases are kept.",
     )
 
 
 def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_data: bool) -> RefusedError:
     keep = (
-        f"\nIf its code works with the present data: holdfast rollback {_to(app, target)}--keep-data"
+        f"\nIf its code works with the present data, run: holdfast rollback {_to(app, target)}--keep-data"
         if keep_data
         else ""
     )
     if found is None:
         return RefusedError(
             f"{target.label} {why}",
-            state="Nothing was changed. No backup has the data that it had, so there is no way back with them.",
-            next_step="`holdfast backup list` shows what is there, `holdfast backup restore ID` takes one." + keep,
+            state="Nothing was changed. No backup contains the data that it had, so that data cannot be restored.",
+            next_step="Choose another one from `holdfast backup list`, then run: holdfast backup restore ID" + keep,
         )
+    days = app.loaded.configuration.upgrade.keep_replaced
     changes = []
     for name, database in app.opened.databases.items():
         before = found.datasets.get(name, {}).get("rows", {})
@@ -119,16 +120,18 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
     written = "\n".join(changes) or "  (rows per table are equal; rows may still have been changed)"
     return RefusedError(
         f"{target.label} {why}: it needs the data of {found.instant}",
-        state=f"Written since, and lost for the application:\n{written}\nNothing was changed.",
-        next_step=f"To go back with that data: holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}\n"
-        "(a backup of the present data is made first, and the replaced data are kept for days)" + keep,
+        state=f"Written since then; the application would lose it:\n{written}\nNothing was changed.",
+        next_step=f"To go back with that data, run: holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}\n"
+        f"The present data goes into a safety backup, and is also kept for {days}." + keep,
     )
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
     if gated and any(item.kind == "web" for item in services.wanted(app.opened)):
-        steps = [parts.start(target, ("web", "worker"), "start the earlier version beside and verify it")]
+        steps = [
+            parts.start(target, ("web", "worker"), "start the earlier version next to the present one and verify it")
+        ]
         after = upgrade.beside_after(target)
     else:
         steps = [
@@ -137,7 +140,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
             parts.switch(target),
             *parts.start_all(app, target),
         ]
-        after = [Step("services.adopt", "keep what was started"), OpenGate().planned()]
+        after = [Step("services.adopt", "make the started services permanent"), OpenGate().planned()]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -145,7 +148,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
         steps=(parts.preflight(app, nothing, with_backup=False), *steps),
         after_commit=tuple(after),
         also_locks=("backup",),
-        notes=(*notes, "data stay as they are"),
+        notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )
@@ -164,7 +167,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     steps = [
         parts.preflight(app, datasets, with_backup=True),
         Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
-        Step("database.load", "load databases beside the live ones", names),
+        Step("database.load", "load candidate databases", names),
         *stopping,
         Step("database.swap", "put the earlier databases in place", names),
         Step("files.restore", "restore files by difference", names),
@@ -173,10 +176,10 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *parts.start_all(app, target),
     ]
     after = (
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         *completing,
-        Step("restore.tidy", "keep what was replaced", {"keep_replaced": True}),
+        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
     )
     return Plan(
         kind="rollback",
@@ -185,6 +188,6 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         after_commit=after,
         also_locks=("backup",),
         parameters=parts.parameters(app, target, set=found.id),
-        notes=(*notes, f"everything written since {found.instant} leaves the application"),
+        notes=(*notes, f"Everything written since {found.instant} leaves the application."),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )

@@ -28,10 +28,12 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
         services.refuse_unstartable(app.opened, wanted)
     along = stopped.leading_to(app.opened, names) if action != "start" else []
     notes = (
-        [f"{', '.join(along)}: {_PAST[action]} with {', '.join(names)}, to which it leads visitors"] if along else []
+        [f"{', '.join(along)} is {_PAST[action]} with {', '.join(names)}, because it sends visitors there."]
+        if along
+        else []
     )
     if again:
-        notes.append(f"{', '.join(again)}: started with {', '.join(names)}, with which it was stopped")
+        notes.append(f"{', '.join(again)} is started with {', '.join(names)}, with which it was stopped.")
     others = f", with {', '.join([*along, *again])}" if along or again else ""
     return Plan(
         kind=f"service.{action}",

@@ -33,9 +33,9 @@ def plan(
     commit, label = parts.resolve(app, reference)
     if commit == current.commit and not again:
         raise AlreadyThereError(
-            f"{label} ({commit[:12]}) runs already",
+            f"{label} ({commit[:12]}) is already running",
             state="Nothing was changed.",
-            next_step=f"To build, migrate and start it once more: holdfast upgrade {reference} --again",
+            next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
@@ -50,9 +50,7 @@ def plan(
         _refuse_without_front(app, mode)
         steps, after = _beside(app, release, commit, saved, mode, backup)
         if mode == "rolling":
-            notes.append(
-                "data are never put back in this mode: if the new version is bad, its compatible migrations stay"
-            )
+            notes.append(f"A rolling upgrade never restores data: if {label} is bad, its compatible migrations stay.")
     return Plan(
         kind="upgrade",
         title=f"upgrade to {label} ({mode})",
@@ -75,10 +73,10 @@ def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> 
     files = [name for name in everything.files if not backup or name not in saved.files]
     notes = []
     if not backup:
-        notes.append("no backup is made; databases still have a restore point until the commit")
+        notes.append("No backup is made. Databases still have a restore point until the commit.")
     if files:
         notes.append(
-            f"if the upgrade is undone, files of {', '.join(files)} that it changed or removed do not come back"
+            f"If the upgrade is undone, files of {', '.join(files)} that it changed or removed do not come back."
         )
     return notes
 
@@ -99,10 +97,10 @@ def _restore_points(app: App) -> list[str]:
         facts = database.inspect()
         if facts["exists"]:
             notes.append(
-                f"restore point of {name}: {database.copied_by}, {facts['size_bytes'] / 1e6:.0f} MB; back by rename"
+                f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB); an undo puts it back by a rename."
             )
     if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
-        notes.append(f"making restore points took {last:.1f} s last time")
+        notes.append(f"Making restore points took {last:.1f} s last time.")
     return notes
 
 
@@ -127,13 +125,13 @@ def _maintenance(
         steps.append(files)
     steps += [
         Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "arm the restore point", {"files": list(saved.files) if backup else []}),
+        Step("restore_point.arm", "allow changes to the data", {"files": list(saved.files) if backup else []}),
         parts.switch(release),
         *parts.tasks(app, release, "migrate", "warm_cache"),
         *parts.start_all(app, release, guarded=True),
     ]
     after = [
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         OpenGate().planned(),
         *([databases] if backup else []),
         *(
@@ -156,7 +154,7 @@ def has_backend(app: App) -> bool:
 def _refuse_without_front(app: App, mode: str) -> None:
     if has_backend(app):
         raise RefusedError(
-            f"a {mode} upgrade starts a second web, and this one leads to another service at a fixed place",
+            f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
             next_step="Upgrade in maintenance mode.",
         )
     if app.loaded.configuration.gate.kind == "none":
@@ -166,8 +164,8 @@ def _refuse_without_front(app: App, mode: str) -> None:
         )
     if not any(instance.kind == "web" for instance in services.wanted(app.opened)):
         raise RefusedError(
-            f"a {mode} upgrade starts the new web beside the old one, and no web runs",
-            next_step="`holdfast service start`, or upgrade in maintenance mode.",
+            f"a {mode} upgrade starts the new web next to the old one, and no web is running",
+            next_step="Run `holdfast service start`, or upgrade in maintenance mode.",
         )
 
 
@@ -190,7 +188,7 @@ def _beside(
                 )
             )
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(parts.start(release, kinds, "start the new version beside the old one and verify it"))
+    steps.append(parts.start(release, kinds, "start the new version next to the old one and verify it"))
     return steps, beside_after(release)
 
 
@@ -201,7 +199,7 @@ def beside_after(release: Release) -> list[Step]:
         OpenGate(drains=True).planned(),
         Step("services.adopt", "stop the old version", {"retire": True}),
         parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
-        Step("services.adopt", "keep what was started"),
+        Step("services.adopt", "make the started services permanent"),
         Step("backup.unpin", "unpin the backup"),
         Step("release.prune", "remove old releases"),
     ]

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def problems(app: App) -> list[Problem]:
                     look.__name__.strip("_"),
                     "error",
                     f"{error.filename}: {error.strerror}",
-                    "Look at its owner and mode.",
+                    "Check its owner and mode.",
                 )
             )
     return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
@@ -70,8 +71,8 @@ def _environment(app: App) -> list[Problem]:
         Problem(
             "environment",
             "warning",
-            f"{', '.join(names)} of this shell would lead programs elsewhere: not obeyed",
-            "What the application needs belongs into `[environment]` of holdfast.toml.",
+            f"{', '.join(names)} of this shell would send programs elsewhere, so Holdfast ignores it",
+            "Put what the application needs into `[environment]` of holdfast.toml.",
         )
     ]
 
@@ -85,9 +86,9 @@ def _trust(app: App) -> list[Problem]:
                 Problem(
                     f"files.{name}",
                     "note",
-                    f"{files.root} belongs to the account of number {files.root.stat().st_uid},"
+                    f"{files.root} belongs to account number {files.root.stat().st_uid},"
                     " and Holdfast works there as root",
-                    "It follows no link there, and enters what it keeps there by itself alone. Nothing to do.",
+                    "Nothing to do: Holdfast follows no links there, and only it can enter the folder that it keeps there.",
                 )
             )
     return found
@@ -108,7 +109,9 @@ def _tools(app: App) -> list[Problem]:
         )
     for name, service in app.loaded.configuration.services.items():
         if app.opened.containers is not None:
-            break  # programs are those of images
+            break  # The programs are those of the images.
+        if app.loaded.configuration.source.python is not None and app.opened.current_release() is None:
+            break  # The first release brings the programs in its virtual environment.
         program = service.command[0]
         if (
             "/" not in program
@@ -161,7 +164,7 @@ def _state(app: App) -> list[Problem]:
                 "state",
                 "warning",
                 "the reserve for a full disk is missing",
-                f"Free space in {app.loaded.state}; the next command makes it.",
+                f"Free space in {app.loaded.state}; the next command creates it.",
             )
         )
     if app.loaded.state.stat().st_mode & 0o077:
@@ -177,12 +180,26 @@ def _owner(app: App) -> list[Problem]:
 
 
 def _drivers(app: App) -> list[Problem]:
-    found = app.opened.runtime.check() + app.opened.gate.check()
+    found = app.opened.runtime.check()
+    if app.opened.current_release() is None:
+        found = [_before_install(app, problem) for problem in found]
+    found += app.opened.gate.check()
     for files in app.opened.files.values():
         found += files.check()
     for database in app.opened.databases.values():
         found += database.check()
     return found
+
+
+def _before_install(app: App, problem: Problem) -> Problem:
+    """Return a runtime's problem with the advice for an application that is not installed yet.
+
+    A runtime only knows that no service is running, and advises `service start`, which has nothing to start.
+    """
+    if problem.severity != "warning":
+        return problem
+    adopt = "; if its containers are already running: holdfast adopt" if app.opened.containers is not None else ""
+    return replace(problem, advice=f"holdfast install REF{adopt}")
 
 
 def _space(app: App) -> list[Problem]:
@@ -254,13 +271,15 @@ def _vault(app: App) -> list[Problem]:
                 Problem(
                     f"vaults.{name}",
                     "warning",
-                    f"{path} lies on the same filesystem as the data: one disk's death takes both",
+                    f"{path} is on the same filesystem as the data: a disk failure would destroy both",
                     "Put the vault on another disk.",
                 )
             )
     for name in vault.damaged():
         found.append(
-            Problem("backup", "error", f"backup {name} is damaged", "holdfast backup verify; then make a new one")
+            Problem(
+                "backup", "error", f"backup {name} is damaged", "Run `holdfast backup verify`, then make a new backup."
+            )
         )
     sets = prune.complete(app, [backup for backup in vault.backups() if not backup.safety])
     if not sets:
@@ -270,8 +289,8 @@ def _vault(app: App) -> list[Problem]:
             Problem(
                 "backup",
                 "warning",
-                f"the last whole backup is of {sets[-1].created_at}",
-                "holdfast backup create, from cron",
+                f"the last whole backup is from {sets[-1].created_at}",
+                "Schedule `holdfast backup create` (for example with cron).",
             )
         )
     return found
@@ -293,8 +312,8 @@ def _left_overs(app: App) -> list[Problem]:
     for operation in sorted({token.partition(".")[0] for token in _tokens(app)}):
         record = app.journal.operation(operation)
         if record is not None and preflight.is_in_no_backup(app.opened, record):
-            message = f"what {operation} ({record.title}) replaced stands beside the live data and is in no backup"
-            advice = f"Nothing removes it by itself. Once nothing needs it, remove what has {operation} in its name."
+            message = f"data replaced by {operation} ({record.title}) is kept next to the live data and is in no backup"
+            advice = f"Once nothing needs it, remove everything that has {operation} in its name: nothing removes it automatically."
             found.append(Problem("restore point", "warning", message, advice))
     for folder in preflight.private_folders(app.opened):
         if app.journal.operation(folder.name.partition(".")[0]) is None:

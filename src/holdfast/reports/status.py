@@ -44,7 +44,7 @@ def report(app: App) -> Report:
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
     try:
         statuses: dict[str, ServiceStatus] | None = app.opened.runtime.statuses()
-        nothing = "nothing runs"
+        nothing = "no service is running"
     except StepError as error:
         statuses, nothing = None, error.what
     if not statuses:
@@ -74,7 +74,7 @@ def _operations(app: App, found: Report) -> None:
         else:
             state = "running" if record.owner.alive() else "interrupted"
         open_ones.append({"id": record.id, "title": record.title, "state": state, "error": record.error})
-        advice = "" if state == "running" else "; type: holdfast recover"
+        advice = "" if state == "running" else "; run: holdfast recover"
         found.lines.append(("operation", f"{record.title}: {state} ({record.owner}){advice}"))
         if record.error:
             found.lines.append(("", record.error.splitlines()[0]))
@@ -92,13 +92,13 @@ def _backups(app: App, found: Report) -> None:
     whole = prune.complete(app, [backup for backup in sets if not backup.safety])
     if whole:
         last = whole[-1]
-        found.lines.append(("backup", f"{len(sets)} sets, the last whole one {last.id} ({last.consistency})"))
+        found.lines.append(("backup", f"{len(sets)} backups, the last whole one {last.id} ({last.consistency})"))
     elif sets:
-        found.lines.append(("backup", f"{len(sets)} sets, none of them whole; type: holdfast backup create"))
+        found.lines.append(("backup", f"{len(sets)} backups, none of them whole; run: holdfast backup create"))
     else:
-        found.lines.append(("backup", "none yet; type: holdfast backup create"))
+        found.lines.append(("backup", "none yet; run: holdfast backup create"))
     for name in damaged:
-        found.lines.append(("", f"{name} is damaged; type: holdfast backup verify"))
+        found.lines.append(("", f"{name} is damaged; run: holdfast backup verify"))
     found.data["last_backup"] = whole[-1].id if whole else None
     found.data["damaged"] = damaged
 
@@ -113,7 +113,7 @@ def updates(app: App, found: Report, *, fetch: bool) -> None:
             data["fetched"] = True
         except StepError as error:
             # What the remote's own words are is not repeated: an address may hold a password.
-            _problem(found, f"{error.what}; told is what is known here")
+            _problem(found, f"{error.what}; showing what was fetched before")
     release = app.opened.current_release()
     if release is None:
         found.lines.append(("updates", "no release is deployed"))
@@ -152,7 +152,9 @@ def _images(app: App, found: Report, release: Release) -> None:
         data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
         data["images_gone"] = app.opened.containers.missing_images(release.path)
     except (StepError, OSError) as error:
-        _problem(found, error.what if isinstance(error, StepError) else f"the release's images are not known: {error}")
+        _problem(
+            found, error.what if isinstance(error, StepError) else f"the release's images could not be listed: {error}"
+        )
         return
-    found.lines += [("image", f"{name}: built or pulled since") for name in data["images_moved"]]
+    found.lines += [("image", f"{name}: built or pulled since then") for name in data["images_moved"]]
     found.lines += [("image", f"{tag}: gone") for tag in data["images_gone"]]

@@ -98,10 +98,10 @@ def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any
     except CommandFailedError as error:
         said = error.output_tail.strip() or error.what
         findings.append(
-            f"{project.files[0].name} is left aside, for {' '.join(project.command)} cannot read it: {said}"
+            f"{project.files[0].name} is ignored, because {' '.join(project.command)} cannot read it: {said}"
         )
     except ConfigurationError as error:
-        findings.append(f"{project.files[0].name} is left aside: {error.what}, {'; '.join(error.problems)}")
+        findings.append(f"{project.files[0].name} is ignored: {error.what}, {'; '.join(error.problems)}")
     return None
 
 
@@ -129,7 +129,7 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     if proxy is not None:
         port = scripts.port_of(services[proxy], {}, [], "")
         made.lines += _web(proxy, port, services[proxy], made.findings)
-        made.findings.append(f"{proxy} leads to {web} by a socket: what {web} is built by may need to be told so")
+        made.findings.append(f"{proxy} reaches {web} by a socket: the build of {web} may need an option for it")
         made.is_sure_of_script = False
     start = ""
     for name in own:
@@ -146,10 +146,10 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
             continue
         made.lines += _web(name, scripts.port_of(services[name], image, words, start), services[name], made.findings)
     if not own:
-        made.findings.append("no service of the application's own was found: name them as [services.NAME]")
+        made.findings.append("no service of the application itself was found: name them as [services.NAME]")
     left = [name for name in services if name not in (*own, proxy)]
     if left:
-        made.findings.append(f"left alone, as no services of the application itself: {', '.join(left)}")
+        made.findings.append(f"ignored, because they are not services of the application itself: {', '.join(left)}")
     made.lines += _tasks(sources, made.findings, at_start="migrate" in start)
     for name, item in services.items():
         kind = _database_of(name, item)
@@ -223,7 +223,7 @@ def _service(name: str, kind: str, findings: list[str]) -> list[str]:
 def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[str]) -> list[str]:
     lines = [f"[services.{name}]", 'kind = "web"']
     if port is None:
-        lines.append("port = 8000   # ? on which it listens in its container")
+        lines.append("port = 8000   # ? the port on which it listens in its container")
     elif not item.get("ports"):
         lines.append(f"port = {port}")
     lines.append('health = "/"   # ? a page that needs the database')
@@ -242,7 +242,7 @@ def _tasks(folder: Path, findings: list[str], *, at_start: bool) -> list[str]:
             known += ["[guard]", 'may_shrink = ["django_session"]', ""]
             migrate = [] if at_start else [f'migrate = ["python", "{inside}", "migrate", "--noinput"]']
             return ["[tasks]", *migrate, console, "", *known]
-    findings.append("how the application migrates was not found: fill in tasks.migrate")
+    findings.append("the migration command was not found: fill in tasks.migrate")
     return ["[tasks]", '# migrate = ["..."]   # ? brings the data to a release; runs in the new image', ""]
 
 
@@ -257,8 +257,8 @@ def _database(project: str, name: str, item: Mapping[str, Any], kind: str, findi
     )
     findings.append(f"{kind}: {database or 'a database whose name is not known'} in service {name}")
     lines = [f"[databases.{key}]", f'kind = "{kind}"']
-    lines.append(f'name = "{database}"' if database else 'name = "?"   # ? nothing says it')
-    lines.append(f'user = "{user}"' if user else '# user = ""   # ? who owns it and may create others')
+    lines.append(f'name = "{database}"' if database else 'name = "?"   # ? not found')
+    lines.append(f'user = "{user}"' if user else '# user = ""   # ? the role that owns it and may create others')
     return [*lines, f'container = "compose:{name}"', ""]
 
 
@@ -299,7 +299,7 @@ def _files(
     for (key, place), word in found.items():
         name = re.sub(r"[^a-z0-9_-]", "-", word.lower()).strip("-_") or "data"
         made.findings.append(f"files: {key} {place}")
-        unsure = "   # ? is this data of the application's?"
+        unsure = "   # ? is this the application's data?"
         lines += [f"[files.{name if name[0].isalpha() else f'data-{name}'}]", f'{key} = "{place}"{unsure}', ""]
     return lines
 

@@ -25,7 +25,7 @@ def write(
     """
     path = folder / FILE_NAME
     if path.exists() and not force:
-        raise RefusedError(f"{path} is there already", next_step="Edit it, or replace it with --force.")
+        raise RefusedError(f"{path} already exists", next_step="Edit it, or use --force to replace it.")
     if preset is not None and preset not in presets():
         raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known are {', '.join(sorted(presets()))}.")
     text, findings = propose(folder, preset, host)
@@ -48,9 +48,9 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     django = (code / "manage.py").is_file() and _is_django(code)
     if django and preset is None and model is None:
         preset = "django"
-        findings.append("a Django project: starts from preset:django")
+        findings.append("a Django project: uses preset:django")
     lines = [
-        "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check what is marked ?.",
+        "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check the lines marked ?.",
         *([f'extends = "preset:{preset}"', ""] if preset else []),
         "[application]",
         f'name = "{name}"',
@@ -130,14 +130,14 @@ def _services(code: Path, findings: list[str]) -> list[str]:
             findings.append(f"web: {name}")
             return [
                 "[services.web]",
-                f'command = ["python3", "{name}"]   # ? it listens on 127.0.0.1 and the port in $PORT',
+                f'command = ["python3", "{name}"]   # ? it must listen on 127.0.0.1 and port {{port}}',
                 'health = "/"',
                 "",
             ]
-    findings.append("no way to start it was found: fill in services.web.command")
+    findings.append("the start command was not found: fill in services.web.command")
     return [
         "[services.web]",
-        'command = ["./start"]   # ? it listens on 127.0.0.1 and the port in $PORT',
+        'command = ["./start"]   # ? it must listen on 127.0.0.1 and port {port}',
         'health = "/"',
         "",
     ]

@@ -24,7 +24,7 @@ def take(opened: Opened, context: StepContext) -> None:
     configured = opened.loaded.configuration.services
     found = containers.running(list(configured)) if containers is not None else {}
     if containers is None or not found:
-        raise RefusedError("no container of these services runs", next_step="holdfast install REF")
+        raise RefusedError("no container of these services is running", next_step="Run: holdfast install REF")
     images = {service: running.image for service, running in found.items()}
     package = cast(ImageKeeping, opened.packages).keep(release.commit, release.label, context.operation, images)
     context.record({"created": True, "path": release.path})

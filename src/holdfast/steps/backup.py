@@ -53,7 +53,7 @@ def copy(opened: Opened, context: StepContext) -> None:
     if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
         raise NoSpaceError(
             f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
-            next_step="Free space there, or `holdfast backup prune`.",
+            next_step="Free space there, or run: holdfast backup prune",
         )
 
 
@@ -174,7 +174,7 @@ def store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
         return
     package = opened.find_package(release.commit)
     if package is None:
-        context.say(f"the package of release {release.label} is gone; the set keeps its commit only")
+        context.say(f"the package of release {release.label} is gone; the backup records only its commit")
         durable.write_file(run.folder / "code.json", json.dumps({"commit": release.commit, "label": release.label}))
         return
     durable.write_file(run.folder / "code.json", json.dumps(asdict(package), indent=1))
@@ -215,13 +215,13 @@ def store_configuration(opened: Opened, run: VaultRun, *, tolerant: bool = False
         for name in names:
             path = root / name
             if root not in path.resolve().parents:
-                raise StepError(f"backup.config_files: {name} lies outside {root}")
+                raise StepError(f"backup.config_files: {name} is outside {root}")
             if path.exists() or path.is_symlink():
                 tar.add(path, arcname=os.path.normpath(name), filter=own)
             elif not tolerant:
                 raise StepError(
                     f"backup.config_files: {path} does not exist",
-                    next_step="Put it back, or take it out of backup.config_files.",
+                    next_step="Put it back, or remove it from backup.config_files.",
                 )
     durable.sync_file(unfinished)
     durable.rename(unfinished, run.folder / "config.tar.zst")

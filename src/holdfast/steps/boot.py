@@ -44,7 +44,7 @@ def unwell(opened: Opened) -> dict[str, str]:
 
 def not_well(found: dict[str, str]) -> StepError:
     return StepError(
-        "not well after this boot: " + "; ".join(f"{name} ({why})" for name, why in found.items()),
-        state="Everything that should run was started.",
-        next_step="Look at it: holdfast service status. When it is mended: holdfast service restart NAME",
+        "not healthy after this boot: " + "; ".join(f"{name} ({why})" for name, why in found.items()),
+        state="Every service that should run was started.",
+        next_step="Run `holdfast service status` to see the cause. After you fixed it, run: holdfast service restart NAME",
     )

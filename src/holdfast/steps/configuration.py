@@ -40,7 +40,9 @@ def _archive(folder: Path) -> Iterator[tarfile.TarFile]:
 def _safe(member: tarfile.TarInfo) -> str:
     """Raises DamagedError for a name that leads elsewhere."""
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DamagedError(f"the configuration of the set has a file {member.name!r}, which leads out of its folder")
+        raise DamagedError(
+            f"the configuration in the backup contains a file {member.name!r}, which is outside its folder"
+        )
     return member.name
 
 
@@ -67,7 +69,7 @@ def put_back(opened: Opened, context: StepContext) -> None:
                 durable.rename(target, _aside(target, context.operation))
             _write(target, member, content)
     if created or replaced:
-        context.say(f"configuration put back: {', '.join(sorted({*created, *replaced}))}")
+        context.say(f"configuration restored: {', '.join(sorted({*created, *replaced}))}")
 
 
 def take_away(opened: Opened, context: StepContext) -> None:

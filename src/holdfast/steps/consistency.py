@@ -115,14 +115,14 @@ def _compare_references(
 def _tell_missing(
     opened: Opened, references: References, missing: Sequence[str], taken: Instant, *, tolerant: bool
 ) -> None:
-    what = f"{len(missing)} files that the database names are not in the set, as {missing[0]}"
+    what = f"{len(missing)} files that the database names are not in the backup, for example {missing[0]}"
     if tolerant:
         taken.warnings.append(what)
         return
     root = opened.files[references.files].root
     raise NamesMissingError(
         what,
-        next_step=f"See whether {root} is mounted and whole. Put the files back, or correct backup.references.query, so that"
+        next_step=f"Check that {root} is mounted and complete. Put the files back, or correct backup.references.query, so that"
         " it leaves out what is known to be missing.",
     )
 
@@ -251,7 +251,7 @@ def _live(
         lacked = lacks
         if stays or attempt == _CHANGING_ATTEMPTS:
             _tell_missing(opened, references, missing, taken, tolerant=False)
-        context.say(f"{len(missing)} files changed while the instant was taken; taken again")
+        context.say(f"{len(missing)} files changed during the snapshot; taking it again")
     raise AssertionError("unreachable")
 
 

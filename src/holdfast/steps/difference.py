@@ -48,8 +48,8 @@ def _require_space(place: Path, name: str, need: int) -> None:
     free = durable.free_bytes(place)
     if free < need + _SLACK_BYTES:
         raise NoSpaceError(
-            f"files {name} have {free >> 20} MiB free beside them; the restore needs {(need >> 20) + 1} MiB",
-            next_step="Free space there and type the command again.",
+            f"files {name} have {free >> 20} MiB free next to them; the restore needs {(need >> 20) + 1} MiB",
+            next_step="Free space there, then run the command again.",
         )
 
 

@@ -32,9 +32,9 @@ def hidden(opened: Opened, folder: Path, id: str) -> Path:
 
 def taken(path: Path) -> RefusedError:
     return RefusedError(
-        f"{path} exists already, and nothing is written over it",
+        f"{path} already exists, and an export never overwrites anything",
         state="Nothing was changed.",
-        next_step="Move it away, or name another folder, and type the command again.",
+        next_step="Move it, or name another folder, then run the command again.",
     )
 
 
@@ -45,7 +45,7 @@ def write(opened: Opened, context: StepContext) -> None:
         if (free := durable.free_bytes(where)) < need:
             raise NoSpaceError(
                 f"{where} has {free >> 20} MiB free; this needs more than {need >> 20} MiB",
-                next_step="Free space there, or name another folder, and type the command again.",
+                next_step="Free space there, or name another folder, then run the command again.",
             )
     if not folder.is_dir():
         context.record({"created": True})
@@ -95,10 +95,10 @@ def publish(opened: Opened, context: StepContext) -> None:
             if target.is_dir():
                 continue
             if context.facts.get("failed"):
-                context.say(f"the export of {chosen['id']} is gone; type the command again")
+                context.say(f"the export of {chosen['id']} is gone; run the command again")
                 continue
             context.record({"failed": chosen["id"]})
-            raise NotFoundError(f"{folder} has the export of {chosen['id']} no more")
+            raise NotFoundError(f"{folder} no longer contains the export of {chosen['id']}")
         if os.path.lexists(target):
             raise taken(target)
         durable.rename(source, target)
@@ -139,7 +139,7 @@ def _copy(source: Path, target: Path, sha256: str, passed: Callable[[int], None]
     if writer.digest() != sha256:
         raise DamagedError(
             f"{source} is damaged: its digest does not match",
-            next_step="`holdfast backup verify` lists all damage; choose another backup.",
+            next_step="Run `holdfast backup verify` to see all damage, and choose another backup.",
         )
 
 

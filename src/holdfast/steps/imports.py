@@ -56,7 +56,7 @@ def load_cold(opened: Opened, context: StepContext) -> None:
             unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
         except RefusedError as error:
             if not looking:  # of a member
-                hint = " Tablespaces and a pg_wal in other places cannot come in so: make a dump with `pg_dump`."
+                hint = " Tablespaces and a pg_wal outside the data directory cannot be imported: make a dump with `pg_dump` instead."
                 error.next_step += hint
             raise
         dump = opened.cold[name].dump(scratch, scratch / "unpacked", newest)

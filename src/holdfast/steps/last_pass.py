@@ -68,7 +68,7 @@ def complete(opened: Opened, context: StepContext) -> None:
                 _add(opened, context, run, manifest, name)
         run.finish(manifest)
         if vault.publish(run.id) != taken["set_id"]:
-            raise StepError(f"the vault listed another set than {taken['set_id']}")
+            raise StepError(f"the vault published another backup than {taken['set_id']}")
     listed = next(one for one in vault.backups() if one.id == taken["set_id"])
     vault.abandon(taken["run"])  # what a publication left that died right after its commit
     before = context.earlier.get("backup.publish", {}).get("set_id")
@@ -103,7 +103,7 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
         except (StepError, DamagedError, OSError) as again:
             said = again.what if isinstance(again, HoldfastError) else str(again)
             warning = opened.host.redactor.text(
-                f"database {name} as it was could not be dumped and stays beside the new one for"
+                f"the replaced database {name} could not be dumped and is kept next to the new one for"
                 f" {opened.loaded.configuration.upgrade.keep_replaced}, with {context.operation} in its name:"
                 f" {said.splitlines()[0]}"
             )
@@ -136,7 +136,7 @@ def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snap
     """Raises NoSpaceError for a full vault, else StepError, DamagedError or OSError; with nothing left at the target."""
     identity = _beside(context)[name]
     if identity is None:
-        raise StepError(f"database {name} was not there")
+        raise StepError(f"database {name} did not exist")
     try:
         return opened.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
     except (HoldfastError, OSError) as error:
@@ -148,6 +148,6 @@ def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snap
         if full:
             raise NoSpaceError(
                 f"the vault is full; database {name} is not in the backup of this operation yet",
-                next_step="Free space there, then: holdfast recover",
+                next_step="Free space there, then run: holdfast recover",
             ) from error
         raise

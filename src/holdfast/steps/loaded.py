@@ -35,12 +35,12 @@ def check_references(opened: Opened, context: StepContext) -> None:
         with opened.databases[references.database].candidate(context.operation, identity) as candidate:
             named = {str(row[0]) for row in candidate.query(references.query)}
     except StepError as error:
-        context.say(f"which files the loaded database names is not known: {error.what}")
+        context.say(f"the files that the candidate database names could not be listed: {error.what}")
         return
     named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
     if named:
-        note = f"{len(named)} files that the loaded database names are not in {references.files}, as {min(named)}"
-        context.say(f"{note}; `holdfast import files SOURCE --into {references.files}` brings them")
+        note = f"{len(named)} files that the candidate database names are not in {references.files}, for example {min(named)}"
+        context.say(f"{note}; to import them, run: holdfast import files SOURCE --into {references.files}")
         context.record({"warnings": [note]})
 
 
@@ -73,4 +73,4 @@ def _shipped(opened: Opened, context: StepContext, release: Release) -> list[str
 
 
 def _say_later(context: StepContext, error: StepError) -> None:
-    context.say(f"migrations are compared once the loaded database is in place: {error.what}")
+    context.say(f"migrations are compared after the swap: {error.what}")

@@ -178,7 +178,7 @@ def refuse_unknown(release: Release, names: Sequence[str]) -> None:
     if names:
         raise RefusedError(
             f"release {release.label} is older than its database: it does not know {', '.join(names)}",
-            next_step="Upgrade to a release that has them, or `holdfast backup restore ID` of a set from before.",
+            next_step="Upgrade to a release that has them, or run `holdfast backup restore ID` with an earlier backup.",
         )
 
 
@@ -201,24 +201,24 @@ def check(opened: Opened, context: StepContext) -> None:
     mode = context.parameters["mode"]
     if mode == "rolling" and waiting and opened.loaded.configuration.migrations.on_start:
         raise RefusedError(
-            f"the web runs {', '.join(waiting)} when it starts, beside the old one and before it was verified",
+            f"the web runs {', '.join(waiting)} when it starts, next to the old one and before it is verified",
             next_step="Upgrade in maintenance mode.",
         )
     if mode == "source" and waiting:
         raise RefusedError(
             f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
-            next_step=f"holdfast upgrade {release.label} (maintenance mode), or --rolling if the old code tolerates them.",
+            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode), or add --rolling if the old code tolerates them.",
         )
     if mode == "rolling":
         bad = incompatible(opened, waiting)
         if bad:
             raise RefusedError(
-                f"a rolling upgrade needs migrations that the old code tolerates; not declared so: {', '.join(bad)}",
+                f"a rolling upgrade needs migrations that the old code tolerates; not declared as such: {', '.join(bad)}",
                 next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
             )
         if waiting and not opened.loaded.configuration.migrations.transactional:
             raise RefusedError(
-                "migrations of this database are not transactional; one that fails would stay half done",
+                "migrations of this database are not transactional; a failed one would stay half done",
                 next_step="Upgrade in maintenance mode.",
             )
 
@@ -231,7 +231,7 @@ def verify(opened: Opened, context: StepContext) -> None:
         begun = services.ordered(services.started(opened, context.operation), stopping=False)
         said = opened.host.redactor.text(opened.runtime.output_tail(begun[0].name).strip()) if begun else ""
         raise StepError(
-            f"release {release.label} serves, and its start has left migrations undone: {', '.join(left)}", state=said
+            f"release {release.label} serves, but its start did not apply all migrations: {', '.join(left)}", state=said
         )
 
 

@@ -54,7 +54,7 @@ def check(opened: Opened, context: StepContext) -> None:
         if free < need:
             raise NoSpaceError(
                 f"{where} has {free >> 20} MiB free; this needs about {(need >> 20) + 1} MiB",
-                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`) and type the command again.",
+                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the command again.",
             )
     if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
         raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
@@ -82,17 +82,17 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
     for name, service in opened.containers.strangers().items():
         if release is None:
             raise RefusedError(
-                f"container {name} of service {service} runs already",
-                next_step="`holdfast adopt` takes the project over as it runs. To begin anew, stop and remove its containers first.",
+                f"container {name} of service {service} is already running",
+                next_step="Run `holdfast adopt` to take over the running project, or stop and remove its containers first.",
             )
         raise RefusedError(
-            f"container {name} of service {service} runs and was not started by Holdfast",
+            f"container {name} of service {service} is running, but Holdfast did not start it",
             next_step=f"{opened.containers.engine_name} rm --force {name}; holdfast service restart {service}",
         )
     if release is not None and (gone := opened.containers.missing_images(release.path)):
         raise RefusedError(
             f"images of the current release are gone: {', '.join(gone)}",
-            next_step=f"holdfast package build {release.commit} makes them again.",
+            next_step=f"To build them again, run: holdfast package build {release.commit}",
         )
 
 

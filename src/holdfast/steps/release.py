@@ -36,7 +36,7 @@ def unpack(opened: Opened, context: StepContext) -> None:
     package = opened.find_package(release.commit)
     if package is None:
         raise NotFoundError(
-            f"there is no package for {release.label}", next_step=f"holdfast package build {release.label}"
+            f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
         )
     path = Path(release.path)
     durable.make_directory(path.parent, 0o755)
@@ -58,8 +58,8 @@ def _refuse_beside(opened: Opened, context: StepContext, release: Release) -> No
     against, without = opened.containers.beside(release.path, names)
     if against:
         raise RefusedError(
-            f"release {release.label} cannot start beside the old one: " + "; ".join(against),
-            next_step=f"holdfast upgrade {release.label} (maintenance mode).",
+            f"release {release.label} cannot start next to the old one: " + "; ".join(against),
+            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode).",
         )
     for text in without:
         context.say(text)
@@ -84,7 +84,7 @@ def link_shared(opened: Opened, release: Path) -> None:
         link = Path(os.path.normpath(release / inside))
         target = opened.loaded.path(shared)
         if release not in link.parents:
-            raise RefusedError(f"source.shared: {inside!r} leads out of the release")
+            raise RefusedError(f"source.shared: {inside!r} is outside the release")
         if link.is_symlink() or link.is_file():
             link.unlink()
         elif link.is_dir():

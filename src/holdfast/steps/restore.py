@@ -18,7 +18,7 @@ from holdfast.steps.release import link_shared
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
-_OTHER_BACKUP = "Choose another backup; `holdfast backup verify` lists all damage."
+_OTHER_BACKUP = "Choose another backup; run `holdfast backup verify` to see all damage."
 LOADING = ("database.load", "database.import", "database.import_cold")
 """Steps that put a candidate beside a live database."""
 
@@ -58,8 +58,8 @@ def check(opened: Opened, context: StepContext) -> None:
         private = opened.databases[name].private_folder
         if private is not None and (free := durable.free_bytes(private.parent)) < need + _SLACK_BYTES:
             raise NoSpaceError(
-                f"database {name} has {free >> 20} MiB free beside it; the restore needs {need >> 20} MiB",
-                next_step="Free space there and type the command again.",
+                f"database {name} has {free >> 20} MiB free next to it; the restore needs {need >> 20} MiB",
+                next_step="Free space there, then run the command again.",
             )
     for name in context.parameters["files"]:
         try:
@@ -88,7 +88,7 @@ def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
     older = migrations.incompatible(opened, migrations.not_in(opened, applied, migrations.shipped(opened, release)))
     if older:
         raise RefusedError(
-            f"release {release.label} is older than the database in the set: it does not know {', '.join(older)}",
+            f"release {release.label} is older than the database in the backup: it does not know {', '.join(older)}",
             next_step="Restore the code with it (leave out `--except code`), or upgrade first.",
         )
 
@@ -101,7 +101,7 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
         if opened.containers is not None and (gone := opened.containers.missing_images(release.path)):
             raise RefusedError(
                 f"images of {release.label} are gone: {', '.join(gone)}",
-                next_step=f"holdfast package build {release.commit} makes them again.",
+                next_step=f"To build them again, run: holdfast package build {release.commit}",
             )
         return
     package = opened.find_package(release.commit)
@@ -109,8 +109,8 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
         archive = backup.vault_of(opened).folder(context.parameters["set"]) / "code.tar.zst"
         if not archive.exists():
             raise RefusedError(
-                f"the code of release {release.label} is neither in the package store nor in the set",
-                next_step=f"holdfast package build {release.commit}, or restore with `--except code`.",
+                f"the code of release {release.label} is neither in the package store nor in the backup",
+                next_step=f"Run `holdfast package build {release.commit}`, or restore with `--except code`.",
             )
         package = opened.packages.adopt(archive)
     durable.make_directory(path.parent, 0o755)
@@ -163,8 +163,8 @@ def prove(opened: Opened, context: StepContext) -> None:
         raise DamagedError(
             f"backup {context.parameters['set']} cannot be restored: {'; '.join(failed)}",
             next_step="\n".join(advice)
-            or "What the server says tells what it lacks: a right of this account, an extension, a name without its schema."
-            " Mend it in the live database, then make a new backup.",
+            or "The server's message says what is missing: a right of this account, an extension, a name without its schema."
+            " Fix it in the live database, then make a new backup.",
         )
 
 
@@ -231,8 +231,8 @@ def swap_databases(opened: Opened, context: StepContext) -> None:
         identity = opened.databases[name].inspect()["identity"]
         if identity not in (beside["databases"][name], candidate):
             raise RefusedError(
-                f"database {name} was replaced by somebody else during the restore",
-                next_step="See who, then type the command again.",
+                f"database {name} was replaced by another program during the restore",
+                next_step="Find out which one, then run the command again.",
             )
         opened.databases[name].swap(context.operation, candidate, f"{context.operation}.replaced")
 

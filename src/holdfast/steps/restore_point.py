@@ -48,7 +48,7 @@ def wipe(opened: Opened, context: StepContext) -> None:
 
 
 def _nothing(entry: Entry, descriptor: int) -> None:
-    raise StepError(f"nothing is to be put in place, not even {entry.path}")
+    raise StepError(f"unexpected file to restore: {entry.path}")
 
 
 def go_back(opened: Opened, context: StepContext) -> None:
@@ -73,7 +73,7 @@ def _set_of(opened: Opened, context: StepContext) -> OpenSet:
         return opened.vault.open_run(run)
     if opened.vault is not None and set_id is not None:
         return opened.vault.open_set(set_id)
-    raise StepError("the set of this operation is not known; files cannot be put back")
+    raise StepError("the backup of this operation is not known; files cannot be restored")
 
 
 def _files_back(opened: Opened, context: StepContext) -> None:

@@ -94,7 +94,7 @@ def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False)
     for name, other in opened.containers.tied(names, order).items():
         raise RefusedError(
             f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
-            next_step=f"Take that `depends_on` out of the Compose files and start {other} anew.",
+            next_step=f"Remove that `depends_on` from the Compose files and start {other} again.",
         )
 
 
@@ -194,7 +194,7 @@ def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepCon
     try:
         verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
     except StepError as error:
-        context.say(f"as before the operation: {error.what}")
+        context.say(f"unhealthy as before the operation: {error.what}")
 
 
 def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
@@ -280,7 +280,9 @@ def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[Se
         if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
             raise
         # After the commit nothing is undone, and to try for ever would only keep the operation open.
-        context.say(f"{error}\nIt is to run all the same: mend it, then `holdfast service restart {instance.service}`")
+        context.say(
+            f"{error}\nIt should run nevertheless. Fix the cause, then run: holdfast service restart {instance.service}"
+        )
         return False
     return True
 
@@ -400,7 +402,7 @@ def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
             raise RefusedError(
                 f"the image of service {instance.service} is gone: {', '.join(gone)}",
                 state="Nothing was changed.",
-                next_step="`holdfast package build REF`, with the reference that `holdfast status` tells, makes it again.",
+                next_step="To build it again, run `holdfast package build REF` with the release that `holdfast status` shows.",
             )
 
 

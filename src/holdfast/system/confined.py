@@ -75,8 +75,8 @@ def require_trusted(path: Path) -> None:
 
 def _others_link(path: str | os.PathLike[str], target: str) -> RefusedError:
     return RefusedError(
-        f"the way to {os.fspath(path)} leads over a link of another account, to {target}",
-        next_step="See who made it; put what is meant there, or name it itself in holdfast.toml.",
+        f"the path {os.fspath(path)} contains a link of another account, to {target}",
+        next_step="Find out who made it. Replace the link by its target, or name the target in holdfast.toml.",
     )
 
 
@@ -112,7 +112,7 @@ class Beneath:
         rest = path[len(above) :].strip(b"/")
         for name in rest.split(b"/") if rest else ():
             if name in (b".", b".."):
-                raise PermissionError(f"{os.fsdecode(path)!r} leads out of the tree")
+                raise PermissionError(f"{os.fsdecode(path)!r} is outside the tree")
             here = os.open(name, FOLDER, dir_fd=here)
             above = above + b"/" + name if above else name
             self._chain.append((above, here))
@@ -124,7 +124,7 @@ class Beneath:
         """Return the directory that a path lies in, and its name there."""
         above, _, name = path.rpartition(b"/")
         if name in (b"", b".", b".."):
-            raise PermissionError(f"{os.fsdecode(path)!r} leads out of the tree")
+            raise PermissionError(f"{os.fsdecode(path)!r} is outside the tree")
         return self.folder(above), name
 
     def forget(self, path: bytes) -> None:
@@ -193,7 +193,7 @@ def open_private(path: Path, *, create: bool) -> int:
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
         os.close(descriptor)
-        raise _foreign(path, f"belongs to the account of number {status.st_uid}")
+        raise _foreign(path, f"belongs to account number {status.st_uid}")
     if stat.S_IMODE(status.st_mode) & 0o077:
         os.close(descriptor)
         raise _foreign(path, f"is open to others (mode {stat.S_IMODE(status.st_mode):o})")
@@ -202,6 +202,6 @@ def open_private(path: Path, *, create: bool) -> int:
 
 def _foreign(path: Path, why: str) -> RefusedError:
     return RefusedError(
-        f"{path} {why}; Holdfast keeps there what it needs for an undo, in a folder that only it can enter",
-        next_step=f"See who made it. If nobody needs it: remove {path}, and type the command again.",
+        f"{path} {why}; Holdfast keeps data for an undo there, and no other account may enter that folder",
+        next_step=f"Find out who made it. If it is not needed, remove {path}, then run the command again.",
     )

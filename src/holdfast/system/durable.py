@@ -87,8 +87,8 @@ def read_json(path: Path) -> Any:
         raise DamagedError(
             f"{path} is damaged: {error}",
             state="Nothing was changed.",
-            next_step="See what happened to that disk. Put the file back from a copy of the state directory, or move it away:"
-            " `holdfast status` then tells what is still known.",
+            next_step="Check that disk. Restore the file from a copy of the state directory, or move it elsewhere:"
+            " `holdfast status` then shows what is still known.",
         ) from error
 
 

@@ -458,7 +458,7 @@ class Host:
             elif kind == "command":
                 value = self.capture(rest.split()).rstrip("\n")
             else:
-                raise HoldfastError(f"secret reference {reference!r} is none of env:, file:, command:")
+                raise HoldfastError(f"secret reference {reference!r} must begin with env:, file: or command:")
         except KeyError:
             raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
         except (OSError, CommandFailedError) as error:
