@@ -97,7 +97,8 @@ def test_services_databases_volumes_and_tasks_are_proposed(tmp_path: Path) -> No
     assert value["files"] == {"media": {"volume": "production_django_media"}}
     assert value["tasks"]["migrate"][:2] == ["python", "backend/manage.py"]
     assert (
-        "ignored, because they are not services of the application itself: flower, postgres, redis, traefik, nginx" in made.findings
+        "ignored, because they are not services of the application itself: flower, postgres, redis, traefik, nginx"
+        in made.findings
     )
     assert "web: django; its port in the container is a guess" in made.findings
     assert made.config_files == [".env_production"]

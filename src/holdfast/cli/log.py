@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,18 +11,21 @@ from holdfast.cli.render import human_seconds
 from holdfast.cli.session import Session, common
 from holdfast.errors import NotFoundError
 
+if TYPE_CHECKING:
+    from holdfast.engine.records import OperationRecord, StepRecord
+
 
 @click.group()
 def log() -> None:
     """What operations did, with every command and its output."""
 
 
-def _took(seconds: float) -> str:
+def took(seconds: float) -> str:
     """Return a duration; `-` where the journal has none, because the process of the operation died."""
     return human_seconds(seconds) if seconds else "-"
 
 
-def _state(step: Any, operation: Any) -> str:
+def state_of(step: StepRecord, operation: OperationRecord) -> str:
     """Return the state of a step as an operator reads it, with its duration if it ran."""
     if step.state == "pending":
         will_run = operation.outcome == "open" or (operation.outcome == "stuck" and operation.committed)
@@ -40,7 +43,7 @@ def list_(session: Session, number: int) -> None:
     found = app.journal.operations(number)
     session.renderer.table(
         ["OPERATION", "WHAT", "OUTCOME", "USER", "STARTED", "TOOK"],
-        [[item.id, item.title, item.outcome, item.user, item.started_at, _took(item.seconds)] for item in found],
+        [[item.id, item.title, item.outcome, item.user, item.started_at, took(item.seconds)] for item in found],
     )
     session.renderer.result(
         {
@@ -80,14 +83,14 @@ def show(session: Session, operation: str) -> None:
         "user": record.user,
         "started": record.started_at,
         "ended": record.ended_at or "-",
-        "took": _took(record.seconds),
+        "took": took(record.seconds),
         "outcome": record.outcome,
         "error": record.error or "-",
     }.items():
         session.renderer.line(f"{key:10} {value}")
     for step in app.journal.steps(record.id):
         session.renderer.line(
-            f"  {step.position + 1:2}. {step.title}: {_state(step, record)}"
+            f"  {step.position + 1:2}. {step.title}: {state_of(step, record)}"
             + (f" - {step.error}" if step.error else "")
         )
         for warning in step.facts.get("warnings", []):

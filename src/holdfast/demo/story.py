@@ -277,7 +277,9 @@ def _chapters(story: Story) -> None:
     story.run("upgrade v5", serves="v5", name="upgrade to v5")
     chapter(7, "The rolling upgrade to v6: its migration is declared compatible, so nobody has to wait")
     story.run("upgrade v6 --rolling", serves="v6", name="rolling upgrade to v6")
-    chapter(8, "The database file is deleted; the last backup brings it back (visitors see the maintenance page meanwhile)")
+    chapter(
+        8, "The database file is deleted; the last backup brings it back (visitors see the maintenance page meanwhile)"
+    )
     story.load.pause()
     story.run("backup create", serves="v6")
     for ending in ("", "-wal", "-shm"):

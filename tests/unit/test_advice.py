@@ -1,0 +1,120 @@
+"""What commands print: steps that never ran, durations that nobody knows, and advice before the installation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from holdfast.app import App
+from holdfast.cli import backup as commands
+from holdfast.cli import log
+from holdfast.cli.session import Session
+from holdfast.errors import UsageError
+from holdfast.model import Outcome, Plan, Release, Step, StepState
+from holdfast.operations import rollback
+from holdfast.reports import check
+from tests.unit.applications import make_app, make_backup
+
+
+@pytest.fixture
+def app(quick_folder: Path) -> Iterator[App]:
+    made = make_app(
+        quick_folder,
+        source={"repository": str(quick_folder), "python": {}},
+        services={"web": {"command": ["no-such-program"]}},
+    )
+    yield made
+    made.close()
+
+
+def operation_of(app: App, *names: str) -> str:
+    steps = tuple(Step(name, name) for name in names)
+    return app.journal.begin(Plan(kind="upgrade", title="upgrade", steps=steps), command="", configuration={}, user="")
+
+
+def states(app: App, operation: str) -> list[str]:
+    record = app.journal.operation(operation)
+    assert record is not None
+    return [log.state_of(step, record) for step in app.journal.steps(operation)]
+
+
+def test_the_log_tells_a_failed_step_from_one_that_never_ran(app: App) -> None:
+    operation = operation_of(app, "one", "two", "three")
+    app.journal.step(operation, 0, StepState.DONE, seconds=2)
+    app.journal.step(operation, 1, StepState.FAILED, error="no", seconds=1)
+    assert states(app, operation) == ["done (2.0 s)", "failed (1.0 s)", "pending"]
+    for position in (1, 0):
+        app.journal.step(operation, position, StepState.UNDONE)
+    app.journal.finish(operation, Outcome.UNDONE, error="no", seconds=3)
+    assert states(app, operation) == ["undone (2.0 s)", "failed, undone (1.0 s)", "not run"]
+
+
+def test_closing_steps_of_a_stuck_operation_are_pending_once_it_committed(app: App) -> None:
+    operation = operation_of(app, "one")
+    record = app.journal.operation(operation)
+    assert record is not None
+    (step,) = app.journal.steps(operation)
+    for committed, said in ((True, "pending"), (False, "not run")):
+        stuck = dataclasses.replace(record, outcome=Outcome.STUCK, committed=committed)
+        assert log.state_of(step, stuck) == said
+
+
+def test_a_duration_that_the_journal_does_not_have_is_a_dash() -> None:
+    assert (log.took(0), log.took(0.25)) == ("-", "250 ms")
+
+
+def advice(app: App) -> dict[str, str]:
+    return {problem.subject: problem.advice for problem in check.problems(app)}
+
+
+def test_before_the_installation_the_programs_of_the_release_are_not_missed(app: App) -> None:
+    app.opened.runtime.up = False  # type: ignore[attr-defined]  # a fake
+    found = advice(app)
+    assert "services.web" not in found
+    assert found["runtime"] == "holdfast install REF"
+    operation = operation_of(app)
+    release = Release("r", "r", "v1", "c" * 40, str(app.loaded.root), "2026-01-01T00:00:00Z")
+    app.journal.commit(operation, {"release": dataclasses.asdict(release)})
+    app.journal.finish(operation, Outcome.COMMITTED)
+    found = advice(app)
+    assert "no-such-program" in found["services.web"]
+    assert "install" not in found["runtime"]
+
+
+def test_a_refused_rollback_says_for_how_long_replaced_data_is_kept(
+    quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(quick_folder, upgrade={"keep_replaced": "36h"})
+    monkeypatch.setattr(app.opened.databases["main"], "tables", dict)
+    release = Release("r", "r", "v1", "c" * 40, "/r", "2026-01-01T00:00:00Z")
+    found = make_backup(1, "2026-01-01T00:00:00Z")
+    refused = rollback._refusal(app, release, found, "is older", keep_data=False)
+    assert "is also kept for 36h" in refused.next_step
+    app.close()
+
+
+OPTIONS: dict[str, Any] = {"as_json": False, "verbose": 0, "config": None, "environment": None, "yes": False}
+
+
+def test_without_a_terminal_the_refusal_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    with pytest.raises(UsageError, match="is not a terminal") as refused:
+        Session("rollback", OPTIONS).confirm("Go back?")
+    assert refused.value.next_step == "Run the command again with --yes."
+
+
+def test_a_verification_takes_as_long_as_it_took(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter((10.0, 12.5))
+    monkeypatch.setattr(Session, "app", lambda self: app)
+    monkeypatch.setattr(commands, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(now))}))
+    monkeypatch.setattr(app.opened.vault, "verify", lambda *_: [])
+    with click.Context(click.Command("verify")):
+        commands.verify.main([], standalone_mode=False)
+    assert "verify: done (2.5 s)" in capsys.readouterr().err
