@@ -147,7 +147,16 @@ class Site:
         text = re.sub(r"^command = .*$", "port = 8000\nstop_timeout_seconds = 1", text, flags=re.MULTILINE)
         text = re.sub(r"^shared = .*$", 'shared = { ".env" = ".env" }', text, flags=re.MULTILINE)
         worker = "settle_seconds = 0.05\nstop_timeout_seconds = 1"
-        text += f'\n[runtime]\nkind = "compose"\ncommand = {json.dumps(command)}\nproject = "{self.project}"\n\n[services.worker]\n{worker}\n'
+        text += (
+            "\n"
+            "[runtime]\n"
+            'kind = "compose"\n'
+            f"command = {json.dumps(command)}\n"
+            f'project = "{self.project}"\n'
+            "\n"
+            "[services.worker]\n"
+            f"{worker}\n"
+        )
         text += '\n[services.app]\nkind = "backend"\nstop_timeout_seconds = 1\n' if backend else ""
         self.config.write_text(text)
 

@@ -253,8 +253,9 @@ def page(tables: list[str], command: str, skipped: list[str], loads: tuple[float
         f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"load average {loads[0]:.1f} at the start and {loads[1]:.1f} at the end (each tool here adds to it).",
         "Beside: " + ", ".join(one for one in versions if one) + ".",
-        "Every figure of files is the median of three rounds (tar -czf, restic, borg: of one) and ends when what was written is on the disk; what is read is in the page cache. Compare ratios "
-        "of one run only: figures move by a factor of two or more from run to run, and with other work on the machine.",
+        "Every figure of files is the median of three rounds (tar -czf, restic, borg: of one) and ends when what was"
+        " written is on the disk; what is read is in the page cache. Compare ratios of one run only: figures move by a"
+        " factor of two or more from run to run, and with other work on the machine.",
         "A ratio is Holdfast's figure divided by the other's; below 1 is faster, except for requests a second.",
     ]
     if skipped:

@@ -210,9 +210,9 @@ class PostgresqlBench(Bench):
         self.server = PostgresqlServer(shared_buffers="512MB", max_wal_size="8GB", checkpoint_timeout="1h")
         self.server.create_if_missing("app")
         self.sql(
-            "CREATE TABLE entry (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT);"
-            " INSERT INTO entry SELECT i, i % 97, md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text)"
-            f" FROM generate_series(1, {rows}) i; CREATE INDEX ON entry (kind)",
+            "CREATE TABLE entry (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT); INSERT INTO entry SELECT i, i % 97,"
+            f" md5(i::text) || md5((i * 7)::text) || md5((i * 13)::text) FROM generate_series(1, {rows}) i; CREATE"
+            " INDEX ON entry (kind)",
         )
         self.sql("VACUUM ANALYZE")
         self.sql("CHECKPOINT")
@@ -350,11 +350,13 @@ def page(engine: str, tables: list[str]) -> str:
     return "\n\n".join(
         [
             f"# Benchmarks of {ENGINES[engine].engine}",
-            f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC by `{command}`; this page is written by it.",
-            f"{versions}; Linux {platform.release()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end.",
-            "A ratio is Holdfast's figure divided by the other's; below 1 is faster. A window is what a visitor meets: from the"
-            " first answer 503 to the last. Of Holdfast's backups and those by the engine's own tool, taken in turns, the middle one"
-            f" of {_TIMES} counts.",
+            f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC by `{command}`; this page is written by"
+            " it.",
+            f"{versions}; Linux {platform.release()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at"
+            " the end.",
+            "A ratio is Holdfast's figure divided by the other's; below 1 is faster. A window is what a visitor"
+            " meets: from the first answer 503 to the last. Of Holdfast's backups and those by the engine's own tool,"
+            f" taken in turns, the middle one of {_TIMES} counts.",
             *tables,
         ]
     )

@@ -20,7 +20,8 @@ _PIECE_BYTES = 10 << 20
 _BIG = {
     "postgresql": "CREATE TABLE big AS SELECT i AS id, i % 97 AS kind, md5(i::text) || md5((i * 7)::text) ||"
     " md5((i * 13)::text) AS text FROM generate_series(1, {rows}) i; ALTER TABLE big ADD PRIMARY KEY (id)",
-    "mariadb": "CREATE TABLE big (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT); INSERT INTO big SELECT seq, seq % 97,"
+    "mariadb": "CREATE TABLE big (id BIGINT PRIMARY KEY, kind INTEGER, text TEXT);"
+    " INSERT INTO big SELECT seq, seq % 97,"
     " CONCAT(MD5(seq), MD5(seq * 7), MD5(seq * 13)) FROM seq_1_to_{rows}",
 }
 

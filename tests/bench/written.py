@@ -102,9 +102,9 @@ def main() -> None:
     lines = [
         "# Updates in containers, beside the commands of the application's own pages",
         "",
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.written --write`: the stand-in of Connect Access on"
-        f" Docker Compose, {_ROUNDS} rounds in turns, the middle one of each. A visitor asks the health page all the time; *away* is"
-        " the longest time without a good answer.",
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.written --write`: the stand-in of Connect"
+        f" Access on Docker Compose, {_ROUNDS} rounds in turns, the middle one of each. A visitor asks the health page"
+        " all the time; *away* is the longest time without a good answer.",
         "",
         "| | by the page, s | away, s | by Holdfast, s | away, s | away, ratio |",
         "|---|---|---|---|---|---|",
@@ -116,7 +116,8 @@ def main() -> None:
     lines += [
         "",
         "The page's commands migrate while the old version serves, verify nothing, and keep no uploads. Images are of"
-        " this machine's own programs: a real build by the page adds its minutes to the way back, and none to Holdfast's.",
+        " this machine's own programs: a real build by the page adds its minutes to the way back, and none to"
+        " Holdfast's.",
         "",
     ]
     print("\n".join(lines))

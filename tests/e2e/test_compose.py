@@ -181,7 +181,12 @@ def test_init_proposes_what_takes_over_and_upgrades(site: ComposeSite) -> None:
     text = site.config.read_text()
     migrate = next(line for line in before.splitlines() if line.startswith("migrate = "))
     (site.folder / "holdfast.production.toml").write_text(
-        f'[application]\nstate = "{site.state}"\n[tasks]\n{migrate}\n[vaults.local]\npath = "{site.state.parent / "vault"}"\n'
+        "[application]\n"
+        f'state = "{site.state}"\n'
+        "[tasks]\n"
+        f"{migrate}\n"
+        "[vaults.local]\n"
+        f'path = "{site.state.parent / "vault"}"\n'
     )
     assert "files.media" in text and "files.server" not in text, text
     assert run(site, "adopt").returncode == 0

@@ -93,7 +93,12 @@ def test_a_maintenance_upgrade_and_a_rolling_one(adopted: ComposeSite) -> None:
 
 def _with_a_slow_page(folder: Path) -> None:
     app = folder / "app.py"
-    slow = "    def do_GET(self):\n        if self.path == '/slow':\n            __import__('time').sleep(5)\n            self.path = '/'\n"
+    slow = (
+        "    def do_GET(self):\n"
+        "        if self.path == '/slow':\n"
+        "            __import__('time').sleep(5)\n"
+        "            self.path = '/'\n"
+    )
     app.write_text(app.read_text().replace("    def do_GET(self):\n", slow))
 
 

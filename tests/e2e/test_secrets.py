@@ -14,9 +14,9 @@ from tests.site import Site
 
 SECRET = 'S3cr3t/with"quotes+and=more'
 PRINTS = (
-    "import base64, json, os, sys, urllib.parse; s = os.environ['TOKEN'];"
-    "print(s); print(json.dumps(s)); print(urllib.parse.quote(s, safe='')); print(base64.b64encode(b'user:' + s.encode()).decode());"
-    "print('x' * 65530 + s); sys.exit('the token ' + s + ' was refused')"
+    "import base64, json, os, sys, urllib.parse; s = os.environ['TOKEN'];print(s); print(json.dumps(s));"
+    " print(urllib.parse.quote(s, safe='')); print(base64.b64encode(b'user:' + s.encode()).decode());print('x' * 65530"
+    " + s); sys.exit('the token ' + s + ' was refused')"
 )
 
 

@@ -161,8 +161,10 @@ end
 """
 PUMA = Stack(
     {"config.ru": _RACK, "migrate.rb": _RUBY_MIGRATION},
-    '[services.web]\ncommand = ["puma", "--bind", "tcp://127.0.0.1:{port}", "--tag", "HERE", "--workers", "1", "--environment",'
-    ' "production"]\nhealth = "/"\n',
+    "[services.web]\n"
+    'command = ["puma", "--bind", "tcp://127.0.0.1:{port}", "--tag", "HERE", "--workers", "1", "--environment",'
+    ' "production"]\n'
+    'health = "/"\n',
     ["ruby", "migrate.rb"],
     ("puma 5",),
     ("puma", "ruby", "sqlite3"),

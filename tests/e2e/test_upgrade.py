@@ -209,7 +209,10 @@ def test_a_task_that_hangs_is_ended_and_undone(installed: Site) -> None:
 
 def test_the_row_guard_stops_a_silent_loss_and_accepts_a_declared_one(installed: Site) -> None:
     text = installed.config.read_text()
-    loses = 'import sqlite3; c = sqlite3.connect("guestbook.sqlite3"); c.execute("DELETE FROM entries WHERE id > 60"); c.commit()'
+    loses = (
+        'import sqlite3; c = sqlite3.connect("guestbook.sqlite3"); c.execute("DELETE FROM entries WHERE id > 60");'
+        " c.commit()"
+    )
     installed.config.write_text(
         text.replace('warm_cache = ["python3", "manage.py", "warm"]', f"warm_cache = ['python3', '-c', '{loses}']")
     )

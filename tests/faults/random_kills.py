@@ -246,7 +246,8 @@ def main() -> None:
                 raise
         assert ground.run("backup", "verify").returncode == 0
         print(
-            f"{options.rounds} rounds, {ground.checked} acknowledged writes checked, nothing lost: {dict(ground.outcomes)}"
+            f"{options.rounds} rounds, {ground.checked} acknowledged writes checked, nothing lost:"
+            f" {dict(ground.outcomes)}"
         )
     finally:
         writer.end()

@@ -227,8 +227,8 @@ def test_each_level_keeps_its_promise(
     waited = max(float(path.read_text()) for path in noted)
     record_property(
         "writers held",
-        f"{engine}, {level}, {rounds} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; "
-        f"a writer waited at most {waited * 1000:.0f} ms ({len(tables['inside'])} + {len(tables['outside'])} rows at the end)",
+        f"{engine}, {level}, {rounds} rounds: by Holdfast at most {max(held) * 1000:.0f} ms; a writer waited at most"
+        f" {waited * 1000:.0f} ms ({len(tables['inside'])} + {len(tables['outside'])} rows at the end)",
     )
 
 

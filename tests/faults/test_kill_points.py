@@ -333,8 +333,8 @@ def take_points(scenario: Scenario, take: Take, note: Callable[[str, object], No
                 ground.site.shut_down()
         note(
             "kill_points",
-            f"{scenario.title} {take}: {len(chosen)} of {len(ground.existing)} points,"
-            f" {len(ground.recoveries)} recoveries killed, {ends}",
+            f"{scenario.title} {take}: {len(chosen)} of {len(ground.existing)} points, {len(ground.recoveries)}"
+            f" recoveries killed, {ends}",
         )
         assert not failures, "\n".join(failures)
         if take.is_whole and not scenario.fails and take.shard == 0:

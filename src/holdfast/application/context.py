@@ -195,8 +195,8 @@ class Opened:
                 f"data of this application is missing: there is no {', '.join(map(str, missing))}",
                 state="Nothing was changed: a change or a backup now would not have the application's data.",
                 next_step="Mount the disk, then run the command again.\n"
-                "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast backup"
-                " create --adopt-data",
+                "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast"
+                " backup create --adopt-data",
             )
 
     def require_config_files(self) -> None:

@@ -59,7 +59,8 @@ def status(session: Session) -> None:
         session.renderer.line("open: visitors reach the application")
     if state.hold is not None:
         session.renderer.line(
-            f"closed by {state.hold.get('by')} since {state.hold.get('since')}: {state.hold.get('comment') or 'no comment'}"
+            f"closed by {state.hold.get('by')} since {state.hold.get('since')}:"
+            f" {state.hold.get('comment') or 'no comment'}"
         )
     if state.operation is not None:
         session.renderer.line(

@@ -98,7 +98,8 @@ def find_file(given: str | None) -> Path:
             return folder / FILE_NAME
     raise NotFoundError(
         f"no {FILE_NAME} here or in a folder above",
-        next_step="Change to the application's folder, name the file with `--config`, or write one with `holdfast init`.",
+        next_step="Change to the application's folder, name the file with `--config`, or write one with `holdfast"
+        " init`.",
     )
 
 

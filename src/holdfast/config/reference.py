@@ -88,7 +88,7 @@ def markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from the schema by `make docs`; a test keeps it current.",
+        "Generated from the schema by `make docs`; a test verifies that it is current.",
         "",
         "## Example",
         "",

@@ -20,21 +20,22 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Application(Section, frozen=True):
     name: Annotated[Name, Meta(description="Short name of the application; part of paths and messages.")]
-    environment: Annotated[Name, Meta(description="Which of its environments this is; names the overlay file.")] = (
+    environment: Annotated[Name, Meta(description="Which of its environments this is; it names the overlay file.")] = (
         "production"
     )
     type: Annotated[
         Literal["dev", "stag", "uat", "prod"] | None,
         Meta(
-            description="What is forbidden here. Default: prod for `production`, stag for `staging`, uat for `uat`, else dev."
-            " Sticky: once used it cannot be lowered from prod by editing this file."
+            description="Protection level: which commands are refused. Default: prod for `production`, stag for"
+            " `staging`, uat for `uat`, else dev. Sticky: once used it cannot be lowered from prod by editing this"
+            " file."
         ),
     ] = None
     state: Annotated[
         str,
         Meta(
-            description="Folder of journal, locks and logs, on a local disk."
-            " Default: /var/lib/holdfast/<name>.<environment>."
+            description="Folder of the journal, locks and logs, on a local disk. Default:"
+            " /var/lib/holdfast/<name>.<environment>."
         ),
     ] = ""
 
@@ -43,7 +44,7 @@ class PythonSource(Section, frozen=True):
     requirements: Annotated[
         str, Meta(description="Requirements file in the repository; its wheels go into the package.")
     ] = "requirements.txt"
-    interpreter: Annotated[str, Meta(description="Interpreter that makes the virtual environment of a release.")] = (
+    interpreter: Annotated[str, Meta(description="Interpreter that creates the virtual environment of a release.")] = (
         "python3"
     )
 
@@ -57,15 +58,15 @@ class Source(Section, frozen=True):
         list[Argv],
         Meta(
             description="The project's own commands that build its images, run in a checkout of the commit instead of"
-            " `compose build`; believed by the images that they made, not by how they ended (compose)."
+            " `compose build`. Success is judged by the images built; exit codes are ignored (compose)."
         ),
     ] = []
     shared: Annotated[
         dict[str, str],
-        Meta(description="Links made in each release: path in the release -> path that all releases share."),
+        Meta(description="Links in each release: path in the release -> path that all releases share."),
     ] = {}
     python: Annotated[
-        PythonSource | None, Meta(description="For Python: a virtual environment `.venv` in each release.")
+        PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
     ] = None
 
 
@@ -73,7 +74,8 @@ class Runtime(Section, frozen=True):
     kind: Annotated[
         Literal["supervisor", "compose"],
         Meta(
-            description="Where services run. supervisor: supervisord, owned by Holdfast; compose: containers of a Compose project."
+            description="Where services run. supervisor: supervisord, owned by Holdfast; compose:"
+            " containers of a Compose project."
         ),
     ] = "supervisor"
     command: Annotated[
@@ -87,18 +89,18 @@ class Runtime(Section, frozen=True):
     files: Annotated[
         list[str],
         Meta(
-            description="Compose files, as after `docker compose -f`: from the release where its sources have them, else from"
-            " beside holdfast.toml. Default: those that Compose itself takes (compose)."
+            description="Compose files, as after `docker compose -f`: from the release if its sources contain them,"
+            " else from the folder of holdfast.toml. Default: those that Compose itself uses (compose)."
         ),
     ] = []
     env_files: Annotated[
         list[str],
         Meta(
-            description="Files beside holdfast.toml that variables come from, as after `docker compose --env-file`."
-            " Default: `.env` if it is there (compose)."
+            description="Files with variables in the folder of holdfast.toml, as after `docker compose --env-file`."
+            " Default: `.env` if it exists (compose)."
         ),
     ] = []
-    profiles: Annotated[list[str], Meta(description="Profiles that are on (compose).")] = []
+    profiles: Annotated[list[str], Meta(description="Active profiles (compose).")] = []
     project: Annotated[
         str, Meta(description="Name of the project. Default: what its files and variables say (compose).")
     ] = ""
@@ -112,7 +114,7 @@ class Service(Section, frozen=True):
         list[str],
         Meta(
             description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
-            " In containers by default the one of their image."
+            " Default in containers: the command of the image."
         ),
     ] = []
     port: Annotated[
@@ -126,38 +128,40 @@ class Service(Section, frozen=True):
     kind: Annotated[
         Literal["web", "backend", "worker", "scheduler"] | None,
         Meta(
-            description="Order of stop: schedulers, workers, web, backend; start in reverse. backend: what a web leads to by"
-            " itself, as by a socket in a volume. Default: web if named so, else worker."
+            description="Order of stop: schedulers, workers, web, backend; start in reverse. backend: a service that"
+            " the web reaches by itself, for example through a socket in a volume. Default: web for the name `web`,"
+            " else worker."
         ),
     ] = None
     health: Annotated[
-        str, Meta(description="Path that answers 2xx when the web is well, asked on its loopback port.")
+        str, Meta(description="Path that answers 2xx when the web is healthy, requested on its loopback port.")
     ] = ""
     health_headers: Annotated[
         dict[str, str],
         Meta(
-            description="Headers of that request, as the site's name (`Host`) and what the proxy before it says"
-            " (`X-Forwarded-Proto`); else `Host: localhost`."
+            description="Headers of that request, such as the site's name (`Host`) and what the proxy in front of it"
+            " adds (`X-Forwarded-Proto`); else `Host: localhost`."
         ),
     ] = {}
     health_command: Annotated[
-        list[str], Meta(description="Command in the release that ends with 0 when the service is well.")
+        list[str], Meta(description="Command in the release that exits with 0 when the service is healthy.")
     ] = []
     health_timeout_seconds: Annotated[
         float,
         Meta(
             gt=0,
-            description="How long a start may take until the service is well. An undo that goes back to it waits up to two minutes longer.",
+            description="How long a start may take until the service is healthy. An undo that starts it again waits up"
+            " to two minutes longer.",
         ),
     ] = 60
     settle_seconds: Annotated[
-        float, Meta(ge=0, description="How long a service must stay up, with one process, to count as started.")
+        float, Meta(ge=0, description="How long a service must stay up with one process to count as started.")
     ] = 1.0
     stop_signal: Annotated[
         Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"], Meta(description="Signal that stops it.")
     ] = "TERM"
-    stop_timeout_seconds: Annotated[int, Meta(gt=0, description="After that it is killed.")] = 10
-    user: Annotated[str, Meta(description="Account it runs as, where Holdfast runs as root.")] = ""
+    stop_timeout_seconds: Annotated[int, Meta(gt=0, description="Time to stop; after it the service is killed.")] = 10
+    user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
     environment: Annotated[
         dict[str, str],
         Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
@@ -165,23 +169,21 @@ class Service(Section, frozen=True):
 
 
 class Tasks(Section, frozen=True):
-    install: Annotated[list[str], Meta(description="First installation on empty data.")] = []
+    install: Annotated[list[str], Meta(description="Runs at the first installation, on empty data.")] = []
     migrate: Annotated[list[str], Meta(description="Brings the data to the release.")] = []
     warm_cache: Annotated[list[str], Meta(description="Runs after migrate and before the start.")] = []
-    after_restore: Annotated[
-        list[str], Meta(description="Runs after a restore and before the start, as for a reindex.")
-    ] = []
+    after_restore: Annotated[list[str], Meta(description="Runs after a restore and before the start.")] = []
     after_clone: Annotated[list[str], Meta(description="Runs in the target after a clone.")] = []
     reindex: Annotated[
         list[str],
-        Meta(description="Rebuilds the search index; runs after `after_restore`, wherever data were replaced."),
+        Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
     ] = []
     console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
 
 
 class Limits(Section, frozen=True):
     task_timeout_seconds: Annotated[
-        float, Meta(gt=0, description="A task that runs longer is ended and the operation undone.")
+        float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
     ] = 3600
     build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600
 
@@ -193,14 +195,16 @@ class Database(Section, frozen=True):
     host: Annotated[
         str,
         Meta(
-            description="The server's host; or the folder of its socket (postgresql), the socket itself (mariadb, mysql). Default: the client's own."
+            description="The server's host, or the folder of its socket (postgresql), or the socket itself (mariadb,"
+            " mysql). Default: the client's own."
         ),
     ] = ""
     port: Annotated[int, Meta(ge=0, le=65535, description="The server's port. Default: the client's own.")] = 0
     user: Annotated[
         str,
         Meta(
-            description="Role that owns the database and may create others: CREATEDB (postgresql), all on `hf-%` (mariadb, mysql)."
+            description="Role that owns the database and may create others: CREATEDB (postgresql),"
+            " all privileges on `hf-%` (mariadb, mysql)."
         ),
     ] = ""
     password: Annotated[
@@ -210,8 +214,9 @@ class Database(Section, frozen=True):
         str,
         Meta(
             pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
-            description="Container of the server, as `docker:guestbook-db`, or `compose:SERVICE` for that of the Compose project:"
-            " its client programs are run inside, where host and port are seen from; dumps come out through a pipe.",
+            description="Container of the server: `docker:NAME`, or `compose:SERVICE` for a service of the Compose"
+            " project. Client programs run inside it, so host and port are as seen from there; dumps come out through"
+            " a pipe.",
         ),
     ] = ""
     maintenance: Annotated[str, Meta(description="Another database of the server to connect to (postgresql).")] = (
@@ -222,19 +227,19 @@ class Database(Section, frozen=True):
         Meta(
             ge=1,
             le=64,
-            description="Parallel jobs of a restore, and of dumps and copies where the engine can; of MariaDB and MySQL, more than"
-            " one lets up to three dump programs run at a time.",
+            description="Parallel jobs of a restore, and of dumps and copies if the engine supports it. For MariaDB"
+            " and MySQL, more than one allows up to three dump programs at a time.",
         ),
     ] = 2
     import_from: Annotated[
         list[str],
         Meta(
-            description="Folders of this machine, relative to holdfast.toml, where the application's own scripts leave dumps:"
-            " `import list` shows them."
+            description="Folders of this machine, relative to holdfast.toml, in which the application's own scripts"
+            " write dumps: `import list` shows them."
         ),
     ] = []
     end_sessions: Annotated[
-        bool, Meta(description="End sessions of strangers after the stop, where they would else refuse the operation.")
+        bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
     ] = False
 
     def problems(self) -> list[str]:
@@ -242,7 +247,7 @@ class Database(Section, frozen=True):
             return [] if self.name else [f"name: is needed for kind {self.kind}"]
         found = [] if self.path else ["path: is needed for kind sqlite"]
         if self.container:
-            found.append("container: a sqlite file is read by Holdfast itself, where it lies")
+            found.append("container: is not for kind sqlite, whose file Holdfast reads itself")
         return found
 
 
@@ -251,12 +256,12 @@ class Files(Section, frozen=True):
     volume: Annotated[
         str,
         Meta(
-            description="Instead of a path: a named volume, by the name that the Compose files give it; read where the engine keeps"
-            " it (compose)."
+            description="Instead of a path: a named volume, by its name in the Compose files; read in the folder in"
+            " which the engine keeps it (compose)."
         ),
     ] = ""
     exclude: Annotated[
-        list[str], Meta(description="Shell patterns of what can be made again: caches, thumbnails, locks.")
+        list[str], Meta(description="Shell patterns of files that can be generated again: caches, thumbnails, locks.")
     ] = []
 
     def problems(self) -> list[str]:
@@ -269,65 +274,69 @@ class Gate(Section, frozen=True):
     kind: Annotated[
         Literal["front", "nginx", "caddy", "none"],
         Meta(
-            description="`front`: a small proxy of Holdfast's own before the web; `nginx` or `caddy`: your own, which"
-            " includes a file of Holdfast's."
+            description="`front`: a small proxy of Holdfast in front of the web; `nginx` or `caddy`: your own proxy,"
+            " which includes a file that Holdfast writes."
         ),
     ] = "none"
     listen: Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port.")] = (
         "127.0.0.1:8000"
     )
-    message: Annotated[str, Meta(description="What the maintenance page says.")] = ""
-    template: Annotated[str, Meta(description="Own page: HTML with $message, $comment and $retry_after_seconds.")] = ""
+    message: Annotated[str, Meta(description="Text of the maintenance page.")] = ""
+    template: Annotated[
+        str, Meta(description="Your own maintenance page: HTML with $message, $comment and $retry_after_seconds.")
+    ] = ""
     drain_seconds: Annotated[
-        float, Meta(ge=0, description="How long requests under way may take before they are cut.")
+        float, Meta(ge=0, description="How long running requests may take before they are cut off.")
     ] = 10
     include: Annotated[
         str,
         Meta(
-            description="File that Holdfast writes and your proxy's configuration includes, relative to holdfast.toml; its folder"
-            " is mounted into the proxy's container (nginx, caddy)."
+            description="File that Holdfast writes and your proxy's configuration includes, relative to holdfast.toml;"
+            " its folder is mounted into the proxy's container (nginx, caddy)."
         ),
     ] = ""
     container: Annotated[
         str,
         Meta(
             pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
-            description="Container of your proxy, as `docker:NAME`, or `compose:SERVICE` of the project; else it runs on this"
-            " machine (nginx, caddy).",
+            description="Container of your proxy: `docker:NAME`, or `compose:SERVICE` of the project. Default: it runs"
+            " on this machine (nginx, caddy).",
         ),
     ] = ""
     config: Annotated[
         str,
         Meta(
-            description="Your proxy's configuration file, where the proxy sees it. Default: the program's own (nginx, caddy)."
+            description="Your proxy's configuration file, as a path that the proxy sees. Default:"
+            " the program's own (nginx, caddy)."
         ),
     ] = ""
     check_url: Annotated[
         str,
         Meta(
             pattern=r"^(https?://\S+)?$",
-            description="Where visitors come in at your proxy, asked to prove that it follows: a path that leads to the web (nginx, caddy).",
+            description="URL that Holdfast requests to verify that your proxy obeys it:"
+            " a path that your proxy sends to the web (nginx, caddy).",
         ),
     ] = ""
     check_host: Annotated[
-        str, Meta(description="Name of the site that is asked for at check_url, if another (nginx, caddy).")
+        str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
     ] = ""
 
 
 class Vault(Section, frozen=True, kw_only=True):
     kind: Annotated[Literal["local"], Meta(description="`local`: plain files on a local disk.")] = "local"
-    path: Annotated[str, Meta(description="Folder of this vault alone, best on another disk than the data.")]
+    path: Annotated[str, Meta(description="Folder only for this vault, preferably on another disk than the data.")]
 
 
 class Keep(Section, frozen=True):
     last: Annotated[
-        int, Meta(ge=1, description="So many of the newest are kept; of whole ones never fewer than three.")
+        int, Meta(ge=1, description="Keep this many of the newest, and never fewer than three whole ones.")
     ] = 3
-    hourly: Annotated[int, Meta(ge=0, description="The newest of each of so many hours.")] = 0
-    daily: Annotated[int, Meta(ge=0, description="The newest of each of so many days.")] = 0
-    weekly: Annotated[int, Meta(ge=0, description="The newest of each of so many weeks.")] = 0
-    monthly: Annotated[int, Meta(ge=0, description="The newest of each of so many months.")] = 0
-    yearly: Annotated[int, Meta(ge=0, description="The newest of each of so many years.")] = 0
+    hourly: Annotated[int, Meta(ge=0, description="Keep the newest of each of this many hours.")] = 0
+    daily: Annotated[int, Meta(ge=0, description="Keep the newest of each of this many days.")] = 0
+    weekly: Annotated[int, Meta(ge=0, description="Keep the newest of each of this many weeks.")] = 0
+    monthly: Annotated[int, Meta(ge=0, description="Keep the newest of each of this many months.")] = 0
+    yearly: Annotated[int, Meta(ge=0, description="Keep the newest of each of this many years.")] = 0
 
 
 class References(Section, frozen=True):
@@ -335,7 +344,7 @@ class References(Section, frozen=True):
     files: Annotated[Name, Meta(description="Files dataset that holds them.")]
     query: Annotated[
         str,
-        Meta(description="SELECT of paths below the dataset's folder, and in a second column, if any, their SHA-256."),
+        Meta(description="SELECT of paths below the dataset's folder; an optional second column has their SHA-256."),
     ]
 
 
@@ -349,30 +358,32 @@ class Backup(Section, frozen=True):
     )
     pause_limit_seconds: Annotated[float, Meta(gt=0, description="Longest time that `pause` may hold writers.")] = 5
     code: Annotated[
-        Literal["archive", "commit", "none"], Meta(description="How the set holds the code of its release.")
+        Literal["archive", "commit", "none"], Meta(description="How a backup stores the code of its release.")
     ] = "archive"
     config_files: Annotated[
         list[str],
         Meta(
-            description="Files and folders beside holdfast.toml to keep in each set, such as `.env`; datasets in them are not."
+            description="Files and folders next to holdfast.toml to store in each backup, such as `.env`,"
+            " without datasets in them."
         ),
     ] = []
     prove: Annotated[
         bool,
         Meta(
-            description="After the first backup of a database, and after its engine, extensions, tables or migrations changed,"
-            " `backup create` loads it once beside the live one and drops it, and warns if it cannot be restored."
+            description="After the first backup of a database, and after its engine, extensions, tables or migrations"
+            " changed, `backup create` loads it once as a candidate database, drops it, and warns if it cannot be"
+            " restored."
         ),
     ] = True
     keep: Annotated[
         Keep,
         Meta(
-            description="What `backup prune` keeps; without it the last 3, and those of 7 days, 4 weeks and 6 months. Pinned"
-            " sets, three whole ones, and the data for a rollback to a kept release are kept besides."
+            description="What `backup prune` keeps. Default: the last 3, and those of 7 days, 4 weeks and 6 months."
+            " Pinned backups, three whole ones, and the data for a rollback to a kept release are also kept."
         ),
     ] = field(default_factory=lambda: Keep(last=3, daily=7, weekly=4, monthly=6))
     references: Annotated[
-        References | None, Meta(description="Paths stored in the database that must exist in each set.")
+        References | None, Meta(description="Paths stored in the database that must exist in each backup.")
     ] = None
     wait_seconds: Annotated[float, Meta(ge=0, description="How long an upgrade waits for a running backup.")] = 3600
 
@@ -381,24 +392,27 @@ class Migrations(Section, frozen=True):
     kind: Annotated[
         Literal["none", "files", "version", "django", "alembic", "doctrine", "rails", "flyway"],
         Meta(
-            description="How migrations are known. files: by the names of files in the release; version: by one"
-            " version in the database and one in a file of the release, as WordPress and many others have it; django: by its own"
-            " list; the others by their own tables and files."
+            description="How Holdfast lists migrations. files: by the names of files in the release; version: by one"
+            " version in the database and one in a file of the release, as WordPress and many others do it; django: by"
+            " its own command; the others: by their own tables and files."
         ),
     ] = "none"
-    database: Annotated[str, Meta(description="Database that records the applied ones; default: the only one.")] = ""
+    database: Annotated[
+        str, Meta(description="Database that records the applied migrations. Default: the only one.")
+    ] = ""
     applied: Annotated[
         str,
         Meta(
-            description="SELECT of the names of applied migrations (kind = files), or of the database's version (kind = version)."
+            description="SELECT of the names of applied migrations (kind = files), or of the database's version (kind"
+            " = version)."
         ),
     ] = ""
     shipped: Annotated[
         str,
         Meta(
-            description="Pattern of migration files in the release; their stems are the names (kind = files). The file that has"
-            " the version (kind = version)."
-            " For alembic, doctrine, rails and flyway another place than their usual one."
+            description="Pattern of migration files in the release; their stems are the names (kind = files). The file"
+            " that has the version (kind = version). For alembic, doctrine, rails and flyway: the pattern, if it is"
+            " not their usual one."
         ),
     ] = ""
     pattern: Annotated[
@@ -407,12 +421,13 @@ class Migrations(Section, frozen=True):
     on_start: Annotated[
         bool,
         Meta(
-            description="The web, or its backend, migrates by itself when it starts. What it left undone is found out before its workers start and"
-            " before the commit, for such start scripts serve after a failed migration too."
+            description="The web, or its backend, migrates by itself when it starts. Holdfast looks for missing"
+            " migrations before workers start and before the commit, because such start scripts serve even after a"
+            " failed migration."
         ),
     ] = False
     compatible: Annotated[
-        list[str], Meta(description="Patterns of migrations that the old code tolerates: a rolling upgrade needs it.")
+        list[str], Meta(description="Patterns of migrations that the old code tolerates; a rolling upgrade needs them.")
     ] = []
     transactional: Annotated[bool, Meta(description="False if a migration that fails half-way leaves its changes.")] = (
         True
@@ -425,8 +440,8 @@ class Guard(Section, frozen=True):
         float,
         Meta(
             ge=0,
-            description="Time for counting rows before and after a migration, each; visitors wait for it. Small tables come"
-            " first; what is not reached is only a warning.",
+            description="Time for counting rows, once before and once after a migration; visitors wait for it. Small"
+            " tables come first; a table that is not counted gives only a warning.",
         ),
     ] = 0.75
 
@@ -440,16 +455,21 @@ class Releases(Section, frozen=True):
 
 class Upgrade(Section, frozen=True):
     keep_restore_point: Annotated[
-        str, Meta(pattern=r"^(\d+[hd])?$", description="How long a restore point stays after the commit, as `24h`.")
+        str,
+        Meta(pattern=r"^(\d+[hd])?$", description="How long to keep a restore point after the commit, such as `24h`."),
     ] = ""
     keep_replaced: Annotated[
-        str, Meta(pattern=r"^\d+[hd]$", description="How long data replaced by a restore or rollback are kept.")
+        str,
+        Meta(
+            pattern=r"^\d+[hd]$",
+            description="How long to keep data that a restore, rollback, import or clone replaced.",
+        ),
     ] = "7d"
 
 
 class Configuration(Section, frozen=True, kw_only=True):
     extends: Annotated[
-        str, Meta(pattern=r"^(preset:[a-z][a-z0-9-]*)?$", description="Preset to start from, as `preset:django`.")
+        str, Meta(pattern=r"^(preset:[a-z][a-z0-9-]*)?$", description="Preset to start from, such as `preset:django`.")
     ] = ""
     application: Annotated[Application, Meta(description="Which application this is.")]
     source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)
@@ -464,21 +484,23 @@ class Configuration(Section, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
-    gate: Annotated[Gate, Meta(description="How visitors are held.")] = field(default_factory=Gate)
+    gate: Annotated[Gate, Meta(description="How visitors are held during maintenance.")] = field(default_factory=Gate)
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
-    backup: Annotated[Backup, Meta(description="What a backup is.")] = field(default_factory=Backup)
-    migrations: Annotated[Migrations, Meta(description="How its migrations are known.")] = field(
+    backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(
+        default_factory=Backup
+    )
+    migrations: Annotated[Migrations, Meta(description="How its migrations are listed.")] = field(
         default_factory=Migrations
     )
-    guard: Annotated[Guard, Meta(description="Checks of the world beside exit codes.")] = field(default_factory=Guard)
-    releases: Annotated[Releases, Meta(description="Where releases stand.")] = field(default_factory=Releases)
+    guard: Annotated[Guard, Meta(description="Row counts before and after a migration.")] = field(default_factory=Guard)
+    releases: Annotated[Releases, Meta(description="Where releases are kept.")] = field(default_factory=Releases)
     upgrade: Annotated[Upgrade, Meta(description="What an upgrade keeps.")] = field(default_factory=Upgrade)
 
     def problems(self) -> list[str]:
         return ["vaults: only one vault is supported"] if len(self.vaults) > 1 else []
 
     def task_service(self) -> str:
-        """Whose image the tasks run in, where they run in containers; empty without services."""
+        """Return the service whose image the tasks run in, if they run in containers; empty without services."""
         found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]
         return self.runtime.task_service or next(iter([*found, *self.services]), "")
 

@@ -100,7 +100,8 @@ class Journal:
         if name is not None:
             raise RefusedError(
                 f"the state directory {self.state} is on a network filesystem ({name})",
-                next_step="Set `application.state` to a folder on a local disk: locks and fsync are not reliable on a network.",
+                next_step="Set `application.state` to a folder on a local disk: locks and fsync are not reliable on a"
+                " network.",
             )
 
     def _open(self) -> sqlite3.Connection:
@@ -129,8 +130,8 @@ class Journal:
         connection.executescript(_SCHEMA)
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(FORMAT),))
         connection.execute(
-            "INSERT OR REPLACE INTO meta SELECT 'written_by', ? WHERE"
-            " (SELECT CAST(value AS INTEGER) FROM meta WHERE key='format') <= ?",
+            "INSERT OR REPLACE INTO meta SELECT 'written_by', ? WHERE (SELECT CAST(value AS INTEGER) FROM meta WHERE"
+            " key='format') <= ?",
             (VERSION, FORMAT),
         )
         found = dict(connection.execute("SELECT key, value FROM meta"))

@@ -345,9 +345,11 @@ class Runner:
                 self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
                 raise StuckError(
                     message,
-                    state="The steps before this one are not undone yet. `holdfast status` shows whether visitors see the maintenance page.",
-                    next_step="Fix the cause, then run `holdfast recover` to try again; or run `holdfast backup restore ID`"
-                    " to supersede it; or run `holdfast recover --abandon REASON` to close it without an undo.",
+                    state="The steps before this one are not undone yet. `holdfast status` shows whether visitors see"
+                    " the maintenance page.",
+                    next_step="Fix the cause, then run `holdfast recover` to try again; or run `holdfast backup"
+                    " restore ID` to supersede it; or run `holdfast recover --abandon REASON` to close it without an"
+                    " undo.",
                 ) from error
             self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=False)
         self.journal.step(operation, record.position, StepState.UNDONE)
@@ -365,7 +367,8 @@ class Runner:
             raise RefusedError(
                 f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
                 state="Nothing was examined or changed. The operation is still open.",
-                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast recover",
+                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast"
+                " recover",
             )
         with self._cancellation:
             self._cancellation.begin_undo()

@@ -112,7 +112,8 @@ def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[st
     parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
     if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
         raise RefusedError(
-            f"the folder {place} has a path that is too long for a server's socket, or that contains a comma, a quote or a line break",
+            f"the folder {place} has a path that is too long for a server's socket, or that contains a comma, a quote"
+            " or a line break",
             next_step="Name another one with --scratch.",
         )
     title = "the standard input" if source == "-" else source

@@ -17,7 +17,8 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     if current is not None and not wipe:
         raise RefusedError(
             f"{current.label} is already installed here",
-            next_step=f"Run `holdfast upgrade {reference}`; outside production, --wipe installs it again on empty data.",
+            next_step=f"Run `holdfast upgrade {reference}`; outside production, --wipe installs it again on empty"
+            " data.",
         )
     if wipe and app.loaded.environment_type == "prod":
         raise RefusedError(

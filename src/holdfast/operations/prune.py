@@ -52,7 +52,8 @@ def plan(app: App) -> Plan:
         raise DamagedError(
             f"pruning is refused while a backup is damaged: {', '.join(broken)}",
             state="Nothing was changed.",
-            next_step="Run `holdfast backup verify` to see what is wrong; move the damaged folder out of the vault to go on.",
+            next_step="Run `holdfast backup verify` to see what is wrong; move the damaged folder out of the vault to"
+            " go on.",
         )
     sets = vault.backups()
     keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)

@@ -107,8 +107,8 @@ def at_boot(
                     f"data of this application is missing: there is no {', '.join(map(str, missing))}",
                     state="Nothing was started: a later mount would hide whatever is written now.",
                     next_step="Mount the data, then run: holdfast recover --auto\n"
-                    "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast backup create"
-                    " --adopt-data",
+                    "If it was lost, run: holdfast backup restore latest. If the present data is right, run: holdfast"
+                    " backup create --adopt-data",
                 )
             wait(1.0)
         done = _recovered(app, observer, wait)
@@ -169,6 +169,7 @@ def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None])
             raise RefusedError(
                 f"the state directory {loaded.state} is empty, and {marker} says that it was not",
                 state="Nothing was started: Holdfast could not know about an interrupted operation.",
-                next_step="Mount it, then run: holdfast recover --auto\nIf it was lost, run: holdfast backup restore latest",
+                next_step="Mount it, then run: holdfast recover --auto\n"
+                "If it was lost, run: holdfast backup restore latest",
             )
         wait(1.0)

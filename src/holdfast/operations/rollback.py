@@ -121,7 +121,8 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
     return RefusedError(
         f"{target.label} {why}: it needs the data of {found.instant}",
         state=f"Written since then; the application would lose it:\n{written}\nNothing was changed.",
-        next_step=f"To go back with that data, run: holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}\n"
+        next_step=f"To go back with that data, run: holdfast rollback {_to(app, target)}--discard-writes-since"
+        f" {found.instant}\n"
         f"The present data goes into a safety backup, and is also kept for {days}." + keep,
     )
 

@@ -97,7 +97,8 @@ def _restore_points(app: App) -> list[str]:
         facts = database.inspect()
         if facts["exists"]:
             notes.append(
-                f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB); an undo puts it back by a rename."
+                f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
+                " an undo puts it back by a rename."
             )
     if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
         notes.append(f"Making restore points took {last:.1f} s last time.")

@@ -88,7 +88,8 @@ def _trust(app: App) -> list[Problem]:
                     "note",
                     f"{files.root} belongs to account number {files.root.stat().st_uid},"
                     " and Holdfast works there as root",
-                    "Nothing to do: Holdfast follows no links there, and only it can enter the folder that it keeps there.",
+                    "Nothing to do: Holdfast follows no links there, and only it can enter the folder that it keeps"
+                    " there.",
                 )
             )
     return found
@@ -313,7 +314,10 @@ def _left_overs(app: App) -> list[Problem]:
         record = app.journal.operation(operation)
         if record is not None and preflight.is_in_no_backup(app.opened, record):
             message = f"data replaced by {operation} ({record.title}) is kept next to the live data and is in no backup"
-            advice = f"Once nothing needs it, remove everything that has {operation} in its name: nothing removes it automatically."
+            advice = (
+                f"Once nothing needs it, remove everything that has {operation} in its name: nothing removes it"
+                " automatically."
+            )
             found.append(Problem("restore point", "warning", message, advice))
     for folder in preflight.private_folders(app.opened):
         if app.journal.operation(folder.name.partition(".")[0]) is None:

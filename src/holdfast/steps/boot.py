@@ -46,5 +46,6 @@ def not_well(found: dict[str, str]) -> StepError:
     return StepError(
         "not healthy after this boot: " + "; ".join(f"{name} ({why})" for name, why in found.items()),
         state="Every service that should run was started.",
-        next_step="Run `holdfast service status` to see the cause. After you fixed it, run: holdfast service restart NAME",
+        next_step="Run `holdfast service status` to see the cause. After you fixed it, run: holdfast service restart"
+        " NAME",
     )

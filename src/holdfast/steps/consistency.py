@@ -122,8 +122,8 @@ def _tell_missing(
     root = opened.files[references.files].root
     raise NamesMissingError(
         what,
-        next_step=f"Check that {root} is mounted and complete. Put the files back, or correct backup.references.query, so that"
-        " it leaves out what is known to be missing.",
+        next_step=f"Check that {root} is mounted and complete. Put the files back, or correct backup.references.query,"
+        " so that it leaves out what is known to be missing.",
     )
 
 

@@ -48,7 +48,9 @@ def compare(opened: Opened, context: StepContext) -> None:
         quoted = ", ".join(f'"{table}"' for table in sorted({*tables, *allowed}))
         raise StepError(
             "rows vanished during the upgrade: " + "; ".join(problems),
-            next_step=f"If that is intended, put this into holdfast.toml and upgrade again:\n  [guard]\n  may_shrink = [{quoted}]",
+            next_step="If that is intended, put this into holdfast.toml and upgrade again:\n"
+            "  [guard]\n"
+            f"  may_shrink = [{quoted}]",
         )
 
 

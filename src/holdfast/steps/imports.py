@@ -56,7 +56,10 @@ def load_cold(opened: Opened, context: StepContext) -> None:
             unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
         except RefusedError as error:
             if not looking:  # of a member
-                hint = " Tablespaces and a pg_wal outside the data directory cannot be imported: make a dump with `pg_dump` instead."
+                hint = (
+                    " Tablespaces and a pg_wal outside the data directory cannot be imported: make a dump with"
+                    " `pg_dump` instead."
+                )
                 error.next_step += hint
             raise
         dump = opened.cold[name].dump(scratch, scratch / "unpacked", newest)

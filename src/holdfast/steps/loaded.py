@@ -39,7 +39,10 @@ def check_references(opened: Opened, context: StepContext) -> None:
         return
     named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
     if named:
-        note = f"{len(named)} files that the candidate database names are not in {references.files}, for example {min(named)}"
+        note = (
+            f"{len(named)} files that the candidate database names are not in {references.files}, for example"
+            f" {min(named)}"
+        )
         context.say(f"{note}; to import them, run: holdfast import files SOURCE --into {references.files}")
         context.record({"warnings": [note]})
 

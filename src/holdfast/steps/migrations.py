@@ -207,13 +207,15 @@ def check(opened: Opened, context: StepContext) -> None:
     if mode == "source" and waiting:
         raise RefusedError(
             f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
-            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode), or add --rolling if the old code tolerates them.",
+            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode), or add --rolling if the old code"
+            " tolerates them.",
         )
     if mode == "rolling":
         bad = incompatible(opened, waiting)
         if bad:
             raise RefusedError(
-                f"a rolling upgrade needs migrations that the old code tolerates; not declared as such: {', '.join(bad)}",
+                "a rolling upgrade needs migrations that the old code tolerates; not declared as such:"
+                f" {', '.join(bad)}",
                 next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
             )
         if waiting and not opened.loaded.configuration.migrations.transactional:

@@ -54,7 +54,8 @@ def check(opened: Opened, context: StepContext) -> None:
         if free < need:
             raise NoSpaceError(
                 f"{where} has {free >> 20} MiB free; this needs about {(need >> 20) + 1} MiB",
-                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the command again.",
+                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the command"
+                " again.",
             )
     if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
         raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
@@ -83,7 +84,8 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
         if release is None:
             raise RefusedError(
                 f"container {name} of service {service} is already running",
-                next_step="Run `holdfast adopt` to take over the running project, or stop and remove its containers first.",
+                next_step="Run `holdfast adopt` to take over the running project, or stop and remove its containers"
+                " first.",
             )
         raise RefusedError(
             f"container {name} of service {service} is running, but Holdfast did not start it",

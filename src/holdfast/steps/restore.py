@@ -163,8 +163,8 @@ def prove(opened: Opened, context: StepContext) -> None:
         raise DamagedError(
             f"backup {context.parameters['set']} cannot be restored: {'; '.join(failed)}",
             next_step="\n".join(advice)
-            or "The server's message says what is missing: a right of this account, an extension, a name without its schema."
-            " Fix it in the live database, then make a new backup.",
+            or "The server's message says what is missing: a right of this account, an extension, a name without its"
+            " schema. Fix it in the live database, then make a new backup.",
         )
 
 

@@ -402,7 +402,8 @@ def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
             raise RefusedError(
                 f"the image of service {instance.service} is gone: {', '.join(gone)}",
                 state="Nothing was changed.",
-                next_step="To build it again, run `holdfast package build REF` with the release that `holdfast status` shows.",
+                next_step="To build it again, run `holdfast package build REF` with the release that `holdfast status`"
+                " shows.",
             )
 
 
