@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 
 class HoldfastError(Exception):
-    """What failed, what state things are in now, and what to type next."""
+    """An error that says what failed, what the present state is, and what to run next."""
 
     exit_code = 1
     default_state = ""
@@ -49,7 +49,7 @@ class UsageError(HoldfastError):
 
 
 class ConfigurationError(HoldfastError):
-    """All problems at once, each as `key path: message`."""
+    """An error with all problems of a configuration at once, each as `key path: message`."""
 
     exit_code = 3
     default_state = "Nothing was changed."
@@ -69,7 +69,7 @@ class RefusedError(HoldfastError):
 
 
 class AlreadyThereError(RefusedError):
-    """What was asked for is so already; no failure for a script that asks every night."""
+    """A request that is already fulfilled; not a failure, so that a script may ask every night."""
 
     exit_code = 0
 
@@ -132,11 +132,11 @@ class CommandTimeoutError(StepError):
 
 
 class PortTakenError(StepError):
-    """Another process listens where a service was to."""
+    """A port of a service on which another process listens."""
 
 
 def lacks_space(error: BaseException) -> bool:
-    """True if an error, or one that led to it, says that a disk is full."""
+    """Return whether an error, or one of its causes, says that a disk is full."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NoSpaceError) or (isinstance(cause, OSError) and cause.errno == errno.ENOSPC):

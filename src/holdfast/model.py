@@ -1,4 +1,4 @@
-"""Frozen values shared by every layer. No I/O here."""
+"""Frozen values that every layer shares. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StepState(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How an operation ended; `open` while it runs or waits for `recover`."""
+    """The outcome of an operation; `open` while it runs or waits for `recover`."""
 
     OPEN = "open"
     COMMITTED = "committed"
@@ -49,7 +49,7 @@ class Step:
 class Plan:
     """An ordered list of steps; those in `after_commit` run only forward, once the commit is durable.
 
-    `lock` is `change`, `backup` or `gate`; `notes` are told to the operator before anything runs.
+    `lock` is `change`, `backup` or `gate`; the operator reads `notes` before anything runs.
     """
 
     kind: str
@@ -105,7 +105,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class Running:
-    """A container of a service that somebody else started; `port` is the one of this machine that leads to it."""
+    """A container of a service that Holdfast did not start; `port` is its published port on this machine."""
 
     id: str
     image: str
@@ -128,7 +128,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Release:
-    """A package as deployed here at one time."""
+    """A package that was deployed here at one time."""
 
     id: str
     package: str
@@ -158,9 +158,9 @@ class Newer:
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding of `check`: what, how bad (`error`, `warning`, or a `note` of what is as it is), what to type.
+    """A finding of `check`: what, how bad (`error`, `warning`, or a `note` that needs no action), what to run.
 
-    `in_content`: it lies in data that a restore replaces, and so does not keep one from beginning.
+    `in_content`: the problem is in data that a restore replaces, so it does not prevent a restore.
     """
 
     subject: str
@@ -172,7 +172,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class GateState:
-    """`hold` is the operator's own maintenance, `operation` an operation's; open to visitors only if both are empty.
+    """The state of a gate: `hold` is the operator's maintenance, `operation` an operation's; it is open without both.
 
     `target` is host:port of the web that visitors reach, `release` the committed release that it serves.
     """
@@ -216,20 +216,20 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
     recent: bool = False
 
     def raw_path(self) -> bytes:
-        """The exact path below the root."""
+        """Return the exact path below the root."""
         return base64.b64decode(self.path_base64) if self.path_base64 else self.path.encode()
 
     def raw_target(self) -> bytes:
         return base64.b64decode(self.target_base64) if self.target_base64 else self.target.encode()
 
     def order(self) -> bytes:
-        """Sorts a directory before what is below it and siblings by name, for NUL cannot stand in a name."""
+        """Return a key that sorts a directory before its contents and siblings by name; no name contains NUL."""
         return self.raw_path().replace(b"/", b"\0")
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Paths below the root of a tree: `entries` that changed themselves, `trees` with all that is below them."""
+    """Paths below the root of a tree: `entries` that changed themselves, `trees` with everything below them."""
 
     entries: frozenset[bytes] = frozenset()
     trees: frozenset[bytes] = frozenset()
@@ -240,10 +240,10 @@ class Changed:
 
 @dataclass(frozen=True)
 class Server:
-    """A database server as its clients reach it. `password` is a secret reference; empty values are the client's own.
+    """A database server as its clients reach it. `password` is a secret reference; empty values mean defaults.
 
-    Clients run inside `container`, as `docker:NAME`, where there is one: host and port are then those that they see there.
-    Of `docker:` alone the name is asked of `find_container` when it is first needed.
+    Defaults are those of the clients. If `container` is set (`docker:NAME`), clients run inside it, and host and port
+    are as seen from there. If it is only `docker:`, `find_container` returns the name when it is first needed.
     """
 
     host: str = ""
@@ -259,8 +259,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A database's dump at one instant: rows and columns of its tables, what the engine must know to load it again,
-    and the rows that queries gave at that same instant."""
+    """A database's dump at one instant.
+
+    It has the rows and columns of its tables, what the engine must know to load it again, and the rows that queries
+    returned at the same instant.
+    """
 
     tables: Mapping[str, Facts]
     facts: Facts = field(default_factory=dict)
@@ -278,7 +281,7 @@ class Stored(msgspec.Struct):
 
 
 class Backup(msgspec.Struct):
-    """The manifest of one committed set, as listed and shown."""
+    """The manifest of one committed backup, as it is listed and shown."""
 
     id: str
     sequence: int

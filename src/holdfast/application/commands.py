@@ -1,4 +1,4 @@
-"""What stands for what in the commands of holdfast.toml."""
+"""Placeholders in the commands of holdfast.toml."""
 
 from __future__ import annotations
 

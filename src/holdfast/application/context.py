@@ -1,4 +1,4 @@
-"""The drivers of one application, opened, as the steps use them; put together by app.py alone."""
+"""The open drivers of one application, as steps use them; app.py builds this object."""
 
 from __future__ import annotations
 
@@ -57,27 +57,27 @@ class Opened:
         return self.releases.parent / "current"
 
     def operation_folder(self, operation: str) -> Path:
-        """Where an operation keeps what it must remember beside its facts."""
+        """Return the folder in which an operation stores what does not fit into its facts; create it if necessary."""
         folder = self.loaded.state / "operations" / operation
         durable.make_directory(folder)
         return folder
 
     def current_release(self) -> Release | None:
-        """The release of the newest commit record that names one."""
+        """Return the release of the newest commit record that names one; None before the installation."""
         for record in self.journal.committed():
             if record.commit_facts.get("release"):
                 return Release(**record.commit_facts["release"])
         return None
 
     def find_package(self, reference: str) -> Package | None:
-        """The newest stored package with that id, label or commit."""
+        """Return the newest stored package with that id, label or commit."""
         for package in reversed(self.packages.packages()):
             if reference in (package.id, package.commit, package.label):
                 return package
         return None
 
     def barrier_paths(self) -> list[str]:
-        """Everything that an outcome rests on: state, releases, datasets, databases, vault."""
+        """Return every path that must be durable before a commit: state, releases, datasets, databases, vault."""
         configuration = self.loaded.configuration
         paths = [self.loaded.state, self.releases]
         images = self.containers.storage() if self.containers is not None else None
@@ -88,7 +88,7 @@ class Opened:
         return [str(path) for path in paths]
 
     def places(self) -> list[Path]:
-        """Where datasets and what is Holdfast's own lie, files of a database with those that its engine puts beside."""
+        """Return the paths of all datasets and of Holdfast's own files, with the side files of each database file."""
         configuration = self.loaded.configuration
         found = [self.loaded.state, self.releases, self.current_link]
         found += [self.loaded.path(item.path) for item in configuration.files.values()]
@@ -106,12 +106,12 @@ class Opened:
         return [*markers, *(folder / OWNER_FILE for folder in self._private_folders())]
 
     def _private_folders(self) -> list[Path]:
-        """Of databases that have one on this machine."""
+        """Return the private folders of the databases that have one on this machine."""
         found = [database.private_folder for database in self.databases.values()]
         return [folder for folder in found if folder is not None]
 
     def require_trust(self) -> None:
-        """Raises RefusedError where somebody else could lead Holdfast elsewhere: by a link, or by a folder in its name."""
+        """Raise RefusedError where another account could redirect Holdfast by a link or by a folder in its name."""
         for item in self.loaded.configuration.databases.values():
             if item.path:
                 confined.require_trusted(self.loaded.path(item.path))
@@ -120,12 +120,12 @@ class Opened:
                 os.close(confined.open_private(folder, create=False))
 
     def _own_folders(self) -> list[Path]:
-        """Folders beside data, or in them, where an undo finds what it needs."""
+        """Return Holdfast's folders next to or in the data, which an undo needs."""
         return [marker.parent for marker in self.owner_markers() if marker.parent.name.startswith(".holdfast")]
 
     @contextlib.contextmanager
     def _own_folder(self, folder: Path) -> Iterator[Path]:
-        """A way into such a folder that nobody turns elsewhere meanwhile. Raises RefusedError, FileNotFoundError."""
+        """Open such a folder, so that nobody can redirect its path. Raise RefusedError or FileNotFoundError."""
         descriptor = confined.open_private(folder, create=True)
         try:
             yield Path(confined.place_of(descriptor))
@@ -133,7 +133,10 @@ class Opened:
             os.close(descriptor)
 
     def check_owner(self) -> None:
-        """Raises OwnerMismatchError if any dataset or release folder is another's, RefusedError as `require_trust`."""
+        """Raise OwnerMismatchError if a dataset or the release folder has another owner.
+
+        Raise RefusedError as `require_trust` does.
+        """
         self.require_trust()
         for marker in self.owner_markers():
             try:
@@ -155,7 +158,7 @@ class Opened:
         )
 
     def claim(self) -> None:
-        """Puts the owner's marker where it is missing. May be repeated. Raises OwnerMismatchError."""
+        """Write the owner's marker where it is missing. Idempotent. Raise OwnerMismatchError."""
         self.check_owner()
         for marker in self.owner_markers():
             if marker.exists() or not marker.parent.parent.is_dir():
@@ -181,14 +184,14 @@ class Opened:
         return self.loaded.state / "claimed.json"
 
     def missing_markers(self) -> list[Path]:
-        """Of what is configured, markers that were there at the last operation and are gone, as without a mount."""
+        """Return the configured markers that existed at the last operation and are gone, as without a mount."""
         if not self._claimed.exists():
             return []
         known = durable.read_json(self._claimed)
         return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
 
     def require_markers(self) -> None:
-        """Raises RefusedError where data that were there at the last operation are gone, as without their mount."""
+        """Raise RefusedError where data that existed at the last operation is gone, as without its mount."""
         missing = self.missing_markers()
         if missing:
             raise RefusedError(
@@ -200,7 +203,7 @@ class Opened:
             )
 
     def require_config_files(self) -> None:
-        """Raises RefusedError where a file that every backup is to have is not there."""
+        """Raise RefusedError where a file that every backup must contain does not exist."""
         configuration = self.loaded.configuration.backup
         missing = [name for name in configuration.config_files if not os.path.lexists(self.loaded.root / name)]
         if missing:
@@ -210,7 +213,7 @@ class Opened:
             )
 
     def end_sessions(self, operation: str) -> None:
-        """Ends what a dead operation's commands still do inside engines. Raises StepError if something goes on."""
+        """End what the commands of a dead operation still do inside engines. Raise StepError if anything continues."""
         if self.containers is not None:
             self.containers.end_one_offs(operation)
         for cold in self.cold.values():
@@ -224,7 +227,10 @@ class Opened:
         return [folder / "reserve" for folder in self._own_folders()]
 
     def reserve(self) -> None:
-        """Takes what an undo may need beside each dataset before anything changes. May be repeated. Raises NoSpaceError."""
+        """Preallocate the space that an undo may need next to each dataset, before anything changes.
+
+        Idempotent. Raise NoSpaceError.
+        """
         for path in self._reserves():
             if not path.parent.is_dir():
                 continue
@@ -242,7 +248,7 @@ class Opened:
                 ) from error
 
     def release_reserves(self) -> None:
-        """Gives that space to an undo; the next operation takes it again."""
+        """Free the reserved space for an undo; the next operation reserves it again."""
         for path in self._reserves():
             if path.parent.is_dir():
                 # One that is not ours any more has no space that could be given back.
@@ -253,7 +259,7 @@ class Opened:
     # --- what commands of the application see --------------------------------------------------------
 
     def environment(self, release: Release | None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Environment of services and tasks, secrets as references."""
+        """Return the environment of services and tasks, with secrets as references."""
         found = dict(self.loaded.configuration.environment)
         found["HOLDFAST_ROOT"] = str(self.loaded.root)
         if release is not None:
@@ -265,5 +271,5 @@ class Opened:
         return {**found, **(extra or {})}
 
     def resolved_environment(self, release: Release | None) -> dict[str, str]:
-        """The same with secrets resolved, for a child process only."""
+        """Return the same environment with resolved secrets, only for a child process."""
         return self.host.resolved(self.environment(release))

@@ -1,4 +1,4 @@
-"""How frameworks keep their migrations: the table that names the applied ones, the files that bring them.
+"""How frameworks store their migrations: the table with the applied ones, the files that contain them.
 
 Sources: the documentation of Alembic (`alembic_version`), Doctrine Migrations (`doctrine_migration_versions`), Rails
 (`schema_migrations`) and Flyway (`flyway_schema_history`).
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Framework:
-    """`applied` selects names; `files` is where they are shipped; `name` is that of one file, None if it is none."""
+    """A framework: `applied` selects names, `files` is a pattern, `name` returns the name of a file or None."""
 
     applied: str
     files: str
@@ -27,7 +27,7 @@ def _leading_digits(path: Path) -> str | None:
 
 
 def _flyway(path: Path) -> str | None:
-    """`V1_2__text.sql` brings version 1.2."""
+    """Return the version of a file: `V1_2__text.sql` is version 1.2."""
     found = re.match(r"V([0-9._]+?)__", path.name)
     return found[1].replace("_", ".") if found else None
 
@@ -54,7 +54,10 @@ FRAMEWORKS: Mapping[str, Framework] = {
 
 
 def applied_names(kind: str, rows: Iterable[tuple[object, ...]], release: Path | None, files: str = "") -> list[str]:
-    """Names as the files have them. Alembic stores the last ones only: with the release's files, those before them too."""
+    """Return the applied migrations under the names of their files.
+
+    Alembic stores only the last ones; with a release, its files add those before them.
+    """
     names = [str(row[0]) for row in rows]
     if kind == "doctrine":
         names = [name.rpartition("\\")[2] for name in names]
@@ -70,7 +73,7 @@ def shipped_names(kind: str, release: Path, files: str) -> list[str]:
 
 
 def _with_ancestors(heads: list[str], release: Path, files: str) -> list[str]:
-    """Revisions below the given ones, by `down_revision` of the files; those the release does not know stay as they are."""
+    """Return revisions with their ancestors, by `down_revision` in the files. Unknown revisions have no ancestors."""
     parents: dict[str, list[str]] = {}
     for path in release.glob(files):
         revision = _revision(path)

@@ -1,4 +1,4 @@
-"""Whether a service runs, is of its release, stays up and is well."""
+"""The checks of a service: it runs, is of its release, stays up and is healthy."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ def verify(
     patient: bool = False,
     backends: Sequence[ServiceInstance] = (),
 ) -> None:
-    """Returns once an instance runs, is of its release, stays one process and is well. Raises StepError with its output.
+    """Return once an instance runs, is of its release, stays one process and is healthy.
 
-    A `patient` one waits longer and gives a process that ended the retries that its runtime makes: what ran before an
-    operation need not prove itself, and may be slow, or lose a race at its start that it wins a second later. Where it
-    is given up an operator has to decide. A web is well by its `backends`, and given up as soon as one of them ended.
+    A `patient` verification waits longer and allows the retries of the runtime for a process that ended. It is for
+    services that ran before an operation: they need not prove anything, and may be slow or lose a race at their start
+    that they win a second later. If such a service is given up, an operator has to decide. A web depends on its
+    `backends`, and is given up as soon as one of them ended.
+
+    Raise StepError with the output of the service.
     """
     service = configured(opened, instance)
     timeout = service.health_timeout_seconds if service else 60.0
@@ -63,7 +66,7 @@ def verify(
             well, said = is_well(opened, instance, service)
             if status.healthy is False:
                 well, said = False, f"its health check says {status.detail}"
-            # Services of one step come up side by side: how long this one has been up counts, not for how long it was watched.
+            # Services of one step come up at the same time, so a service's uptime counts, not how long it was watched.
             settled = well and max(time.monotonic() - steady_since, status.uptime_seconds) >= settle
             running = opened.runtime.release_of(instance.name) if settled else None
             if running is not None and running != instance.release:
@@ -78,7 +81,7 @@ def verify(
 
 
 def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
-    """What holdfast.toml says of an instance's service; None where it knows it no more."""
+    """Return the configuration of an instance's service; None if holdfast.toml no longer has it."""
     return opened.loaded.configuration.services.get(instance.service)
 
 

@@ -1,4 +1,4 @@
-"""The request by which a web is asked whether it is healthy."""
+"""The request that asks a web whether it is healthy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def answers(
 
 
 def _advice(response: http.client.HTTPResponse) -> str:
-    """Return what to change where a healthy application answers so; without the query of a location."""
+    """Return what to change if a healthy application answers like this, without the query of a location."""
     if 300 <= response.status < 400:
         place = response.getheader("Location", "").partition("?")[0]
         return (

@@ -1,4 +1,4 @@
-"""What a service of a release is as the runtime is to know it, and where visitors reach it."""
+"""The definition of a service for its runtime, and the address at which the gate reaches it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.system.ports import can_be_bound, free_loopback_port
 
 
 def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
-    """The definition of one service of one release."""
+    """Return the definition of one service of one release."""
     environment = opened.environment(release, service.environment)
     if port is not None and opened.containers is None:  # in a container it listens where its image says
         environment["PORT"] = str(port)
@@ -34,9 +34,9 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
 
 
 def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
-    """One that does not run, on another port where somebody else took its own meanwhile.
+    """Return an instance that does not run, with another port if another process uses its own.
 
-    The same where nothing is to lead visitors there: then they know its port. It is to be started at once.
+    Return it unchanged if no gate sends visitors there, because then visitors know its port. Start it at once.
     """
     leads = opened.loaded.configuration.gate.kind != "none"
     if instance.port is None or not leads or can_be_bound(instance.port):
@@ -52,7 +52,7 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
 
 
 def target_of(opened: Opened, instance: ServiceInstance) -> str:
-    """Where the gate reaches a web: its port of this machine, or for a proxy in a container a name of the web's own."""
+    """Return where the gate reaches a web: a port of this machine, or its name for a proxy in a container."""
     if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
         return opened.containers.reached_at(instance)
     return f"127.0.0.1:{instance.port}"

@@ -13,7 +13,7 @@ from holdfast.errors import RefusedError
 @click.command()
 @common
 def check(session: Session) -> None:
-    """Check tools, services, space, permissions, secrets and backups; print each problem with the command that fixes it."""
+    """Check tools, services, space, permissions, secrets and backups; print what fixes each problem."""
     from holdfast.reports import check as operation
 
     app = session.app()

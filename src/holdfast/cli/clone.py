@@ -64,7 +64,10 @@ def clone(
 
 
 def _opened(session: Session, name: str) -> Any:
-    """An environment of this configuration, or the application of another file; refused while it waits for `recover`."""
+    """Return an environment of this configuration, or the application of another file.
+
+    Refuse it while it waits for `recover`.
+    """
     from holdfast.config.load import load
 
     other = name.endswith(".toml") or "/" in name

@@ -17,7 +17,7 @@ def config() -> None:
 @config.command()
 @common
 def validate(session: Session) -> None:
-    """Check the configuration; every problem at once."""
+    """Check the configuration and print every problem at once."""
     loaded = session.loaded()
     session.renderer.line(f"{loaded.root}: the configuration of {loaded.owner} is valid")
     session.renderer.result({"valid": True, "root": str(loaded.root)})
@@ -41,7 +41,7 @@ def show(session: Session) -> None:
 @click.argument("key", required=False)
 @common
 def help_(session: Session, key: str | None) -> None:
-    """Explain a key, as `gate.listen` or `services.web.command`; without one, list all."""
+    """Explain a key, such as `gate.listen` or `services.web.command`; without one, list all."""
     from holdfast.config.reference import explain
 
     lines = explain(key)

@@ -11,7 +11,7 @@ from holdfast.cli.session import Session, common
 @click.option("--keep", is_flag=True, help="Keep the folder afterwards.")
 @common
 def demo(session: Session, keep: bool) -> None:
-    """Show it all on a small application in a temporary folder, under constant load, in about a minute.
+    """Demonstrate everything on a small application in a temporary folder, under constant load, in about a minute.
 
     The demo stops after the first step that fails, with exit code 1. Ctrl-C, SIGTERM and SIGHUP stop it, too, with exit
     code 130. However it ends, its processes are ended, and its folder is removed unless it is to be kept.

@@ -12,7 +12,7 @@ from holdfast.cli.session import Session, common
 
 @click.group("import")
 def import_() -> None:
-    """Bring in a dump or files that another tool made."""
+    """Import a dump or files that another tool made."""
 
 
 @import_.command()
@@ -30,11 +30,12 @@ def database(
 ) -> None:
     """Replace a database by a dump: plain SQL, pg_dump's custom, directory or tar format, or an SQLite file.
 
-    The format and its compression (gzip, zstd, bzip2, xz) are told by the content. `-` reads the standard input. On any
+    The content shows the format and its compression (gzip, zstd, bzip2, xz). `-` reads the standard input. On any
     failure the earlier database is back. A bare name is also looked for in the folders of `import_from`.
 
-    With --cold FILE is an archive (tar, gzip, zstd, bzip2, xz) or a folder: a data directory, copied after its server had
-    been shut down. It is unpacked, served by a private server without network, dumped, and that dump loaded.
+    With --cold, FILE is an archive (tar, gzip, zstd, bzip2, xz) or a folder with a data directory that was copied after
+    its server had been shut down. It is unpacked and served by a private server without network; the dump of that
+    server is loaded.
     """
     from holdfast.operations import import_ as operation
 
@@ -70,7 +71,7 @@ def list_(session: Session, database: str | None, tested: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def files(session: Session, source: str, into: str, replace: bool, no_safety: bool, dry_run: bool) -> None:
-    """Bring a tar in its compressions, a zip or a folder into a dataset of files. `-` reads a tar from standard input."""
+    """Copy an archive (tar, compressed or not, or zip) or a folder into a dataset. `-` reads a tar from stdin."""
     from holdfast.operations import import_ as operation
 
     app = session.changing_app()

@@ -15,7 +15,7 @@ from holdfast.cli.session import Session, common
 @click.option("--force", is_flag=True, help="Replace an existing holdfast.toml.")
 @common
 def init(session: Session, folder: str, preset: str | None, force: bool) -> None:
-    """Write a commented holdfast.toml from what is found here."""
+    """Write a commented holdfast.toml for a folder."""
     from holdfast.scaffold import init as operation
 
     path, findings = operation.write(Path(folder).resolve(), preset=preset, force=force, host=session.host)

@@ -13,7 +13,7 @@ from holdfast.cli.session import Session, common
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common
 def install(session: Session, reference: str, wipe: bool, dry_run: bool) -> None:
-    """First installation: package, release, the application's own install task, services."""
+    """Install for the first time: build the package, unpack the release, run the install task, start the services."""
     from holdfast.operations import install as operation
 
     app = session.changing_app()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def log() -> None:
-    """What operations did, with every command and its output."""
+    """Show operations with every command and its output."""
 
 
 def took(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The root command. Each command lives in a file of its own, imported only when it is called."""
+"""The root command. Each command has a module of its own, which is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """Knows names and one-line helps without importing the commands."""
+    """A group that knows names and one-line helps without importing the commands."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -54,18 +54,18 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="holdfast")
 def holdfast() -> None:
-    """Keeps self-hosted web applications alive through maintenance.
+    """Keep self-hosted web applications alive through maintenance.
 
-    Every operation is a journalled transaction over code, databases and files: whatever fails, the application ends
-    up whole, on the new version or on the old one with its old data.
+    Every operation is a journalled transaction over code, databases and files: whatever fails, the application ends up
+    whole, on the new version or on the old one with its old data.
 
     Exit codes: 0 done; 2 usage; 3 configuration; 4 refused, nothing changed; 5 another operation runs; 6 failed and
-    undone; 7 stuck; 8 interrupted, type `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on request.
+    undone; 7 stuck; 8 interrupted, run `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on request.
     """
 
 
 def _open_streams() -> None:
-    """Give the process the standard streams that its caller closed: else the next file that is opened becomes one."""
+    """Open standard streams that the caller closed: otherwise the next opened file would become one."""
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)

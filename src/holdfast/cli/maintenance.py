@@ -14,7 +14,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @click.group()
 def maintenance() -> None:
-    """Hold visitors, or let them in."""
+    """Show visitors the maintenance page, or let them in."""
 
 
 def _seconds(text: str | None) -> int | None:
@@ -31,7 +31,7 @@ def _seconds(text: str | None) -> int | None:
 @click.option("--comment", default="", help="Text to show on the page.")
 @common
 def on(session: Session, duration: str | None, comment: str) -> None:
-    """Show visitors the page until `maintenance off`; no operation lifts it."""
+    """Show visitors the maintenance page until `maintenance off`; no operation opens the gate."""
     from holdfast.operations import maintenance as operation
 
     seconds = _seconds(duration)
@@ -42,7 +42,7 @@ def on(session: Session, duration: str | None, comment: str) -> None:
 @maintenance.command()
 @common
 def off(session: Session) -> None:
-    """Let visitors in again, unless an operation holds them."""
+    """Let visitors in again, unless an operation closed the gate."""
     from holdfast.operations import maintenance as operation
 
     app = session.app()
@@ -52,7 +52,7 @@ def off(session: Session) -> None:
 @maintenance.command()
 @common
 def status(session: Session) -> None:
-    """Tell whether visitors are held, by whom and since when."""
+    """Print whether the gate is closed, by whom and since when."""
     app = session.app()
     state = app.opened.gate.state()
     if state.open:

@@ -45,7 +45,7 @@ def list_(session: Session) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def deploy(session: Session, reference: str, dry_run: bool) -> None:
-    """Deploy a package: an upgrade in maintenance mode, or the installation where nothing is installed."""
+    """Deploy a package: an upgrade in maintenance mode, or the first installation."""
     from holdfast.operations import install, upgrade
 
     app = session.changing_app()
@@ -58,7 +58,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print which would be removed.")
 @common
 def prune(session: Session, dry_run: bool) -> None:
-    """Remove packages that no kept release came from."""
+    """Remove packages of which no release is kept."""
     from holdfast.operations import package as operation
 
     app = session.changing_app()

@@ -18,9 +18,9 @@ from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
 @click.option("--state", metavar="FOLDER", help="State directory, if holdfast.toml can no longer be read.")
 @common
 def recover(session: Session, auto: bool, abandon: str | None, state: str | None) -> None:
-    """Bring an interrupted operation to its end: undone before its commit point, finished after it.
+    """Bring an interrupted operation to its end: undo it before its commit, finish it after that.
 
-    The configuration that the operation was begun with is used, not today's file.
+    Recovery uses the configuration with which the operation began, not today's file.
     """
     from holdfast.operations import recover as operation
 
@@ -52,7 +52,7 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
 
 
 def _state(session: Session, given: str | None) -> Path:
-    """The state directory: as given, as configured, or as the owner's marker beside the releases names it."""
+    """Return the state directory: as given, as configured, or as the marker in the releases folder names it."""
     if given:
         path = Path(given)
         if not (path / "journal.sqlite3").exists():

@@ -17,7 +17,7 @@ def release() -> None:
 @release.command("list")
 @common
 def list_(session: Session) -> None:
-    """List the releases that are kept, newest first."""
+    """List the kept releases, newest first."""
     from holdfast.steps.release import known_releases
 
     app = session.app()

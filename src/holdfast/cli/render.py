@@ -1,4 +1,4 @@
-"""The only printing: results, errors and progress, for people or as one JSON object.
+"""The only module that prints: results, errors and progress, for people or as one JSON object.
 
 A broken terminal or a closed pipe never fails an operation.
 """
@@ -37,7 +37,7 @@ def human_seconds(seconds: float) -> str:
 
 
 class Renderer:
-    """Text to standard output, progress and errors to standard error; with `--json` one envelope at the end."""
+    """A printer: text to standard output, progress and errors to standard error; `--json` prints one object."""
 
     def __init__(self, command: str, *, as_json: bool = False, verbosity: int = 0) -> None:
         self.command = command
@@ -60,11 +60,11 @@ class Renderer:
             self._write(sys.stdout, text + "\n")
 
     def aside(self, text: str) -> None:
-        """For the eye, not for a pipe: notes and progress."""
+        """Print notes and progress to standard error."""
         self._write(sys.stderr, text + "\n")
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns aligned by width; on a terminal the headings are set off."""
+        """Print columns aligned by width; on a terminal the headings are bold."""
         if self.as_json:
             return
         widths = [max(len(str(row[column])) for row in [headings, *rows]) for column in range(len(headings))]
@@ -75,7 +75,7 @@ class Renderer:
             self.line(text)
 
     def result(self, data: Mapping[str, Any], *, exit_code: int = 0) -> None:
-        """The end of a command that came to an answer, which may be a bad one."""
+        """Print the JSON object of a command that has an answer, even a bad one."""
         if self.as_json:
             self._write(sys.stdout, json.dumps(self._envelope(exit_code == 0, exit_code, data=data)) + "\n")
 
@@ -103,7 +103,7 @@ class Renderer:
                 self._write(sys.stderr, text + "\n")
 
     def plan(self, plan: Plan, commands: Mapping[int, Sequence[str]], seconds: Mapping[int, float | None]) -> None:
-        """A plan as `--dry-run` prints it."""
+        """Print a plan for `--dry-run`."""
         self.line(f"Plan: {plan.title}")
         for note in plan.notes:
             self.line(f"  note: {note}")
@@ -121,7 +121,7 @@ class Renderer:
 
 
 class ProgressObserver:
-    """What the operator sees while a plan runs: a bar on a terminal, plain lines in a pipe."""
+    """The display of a running plan: a bar on a terminal, plain lines in a pipe."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer

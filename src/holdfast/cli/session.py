@@ -1,4 +1,4 @@
-"""What every command has: the common options, an opened application, errors turned into exit codes."""
+"""The common part of all commands: options, an open application, errors turned into exit codes."""
 
 from __future__ import annotations
 
@@ -43,24 +43,27 @@ class Session:
         return load(self.config, self.environment)
 
     def app(self) -> Any:
-        """The application, opened; its journal is closed when the process ends."""
+        """Return the open application; its journal is closed when the process ends."""
         return self.opened(self.loaded(), self.host)
 
     def opened(self, loaded: Any, host: Any = None) -> Any:
-        """The same of a configuration. Of two applications each has a host of its own, for its log is that of one."""
+        """Return the open application of a configuration.
+
+        Each of two applications needs a host of its own, because a host logs for one of them.
+        """
         from holdfast.application.application import command_line
         from holdfast.wiring import open_app
 
         return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
 
     def changing_app(self) -> Any:
-        """The application for a command that changes it: refused while an operation waits for `recover`."""
+        """Return the application for a command that changes it; refuse while an operation waits for `recover`."""
         app = self.app()
         app.runner.refuse_if_interrupted()
         return app
 
     def confirm(self, question: str, losses: tuple[str, ...] = ()) -> None:
-        """Asks before something is lost. Without a terminal `--yes` is needed. Raises UsageError or CancelledError."""
+        """Ask before something is lost. Without a terminal `--yes` is needed. Raise UsageError or CancelledError."""
         if self.yes:
             return
         for loss in losses:
@@ -74,7 +77,7 @@ class Session:
             raise CancelledError("stopped at the confirmation", state="Nothing was changed.")
 
     def run(self, app: Any, plan: Any, *, dry_run: bool = False, wait_seconds: float = 0) -> None:
-        """Shows or runs a plan and says how it ended."""
+        """Print a plan, or run it and print its outcome."""
         if dry_run:
             handlers = app.runner.handlers
             commands = {n: handlers[step.name].describe(step.parameters) for n, step in enumerate(plan.all_steps, 1)}
@@ -106,7 +109,7 @@ class Session:
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the common options and hands the command a Session as its first argument."""
+    """Add the common options, and pass a Session to the command as its first argument."""
 
     @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
     @click.option("-e", "--environment", metavar="NAME", help="Environment; its overlay is holdfast.NAME.toml.")

@@ -34,8 +34,8 @@ def upgrade(
 ) -> None:
     """Upgrade to a tag, branch or commit.
 
-    In maintenance mode (the default) visitors see the maintenance page while the data is migrated; a new version that fails, or
-    does not answer, is undone: code, databases and files are as before.
+    In maintenance mode (the default) visitors see the maintenance page while the data is migrated. A new version that
+    fails or does not answer is undone: code, databases and files are as before.
     """
     from holdfast.errors import AlreadyThereError
     from holdfast.operations import upgrade as operation

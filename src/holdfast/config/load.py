@@ -1,4 +1,4 @@
-"""From files to one checked configuration: preset, holdfast.toml, the current release's file, the overlay.
+"""The merge of files into one valid configuration: preset, holdfast.toml, the current release's file, the overlay.
 
 All problems are reported at once, each with its key path and the file that it comes from.
 """
@@ -32,10 +32,10 @@ _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked configuration, the folder its paths are relative to, and where each key comes from.
+    """A valid configuration, the folder its paths are relative to, and the origin of each key.
 
-    `operator` is what it was before a release's own file was merged upon it; `refused` are keys of that file that a
-    release may not bring.
+    `operator` is the configuration without the release's own file; `refused` are keys of that file that a release may
+    not set.
     """
 
     configuration: Configuration
@@ -45,7 +45,7 @@ class Loaded:
     refused: tuple[str, ...] = ()
 
     def path(self, text: str) -> Path:
-        """A configured path, absolute."""
+        """Return a configured path as an absolute one."""
         return Path(os.path.normpath(self.root / text))
 
     @property
@@ -65,7 +65,7 @@ class Loaded:
 
     @property
     def owner(self) -> str:
-        """Who owns datasets, releases and vault: application, environment and state directory."""
+        """Return the owner of datasets, releases and vault: application, environment and state directory."""
         application = self.configuration.application
         return f"{application.name}.{application.environment} ({self.state})"
 
@@ -76,17 +76,17 @@ class Loaded:
         return f"{application.name}.{application.environment}@{self.state}"
 
     def dump(self) -> dict[str, Any]:
-        """JSON for the journal: everything recovery needs; secrets are references."""
+        """Return everything that a recovery needs as JSON for the journal; secrets are references."""
         return {"root": str(self.root), "configuration": plain(self.configuration)}
 
 
 def undump(value: Mapping[str, Any]) -> Loaded:
-    """The configuration that an operation was begun with."""
+    """Return the configuration with which an operation began."""
     return Loaded(validate(value["configuration"], Configuration), Path(value["root"]))
 
 
 def find_file(given: str | None) -> Path:
-    """holdfast.toml as named, or in the working directory or one above it. Raises NotFoundError."""
+    """Return holdfast.toml as named, or in the working directory or a folder above it. Raise NotFoundError."""
     if given:
         path = Path(given)
         path = path / FILE_NAME if path.is_dir() else path
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def presets() -> dict[str, str]:
-    """Packaged presets: name -> text."""
+    """Return the packaged presets: name -> text."""
     folder = resources.files("holdfast.presets")
     return {entry.name[:-5]: entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".toml")}
 
@@ -123,7 +123,7 @@ def presets() -> dict[str, str]:
 def _merge(
     target: dict[str, Any], more: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
-    """Tables merge, lists and scalars replace."""
+    """Merge two tables: tables merge, lists and scalars replace."""
     for key, value in more.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
@@ -138,7 +138,7 @@ def _merge(
 
 
 def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins: dict[str, str]) -> None:
-    """The preset of that name, upon the one that it extends itself. Raises ConfigurationError."""
+    """Return the preset of that name, merged over the one that it extends. Raise ConfigurationError."""
     if not isinstance(extends, str) or not extends.startswith("preset:"):
         return
     known = presets()
@@ -153,9 +153,9 @@ def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins:
 
 
 def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
-    """Return the operator's configuration with what a release's own holdfast.toml may bring.
+    """Return the operator's configuration with what a release's own holdfast.toml may set.
 
-    What another release brought before is gone: its tasks and services are not those of this one. Raises
+    What another release set before is dropped: its tasks and services do not belong to this one. Raise
     ConfigurationError.
     """
     loaded = loaded.operator or loaded
@@ -181,7 +181,7 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
 
 
 def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what a release may bring of these sections, and the keys that it may not."""
+    """Return what a release may set in these sections, and the keys that it may not."""
     services = own.get("services")
     if not isinstance(services, Mapping):
         return dict(own), ()
@@ -212,7 +212,7 @@ def _overlay_of(loaded: Loaded) -> Path | None:
 
 
 def load(given: str | None = None, environment: str | None = None) -> Loaded:
-    """Reads, merges and checks. Raises NotFoundError or ConfigurationError with every problem."""
+    """Read, merge and check the files. Raise NotFoundError, or ConfigurationError with every problem."""
     path = find_file(given)
     base = _read(path)
     merged: dict[str, Any] = {}
@@ -261,7 +261,7 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) 
 
 
 def _origin(origins: Mapping[str, str], key: str) -> str:
-    """The file that a key comes from; that of the list or table around it, or below it, where it has none itself."""
+    """Return the file that a key comes from, or else that of the table around it or of a key below it."""
     parts = key.split(".")
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])
@@ -275,7 +275,7 @@ def _inside(inner: Path, outer: Path) -> bool:
 
 
 def cross_problems(loaded: Loaded) -> list[str]:
-    """What only several keys together show to be wrong."""
+    """Return problems that only several keys together show."""
     configuration = loaded.configuration
     problems = []
     places = {f"files.{name}.path": loaded.path(item.path) for name, item in configuration.files.items() if item.path}

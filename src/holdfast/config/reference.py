@@ -49,7 +49,7 @@ def _matches(asked: str, path: str) -> bool:
 
 
 def explain(asked: str | None) -> list[str]:
-    """Lines that explain one key, a section with its keys, or list all. Raises NotFoundError."""
+    """Return lines that explain one key or a section with its keys, or that list all. Raise NotFoundError."""
     known = list(all_keys())
     if asked is None:
         return [f"{key.path:45} {key.description}" for key in known]
@@ -79,12 +79,12 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def example() -> str:
-    """The documented example: every key, loaded by a test."""
+    """Return the documented example, which has every key and which a test loads."""
     return (resources.files("holdfast.config") / "example.toml").read_text()
 
 
 def markdown() -> str:
-    """The reference page."""
+    """Return the reference page."""
     lines = [
         "# Configuration",
         "",

@@ -14,7 +14,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of holdfast.toml."""
 
     def problems(self) -> list[str]:
-        """Return what several keys of this section together show to be wrong, each as `key: problem`."""
+        """Return problems that several keys of this section show together, each as `key: problem`."""
         return []
 
 

@@ -1,4 +1,4 @@
-"""From a table of values to a section, with every problem at once where the schema does not accept it."""
+"""The conversion of a table of values to a section, which reports every value that the schema does not accept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _default(one: msgspec.structs.FieldInfo) -> Any:
 
 
 def _problems_of(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
-    """Return what the keys of a section, and of those in it, show to be wrong together."""
+    """Return problems that the keys of a section, and of the sections in it, show together."""
     yield from ((f"{prefix}{key}", text) for key, text in _split(section.problems()))
     for name in section.__struct_fields__:
         value = getattr(section, name)

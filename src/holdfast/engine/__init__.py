@@ -1,1 +1,1 @@
-"""Runs any plan as a journalled transaction; knows no product."""
+"""The engine, which runs any plan as a journalled transaction and knows no product."""

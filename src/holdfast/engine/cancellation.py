@@ -1,4 +1,7 @@
-"""Signals during an operation: the first Ctrl-C or SIGTERM asks, the second stops waiting, SIGHUP is ignored."""
+"""Signals during an operation: the first Ctrl-C or SIGTERM requests a stop, the second ends Holdfast at once.
+
+SIGHUP is ignored.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _SECOND = b"\nholdfast: stopped waiting; the operation is still open. Run: holdf
 
 
 class Cancellation:
-    """A flag that long work polls. As a context manager it takes over the signals and gives them back."""
+    """A flag that long work polls. As a context manager it installs signal handlers and restores the former ones."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -20,11 +23,11 @@ class Cancellation:
         self._previous: dict[int, object] = {}
 
     def requested(self) -> bool:
-        """True once a stop was asked for; never while an undo runs, for undo is not given up half-way."""
+        """Return whether a stop was requested; False during an undo, which is never given up half-way."""
         return self._requested and not self._undoing
 
     def check(self) -> None:
-        """Raises CancelledError once a stop was asked for."""
+        """Raise CancelledError once a stop was requested."""
         if self.requested():
             raise CancelledError("stopped on request")
 

@@ -1,4 +1,4 @@
-"""What an operator is told of an operation that failed and was undone."""
+"""The error that an operator sees for an operation that failed and was undone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LINES = 12
 def told(
     error: Exception, operation: str, redactor: Redactor, *, back_seconds: float, degraded: str | None
 ) -> HoldfastError:
-    """The error to raise: what failed with a command's last lines, what state things are in, what to type.
+    """Return the error to raise: what failed with a command's last lines, the present state, what to run next.
 
-    `degraded` says what stays, where something does. A refusal and a stop on request keep their own exit codes.
+    `degraded` says what stays, if anything does. A refusal and a stop on request keep their own exit codes.
     """
     what = redactor.text(error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}")
     tail = redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""

@@ -1,9 +1,9 @@
-"""Ends every surviving child of an operation before anything looks at the world.
+"""The end of all surviving children of an operation, before anything else is examined.
 
-A killed Holdfast leaves its running command behind: a migration would go on changing data under the recovery. Whatever
-that command did to its environment, title, session or parents, it lies below the operation's keeper, which the record of
-the operation names. HOLDFAST_OPERATION=<id> in an environment is a hint, for what had a keeper that was killed itself.
-Signals go by pidfd after start times were compared, so that a reused pid is never hit.
+A killed Holdfast leaves its running command behind: a migration would go on changing data during the recovery. Whatever
+that command did to its environment, title, session or parents, it is a descendant of the operation's keeper, which the
+record of the operation names. HOLDFAST_OPERATION=<id> in an environment is a hint, for commands whose keeper was killed
+itself. Signals go by pidfd after start times were compared, so that a reused pid is never hit.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _KILL_WAIT_SECONDS = 20.0
 
 
 def survivors(operation: str, record: Path) -> list[Process]:
-    """Return living processes that the operation started; this one and keepers are left out."""
+    """Return living processes that the operation started, without this one and keepers."""
     found = keeper_client.recorded(record) | processes.identified(processes.processes_with(_hint(operation)))
     return [Process(pid, processes.command_of(pid)) for pid in sorted(found)]
 
 
 def end_children(operation: str, record: Path) -> int:
-    """End all survivors; return how many were found at first. May be called twice.
+    """End all survivors; return how many there were at first. Idempotent.
 
-    Raise StuckError naming what cannot be ended.
+    Raise StuckError with the processes that cannot be ended.
     """
     count, left = keeper_client.end_recorded(
         record, hint=_hint(operation), grace_seconds=_TERM_GRACE_SECONDS, wait_seconds=_KILL_WAIT_SECONDS

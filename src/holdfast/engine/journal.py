@@ -1,8 +1,8 @@
-"""What happened, and what has to happen next if this process dies.
+"""The journal: what happened, and what has to happen next if this process dies.
 
-One SQLite database in the state directory (WAL, synchronous=FULL, both read back). Every write is durable
-when it returns: intent before a step acts, outcome after. A marker file per open operation stands beside it, so
-that even without SQLite one sees that something is unfinished. Facts are limited to an allow-list of keys.
+It is one SQLite database in the state directory (WAL, synchronous=FULL, both read back). Every write is durable when it
+returns: the intent before a step acts, the outcome after it. A marker file per open operation is next to it, so that an
+unfinished operation can be seen even without SQLite. Facts are limited to an allow-list of keys.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ CREATE TABLE IF NOT EXISTS step (
 
 
 def _lacks_space(error: sqlite3.OperationalError) -> bool:
-    """SQLite reports a full disk as FULL or as one of many IOERR codes, also as CANTOPEN where a side file is made."""
+    """Return whether SQLite reports a full disk.
+
+    That is FULL or one of many IOERR codes, or CANTOPEN for a side file that cannot be created.
+    """
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
@@ -53,7 +56,7 @@ def utc_now() -> str:
 
 
 class Journal:
-    """The journal of one application in one environment. Not shared between threads."""
+    """The journal of one application in one environment. Threads must not share it."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -117,7 +120,7 @@ class Journal:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Makes it durable, lays the tables out where there are none, and refuses those of a newer Holdfast."""
+        """Make the database durable, create missing tables, and refuse those of a newer Holdfast."""
         os.chmod(self.path, 0o600)
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         connection.execute("PRAGMA synchronous=FULL")
@@ -147,7 +150,7 @@ class Journal:
     # --- writing -----------------------------------------------------------------------------------
 
     def _write(self, what: str, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        """One durable transaction. On a full disk the reserve is given up and the write repeated."""
+        """Write one durable transaction; on a full disk, release the reserve and repeat the write."""
         try:
             self._transact(statements)
         except sqlite3.OperationalError as error:
@@ -168,11 +171,11 @@ class Journal:
             raise
 
     def release_reserve(self) -> None:
-        """Gives the preallocated space back to the filesystem, so that undo can be written on a full disk."""
+        """Return the preallocated space to the filesystem, so that an undo can be written on a full disk."""
         durable.unlink(self._reserve)
 
     def _new_id(self, kind: str, suffix: str) -> str:
-        """That no other operation has, of the same second either."""
+        """Return an id that no other operation has, not even one of the same second."""
         while True:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
             operation = f"{stamp}-{kind.replace('.', '-')}-{suffix or secrets.token_hex(2)}"
@@ -180,7 +183,7 @@ class Journal:
                 return operation
 
     def begin(self, plan: Plan, *, command: str, configuration: Mapping[str, Any], user: str, suffix: str = "") -> str:
-        """Stores the whole plan before its first step runs; returns the operation's id."""
+        """Store the whole plan before its first step runs; return the operation's id."""
         operation = self._new_id(plan.kind, suffix)
         owner = Owner.of_this_process(plan.title)
         try:
@@ -240,7 +243,7 @@ class Journal:
         return operation
 
     def step(self, operation: str, position: int, state: StepState, *, error: str = "", seconds: float = 0) -> None:
-        """Records intent (`doing`, `undoing`) or outcome of one step."""
+        """Record the intent (`doing`, `undoing`) or the outcome of one step."""
         attempt = 1 if state in (StepState.DOING, StepState.UNDOING) else 0
         self._write(
             f"step {position} {state}",
@@ -254,7 +257,10 @@ class Journal:
         )
 
     def facts(self, operation: str, position: int, facts: Facts) -> None:
-        """All that a step recorded so far; durable before the step goes on. Raises on a key off the allow-list."""
+        """Record all facts of a step so far, durably, before the step goes on.
+
+        Raise HoldfastError on a key that is not on the allow-list.
+        """
         unknown = set(facts) - ALLOWED_FACTS
         if unknown:
             raise HoldfastError(f"step facts {sorted(unknown)} are not on the journal's allow-list")
@@ -264,19 +270,19 @@ class Journal:
         )
 
     def commit(self, operation: str, facts: Facts) -> None:
-        """The commit record: from here recovery only goes forward."""
+        """Write the commit record: from here recovery only goes forward."""
         self._write(
             "commit",
             [("UPDATE operation SET committed=1, commit_facts=? WHERE id=?", (json.dumps(facts), operation))],
         )
 
     def adopt(self, operation: str, what: str) -> None:
-        """Makes this process the owner of a dead operation."""
+        """Make this process the owner of a dead operation."""
         owner = json.dumps(asdict(Owner.of_this_process(what)))
         self._write("adopt", [("UPDATE operation SET owner=? WHERE id=?", (owner, operation))])
 
     def finish(self, operation: str, outcome: Outcome, *, error: str = "", seconds: float = 0) -> None:
-        """The operation's end; a stuck one keeps its marker and stays open for `recover`."""
+        """Record the operation's end; a stuck one keeps its marker and stays open for `recover`."""
         self._write(
             f"finish {outcome}",
             [
@@ -292,11 +298,11 @@ class Journal:
             self.record_of_processes(operation).unlink(missing_ok=True)
 
     def record_of_processes(self, operation: str) -> Path:
-        """Return the file that tells which processes an open operation started."""
+        """Return the file that lists the processes that an open operation started."""
         return self.state / "processes" / operation
 
     def drop_orphan_markers(self) -> None:
-        """Removes markers whose operation was never stored or has ended; call it under the change lock."""
+        """Remove markers whose operation was never stored or has ended. The caller holds the change lock."""
         still_open = {record.id for record in self.unfinished()}
         for name in os.listdir(self._markers):
             if name not in still_open and not name.startswith("."):
@@ -359,11 +365,11 @@ class Journal:
         ]
 
     def unfinished(self) -> list[OperationRecord]:
-        """Open and stuck operations, newest first."""
+        """Return open and stuck operations, newest first."""
         return self._operations("WHERE outcome IN (?, ?) ORDER BY sequence DESC", (Outcome.OPEN, Outcome.STUCK))
 
     def interrupted(self) -> list[OperationRecord]:
-        """Unfinished operations whose process is gone, newest first; stuck ones count."""
+        """Return unfinished operations whose process is gone, newest first, and stuck ones."""
         return [record for record in self.unfinished() if record.outcome is Outcome.STUCK or not record.owner.alive()]
 
     def operation(self, operation: str) -> OperationRecord | None:
@@ -371,17 +377,17 @@ class Journal:
         return found[0] if found else None
 
     def operations(self, limit: int = 50) -> list[OperationRecord]:
-        """Newest first."""
+        """Return the newest operations, newest first."""
         return self._operations("ORDER BY sequence DESC LIMIT ?", (limit,))
 
     def committed(self, kinds: Sequence[str] = ()) -> list[OperationRecord]:
-        """Operations with a commit record, newest first; also while their last steps still run."""
+        """Return operations with a commit record, newest first, even while their closing steps still run."""
         marks = ",".join("?" * len(kinds))
         where = f"WHERE committed=1 {f'AND kind IN ({marks})' if kinds else ''} ORDER BY sequence DESC"
         return self._operations(where, list(kinds))
 
     def newest_change(self) -> int:
-        """Sequence of the newest committed operation that changed the application; 0 if there is none."""
+        """Return the sequence of the newest committed operation that changed the application; 0 without one."""
         query = "SELECT COALESCE(MAX(sequence), 0) FROM operation WHERE committed=1 AND lock='change'"
         return int(self._connection.execute(query).fetchone()[0])
 
@@ -407,7 +413,7 @@ class Journal:
         ]
 
     def typical_seconds(self, name: str) -> float | None:
-        """Median duration of the last runs of a step, or None without history."""
+        """Return the median duration of the last runs of a step, or None without history."""
         rows = self._connection.execute(
             "SELECT seconds FROM step WHERE name=? AND state=? AND seconds>0 ORDER BY rowid DESC LIMIT 5",
             (name, StepState.DONE),

@@ -27,7 +27,7 @@ def pid_namespace() -> str:
 
 
 def process_start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot (proc(5) stat field 22); None if it is gone."""
+    """Return the start of a process in clock ticks since boot (proc(5) stat field 22); None if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -40,7 +40,7 @@ def process_start_ticks(pid: int) -> int | None:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock or an operation; enough to tell a living owner from a dead one with the same pid."""
+    """The holder of a lock or an operation, with enough to tell it from a later process with the same pid."""
 
     pid: int
     start_ticks: int
@@ -61,7 +61,7 @@ class Owner:
         )
 
     def alive(self) -> bool:
-        """True while that very process runs; also when its pid cannot be seen from this namespace."""
+        """Return whether that very process runs; True if this namespace cannot see its pid."""
         if self.boot_id != boot_id():
             return False
         if self.pid_namespace != pid_namespace():
@@ -91,7 +91,7 @@ class Lock:
         shared: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Lock:
-        """Takes the lock or raises BusyError naming the holder; waits at most `wait_seconds` (monotonic)."""
+        """Take the lock, waiting at most `wait_seconds` (monotonic). Raise BusyError naming the holder."""
         durable.make_directory(self._path.parent)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + wait_seconds
@@ -125,7 +125,7 @@ class Lock:
             return None
 
     def holder(self) -> Owner | None:
-        """The living holder of an exclusive lock, or None when the lock is free."""
+        """Return the living holder of an exclusive lock, or None when the lock is free."""
         try:
             descriptor = os.open(self._path, os.O_RDWR)
         except OSError:

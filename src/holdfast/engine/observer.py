@@ -1,4 +1,4 @@
-"""What the operator is shown while a plan runs."""
+"""The interface through which a running plan reports to the operator."""
 
 from __future__ import annotations
 

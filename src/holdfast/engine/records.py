@@ -1,4 +1,4 @@
-"""Operations and steps as the journal keeps them, and which facts it takes."""
+"""The journal's records of operations and steps, and the facts that it accepts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Runs a stored plan: intent, act, outcome; undoes in reverse; goes forward only after the commit record.
+"""The runner of a stored plan: intent, act, outcome; undo in reverse; only forward after the commit record.
 
-The runner is handed a table of step names to handlers and knows nothing of what they do.
+It gets a table from step names to handlers and does not know what they do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from holdfast.system.host import Host
 
 @dataclass
 class StepContext:
-    """What a handler gets: its parameters, what it recorded before, what earlier steps recorded."""
+    """The input of a handler: its parameters, the facts that it recorded before, the facts of other steps."""
 
     operation: str
     parameters: Mapping[str, Any]
@@ -47,13 +47,13 @@ class StepContext:
     begun: frozenset[str] = frozenset()
 
     def started(self, name: str) -> bool:
-        """True if a step of that name was ever begun in this operation."""
+        """Return whether a step of that name was ever begun in this operation."""
         return name in self.begun
 
 
 @dataclass(frozen=True)
 class Handler:
-    """A step's code. Both functions are idempotent and look at the world before they act.
+    """The code of a step. Both functions are idempotent and examine the present state before they act.
 
     `describe` gives the exact commands for the dry run. A handler whose undo is None leaves nothing behind.
     """
@@ -82,9 +82,11 @@ class Runner:
         end_sessions: Callable[[str], None] = lambda operation: None,
         make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`end_sessions` ends what a dead operation's commands still do inside the application's engines.
+        """Create a runner.
 
-        `make_room` gives the space kept for that to what must not fail for want of it: undoing, and going forward
+        `end_sessions` ends what the commands of a dead operation still do inside the application's engines.
+
+        `make_room` frees the reserved space for work that must not fail without it: undoing, and the closing steps
         after the commit.
         """
         self._end_sessions = end_sessions
@@ -102,7 +104,7 @@ class Runner:
         return Lock(self._locks / f"{name}.lock")
 
     def _take_locks(self, plan: Plan, wait_seconds: float) -> list[Lock]:
-        """All locks of a plan in their one order, `change` before `backup` before `gate`."""
+        """Take all locks of a plan in their fixed order, `change` before `backup` before `gate`."""
         names = sorted({plan.lock, *plan.also_locks}, key=LOCK_ORDER.index)
         held: list[Lock] = []
         try:
@@ -116,7 +118,7 @@ class Runner:
         return held
 
     def refuse_if_interrupted(self, *, gate_only: bool = False, supersedes: str | None = None) -> None:
-        """Raises InterruptedOperationError while an operation waits for `recover`."""
+        """Raise InterruptedOperationError while an operation waits for `recover`."""
         for record in self.journal.interrupted():
             if gate_only or record.id == supersedes:
                 continue
@@ -128,7 +130,10 @@ class Runner:
             )
 
     def _refuse_outdated(self, plan: Plan) -> None:
-        """What a plan goes by, as the present release, may have changed while it waited for a lock or an answer."""
+        """Raise RefusedError if the present release may have changed since the plan was made.
+
+        A plan may have waited for a lock or for an answer.
+        """
         planned_after = plan.parameters.get("planned_after")
         if planned_after is not None and planned_after != self.journal.newest_change():
             raise RefusedError(
@@ -152,10 +157,10 @@ class Runner:
         user: str,
         wait_seconds: float = 0,
     ) -> Result:
-        """Runs a plan to one of its two ends.
+        """Run a plan to one of its two ends.
 
-        Raises BusyError or InterruptedOperationError before anything is stored, OperationFailedError when
-        everything was undone, CancelledError likewise after Ctrl-C, StuckError when the undo failed too.
+        Raise BusyError or InterruptedOperationError before anything is stored, OperationFailedError when everything was
+        undone, CancelledError likewise after Ctrl-C, StuckError when the undo failed too.
         """
         unknown = [step.name for step in plan.all_steps if step.name not in self.handlers]
         if unknown:
@@ -256,7 +261,7 @@ class Runner:
         self.journal.commit(operation, facts)
 
     def _forward(self, operation: str, started: float) -> Result:
-        """After the commit: only idempotent steps, forward. A failure leaves the operation open."""
+        """Run the closing steps, which are idempotent. A failure leaves the operation open."""
         self._cancellation.begin_undo()
         for record in self.journal.steps(operation):
             if record.after_commit and record.state is not StepState.DONE:
@@ -278,7 +283,7 @@ class Runner:
         return Result(operation, Outcome.COMMITTED, stored.commit_facts, seconds)
 
     def _do_with_room(self, operation: str, record: StepRecord) -> None:
-        """A closing step; one that met a full disk is done again with the space that was kept."""
+        """Do a closing step; if the disk is full, free the reserved space and do it again."""
         try:
             self._do(operation, record)
         except Exception as error:
@@ -290,7 +295,7 @@ class Runner:
     # --- undoing -----------------------------------------------------------------------------------
 
     def _fail(self, operation: str, error: Exception, started: float) -> None:
-        """Undoes everything, then raises what the operator is told."""
+        """Undo everything, then raise the error for the operator."""
         self._cancellation.begin_undo()
         text = self._host.redactor.text(str(error))
         began = time.monotonic()
@@ -309,7 +314,7 @@ class Runner:
         ) from error
 
     def _undo(self, operation: str, why: str) -> Outcome:
-        """Ends surviving children, then undoes in reverse; returns `undone` or `degraded`, raises StuckError."""
+        """End surviving children, then undo in reverse; return `undone` or `degraded`. Raise StuckError."""
         try:
             self._fence(operation)
         except StuckError as error:
@@ -357,9 +362,9 @@ class Runner:
     # --- recovering --------------------------------------------------------------------------------
 
     def recover(self, record: OperationRecord) -> Result:
-        """Brings one interrupted operation to its end: undone before the commit point, forward after it.
+        """Bring one interrupted operation to its end: undo it before the commit, go forward after it.
 
-        The caller holds the operation's locks. May be called again after it died itself. Raises StuckError.
+        The caller holds the operation's locks. Idempotent, even after a recovery that died. Raise StuckError.
         """
         started = time.monotonic()
         unknown = sorted({step.name for step in self.journal.steps(record.id)} - self.handlers.keys())
@@ -395,7 +400,7 @@ class Runner:
         self._fence(record.id)
 
     def _fence(self, operation: str) -> None:
-        """Nothing that the operation began goes on: no process, no session inside an engine. Raises StuckError."""
+        """End every process and every session inside an engine that the operation began. Raise StuckError."""
         self._host.let_go()
         fence.end_children(operation, self.journal.record_of_processes(operation))
         try:
@@ -408,6 +413,6 @@ class Runner:
             ) from error
 
     def abandon(self, record: OperationRecord, reason: str) -> None:
-        """Closes an operation as it stands, by the operator's decision."""
+        """Close an operation without an undo, by the operator's decision."""
         self._fence_dead(record)
         self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")

@@ -1,4 +1,4 @@
-"""`check`: a doctor. Looks at everything, changes nothing, says what to type for each finding."""
+"""The report of `check`: it examines everything, changes nothing, and says what to run for each problem."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEVERITIES = ("error", "warning", "note")
 
 
 def problems(app: App) -> list[Problem]:
-    """All findings, errors first."""
+    """Return all problems, errors first."""
     found: list[Problem] = []
     looks: list[Callable[[App], list[Problem]]] = [
         _tools,
@@ -78,7 +78,7 @@ def _environment(app: App) -> list[Problem]:
 
 
 def _trust(app: App) -> list[Problem]:
-    """Where Holdfast, as root, works in trees of others."""
+    """Return notes on trees of other accounts in which Holdfast works as root."""
     found = []
     for name, files in app.opened.files.items():
         if os.geteuid() == 0 and files.root.is_dir() and files.root.stat().st_uid != 0:
@@ -302,13 +302,13 @@ def _timestamp(text: str) -> float:
 
 
 def _tokens(app: App) -> list[str]:
-    """Of what operations have beside databases and in files datasets."""
+    """Return the tokens of what operations keep next to databases and in files datasets."""
     beside = [token for database in app.opened.databases.values() for token in database.tokens()]
     return beside + [folder.name for folder in preflight.private_folders(app.opened)]
 
 
 def _left_overs(app: App) -> list[Problem]:
-    """Restore points that no operation of this journal knows, and data that were replaced and are in no backup."""
+    """Return restore points of unknown operations, and replaced data that is in no backup."""
     found = []
     for operation in sorted({token.partition(".")[0] for token in _tokens(app)}):
         record = app.journal.operation(operation)

@@ -1,4 +1,4 @@
-"""`status`: one look at the application."""
+"""The report of `status`: a summary of the application."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report(app: App) -> Report:
 def with_stopped(
     app: App, statuses: Mapping[str, ServiceStatus] | None
 ) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
-    """Return what runs and then what is stopped, and of the latter who did it, for programs."""
+    """Return running services and then stopped ones, and who stopped the latter as data for programs."""
     ended = stopped.stopped(app.opened, statuses)
     running = sorted((statuses or {}).values(), key=lambda item: item.name)
     return [*running, *(item.status for item in ended)], [asdict(item) for item in ended]
@@ -104,7 +104,7 @@ def _backups(app: App, found: Report) -> None:
 
 
 def updates(app: App, found: Report, *, fetch: bool) -> None:
-    """Adds to a report what is newer than the current release; with `fetch` the repository's remote is asked first."""
+    """Add to a report what is newer than the current release; with `fetch`, ask the repository's remote first."""
     data: dict[str, Any] = {"fetched": False, "problems": [], "tags": [], "follows": False, "ahead": {}}
     found.data["updates"] = data
     if fetch:

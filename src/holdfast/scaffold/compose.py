@@ -1,4 +1,4 @@
-"""What `init` proposes for a folder with Compose files: read from the resolved model, never from the files themselves."""
+"""What `init` proposes for a folder with Compose files; it reads the resolved model, never the files themselves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _ENV_FILES = (".env", ".env_production", ".env.production")
 
 @dataclass
 class Proposal:
-    """Lines of holdfast.toml, what they rest on, and files that every set should have."""
+    """Lines of holdfast.toml, the findings behind them, and files that every backup should contain."""
 
     lines: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Proposal:
 
 
 def project_in(folder: Path, host: Host) -> Project | None:
-    """The Compose project of a folder, None where there is none."""
+    """Return the Compose project of a folder; None without one."""
     named = [name for name in _OF_AN_ENVIRONMENT if (folder / name).is_file()][:1]
     files = files_in(named, folder, folder)
     if not files[0].is_file():
@@ -74,7 +74,7 @@ def project_in(folder: Path, host: Host) -> Project | None:
 
 
 def _command_of(folder: Path, host: Host) -> tuple[str, ...]:
-    """That by which the folder's containers were started; else the first one that is installed."""
+    """Return the command that started the folder's containers; else the first one that is installed."""
     installed = [words for words in _COMMANDS if all(map(shutil.which, (words[0], _client_of(words))))]
     label = f"--filter=label=com.docker.compose.project.working_dir={folder}"
     for words in installed if len(installed) > 1 else ():
@@ -91,7 +91,7 @@ def _client_of(words: tuple[str, ...]) -> str:
 
 
 def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any] | None:
-    """What Compose makes of the project's files; None where it cannot tell, which is a finding."""
+    """Return Compose's model of the project's files; None, with a finding, if it has none."""
     try:
         compose = compose_of(project)
         return compose.model(host.capture(compose.resolving()))
@@ -166,7 +166,10 @@ def _source(mount: Mapping[str, Any]) -> str:
 
 
 def _word_of(name: str, item: Mapping[str, Any]) -> str:
-    """What says which program a service is: its image without registry and tag; of one that is built, its own name too."""
+    """Return the words that show which program a service is.
+
+    That is its image without registry and tag, and for a built one also its own name.
+    """
     image = re.sub(r":[^:/]*$", "", str(item.get("image", ""))).rpartition("/")[2]
     return f"{image} {name}" if item.get("build") or not image else image
 
@@ -186,14 +189,14 @@ def _kind(name: str, item: Mapping[str, Any]) -> str:
 
 
 def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The one that is reached by a port; else the one whose name says no worker and no scheduler."""
+    """Return the service with a port; else the one whose name is not that of a worker or scheduler."""
     reached = [name for name in own if services[name].get("ports") or services[name].get("expose")]
     others = [name for name in own if not any(word in name for word in (*_SCHEDULERS, *_WORKERS))]
     return next(iter([*reached, *others]), None)
 
 
 def _by_a_socket(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Who publishes a port and shares a volume for sockets with a service of the application's own; and that one."""
+    """Return a service that publishes a port, and the application's service with which it shares a socket volume."""
     for proxy, item in services.items():
         if item.get("ports") and _database_of(proxy, item) is None:
             shared = _socket_volumes(item)
@@ -232,7 +235,7 @@ def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[st
 
 
 def _tasks(folder: Path, findings: list[str], *, at_start: bool) -> list[str]:
-    """A Django project's own; anything else is for the operator to say. `at_start`: the web's start migrates."""
+    """Return the tasks of a Django project; the operator fills in any others. `at_start`: the web itself migrates."""
     for path in sorted([folder / "manage.py", *folder.glob("*/manage.py")]):
         if path.is_file() and "django" in path.read_text(errors="replace").lower():
             inside = path.relative_to(folder)
@@ -269,10 +272,10 @@ def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _files(
     model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, made: Proposal
 ) -> list[str]:
-    """Mounts that the application's services may write to: named volumes, and folders.
+    """Return the mounts that the application's services may write to: named volumes and folders.
 
-    What a database writes to is no files of the application's. A folder that has settings beside data is kept with the
-    configuration, and of what is in it the folders that are called like data are datasets.
+    The data of a database is not files of the application. A folder that contains settings and data is stored with the
+    configuration; its subfolders with the usual names of data become datasets.
     """
     found: dict[tuple[str, str], str] = {}
     for item in own:

@@ -1,4 +1,4 @@
-"""`init`: a commented holdfast.toml from what is found in a folder, or from a preset."""
+"""The code of `init`: a commented holdfast.toml for a folder, from its contents or from a preset."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _UPLOADS = ("media", "uploads", "attachments", "files")
 def write(
     folder: Path, *, preset: str | None = None, force: bool = False, host: Host | None = None
 ) -> tuple[Path, list[str]]:
-    """Writes holdfast.toml; returns its path and what it rests on. Raises RefusedError, NotFoundError.
+    """Write holdfast.toml; return its path and the findings behind it. Raise RefusedError or NotFoundError.
 
-    With a host, Compose is asked for what it makes of its files where there are any.
+    With a host, ask Compose for the model of its files, if there are any.
     """
     path = folder / FILE_NAME
     if path.exists() and not force:
@@ -34,7 +34,7 @@ def write(
 
 
 def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple[str, list[str]]:
-    """The text and the findings, without writing."""
+    """Return the text and the findings, without writing."""
     findings: list[str] = []
     name = re.sub(r"[^a-z0-9_-]", "-", folder.name.lower()).strip("-_") or "application"
     name = name if name[0].isalpha() else f"app-{name}"
@@ -96,7 +96,7 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
 
 
 def is_of_containers(path: Path) -> bool:
-    """Whether a file that was written is for containers, which run already and are taken over."""
+    """Return whether a written file is for containers, which are already running and can be adopted."""
     try:
         return load(str(path)).configuration.runtime.kind == "compose"
     except ConfigurationError:
@@ -113,7 +113,7 @@ def _wsgi_module(code: Path) -> str | None:
 
 
 def _services(code: Path, findings: list[str]) -> list[str]:
-    """From a Procfile, or a place to fill in."""
+    """Return services from a Procfile, or one to fill in."""
     procfile = code / "Procfile"
     lines: list[str] = []
     if procfile.is_file():
@@ -144,7 +144,7 @@ def _services(code: Path, findings: list[str]) -> list[str]:
 
 
 def _data(folder: Path, findings: list[str]) -> list[str]:
-    """SQLite files by their first bytes, and folders whose name says uploads."""
+    """Return SQLite files, recognized by their first bytes, and folders with the usual names of uploads."""
     lines: list[str] = []
     number = 0
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""What `init` sees in a project's own scripts: on which port its web listens, whether its start migrates, what builds."""
+"""What `init` reads from a project's scripts: the web's port, whether its start migrates, what builds images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _DEPTH = 4
 
 @dataclass(frozen=True)
 class Checkout:
-    """Where the sources are; `script` builds the images where Compose does not, as words."""
+    """The folder of the sources; `script` is the argv that builds the images where Compose does not."""
 
     folder: Path
     script: tuple[str, ...] = ()
 
 
 def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
-    """The project's folder itself, or one beside it whose script builds an image that the Compose files name."""
+    """Return the project's folder, or one next to it whose script builds an image that the Compose files name."""
     built = [name for name, item in model["services"].items() if item.get("build")]
     images = {str(item.get("image", "")).partition(":")[0] for item in model["services"].values()} - {""}
     for candidate in (folder, *sorted(path for path in folder.parent.iterdir() if path != folder)):
@@ -47,7 +47,7 @@ def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
 
 
 def image_facts(image: str, engine: str, host: Host) -> dict[str, Any]:
-    """`Config` of an image as the engine has it; empty where it has none."""
+    """Return `Config` of an image from the engine; empty if it has no such image."""
     try:
         found: dict[str, Any] = json.loads(
             host.capture([engine, "image", "inspect", "--format={{json .Config}}", image])
@@ -58,14 +58,14 @@ def image_facts(image: str, engine: str, host: Host) -> dict[str, Any]:
 
 
 def start_of(item: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
-    """The words that a service starts with: its own, else those of its image."""
+    """Return the argv that a service starts with: its own, else that of its image."""
     own = item.get("command") or image.get("Cmd") or []
     words = shlex.split(own) if isinstance(own, str) else [str(word) for word in own]
     return [*(str(word) for word in item.get("entrypoint") or image.get("Entrypoint") or []), *words]
 
 
 def script_of(words: list[str], checkout: Path) -> str:
-    """The text of all scripts among what is started that the sources have; an entry point may start the next one."""
+    """Return the text of all scripts that a start runs and the sources contain; one script may start the next."""
     texts = []
     for word in words:
         name = Path(word).name
@@ -77,7 +77,7 @@ def script_of(words: list[str], checkout: Path) -> str:
 
 
 def port_of(item: Mapping[str, Any], image: Mapping[str, Any], words: list[str], script: str) -> int | None:
-    """The port that a web listens on in its container; None where nothing says it, or several are said."""
+    """Return the port that a web listens on in its container; None if none or several are known."""
     said = {int(port["target"]) for port in item.get("ports") or []} | {int(port) for port in item.get("expose") or []}
     exposed = {int(text.partition("/")[0]) for text in image.get("ExposedPorts") or {}}
     listens = {int(found) for found in _LISTENS.findall(f"{' '.join(words)}\n{script}")}
