@@ -168,7 +168,7 @@ def test_a_broken_database_is_restored_over_and_kept(plain: Site, how: str) -> N
     assert "main" not in shown["datasets"] and "media" in shown["datasets"], shown
     again = run(site, "backup", "restore", "latest", "--dry-run")
     assert shown["id"] not in again.stdout + again.stderr, "what was replaced is no `latest`"
-    assert "main, media: back to" in again.stdout + again.stderr
+    assert "main and media go back to" in again.stdout + again.stderr
 
 
 def test_a_table_of_somebody_else_does_not_stop_a_restore(folder: Path) -> None:

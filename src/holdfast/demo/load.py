@@ -1,4 +1,4 @@
-"""Constant visitors for the demo: readers and writers that count what they get and remember what was acknowledged."""
+"""The constant visitors of the demo: readers and writers that count answers and remember acknowledged writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE_SECONDS = 0.02
 
 @dataclass
 class Counts:
-    """What visitors got. `gaps` are the times between two good answers, by phase, the longest each."""
+    """What visitors got. `gaps` are the longest times between two good answers, by phase."""
 
     answers: Counter[str] = field(default_factory=Counter)
     gaps: dict[str, float] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Counts:
 
 
 class Load:
-    """Bounded: each thread makes one request after the other with a pause, until it is stopped."""
+    """A bounded load: each thread makes one request after the other with a pause, until it is stopped."""
 
     def __init__(self, port: int, *, readers: int = 2, writers: int = 2) -> None:
         self._port = port
@@ -46,14 +46,14 @@ class Load:
         self._stop.set()
 
     def stop(self) -> None:
-        """Let no new request begin, and wait until those under way have ended."""
+        """Let no new request begin, and wait until running ones have ended."""
         self.ask_to_stop()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def pause(self) -> None:
-        """Lets no new request begin; those under way end within moments."""
+        """Let no new request begin; running ones end within moments."""
         self._paused.set()
         time.sleep(0.3)
 
@@ -63,13 +63,13 @@ class Load:
         self._paused.clear()
 
     def phase(self, name: str) -> None:
-        """Names what happens from now on; gaps between good answers are kept by phase."""
+        """Name the next phase; gaps between good answers are kept by phase."""
         with self._lock:
             self._phase = name
             self._last_good = time.monotonic()
 
     def longest_gap(self, name: str) -> float:
-        """Return the longest time between two good answers in a phase; in the present one, also that since the last."""
+        """Return the longest time between two good answers in a phase, including that since the last answer."""
         with self._lock:
             since = time.monotonic() - self._last_good if self._phase == name else 0.0
             return max(self.counts.gaps.get(name, 0.0), since)
@@ -110,7 +110,7 @@ class Load:
             connection.close()
 
     def _wait(self) -> bool:
-        """A pause between requests; False once it is time to stop."""
+        """Pause between requests; return False once it is time to stop."""
         while self._paused.is_set() and not self._stop.is_set():
             time.sleep(0.01)
         return not self._stop.wait(_PAUSE_SECONDS)
@@ -143,7 +143,7 @@ class Load:
 
 
 def _values(body: bytes) -> dict[str, Any]:
-    """Return the values of an answer, or none of one that is not the application's: no answer may end a visitor."""
+    """Return the values of an answer; none if it is not the application's, so that no answer ends a visitor."""
     try:
         values = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Makes the demo's git repository with its tags v1 to v6, and the operator's holdfast.toml beside the releases."""
+"""The demo's git repository with its tags v1 to v6, and the operator's holdfast.toml next to the releases."""
 
 from __future__ import annotations
 
@@ -114,7 +114,10 @@ def write_configuration(
     database: str = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"',
     environment: str = "",
 ) -> Path:
-    """Writes holdfast.toml into the application's folder; `database` and `environment` are lines of their sections."""
+    """Write holdfast.toml into the application's folder.
+
+    `database` and `environment` are lines of their sections.
+    """
     text = _TEMPLATE.format(
         state=state,
         repository=repository,
@@ -139,7 +142,7 @@ def write_configuration(
 def build(folder: Path, host: Host, database: Path | None = None, broken_timeout: float | None = None) -> None:
     """Make the repository; every version is a commit with a tag. `database` is a module instead of the SQLite one.
 
-    `broken_timeout`: seconds that a release which answers 500 gives itself to become well, where the operator gives more.
+    `broken_timeout`: the health timeout, in seconds, of the release that answers 500, where the operator allows more.
     """
     source = resources.files("holdfast.demo") / "application"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP during the demo: the first one asks it to clean up and end, further ones change nothing."""
+"""Signals during the demo: the first Ctrl-C, SIGTERM or SIGHUP asks it to clean up and end; later ones do nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SLICE_SECONDS = 0.02
 
 
 class Stop:
-    """A request to stop, which the demo looks at wherever it waits. As a context manager it takes over the signals.
+    """A request to stop, which the demo checks wherever it waits. As a context manager it handles the signals.
 
-    Nothing is raised from the signal handlers themselves, so that no signal can interrupt the cleaning up.
+    The signal handlers raise nothing, so that no signal can interrupt the cleanup.
     """
 
     def __init__(self) -> None:

@@ -67,10 +67,10 @@ class Story:
 
     @property
     def mark(self) -> str:
-        """Return the mark of the application, with which the marks of all its services begin.
+        """Return the identity of the application, with which the marks of all its services begin.
 
-        The demo's own commands carry it without the name of a service, so that none of them is taken for a service.
-        What they start inherits it.
+        The demo's own commands have it without the name of a service, so that none of them is taken for a service. What
+        they start inherits it.
         """
         return f"guestbook.production@{self.folder / 'state'}"
 
@@ -96,7 +96,7 @@ class Story:
         return [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.configuration)]
 
     def environment(self) -> dict[str, str]:
-        """Return what the demo's commands have in their environment beside its own."""
+        """Return the variables that the demo adds to the environment of its commands."""
         return {"HOLDFAST_INSTANCE": self.mark}
 
     def _hear(self, record: Mapping[str, Any]) -> None:
@@ -227,7 +227,7 @@ class Story:
     # --- the end -----------------------------------------------------------------------------------
 
     def clean_up(self, *, keep: bool) -> list[str]:
-        """End all processes of the demo and remove its folder; return what is left against that."""
+        """End all processes of the demo and remove its folder; return what could not be removed."""
         self.load.ask_to_stop()
         # Visitors may wait for an answer of what is ended here, so they are waited for afterwards.
         left = end_processes_with(f"HOLDFAST_INSTANCE={self.mark}", grace_seconds=5, wait_seconds=10)

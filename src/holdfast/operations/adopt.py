@@ -1,4 +1,4 @@
-"""`adopt`: takes over a project whose containers run already."""
+"""The plan of `adopt`, which takes over a project whose containers are already running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:
-    """Raises RefusedError where something is installed, services are no containers, or a database is not there."""
+    """Return the plan of an adoption.
+
+    Raise RefusedError where a release is installed, services are not containers, or a database does not exist.
+    """
     current = app.opened.current_release()
     if current is not None:
         raise RefusedError(f"{current.label} is already installed here", next_step="holdfast status")

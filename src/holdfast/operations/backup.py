@@ -1,4 +1,4 @@
-"""`backup create`, and what the other backup commands read."""
+"""The plans of `backup create` and `backup verify --load`, and the choice of a backup for other commands."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def plan(
     comment: str = "",
     adopt_data: bool = False,
 ) -> Plan:
-    """Return the plan of a backup. `adopt_data`: data without Holdfast's marker are taken as they are.
+    """Return the plan of a backup. `adopt_data`: accept data without Holdfast's marker.
 
-    Raises UsageError or RefusedError.
+    Raise UsageError or RefusedError.
     """
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
@@ -66,9 +66,9 @@ def plan(
 
 
 def plan_proof(app: App, reference: str) -> Plan:
-    """Return the plan that loads each database of a set beside the live one, compares it, and drops it.
+    """Return the plan that loads each database of a backup as a candidate database, compares it and drops it.
 
-    Raises NotFoundError, UsageError or DamagedError.
+    Raise NotFoundError, UsageError or DamagedError.
     """
     found = find(app, reference)
     vault(app).open_set(found.id)
@@ -91,11 +91,12 @@ def plan_proof(app: App, reference: str) -> Plan:
 
 
 def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
-    """Return a set by id, unique prefix or `latest`: the newest of those that have most of the datasets, or of all.
+    """Return a backup by id, unique prefix or `latest`.
 
-    Safety sets are no `latest`: after a restore the same words would bring back what was just replaced.
+    `latest` is the newest of those that contain most of `datasets`, or of all datasets. It is never a safety backup:
+    after a restore the same command would bring back what was just replaced.
 
-    Raises NotFoundError or UsageError naming the candidates.
+    Raise NotFoundError, or UsageError naming the candidates.
     """
     found = vault(app).backups()
     if reference == "latest":

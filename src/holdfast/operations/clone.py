@@ -1,4 +1,4 @@
-"""`clone FROM TO`: data of one environment in another, as a restore whose set comes from the other one's vault."""
+"""The plan of `clone FROM TO`: a restore whose backup comes from the vault of another environment."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def plan(
     unsanitized: bool = False,
     safety: bool = True,
 ) -> Plan:
-    """The plan that brings a set of `source` into `app`. Raises RefusedError, NotFoundError, UsageError or DamagedError.
+    """Return the plan that brings a backup of `source` into `app`.
 
     Code and configuration stay those of the target; its `migrate` brings the data to its release.
+
+    Raise RefusedError, NotFoundError, UsageError or DamagedError.
     """
     refuse(app, source, unsanitized=unsanitized)
     release = parts.refuse_second_install(app)
@@ -108,7 +110,7 @@ def _notes(app: App, source: App, instant: str, taken: Sequence[str], wanted: Se
 
 
 def refuse(app: App, source: App, *, unsanitized: bool) -> None:
-    """Raises RefusedError where a clone must not be, before any backup is made for it."""
+    """Raise RefusedError where a clone is not allowed, before any backup is made for it."""
     if app.loaded.environment_type == "prod":
         raise RefusedError(
             f"{_named(app)} is a production environment: cloning into it is refused",
@@ -124,7 +126,7 @@ def refuse(app: App, source: App, *, unsanitized: bool) -> None:
 
 
 def _shared(app: App, source: App) -> list[str]:
-    """What two environments must not have in common: each would write into the other's."""
+    """Return what two environments share although each would write into it."""
     found = [f"{what} {place}" for what, place in sorted(_places(app) & _places(source))]
     mine, theirs = _trees(app), _trees(source)
     found += [f"{one} inside {other}" for one in mine for other in theirs if one != other and one.is_relative_to(other)]
@@ -147,7 +149,7 @@ def _places(app: App) -> set[tuple[str, str]]:
 
 
 def _database(app: App, item: Database) -> str:
-    """What tells it from every other one on this machine, as its configuration says it."""
+    """Return what distinguishes a database from every other one on this machine, according to its configuration."""
     if item.path:
         return str(app.loaded.path(item.path))
     where = item.container

@@ -1,4 +1,4 @@
-"""`backup export`: a set's databases, files, code and configuration as plain files, to carry them away."""
+"""The plan of `backup export`: databases, files, code and configuration of a backup as plain files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STORED = {"code": ("code.tar.zst", "code.json"), "config": ("config.tar.zst",)}
 
 
 def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: str = FORMATS[0]) -> Plan:
-    """The plan of an export; without a reference, of all sets.
+    """Return the plan of an export; without a reference, of all backups.
 
-    Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
+    Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
     target = _folder(app, folder)
     sets = _sets(app, reference, only)
@@ -70,12 +70,12 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
 
 
 def is_reference(app: App, word: str) -> bool:
-    """Whether a word can only be meant for a backup."""
+    """Return whether a word can only mean a backup."""
     return word == "latest" or any(item.id.startswith(word) for item in backups.vault(app).backups())
 
 
 def _folder(app: App, folder: str) -> Path:
-    """Where to, absolute and without links. Raises RefusedError, NotFoundError."""
+    """Return the target folder, absolute and without links. Raise RefusedError or NotFoundError."""
     target = Path(folder).resolve()
     configuration = app.loaded.configuration
     places = {f"dataset {name}": app.loaded.path(item.path) for name, item in configuration.files.items()}
@@ -100,7 +100,7 @@ def _folder(app: App, folder: str) -> Path:
 
 
 def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
-    """The sets that have what is asked for."""
+    """Return the backups that contain what is asked for."""
     configuration = app.loaded.configuration
     if reference is not None:
         found = [backups.find(app, reference, only or (*configuration.databases, *configuration.files))]
@@ -131,7 +131,7 @@ def _names(item: Backup) -> set[str]:
 
 
 def _chosen(item: Backup, only: Sequence[str]) -> dict[str, Any]:
-    """What of one set is written: files as the vault stores them, and datasets of files."""
+    """Return what to write of one backup: files as the vault stores them, and datasets of files."""
     wanted = {name for name in _names(item) if not only or name in only}
     stored = [facts["file"] for name, facts in item.datasets.items() if name in wanted and facts["kind"] != "files"]
     stored += [name for part, names in _STORED.items() if part in wanted for name in names if name in item.files]
@@ -140,7 +140,7 @@ def _chosen(item: Backup, only: Sequence[str]) -> dict[str, Any]:
 
 
 def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[dict[str, Any]]) -> list[str]:
-    """What an operator should know of data that leave the vault; kept in the operation's record."""
+    """Return warnings about data that leaves the vault; the operation's record keeps them."""
     found = []
     data = [item.id for item, names in zip(sets, chosen, strict=True) if {*names["stored"], *names["files"]} - _code()]
     if app.loaded.environment_type == "prod" and data:

@@ -1,4 +1,4 @@
-"""`import database` and `import files`: what other tools made, brought in as one operation that can be undone."""
+"""The plans of `import database` and `import files`, which bring in data of other tools and can be undone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def plan_database(
     cold: bool = False,
     scratch: str = SCRATCH,
 ) -> Plan:
-    """The plan of an import into one database: of a dump, or `cold` of a data directory, unpacked below `scratch`.
+    """Return the plan of an import into one database.
 
-    Raises UsageError, NotFoundError, RefusedError or DamagedError.
+    The source is a dump, or with `cold` a data directory that is unpacked below `scratch`.
+
+    Raise UsageError, NotFoundError, RefusedError or DamagedError.
     """
     name = _database(app, database)
     more: dict[str, int] = {}
@@ -97,7 +99,7 @@ def _dump(app: App, name: str, source: str) -> Step:
 
 
 def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
-    """The step, and the bytes it needs by place. Raises NotFoundError or RefusedError."""
+    """Return the step, and the bytes it needs by path. Raise NotFoundError or RefusedError."""
     if name not in app.opened.cold:
         raise RefusedError(
             f"database {name} is not a PostgreSQL database: --cold reads only data directories of PostgreSQL"
@@ -138,7 +140,10 @@ def _database(app: App, wanted: str | None) -> str:
 
 
 def plan_files(app: App, source: str, into: str, *, replace: bool = False, safety: bool = True) -> Plan:
-    """The plan of bringing files into a dataset, or below a path of it. Raises UsageError, NotFoundError or RefusedError."""
+    """Return the plan of an import into a dataset of files, or below a path of it.
+
+    Raise UsageError, NotFoundError or RefusedError.
+    """
     name, _, below = into.partition("/")
     if name not in app.loaded.configuration.files:
         raise UsageError(

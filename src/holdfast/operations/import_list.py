@@ -1,4 +1,4 @@
-"""`import list`: dumps that the application's own scripts left in the folders of `import_from`."""
+"""The list of `import list`: dumps that the application's own scripts wrote into the folders of `import_from`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IN_NAME = re.compile(r"(\d{4})_(\d\d)_(\d\d)T(\d\d)_(\d\d)_(\d\d)")
 
 @dataclass(frozen=True)
 class Importable:
-    """One dump. `at` is the time in its name, else that of its last change; `state` is empty where nothing speaks against it."""
+    """One dump. `at` is the time in its name, else that of its last change; an empty `state` means no problem."""
 
     name: str
     path: str
@@ -29,13 +29,13 @@ class Importable:
 
 
 def folders(app: App, database: str) -> list[Path]:
-    """Of one database, as configured."""
+    """Return the configured folders of one database."""
     loaded = app.loaded
     return [loaded.path(folder) for folder in loaded.configuration.databases[database].import_from]
 
 
 def found(app: App, database: str | None = None, *, test: bool = False) -> list[Importable]:
-    """Dumps by time, oldest first. `test`: each is read to its end. Raises UsageError for an unknown database."""
+    """Return dumps by time, oldest first. `test`: read each to its end. Raise UsageError for an unknown database."""
     known = app.loaded.configuration.databases
     if database is not None and database not in known:
         raise UsageError(f"there is no database {database!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
@@ -51,9 +51,9 @@ def found(app: App, database: str | None = None, *, test: bool = False) -> list[
 
 
 def chosen(app: App, database: str, source: str) -> str:
-    """Which file a name means: one that is there, else one of that bare name in a folder of the database.
+    """Return the file that a name means: an existing path, else a file of that name in a folder of the database.
 
-    Raises UsageError where several folders have it.
+    Raise UsageError where several folders contain it.
     """
     if "/" in source or Path(source).exists():
         return source

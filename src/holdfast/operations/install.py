@@ -1,4 +1,4 @@
-"""`install REF`: the application's own first installation."""
+"""The plan of `install REF`, the first installation of the application."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
-    """Refused where something is installed, unless wiped, which production forbids. Raises RefusedError."""
+    """Return the plan of an installation.
+
+    Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
+    """
     current = app.opened.current_release()
     if current is not None and not wipe:
         raise RefusedError(

@@ -1,4 +1,4 @@
-"""`maintenance on | off`: the operator's own hold, which no operation lifts."""
+"""The plans of `maintenance on | off`: the operator's own maintenance page, which no operation removes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
 
 
 def _holds_nobody(app: App) -> tuple[str, ...]:
-    """What an operator has to know who wants visitors to be held where nothing can do that."""
+    """Return a note for an operator whose gate cannot hold visitors."""
     if app.loaded.configuration.gate.kind == "none":
         return ('Visitors are not held: gate.kind is "none", so they reach the application without a gate.',)
     if not app.opened.gate.answers():

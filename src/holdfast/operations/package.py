@@ -1,4 +1,4 @@
-"""`package build`, `package prune`, and what `package deploy` shares with upgrade."""
+"""The plan of `package build`, and the choice of `package prune`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from holdfast.steps import release as releases
 
 
 def plan(app: App, reference: str) -> Plan:
-    """Builds the package of a git reference; deploys nothing. Raises NotFoundError."""
+    """Return the plan that builds the package of a git reference and deploys nothing. Raise NotFoundError."""
     commit, label = parts.resolve(app, reference)
     return Plan(
         kind="package.build",
@@ -20,6 +20,6 @@ def plan(app: App, reference: str) -> Plan:
 
 
 def unused(app: App) -> list[str]:
-    """Packages that no kept release came from."""
+    """Return the packages of which no release is kept."""
     used = {release.commit for release in releases.known_releases(app.opened)}
     return [package.id for package in app.opened.packages.packages() if package.commit not in used]

@@ -1,4 +1,4 @@
-"""Pieces that several plans share: pure descriptions, nothing runs here."""
+"""Parts that several plans share. They only describe; nothing runs here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Datasets:
 
 
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
-    """`--only` and `--except`: names of datasets, `code` among them. Raises UsageError for an unknown one."""
+    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise UsageError for an unknown name."""
     configuration = app.loaded.configuration
     known = [*configuration.databases, *configuration.files, "code"]
     for name in (*only, *except_):
@@ -48,15 +48,15 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
 
 
 def existing(app: App, datasets: Datasets) -> Datasets:
-    """Without databases that do not exist yet."""
+    """Return the datasets without databases that do not exist yet."""
     present = tuple(name for name in datasets.databases if app.opened.databases[name].inspect()["exists"])
     return Datasets(present, datasets.files, datasets.code)
 
 
 def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
-    """The same datasets, for what must not pass a database over in silence. Raises RefusedError where one is missing.
+    """Return the same datasets, for a plan that must not silently omit a database.
 
-    `otherwise`: what there is to do but to correct the configuration.
+    `otherwise`: advice besides correcting the configuration. Raise RefusedError where a database does not exist.
     """
     present = existing(app, datasets)
     missing = [name for name in datasets.databases if name not in present.databases]
@@ -71,7 +71,7 @@ def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
 
 
 def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
-    """A release that does not exist yet; its id is unique in this environment."""
+    """Return a release that does not exist yet; its id is unique in this environment."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     # It is a name of a folder, of services and in their configuration; a tag may have any character, and be long.
     name = _UNFIT.sub("-", label)[:_NAME_LETTERS].strip("-.") or "release"
@@ -90,7 +90,7 @@ def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
 
 
 def resolve(app: App, reference: str) -> tuple[str, str]:
-    """Commit and label of a git reference or of a stored package. Raises NotFoundError."""
+    """Return commit and label of a git reference or of a stored package. Raise NotFoundError."""
     package: Package | None = app.opened.find_package(reference)
     try:
         return app.opened.packages.resolve(reference)
@@ -101,14 +101,14 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let a release's own holdfast.toml, as its package has it, rule its tasks, services and migrations."""
+    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
     return adopt_configuration(app, app.opened.packages.file_of(commit, FILE_NAME), label)
 
 
 def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
-    """Let a release's own holdfast.toml rule its tasks, services and migrations, and the running one's no longer.
+    """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
 
-    Return notes that name the keys that come, go and are not taken. Raises ConfigurationError.
+    Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
     """
     before = app.opened.loaded
     origin = f"{label}:{FILE_NAME}"
@@ -150,12 +150,12 @@ def preflight(
     adopts: bool = False,
     saves_configuration: bool = False,
 ) -> Step:
-    """`reserve`: whether an undo may need space beside the data, which is then taken before anything changes.
+    """Return the step of the preflight checks.
 
-    `copies`: whether servers will copy their databases. `taken_over`: whether what runs is to be Holdfast's alone.
-    `stops`: whether services will be stopped. `more`: bytes needed in other places. `adopts`: whether data that lost
-    Holdfast's marker are taken as they are, as where they are to be replaced. `saves_configuration`: whether a backup is
-    made of which nothing may be missing.
+    `reserve`: an undo may need space next to the data; reserve it before anything changes. `copies`: servers will copy
+    their databases. `taken_over`: everything that runs must belong to Holdfast. `stops`: services will be stopped.
+    `more`: bytes needed in other places. `adopts`: accept data without Holdfast's marker, for example because it will
+    be replaced. `saves_configuration`: a backup is made from which no configuration file may be missing.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Step(
@@ -173,7 +173,7 @@ def preflight(
 
 
 def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
-    """Bytes needed, by path: restore points beside each database, dumps in the vault, one more of each restore point."""
+    """Return the bytes needed by path: restore points next to each database, dumps in the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
@@ -199,7 +199,10 @@ def backup_copy(datasets: Datasets) -> Step:
 
 
 def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
-    """`tolerant`: the set may lack files that the database names. `safety`: it holds what is about to be replaced."""
+    """Return the step that completes a backup.
+
+    `tolerant`: it may lack files that the database names. `safety`: it contains what is about to be replaced.
+    """
     return Step(
         "backup.finish",
         f"dump databases and copy changed files ({level})",
@@ -220,7 +223,7 @@ def backup_publish(*, pin: bool) -> Step:
 
 
 def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[Step]:
-    """A whole set while everything runs."""
+    """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
@@ -229,9 +232,9 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
 
 
 def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False) -> tuple[Step, Step]:
-    """A set in two steps: its files in the window, its databases after the commit. `tolerant`: those may be broken.
+    """Return the two steps of a backup: its files in the window, its databases after the commit.
 
-    `safety`: it holds what is about to be replaced.
+    `tolerant`: the databases may be broken. `safety`: it contains what is about to be replaced.
     """
     files = Step(
         "backup.last_pass",
@@ -253,10 +256,11 @@ def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safe
 
 
 def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: bool) -> tuple[list[Step], list[Step]]:
-    """Visitors held and services stopped for an operation, around it the safety backup; and that backup's closing steps.
+    """Return the steps that close the gate, stop services and make the safety backup, and its closing steps.
 
-    It holds files, code, and of the databases those that are replaced, where they exist. Raises RefusedError where there
-    is no vault for it.
+    The backup contains files, code, and the existing databases among those that are replaced.
+
+    Raise RefusedError where there is no vault for it.
     """
     stop = [gate_close(title), Step("services.stop", "stop services in order")]
     if not safety:
@@ -272,7 +276,7 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
 
 @dataclass(frozen=True)
 class MigrationChecks:
-    """How the migrations of a loaded database are compared with the release that will run."""
+    """The steps that compare the migrations of a candidate database with the release that will run."""
 
     before: tuple[Step, ...] = ()
     """While it stands beside the live one and visitors are served."""
@@ -282,9 +286,9 @@ class MigrationChecks:
 
 
 def check_loaded(app: App, release: Release | None, origin: Backup | None = None) -> MigrationChecks:
-    """Return the steps that compare a loaded database's migrations; none where no migrations are configured.
+    """Return the steps that compare a candidate database's migrations; none without configured migrations.
 
-    `origin`: the set that it comes from. The release of that set ran on this very database and knows it.
+    `origin`: the backup that it comes from. The release of that backup ran on this very database and knows it.
     """
     same = origin is not None and release is not None and origin.release.get("commit") == release.commit
     if release is None or same or not migrations.known(app.opened):
@@ -309,15 +313,18 @@ def gate_close(comment: str) -> Step:
 
 
 def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> Step:
-    """`tolerant`: one that does not stay up is told and no failure, for after the commit."""
+    """Return the step that starts services.
+
+    `tolerant`: a service that does not stay up is reported and is not a failure, for steps after the commit.
+    """
     return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
 
 
 def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step]:
-    """Web, workers and schedulers, which come up side by side. `guarded`: rows are compared with those from before.
+    """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
 
-    That is done before anything starts, unless it is the web's start that migrates: then right after it, and before a
-    worker meets what it left.
+    The rows are compared before anything starts. If the web migrates at its start, they are compared right after it,
+    before a worker sees the result.
     """
     compare = [Step("guard.compare", "compare rows")] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
@@ -333,7 +340,7 @@ def task(release: Release, name: str) -> Step:
 
 
 def tasks(app: App, release: Release, *names: str) -> list[Step]:
-    """The steps of those tasks that the application has."""
+    """Return the steps of those tasks that the application has."""
     return [task(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
 
 
@@ -342,7 +349,7 @@ def switch(release: Release) -> Step:
 
 
 def unpack(release: Release, *, beside: Sequence[str] = ()) -> Step:
-    """`beside` are the kinds of services that will start while the old ones run."""
+    """Return the step that unpacks a release. `beside`: kinds of services that will start while the old ones run."""
     return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release), "beside": list(beside)})
 
 
@@ -351,7 +358,7 @@ def build(commit: str, label: str) -> Step:
 
 
 def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]:
-    """Parameters of a plan: the release that a commit makes current, and what the plan was made after."""
+    """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
     found: dict[str, Any] = {"planned_after": app.journal.newest_change(), **more}
     if release is not None:
         found["commit_facts"] = {"release": asdict(release)}

@@ -1,4 +1,4 @@
-"""`backup prune`: which sets go, by the retention rules; computed here, on whole sets."""
+"""The plan of `backup prune`: the retention rules decide here which whole backups are removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _PERIODS = {
 
 
 def kept(sets: Sequence[Backup], keep: Mapping[str, int], least: int = 1) -> dict[str, list[str]]:
-    """Set id -> why it is kept. The newest of each period counts; pinned sets and the `least` newest are always kept."""
+    """Return why a backup is kept, by id.
+
+    The newest of each period counts; pinned backups and the `least` newest are always kept.
+    """
     reasons: dict[str, list[str]] = {backup.id: [] for backup in sets}
     newest_first = sorted(sets, key=lambda backup: backup.sequence, reverse=True)
     for backup in newest_first[: max(least, keep.get("last", 1))]:
@@ -45,7 +48,7 @@ def kept(sets: Sequence[Backup], keep: Mapping[str, int], least: int = 1) -> dic
 
 
 def plan(app: App) -> Plan:
-    """Raises DamagedError while a set is damaged: nothing is swept then."""
+    """Return the plan of a prune. Raise DamagedError while a backup is damaged: nothing is removed then."""
     vault = backups.vault(app)
     broken = vault.damaged()
     if broken:
@@ -78,7 +81,7 @@ def plan(app: App) -> Plan:
 
 
 def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:
-    """Earlier releases that are kept, each with the set that has its data, if there is one."""
+    """Return the kept earlier releases, each with the backup of its data, if there is one."""
     found = []
     for release in releases.known_releases(app.opened)[1 : max(app.loaded.configuration.releases.keep, 2)]:
         backup = releases.data_of(app.opened, release, sets)
@@ -88,7 +91,7 @@ def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:
 
 
 def complete(app: App, sets: Sequence[Backup]) -> list[Backup]:
-    """Sets that hold every configured dataset."""
+    """Return the backups that contain every configured dataset."""
     configuration = app.loaded.configuration
     names = {*configuration.databases, *configuration.files}
     return [backup for backup in sets if names <= set(backup.datasets)]

@@ -1,4 +1,4 @@
-"""`recover`: brings every interrupted operation to its end, with the configuration that it was begun with."""
+"""The code of `recover`: it brings interrupted operations to their end, with the configuration that they began with."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recovered:
 
 
 def take_locks(state: Path, what: str) -> list[Lock]:
-    """Every lock, so that nothing runs beside a recovery. Raises BusyError naming the holder."""
+    """Take every lock, so that nothing runs during a recovery. Raise BusyError naming the holder."""
     held: list[Lock] = []
     try:
         for name in LOCK_ORDER:
@@ -47,7 +47,7 @@ def take_locks(state: Path, what: str) -> list[Lock]:
 
 
 def recover(state: Path, *, observer: Observer | None = None) -> list[Recovered]:
-    """Ends all interrupted operations, newest first. Raises BusyError or StuckError; may be repeated."""
+    """Bring all interrupted operations to their end, newest first. Idempotent. Raise BusyError or StuckError."""
     journal = Journal(state)
     try:
         locks = take_locks(state, "recover")
@@ -74,7 +74,7 @@ def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovere
 
 
 def abandon(app: App, reason: str) -> list[str]:
-    """Closes interrupted and stuck operations as they stand. Raises NotFoundError if there is none."""
+    """Close interrupted and stuck operations without an undo. Raise NotFoundError if there is none."""
     records = app.journal.interrupted()
     if not records:
         raise NotFoundError("no operation is interrupted or stuck")
@@ -90,12 +90,14 @@ def abandon(app: App, reason: str) -> list[str]:
 def at_boot(
     loaded: Loaded, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
 ) -> list[Recovered]:
-    """`recover --auto`: waits for mounts, starts what should run, ends what was interrupted, starts what ran before.
+    """Do `recover --auto`: wait for mounts, start services, recover, start the rest.
 
-    Nothing is noted as running while an operation has it stopped. So what is noted need not wait for a recovery, which
-    may take long or fail. What an undo or a service needs, as a database server, may be back later than the machine:
-    both are tried again for some minutes. Raises RefusedError where data are not mounted in the end, StepError naming
-    services that are not well, and what `recover` raises.
+    No service is recorded as running while an operation has it stopped. So recorded services need not wait for a
+    recovery, which may take long or fail. A database server, for example, may be available later than the machine; so
+    the undo and the start of services are tried again for some minutes.
+
+    Raise RefusedError where data is not mounted in the end, StepError naming unhealthy services, and what `recover`
+    raises.
     """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
     _await_state(loaded, deadline, wait)
@@ -119,7 +121,7 @@ def at_boot(
 
 
 def _recovered(app: App, observer: Observer | None, wait: Callable[[float], None]) -> list[Recovered]:
-    """Before each try what no operation has stopped is started, and the page where one has."""
+    """Recover until it succeeds; before each try, start services that no operation stopped, and the gate."""
     deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
     while True:
         _start(app)
@@ -133,7 +135,7 @@ def _recovered(app: App, observer: Observer | None, wait: Callable[[float], None
 
 
 def _started(app: App, wait: Callable[[float], None]) -> None:
-    """Until everything is well."""
+    """Start services until all are healthy. Raise StepError after a deadline."""
     deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
     while True:
         error = _start(app)
@@ -146,7 +148,7 @@ def _started(app: App, wait: Callable[[float], None]) -> None:
 
 
 def _start(app: App) -> StepError | None:
-    """What kept something from being started. Whoever runs an operation meanwhile has services in hand."""
+    """Start services, and return what prevented it. Do nothing while an operation runs, which controls the services."""
     try:
         with Lock(app.loaded.state / "locks" / "change.lock").acquire("recover --auto"):
             boot.start(app.opened)
@@ -158,7 +160,10 @@ def _start(app: App) -> StepError | None:
 
 
 def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None]) -> None:
-    """Opening a state directory that is not mounted would begin another one, without the operation that is open."""
+    """Wait until the state directory is mounted.
+
+    Opening it before would create another one, without the operation that is open. Raise RefusedError after a deadline.
+    """
     marker = loaded.path(loaded.configuration.releases.path) / f".holdfast-{OWNER_FILE}"
     try:
         named = json.loads(marker.read_text())["state"]

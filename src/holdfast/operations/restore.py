@@ -1,4 +1,4 @@
-"""`backup restore ID`: the whole application, or some of its datasets, as they were at an instant."""
+"""The plans of `backup restore ID`: the whole application, or some of its datasets, as at one instant."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "o
 def plan(
     app: App, *references: str, only: Sequence[str] = (), except_: Sequence[str] = (), safety: bool = True
 ) -> Plan:
-    """The plan of a restore. Raises NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
+    """Return the plan of a restore.
 
-    Of several sets each dataset is taken from the first that has it; the code is that of the set with the database.
+    With several backups, each dataset is taken from the first that has it; the code is that of the backup with the
+    database.
+
+    Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
     if tuple(only) == (CONFIGURATION,):
         return _plan_configuration(app, references)
@@ -97,7 +100,7 @@ def plan(
 
 
 def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
-    """Configuration alone, also over what is there, which is kept beside."""
+    """Return the plan that restores only configuration; existing files that differ are kept under another name."""
     if len(references) != 1:
         raise UsageError("--only config takes one backup")
     found = backups.find(app, references[0], ())
@@ -133,9 +136,9 @@ def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list
 
 
 def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) -> Plan:
-    """The plan that loads one database of a set under another name, to look into it; the application is not touched.
+    """Return the plan that loads one database of a backup under another name, for an inspection.
 
-    Raises NotFoundError, UsageError, DamagedError.
+    The application is not touched. Raise NotFoundError, UsageError or DamagedError.
     """
     databases = parts.choose(app, only).databases
     found = backups.find(app, reference, databases)
@@ -176,7 +179,7 @@ def _notes(joined: Sequence[Backup], sources: Mapping[str, Backup], kept: str) -
 
 
 def _stuck(app: App) -> str | None:
-    """A stuck operation that this restore ends."""
+    """Return a stuck operation that this restore supersedes."""
     for record in app.journal.interrupted():
         if record.outcome is Outcome.STUCK:
             return record.id
@@ -184,7 +187,7 @@ def _stuck(app: App) -> str | None:
 
 
 def _release(app: App, found: Backup, code: bool) -> Release | None:
-    """The release to run afterwards: the set's own, or the present one."""
+    """Return the release to run afterwards: that of the backup, or the present one."""
     if code and all(field in found.release for field in ("id", "commit", "path")):
         release = Release(**{field: found.release.get(field, "") for field in _RELEASE_FIELDS})
         current = app.opened.current_release()

@@ -1,4 +1,4 @@
-"""`rollback`: to the previous release; code only where the database allows it, else with the data of that time."""
+"""The plan of `rollback`: only the code goes back if the database allows it, else the data of that time, too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from holdfast.steps.gate import OpenGate
 
 
 def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
-    """The plan of a rollback. Raises RefusedError with what was written since, or NotFoundError.
+    """Return the plan of a rollback.
 
-    `keep_data`: code only although the schema changed, where no migrations are configured that could tell more.
+    `keep_data`: change only the code although the schema changed and no migrations are configured.
+
+    Raise RefusedError with the later writes, or NotFoundError.
     """
     current = parts.refuse_second_install(app)
     target = _target(app, current, to)
@@ -49,16 +51,15 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
 
 
 def _to(app: App, target: Release) -> str:
-    """The words that choose a target, where it is not the one that is chosen without."""
+    """Return the option that chooses a target; empty for the default one."""
     current = app.opened.current_release()
     return "" if current is not None and _target(app, current, None).id == target.id else f"--to {target.id} "
 
 
 def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool) -> str:
-    """Why the code of an earlier release may not work with the present data; empty where it is known to.
+    """Return why the code of an earlier release may not work with the present data; empty if it does.
 
-    Where no migrations are configured the schema tells whether it is another one. What a task did to contents alone
-    nobody knows.
+    Without configured migrations the schema shows whether it changed. Nothing shows what a task did to contents alone.
     """
     if migrations.known(app.opened):
         unknown = migrations.unknown_to(app.opened, target)

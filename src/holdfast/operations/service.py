@@ -1,4 +1,4 @@
-"""`service stop | start | restart [NAME]`."""
+"""The plan of `service stop | start | restart [NAME]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from holdfast.steps import services, stopped
 
 
 def plan(app: App, action: str, names: Sequence[str]) -> Plan:
-    """Raises UsageError for a service that is not configured, RefusedError where nothing is installed, or a restart could not start again."""
+    """Return the plan of a command to services.
+
+    Raise UsageError for a service that is not configured, RefusedError where nothing is installed or a restart could
+    not start a service again.
+    """
     parts.refuse_second_install(app)
     for name in names:
         if name not in app.loaded.configuration.services:

@@ -1,4 +1,4 @@
-"""`upgrade REF` in its three modes: maintenance, rolling, source."""
+"""The plan of `upgrade REF` in its three modes: maintenance, rolling, source."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def plan(
     backup_except: tuple[str, ...] = (),
     again: bool = False,
 ) -> Plan:
-    """The plan of an upgrade. Raises NotFoundError, RefusedError or ConfigurationError; nothing is changed.
+    """Return the plan of an upgrade. `again`: even to the release that is running.
 
-    `again`: also to what runs already.
+    Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
     current = parts.refuse_second_install(app)
     known_services = list(app.loaded.configuration.services)
@@ -69,7 +69,7 @@ def plan(
 
 
 def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> list[str]:
-    """What an undo does not bring back because it is in no set."""
+    """Return notes on what an undo does not bring back because it is in no backup."""
     files = [name for name in everything.files if not backup or name not in saved.files]
     notes = []
     if not backup:
@@ -82,7 +82,7 @@ def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> 
 
 
 def _restore_points(app: App) -> list[str]:
-    """How each is made, what it needs, and how long they took last time."""
+    """Return notes on how each restore point is made, how large it is, and how long they took last time."""
     last = next(
         (
             step.seconds
@@ -146,7 +146,7 @@ def _maintenance(
 
 
 def has_backend(app: App) -> bool:
-    """Whether the web leads to another service by itself: two of both beside each other would lead to one place."""
+    """Return whether the web reaches another service by itself: two versions of both would share one address."""
     configuration = app.loaded.configuration
     configured = [configuration.service_kind(name) for name in configuration.services]
     return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.opened))]
@@ -173,7 +173,10 @@ def _refuse_without_front(app: App, mode: str) -> None:
 def _beside(
     app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
 ) -> tuple[list[Step], list[Step]]:
-    """Rolling and source: the new web beside the old one; data are not touched by any undo."""
+    """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
+
+    No undo touches the data.
+    """
     kinds = ("web", "worker")
     steps = [parts.build(commit, release.label), parts.unpack(release, beside=kinds), _check(release, mode)]
     if mode == "rolling":
@@ -194,7 +197,7 @@ def _beside(
 
 
 def beside_after(release: Release) -> list[Step]:
-    """The closing steps of every change that started beside."""
+    """Return the closing steps of every change that started new services next to the old ones."""
     return [
         parts.switch(release),
         OpenGate(drains=True).planned(),

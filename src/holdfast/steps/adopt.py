@@ -1,4 +1,4 @@
-"""Taking over what runs in containers already: its images and sources become the first release. Nothing is stopped."""
+"""The step of `adopt`: running containers, their images and sources become the first release. Nothing is stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.system import durable
 
 
 def take(opened: Opened, context: StepContext) -> None:
-    """Raises RefusedError where nothing of the project runs."""
+    """Take over the running containers. Raise RefusedError where no container of the project is running."""
     release = Release(**context.parameters["release"])
     containers = opened.containers
     configured = opened.loaded.configuration.services
@@ -42,7 +42,7 @@ def take(opened: Opened, context: StepContext) -> None:
 
 
 def give_back(opened: Opened, context: StepContext) -> None:
-    """The undo of `take`: the containers run on, as the operator's own."""
+    """Undo `take`: the containers keep running, as the operator's own."""
     if not context.facts.get("created") or opened.containers is None:
         return
     opened.packages.abandon(context.operation)

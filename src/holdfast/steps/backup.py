@@ -1,4 +1,4 @@
-"""Making a set: pre-copy, last pass and snapshots, manifest, publication."""
+"""The steps of a backup: first copy, last pass and snapshots, manifest, publication."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vault_of(opened: Opened) -> Vault:
 
 
 def copy(opened: Opened, context: StepContext) -> None:
-    """The first pass, while everything runs."""
+    """Copy the files for the first time, while everything runs."""
     vault = vault_of(opened)
     known = vault.backups()[-1:]  # how much there was last time tells how much is left
     run = vault.begin(context.operation)
@@ -58,24 +58,24 @@ def copy(opened: Opened, context: StepContext) -> None:
 
 
 def _of_total(progress: Progress, total: int | None) -> Progress:
-    """A progress that knows how much there is, for a reader that does not."""
+    """Return a progress function that adds the total, for a reader that does not know it."""
     return lambda done, _, unit: progress(done, total, unit)
 
 
 def abandon(opened: Opened, context: StepContext) -> None:
-    """The undo of `copy`: what was published stays, for it is whole."""
+    """Undo `copy`. A published backup stays, because it is whole."""
     if opened.vault is not None:
         opened.vault.abandon(context.operation)
 
 
 def copied(context: StepContext) -> dict[str, Stored]:
-    """What the first pass stored."""
+    """Return what the first pass stored."""
     written = context.earlier.get("backup.copy", {}).get("written", {})
     return {name: msgspec.convert(item, Stored) for name, item in written.items()}
 
 
 def finish(opened: Opened, context: StepContext) -> None:
-    """The last pass and the snapshots at the level asked for, then everything else of the set."""
+    """Do the last pass and the snapshots at the planned level, then add the rest of the backup."""
     vault = vault_of(opened)
     run = vault.run(context.operation)
     taken = consistency.take(
@@ -121,7 +121,7 @@ def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot)
 
 
 def _size_bytes(dump: Path) -> int:
-    """A dump is a file, or a folder of files."""
+    """Return the size of a dump, which is a file or a folder of files."""
     return sum(path.stat().st_size for path in (dump.iterdir() if dump.is_dir() else [dump]))
 
 
@@ -167,7 +167,7 @@ def manifest_of(
 
 
 def store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
-    """The code of the current release: its package, hard-linked to the one of an earlier set where it is the same."""
+    """Store the package of the current release, hard-linked to that of an earlier backup if it is the same."""
     release = opened.current_release()
     mode = opened.loaded.configuration.backup.code
     if release is None or mode == "none" or not context.parameters.get("code", True):
@@ -193,9 +193,9 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
 
 
 def store_configuration(opened: Opened, run: VaultRun, *, tolerant: bool = False) -> None:
-    """Save holdfast.toml, its overlays, and what backup.config_files names, without datasets and what is Holdfast's own.
+    """Store holdfast.toml, its overlays and backup.config_files, without datasets and Holdfast's own files.
 
-    What is named and missing fails the backup. `tolerant`: it is left out, as where a restore brings it back.
+    A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back.
     """
     root = opened.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))
@@ -232,7 +232,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def publish(opened: Opened, context: StepContext) -> None:
-    """The rename that makes the set exist; pinned for this operation where the plan says so."""
+    """Publish the backup by a rename; pin it for this operation if the plan says so."""
     vault = vault_of(opened)
     set_id = vault.publish(context.operation)
     if context.parameters.get("pin"):
@@ -241,7 +241,7 @@ def publish(opened: Opened, context: StepContext) -> None:
 
 
 def unpin(opened: Opened, context: StepContext) -> None:
-    """The undo of a publication before the commit, and a closing step after it: the set stays, the pin goes."""
+    """Undo `publish` before the commit, or close it after that: the backup stays, the pin is removed."""
     if opened.vault is None:
         return
     for backup in opened.vault.backups():
@@ -250,6 +250,6 @@ def unpin(opened: Opened, context: StepContext) -> None:
 
 
 def prune(opened: Opened, context: StepContext) -> None:
-    """After the commit: removes the sets that the plan names and sweeps."""
+    """Remove the backups that the plan names, and unreferenced content. This is a closing step."""
     result = vault_of(opened).prune(context.parameters["remove"], context.operation)
     context.record({"counts": dict(result)})

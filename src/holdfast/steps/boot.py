@@ -1,4 +1,4 @@
-"""After a boot: what should run is started until it stays, for what it needs may be back later than the machine."""
+"""The start after a boot, which is repeated until services stay up: what they need may be available later."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ENDED = ("fatal", "exited", "unknown", "stopped", "stopping")  # and not starte
 
 
 def start(opened: Opened) -> None:
-    """Starts what should run, what gave up too, and the page while an operation is open. To be repeated.
+    """Start what should run, even services that gave up, and the gate while an operation is open. Idempotent.
 
-    With no operation beside it. Raises StepError.
+    The caller makes sure that no operation runs. Raise StepError.
     """
     if opened.journal.unfinished():
         gate.ensure_running(opened)
@@ -21,7 +21,7 @@ def start(opened: Opened) -> None:
 
 
 def unwell(opened: Opened) -> dict[str, str]:
-    """Services that should run and are not well, and why."""
+    """Return the unhealthy services that should run, and why."""
     found = {}
     try:
         statuses = opened.runtime.statuses()

@@ -1,4 +1,4 @@
-"""Configuration out of a set: what is missing comes back; over what is there only where that was asked for."""
+"""The restore of configuration from a backup: missing files come back; existing ones are replaced only on request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARCHIVE = "config.tar.zst"
 
 
 def members(folder: Path) -> list[str]:
-    """The names of files in a set's configuration, as they lie beside holdfast.toml."""
+    """Return the names of files in a backup's configuration, relative to the folder of holdfast.toml."""
     if not (folder / ARCHIVE).exists():
         return []
     with _archive(folder) as archive:
@@ -38,7 +38,7 @@ def _archive(folder: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _safe(member: tarfile.TarInfo) -> str:
-    """Raises DamagedError for a name that leads elsewhere."""
+    """Return a member's name. Raise DamagedError for a name outside the folder."""
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise DamagedError(
             f"the configuration in the backup contains a file {member.name!r}, which is outside its folder"
@@ -47,7 +47,7 @@ def _safe(member: tarfile.TarInfo) -> str:
 
 
 def put_back(opened: Opened, context: StepContext) -> None:
-    """Writes what is missing; with `over` also what is there and differs, which is kept beside under another name."""
+    """Write missing files; with `over` also those that differ, after a rename of the existing ones."""
     folder = restore.source_vault(opened, context).folder(context.parameters["set"])
     over = bool(context.parameters.get("over"))
     created: list[str] = []
@@ -73,7 +73,7 @@ def put_back(opened: Opened, context: StepContext) -> None:
 
 
 def take_away(opened: Opened, context: StepContext) -> None:
-    """The undo of `put_back`."""
+    """Undo `put_back`."""
     for name in reversed(context.facts.get("created", [])):
         target = opened.loaded.root / name
         if target.is_dir() and not target.is_symlink():
@@ -88,7 +88,7 @@ def take_away(opened: Opened, context: StepContext) -> None:
 
 
 def _is_reached(root: Path, target: Path) -> bool:
-    """Whether every folder between is a folder: configuration is not written through a link."""
+    """Return whether every folder on the way is a folder: configuration is not written through a link."""
     return not any(parent.is_symlink() for parent in target.parents if root in parent.parents)
 
 

@@ -1,7 +1,8 @@
-"""Bringing files and databases to one instant: live, pause or quiesce.
+"""The consistency levels live, pause and quiesce, which bring files and databases to one instant.
 
-Passes, like a live migration: the files are copied while everything runs; then the databases' snapshot at the
-instant; then what appeared or changed since. At `pause` the last pass runs while writers are held, before the snapshot.
+There are passes, as in a live migration: the files are copied while everything runs; then come the databases' snapshots
+at the instant; then files that appeared or changed since. At `pause` the last pass runs while writers are held, before
+the snapshot.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ _HOLD_ATTEMPTS = 3
 
 @dataclass
 class Instant:
-    """What was taken: the level reached, the instant, how long writers were held, how far the databases' instants
-    are apart at most, totals per files dataset."""
+    """The result of the snapshots.
+
+    It has the level reached, the instant, how long writers were held, how far the databases' instants are apart at
+    most, and totals per files dataset.
+    """
 
     level: str
     instant: str
@@ -43,7 +47,7 @@ class Instant:
 
 
 def dump_path(opened: Opened, folder: Path, name: str) -> Path:
-    """The file of a database's dump in a set's folder."""
+    """Return the file of a database's dump in a backup's folder."""
     return folder / f"database.{name}.{opened.databases[name].extension}"
 
 
@@ -58,9 +62,11 @@ def take(
     stored: Mapping[str, Stored],
     tolerant: bool = False,
 ) -> Instant:
-    """The last pass and the snapshots at one level. Raises StepError if the level cannot be reached and must be.
+    """Do the last pass and the snapshots at one level.
 
-    `tolerant`: files that the database names and that are missing are a warning.
+    `tolerant`: missing files that the database names are a warning.
+
+    Raise StepError if the level cannot be reached and no fallback is configured.
     """
     configuration = opened.loaded.configuration.backup
     taken: Instant
@@ -91,19 +97,19 @@ def take(
 
 
 def _fix(opened: Opened, run: VaultRun, name: str, fix: Fix, *, asks: bool) -> Callable[[], Snapshot]:
-    """Fixes the instant of one database; `asks`: with the files that it names."""
+    """Fix the instant of one database; `asks`: also query the files that it names."""
     queries = _queries(name, opened.loaded.configuration.backup.references) if asks else []
     return fix(dump_path(opened, run.folder, name), queries, COUNT_SECONDS)
 
 
 class NamesMissingError(StepError):
-    """Files that the database names are not in the set: no level makes that better."""
+    """An error that no consistency level avoids: files that the database names are not in the backup."""
 
 
 def _compare_references(
     opened: Opened, run: VaultRun, taken: Instant, databases: Sequence[str], files: Sequence[str]
 ) -> None:
-    """Raises NamesMissingError where the set lacks what one of the databases names."""
+    """Raise NamesMissingError where the backup lacks files that one of the databases names."""
     references = opened.loaded.configuration.backup.references
     if references is None or references.database not in databases or references.files not in files:
         return
@@ -128,12 +134,12 @@ def _tell_missing(
 
 
 def _queries(name: str, references: References | None) -> list[str]:
-    """The paths that a database names are asked for if they are to be looked at."""
+    """Return the query for the paths that a database names, if they are to be examined."""
     return [references.query] if references is not None and references.database == name else []
 
 
 def _groups(opened: Opened, databases: Sequence[str]) -> list[list[str]]:
-    """Databases that one transaction can see, together; every other one alone."""
+    """Return the databases in groups that one transaction can see; every other one is alone."""
     groups: list[list[str]] = []
     for name in databases:
         for group in groups:
@@ -147,7 +153,7 @@ def _groups(opened: Opened, databases: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def _holding(opened: Opened, names: Sequence[str]) -> Iterator[FixAll]:
-    """What fixes the instant of databases that belong together, holding no writers."""
+    """Yield a function that fixes the instant of databases of one group, without holding writers."""
     first, *others = (opened.databases[name] for name in names)
     together = first.hold_with(others) if others else None
     if together is not None:
@@ -166,7 +172,7 @@ def _snapshot(opened: Opened, run: VaultRun, name: str, *, asks: bool) -> Snapsh
 def _pass(
     opened: Opened, run: VaultRun, check: Callable[[], None], context: StepContext, files: Sequence[str], *, keep: bool
 ) -> Callable[[], dict[str, Stored]]:
-    """Read what changed since the pass before; the call that is returned writes the listings."""
+    """Read what changed since the last pass; return a function that writes the listings."""
     finishes = {
         name: run.read_tree(name, opened.files[name], keep_vanished=keep, check=check, progress=context.progress)
         for name in files
@@ -177,7 +183,7 @@ def _pass(
 def _paused(
     opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str], *, asks: bool
 ) -> Instant:
-    """Holds writers for the last pass only; a pass that takes too long gives them up and is tried again."""
+    """Hold writers for the last pass only; a pass that takes too long releases them and is tried again."""
     limit = opened.loaded.configuration.backup.pause_limit_seconds
     for attempt in range(1, _HOLD_ATTEMPTS + 1):
         # So that little is left for the pass with writers held.
@@ -215,7 +221,7 @@ def _live(
     *,
     tolerant: bool = False,
 ) -> Instant:
-    """Writers are not held; with a file-reference query a missing file is found and the instant is taken again."""
+    """Take the instant without holding writers; if a file that the database names is missing, take it again."""
     references = opened.loaded.configuration.backup.references
     lacked: set[tuple[str, str | None]] = set()
     for attempt in range(1, _CHANGING_ATTEMPTS + 1):
@@ -260,7 +266,7 @@ def _digests(listing: Iterator[Entry]) -> dict[str, Entry]:
 
 
 def _referenced(snapshot: Snapshot) -> dict[str, str | None]:
-    """Paths that the dumped database names, with the digest if the query gives one."""
+    """Return paths that the dumped database names, with the digest if the query has one."""
     rows = snapshot.answers[0]
     return {str(row[0]): (str(row[1]) if len(row) > 1 and row[1] is not None else None) for row in rows}
 
@@ -268,7 +274,7 @@ def _referenced(snapshot: Snapshot) -> dict[str, str | None]:
 def _resolve(
     run: VaultRun, references: References, wanted: Mapping[str, str | None], earlier: Mapping[str, Entry]
 ) -> list[str]:
-    """What the database names and the set lacks. A file replaced since keeps the reading that its row means."""
+    """Return what the database names and the backup lacks. A replaced file keeps the version that its row means."""
     present = _digests(run.listing(references.files))
     missing = []
     chosen: dict[str, Entry] = {}

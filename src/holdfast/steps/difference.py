@@ -1,4 +1,4 @@
-"""What files a restore will bring, read to their end before anything stops."""
+"""The check that reads the files of a restore to their end before anything stops."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SLACK_BYTES = 4 << 20
 
 
 def check(files: Files, name: str, opened_set: OpenSet, context: StepContext) -> None:
-    """Read the content of each file that differs from a set, as the restore will. Visitors go on writing meanwhile.
+    """Read the content of each file that differs from a backup, as the restore will. Visitors go on writing meanwhile.
 
-    Raise DamagedError for content that is not what its digest says, NoSpaceError where it does not fit.
+    Raise DamagedError for content that does not match its digest, NoSpaceError where it does not fit.
     """
     _, listing, fetch, folder = opened_set
     place = files.root
@@ -54,7 +54,7 @@ def _require_space(place: Path, name: str, need: int) -> None:
 
 
 def _differing(live: Iterable[Entry], wanted: Iterable[Entry]) -> Iterator[tuple[Entry, Entry | None]]:
-    """Yield the files of a listing that the tree lacks, or has with another size or time, each with what the tree has.
+    """Yield the files of a listing that the tree lacks, or has with another size or time, with the tree's entry.
 
     Both come in one order.
     """

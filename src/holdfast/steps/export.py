@@ -1,4 +1,4 @@
-"""Plain files out of a set, to be carried away: written under a hidden name, put in place by rename after the commit."""
+"""The steps of an export: plain files are written under a hidden name, and renamed after the commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def hidden(opened: Opened, folder: Path, id: str) -> Path:
-    """Where an export is written: the same for each attempt at a set, and no other application's."""
+    """Return where an export is written: the same path for each attempt, and no other application's."""
     application = opened.loaded.configuration.application
     return folder / f".{id}.{application.name}.{application.environment}.export"
 
@@ -39,7 +39,7 @@ def taken(path: Path) -> RefusedError:
 
 
 def write(opened: Opened, context: StepContext) -> None:
-    """Writes all chosen sets, every content proven by its digest, and makes them durable; none is in place yet."""
+    """Write all chosen backups durably, each content verified by its digest; none gets its name yet."""
     folder = Path(context.parameters["folder"])
     for where, need in context.parameters["need_bytes"].items():
         if (free := durable.free_bytes(where)) < need:
@@ -73,7 +73,7 @@ def write(opened: Opened, context: StepContext) -> None:
 
 
 def discard(opened: Opened, context: StepContext) -> None:
-    """The undo of `write`."""
+    """Undo `write`."""
     folder = Path(context.parameters["folder"])
     if not folder.is_dir():
         return  # as of a disk that was taken out; what is left there goes with the next export of that set
@@ -84,9 +84,10 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def publish(opened: Opened, context: StepContext) -> None:
-    """After the commit: gives each export its name.
+    """Rename each export to its name. This is a closing step.
 
-    One that is gone, as with a disk that was taken out, is an error once; a recovery that finds it still gone lets it be.
+    An export that is gone, for example with a removed disk, is an error once; a recovery that misses it again ignores
+    it.
     """
     folder = Path(context.parameters["folder"])
     for chosen in context.parameters["sets"]:
@@ -131,7 +132,7 @@ def _write_set(
 
 
 def _copy(source: Path, target: Path, sha256: str, passed: Callable[[int], None]) -> None:
-    """Raises DamagedError if what was read is not what the manifest names."""
+    """Copy a file of a backup. Raise DamagedError if the content is not what the manifest names."""
     with open(source, "rb") as reader, _Hashed(target) as writer:
         while block := reader.read(_BLOCK_BYTES):
             writer.write(block)
@@ -144,7 +145,7 @@ def _copy(source: Path, target: Path, sha256: str, passed: Callable[[int], None]
 
 
 class _Hashed:
-    """A new file for its owner alone, hashed as it is written."""
+    """A new file that only its owner can read; it is hashed while it is written."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
@@ -168,7 +169,7 @@ class _Hashed:
 
 
 class _SumsFile:
-    """SHA256SUMS as coreutils' `sha256sum -c` reads it: a name with a backslash or a line's end is escaped."""
+    """SHA256SUMS in the format of coreutils' `sha256sum -c`, which escapes a backslash or line break in a name."""
 
     def __init__(self, path: Path) -> None:
         self._file = _Hashed(path)

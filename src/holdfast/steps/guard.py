@@ -1,4 +1,4 @@
-"""The row guard: what no exit code tells. Rows per table after the stop and before the start."""
+"""The row guard, which finds what no exit code shows: rows per table after the stop and before the start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def count(opened: Opened, context: StepContext) -> None:
 
 
 def compare(opened: Opened, context: StepContext) -> None:
-    """Raises StepError if rows of a table vanished; a table renamed with equal columns and rows is no loss."""
+    """Raise StepError if rows of a table vanished; a renamed table with equal columns and rows lost nothing."""
     earlier = context.earlier.get("guard.count", {})
     allowed = set(opened.loaded.configuration.guard.may_shrink)
     problems: list[str] = []
@@ -57,7 +57,7 @@ def compare(opened: Opened, context: StepContext) -> None:
 def _vanished(
     table: str, facts: Facts, before: Mapping[str, Facts], after: Mapping[str, Facts], taken: set[str]
 ) -> str | None:
-    """What is lost of one table, empty if nothing; None if it could not be counted."""
+    """Return what one table lost, empty if nothing; None if it could not be counted."""
     rows = facts["rows"]
     if rows is None or (table in after and after[table]["rows"] is None):
         return None

@@ -1,4 +1,4 @@
-"""Bringing in what other tools made: a dump into a database, an archive or folder into a dataset of files."""
+"""The steps of imports: a dump into a database, an archive or folder into a dataset of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.system import durable
 
 
 def load(opened: Opened, context: StepContext) -> None:
-    """Loads a dump beside the live database and verifies it; nothing visible changes."""
+    """Load a dump as a candidate database and verify it; nothing visible changes."""
     _load(opened, context, context.parameters["source"])
 
 
@@ -28,19 +28,19 @@ def _load(opened: Opened, context: StepContext, dump: str) -> None:
 
 
 def discard(opened: Opened, context: StepContext) -> None:
-    """The undo of `load`."""
+    """Undo `load`."""
     opened.databases[context.parameters["database"]].discard(context.operation)
 
 
 def load_cold(opened: Opened, context: StepContext) -> None:
-    """Unpacks a server's data directory, dumps it by a private server, and loads that beside the live database."""
+    """Unpack a server's data directory, dump it with a private server, and load the dump as a candidate database."""
     name = context.parameters["database"]
     newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[name].inspect()["tool"]))
     scratch = Path(context.parameters["scratch"])
     known = looking = False
 
     def check() -> None:
-        """Before each member: what cannot be read here is not unpacked to its end."""
+        """Stop before a member if the data directory cannot be read here, instead of unpacking all of it."""
         nonlocal known, looking
         context.check_cancelled()
         if not known:
@@ -70,20 +70,20 @@ def load_cold(opened: Opened, context: StepContext) -> None:
 
 
 def _clear(opened: Opened, context: StepContext) -> None:
-    """The folder's name is of this operation alone, chosen at random and kept in its plan."""
+    """Remove the scratch folder, whose random name is in the plan and belongs to this operation alone."""
     scratch = Path(context.parameters["scratch"])
     opened.cold[context.parameters["database"]].end(scratch)
     durable.remove_tree(scratch)
 
 
 def discard_cold(opened: Opened, context: StepContext) -> None:
-    """The undo of `load_cold`."""
+    """Undo `load_cold`."""
     _clear(opened, context)
     discard(opened, context)
 
 
 def bring_files(opened: Opened, context: StepContext) -> None:
-    """Unpacks beside the dataset, works out all moves, then carries them out; other files stay as they are."""
+    """Unpack next to the dataset, plan all moves, then carry them out; other files stay."""
     files = opened.files[context.parameters["files"]]
     below = context.parameters["below"]
     folder = files.workspace(f"{context.operation}.import")
@@ -96,7 +96,7 @@ def bring_files(opened: Opened, context: StepContext) -> None:
 
 
 def revert_files(opened: Opened, context: StepContext) -> None:
-    """The undo of `bring_files`."""
+    """Undo `bring_files`."""
     files = opened.files[context.parameters["files"]]
     files.revert(context.operation)
     files.discard(context.operation)

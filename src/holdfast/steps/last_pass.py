@@ -1,7 +1,7 @@
-"""The set of an operation that replaces data: its files in the window, its databases after the commit.
+"""The backup of an operation that replaces data: its files in the window, its databases after the commit.
 
-What the window needs is a way back: files that changed since they were copied before it, and restore points, or the
-replaced databases themselves. A dump grows with the data, so it is taken from those once visitors are served again.
+The window only needs what an undo uses: files that changed since they were copied before it, and restore points or the
+replaced databases. A dump takes longer the more data there is, so it is made from those once visitors are served again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # as a shell or an engine between says i
 
 
 def take(opened: Opened, context: StepContext) -> None:
-    """Finishes a set without databases, which an undo can read and nobody else sees."""
+    """Finish a backup without databases, which an undo can read and which is not listed yet."""
     vault = backup.vault_of(opened)
     if "backup.publish" in context.earlier:  # the first pass became a set of its own
         run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
@@ -47,16 +47,16 @@ def take(opened: Opened, context: StepContext) -> None:
 
 
 def abandon(opened: Opened, context: StepContext) -> None:
-    """The undo of `take`."""
+    """Undo `take`."""
     if opened.vault is not None:
         opened.vault.abandon(f"{context.operation}.last")
 
 
 def complete(opened: Opened, context: StepContext) -> None:
-    """Dumps the restore points, or what was replaced, into the set and commits it.
+    """Dump the restore points or the replaced databases into the backup and commit it.
 
-    A backup from before the window gives way to it. What was replaced because it is broken may not be dumped ever:
-    a `tolerant` step keeps it beside the new one instead.
+    The earlier backup from before the window is then removed. A replaced database that is broken may be impossible to
+    dump: a `tolerant` step keeps it next to the new one instead.
     """
     vault = backup.vault_of(opened)
     taken = context.earlier["backup.last_pass"]
@@ -82,7 +82,7 @@ def complete(opened: Opened, context: StepContext) -> None:
 
 
 def _beside(context: StepContext) -> dict[str, str | None]:
-    """Identities of what stands beside the live databases: restore points, or what was replaced."""
+    """Return the identities of databases next to the live ones: restore points or replaced databases."""
     if "restore_point.create" in context.earlier:
         return dict(context.earlier["restore_point.create"]["candidates"])
     if not any(context.earlier.get(name) for name in restore.LOADING):
@@ -91,7 +91,7 @@ def _beside(context: StepContext) -> dict[str, str | None]:
 
 
 def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, name: str) -> None:
-    """Adds a database to the set, unless it cannot be read and the step is tolerant. May be repeated."""
+    """Add a database to the backup, unless it cannot be read and the step is tolerant. Idempotent."""
     target = consistency.dump_path(opened, run.folder, name)
     try:
         snapshot = _dump(opened, context, name, target)
@@ -118,7 +118,7 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
 
 
 def _may_pass(opened: Opened, name: str, error: Exception, target: Path) -> bool:
-    """Whether the failure says nothing about the database: a program that was ended, a server or vault that is away."""
+    """Return whether the failure says nothing about the database: an ended program, an unavailable server or vault."""
     if isinstance(error, CommandFailedError) and (
         error.exit_code_of_command < 0 or error.exit_code_of_command in _ENDED_BY_SIGNAL
     ):
@@ -133,7 +133,10 @@ def _may_pass(opened: Opened, name: str, error: Exception, target: Path) -> bool
 
 
 def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snapshot:
-    """Raises NoSpaceError for a full vault, else StepError, DamagedError or OSError; with nothing left at the target."""
+    """Dump a database; leave nothing at the target on a failure.
+
+    Raise NoSpaceError for a full vault, else StepError, DamagedError or OSError.
+    """
     identity = _beside(context)[name]
     if identity is None:
         raise StepError(f"database {name} did not exist")

@@ -1,4 +1,4 @@
-"""Questions to loaded databases that stand beside the live ones, asked while visitors are served."""
+"""Checks of candidate databases while visitors are served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.steps.restore import loaded
 
 
 def check_migrations(opened: Opened, context: StepContext) -> None:
-    """Refuse a loaded database whose migrations the release that will run does not know.
+    """Refuse a candidate database with migrations that the release to run does not know.
 
     What cannot be asked before the swap is left to `migrations.check` after it.
     """
@@ -26,7 +26,7 @@ def check_migrations(opened: Opened, context: StepContext) -> None:
 
 
 def check_references(opened: Opened, context: StepContext) -> None:
-    """Note files that a loaded database names and that are not there: they may be brought in after it."""
+    """Note missing files that a candidate database names; they may be imported after it."""
     references = opened.loaded.configuration.backup.references
     if references is None:
         return
@@ -65,7 +65,7 @@ def _applied(opened: Opened, context: StepContext, release: Release) -> list[str
 
 
 def _shipped(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
-    """Return what a release ships; None where its command fails, as with a live database that is broken."""
+    """Return what a release ships; None where its command fails, for example with a broken live database."""
     try:
         return migrations.shipped(opened, release)
     except StepError as error:

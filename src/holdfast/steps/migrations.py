@@ -1,4 +1,4 @@
-"""Which migrations a database has and which a release ships; compared both ways."""
+"""The comparison, both ways, of the migrations that a database has and that a release ships."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _applied_sql(opened: Opened) -> str:
 
 
 def applied(opened: Opened, release: Release | None = None) -> list[str]:
-    """Names of applied migrations in the live database; empty where their table does not exist yet.
+    """Return the names of applied migrations in the live database; empty where their table does not exist yet.
 
-    A release, which must stand there unpacked, tells those that come before what the database names.
+    An unpacked release adds the ancestors of those that the database names.
     """
     database = opened.databases[database_of(opened)]
     if not database.inspect()["exists"]:
@@ -69,7 +69,7 @@ def applied_in(
 
 
 def shipped(opened: Opened, release: Release) -> list[str]:
-    """Names of the migrations that a release brings."""
+    """Return the names of the migrations that a release ships."""
     migrations = opened.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
@@ -87,7 +87,7 @@ def shipped(opened: Opened, release: Release) -> list[str]:
 
 
 def _version_in(release: Release, file: str, pattern: str) -> str:
-    """The version of a release, as one of its files has it. Raises StepError."""
+    """Return the version of a release from one of its files. Raise StepError."""
     path = Path(release.path) / file
     try:
         found = re.search(pattern, path.read_text(errors="replace"), re.MULTILINE)
@@ -99,7 +99,7 @@ def _version_in(release: Release, file: str, pattern: str) -> str:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """A version in an order: by its numbers, zeros at the end left out."""
+    """Return the numbers of a version for a comparison, without zeros at the end."""
     numbers = [int(digits) for digits in re.findall(r"\d+", version)]
     while numbers and numbers[-1] == 0:
         numbers.pop()
@@ -107,7 +107,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def not_in(opened: Opened, names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Of the names of migrations those that are not among others; of versions those that are newer."""
+    """Return the migrations that are not among others; for versions, those that are newer."""
     if opened.loaded.configuration.migrations.kind == "version":
         newest = max(map(_number, others), default=())
         return [name for name in names if _number(name) > newest]
@@ -116,9 +116,9 @@ def not_in(opened: Opened, names: Sequence[str], others: Sequence[str]) -> list[
 
 
 def _manage(migrate: Sequence[str], console: Sequence[str]) -> list[str]:
-    """The words that come before the name of a command, as in `python manage.py migrate` or `/app/manage.py migrate`.
+    """Return the argv before a command's name, such as `python manage.py` or `/app/manage.py`.
 
-    Those of a console where no task migrates.
+    It is that of the console if no task migrates.
     """
     if "migrate" in migrate:
         return list(migrate[: migrate.index("migrate")])
@@ -126,13 +126,13 @@ def _manage(migrate: Sequence[str], console: Sequence[str]) -> list[str]:
 
 
 def fingerprint(tables: Mapping[str, Facts]) -> str:
-    """Of a schema: the names of its tables and columns."""
+    """Return a digest of a schema: the names of its tables and columns."""
     lines = sorted(f"{table}({', '.join(facts['columns'])})" for table, facts in tables.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def changed_schemas(opened: Opened, known_schemas: Mapping[str, str]) -> list[str]:
-    """Databases whose schema is not the recorded one."""
+    """Return the databases whose schema is not the recorded one."""
     return [
         name
         for name, digest in known_schemas.items()
@@ -147,23 +147,23 @@ def pending(opened: Opened, release: Release) -> list[str]:
 
 
 def unknown_to(opened: Opened, release: Release) -> list[str]:
-    """Applied migrations that a release does not ship, and that were not declared as tolerated by older code."""
+    """Return applied migrations that a release does not ship and that are not declared as compatible."""
     return incompatible(opened, not_in(opened, applied(opened, release), shipped(opened, release)))
 
 
 def asks_a_command(opened: Opened) -> bool:
-    """Return whether a release lists its migrations by a command of its own, which connects to the live database."""
+    """Return whether a release lists its migrations by its own command, which connects to the live database."""
     return opened.loaded.configuration.migrations.kind == "django"
 
 
 def may_need_views(opened: Opened) -> bool:
-    """Return whether the query may read what a candidate does not have before it is in place."""
+    """Return whether the query may read what a candidate database has only after the swap."""
     custom = opened.loaded.configuration.migrations.kind in ("files", "version")
     return custom and not opened.databases[database_of(opened)].candidate_has_views
 
 
 def names_itself(opened: Opened) -> bool:
-    """Return whether the query names the live database by its own name, as in `SELECT name FROM shop.migrations`."""
+    """Return whether the query names the live database, for example `SELECT name FROM shop.migrations`."""
     name = opened.loaded.configuration.databases[database_of(opened)].name
     return bool(name) and re.search(rf"\b{re.escape(name)}\b[`\"]?\s*\.", _applied_sql(opened)) is not None
 
@@ -183,7 +183,7 @@ def refuse_unknown(release: Release, names: Sequence[str]) -> None:
 
 
 def check(opened: Opened, context: StepContext) -> None:
-    """Refuses a release whose code is older than the database, and what the mode cannot carry."""
+    """Refuse a release that is older than the database, and migrations that the mode does not allow."""
     if not known(opened):
         mode = context.parameters["mode"]
         if mode in ("rolling", "source") and opened.loaded.configuration.tasks.migrate:
@@ -226,7 +226,7 @@ def check(opened: Opened, context: StepContext) -> None:
 
 
 def verify(opened: Opened, context: StepContext) -> None:
-    """Raises StepError where a web that migrates when it starts has served without having done it all."""
+    """Raise StepError where a web that migrates at its start is serving without all migrations."""
     release = Release(**context.parameters["release"])
     left = pending(opened, release)
     if left:
@@ -238,13 +238,13 @@ def verify(opened: Opened, context: StepContext) -> None:
 
 
 def apply_compatible(opened: Opened, context: StepContext) -> None:
-    """Migrates while the old code serves."""
+    """Migrate while the old code serves."""
     context.record({"before": applied(opened)})
     tasks.run(opened, context)
 
 
 def note_stayed(opened: Opened, context: StepContext) -> None:
-    """The undo of `apply_compatible`: data are never put back; what stays is said."""
+    """Undo `apply_compatible`: data is never restored; only record which migrations stay."""
     stayed = [name for name in applied(opened) if name not in set(context.facts.get("before", applied(opened)))]
     if stayed:
         span = stayed[0] if len(stayed) == 1 else f"{stayed[0]} to {stayed[-1]}"

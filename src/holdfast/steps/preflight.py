@@ -1,4 +1,4 @@
-"""The first step of a change: everything that can say no before anything was touched."""
+"""The first step of a change: everything that can refuse it before anything is touched."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ _SECONDS = {"h": 3600, "d": 86400}
 
 
 def duration_seconds(text: str) -> int:
-    """`24h` or `7d` in seconds; empty is nothing."""
+    """Return `24h` or `7d` in seconds; 0 for an empty text."""
     found = re.fullmatch(r"(\d+)([hd])", text)
     return int(found[1]) * _SECONDS[found[2]] if found else 0
 
 
 def check(opened: Opened, context: StepContext) -> None:
-    """Raises RefusedError, NoSpaceError or OwnerMismatchError, with nothing changed but missing owner markers."""
+    """Run the preflight checks; only missing owner markers are written.
+
+    Raise RefusedError, NoSpaceError or OwnerMismatchError.
+    """
     opened.check_owner()
     if not context.parameters.get("adopts", False):
         opened.require_markers()
@@ -69,14 +72,17 @@ def check(opened: Opened, context: StepContext) -> None:
 
 
 def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:
-    """Raise RefusedError for the first error; with `replaced`, those in the content of data go with it."""
+    """Raise RefusedError for the first error; with `replaced`, errors in the content of data do not count."""
     for problem in problems:
         if problem.severity == "error" and not (replaced and problem.in_content):
             raise RefusedError(problem.message, next_step=problem.advice)
 
 
 def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
-    """What an operator started by hand would go on through a migration; without the images there is no way back."""
+    """Raise RefusedError for unmanaged containers and missing images.
+
+    A container that an operator started by hand would go on through a migration; without images an undo is impossible.
+    """
     release = opened.current_release()
     if opened.containers is None or (release is None and not stops):
         return
@@ -99,7 +105,7 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
 
 
 def remove_outdated(opened: Opened) -> None:
-    """Restore points and replaced data whose time to be kept is over. Those of unfinished operations stay."""
+    """Remove restore points and replaced data that were kept long enough, except of unfinished operations."""
     upgrade = opened.loaded.configuration.upgrade
     keep_seconds = max(duration_seconds(upgrade.keep_restore_point), duration_seconds(upgrade.keep_replaced))
     unfinished = {record.id for record in opened.journal.unfinished()}
@@ -123,14 +129,14 @@ def remove_outdated(opened: Opened) -> None:
 
 
 def is_in_no_backup(opened: Opened, record: OperationRecord) -> bool:
-    """Whether an operation was closed as it stood, or superseded, after it had replaced data that came into no backup."""
+    """Return whether an operation was abandoned or superseded after it replaced data that is in no backup."""
     done = {step.name for step in opened.journal.steps(record.id) if step.state is StepState.DONE}
     closed = record.outcome in (Outcome.ABANDONED, Outcome.SUPERSEDED)
     return closed and "backup.last_pass" in done and "backup.complete" not in done
 
 
 def private_folders(opened: Opened) -> list[Path]:
-    """What operations have beside databases and in files datasets, by operation."""
+    """Return the folders that operations keep next to databases and in files datasets."""
     found = []
     for marker in opened.owner_markers():
         if marker.parent.is_dir() and marker.parent.name.startswith(".holdfast"):

@@ -1,4 +1,4 @@
-"""Packages and releases: build, unpack, link what is shared, switch `current`, prune."""
+"""The steps of packages and releases: build, unpack, link shared paths, switch `current`, prune."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build(opened: Opened, context: StepContext) -> None:
 
 
 def unbuild(opened: Opened, context: StepContext) -> None:
-    """A package that was finished stays: it is whole and changes nothing by being there."""
+    """Undo `build`. A finished package stays: it is whole and changes nothing."""
     opened.packages.abandon(context.operation)
 
 
@@ -49,7 +49,7 @@ def unpack(opened: Opened, context: StepContext) -> None:
 
 
 def _refuse_beside(opened: Opened, context: StepContext, release: Release) -> None:
-    """Raises RefusedError where services that are to start beside the old ones cannot."""
+    """Raise RefusedError where services that should start next to the old ones cannot."""
     kinds = context.parameters.get("beside") or ()
     configuration = opened.loaded.configuration
     names = [name for name in configuration.services if configuration.service_kind(name) in kinds]
@@ -66,14 +66,14 @@ def _refuse_beside(opened: Opened, context: StepContext, release: Release) -> No
 
 
 def refuse_unfit(opened: Opened, release: Release) -> None:
-    """Raises RefusedError for a release whose services cannot run, before anything is stopped for it."""
+    """Raise RefusedError for a release whose services cannot run, before anything is stopped for it."""
     found = opened.containers.refused(release.path) if opened.containers is not None else []
     if found:
         raise RefusedError(f"release {release.label} cannot run: " + "; ".join(found))
 
 
 def link_shared(opened: Opened, release: Path) -> None:
-    """Makes the folders of the datasets and links in a fresh release what all releases share. May be repeated."""
+    """Create the folders of the datasets, and the links to shared paths in a new release. Idempotent."""
     datasets = {opened.loaded.path(item.path) for item in opened.loaded.configuration.files.values()}
     for dataset in datasets:
         durable.make_directory(dataset, 0o755)
@@ -95,7 +95,7 @@ def link_shared(opened: Opened, release: Path) -> None:
 
 
 def remove(opened: Opened, context: StepContext) -> None:
-    """The undo of `unpack`: the folder was made by this operation and carries its own name."""
+    """Undo `unpack`: remove the folder that this operation created."""
     opened.packages.abandon(context.operation)
     if context.facts.get("created"):
         durable.remove_tree(context.facts["path"])
@@ -119,7 +119,7 @@ def switch(opened: Opened, context: StepContext) -> None:
 
 
 def _images(opened: Opened) -> ImageKeeping | None:
-    """The store of packages, where these are images."""
+    """Return the store of packages if packages are images."""
     return cast(ImageKeeping, opened.packages) if opened.containers is not None else None
 
 
@@ -141,7 +141,7 @@ def switch_back(opened: Opened, context: StepContext) -> None:
 
 
 def known_releases(opened: Opened) -> list[Release]:
-    """Committed releases whose folder still stands, newest first, each once."""
+    """Return committed releases whose folder exists, newest first, each once."""
     found: dict[str, Release] = {}
     for record in opened.journal.committed():
         value = record.commit_facts.get("release")
@@ -151,7 +151,7 @@ def known_releases(opened: Opened) -> list[Release]:
 
 
 def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup | None:
-    """The set with the data that a release had last: made by the change that replaced it. None where there is none."""
+    """Return the backup with a release's last data, made by the change that replaced it; None without one."""
     replaced: list[str] = []
     running = ""
     for record in reversed(opened.journal.committed()):
@@ -169,7 +169,7 @@ def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup 
 
 
 def prune(opened: Opened, context: StepContext) -> None:
-    """After the commit: removes releases and packages beyond those kept for a rollback. May be repeated."""
+    """Remove releases and packages beyond those kept for a rollback. Idempotent. This is a closing step."""
     keep = max(opened.loaded.configuration.releases.keep, 2)
     releases = known_releases(opened)
     kept = {release.id for release in releases[:keep]}

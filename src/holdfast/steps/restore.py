@@ -1,4 +1,4 @@
-"""Restoring a set: databases beside and swapped, files by difference; the replaced ones are the way back."""
+"""The steps of a restore: candidate databases and their swap, files by difference. The replaced data allows an undo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOADING = ("database.load", "database.import", "database.import_cold")
 
 
 def source_vault(opened: Opened, context: StepContext) -> Vault:
-    """The vault that a plan takes sets from: another environment's where its parameters name one."""
+    """Return the vault of a plan: that of another environment if its parameters name one."""
     other = context.parameters.get("vault")
     if other is None:
         return backup.vault_of(opened)
@@ -32,18 +32,18 @@ def source_vault(opened: Opened, context: StepContext) -> Vault:
 
 
 def pin(opened: Opened, context: StepContext) -> None:
-    """Another environment's prune must not take the set away meanwhile."""
+    """Pin the backup, so that a prune of the other environment does not remove it meanwhile."""
     source_vault(opened, context).pin(context.parameters["set"], context.operation, True)
 
 
 def unpin(opened: Opened, context: StepContext) -> None:
-    """The undo of `pin`, and a closing step. Where that vault is gone, its pins are too."""
+    """Undo `pin`, or close it after the commit. If that vault is gone, so are its pins."""
     if Path(context.parameters["vault"]["path"]).is_dir():
         source_vault(opened, context).pin(context.parameters["set"], context.operation, False)
 
 
 def check(opened: Opened, context: StepContext) -> None:
-    """Everything that can be seen before anything changes: damage, missing datasets, versions, space."""
+    """Check everything that can be seen before anything changes: damage, missing datasets, versions, space."""
     set_id = context.parameters["set"]
     backup_set, _, _, _ = source_vault(opened, context).open_set(set_id)
     for name in (*context.parameters["databases"], *context.parameters["files"]):
@@ -75,7 +75,7 @@ def check(opened: Opened, context: StepContext) -> None:
 
 
 def _set_of(opened: Opened, context: StepContext, dataset: str) -> Backup:
-    """The set that a dataset is taken from. Raises DamagedError."""
+    """Return the backup that a dataset is taken from. Raise DamagedError."""
     return source_vault(opened, context).open_set(context.parameters["sets"][dataset])[0]
 
 
@@ -94,7 +94,7 @@ def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
 
 
 def unpack_code(opened: Opened, context: StepContext) -> None:
-    """Makes the release of the set present: its folder, from the package store or out of the set."""
+    """Create the release of the backup if it is missing, from the package store or from the backup."""
     release = Release(**context.parameters["release"])
     path = Path(release.path)
     if path.is_dir() and (path / ".holdfast-release.json").exists():
@@ -120,7 +120,7 @@ def unpack_code(opened: Opened, context: StepContext) -> None:
 
 
 def load_databases(opened: Opened, context: StepContext) -> None:
-    """Loads each dump beside its live database and verifies it; nothing visible changes."""
+    """Load each dump as a candidate database and verify it; nothing visible changes."""
     candidates = {}
     identities = {}
     for name in context.parameters["databases"]:
@@ -137,15 +137,15 @@ def load_databases(opened: Opened, context: StepContext) -> None:
 
 
 def discard(opened: Opened, context: StepContext) -> None:
-    """The undo of `load_databases`."""
+    """Undo `load_databases`."""
     for database in opened.databases.values():
         database.discard(context.operation)
 
 
 def prove(opened: Opened, context: StepContext) -> None:
-    """Loads each database of a set beside the live one, compares what the drivers compare, and drops it again.
+    """Load each database of a backup as a candidate database, compare it and drop it.
 
-    Raises DamagedError naming each that cannot be loaded, once all were tried.
+    Raise DamagedError naming each that cannot be loaded, once all were tried.
     """
     failed: list[str] = []
     advice: list[str] = []
@@ -175,9 +175,9 @@ def _prove_one(opened: Opened, context: StepContext, name: str) -> None:
 
 
 def prove_new(opened: Opened, context: StepContext) -> None:
-    """A closing step: proves a set whose databases, engine or schema are other ones than what was proven last.
+    """Prove a backup whose databases, engine or schema differ from the last proven ones. This is a closing step.
 
-    What cannot be restored is a warning: the backup is made, and an operator is to know what it is worth.
+    A failure is a warning: the backup exists, and the operator must know its worth.
     """
     set_id = context.commit_facts.get("set_id") or context.earlier.get("backup.publish", {}).get("set_id")
     if set_id is None or not opened.loaded.configuration.backup.prove:
@@ -201,7 +201,7 @@ def prove_new(opened: Opened, context: StepContext) -> None:
 
 
 def _mark_of(found: Backup, name: str) -> str:
-    """Of what decides whether a dump can be loaded, beside its rows: engine, extensions, tables, migrations."""
+    """Return a digest of what decides whether a dump can be loaded: engine, extensions, tables, migrations."""
     facts = found.datasets[name]
     words = [
         facts["kind"],
@@ -215,13 +215,13 @@ def _mark_of(found: Backup, name: str) -> str:
 
 
 def _has_room(opened: Opened, found: Backup, name: str) -> bool:
-    """Whether a copy beside leaves as much room as it takes, as far as that can be seen from here."""
+    """Return whether a candidate leaves as much space as it takes, as far as that can be seen from here."""
     private = opened.databases[name].private_folder
     return private is None or durable.free_bytes(private.parent) > 2 * found.datasets[name]["size_bytes"] + _SLACK_BYTES
 
 
 def loaded(context: StepContext) -> Facts:
-    """What the step recorded that loaded the candidates: from a set, a dump or a data directory."""
+    """Return the facts of the step that loaded the candidates: from a backup, a dump or a data directory."""
     return next(context.earlier[name] for name in LOADING if context.earlier.get(name))
 
 
@@ -243,7 +243,7 @@ def swap_back(opened: Opened, context: StepContext) -> None:
 
 
 def restore_files(opened: Opened, context: StepContext) -> None:
-    """Stages all differences, verified against their digests, before the first file moves."""
+    """Stage all differences, verified by their digests, before the first file moves."""
     for name in context.parameters["files"]:
         _, listing, fetch, _ = source_vault(opened, context).open_set(context.parameters["sets"][name])
         try:
@@ -262,14 +262,14 @@ def revert_files(opened: Opened, context: StepContext) -> None:
 
 
 def hand_over(opened: Opened, context: StepContext) -> None:
-    """After the commit: what was loaded becomes a database of its own, which Holdfast knows no more."""
+    """Turn the candidate into an independent database, which Holdfast no longer manages. This is a closing step."""
     database = opened.databases[context.parameters["database"]]
     database.hand_over(context.operation, context.parameters["name"])
     database.discard(context.operation)
 
 
 def tidy(opened: Opened, context: StepContext) -> None:
-    """After the commit: drops what was replaced unless it is to be kept; `preflight` removes it when its time is over."""
+    """Drop replaced data unless it is to be kept; `preflight` removes it later. This is a closing step."""
     if context.parameters.get("keep_replaced"):
         return
     kept = context.earlier.get("backup.complete", {}).get("kept", [])

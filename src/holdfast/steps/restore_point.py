@@ -1,4 +1,4 @@
-"""Restore points: made inside an operation on the same host, to go back in seconds before the commit point."""
+"""Restore points, which an operation makes on the same host to go back in seconds before the commit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.system import durable
 
 
 def create(opened: Opened, context: StepContext) -> None:
-    """A candidate beside each database, taken while its services are stopped; durable when the step is done."""
+    """Create a candidate database of each database while services are stopped; durable when the step is done."""
     identities: dict[str, str | None] = {}
     candidates: dict[str, str] = {}
     for name, database in opened.databases.items():
@@ -24,7 +24,7 @@ def create(opened: Opened, context: StepContext) -> None:
 
 
 def discard(opened: Opened, context: StepContext) -> None:
-    """The undo of `create`, and the closing step after a commit."""
+    """Undo `create`, or close it after a commit."""
     for database in opened.databases.values():
         database.discard(context.operation)
     for files in opened.files.values():
@@ -32,11 +32,11 @@ def discard(opened: Opened, context: StepContext) -> None:
 
 
 def arm(opened: Opened, context: StepContext) -> None:
-    """From here the data may change; the record of this step is what its undo goes by."""
+    """Record that the data may change from here; the undo of this step relies on the record."""
 
 
 def wipe(opened: Opened, context: StepContext) -> None:
-    """Moves all data aside; `go_back` is its undo."""
+    """Move all data out of the way; `go_back` undoes it."""
     for name, database in opened.databases.items():
         if database.inspect()["identity"] == context.earlier["restore_point.create"]["databases"].get(name):
             database.swap(context.operation, None, f"{context.operation}.wiped")
@@ -52,7 +52,7 @@ def _nothing(entry: Entry, descriptor: int) -> None:
 
 
 def go_back(opened: Opened, context: StepContext) -> None:
-    """The undo of `arm`: databases by rename, files by difference from the set of this operation."""
+    """Undo `arm`: databases by a rename, files by difference from the backup of this operation."""
     if not any(context.started(name) for name in ("task.run", "services.start", "data.wipe")):
         return
     point = context.earlier["restore_point.create"]
@@ -66,7 +66,7 @@ def go_back(opened: Opened, context: StepContext) -> None:
 
 
 def _set_of(opened: Opened, context: StepContext) -> OpenSet:
-    """What this operation saved last before anything changed: a run that nobody sees yet, or a committed set."""
+    """Return what this operation saved last before anything changed: an unlisted run or a committed backup."""
     run = context.earlier.get("backup.last_pass", {}).get("run")
     set_id = context.earlier.get("backup.publish", {}).get("set_id")
     if opened.vault is not None and run is not None:

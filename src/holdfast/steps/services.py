@@ -1,4 +1,4 @@
-"""Stopping, starting and verifying services; what should run is kept in one durable file."""
+"""The steps that stop, start and verify services; one durable file lists the services that should run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _save(path: Path, instances: Iterable[ServiceInstance]) -> None:
 
 
 def wanted(opened: Opened) -> list[ServiceInstance]:
-    """The instances that should run now; empty while an operation has them stopped."""
+    """Return the instances that should run now; empty while an operation has them stopped."""
     return _load(opened.loaded.state / "services.json")
 
 
@@ -52,13 +52,13 @@ def set_wanted(opened: Opened, instances: Iterable[ServiceInstance]) -> None:
 
 
 def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[ServiceInstance]:
-    """Schedulers, workers, web, backend for a stop; the reverse for a start."""
+    """Return instances in the order of a stop: schedulers, workers, web, backend; the reverse for a start."""
     order = STOP_ORDER if stopping else tuple(reversed(STOP_ORDER))
     return sorted(instances, key=lambda instance: order.index(instance.kind))
 
 
 def start_gate(opened: Opened) -> None:
-    """Starts the gate's own server where it has one and waits until it answers. May be repeated."""
+    """Start the gate's own server, if it has one, and wait until it answers. Idempotent."""
     instance = opened.gate.instance()
     if instance is None:
         return
@@ -71,7 +71,7 @@ def start_gate(opened: Opened) -> None:
 
 
 def stopped_by(opened: Opened, operation: str) -> list[ServiceInstance]:
-    """Return what an operation has stopped; nothing is written for it."""
+    """Return what an operation has stopped; write nothing."""
     return _load(opened.loaded.state / "operations" / operation / "stopped.json")
 
 
@@ -83,9 +83,9 @@ def _remembered(opened: Opened, operation: str, name: str) -> Path:
 
 
 def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False) -> None:
-    """Before anything is stopped that could not be made anew. `in_order`: all of them are removed, each in its turn.
+    """Raise RefusedError for containers that could not be created again, before anything is stopped.
 
-    Raises RefusedError.
+    `in_order`: all of them are removed, each in its turn.
     """
     if opened.containers is None:
         return
@@ -99,7 +99,7 @@ def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False)
 
 
 def stop_all(opened: Opened, context: StepContext) -> None:
-    """Stops what runs, in order, and remembers it; from here nothing starts by itself."""
+    """Stop what runs, in order, and remember it; from here nothing starts by itself."""
     memory = _remembered(opened, context.operation, "stopped")
     if not memory.exists():
         running = wanted(opened)
@@ -116,7 +116,7 @@ def stop_all(opened: Opened, context: StepContext) -> None:
 
 
 def _stop(opened: Opened, context: StepContext, instance: ServiceInstance) -> None:
-    """Stop an instance, and note it where it did not end in its time: what it was doing is cut off."""
+    """Stop an instance; note it if it had to be killed, because its work was cut off."""
     killed = opened.runtime.stop(instance.name)
     if killed is not None:
         note = (
@@ -128,7 +128,7 @@ def _stop(opened: Opened, context: StepContext, instance: ServiceInstance) -> No
 
 
 def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
-    """What was unwell before is started again by an undo, but cannot be asked to be well. A backend is asked by its web."""
+    """Return the healthy instances, which an undo can verify. An unhealthy web says nothing about its backends."""
     statuses = opened.runtime.statuses()
     well = []
     for item in running:
@@ -142,7 +142,7 @@ def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
 
 
 def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
-    """Ends what runs and should not: left by a command that was killed, or by an operation closed as it stood."""
+    """End what runs and should not, left by a killed command or by an abandoned operation."""
     gate = opened.gate.instance()
     names = {instance.name for instance in known} | ({gate.name} if gate is not None else set())
     for name in opened.runtime.statuses():
@@ -153,7 +153,7 @@ def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
 
 
 def start_stopped(opened: Opened, context: StepContext) -> None:
-    """The undo of `stop_all`: starts only what ran before."""
+    """Undo `stop_all`: start only what ran before."""
     memory = _remembered(opened, context.operation, "stopped")
     if not memory.exists():
         return
@@ -174,14 +174,14 @@ def start_stopped(opened: Opened, context: StepContext) -> None:
 
 
 def _with_its_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
-    """One that is down may have lost its port to somebody else."""
+    """Return an instance, with another port if it is down and another process uses its port."""
     moved = on_a_free_port(opened, instance)
     status = opened.runtime.statuses().get(instance.name) if moved != instance else None
     return instance if status is not None and status.running else moved
 
 
 def _lead(opened: Opened, instance: ServiceInstance) -> None:
-    """Visitors of its release follow a web that has another port than before."""
+    """Send visitors to a web of the release that they use, if it has another port than before."""
     state = opened.gate.state()
     if instance.kind == "web" and state.release == instance.release:
         target = target_of(opened, instance)
@@ -190,7 +190,7 @@ def _lead(opened: Opened, instance: ServiceInstance) -> None:
 
 
 def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepContext) -> None:
-    """One that was unwell when it was stopped, as while its database was down, may have become well; or not."""
+    """Wait for a service that was unhealthy when it was stopped; it may have become healthy, or not."""
     try:
         verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
     except StepError as error:
@@ -198,7 +198,7 @@ def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: StepCon
 
 
 def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
-    """Names of the services that ran before the operation; None if none did because nothing was installed."""
+    """Return the services that ran before the operation; None if nothing was installed."""
     memory = _remembered(opened, context.operation, "stopped")
     instances = _load(memory) if memory.exists() else wanted(opened)
     if not instances and (opened.current_release() is None or not memory.exists()):
@@ -211,9 +211,9 @@ def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
 
 
 def start_release(opened: Opened, context: StepContext) -> None:
-    """Starts and verifies the services of a release: those of the given kinds that ran before.
+    """Start and verify the services of a release: those of the given kinds that ran before.
 
-    A port that another process took between its choice and its use is given up for another one.
+    If another process took a port between its choice and its use, another port is chosen.
     """
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         try:
@@ -273,7 +273,7 @@ def _prove(
 
 
 def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[ServiceInstance], None]) -> bool:
-    """Whether it went well; where it need not, what went wrong is said. Raises StepError."""
+    """Return whether an action succeeded; say what failed if the step is tolerant. Raise StepError if it is not."""
     try:
         action(instance)
     except StepError as error:
@@ -288,13 +288,13 @@ def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[Se
 
 
 def _is_new(opened: Opened, context: StepContext, name: str) -> bool:
-    """A service that the old release did not have starts with the release that brings it."""
+    """Return whether a service is new in this release; then it starts with the release."""
     known = context.plan_parameters.get("known_services")
     return known is not None and name not in known
 
 
 def stop_release(opened: Opened, context: StepContext) -> None:
-    """The undo of `start_release`."""
+    """Undo `start_release`."""
     release = Release(**context.parameters["release"])
     kinds = context.parameters["kinds"]
     memory = _remembered(opened, context.operation, "started")
@@ -308,7 +308,7 @@ def started(opened: Opened, operation: str) -> list[ServiceInstance]:
 
 
 def adopt_started(opened: Opened, context: StepContext) -> None:
-    """After the commit: what was started is what should run; old instances beside it are stopped in order."""
+    """Record the started services as those that should run, and stop old instances in order. A closing step."""
     new = started(opened, context.operation)
     names = {instance.name for instance in new}
     memory = _remembered(opened, context.operation, "stopped")
@@ -324,9 +324,9 @@ def adopt_started(opened: Opened, context: StepContext) -> None:
 
 
 def start_wanted(opened: Opened, names: Sequence[str] = (), *, ended_alone: Sequence[str] = ()) -> list[str]:
-    """Starts what should run and does not; used at boot and by `service start`. May be repeated.
+    """Start what should run and does not, at boot and for `service start`. Idempotent.
 
-    With statuses `ended_alone` one that its runtime is about to start again is left to it.
+    With statuses `ended_alone`, leave a service to its runtime if that is about to start it again.
     """
     begun = []
     if not names and wanted(opened):
@@ -347,7 +347,7 @@ def start_wanted(opened: Opened, names: Sequence[str] = (), *, ended_alone: Sequ
 
 
 def command(opened: Opened, context: StepContext) -> None:
-    """`service stop | start | restart`: what should run afterwards is recorded durably."""
+    """Do `service stop | start | restart`, and record durably what should run afterwards."""
     action, names = context.parameters["action"], context.parameters["names"]
     memory = _remembered(opened, context.operation, "before")
     if not memory.exists():
@@ -384,7 +384,7 @@ def command(opened: Opened, context: StepContext) -> None:
 
 
 def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str]) -> list[ServiceInstance]:
-    """Return the instances that a command is about, with the webs that lead to a backend among them."""
+    """Return the instances that a command is about, with the webs that depend on a backend among them."""
     named = [instance for instance in before if not names or instance.service in names]
     if action != "start" and any(instance.kind == "backend" for instance in named):
         # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
@@ -393,7 +393,7 @@ def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str])
 
 
 def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
-    """For a restart, before it begins: what could not be started again is not stopped. Raises HoldfastError."""
+    """Refuse a restart of services that could not be started again, before it begins. Raise HoldfastError."""
     for instance in chosen(wanted(opened), "restart", names):
         opened.host.resolved(instance.environment)
         if opened.containers is None:
@@ -408,7 +408,7 @@ def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
 
 
 def uncommand(opened: Opened, context: StepContext) -> None:
-    """The undo of `command`: what should have run before runs again."""
+    """Undo `command`: start what should have run before."""
     memory = _remembered(opened, context.operation, "before")
     if memory.exists():
         before = _load(memory)

@@ -1,4 +1,4 @@
-"""Services of the configuration that do not run: who stopped them, and with which others."""
+"""The configured services that do not run: who stopped them, and together with which others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stopped:
 
 
 def stopped(opened: Opened, statuses: Mapping[str, ServiceStatus] | None) -> list[Stopped]:
-    """Return the services of the current release that do not run; `statuses` are None where the runtime gives none."""
+    """Return the services of the current release that do not run; `statuses` is None if the runtime has none."""
     if opened.current_release() is None:
         return []
     wanted = {instance.service for instance in services.wanted(opened)}
@@ -68,7 +68,7 @@ def leading_to(opened: Opened, names: Sequence[str]) -> list[str]:
 
 
 def stopped_with(opened: Opened, names: Sequence[str]) -> list[str]:
-    """Return what was stopped only because these services were, and is started again with them."""
+    """Return what was stopped only because these services were, and is started with them again."""
     running = {instance.service for instance in services.wanted(opened)}
     found = []
     for name in _services(opened) if names else ():
@@ -91,7 +91,7 @@ def _services(opened: Opened) -> list[str]:
 
 
 def _service_of(opened: Opened, instance: str) -> str:
-    """Return the service of an instance's name, which is that of the service and of a release."""
+    """Return the service of an instance's name, which consists of the service and a release."""
     for item in services.wanted(opened):
         if item.name == instance:
             return item.service
@@ -107,7 +107,7 @@ def _by_open_operation(opened: Opened, service: str) -> Stopped | None:
 
 
 def _by_command(opened: Opened, service: str) -> Stopped | None:
-    """Return what the newest `service stop` says that stopped this service."""
+    """Return the newest `service stop` that stopped this service."""
     for record, names, ended in _stops(opened):
         if service in ended:
             others = () if service in names or not names else tuple(names)
@@ -116,7 +116,7 @@ def _by_command(opened: Opened, service: str) -> Stopped | None:
 
 
 def _stops(opened: Opened) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
-    """Return each `service stop`, newest first: the services that were named, and all that were stopped by it."""
+    """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
     for record in opened.journal.committed(["service.stop"]):
         (step,) = opened.journal.steps(record.id)
         names: list[str] = step.parameters["names"]

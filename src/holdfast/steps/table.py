@@ -1,4 +1,4 @@
-"""The one table of steps: name -> code. Names stand in journals and are never renamed, only added."""
+"""The table of all steps: name -> code. Names are in journals and are never renamed, only added."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def handlers(opened: Opened) -> dict[str, Handler]:
 
 
 def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[str]:
-    """The exact commands of a step, for the dry run."""
+    """Return the exact commands of a step, for the dry run."""
     if name in ("task.run", "migrations.apply_compatible"):
         return tasks.describe(opened, parameters)
     if name == "package.build":

@@ -1,4 +1,4 @@
-"""Running the application's one-off commands in a release."""
+"""The application's one-off commands, run in a release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.system.host import CommandResult
 
 
 def command(opened: Opened, task: str) -> list[str]:
-    """The configured command of a task; empty if the application has none."""
+    """Return the configured command of a task; empty if the application has none."""
     found: list[str] = getattr(opened.loaded.configuration.tasks, task)
     return list(found)
 
@@ -29,7 +29,10 @@ def run(opened: Opened, context: StepContext) -> None:
 def invoke(
     opened: Opened, release: Release, argv: Sequence[str], more: Mapping[str, str], output: IO[bytes] | None = None
 ) -> CommandResult:
-    """Runs a command in a release to its end; what it prints goes to the log, or to `output`. Raises what Host.run raises."""
+    """Run a command in a release to its end; its output goes to the log, or to `output`.
+
+    Raise what Host.run raises.
+    """
     environment = {**opened.resolved_environment(release), **more}
     limit = opened.loaded.configuration.limits.task_timeout_seconds
     if opened.containers is None:

@@ -1,7 +1,7 @@
-"""Control groups of one keeper's processes (cgroups(7)), where this user may make them: mostly only root may.
+"""Control groups of one keeper's processes (cgroups(7)), if this user may create them: mostly only root may.
 
-A process leaves its group only by the hand of somebody who may write into another one; so a group tells what a keeper
-started even after the keeper, and every parent of what is left, was killed.
+A process leaves its group only if somebody with the right to do so writes it into another one. So a group shows what a
+keeper started, even after the keeper and every parent of the remaining processes were killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _own() -> Path | None:
 
 
 def make(name: str, pid: int) -> Path | None:
-    """Make a group below this process's own and put a process into it; None where that cannot be."""
+    """Make a group below this process's own and put a process into it; return None where that is impossible."""
     folder = None
     try:
         own = _own()
@@ -62,7 +62,7 @@ def members(folder: Path) -> list[int]:
 
 
 def _with_those_below(folder: Path) -> list[Path]:
-    """Those above come first. One may be removed while it is looked at."""
+    """Yield a group and those below it, parents first. One may be removed meanwhile."""
     found = [folder]
     for path in found:
         with contextlib.suppress(OSError), os.scandir(path) as inside:
@@ -71,7 +71,7 @@ def _with_those_below(folder: Path) -> list[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a group that is empty."""
+    """Remove an empty group."""
     for path in reversed(_with_those_below(folder)):
         with contextlib.suppress(OSError):
             path.rmdir()

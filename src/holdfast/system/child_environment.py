@@ -1,7 +1,8 @@
-"""Which variables of its caller Holdfast hands on: few to the programs that it uses, none to the application.
+"""The environment of child processes: few variables of the caller for programs, none for the application.
 
-A shell's variables would lead git to another repository, a client to another server, a container engine to another
-machine; would give an application the credentials of whoever typed the command; and would not be there after a reboot.
+A shell's variables could send git to another repository, a client to another server, or a container engine to another
+machine. They could give the application the credentials of whoever ran the command, and they would be missing after a
+reboot.
 """
 
 from __future__ import annotations
@@ -96,13 +97,13 @@ def for_programs(given: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def for_the_application(user: str | None = None, given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that services and tasks begin with, the same whoever starts them."""
+    """Return the environment with which services and tasks begin, the same for every caller."""
     given = os.environ if given is None else given
     own = {name: value for name, value in given.items() if name.startswith(_OWN)}
     return {**own, **_account(user), "PATH": STANDARD_PATH, "LANG": LOCALE}
 
 
 def not_obeyed(given: Mapping[str, str] | None = None) -> list[str]:
-    """Return the caller's variables that would have led a program elsewhere."""
+    """Return the caller's variables that Holdfast ignores because they would send programs elsewhere."""
     given = os.environ if given is None else given
     return [name for name in _ELSEWHERE if given.get(name)]

@@ -1,7 +1,7 @@
-"""Trees that belong to somebody else: descend by descriptor, name by name, and follow no link that he could have made.
+"""Trees of other accounts: descend by descriptor, name by name, and follow no link that the account could have made.
 
-Holdfast often runs as root over folders of a web user, who may rename and replace whatever lies in them at any moment. A
-path that was looked at says nothing about the next call; an open directory is that directory, wherever it is moved.
+Holdfast often runs as root over folders of a web user, who may rename and replace everything in them at any moment. A
+path that was checked says nothing about the next call; an open directory stays that directory, wherever it is moved.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MOST_OPEN = 200  # directories of one chain; deeper ones are opened again when 
 
 
 def open_folder(path: str | os.PathLike[str]) -> int:
-    """Open a directory whose links on the way are the operator's: root's, or this user's own.
+    """Open a directory; links in its path must belong to root or to this user.
 
-    Raise RefusedError at another's link, and OSError.
+    Raise RefusedError at another account's link, and OSError.
     """
     waiting = [part for part in os.fsencode(os.path.abspath(path)).split(b"/") if part][::-1]
     trusted = (0, os.geteuid())
@@ -53,7 +53,7 @@ def open_folder(path: str | os.PathLike[str]) -> int:
 
 
 def require_trusted(path: Path) -> None:
-    """Raise RefusedError where a link of another account is on the way to a file, or is the file."""
+    """Raise RefusedError if a file is a link of another account, or has one in its path."""
     for _ in range(_MOST_LINKS):
         try:
             folder = open_folder(path.parent)
@@ -81,13 +81,13 @@ def _others_link(path: str | os.PathLike[str], target: str) -> RefusedError:
 
 
 class Beneath:
-    """What lies below one directory, reached by paths in bytes; a path's directories stay open for the next one.
+    """The contents of one directory, reached by paths in bytes; a path's directories stay open for the next one.
 
-    Not shared between threads.
+    Threads must not share it.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        """Raise RefusedError at a link on the way that is another account's, and OSError."""
+        """Open the directory. Raise RefusedError at another account's link in its path, and OSError."""
         self._chain: list[tuple[bytes, int]] = [(b"", open_folder(root))]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Beneath:
         return self._chain[0][1]
 
     def folder(self, path: bytes) -> int:
-        """Return a descriptor of a directory, which stays this object's; raise OSError also where it is a link."""
+        """Return a descriptor of a directory, which stays this object's. Raise OSError, even for a link."""
         while len(self._chain) > 1 and not (path + b"/").startswith(self._chain[-1][0] + b"/"):
             os.close(self._chain.pop()[1])
         above, here = self._chain[-1]
@@ -121,19 +121,19 @@ class Beneath:
         return here
 
     def parent(self, path: bytes) -> tuple[int, bytes]:
-        """Return the directory that a path lies in, and its name there."""
+        """Return the directory that contains a path, and its name there."""
         above, _, name = path.rpartition(b"/")
         if name in (b"", b".", b".."):
             raise PermissionError(f"{os.fsdecode(path)!r} is outside the tree")
         return self.folder(above), name
 
     def forget(self, path: bytes) -> None:
-        """Drop what is open at a path and below it, as after a rename."""
+        """Close what is open at a path and below it, for example after a rename."""
         while len(self._chain) > 1 and (self._chain[-1][0] + b"/").startswith(path + b"/"):
             os.close(self._chain.pop()[1])
 
     def status(self, path: bytes) -> os.stat_result | None:
-        """Return what is at a path, of a link itself; None where there is nothing, or no way to it without a link."""
+        """Return the status of a path, without following a link; None if it does not exist or a link is in its path."""
         try:
             folder, name = self.parent(path)
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -145,7 +145,7 @@ class Beneath:
             raise
 
     def open(self, path: bytes, flags: int) -> int:
-        """Open what is at a path, never through a link."""
+        """Open a path, never through a link."""
         if not path:
             return os.open(".", flags | os.O_CLOEXEC, dir_fd=self.top)
         folder, name = self.parent(path)
@@ -153,7 +153,7 @@ class Beneath:
 
     @contextlib.contextmanager
     def node(self, path: bytes) -> Iterator[int]:
-        """Hold what is at a path, whatever it is, without the right to read it."""
+        """Open a path of any type without the right to read it."""
         descriptor = self.open(path, os.O_PATH)
         try:
             yield descriptor
@@ -165,14 +165,15 @@ _NO_WAY = (errno.ELOOP, errno.ENOTDIR)
 
 
 def place_of(descriptor: int) -> str:
-    """Return a path of this process, and of its children while it lives, that leads to an open file whatever its name."""
+    """Return a path to an open file for this process and its children, whatever the name of the file becomes."""
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def open_private(path: Path, *, create: bool) -> int:
-    """Open Holdfast's own folder in somebody else's tree. Raise FileNotFoundError, and RefusedError where it is not ours.
+    """Open Holdfast's own folder in another account's tree.
 
-    Ours is a directory of this user that nobody else may look into: what lies in it is out of everybody's reach.
+    It must be a directory of this user that no other account may enter, so that its contents are out of reach. Raise
+    RefusedError if it is not, and FileNotFoundError.
     """
     parent = open_folder(path.parent)
     try:

@@ -1,4 +1,4 @@
-"""Connections of another program: which there are, and their end. By /proc/PID/net/tcp and tcp6, proc(5)."""
+"""Connections of another program: finding and closing them, by /proc/PID/net/tcp and tcp6 (proc(5))."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _PIDFD_GETFD = 438  # asm-generic/unistd.h, since Linux 5.6; has no wrapper in P
 
 
 def to(places: Iterable[tuple[str, int]], *, by: str, near: int | str = "self") -> set[int]:
-    """Open connections to these addresses and ports, each by its inode, of programs named `by` in the network of a process.
+    """Return open connections to these addresses and ports, by inode.
 
-    Raises PermissionError where such a program is another user's.
+    They are those of programs named `by` in the network of a process. Raise PermissionError where such a program is
+    another user's.
     """
     wanted = set(places)
     own = {inode for inode, _, _ in _sockets(by)}
@@ -26,7 +27,7 @@ def to(places: Iterable[tuple[str, int]], *, by: str, near: int | str = "self") 
 
 
 def cut(inodes: Iterable[int], *, by: str) -> None:
-    """Ends connections for both sides, as if the other one had hung up. May be repeated. Raises PermissionError."""
+    """Close connections for both sides, as if the other one had hung up. Idempotent. Raise PermissionError."""
     wanted = set(inodes)
     for inode, pid, number in _sockets(by):
         if inode in wanted:
@@ -35,7 +36,7 @@ def cut(inodes: Iterable[int], *, by: str) -> None:
 
 
 def _sockets(program: str) -> Iterator[tuple[int, int, int]]:
-    """Inode, process and number of each socket that programs of a name have open."""
+    """Yield inode, process and number of each open socket of the programs of a name."""
     for name in os.listdir("/proc"):
         try:
             if not name.isdigit() or Path(f"/proc/{name}/comm").read_text().strip() != program:
@@ -51,7 +52,7 @@ def _sockets(program: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _table(pid: int | str) -> Iterator[tuple[int, tuple[str, int]]]:
-    """Inode and other side of each open connection in the network of a process."""
+    """Return inode and peer of each open connection in the network of a process."""
     for version in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/{pid}/net/{version}").read_text().splitlines()[1:]
@@ -64,7 +65,7 @@ def _table(pid: int | str) -> Iterator[tuple[int, tuple[str, int]]]:
 
 
 def _address(text: str) -> str:
-    """Of words of four bytes in the order of this machine."""
+    """Return an address from words of four bytes in the order of this machine."""
     words = bytes.fromhex(text)
     found = b"".join(struct.pack(">I", *struct.unpack("=I", words[at : at + 4])) for at in range(0, len(words), 4))
     if len(found) == 16 and found.startswith(bytes(10) + b"\xff\xff"):
@@ -73,7 +74,7 @@ def _address(text: str) -> str:
 
 
 def _shut_down(pid: int, number: int, inode: int) -> None:
-    """One that was closed, or whose process ended, meanwhile is what is wanted. Raises OSError."""
+    """Shut a socket down; one that was closed, or whose process ended, is done already. Raise OSError."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:

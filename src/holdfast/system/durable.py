@@ -1,7 +1,7 @@
 """The only module that makes files durable: write, sync, rename, barrier.
 
-A name is durable once its file was fsynced, renamed, and the directory fsynced (ext4 and xfs keep no
-other promise). syncfs(2) covers everything on one filesystem and reports write-back errors since Linux 5.8.
+A name is durable once its file was fsynced and renamed and the directory fsynced (ext4 and xfs promise nothing else).
+syncfs(2) covers everything on one filesystem and reports write-back errors since Linux 5.8.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NETWORK_FILESYSTEMS = {
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:
-    """Makes a file's content durable. Raises OSError, also for an earlier failed write-back."""
+    """Make a file's content durable. Raise OSError, even for an earlier failed write-back."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,7 +51,7 @@ def sync_file(path: str | os.PathLike[str]) -> None:
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Makes the names in a directory durable."""
+    """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -60,7 +60,7 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 
 def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0o600) -> None:
-    """Replaces a file atomically and durably; may be repeated."""
+    """Replace a file atomically and durably. Idempotent."""
     target = Path(path)
     data = content.encode() if isinstance(content, str) else content
     temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
@@ -80,7 +80,7 @@ def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0
 
 
 def read_json(path: Path) -> Any:
-    """Read a record that Holdfast wrote. Raise FileNotFoundError, and DamagedError where it is none any more."""
+    """Read a record that Holdfast wrote. Raise FileNotFoundError, and DamagedError for any other content."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -93,7 +93,7 @@ def read_json(path: Path) -> Any:
 
 
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Renames on one mount and makes both directories durable."""
+    """Rename a file on one mount and make both directories durable."""
     os.rename(source, target)
     target_parent = os.path.dirname(os.fspath(target)) or "."
     source_parent = os.path.dirname(os.fspath(source)) or "."
@@ -103,7 +103,7 @@ def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> No
 
 
 def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
-    """Creates a directory and its missing parents, durably; an existing one is left as it is."""
+    """Create a directory and its missing parents durably; leave an existing one unchanged."""
     target = Path(path)
     missing = []
     while not target.is_dir():
@@ -119,7 +119,7 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
 
 
 def unlink(path: str | os.PathLike[str]) -> None:
-    """Removes a name durably; a missing one is fine."""
+    """Remove a name durably; a missing one is fine."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -131,10 +131,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
-    """Remove a directory with all below it, also what its owner may not list or write in; a missing one is fine.
+    """Remove a directory and its contents, even those that its owner may not list or write; a missing one is fine.
 
-    No link is followed, whatever others put there meanwhile, and depth is no limit: each directory below is lifted to the
-    top before it is emptied, so that two of them are open at a time and no path is longer than a name.
+    No link is followed, whatever other processes put there meanwhile. Depth is no limit: each directory below is moved
+    to the top before it is emptied, so that two of them are open at a time and no path is longer than a name.
     """
     place, name = os.path.split(os.path.abspath(os.fsdecode(path)))
     try:
@@ -193,7 +193,7 @@ def _entries(folder: int) -> list[tuple[str, bool]]:
 
 
 def _open_folder(name: str, parent: int) -> int:
-    """Open a directory in an open one; its owner is given the right to list it first, where that is missing."""
+    """Open a directory in an open one, after giving its owner the right to list it if that is missing."""
     try:
         return os.open(name, _FOLDER, dir_fd=parent)
     except PermissionError:
@@ -222,7 +222,7 @@ def _lift(name: str, folder: int, target: str, top: int) -> None:
 
 
 def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
-    """Unlink or rmdir a name in an open directory; its owner is given the right to write there, where that is missing."""
+    """Unlink or rmdir a name in an open directory, after giving its owner the right to write there if necessary."""
     try:
         remove(name, dir_fd=folder)
     except FileNotFoundError:  # somebody else was faster
@@ -236,7 +236,7 @@ def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
 
 
 def _remove_marked(remove: Callable[..., None], name: str, folder: int) -> None:
-    """Remove what marks forbid to change, or what lies in such a directory. Raise PermissionError."""
+    """Remove an immutable file, or one in an immutable directory. Raise PermissionError."""
     with contextlib.ExitStack() as held:
         node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         held.callback(os.close, node)
@@ -246,7 +246,7 @@ def _remove_marked(remove: Callable[..., None], name: str, folder: int) -> None:
 
 
 def _grant_owner(folder: int) -> bool:
-    """Give the owner of an open directory every right there and leave others theirs; tell whether one was missing."""
+    """Give the owner of an open directory every right there, not changing others'; return whether one was missing."""
     status = os.fstat(folder)
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IRWXU == stat.S_IRWXU or status.st_uid != os.geteuid():
@@ -256,7 +256,7 @@ def _grant_owner(folder: int) -> bool:
 
 
 def point_link(link: str | os.PathLike[str], target: str) -> None:
-    """Makes `link` a symlink to `target`, atomically and durably, replacing an earlier link."""
+    """Make `link` a symlink to `target`, atomically and durably, replacing an earlier link."""
     path = Path(link)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.link")
     if os.path.lexists(temporary):
@@ -266,7 +266,7 @@ def point_link(link: str | os.PathLike[str], target: str) -> None:
 
 
 def sync_filesystem(path: str | os.PathLike[str]) -> None:
-    """syncfs(2) of the filesystem that holds `path`. Raises OSError on a write-back error."""
+    """Sync the filesystem that holds `path` with syncfs(2). Raise OSError on a write-back error."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if _LIBC.syncfs(descriptor) != 0:
@@ -277,9 +277,9 @@ def sync_filesystem(path: str | os.PathLike[str]) -> None:
 
 
 def barrier(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Everything written so far on the filesystems of `paths` is durable when this returns.
+    """Make everything durable that was written so far on the filesystems of `paths`.
 
-    A path that does not exist counts for its nearest existing parent. Raises OSError.
+    A path that does not exist counts as its nearest existing parent. Raise OSError.
     """
     seen: set[int] = set()
     for path in paths:
@@ -293,7 +293,10 @@ def barrier(paths: Iterable[str | os.PathLike[str]]) -> None:
 
 
 def clone(source: int, target: int) -> bool:
-    """Makes one open file share the blocks of another; False where the filesystem cannot. Raises OSError without space."""
+    """Make one open file share the blocks of another; return False if the filesystem cannot.
+
+    Raise OSError without space.
+    """
     try:
         fcntl.ioctl(target, _FICLONE, source)
         return True
@@ -304,7 +307,7 @@ def clone(source: int, target: int) -> bool:
 
 
 def clone_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str], mode: int = 0o600) -> bool:
-    """Copies one file's content, as a reflink where the filesystem can; not synced. True if cloned."""
+    """Copy one file's content, as a reflink where possible, without a sync; return True if it was cloned."""
     with open(source, "rb") as reader:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as writer:
@@ -315,7 +318,7 @@ def clone_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]
 
 
 def preallocate(path: str | os.PathLike[str], size_bytes: int) -> None:
-    """Reserves disk blocks in a file, so that freeing it gives that space back."""
+    """Reserve disk blocks in a file, so that removing it frees that space."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         if os.fstat(descriptor).st_size < size_bytes:
@@ -326,7 +329,7 @@ def preallocate(path: str | os.PathLike[str], size_bytes: int) -> None:
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes free for this user on the filesystem of `path` or of its nearest existing parent."""
+    """Return the bytes free for this user on the filesystem of `path` or of its nearest existing parent."""
     existing = Path(path)
     while not existing.exists():
         existing = existing.parent
@@ -338,12 +341,12 @@ class _StatFs(ctypes.Structure):
 
 
 def network_filesystem(path: str | os.PathLike[str]) -> str | None:
-    """The name of the network filesystem that holds `path`, or None for a local one."""
+    """Return the name of the network filesystem that holds `path`, or None for a local one."""
     return _NETWORK_FILESYSTEMS.get(filesystem_type(path))
 
 
 def filesystem_type(path: str | os.PathLike[str]) -> int:
-    """Return the number of the kind of filesystem that holds a path or its nearest existing parent (statfs(2) f_type)."""
+    """Return the type number of the filesystem of a path or its nearest existing parent (statfs(2) f_type)."""
     existing = Path(path)
     while not existing.exists():
         existing = existing.parent
@@ -356,9 +359,9 @@ def filesystem_type(path: str | os.PathLike[str]) -> int:
 
 @contextlib.contextmanager
 def changeable(descriptor: int, *, back: bool = True) -> Iterator[bool]:
-    """Take the marks that forbid every change (chattr +i, +a) from an open file for a moment; tell whether it had any.
+    """Remove the attributes that forbid changes (chattr +i, +a) from an open file for a moment.
 
-    One that is to be removed does not get them back.
+    Yield whether it had any. A file that is removed meanwhile does not get them back.
     """
     flags = array.array("L", [0])
     try:

@@ -1,4 +1,4 @@
-"""The module through which everything starts processes; redacts secrets, streams output to the operation log.
+"""The module through which everything starts processes; it redacts secrets and streams output to the log.
 
 What an operation starts runs below a keeper, so that recovery finds it, and in a session of its own, so that a
 terminal's Ctrl-C does not reach it before Holdfast decides. It has HOLDFAST_OPERATION in its environment.
@@ -52,9 +52,10 @@ class CommandResult:
 
 @dataclass
 class Host:
-    """Runs commands on this machine. `cancelled` is polled while one runs; `log` receives JSON-able records.
+    """The runner of commands on this machine.
 
-    What is run while an `operation` is entered is kept together by a keeper, which `record` tells of.
+    `cancelled` is polled while a command runs; `log` receives JSON-able records. A keeper holds what runs while an
+    `operation` is entered; `record` names the keeper.
     """
 
     redactor: Redactor = field(default_factory=Redactor)
@@ -70,16 +71,16 @@ class Host:
     _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def enter(self, operation: str, record: Path) -> None:
-        """Let everything that is run from now on be a part of an operation, with a record of its processes."""
+        """Make all further commands part of an operation, with a record of its processes."""
         self.operation, self.record = operation, record
 
     def leave(self) -> None:
-        """Let nothing more be a part of the operation; what it left running goes on."""
+        """End the operation's part; what it left running goes on."""
         self.let_go()
         self.operation = self.record = None
 
     def let_go(self) -> None:
-        """Leave what runs to its keeper, which ends with the last of it; the next command has a new one."""
+        """Leave running processes to their keeper, which ends with the last of them; later commands get a new one."""
         with self._keeper_lock:
             if self._keeper is not None:
                 self._keeper.let_go()
@@ -123,7 +124,7 @@ class Host:
     def environment(
         self, extra: Mapping[str, str] | None = None, *, marked: bool = True, begin: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Return the children's environment: what programs get of ours, or `begin`; `extra`; the operation's mark."""
+        """Return a child's environment: `begin` or that of programs, then `extra` and the operation's variable."""
         merged = {**({**child_environment.for_programs(), **self.engine} if begin is None else begin), **(extra or {})}
         merged.pop(OPERATION_VARIABLE, None)
         if marked and self.operation:
@@ -143,12 +144,12 @@ class Host:
         ignore_cancel: bool = False,
         as_application: bool = False,
     ) -> CommandResult:
-        """Runs one command to its end. Standard output goes to `output` if given, else with errors to the log.
+        """Run one command to its end. Standard output goes to `output` if given, else with errors to the log.
 
-        One of the application has the environment of a service, where others have that of programs.
+        A command of the application gets the environment of a service, any other that of programs.
 
-        Raises CommandFailedError (if `check`), CommandTimeoutError, CancelledError; on the last two the
-        command's whole session has been ended.
+        Raise CommandFailedError (if `check`), CommandTimeoutError or CancelledError; on the last two the command's
+        whole session has been ended.
         """
         command = tuple(str(word) for word in argv)
         shown = self._begun(command, str(cwd or ""))
@@ -172,14 +173,14 @@ class Host:
         return CommandResult(command, code, tail, seconds)
 
     def _begun(self, argv: Sequence[str], cwd: str) -> str:
-        """Tells and logs a command that is about to start; as it may be shown."""
+        """Announce and log a redacted command that is about to start."""
         shown = self.redactor.text(" ".join(argv))
         self.announce(shown)
         self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": cwd})
         return shown
 
     def _ended(self, shown: str, exit_code: int, seconds: float, tail: str, *, check: bool = True) -> None:
-        """Logs a command's end. Raises CommandFailedError."""
+        """Log a command's end. Raise CommandFailedError."""
         self.log({"kind": "exit", "exit_code": exit_code, "seconds": round(seconds, 3)})
         if check and exit_code != 0:
             raise CommandFailedError(
@@ -195,7 +196,7 @@ class Host:
         timeout_seconds: float | None,
         ignore_cancel: bool,
     ) -> str:
-        """Streams output until the process ends. A grandchild that keeps the pipe open does not hold us."""
+        """Stream output until the process ends. A grandchild that keeps the pipe open does not delay that."""
         tail = bytearray()
 
         def keep(data: bytes) -> None:
@@ -229,7 +230,7 @@ class Host:
 
     @staticmethod
     def _drain(pipe: IO[bytes], stream: RedactingStream) -> bool:
-        """Reads what is there; False at end of file."""
+        """Read what is available; return False at end of file."""
         while True:
             try:
                 chunk = os.read(pipe.fileno(), 65536)
@@ -242,9 +243,9 @@ class Host:
     def feed(
         self, argv: Sequence[str], chunks: Iterable[bytes], *, environment: Mapping[str, str] | None = None
     ) -> CommandResult:
-        """Runs one command with a stream as its standard input; what it prints is kept for messages alone.
+        """Run one command with a stream as its standard input; its output is only kept for messages.
 
-        Raises CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
+        Raise CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
         """
         shown = self._begun(argv, "/")
         started = time.monotonic()
@@ -291,9 +292,9 @@ class Host:
         environment: Mapping[str, str] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Runs one command and hands on what it prints, piece by piece; its errors are kept for messages.
+        """Run one command and pass on its output piece by piece; its errors are kept for messages.
 
-        Raises CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
+        Raise CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
         then.
         """
         shown = self._begun(argv, "/")
@@ -330,14 +331,14 @@ class Host:
                     view = view[os.write(descriptor, view) :]
 
     def check_cancelled(self) -> None:
-        """Raises CancelledError once the operation was asked to stop."""
+        """Raise CancelledError once the operation was asked to stop."""
         if self.cancelled():
             raise CancelledError("stopped a command on request")
 
     def capture(self, argv: Sequence[str], *, cwd: str | Path | None = None, timeout_seconds: float = 60) -> str:
-        """Runs a short command for its output (at most some megabytes), not marked as part of an operation's log.
+        """Run a short command for its output (at most some megabytes), outside of an operation's log.
 
-        Raises CommandFailedError.
+        Raise CommandFailedError.
         """
         self.announce(self.redactor.text(" ".join(argv)))
         with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
@@ -362,7 +363,7 @@ class Host:
         return output.decode(errors="surrogateescape")
 
     def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
-        """Runs a command of the application on the operator's own terminal; returns its exit code."""
+        """Run a command of the application on the operator's own terminal; return its exit code."""
         terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
         begin = {**child_environment.for_the_application(), **terminal}
         done = subprocess.run(
@@ -378,7 +379,7 @@ class Host:
         log_path: Path,
         environment: Mapping[str, str] | None = None,
     ) -> int:
-        """Starts a process that outlives Holdfast and is not part of any operation; returns its pid."""
+        """Start a process that outlives Holdfast and belongs to no operation; return its pid."""
         with open(log_path, "ab") as log:
             process = subprocess.Popen(
                 list(argv),
@@ -421,9 +422,9 @@ class Host:
     def start_pipes(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
     ) -> Process:
-        """Starts a process of the operation that is talked to over its standard input and output.
+        """Start a process of the operation for a dialogue over its standard input and output.
 
-        Its standard error goes to `errors`, or nowhere. Raises CommandFailedError if it cannot be started.
+        Its standard error goes to `errors`, or nowhere. Raise CommandFailedError if it cannot be started.
         """
         process = self._spawn(
             argv,
@@ -441,13 +442,13 @@ class Host:
         return process
 
     def resolved(self, values: Mapping[str, str]) -> dict[str, str]:
-        """With what stands behind those that are secret references. Raises HoldfastError."""
+        """Return an environment with the values of its secret references. Raise HoldfastError."""
         return {name: self.resolve_secret(value) if is_secret(value) else value for name, value in values.items()}
 
     def resolve_secret(self, reference: str) -> str:
-        """The value behind `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
+        """Return the value of `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
 
-        Raises HoldfastError naming the reference, never the value.
+        Raise HoldfastError naming the reference, never the value.
         """
         kind, _, rest = reference.partition(":")
         try:
@@ -474,12 +475,12 @@ class Host:
 
 
 def is_secret(value: str) -> bool:
-    """Whether a value is a reference to a secret and none itself."""
+    """Return whether a value is a reference to a secret."""
     return value.startswith(("env:", "file:", "command:"))
 
 
 def _read_from_pipe(descriptor: int) -> Iterator[bytes]:
-    """What a process prints until it closes its end; nothing now and then, so that the reader can look around."""
+    """Yield what a process prints until it closes its end; now and then yield nothing, so that a stop is noticed."""
     while True:
         if not select.select([descriptor], [], [], 0.1)[0]:
             yield b""
@@ -498,7 +499,7 @@ def _content(file: IO[bytes]) -> bytes:
 
 
 def end_session(process: Process) -> None:
-    """Ends a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
+    """End a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
     if isinstance(process, Kept):
         process.end(_GRACE_SECONDS)
         return

@@ -1,15 +1,14 @@
-"""Keep the commands of an operation together, whatever they do: run as a program, by its path.
+"""The keeper, a program of its own that holds all processes of an operation together, whatever they do.
 
-The keeper starts commands for Holdfast and outlives it. It is a child subreaper (prctl(2)): what a command leaves behind
-becomes the keeper's child, also with a session of its own, an empty environment or another title. So all that an
-operation started lies below one process, and nothing of it is left once the keeper has ended, for it ends only when
+The keeper starts commands for Holdfast and outlives it. It is a child subreaper (prctl(2)): what a command leaves
+behind becomes the keeper's child, even with a session of its own, an empty environment or another title. So everything
+that an operation started is below one process, and nothing of it is left once the keeper has ended: it ends only when
 Holdfast has let go of it and no child remains.
 
-A request without a command names the control group that the keeper is in. Any other is a length, then a marshalled tuple of arguments, folder and environment, with four descriptors: standard
-input, output, error, and a pipe for what becomes of the command. Into that pipe go the letter `s` with the process id, or
-`e` with an error number; and at its end the status of waitpid(2).
-
-It imports little, as it is started for every operation that runs a command.
+A request without a command names the control group of the keeper. Any other request is a length, then a marshalled
+tuple of arguments, folder and environment, with four descriptors: standard input, output, error, and a pipe for the
+command's fate. Into that pipe go the letter `s` with the process id, or `e` with an error number, and at the end the
+status of waitpid(2).
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class _Keeper:
             _leave(self._group)
 
     def _has_no_child(self) -> bool:
-        """Wait for every child that has ended, and say whether there is none left."""
+        """Wait for every child that has ended, and return whether none is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -80,7 +79,7 @@ class _Keeper:
                 os.close(pipe)
 
     def _serve(self) -> bool:
-        """Carry out one request; False where Holdfast is gone."""
+        """Carry out one request; return False if Holdfast is gone."""
         try:
             head, descriptors, _, _ = socket.recv_fds(
                 self._connection, REQUEST.size, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
@@ -110,7 +109,7 @@ class _Keeper:
         return True
 
     def _write_down(self, pid: int) -> None:
-        """Note the command, which leads its session, for the case that the keeper itself is killed."""
+        """Record the command, which leads its session, in case the keeper itself is killed."""
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 started = file.read().rpartition(b")")[2].split()[19].decode()
@@ -120,7 +119,7 @@ class _Keeper:
 
 
 def _leave(group: str) -> None:
-    """Go back to the control group above, and remove that which was made for this keeper, if nothing else is in it."""
+    """Go back to the control group above, and remove that of this keeper if nothing else is in it."""
     try:
         with open(os.path.join(os.path.dirname(group), "cgroup.procs"), "w") as file:
             file.write("0")
@@ -130,7 +129,7 @@ def _leave(group: str) -> None:
 
 
 def is_monitor(pid: int | str) -> bool:
-    """Tell whether a process is one of those that Podman leaves, by the program that it runs."""
+    """Return whether a process is a monitor that Podman leaves, by the program that it runs."""
     try:
         return os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")) in MONITORS
     except OSError:
@@ -138,7 +137,7 @@ def is_monitor(pid: int | str) -> bool:
 
 
 def _serves_containers_alone() -> bool:
-    """Tell whether every child is a monitor of a container; then nothing of an operation is left to be held."""
+    """Return whether every child is a monitor of a container; then the operation has no processes left."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             children = file.read().split()
@@ -159,7 +158,7 @@ def _tell(pipe: int, message: bytes) -> None:
 
 
 def _start(command: list[str], folder: str | None, environment: dict[str, str], streams: list[int]) -> int:
-    """Start a command in a session of its own; raise OSError where it cannot be."""
+    """Start a command in a session of its own. Raise OSError where that is impossible."""
     failed, fail = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -196,7 +195,7 @@ def _become(command: list[str], folder: str | None, environment: dict[str, str],
 
 
 def main() -> None:
-    """Serve the connection that has the number of the first argument; write records to that of the second."""
+    """Serve the connection whose number is the first argument; write records to that of the second."""
     connection, record = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(connection, False)
     os.set_inheritable(record, False)

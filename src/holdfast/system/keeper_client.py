@@ -1,10 +1,9 @@
-"""Holdfast's side of the keeper: start commands below one, and find again what an earlier one holds.
+"""Holdfast's side of the keeper: start commands below one, and find what an earlier one holds.
 
-A record is a file of lines, beside the journal. It need not outlive the machine's power, for then no process does, so
-nothing waits for the disk. `keeper PID START` is written before the keeper is asked for anything; `command PID START` by
-the keeper for each command, for the case that it is killed itself; so is `group PATH`, of the control group that the
-keeper is in, where there is one. The first line tells the boot and the namespace of
-process ids that the numbers belong to.
+A record is a file of lines, next to the journal. It need not survive a loss of power, because then no process does, so
+nothing waits for the disk. Holdfast writes `keeper PID START` before it asks the keeper for anything. The keeper writes
+`command PID START` for each command, in case it is killed itself, and `group PATH` for its control group, if it has
+one. The first line names the boot and the namespace of process ids that the numbers belong to.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _LET_GO_SECONDS = 2.0
 
 
 class Kept:
-    """A command below a keeper, with what is in use of subprocess.Popen."""
+    """A command below a keeper, with the used part of the interface of subprocess.Popen."""
 
     def __init__(self, pid: int, owner: Identity, status: int, pipes: Sequence[IO[bytes] | None]) -> None:
         self.pid = pid
@@ -69,14 +68,14 @@ class Kept:
         return self.returncode
 
     def forget(self) -> None:
-        """Give up to know when and how it ends."""
+        """Stop waiting for the end of the command."""
         os.close(self._status)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
-        """Signal the command alone."""
+        """Signal only the command."""
         if self.poll() is not None:
             return
         below = processes.descendants(self._keeper, processes.table())
@@ -84,7 +83,7 @@ class Kept:
             processes.signal_known({self.pid: below[self.pid]}, number)
 
     def end(self, grace_seconds: float) -> None:
-        """End it with what it started, as far as descent or session tell: SIGTERM, SIGKILL after a grace period."""
+        """End it with what it started, found by descent or session: SIGTERM, SIGKILL after a grace period."""
         processes.signal_known(self._members(), signal.SIGTERM)
         deadline = time.monotonic() + grace_seconds
         while self._members() and time.monotonic() < deadline:
@@ -105,10 +104,10 @@ class Kept:
 
 
 class Keeper:
-    """One that this process started, and the connection to it. May be used by several threads."""
+    """A keeper that this process started, and the connection to it. Threads may share it."""
 
     def __init__(self, record: Path | None, environment: Mapping[str, str]) -> None:
-        """Start one that writes its record to a file. Raise OSError."""
+        """Start a keeper that writes its record to a file. Raise OSError."""
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
         try:
@@ -186,7 +185,7 @@ class Keeper:
         return bool(processes.living({self.identity.pid: self.identity.started}))
 
     def let_go(self) -> None:
-        """Leave it to itself: it ends as soon as nothing is left of what it started."""
+        """Let go of it: it ends as soon as nothing is left of what it started."""
         self._connection.close()
 
     def __del__(self) -> None:
@@ -212,7 +211,7 @@ def _open_record(path: Path | None) -> int:
 def _stream(
     number: int, stream: IO[bytes] | int | None, earlier: Sequence[int], theirs: contextlib.ExitStack
 ) -> tuple[IO[bytes] | None, int]:
-    """Return our end of a pipe where one is wanted, and the descriptor that the command gets."""
+    """Return our end of a pipe if one is wanted, and the descriptor for the command."""
     if stream == subprocess.PIPE:
         read, write = os.pipe()
         own, given, mode = (write, read, "wb") if number == 0 else (read, write, "rb")
@@ -238,7 +237,7 @@ class _Record:
 
 
 def _read(path: Path) -> _Record:
-    """Return what a record tells, as far as it is of this boot and namespace."""
+    """Return the content of a record, if it is of this boot and namespace."""
     found = _Record()
     try:
         lines = path.read_text().splitlines()
@@ -257,15 +256,15 @@ def _read(path: Path) -> _Record:
 
 
 def commands(record: Path) -> list[Identity]:
-    """Return the commands of a record, dead ones too."""
+    """Return the commands of a record, even dead ones."""
     return _read(record).commands
 
 
 def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
-    """Return what is alive of what the keepers of a record started, each with its start; keepers are left out.
+    """Return living processes that the keepers of a record started, with their start, without the keepers.
 
-    Below a living keeper that is everything but the monitors of containers, with what is below them. Of what a killed
-    keeper held there are the commands, with what descends from them or belongs to their sessions, and its control group.
+    Below a living keeper that is everything but the monitors of containers and their descendants. Of a killed keeper it
+    is the commands, what descends from them or belongs to their sessions, and its control group.
     """
     known = _read(record)
     table = table if table is not None else processes.table()
@@ -301,8 +300,8 @@ def end_recorded(
 ) -> tuple[int, list[processes.Process]]:
     """End all that the keepers of a record hold, and what has a variable starting with `hint` in its environment.
 
-    The keepers themselves end by that, which proves that nothing is left. Return how many processes there were at first,
-    and those that could not be ended.
+    The keepers then end by themselves, which proves that nothing is left. Return how many processes there were at
+    first, and those that could not be ended.
     """
 
     def present() -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""TCP ports of this machine: finding a free one, and telling whose it is."""
+"""TCP ports of this machine: finding a free one, and the process that uses one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LISTENING = "0A"  # TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/t
 
 
 def free_loopback_port() -> int:
-    """A port that is free now, below the range from which the kernel takes ports for outgoing connections."""
+    """Return a port that is free now, below the range that the kernel uses for outgoing connections."""
     for _ in range(200):
         port = _FIRST + int.from_bytes(os.urandom(2), "big") % _COUNT
         if can_be_bound(port):
@@ -33,7 +33,7 @@ def can_be_bound(port: int) -> bool:
 
 
 def listeners_on(port: int) -> list[int]:
-    """Processes that listen on a port, as far as this user may look (proc(5): net/tcp, fd)."""
+    """Return the processes that listen on a port, as far as this user may look (proc(5): net/tcp, fd)."""
     wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not wanted:
         return []
@@ -62,7 +62,7 @@ def _link(path: str) -> str:
 
 
 def strangers_on(port: int, pid: int) -> list[int]:
-    """Processes that listen on a port and are older than the process that was started to do so.
+    """Return processes that listen on a port and are older than the process that was started to do so.
 
     What a service starts is younger than its own process, whatever it does with sessions, users and environments.
     """
@@ -75,7 +75,7 @@ def strangers_on(port: int, pid: int) -> list[int]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot (proc(5) stat, field 22); None if it is gone."""
+    """Return the start of a process in clock ticks since boot (proc(5) stat, field 22); None if it is gone."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:

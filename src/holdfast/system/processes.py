@@ -1,4 +1,4 @@
-"""Finding and ending processes by a variable in their environment, wherever they went since."""
+"""Finding and ending processes by a variable in their environment, whatever became of their parents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Identity:
-    """One process and no later one of its number: its start is in clock ticks since boot."""
+    """One process, not a later one with its number: its start is in clock ticks since boot."""
 
     pid: int
     started: int
@@ -33,7 +33,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Entry:
-    """What proc(5) stat tells of a process: fields 4, 5, 6, 22, and whether it is a zombie."""
+    """The content of proc(5) stat for a process: fields 4, 5, 6, 22, and whether it is a zombie."""
 
     parent: int
     group: int
@@ -43,7 +43,7 @@ class Entry:
 
 
 def _entry(pid: int | str) -> Entry:
-    """Raise OSError, also ProcessLookupError while it is read."""
+    """Return the entry of a process. Raise OSError, even ProcessLookupError while it is read."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return Entry(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in (b"Z", b"X"))
 
@@ -59,7 +59,7 @@ def table() -> dict[int, Entry]:
 
 
 def descendants(head: Identity, table: Mapping[int, Entry]) -> dict[int, int]:
-    """Return what lies below a process in a table, each with its start; nothing where its number is another one's."""
+    """Return the descendants of a process in a table, with their start; nothing if its number was reused."""
     if head.pid not in table or table[head.pid].started != head.started:
         return {}
     children: dict[int, list[int]] = {}
@@ -76,12 +76,12 @@ def descendants(head: Identity, table: Mapping[int, Entry]) -> dict[int, int]:
 
 
 def boot_and_namespace() -> str:
-    """Return what numbers of processes belong to: this boot of the machine, this namespace of process ids."""
+    """Return the scope of process numbers: this boot of the machine, this namespace of process ids."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace_of()}"
 
 
 def started(pid: int) -> int:
-    """Return the start of a process. Raise OSError, also where it has ended."""
+    """Return the start of a process. Raise OSError, even if it has just ended."""
     entry = _entry(pid)
     if entry.ended:
         raise ProcessLookupError(pid)
@@ -89,7 +89,7 @@ def started(pid: int) -> int:
 
 
 def command_of(pid: int) -> str:
-    """Return a process's command line as it may be shown; its short name where it has none."""
+    """Return a process's command line for display; its short name if it has none."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         return words or Path(f"/proc/{pid}/comm").read_text().strip()
@@ -98,7 +98,7 @@ def command_of(pid: int) -> str:
 
 
 def identified(found: Iterable[Process]) -> dict[int, int]:
-    """Return those of them that are alive, each with its start."""
+    """Return the living ones of these processes, each with its start."""
     starts = {}
     for process in found:
         with contextlib.suppress(OSError):
@@ -117,7 +117,7 @@ def variable_of(pid: int, name: str) -> str | None:
 
 
 def await_end(known: Mapping[int, int], seconds: float) -> None:
-    """Wait until these have ended, at most so long."""
+    """Wait until these have ended, at most for some seconds."""
     descriptors = []
     for pid in living(known):
         with contextlib.suppress(ProcessLookupError):
@@ -126,10 +126,11 @@ def await_end(known: Mapping[int, int], seconds: float) -> None:
 
 
 def _carries(pid: int, prefix: bytes) -> bool:
-    """A process that is just becoming another program has no environment for a moment, and is looked at again.
+    """Return whether a process has a variable; look again while it is becoming another program.
 
-    One that has none for good has it at one and the same place, which is another one after each such change. Between a
-    program's end and the next one's beginning there is no place at all, for as long as others have the processor.
+    A process that is executing a new program has no environment for a moment. One without an environment for good keeps
+    the same address for it, while each new program has another one. Between the end of a program and the beginning of
+    the next there is no address at all, for as long as others have the processor.
     """
     place, since = "", time.monotonic()
     deadline = since + _BECOMING_SECONDS
@@ -150,9 +151,10 @@ def _carries(pid: int, prefix: bytes) -> bool:
 
 
 def _place_of_environment(pid: int) -> str:
-    """Empty where there never is one: proc(5) stat, fields 3, 9 (PF_KTHREAD of the kernel's sched.h), 26, 50, 51.
+    """Return the address of the environment; empty if there never is one.
 
-    Field 26 is where the code begins, and another place in each program that was begun.
+    See proc(5) stat, fields 3, 9 (PF_KTHREAD of the kernel's sched.h), 26, 50, 51. Field 26 is the address of the code,
+    which differs in each program.
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     if fields[0] in "ZX" or int(fields[6]) & 0x00200000:
@@ -161,10 +163,10 @@ def _place_of_environment(pid: int) -> str:
 
 
 def processes_with(prefix: str) -> list[Process]:
-    """Living processes whose environment (proc(5) environ) has a variable starting with `prefix`; not this one.
+    """Return living processes, without this one, that have a variable starting with `prefix` (proc(5) environ).
 
-    A prefix that ends with NUL matches a whole variable. Podman's name server for containers is left out: it is nobody's
-    child, serves all of them, and has the environment of whoever happened to start the first one.
+    A prefix that ends with NUL matches a whole variable. Podman's name server for containers is left out: it is
+    nobody's child, serves all containers, and has the environment of the command that happened to start the first one.
     """
     found = []
     for name in os.listdir("/proc"):
@@ -196,7 +198,7 @@ def _wait_for_end(descriptors: list[int], seconds: float) -> None:
 def end(
     find: Callable[[], Mapping[int, int]], *, grace_seconds: float, wait_seconds: float
 ) -> tuple[int, Mapping[int, int]]:
-    """End what is found, also what that starts meanwhile: SIGTERM, and SIGKILL after a grace period until nothing is found.
+    """End found processes and what they start meanwhile: SIGTERM, then SIGKILL until nothing is found.
 
     Return how many processes there were at first, and those that cannot be ended.
     """
@@ -214,13 +216,13 @@ def end(
 
 
 def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float) -> list[Process]:
-    """End all such processes; return what cannot be ended."""
+    """End all such processes; return those that cannot be ended."""
     _, left = end(lambda: identified(processes_with(prefix)), grace_seconds=grace_seconds, wait_seconds=wait_seconds)
     return [Process(pid, command_of(pid)) for pid in left]
 
 
 def working_in(folder: str) -> list[int]:
-    """Processes whose working directory (proc(5) cwd) is a folder or below it, as far as this user may look; not this one."""
+    """Return processes, without this one, that work in a folder or below it (proc(5) cwd), if this user may see it."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -234,9 +236,9 @@ def working_in(folder: str) -> list[int]:
 
 
 def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
-    """Ends at once all processes whose working directory is in a folder; returns what is left after a while.
+    """End at once all processes that work in a folder; return those left after a while.
 
-    A server's own children may have no environment to be known by.
+    The children of a server may have no environment by which to find them.
     """
     deadline = time.monotonic() + wait_seconds
     while left := working_in(folder):
@@ -259,7 +261,7 @@ def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
 
 
 def session_members(session: int) -> list[int]:
-    """Living processes of a session (proc(5) stat field 6), background jobs with groups of their own too."""
+    """Return living processes of a session (proc(5) stat field 6), with background jobs in other process groups."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -273,7 +275,7 @@ def session_members(session: int) -> list[int]:
 
 
 def open_descriptors() -> Iterator[tuple[int, str]]:
-    """Process and path of each open descriptor (proc(5) fd), as far as this user may look; it may close meanwhile."""
+    """Yield process and path of each open descriptor (proc(5) fd) that this user may see; it may close meanwhile."""
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -286,12 +288,12 @@ def open_descriptors() -> Iterator[tuple[int, str]]:
 
 
 def namespace_of(pid: int | str = "self") -> str:
-    """The namespace of process ids that a process is in (namespaces(7)). Raises OSError where this user may not know."""
+    """Return the namespace of process ids of a process (namespaces(7)). Raise OSError if this user may not know."""
     return os.readlink(f"/proc/{pid}/ns/pid")
 
 
 def titled(title: str, namespace: str) -> dict[int, int]:
-    """Processes of a namespace that call themselves so, by the beginning, each with its start in clock ticks since boot."""
+    """Return processes of a namespace whose title begins so, each with its start in clock ticks since boot."""
     found = {}
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):  # gone, or another user's
@@ -302,18 +304,18 @@ def titled(title: str, namespace: str) -> dict[int, int]:
 
 
 def known_inside_as(pid: int) -> int:
-    """The number that a process has in its own namespace (proc(5) status, NSpid). Raises OSError."""
+    """Return the number of a process in its own namespace (proc(5) status, NSpid). Raise OSError."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
 
 
 def parent_of(pid: int) -> int:
-    """proc(5) stat, field 4. Raises OSError."""
+    """Return the parent of a process (proc(5) stat, field 4). Raise OSError."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def living(known: Mapping[int, int]) -> dict[int, int]:
-    """Those of them, each with its start, that are there still."""
+    """Return those that still exist, each with its start."""
     found = {}
     for pid, start in known.items():
         with contextlib.suppress(OSError):
@@ -323,7 +325,7 @@ def living(known: Mapping[int, int]) -> dict[int, int]:
 
 
 def signal_known(known: Mapping[int, int], number: int) -> None:
-    """Signals those that are there still, through pidfds."""
+    """Signal those that still exist, through pidfds."""
     for pid in living(known):
         try:
             descriptor = os.pidfd_open(pid)

@@ -1,4 +1,4 @@
-"""Masks secrets by value: in text and in streams, in the forms in which programs print them."""
+"""The masking of secrets by value, in text and in streams, in the forms in which programs print them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_BASE64_CHARACTERS = 6
 
 
 def _forms(value: str) -> set[bytes]:
-    """A secret as it is, in URLs, in JSON of several encoders, and inside base64 at each of three alignments."""
+    """Return a secret as it is, in URLs, in JSON of several encoders, and inside base64 at each of three alignments."""
     raw = value.encode()
     forms = {raw}
     for quoted in (urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), urllib.parse.quote(value)):
@@ -36,7 +36,7 @@ def _forms(value: str) -> set[bytes]:
 
 
 class Redactor:
-    """Knows the secrets of one run."""
+    """The secrets of one run."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._forms: set[bytes] = set()
@@ -48,7 +48,7 @@ class Redactor:
             self._forms |= _forms(value)
 
     def places(self, data: bytes) -> list[tuple[int, int]]:
-        """Start and end of every stretch that secrets cover, overlapping ones joined, in order."""
+        """Return start and end of every stretch that secrets cover, overlapping ones joined, in order."""
         found = []
         for form in self._forms:
             start = data.find(form)
@@ -80,7 +80,7 @@ class Redactor:
 
 
 class RedactingStream:
-    """Redacts a stream that arrives in chunks: a secret cut in two by a chunk border is still found."""
+    """A redacted stream that arrives in chunks; a secret that is split between two chunks is found, too."""
 
     def __init__(self, redactor: Redactor, write: Callable[[bytes], None]) -> None:
         self._redactor = redactor

@@ -1,6 +1,6 @@
-"""A second process of ours for work that is Python's more than the disk's, as with very many small files.
+"""A second process for work that costs Python more than the disk, for example with very many small files.
 
-The parent gives orders and takes the answers in the same order. The process carries the operation's mark, so that a
+The parent gives orders and takes the answers in the same order. The process has the operation's variable, so that a
 recovery ends it like any command, and it ends by itself once its parent is gone.
 """
 
@@ -22,21 +22,21 @@ _END_SECONDS = 10
 
 
 class WorkerDiedError(StepError):
-    """What it had not answered is not done, or done in part."""
+    """The death of a worker; unanswered orders are not done, or done in part."""
 
 
 class Job(Protocol):
-    """What a worker does. Both sides of the pipe are ours, so jobs, orders and answers are pickled."""
+    """The work of a worker. Both sides of the pipe are Holdfast, so jobs, orders and answers are pickled."""
 
     def handle(self, order: Any) -> Any:
-        """The answer to one order. What it raises is raised where the answer is taken."""
+        """Return the answer to one order. What it raises is raised where the answer is taken."""
 
     def finish(self) -> Any:
-        """The last answer, after which there are no more orders."""
+        """Return the last answer, after which there are no more orders."""
 
 
 class Worker:
-    """The parent's side. Not shared between threads."""
+    """The parent's side of a worker. Threads must not share it."""
 
     def __init__(self, host: Host, job: Job) -> None:
         self._process = host.start_pipes([sys.executable, "-m", "holdfast.system.worker"])
@@ -69,11 +69,11 @@ class Worker:
         self._send(order)
 
     def has_answer(self) -> bool:
-        """Whether `take` would return at once."""
+        """Return whether `take` would return at once."""
         return not self._answers.empty()
 
     def take(self) -> Any:
-        """The answer to the oldest order not yet answered. Raises what the job raised, or WorkerDiedError."""
+        """Return the answer to the oldest unanswered order. Raise what the job raised, or WorkerDiedError."""
         self.waiting -= 1
         answer = self._answers.get()
         if isinstance(answer, _Failed):
@@ -81,7 +81,7 @@ class Worker:
         return answer
 
     def finish(self, meanwhile: Callable[[], None] = lambda: None) -> Any:
-        """The job's last answer; the process has ended then. `meanwhile` is done here while it comes."""
+        """Return the job's last answer; the process has ended then. `meanwhile` is called while it comes."""
         self.give(None)
         meanwhile()
         answer = self.take()
@@ -89,7 +89,7 @@ class Worker:
         return answer
 
     def end(self) -> None:
-        """Ends the process, whatever it does. May be repeated."""
+        """End the process, whatever it does. Idempotent."""
         self._process.kill()
         self._process.wait(_END_SECONDS)
         self._reader.join(_END_SECONDS)
@@ -105,7 +105,7 @@ class _Failed:
 
 
 def _failure(error: Exception) -> _Failed:
-    """An exception in a form that the parent can raise."""
+    """Return an exception in a form that the parent can raise."""
     if isinstance(error, OSError) or type(error).__init__ is HoldfastError.__init__:
         return _Failed(error)
     return _Failed(StepError(f"the second process of Holdfast: {type(error).__name__}: {error}"))

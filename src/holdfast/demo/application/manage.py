@@ -1,4 +1,4 @@
-"""Installs and migrates the guestbook: `manage.py install | migrate | warm`."""
+"""The commands of the guestbook: `manage.py install | migrate | warm`."""
 
 import hashlib
 import importlib.util
