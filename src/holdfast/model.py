@@ -84,9 +84,9 @@ class ServiceInstance:
     stop_timeout_seconds: int = 10
     keep_running: bool = True
     comes_back: bool = True
-    """Whether a runtime that would start it again after a boot may do so: not while it is on trial."""
+    """Whether the runtime may start it again after a boot; not before the commit."""
     port_inside: int = 0
-    """On which it listens in its container, as the configuration of its release says; 0 where that says nothing."""
+    """The port on which it listens in its container, from the configuration of its release; 0 if not configured."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class ServiceStatus:
     running: bool
     pid: int | None
     uptime_seconds: float
-    """Of the present process; at least so long."""
+    """A lower bound of the uptime of the present process."""
     detail: str = ""
     healthy: bool | None = None
-    """What a health check of the runtime's own says; None where it has none."""
+    """The result of the runtime's own health check; None if it has none."""
     holds_port: bool = False
-    """Whether the runtime itself holds its port for it, so that no other process can."""
+    """Whether the runtime itself holds the port, so that no other process can use it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Newer:
 
     tags: list[NewerTag]
     follows: bool
-    """The tags' commits have the commit as an ancestor; else they were only made later."""
+    """Whether the tags' commits have the commit as an ancestor; if not, they were only made later."""
     ahead: dict[str, int]
 
 
@@ -299,11 +299,11 @@ class Backup(msgspec.Struct):
     new_bytes: int
     reason: str = ""
     safety: bool = False
-    """It holds what an operation replaced; `latest` passes over it."""
+    """Whether it contains what an operation replaced; `latest` never means such a backup."""
     secrets_inside: bool = False
     files: dict[str, dict[str, Any]] = {}
     pinned: bool = False
     verified_at: str = ""
     instants_apart_seconds: float = 0.0
-    """Between the first and the last database's instant, where they were not held together."""
+    """The time between the first and the last database's instant, if they were not held together."""
     writer_held_seconds: float = 0.0

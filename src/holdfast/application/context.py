@@ -40,13 +40,13 @@ class Opened:
     gate: Gate
     packages: Packages
     gate_runtime: Runtime
-    """Where the gate's own server runs: always on this machine."""
+    """The runtime of the gate's own server, which always runs on this machine."""
     cold: Mapping[str, Cold] = field(default_factory=dict)
-    """Of databases whose files can be read without their server."""
+    """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None
-    """The gate, where it is the user's own proxy."""
+    """The gate, if it is the user's own proxy."""
     containers: Containers | None = None
-    """None: services and commands are processes of this machine, in the release's folder."""
+    """None if services and commands are processes of this machine, in the release's folder."""
 
     @property
     def releases(self) -> Path:
@@ -251,7 +251,7 @@ class Opened:
         """Free the reserved space for an undo; the next operation reserves it again."""
         for path in self._reserves():
             if path.parent.is_dir():
-                # One that is not ours any more has no space that could be given back.
+                # A folder that another account has replaced holds no reserve of ours.
                 with contextlib.suppress(RefusedError), self._own_folder(path.parent) as place:
                     durable.unlink(place / path.name)
         self.journal.release_reserve()

@@ -14,9 +14,9 @@ from holdfast.model import ServiceInstance
 from holdfast.system.ports import listeners_on, strangers_on
 
 _POLL_SECONDS = 0.05
-_RETRIED = ("backoff", "exited")  # ended, and started again by the runtime
+_RETRIED = ("backoff", "exited")  # the process ended, and the runtime starts it again
 _DEAD = ("fatal", "unknown")
-_PATIENCE, _PATIENCE_SECONDS = 5, 120  # times the seconds that a start may take, and no more than so much longer
+_PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
 
 
 def verify(

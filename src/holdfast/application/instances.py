@@ -15,7 +15,7 @@ from holdfast.system.ports import can_be_bound, free_loopback_port
 def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
     """Return the definition of one service of one release."""
     environment = opened.environment(release, service.environment)
-    if port is not None and opened.containers is None:  # in a container it listens where its image says
+    if port is not None and opened.containers is None:  # in a container the image decides on the port
         environment["PORT"] = str(port)
     return ServiceInstance(
         name=f"{name}-{release.id}",
@@ -45,7 +45,9 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
     if opened.containers is not None:
         return replace(instance, port=port)
     service = configured(opened, instance)
-    if service is None:  # its port is in words that nobody has any more; its start will tell
+    if (
+        service is None
+    ):  # its command with the port is no longer configured; its start will show whether the port is free
         return instance
     command = filled(opened, service.command, instance.directory, service.port or port)
     return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})

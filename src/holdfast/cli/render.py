@@ -49,7 +49,7 @@ class Renderer:
             stream.write(text)
             stream.flush()
         except (BrokenPipeError, OSError, ValueError):
-            # Nobody reads any more. What was begun goes on, and Python must not complain at its exit.
+            # The reader is gone. The operation goes on, and Python must not complain at its exit.
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             except (OSError, ValueError):

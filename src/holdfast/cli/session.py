@@ -140,7 +140,7 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
             _leave(1)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
-        except Exception as error:  # a fault of Holdfast's own: never a traceback for who did not ask for one
+        except Exception as error:  # an error in Holdfast itself: print no traceback unless the user asked for it
             wrapped = HoldfastError(
                 f"unexpected: {type(error).__name__}: {error}",
                 state="Everything was undone, or waits for `holdfast recover`: run `holdfast status` to see which.",

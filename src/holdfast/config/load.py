@@ -22,8 +22,8 @@ FILE_NAME = "holdfast.toml"
 _OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 _OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 OF_THE_RELEASE = ("tasks", "services", "migrations")
-"""Sections that a release may bring in a holdfast.toml of its own: they belong to the code."""
-# What the code needs of a service is the release's; as whom it runs, and which secrets it is given, is the operator's.
+"""Sections that a release's own holdfast.toml may set, because they belong to the code."""
+# The release decides what the code needs of a service; the operator decides on its account and its secrets.
 _OF_THE_OPERATOR = {"user"}
 _SECRETS = ("env:", "file:", "command:")
 
@@ -189,7 +189,7 @@ def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     refused = []
     for name, service in services.items():
         if not isinstance(service, Mapping):
-            taken[name] = service  # which the schema refuses, with words
+            taken[name] = service  # the schema refuses these with a message
             continue
         allowed = dict(service)
         for key in service.keys() & _OF_THE_OPERATOR:

@@ -49,7 +49,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Whoever starts the demo by nohup(1) wants it to outlive its terminal.
+            # A user who starts the demo with nohup(1) wants it to outlive its terminal.
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             self._previous[number] = signal.signal(number, self._receive)
@@ -59,6 +59,6 @@ class Stop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            # After a stop the process has only its last sentence to say, and no further signal may cut that off.
+            # After a stop the process only prints its last sentence, which no further signal may cut off.
             signal.signal(number, signal.SIG_IGN if self.requested() else handler)  # type: ignore[arg-type]  # what signal.signal itself returned
         self._previous.clear()

@@ -229,7 +229,7 @@ class Story:
     def clean_up(self, *, keep: bool) -> list[str]:
         """End all processes of the demo and remove its folder; return what could not be removed."""
         self.load.ask_to_stop()
-        # Visitors may wait for an answer of what is ended here, so they are waited for afterwards.
+        # Visitors may wait for an answer of the processes that are ended here, so join them afterwards.
         left = end_processes_with(f"HOLDFAST_INSTANCE={self.mark}", grace_seconds=5, wait_seconds=10)
         self.load.stop()
         remains = [f"process {process.pid} ({process.command})" for process in left]

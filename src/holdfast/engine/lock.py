@@ -15,7 +15,7 @@ from holdfast.errors import BusyError
 from holdfast.system import durable
 
 LOCK_ORDER = ("change", "backup", "gate")
-"""Whoever takes several locks takes them in this order, so that two never wait for each other."""
+"""The order in which several locks are taken, so that two commands never wait for each other."""
 
 
 def boot_id() -> str:

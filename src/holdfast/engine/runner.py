@@ -320,7 +320,7 @@ class Runner:
         except StuckError as error:
             self.journal.finish(operation, Outcome.STUCK, error=str(error))
             raise
-        with contextlib.suppress(OSError):  # an undo that lacks that space says so itself
+        with contextlib.suppress(OSError):  # an undo without that space reports it itself
             self._make_room()
         records = [step for step in self.journal.steps(operation) if not step.after_commit]
         begun = [step for step in records if step.state not in (StepState.PENDING, StepState.UNDONE)]

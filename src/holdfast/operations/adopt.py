@@ -32,10 +32,10 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     if app.loaded.configuration.gate.kind == "none":
         after: tuple[Step, ...] = ()
     else:
-        # The front may be to have the very port that the web has now, so that one is stopped first.
+        # The front may need the port that the web has now, so the web is stopped first.
         closing = [Step("services.stop", "stop services in order"), parts.gate_close("Holdfast takes over")]
         if app.opened.proxy is not None:
-            closing.reverse()  # nothing is stopped for a proxy that does not follow
+            closing.reverse()  # nothing is stopped if the proxy does not obey
         steps += [
             *closing,
             parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),

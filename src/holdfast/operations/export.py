@@ -52,7 +52,7 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
                     "format": format,
                     "size_bytes": stored + files,
                     "leaves": leaves,
-                    # Of files it cannot be told before: they are compressed, or have holes and several names.
+                    # The size of exported files is not known yet: they are compressed, or have holes and hard links.
                     "need_bytes": {str(target): stored + (1 << 20)},
                 },
             ),

@@ -123,7 +123,7 @@ def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[st
         "database.import_cold", f"load the data directory {title} as a candidate for database {name}", parameters
     )
     size = 0 if source == "-" else dump_source.unpacked_bytes(source)
-    return step, {str(place): size + size // 2}  # the dump lies beside what was unpacked
+    return step, {str(place): size + size // 2}  # the dump is next to the unpacked files
 
 
 def _database(app: App, wanted: str | None) -> str:

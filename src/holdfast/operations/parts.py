@@ -73,7 +73,7 @@ def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
 def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
     """Return a release that does not exist yet; its id is unique in this environment."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    # It is a name of a folder, of services and in their configuration; a tag may have any character, and be long.
+    # The id names a folder and services, also in configuration files; a tag may be long and contain any character.
     name = _UNFIT.sub("-", label)[:_NAME_LETTERS].strip("-.") or "release"
     identifier, number = f"{stamp}-{name}", 1
     while (app.opened.releases / identifier).exists():
@@ -279,9 +279,9 @@ class MigrationChecks:
     """The steps that compare the migrations of a candidate database with the release that will run."""
 
     before: tuple[Step, ...] = ()
-    """While it stands beside the live one and visitors are served."""
+    """Steps before the swap, while visitors are served."""
     after: tuple[Step, ...] = ()
-    """Once it is in place, where it may be unable to say them before."""
+    """Steps after the swap, for migrations that may not be known before it."""
     notes: tuple[str, ...] = ()
 
 

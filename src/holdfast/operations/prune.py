@@ -14,7 +14,7 @@ from holdfast.operations import backup as backups
 from holdfast.steps import release as releases
 
 LEAST_WHOLE = 3
-"""So many whole sets stay whatever the rules say: the newest may be of data that were harmed already."""
+"""The number of whole backups that always stay: the newest may contain data that was already damaged."""
 
 _PERIODS = {
     "hourly": "%Y-%m-%d %H",
@@ -60,7 +60,7 @@ def plan(app: App) -> Plan:
         )
     sets = vault.backups()
     keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)
-    # Whole sets are counted by themselves: a partial one, as a safety backup, takes no whole one's place.
+    # Whole backups are counted separately, so that a partial one, such as a safety backup, never displaces one.
     whole = [backup for backup in complete(app, sets) if not backup.safety]
     stay = {**kept(sets, keep), **kept(whole, keep, LEAST_WHOLE)}
     for release, backup in ways_back(app, sets):

@@ -53,7 +53,7 @@ def recover(state: Path, *, observer: Observer | None = None) -> list[Recovered]
         locks = take_locks(state, "recover")
         try:
             done = []
-            # With every lock held nothing runs: what is open was left, also by an earlier try of this process.
+            # With every lock held nothing runs, so open operations were interrupted, even those of this process.
             for record in journal.unfinished():
                 done.append(_recover_one(record, observer))
             journal.drop_orphan_markers()

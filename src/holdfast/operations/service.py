@@ -25,7 +25,7 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
             )
     if action != "stop":
         app.opened.require_markers()
-    # A start brings back what a stop of the same services took along; that is named here, and fixed for the step.
+    # A start also starts what a stop of the same services stopped with them; the plan fixes these names.
     again = stopped.stopped_with(app.opened, names) if action != "stop" else []
     wanted = [*names, *again]
     if action == "restart":

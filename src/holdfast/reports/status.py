@@ -112,7 +112,7 @@ def updates(app: App, found: Report, *, fetch: bool) -> None:
             app.opened.packages.fetch()
             data["fetched"] = True
         except StepError as error:
-            # What the remote's own words are is not repeated: an address may hold a password.
+            # The remote's own message is not printed, because an address may contain a password.
             _problem(found, f"{error.what}; showing what was fetched before")
     release = app.opened.current_release()
     if release is None:

@@ -17,7 +17,7 @@ from holdfast.errors import CommandFailedError, CommandTimeoutError, Configurati
 from holdfast.scaffold import scripts
 from holdfast.system.host import Host
 
-# Programs by a word of their image's name, or of the service's: what is none of the application's own services.
+# Words in the name of an image or service that show that it is not a service of the application itself.
 _DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
 _BESIDE = (
     "redis",

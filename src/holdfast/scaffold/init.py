@@ -100,7 +100,7 @@ def is_of_containers(path: Path) -> bool:
     try:
         return load(str(path)).configuration.runtime.kind == "compose"
     except ConfigurationError:
-        return False  # what is to be filled in first
+        return False  # some keys must be filled in first
 
 
 def _is_django(code: Path) -> bool:

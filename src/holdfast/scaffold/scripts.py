@@ -70,7 +70,7 @@ def script_of(words: list[str], checkout: Path) -> str:
     for word in words:
         name = Path(word).name
         found = [path for path in _files(checkout) if path.name == name and _text(path).startswith("#!")]
-        # The one whose place in the sources is most like that in the image; else the least deep one.
+        # Prefer the path in the sources that is most similar to that in the image; else the least deep one.
         found.sort(key=lambda path: (-len(set(path.parts) & set(Path(word).parts)), len(path.parts)))
         texts += [_text(path) for path in found[:1]]
     return "\n".join(texts)

@@ -77,7 +77,7 @@ def take_away(opened: Opened, context: StepContext) -> None:
     for name in reversed(context.facts.get("created", [])):
         target = opened.loaded.root / name
         if target.is_dir() and not target.is_symlink():
-            with contextlib.suppress(OSError):  # something else is in it by now
+            with contextlib.suppress(OSError):  # it contains other files by now
                 target.rmdir()
         else:
             durable.unlink(target)

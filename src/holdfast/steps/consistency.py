@@ -23,9 +23,9 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry, Snapshot, Stored
 
-COUNT_SECONDS = 60.0  # for the rows of a dump, counted while it is made
-_LIVE_ATTEMPTS = 5  # with a file that stays away
-_CHANGING_ATTEMPTS = 12  # with other files each time, as under fast writers
+COUNT_SECONDS = 60.0  # the budget for counting the rows of a dump while it is made
+_LIVE_ATTEMPTS = 5  # while the same file is missing
+_CHANGING_ATTEMPTS = 12  # while other files are missing each time, for example with fast writers
 _HOLD_ATTEMPTS = 3
 
 
@@ -204,7 +204,7 @@ def _paused(
                     raise
                 continue
             instant = utc_now()
-            # All instants first: what then finishes the dumps takes its time.
+            # Fix all instants first, because finishing the dumps takes time.
             finishes = {name: _fix(opened, run, name, fix, asks=asks) for name, fix in holds.items()}
             snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
@@ -228,7 +228,7 @@ def _live(
         with ExitStack() as stack:
             groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
             if attempt > 1:
-                # The pass before was taken before a whole dump. What comes and goes is only had from one near the instant.
+                # The last pass was before a whole dump. Short-lived files are only in a pass near the instant.
                 _pass(opened, run, context.check_cancelled, context, files, keep=True)()
             earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
             instant = utc_now()
@@ -288,7 +288,7 @@ def _resolve(
         else:
             missing.append(path)
     if chosen and not missing:
-        # One that was replaced and then removed while it was read is in no listing but the earlier one.
+        # A file that was replaced and then removed while it was read is only in the earlier listing.
         gone = sorted((entry for path, entry in chosen.items() if path not in present), key=Entry.order)
         listing = (chosen.get(entry.path, entry) for entry in run.listing(references.files))
         run.choose(references.files, heapq.merge(listing, gone, key=Entry.order))

@@ -28,7 +28,7 @@ def check(files: Files, name: str, opened_set: OpenSet, context: StepContext) ->
         place = place.parent
     known: set[str] = set()
     need = 0
-    # It has no name, so that nothing is left of it after a kill; it lies where the restore stages what it brings.
+    # It has no name, so that nothing is left of it after a kill; it is where the restore stages its files.
     with tempfile.TemporaryFile(dir=place) as sink:
         for entry, live in _differing(files.scan(), inside(listing(name))):
             context.check_cancelled()
@@ -40,7 +40,7 @@ def check(files: Files, name: str, opened_set: OpenSet, context: StepContext) ->
             fetch(entry, sink.fileno())
             sink.seek(0)
             sink.truncate()
-    if folder.stat().st_dev != place.stat().st_dev:  # else a filesystem may share what both have
+    if folder.stat().st_dev != place.stat().st_dev:  # else the filesystem may share blocks of both
         _require_space(place, name, need)
 
 

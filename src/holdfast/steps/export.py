@@ -61,7 +61,7 @@ def write(opened: Opened, context: StepContext) -> None:
 
     for chosen in context.parameters["sets"]:
         target = hidden(opened, folder, chosen["id"])
-        durable.remove_tree(target)  # what a killed export left, where its own undo could not reach it
+        durable.remove_tree(target)  # a killed export may have left files that its undo could not reach
         if os.path.lexists(folder / chosen["id"]):
             raise taken(folder / chosen["id"])
         os.mkdir(target, 0o700)
@@ -76,7 +76,7 @@ def discard(opened: Opened, context: StepContext) -> None:
     """Undo `write`."""
     folder = Path(context.parameters["folder"])
     if not folder.is_dir():
-        return  # as of a disk that was taken out; what is left there goes with the next export of that set
+        return  # for example of a removed disk; the next export of that backup removes what is left there
     for chosen in context.parameters["sets"]:
         durable.remove_tree(hidden(opened, folder, chosen["id"]))
     if context.facts.get("created") and not any(folder.iterdir()):

@@ -32,7 +32,7 @@ def compare(opened: Opened, context: StepContext) -> None:
     budget = opened.loaded.configuration.guard.budget_seconds
     for name, before in earlier.get("tables", {}).items():
         after = opened.databases[name].tables(budget_seconds=budget)
-        taken: set[str] = set()  # a new table is the new name of one vanished table at most
+        taken: set[str] = set()  # a new table can be the new name of at most one vanished table
         for table, facts in before.items():
             verdict = _vanished(table, facts, before, after, taken)
             if verdict is None:

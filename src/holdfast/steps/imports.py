@@ -55,7 +55,7 @@ def load_cold(opened: Opened, context: StepContext) -> None:
         try:
             unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
         except RefusedError as error:
-            if not looking:  # of a member
+            if not looking:  # the error is of a member
                 hint = (
                     " Tablespaces and a pg_wal outside the data directory cannot be imported: make a dump with"
                     " `pg_dump` instead."

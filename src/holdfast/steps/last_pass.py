@@ -19,13 +19,13 @@ from holdfast.steps import backup, consistency, migrations, restore
 from holdfast.system import durable
 
 _SLACK_BYTES = 1 << 20
-_ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # as a shell or an engine between says it
+_ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # the exit codes that a shell or an engine reports for signals
 
 
 def take(opened: Opened, context: StepContext) -> None:
     """Finish a backup without databases, which an undo can read and which is not listed yet."""
     vault = backup.vault_of(opened)
-    if "backup.publish" in context.earlier:  # the first pass became a set of its own
+    if "backup.publish" in context.earlier:  # the first pass became a backup of its own
         run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
     else:
         run, stored = vault.run(context.operation), backup.copied(context)
@@ -37,7 +37,7 @@ def take(opened: Opened, context: StepContext) -> None:
     backup.store_configuration(opened, run, tolerant=context.parameters.get("safety", False))
     try:
         manifest = backup.manifest_of(opened, context, taken, datasets)
-    except StepError as error:  # only then is the manifest without the migrations of a database that is broken
+    except StepError as error:  # the manifest omits migrations only if the database is broken
         if not context.parameters.get("tolerant"):
             raise
         context.say(f"applied migrations are not known: {error.what}")
@@ -62,21 +62,21 @@ def complete(opened: Opened, context: StepContext) -> None:
     taken = context.earlier["backup.last_pass"]
     if all(one.id != taken["set_id"] for one in vault.backups()):
         run, manifest = vault.resume(taken["run"])
-        manifest.reason = context.parameters["reason"]  # without what an attempt that died added
+        manifest.reason = context.parameters["reason"]  # drop what a dead attempt added
         for name in context.parameters["databases"]:
-            if name not in manifest.datasets:  # else an attempt that died had finished the set with it
+            if name not in manifest.datasets:  # else a dead attempt had already added it
                 _add(opened, context, run, manifest, name)
         run.finish(manifest)
         if vault.publish(run.id) != taken["set_id"]:
             raise StepError(f"the vault published another backup than {taken['set_id']}")
     listed = next(one for one in vault.backups() if one.id == taken["set_id"])
-    vault.abandon(taken["run"])  # what a publication left that died right after its commit
+    vault.abandon(taken["run"])  # remove what is left of a publication that died right after its commit
     before = context.earlier.get("backup.publish", {}).get("set_id")
     if before is not None:
         vault.pin(before, context.operation, False)
-        if not any(one.id == before and one.pinned for one in vault.backups()):  # an operator may want to keep it
+        if not any(one.id == before and one.pinned for one in vault.backups()):  # the operator may have pinned it
             vault.remove(before)
-    # Told by the set itself, for this step may have died right after it was listed.
+    # Read this from the backup itself, because this step may have died right after it was published.
     kept = [name for name, identity in _beside(context).items() if identity and name not in listed.datasets]
     context.record({"set_id": taken["set_id"], "kept": kept})
 
@@ -86,7 +86,7 @@ def _beside(context: StepContext) -> dict[str, str | None]:
     if "restore_point.create" in context.earlier:
         return dict(context.earlier["restore_point.create"]["candidates"])
     if not any(context.earlier.get(name) for name in restore.LOADING):
-        return {}  # files alone were replaced
+        return {}  # only files were replaced
     return dict(restore.loaded(context)["databases"])
 
 
@@ -99,7 +99,7 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
         if not context.parameters.get("tolerant") or _may_pass(opened, name, error, target):
             raise
         try:
-            snapshot = _dump(opened, context, name, target)  # broken is what fails again
+            snapshot = _dump(opened, context, name, target)  # a broken database fails again
         except (StepError, DamagedError, OSError) as again:
             said = again.what if isinstance(again, HoldfastError) else str(again)
             warning = opened.host.redactor.text(
@@ -143,7 +143,7 @@ def _dump(opened: Opened, context: StepContext, name: str, target: Path) -> Snap
     try:
         return opened.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
     except (HoldfastError, OSError) as error:
-        # A dump program tells of a full disk in words alone.
+        # A dump program reports a full disk only as text.
         full = lacks_space(error) or durable.free_bytes(target.parent) < _SLACK_BYTES
         if target.is_dir():
             durable.remove_tree(target)

@@ -78,7 +78,9 @@ def shipped(opened: Opened, release: Release) -> list[str]:
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
     configured = opened.loaded.configuration.tasks
-    with tempfile.TemporaryFile() as printed:  # some thousand lines, of which messages keep the last ones only
+    with (
+        tempfile.TemporaryFile() as printed
+    ):  # it may have thousands of lines, of which messages keep only the last ones
         words = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
         tasks.invoke(opened, release, words, {}, printed)
         printed.seek(0)
@@ -193,7 +195,7 @@ def check(opened: Opened, context: StepContext) -> None:
             )
         return
     if context.earlier.get("migrations.check_loaded", {}).get("verified"):
-        return  # the candidate was asked, which is the live database by now
+        return  # the candidate, which is the live database by now, was already checked
     release = Release(**context.parameters["release"])
     refuse_unknown(release, unknown_to(opened, release))
     waiting = pending(opened, release)

@@ -42,7 +42,7 @@ def check(opened: Opened, context: StepContext) -> None:
     found = [problem for files in opened.files.values() for problem in files.check()]
     found += [problem for database in opened.databases.values() for problem in database.check()]
     refuse_errors(found, replaced=context.parameters.get("adopts", False))
-    if context.parameters.get("reserve", True):  # what may have to be undone
+    if context.parameters.get("reserve", True):  # an undo may be necessary
         for files in opened.files.values():
             files.refuse_mounts()
     if context.parameters.get("stops", True):

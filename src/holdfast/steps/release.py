@@ -164,7 +164,7 @@ def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup 
         for backup in sorted(sets, key=lambda backup: backup.sequence, reverse=True):
             if backup.operation == operation and backup.release.get("id") == release.id:
                 return backup
-        return None  # an older set would have older data
+        return None  # an older backup would have older data
     return None
 
 

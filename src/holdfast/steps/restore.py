@@ -20,7 +20,7 @@ from holdfast.system import durable
 _SLACK_BYTES = 4 << 20
 _OTHER_BACKUP = "Choose another backup; run `holdfast backup verify` to see all damage."
 LOADING = ("database.load", "database.import", "database.import_cold")
-"""Steps that put a candidate beside a live database."""
+"""The steps that load candidate databases."""
 
 
 def source_vault(opened: Opened, context: StepContext) -> Vault:
@@ -83,7 +83,7 @@ def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
     if found.release.get("commit") == release.commit:
         return  # it ran on this very database, maybe with migrations that were declared compatible with it
     if not Path(release.path).is_dir():
-        return  # it is unpacked from the set first; the set's own code knows its own database
+        return  # it is unpacked from the backup first, whose code knows its own database
     applied: list[str] = found.release.get("migrations", [])
     older = migrations.incompatible(opened, migrations.not_in(opened, applied, migrations.shipped(opened, release)))
     if older:
@@ -192,7 +192,7 @@ def prove_new(opened: Opened, context: StepContext) -> None:
         try:
             values = {"set": set_id, "sets": {name: set_id}, "databases": [name]}
             prove(opened, replace(context, parameters={**context.parameters, **values}))
-        except HoldfastError as error:  # also of the server itself: after the commit nothing of this is a failure
+        except HoldfastError as error:  # even errors of the server: after the commit nothing here is a failure
             opened.host.warn(f"{error.what}\n{error.next_step}".rstrip())
             context.record({"warnings": [error.what]})
         else:

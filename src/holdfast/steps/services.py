@@ -23,7 +23,7 @@ STOP_ORDER = ("scheduler", "worker", "web", "backend")
 _SERVING = ("web", "backend")
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
-_UNWELL_SECONDS = 10.0  # visitors wait for it
+_UNWELL_SECONDS = 10.0  # visitors wait meanwhile
 _PORT_ATTEMPTS = 3
 
 
@@ -206,7 +206,7 @@ def ran_before(opened: Opened, context: StepContext) -> set[str] | None:
     ran = {instance.service for instance in instances}
     served = [instance.service for instance in instances if instance.kind in _SERVING]
     kind = opened.loaded.configuration.service_kind
-    # They serve together: where one ran, a release that has both has to have both.
+    # Web and backend serve together: if one ran, a release that has both needs both.
     return ran | {name for name in opened.loaded.configuration.services if served and kind(name) in _SERVING}
 
 
@@ -223,11 +223,11 @@ def start_release(opened: Opened, context: StepContext) -> None:
             if attempt == _PORT_ATTEMPTS:
                 raise
             stop_release(opened, context)
-            context.record({"ports": {}})  # chosen anew
+            context.record({"ports": {}})  # chosen again
 
 
 def _start_release(opened: Opened, context: StepContext) -> None:
-    start_wanted(opened)  # beside what serves, which a runtime that died took along
+    start_wanted(opened)  # the serving services may have ended together with a runtime that died
     release = Release(**context.parameters["release"])
     kinds: Sequence[str] = context.parameters["kinds"]
     services = opened.loaded.configuration.services
@@ -253,14 +253,16 @@ def _start_release(opened: Opened, context: StepContext) -> None:
     _save(memory, [*earlier, *instances])
     begun = [item for item in ordered(instances, stopping=False) if _tried(context, item, partial(_begin, opened))]
     backends = [item for item in begun if item.kind == "backend"]
-    for instance in begun:  # the others come up meanwhile
+    for instance in begun:  # the others start meanwhile
         _tried(context, instance, partial(_prove, opened, context, backends))
 
 
 def _begin(opened: Opened, instance: ServiceInstance) -> None:
     opened.runtime.start(replace(instance, comes_back=False))  # until the commit
     held = opened.gate.state().operation
-    if instance.kind == "web" and held is not None:  # closed: only who has the cookie sees it before the commit
+    if (
+        instance.kind == "web" and held is not None
+    ):  # the gate is closed: before the commit only a client with the cookie sees it
         opened.gate.close(held, target_of(opened, instance))
 
 
@@ -279,7 +281,7 @@ def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[Se
     except StepError as error:
         if not context.parameters.get("tolerant") or isinstance(error, PortTakenError):
             raise
-        # After the commit nothing is undone, and to try for ever would only keep the operation open.
+        # After the commit nothing is undone, and endless tries would only keep the operation open.
         context.say(
             f"{error}\nIt should run nevertheless. Fix the cause, then run: holdfast service restart {instance.service}"
         )
@@ -372,7 +374,7 @@ def command(opened: Opened, context: StepContext) -> None:
     now = {instance.name: _with_its_port(opened, instance) for instance in affected}
     affected = list(now.values())
     before = [now.get(instance.name, instance) for instance in before]
-    _save(memory, before)  # an undo leads visitors where a web was begun meanwhile
+    _save(memory, before)  # an undo sends visitors to the port on which a web was started meanwhile
     for instance in ordered(affected, stopping=False):
         opened.runtime.start(instance)
         verify(opened, instance, context)
@@ -380,14 +382,14 @@ def command(opened: Opened, context: StepContext) -> None:
             opened.gate.route(release.id, target_of(opened, instance))
     set_wanted(opened, [*(item for item in before if item not in affected), *affected])
     if affected:
-        start_wanted(opened)  # all of them: a runtime that had died took the others along
+        start_wanted(opened)  # start all, because a runtime that died has ended the others, too
 
 
 def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str]) -> list[ServiceInstance]:
     """Return the instances that a command is about, with the webs that depend on a backend among them."""
     named = [instance for instance in before if not names or instance.service in names]
     if action != "start" and any(instance.kind == "backend" for instance in named):
-        # A web that leads to it may have looked its address up once; and it is the web that is asked whether both are well.
+        # The web may have looked up the backend's address only once; and the web's health is that of both.
         return [instance for instance in before if instance in named or instance.kind == "web"]
     return named
 

@@ -19,14 +19,14 @@ class Stopped:
 
     service: str
     operation: str = ""
-    """That which stopped it, empty where none is known."""
+    """The operation that stopped it; empty if none is known."""
     title: str = ""
     user: str = ""
     at: str = ""
     together_with: tuple[str, ...] = ()
-    """The services that were named, where this one was not, and was stopped because it leads to them."""
+    """The named services, if this one was not named and was only stopped because it depends on them."""
     is_open: bool = False
-    """Whether that operation has not ended, and starts it again."""
+    """Whether that operation is open; it starts the service again."""
     should_run: bool = False
 
     @property
@@ -84,7 +84,7 @@ def _services(opened: Opened) -> list[str]:
     names = list(opened.loaded.configuration.services)
     release = opened.current_release()
     if opened.containers is not None and release is not None:
-        with contextlib.suppress(OSError, StepError):  # its folder may be gone, of which `status` tells
+        with contextlib.suppress(OSError, StepError):  # its folder may be gone, which `status` reports
             known = opened.containers.services_of(release.path)
             return [name for name in names if name in known]
     return names

@@ -39,13 +39,13 @@ def invoke(
         return opened.host.run(
             argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output, as_application=True
         )
-    operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release what it ships
+    operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
     service = opened.loaded.configuration.task_service()
     words = opened.containers.one_off(service, release.path, argv, environment, operation)
     try:
         return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit, output=output)
     finally:
-        opened.containers.end_one_offs(operation)  # where only its client was ended, the container goes on
+        opened.containers.end_one_offs(operation)  # if only its client was ended, the container goes on
 
 
 def describe(opened: Opened, parameters: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 _HIERARCHIES = ("pids", "freezer", "name=systemd")
-"""Those of version 1 that serve, where there is no version 2: in them a group means nothing until it is given limits."""
+"""Usable controllers of version 1, without version 2: a group in them has no effect until it gets limits."""
 _MEMBERS = "cgroup.procs"
 
 

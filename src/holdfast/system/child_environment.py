@@ -19,11 +19,11 @@ _HANDED_ON = (
     "USER",
     "LOGNAME",
     "TMPDIR",
-    # How this user's own container engine, its sessions and its keys are reached.
+    # Variables for the user's own container engine, its sessions and its keys.
     "XDG_RUNTIME_DIR",
     "DBUS_SESSION_BUS_ADDRESS",
     "SSH_AUTH_SOCK",
-    # How this network is left, and whom it trusts: a build fetches through it.
+    # Variables for proxies and certificates of this network, which the downloads of a build need.
     "http_proxy",
     "https_proxy",
     "ftp_proxy",
@@ -50,7 +50,7 @@ ENGINE = (
     "CONTAINERS_REGISTRIES_CONF",
     "REGISTRY_AUTH_FILE",
 )
-"""Where the container engine is: a matter of the application, which keeps the first that it was used with."""
+"""Variables with the address of the container engine; the application keeps those of its first use."""
 
 _OWN = "HOLDFAST_"
 _ELSEWHERE = (

@@ -17,8 +17,8 @@ from holdfast.errors import RefusedError
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_LINKS = 40  # as path_resolution(7) has it
-_MOST_OPEN = 200  # directories of one chain; deeper ones are opened again when they are needed
+_MOST_LINKS = 40  # the limit of path_resolution(7)
+_MOST_OPEN = 200  # open directories of one path; deeper ones are opened again when they are needed
 
 
 def open_folder(path: str | os.PathLike[str]) -> int:

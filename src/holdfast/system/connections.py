@@ -87,7 +87,7 @@ def _shut_down(pid: int, number: int, inode: int) -> None:
                 return
             raise OSError(error, os.strerror(error))
         with socket.socket(fileno=own) as connection, contextlib.suppress(OSError):
-            if os.fstat(own).st_ino == inode:  # the number may belong to another one by now
+            if os.fstat(own).st_ino == inode:  # another socket may have the number by now
                 connection.shutdown(socket.SHUT_RDWR)
     finally:
         os.close(process)

@@ -112,7 +112,9 @@ def make_directory(path: str | os.PathLike[str], mode: int = 0o700) -> None:
     for directory in reversed(missing):
         try:
             os.mkdir(directory, mode)
-            os.chmod(directory, mode)  # whatever the caller's umask is: services of other accounts pass through some
+            os.chmod(
+                directory, mode
+            )  # regardless of the caller's umask, because services of other accounts pass through some of them
         except FileExistsError:
             continue
         sync_directory(directory.parent)
@@ -225,7 +227,7 @@ def _remove_name(remove: Callable[..., None], name: str, folder: int) -> None:
     """Unlink or rmdir a name in an open directory, after giving its owner the right to write there if necessary."""
     try:
         remove(name, dir_fd=folder)
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # another process removed it first
         return
     except PermissionError:
         if _grant_owner(folder):
@@ -251,7 +253,7 @@ def _grant_owner(folder: int) -> bool:
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IRWXU == stat.S_IRWXU or status.st_uid != os.geteuid():
         return False
-    os.chmod(f"/proc/self/fd/{folder}", mode | stat.S_IRWXU)  # which also takes one opened for its path alone
+    os.chmod(f"/proc/self/fd/{folder}", mode | stat.S_IRWXU)  # this call also accepts a descriptor opened with O_PATH
     return True
 
 
@@ -372,7 +374,7 @@ def changeable(descriptor: int, *, back: bool = True) -> Iterator[bool]:
     try:
         try:
             fcntl.ioctl(reopened, _GET_FLAGS, flags)
-        except OSError:  # no such marks on this filesystem
+        except OSError:  # this filesystem has no such attributes
             yield False
             return
         marks = flags[0] & _UNCHANGEABLE

@@ -34,12 +34,12 @@ _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYP
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
 _PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
-# A program that writes 4 KiB at a time would wake us for each of them; so a pipe is given the time to fill.
+# A program that writes 4 KiB at a time would wake this process for each of them, so let the pipe fill first.
 _FULL_BYTES = 1 << 18
 _FILL_SECONDS = 0.002
 
 Process = subprocess.Popen[bytes] | Kept
-"""A command that runs; a child of this process, or of a keeper's."""
+"""A running command, which is a child of this process or of a keeper."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class Host:
     cancelled: Callable[[], bool] = lambda: False
     log: Callable[[Mapping[str, Any]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
-    warn: Callable[[str], None] = lambda line: None  # of what an operator has to know though the operation goes on
+    warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
 
-    engine: Mapping[str, str] = field(default_factory=dict)  # where the container engine is, whatever a shell says
+    engine: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the address of the container engine, whatever the shell's variables say
     _keeper: Keeper | None = None
     _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -267,7 +269,7 @@ class Host:
                 while process.poll() is None:
                     self.check_cancelled()
                     time.sleep(0.02)
-            except BrokenPipeError:  # it ended before it had read everything; its exit code and words tell why
+            except BrokenPipeError:  # it ended before it had read everything; its exit code and output show why
                 process.wait()
             except BaseException:
                 end_session(process)
@@ -391,7 +393,7 @@ class Host:
                 start_new_session=True,
             )
         pid = process.pid
-        process.returncode = 0  # it is not ours to wait for; supervisord daemonises or is adopted by init
+        process.returncode = 0  # do not wait for it: supervisord becomes a daemon or is adopted by init
         return pid
 
     def start_kept_server(
@@ -404,7 +406,7 @@ class Host:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process like `start_server`, below a keeper of its own, which holds all that it starts."""
-        # The services below it resolve their own secrets, which may stand in the caller's environment.
+        # The services below it resolve their own secrets, which may be in the caller's environment.
         hers = self.environment(environment, marked=False, begin=os.environ)
         try:
             own = Keeper(record, self.environment(marked=False))
@@ -436,7 +438,7 @@ class Host:
         )
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            # Room for several orders and answers; refused beyond what this user may have in pipes.
+            # Make room for several orders and answers; this fails beyond the user's limit for pipes.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         return process
@@ -503,7 +505,7 @@ def end_session(process: Process) -> None:
     if isinstance(process, Kept):
         process.end(_GRACE_SECONDS)
         return
-    session = process.pid  # the command leads its session, and keeps the number taken until it is waited for
+    session = process.pid  # the command is its session's leader, and its number stays in use until it is waited for
     for pid in session_members(session):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

@@ -24,8 +24,10 @@ import sys
 MONITORS = frozenset(
     ["conmon", "aardvark-dns", "slirp4netns", "pasta", "pasta.avx2", "rootlessport", "catatonit", "fuse-overlayfs"]
 )
-"""What Podman leaves beside each container, and beside all of them: as long as it runs so does what it serves, by its design
-as nobody's child. What an operation runs in a container ends with the container, which is found by its labels."""
+"""Programs that Podman leaves running for each container and for all of them, by design as nobody's child.
+
+Commands of an operation in a container end with the container, which is found by its labels.
+"""
 
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -114,7 +116,7 @@ class _Keeper:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 started = file.read().rpartition(b")")[2].split()[19].decode()
             os.write(self._record, f"command {pid} {started}\n".encode())
-        except OSError:  # it has ended already, or the disk is full: the keeper holds it all the same
+        except OSError:  # it has already ended, or the disk is full: the keeper holds it anyway
             pass
 
 
@@ -153,7 +155,7 @@ def _gone() -> bytes:
 def _tell(pipe: int, message: bytes) -> None:
     try:
         os.write(pipe, message)
-    except OSError:  # nobody waits for it any more
+    except OSError:  # no reader is left
         pass
 
 
@@ -185,7 +187,7 @@ def _become(command: list[str], folder: str | None, environment: dict[str, str],
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # Each number above those of the standard streams first, so that none is written over before it was taken.
+    # Move each descriptor above the standard streams first, so that none is overwritten before it is used.
     high = [os.dup(descriptor) if descriptor < 3 else descriptor for descriptor in streams]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=True)

@@ -61,7 +61,7 @@ class Kept:
             poller.register(self._status, select.POLLIN)
             if poller.poll(milliseconds):
                 told = os.read(self._status, keeper.ENDED.size)
-                # A keeper that was killed says nothing, and nobody else can tell how its command ended.
+                # A killed keeper reports nothing, and there is no other way to know how its command ended.
                 status = keeper.ENDED.unpack(told)[0] if told else signal.SIGKILL
                 self.returncode = os.waitstatus_to_exitcode(status)
                 os.close(self._status)
@@ -125,7 +125,7 @@ class Keeper:
                         pass_fds=(theirs.fileno(), written),
                     )
                     self.identity = Identity(process.pid, processes.started(process.pid))
-                    with contextlib.suppress(OSError):  # a full disk: this process knows it all the same
+                    with contextlib.suppress(OSError):  # a full disk: this process knows the keeper anyway
                         os.write(written, f"keeper {self.identity.pid} {self.identity.started}\n".encode())
                         group = cgroups.make(f"holdfast-{process.pid}-{self.identity.started}", process.pid)
                         if group is not None:
@@ -133,7 +133,7 @@ class Keeper:
                             os.write(written, f"group {group}\n".encode())
                 finally:
                     os.close(written)
-            process.returncode = 0  # who needs its end waits for that by a descriptor of his own
+            process.returncode = 0  # a caller that needs its end waits with its own descriptor
             if self._connection.recv(1) != b"+":
                 raise OSError(0, "the process that keeps commands together did not start")
         except BaseException:
@@ -274,7 +274,7 @@ def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -
     for command in known.commands:
         leader = table.get(command.pid)
         if leader is not None and leader.started != command.started:
-            continue  # its number, and with it that of its session, is another one's by now
+            continue  # another process has its number, and that of its session, by now
         below = processes.descendants(command, table)
         below |= {
             pid: entry.started
@@ -314,7 +314,7 @@ def end_recorded(
         if not any(processes.descendants(Identity(pid, start), table) for pid, start in holding.items()):
             processes.await_end(holding, _LET_GO_SECONDS)
         left = present()
-        if not left:  # it holds monitors of containers alone, or was stopped
+        if not left:  # it holds only monitors of containers, or was stopped
             processes.signal_known(holding, signal.SIGKILL)
             processes.await_end(holding, _LET_GO_SECONDS)
         else:

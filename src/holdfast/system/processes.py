@@ -140,7 +140,7 @@ def _carries(pid: int, prefix: bytes) -> bool:
             if environment:
                 return b"\0" + prefix in b"\0" + environment
             now = _place_of_environment(pid)
-        except OSError:  # gone, or another user's: not a child that this user started
+        except OSError:  # it is gone or another user's, so it is not a child that this user started
             return False
         if now != place:
             place, since = now, time.monotonic()
@@ -248,7 +248,7 @@ def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
             except ProcessLookupError:
                 continue
             try:
-                if pid in working_in(folder):  # the number was not given to another one meanwhile
+                if pid in working_in(folder):  # no other process got the number meanwhile
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass

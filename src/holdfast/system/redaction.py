@@ -27,7 +27,7 @@ def _forms(value: str) -> set[bytes]:
             forms.add(capital.encode())
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw)
-        # Characters that also depend on the neighbouring bytes are left out of what is looked for.
+        # Characters that also depend on the neighbouring bytes are not part of the pattern.
         core = encoded[0 if shift == 0 else shift + 1 : (shift + len(raw)) * 8 // 6]
         if len(core) >= _LEAST_BASE64_CHARACTERS:
             forms.add(core)
@@ -89,7 +89,7 @@ class RedactingStream:
 
     def feed(self, chunk: bytes) -> None:
         data = self._pending + chunk
-        # What could still become part of a secret waits, whole, for what comes next.
+        # Keep back the whole end that could become part of a secret until the next chunk.
         cut = len(data) - max(0, self._redactor.longest_bytes - 1)
         for start, end in self._redactor.places(data):
             if start < cut < end:

@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, host: Host, job: Job) -> None:
         self._process = host.start_pipes([sys.executable, "-m", "holdfast.system.worker"])
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # A thread of its own reads the answers: else both could wait with a full pipe for the other one to read.
+        # A separate thread reads the answers: otherwise both sides could wait with a full pipe for each other.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.waiting = 0
@@ -52,7 +52,7 @@ class Worker:
         while True:
             try:
                 self._answers.put(pickle.load(self._process.stdout))
-            except Exception:  # its end, or an answer that cannot be read: never silence, for somebody waits
+            except Exception:  # report its end or an unreadable answer, because the caller waits
                 self._answers.put(_Failed(WorkerDiedError("the second process of Holdfast died")))
                 return
 
@@ -62,7 +62,7 @@ class Worker:
             pickle.dump(value, self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # its death is told where an answer is taken
+            pass  # its death is reported where an answer is taken
 
     def give(self, order: Any) -> None:
         self.waiting += 1
@@ -95,7 +95,7 @@ class Worker:
         self._reader.join(_END_SECONDS)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was not sent is of no use any more
+                with contextlib.suppress(BrokenPipeError):  # unsent orders are no longer needed
                     pipe.close()
 
 
@@ -120,7 +120,7 @@ def main() -> None:
             order = pickle.load(orders)
             try:
                 answer = job.handle(order) if order is not None else job.finish()
-            except Exception as error:  # as of a full disk: for the parent to raise
+            except Exception as error:  # for example a full disk: the parent raises it
                 answer = _failure(error)
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
@@ -129,7 +129,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Not this module's own `main`: what it pickled would be `__main__`'s, which the parent cannot read.
+    # Do not call this module's own `main`: it would pickle names of `__main__`, which the parent cannot read.
     from holdfast.system import worker
 
     worker.main()
