@@ -338,7 +338,9 @@ def test_what_was_replaced_and_is_in_no_backup_is_not_removed(closing: Site) -> 
     assert set(preflight.private_folders(app.opened)) == set(before)
     app.close()
     told = run(closing, "check")
-    assert f"data replaced by {operation}" in told.stdout + told.stderr and "is in no backup" in told.stdout + told.stderr
+    assert (
+        f"data replaced by {operation}" in told.stdout + told.stderr and "is in no backup" in told.stdout + told.stderr
+    )
 
 
 def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v2: Site) -> None:

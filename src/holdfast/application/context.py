@@ -153,7 +153,7 @@ class Opened:
     def _mismatch(self, what: str, found: str | None, how: str) -> OwnerMismatchError:
         return OwnerMismatchError(
             f"{what} belongs to {found}, not to {self.loaded.owner}",
-            next_step="Two state directories must never manage the same data: use that one's holdfast.toml,"
+            next_step="Two state directories must never manage the same data: use the holdfast.toml of the other one,"
             f" or, if it is gone for good, {how}.",
         )
 

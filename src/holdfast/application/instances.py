@@ -45,9 +45,8 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
     if opened.containers is not None:
         return replace(instance, port=port)
     service = configured(opened, instance)
-    if (
-        service is None
-    ):  # its command with the port is no longer configured; its start will show whether the port is free
+    # A command that is no longer configured cannot get another port; the start will show whether its port is free.
+    if service is None:
         return instance
     command = filled(opened, service.command, instance.directory, service.port or port)
     return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})

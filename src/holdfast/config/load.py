@@ -145,7 +145,7 @@ def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins:
     name = extends.removeprefix("preset:")
     if name not in known:
         raise ConfigurationError(
-            f"{origin} is wrong", [f"extends: no preset {name!r}; known are {', '.join(sorted(known))}"]
+            f"{origin} is wrong", [f"extends: no preset {name!r}; known: {', '.join(sorted(known))}"]
         )
     found = tomllib.loads(known[name])
     _merge_preset(target, found.get("extends"), extends, origins)

@@ -18,9 +18,9 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     """
     current = app.opened.current_release()
     if current is not None:
-        raise RefusedError(f"{current.label} is already installed here", next_step="holdfast status")
+        raise RefusedError(f"{current.label} is already installed here", next_step="Run: holdfast status")
     if app.opened.containers is None:
-        raise RefusedError("only containers can be taken over", next_step="holdfast install REF")
+        raise RefusedError("only containers can be taken over", next_step="Run: holdfast install REF")
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     datasets = parts.all_there(app, parts.choose(app))

@@ -101,7 +101,7 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
     found = vault(app).backups()
     if reference == "latest":
         if not found:
-            raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
+            raise NotFoundError("there is no backup yet", next_step="Run: holdfast backup create")
         made = [backup for backup in found if not backup.safety]
         if not made:
             raise NotFoundError(

@@ -114,14 +114,14 @@ def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
             )
         found = backups.vault(app).backups()
         if not found:
-            raise NotFoundError("there is no backup yet", next_step="holdfast backup create")
+            raise NotFoundError("there is no backup yet", next_step="Run: holdfast backup create")
     known = sorted({name for item in found for name in _names(item)})
     for name in only:
         if name not in known:
             whose = f"backup {found[0].id} has" if len(found) == 1 else "there is"
             raise UsageError(
                 f"{whose} no dataset {name!r}",
-                next_step=f"Known are {', '.join(known)}.",
+                next_step=f"Known: {', '.join(known)}.",
             )
     return [item for item in found if not only or {*only} & _names(item)]
 

@@ -89,7 +89,7 @@ def _dump(app: App, name: str, source: str) -> Step:
         if dump_source.is_data_directory(source):
             raise RefusedError(
                 f"{source} looks like a data directory of PostgreSQL, not like a dump",
-                next_step=f"holdfast import database {source} --cold",
+                next_step=f"Run: holdfast import database {source} --cold",
             )
         with dump_source.opened(source) as found:
             title += f" ({found.format})"
@@ -131,11 +131,11 @@ def _database(app: App, wanted: str | None) -> str:
     if wanted is None:
         if len(known) != 1:
             raise UsageError(
-                "which database?", next_step=f"Add `--database NAME`; known are {', '.join(known) or 'none'}."
+                "which database?", next_step=f"Add `--database NAME`; known: {', '.join(known) or 'none'}."
             )
         return known[0]
     if wanted not in known:
-        raise UsageError(f"there is no database {wanted!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
+        raise UsageError(f"there is no database {wanted!r}", next_step=f"Known: {', '.join(known) or 'none'}.")
     return wanted
 
 
@@ -148,7 +148,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     if name not in app.loaded.configuration.files:
         raise UsageError(
             f"there is no files dataset {name!r}",
-            next_step=f"Known are {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
+            next_step=f"Known: {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
         )
     if source != "-":
         source = str(Path(source).absolute())

@@ -38,7 +38,7 @@ def found(app: App, database: str | None = None, *, test: bool = False) -> list[
     """Return dumps by time, oldest first. `test`: read each to its end. Raise UsageError for an unknown database."""
     known = app.loaded.configuration.databases
     if database is not None and database not in known:
-        raise UsageError(f"there is no database {database!r}", next_step=f"Known are {', '.join(known) or 'none'}.")
+        raise UsageError(f"there is no database {database!r}", next_step=f"Known: {', '.join(known) or 'none'}.")
     listed = [
         _looked_at(path, name, test)
         for name in ([database] if database is not None else known)

@@ -38,7 +38,7 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
     known = [*configuration.databases, *configuration.files, "code"]
     for name in (*only, *except_):
         if name not in known:
-            raise UsageError(f"there is no dataset {name!r}", next_step=f"Known are {', '.join(known)}.")
+            raise UsageError(f"there is no dataset {name!r}", next_step=f"Known: {', '.join(known)}.")
     chosen = {name for name in known if (not only or name in only) and name not in except_}
     return Datasets(
         tuple(name for name in configuration.databases if name in chosen),

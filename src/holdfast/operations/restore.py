@@ -165,7 +165,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
             Step("database.load", f"load a candidate database of {dataset}", {**both, "into": name}),
         ),
         after_commit=(Step("database.hand_over", f"rename it to {name}", {"database": dataset, "name": name}),),
-        notes=(f"{dataset} is as of {found.instant}. The live database is not changed.",),
+        notes=(f"{dataset} has the content of {found.instant}. The live database is not changed.",),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )
 

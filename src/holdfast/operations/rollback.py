@@ -27,7 +27,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     if app.opened.containers is not None and (gone := app.opened.containers.missing_images(target.path)):
         raise RefusedError(
             f"images of {target.label} are gone: {', '.join(gone)}",
-            next_step=f"holdfast package build {target.label}",
+            next_step=f"Run: holdfast package build {target.label}",
         )
     own = Path(target.path) / "holdfast.toml"
     notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
@@ -45,7 +45,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     if found.instant != discard_writes_since:
         raise RefusedError(
             f"the data of {target.label} is that of {found.instant}, not of {discard_writes_since}",
-            next_step=f"holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}",
+            next_step=f"Run: holdfast rollback {_to(app, target)}--discard-writes-since {found.instant}",
         )
     return _with_data(app, target, found, notes)
 

@@ -21,7 +21,7 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
     for name in names:
         if name not in app.loaded.configuration.services:
             raise UsageError(
-                f"there is no service {name!r}", next_step=f"Known are {', '.join(app.loaded.configuration.services)}."
+                f"there is no service {name!r}", next_step=f"Known: {', '.join(app.loaded.configuration.services)}."
             )
     if action != "stop":
         app.opened.require_markers()

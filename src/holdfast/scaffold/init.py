@@ -27,7 +27,7 @@ def write(
     if path.exists() and not force:
         raise RefusedError(f"{path} already exists", next_step="Edit it, or use --force to replace it.")
     if preset is not None and preset not in presets():
-        raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known are {', '.join(sorted(presets()))}.")
+        raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known: {', '.join(sorted(presets()))}.")
     text, findings = propose(folder, preset, host)
     durable.write_file(path, text, 0o644)
     return path, findings

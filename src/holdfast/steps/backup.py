@@ -33,7 +33,7 @@ def vault_of(opened: Opened) -> Vault:
 def copy(opened: Opened, context: StepContext) -> None:
     """Copy the files for the first time, while everything runs."""
     vault = vault_of(opened)
-    known = vault.backups()[-1:]  # the totals of the last backup allow to estimate the rest
+    known = vault.backups()[-1:]  # their totals show how much is left
     run = vault.begin(context.operation)
     stored = {}
     for name in context.parameters["files"]:

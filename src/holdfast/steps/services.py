@@ -260,9 +260,8 @@ def _start_release(opened: Opened, context: StepContext) -> None:
 def _begin(opened: Opened, instance: ServiceInstance) -> None:
     opened.runtime.start(replace(instance, comes_back=False))  # until the commit
     held = opened.gate.state().operation
-    if (
-        instance.kind == "web" and held is not None
-    ):  # the gate is closed: before the commit only a client with the cookie sees it
+    # The gate is closed: before the commit only a client with the cookie sees the new web.
+    if instance.kind == "web" and held is not None:
         opened.gate.close(held, target_of(opened, instance))
 
 

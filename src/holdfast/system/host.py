@@ -66,9 +66,8 @@ class Host:
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
 
-    engine: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the address of the container engine, whatever the shell's variables say
+    engine: Mapping[str, str] = field(default_factory=dict)
+    """The address of the container engine, whatever the shell's variables say."""
     _keeper: Keeper | None = None
     _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
 
