@@ -1,7 +1,7 @@
 """The guestbook as a Compose project that its operator runs: web, worker and PostgreSQL in containers.
 
-The folder is a checkout of the repository, with `.env`, the data and holdfast.toml in it, as many applications tell their
-operators to lay it out. Images are made of the sources alone; what a container runs are this machine's programs.
+The folder is a checkout of the repository with `.env`, the data and holdfast.toml in it, a usual recommendation.
+Images are made of the sources alone; containers run this machine's programs.
 """
 
 from __future__ import annotations

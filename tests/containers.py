@@ -29,7 +29,7 @@ def engine(*words: str, client: str = "docker") -> str:
     return subprocess.run([client, *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
-# One that says so in a file where it meets a database between two versions: its migration has begun, and is not of its code.
+# A service that notes in a file if it meets a database between two versions, whose migration is not of its code.
 WITNESS = """import pathlib, time
 while True:
     pieces = sorted(pathlib.Path("/app/media").glob("piece-*.txt"))
@@ -78,7 +78,7 @@ def containerize(
     backend: bool = False,
     **more: Any,
 ) -> None:
-    """Writes the files into every version; `more` are services beside web and worker. With a `backend` that is `app`."""
+    """Write the files into every version; `more` are further services. A `backend` is the service `app`."""
     for version in repository.VERSIONS:
         git(folder, "checkout", "--quiet", version.tag)
         ours = {

@@ -36,7 +36,7 @@ def site(
         raise
     finally:
         _lent.discard(found)
-        # One that somebody else asked for meanwhile is there twice, and what is in containers would be in the engine's way.
+        # Another test may have created one meanwhile, and sites in containers would disturb the engine.
         if found in _distrusted or key in _kept or engine in IN_CONTAINERS:
             _distrusted.discard(found)
             _remove(found)

@@ -27,7 +27,7 @@ MEMORY = _PLACE if _usable() else None
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder as far as possible, also what its owner may not list or write in, which stops everybody but root."""
+    """Remove a folder as far as possible, even folders that their owner may not list or write in (as root may)."""
     for place, folders, _ in os.walk(path):
         for name in folders:
             inner = os.path.join(place, name)

@@ -139,7 +139,7 @@ class PostgresqlStore:
         target.write_bytes(gzip.compress(subprocess.run([*words, self.name], capture_output=True, check=True).stdout))
 
     def cold(self, target: Path, *, running: bool = False) -> None:
-        """A tar of the data directory of another server that has these rows: shut down before, or `running` meanwhile."""
+        """Return a tar of the data directory of another server with these rows, shut down before or `running`."""
         server = postgresql.PostgresqlServer()
         try:
             server.create_if_missing(self.name)

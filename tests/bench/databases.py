@@ -1,4 +1,4 @@
-"""`python -m tests.bench.databases`: PostgreSQL and MariaDB backed up, restored and brought back, beside the engine's own tools.
+"""`python -m tests.bench.databases`: PostgreSQL and MariaDB backed up, restored and undone, next to the engines' tools.
 
 Every tool works on one server of its own with safe settings; what it writes is on the disk when its figure ends. Only
 figures of one run may be compared.

@@ -1,4 +1,4 @@
-"""The maintenance window of an upgrade and of a restore, as a visitor meets it: from the first answer 503 to the last."""
+"""The maintenance window of an upgrade and of a restore, as visitors see it: from the first answer 503 to the last."""
 
 from __future__ import annotations
 

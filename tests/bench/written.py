@@ -1,7 +1,7 @@
 """An update and its way back by an application's own pages, and by Holdfast, on the stand-in of Connect Access.
 
-Both in one run, one after the other, each on a site of its own; a visitor asks all the time. `python -m tests.bench.written
-[--write]`: with it the page in docs/ is written.
+Both run one after the other, each on a site of its own; a visitor asks all the time.
+`python -m tests.bench.written [--write]`: the option writes the page in docs/.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Visitors:
                 retry = answer.getheader("Retry-After")
                 self.met[json.loads(body)["version"] if answer.status == 200 else f"{answer.status} {bool(retry)}"] += 1
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
-                # A connection that was kept idle may be closed at any time, and then every client asks anew (RFC 9110, 9.2.2).
+                # An idle connection may be closed at any time, and then every client asks again (RFC 9110, 9.2.2).
                 connection.close()
                 if not kept:
                     self.met[repr(error)] += 1

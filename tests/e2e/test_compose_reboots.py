@@ -112,7 +112,7 @@ def test_the_engine_or_the_database_is_killed_in_the_middle(
 
 @pytest.mark.parametrize("client", ["docker", "podman"], indirect=True)
 def test_the_machine_ends_in_the_middle(adopted: ComposeSite) -> None:
-    """Until it is recovered nobody but the database runs, though every container of the application comes back by itself."""
+    """Until the recovery only the database runs, although every container of the application restarts by itself."""
     before, images = _known(adopted)
     cut_power(adopted, in_the_middle(adopted))
     time.sleep(1.0)  # what the engine starts again is started by now

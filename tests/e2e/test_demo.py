@@ -36,7 +36,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def installed(folder: Path) -> Path:
-    """Install a wheel of this tree in a path with a blank; return its interpreter. The libraries are those of the tests."""
+    """Install a wheel of this tree in a path with a blank; return its interpreter. It uses the tests' libraries."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
     tree = folder / "tree"
     shutil.copytree(_ROOT, tree, ignore=shutil.ignore_patterns(".*", "build", "tests", "docs", "*.egg-info"))

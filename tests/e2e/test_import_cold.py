@@ -1,4 +1,4 @@
-"""`import database --cold` through the command line: the files of a server that was shut down replace an application's rows."""
+"""`import database --cold` on the command line: the files of a stopped server replace an application's rows."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_what_cannot_come_in_so_is_said(served: Site, folder: Path) -> None:
 
 
 def held_server(scratch: Path) -> list[int]:
-    """Stops the private server at its beginning, so that Holdfast waits for it; its processes as this machine knows them."""
+    """Stop the private server at its beginning, so that Holdfast waits for it; return its processes on this machine."""
     deadline = patience.deadline(60)
     while True:
         assert time.monotonic() < deadline, "no private server began"

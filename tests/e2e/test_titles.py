@@ -79,7 +79,8 @@ command = ["{_BIN}/gunicorn", "app:application", "--bind", "127.0.0.1:{{port}}",
 health = "/"
 [services.jobs]
 kind = "worker"
-command = ["{_BIN}/celery", "--app", "jobs", "worker", "--concurrency", "1", "--hostname", "HERE@x", "--loglevel", "WARNING"]
+command = ["{_BIN}/celery", "--app", "jobs", "worker", "--concurrency", "1", "--hostname", "HERE@x", "--loglevel",
+    "WARNING"]
 stop_timeout_seconds = 5
 ''',
     [sys.executable, "migrate.py"],
@@ -140,7 +141,8 @@ PHP = Stack(
 kind = "backend"
 command = ["sh", "-c", "sed 's#SOCKET#BOX/fpm.sock#' fpm.conf > BOX/fpm.conf && exec FPM --fpm-config BOX/fpm.conf"]
 [services.web]
-command = ["sh", "-c", "sed 's#SOCKET#BOX/fpm.sock#; s#PLACE#BOX#g; s#PORT#{port}#; s#RELEASE#{release}#' nginx.conf > BOX/nginx.conf && exec nginx -p BOX -c BOX/nginx.conf"]
+command = ["sh", "-c", "sed 's#SOCKET#BOX/fpm.sock#; s#PLACE#BOX#g; s#PORT#{port}#; s#RELEASE#{release}#' nginx.conf \
+> BOX/nginx.conf && exec nginx -p BOX -c BOX/nginx.conf"]
 health = "/"
 """.replace("FPM", _FPM_PROGRAM),
     ["php", "migrate.php"],
@@ -202,10 +204,12 @@ class Real:
         self.config.write_text(
             f'[application]\nname = "real"\nstate = "{folder}/state"\n'
             f'[source]\nrepository = "{self.repository}"\n'
-            f'[environment]\nDATABASE = "{self.database}"\nBOX = "{self.box}"\nTMPDIR = "{self.box}"\nPATH = "{os.environ["PATH"]}"\n'
+            f'[environment]\nDATABASE = "{self.database}"\nBOX = "{self.box}"\nTMPDIR = "{self.box}"\n'
+            f'PATH = "{os.environ["PATH"]}"\n'
             f'[databases.main]\nkind = "sqlite"\npath = "shared/app.sqlite3"\n'
             f'[vaults.local]\npath = "{folder}/vault"\n[gate]\nkind = "front"\nlisten = "127.0.0.1:{self.port}"\n'
-            f"[tasks]\nmigrate = {json.dumps(stack.migrate)}\n[limits]\ntask_timeout_seconds = {patience.limit(120)}\n{services}"
+            f"[tasks]\nmigrate = {json.dumps(stack.migrate)}\n"
+            f"[limits]\ntask_timeout_seconds = {patience.limit(120)}\n{services}"
         )
 
     def _git(self, *words: str) -> None:
@@ -228,7 +232,7 @@ class Real:
             connection.close()
 
     def titled(self, title: str) -> list[int]:
-        """Living processes of this user with such a title; of puma, which has no name of its own, those of the folder."""
+        """Return living processes of this user with such a title; for puma, which has none, those of the folder."""
         found = []
         for pid, entry in processes.table().items():
             if not entry.ended and processes.command_of(pid).startswith(title):

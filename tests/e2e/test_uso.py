@@ -1,4 +1,4 @@
-"""Every titled task of USO's maintenance page, by Holdfast, on a stand-in with its checkout, instance folder and scripts."""
+"""Every titled task of USO's maintenance page, on a stand-in with its checkout, instance folder and scripts."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_bad_release_ends_with_the_old_one(site: Uso, record_property: Callabl
 
 @pytest.mark.combination
 def test_the_nginx_variant(folder: Path) -> None:
-    """Its proxy leads to the application by a socket in a volume: two containers, of which one is reached by the gate."""
+    """The proxy reaches the application by a socket in a volume: the gate reaches one of the two containers."""
     site = Uso(folder, web="nginx")
     try:
         site.start()

@@ -118,7 +118,10 @@ class Filesystem:
             time.sleep(0.05)
 
     def _wait_until_free(self, deadline: float) -> None:
-        """A container that starts has all mounts of the machine for a moment: until then this one goes on, shut down."""
+        """Wait until no other mount of the device is left.
+
+        A container that starts has all mounts of the machine for a moment.
+        """
         assert self.device is not None
         while True:
             try:

@@ -18,7 +18,7 @@ from tests.site import Site
 
 
 class Machine:
-    """`layout`: for `folder`, and as wanted for `state`, `vault` and `application`, a filesystem's kind and size in MiB."""
+    """A machine of filesystems; `layout` has kind and size in MiB for `folder`, and maybe for the other places."""
 
     def __init__(self, layout: Mapping[str, tuple[str, int | None]], **site: Any) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hf"))

@@ -24,7 +24,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass
 class Recorder:
-    """`at_write` gets the journal's own label and what is not durable at that moment, as `name PATH` or `content PATH`."""
+    """A recorder; `at_write` gets the journal's label and what is not durable yet, as `name PATH` or `content PATH`."""
 
     roots: Sequence[Path]
     ignored: Callable[[Path], bool]

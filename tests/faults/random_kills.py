@@ -1,6 +1,6 @@
 """Kills at random moments: `python -m tests.faults.random_kills --rounds 300 --seed 1 --engine sqlite`.
 
-The enumerated points lie at what Holdfast writes. These lie anywhere, also in the middle of a command, of a start, of an
+The enumerated points are where Holdfast writes. These are anywhere, even in the middle of a command, of a start, of an
 undo. A writer goes on all the time; what was acknowledged to it must be there afterwards, with its file, but where a
 restore or a rollback is what takes it away. Prints a line per round and the figures at the end.
 """

@@ -17,8 +17,8 @@ from tests.stores import PostgresqlStore
 class Scenario:
     """One operation on one state of a site.
 
-    The releases of `tags` are deployed, then `before` brings the site to its old state; `act` is the operation. `writers`
-    run beside it where data must stay.
+    The releases of `tags` are deployed, then `before` brings the site to its old state; `act` is the operation.
+    `writers` run meanwhile where data must stay.
     """
 
     name: str

@@ -57,7 +57,8 @@ path = "shared/media"
 path = "{folder}/vault"
 
 [backup]
-references = {{ database = "main", files = "media", query = "SELECT file, sha256 FROM inside UNION ALL SELECT file, sha256 FROM outside" }}
+references = {{ database = "main", files = "media", query = "SELECT file, sha256 FROM inside UNION ALL \
+SELECT file, sha256 FROM outside" }}
 keep = {{ last = 2 }}
 """
 

@@ -214,7 +214,7 @@ def check_exports(folder: Path) -> None:
 
 
 def check_containers(site: Site, label: str | None) -> None:
-    """One of each service, of the release's images, which come back by themselves; and the project's own name leads to it."""
+    """Check one container per service, of the release's images, which restarts, under the project's own name."""
     listed = containers.of_project(site.project, client=site.client)
     found = json.loads(containers.engine("container", "inspect", *listed, client=site.client)) if listed else []
     services = sorted(item["Config"]["Labels"]["com.docker.compose.service"] for item in found)

@@ -118,7 +118,7 @@ def test_power_lost_at_every_journal_write_ends_old_or_new(
     _, move = LAYOUTS[layout]
     with prepared(layout, scenario) as (machine, ground):
         assert sum(label.startswith("journal") for label in ground.points) >= 10, ground.points
-        # Every point on one filesystem of each kind; on the layouts made of them, whose points are the same, every sixth.
+        # Take every point on one filesystem of each kind, and every sixth on the layouts that combine them.
         existing = range(0, len(ground.points), 1 if layout in ("ext4", "xfs") else 6)
         chosen = take.points(existing, {})
         ends = {"old": 0, "new": 0}

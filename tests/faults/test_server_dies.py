@@ -1,4 +1,4 @@
-"""The database server killed with SIGKILL: with Holdfast, or under it. It comes back by itself, as under a supervisor."""
+"""The database server killed with SIGKILL, with Holdfast or under it. It restarts by itself, as under a supervisor."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def die_together(ground: Ground, number: int) -> str:
 
 
 def wait_for_what_watches_it(site: Site) -> None:
-    """An engine that comes back starts again what had died with it, in its own time, where no operation had stopped that."""
+    """Wait for an engine that restarts what had died with it, in its own time, unless an operation had stopped it."""
     deadline = patience.deadline(_BACK_SECONDS)
     while site.get("/")[0] == 502 and time.monotonic() < deadline:
         time.sleep(0.05)

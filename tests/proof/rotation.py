@@ -29,7 +29,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Family:
-    """`point_seconds` is the processor time of one point; `budget_seconds` what touched points may take of a submission."""
+    """Processor times: `point_seconds` of one point, `budget_seconds` of all touched points in a submission."""
 
     point_seconds: float
     quick: Pace | None
@@ -125,7 +125,7 @@ class Selection:
         return [Take(residues, every, touched.steps, *part)]
 
     def _part(self, family: FamilyName, place: int, scenarios: int) -> tuple[int, int] | None:
-        """Return how sparsely this submission takes the touched points of one scenario, and from which on; None for none.
+        """Return the stride and the first of a scenario's touched points in this submission; None for none.
 
         Where they are divided among submissions, whole scenarios take turns first, for each has to be prepared.
         """

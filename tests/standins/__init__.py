@@ -1,1 +1,1 @@
-"""Applications that stand in for real ones: their layout, their commands and their flaws, with programs of this machine."""
+"""Applications that stand in for real ones: their layout, commands and flaws, with programs of this machine."""

@@ -26,7 +26,8 @@ _PASSWORD = "not-for-'logs"
 _SECONDS = 60
 _DATABASE = """{
     "NAME": os.environ["POSTGRES_DB"], "USER": os.environ["POSTGRES_USER"],
-    "PASSWORD": os.environ["POSTGRES_PASSWORD"], "HOST": os.environ["POSTGRES_HOST"], "PORT": os.environ["POSTGRES_PORT"],
+    "PASSWORD": os.environ["POSTGRES_PASSWORD"],
+    "HOST": os.environ["POSTGRES_HOST"], "PORT": os.environ["POSTGRES_PORT"],
     }"""
 
 

@@ -1,4 +1,4 @@
-"""What is in the checkout of the stand-in of Connect Access beside its Django project: Compose files, images, start scripts."""
+"""The checkout of the stand-in of Connect Access without its Django project: Compose files, images, start scripts."""
 
 from __future__ import annotations
 
@@ -81,8 +81,9 @@ import psycopg
 deadline = time.monotonic() + 30
 while True:
     try:
-        psycopg.connect(host=os.environ["POSTGRES_HOST"], port=os.environ["POSTGRES_PORT"], user=os.environ["POSTGRES_USER"],
-                        password=os.environ["POSTGRES_PASSWORD"], dbname=os.environ["POSTGRES_DB"]).close()
+        psycopg.connect(host=os.environ["POSTGRES_HOST"], port=os.environ["POSTGRES_PORT"],
+                        user=os.environ["POSTGRES_USER"], password=os.environ["POSTGRES_PASSWORD"],
+                        dbname=os.environ["POSTGRES_DB"]).close()
         break
     except psycopg.OperationalError:
         if time.monotonic() > deadline:

@@ -43,7 +43,7 @@ CMD ["nginx", "-e", "stderr", "-c", "/nginx.conf"]
 
 
 def nginx_configuration(places: str) -> str:
-    """With these lines in its server, which listens on port 80. Names are looked up anew, so that containers may change."""
+    """Build an nginx with these lines in its server on port 80. It looks up names again, as containers may change."""
     if shutil.which("nginx") is None:
         pytest.skip("no nginx here: `make test-setup` as root installs one")
     return _NGINX.replace("PLACES", places)

@@ -1,7 +1,8 @@
 """The postgres service of a stand-in: an image that starts as the stock one does, and the maintenance scripts on it.
 
-Environment of the stock image (https://hub.docker.com/_/postgres): POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB, PGDATA, and
-what lies in /docker-entrypoint-initdb.d. Its programs are this machine's, so scripts are not in /usr/local/bin, which is too.
+It has the environment of the stock image (https://hub.docker.com/_/postgres): POSTGRES_USER, POSTGRES_PASSWORD,
+POSTGRES_DB, PGDATA and the contents of /docker-entrypoint-initdb.d. Its programs and its /usr/local/bin are this
+machine's, so scripts are elsewhere.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ export PGPASSWORD="$POSTGRES_PASSWORD" PGDATABASE="$POSTGRES_DB"
 _REFUSES = """if [ "$POSTGRES_USER" = postgres ]; then echo "not as the user postgres" >&2; exit 1; fi
 """
 
-# The flaws are those of the scripts that they stand in for: no dump is tested before the database is dropped, a dump that was
-# broken off has the name of a good one, and an error in the SQL does not fail the restore.
+# The flaws are those of the real scripts: no dump is tested before the database is dropped, an interrupted dump has the
+# name of a good one, and an error in the SQL does not fail the restore.
 _BACKUP = f"""#!/bin/bash
 set -o errexit -o pipefail -o nounset
 {_REFUSES}{_NAMES}file="backup_$(date +%Y_%m_%dT%H_%M_%S).sql.gz"

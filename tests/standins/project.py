@@ -100,7 +100,8 @@ from .models import Person, Upload
 
 
 def index(request):
-    return JsonResponse({"version": settings.VERSION, "persons": Person.objects.count(), "uploads": Upload.objects.count()})
+    counts = {"persons": Person.objects.count(), "uploads": Upload.objects.count()}
+    return JsonResponse({"version": settings.VERSION, **counts})
 
 
 def health(request):
@@ -322,7 +323,7 @@ class Project:
         self._settings = self._settings.replace("= MEDIA\n", f"= {media}\n") + more_settings
 
     def write(self, checkout: Path, version: str) -> None:
-        """Its files as they are in one of GOOD or BAD, over those of another version. `does-not-build` is its owner's."""
+        """Write its files of one of GOOD or BAD over those of another version; the owner does `does-not-build`."""
         place = checkout / self._place
         package = place / self._package
         for name, text in self._files(version).items():
@@ -389,7 +390,7 @@ def _answers_500(files: dict[str, str]) -> None:
 
 
 def _worker_dies(files: dict[str, str]) -> None:
-    """At once: with its command, which is found when everything else was imported, a slow machine may take longer to come."""
+    """End at once: its command is only known after all imports, for which a slow machine may take longer."""
     files["settings.py"] = f"import sys\n\nif 'work' in sys.argv:\n    raise SystemExit(3)\n{files['settings.py']}"
 
 

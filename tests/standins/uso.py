@@ -1,6 +1,6 @@
 """A stand-in of USO: a checkout whose script builds images, and an instance folder of its own that runs them.
 
-It migrates when it starts, and serves whatever came of it. Its cron is a container that runs commands inside another one.
+It migrates when it starts, and then serves, whatever the result. Its cron is a container that runs commands in others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def elsewhere(text: str, state: Path) -> str:
 
 
 class Uso:
-    """One instance: `web` says which server its pages set up. `instance` is its folder, `checkout` the one beside it."""
+    """One instance. `web` is the server that its pages set up, `instance` its folder, `checkout` the one next to it."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Uso:
         socket: str | None = None,
         holdfast: str | None = None,
     ) -> None:
-        """`socket` is the engine's, for the cron; without one Podman's has no cron. `holdfast`: as for ConnectAccess."""
+        """`socket` is the engine's, for the cron; without it Podman has no cron. `holdfast`: as for ConnectAccess."""
         self.web = web
         self.engine = "podman" if Path(command[0]).name == "podman-compose" else command[0]
         podman.compose() if self.engine == "podman" else docker.compose()

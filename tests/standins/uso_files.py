@@ -47,7 +47,8 @@ _CRON = """#!/bin/bash
 label=deck-chores.isocron
 trap exit TERM INT
 while true; do
-    docker ps --filter "label=$label.command" --format "{{.ID}} {{.Label \\"$label.command\\"}}" | while read -r id words; do
+    docker ps --filter "label=$label.command" --format "{{.ID}} {{.Label \\"$label.command\\"}}" |
+    while read -r id words; do
         docker exec "$id" $words </dev/null
     done
     sleep 1 & wait

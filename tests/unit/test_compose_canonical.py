@@ -53,7 +53,7 @@ secrets: {s1: {file: ./sec}}
 
 @pytest.fixture
 def podman_that_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Podman's program, or one in its place: podman-compose asks it for its version before it prints, and for nothing else."""
+    """Provide Podman or a substitute: podman-compose only asks it for its version before it prints."""
     if shutil.which("podman") is None:
         program = tmp_path_factory.mktemp("bin") / "podman"
         program.write_text("#!/bin/sh\necho podman version 4.3.1\n")

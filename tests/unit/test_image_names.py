@@ -14,7 +14,7 @@ OLD, NEW = "sha256:0ld", "sha256:4e3"
 
 
 class Engine:
-    """Docker as its client shows it: `app:production` and its ids. Names change only after the first so many failures."""
+    """A Docker client with `app:production` and its ids. Names change only after a number of failures."""
 
     def __init__(self, failures: int, *, away: bool, ids: tuple[str, ...] = (OLD, NEW)) -> None:
         self.name = NEW

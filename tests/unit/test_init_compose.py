@@ -1,4 +1,4 @@
-"""What `init` makes of a resolved Compose model: here one laid out as Django projects from a well-known template are."""
+"""What `init` makes of a resolved Compose model, here one of a Django project from a well-known template."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from holdfast.drivers.databases.mariadb.dump import in_no_database
             b"CREATE TRIGGER `t.r` BEFORE UPDATE ON `t` FOR",
         ),
         (
-            b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER shop . tr\nAFTER DELETE\nON shop . t FOR EACH ROW x */;;",
+            b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER shop . tr\n"
+            b"AFTER DELETE\nON shop . t FOR EACH ROW x */;;",
             b"/*!50003 CREATE*/ /*!50017 DEFINER=`a`@`%`*/ /*!50003 TRIGGER tr\nAFTER DELETE\nON t FOR EACH ROW x */;;",
         ),
         (b"CREATE TRIGGER tr AFTER INSERT ON shop.t FOR", b"CREATE TRIGGER tr AFTER INSERT ON t FOR"),
@@ -32,8 +33,10 @@ from holdfast.drivers.databases.mariadb.dump import in_no_database
             b"CREATE DEFINER=`a`@`b` PROCEDURE p()\nBEGIN INSERT INTO shop.t VALUES (1); END",
         ),
         (
-            b"CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW\n-- CREATE TRIGGER a.b\nSET @x = 'TRIGGER a.b AFTER INSERT ON c.d'",
-            b"CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW\n-- CREATE TRIGGER a.b\nSET @x = 'TRIGGER a.b AFTER INSERT ON c.d'",
+            b"CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW\n-- CREATE TRIGGER a.b\n"
+            b"SET @x = 'TRIGGER a.b AFTER INSERT ON c.d'",
+            b"CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW\n-- CREATE TRIGGER a.b\n"
+            b"SET @x = 'TRIGGER a.b AFTER INSERT ON c.d'",
         ),
     ],
 )

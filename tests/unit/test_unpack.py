@@ -1,4 +1,4 @@
-"""Unpacking what others packed: holes stay holes, what does not fit is refused, and a stop is obeyed within one file."""
+"""Unpacking archives of others: holes stay holes, unfit members are refused, and a stop is obeyed within one file."""
 
 from __future__ import annotations
 
