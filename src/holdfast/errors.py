@@ -3,18 +3,18 @@
 HoldfastError                    1  unexpected
 ├── UsageError                   2  the command line is wrong
 ├── ConfigurationError           3  holdfast.toml is wrong; lists every problem
-├── RefusedError                 4  a check said no; nothing was changed
-│   ├── AlreadyThereError        0  the command line turns it into an answer: it is so already
+├── RefusedError                 4  a check failed; nothing was changed
+│   ├── AlreadyThereError        0  nothing to do; the command line reports a success
 │   ├── NotFoundError            4
 │   ├── NoSpaceError             4
 │   └── OwnerMismatchError       4
 ├── BusyError                    5  another operation runs; names the holder
 ├── OperationFailedError         6  failed and undone: the state before it is back
 │   └── DegradedError           10  failed; the old code serves, compatible migrations stay
-├── StuckError                   7  undo failed: visitors keep the page, an operator is needed
+├── StuckError                   7  the undo failed: visitors see the maintenance page, an operator is needed
 ├── InterruptedOperationError    8  an operation died half-way; `holdfast recover`
 ├── DamagedError                 9  a backup, vault or manifest does not verify
-├── CancelledError             130  Ctrl-C or SIGTERM; what had begun is undone
+├── CancelledError             130  Ctrl-C or SIGTERM; everything that had begun is undone
 └── StepError                    -  a step failed; the runner turns it into one of the above
     ├── CommandFailedError
     ├── CommandTimeoutError

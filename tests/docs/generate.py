@@ -17,7 +17,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "Made from the commands' own help by `make docs`; a test keeps it current.",
+        "Generated from the commands' help by `make docs`; a test verifies that it is current.",
         "",
         "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.",
         "",

@@ -40,7 +40,11 @@ def port() -> Iterator[int]:
     ("headers", "well", "said"),
     [
         ({}, False, "answered 400; if it accepts only requests to its own name, set that as Host in `health_headers`"),
-        ({"Host": "www.example.org"}, False, "answered 301, on to https://www.example.org/login/; only 2xx counts"),
+        (
+            {"Host": "www.example.org"},
+            False,
+            "answered 301, a redirect to https://www.example.org/login/; only 2xx counts",
+        ),
         ({"Host": "www.example.org", "X-Forwarded-Proto": "https"}, True, "answered 200"),
     ],
 )

@@ -28,8 +28,8 @@ def _advice(response: http.client.HTTPResponse) -> str:
     if 300 <= response.status < 400:
         place = response.getheader("Location", "").partition("?")[0]
         return (
-            f", on to {place or 'nowhere'}; only 2xx counts: name the page in `health`, or in `health_headers` what"
-            " the application expects of its proxy (such as X-Forwarded-Proto)"
+            f", a redirect to {place or 'nowhere'}; only 2xx counts: set `health` to that page, or `health_headers` to"
+            " what the application expects of its proxy (such as X-Forwarded-Proto)"
         )
     if response.status == http.HTTPStatus.BAD_REQUEST:
         return "; if it accepts only requests to its own name, set that as Host in `health_headers`"

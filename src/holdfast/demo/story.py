@@ -169,7 +169,7 @@ class Story:
             raise self.failure(
                 f"`holdfast upgrade {tag}` was killed after its migration", "to be killed in the middle of it"
             )
-        self.line(f"    killed; the migration had committed {left} of its 20 pieces and goes on without its master")
+        self.line(f"    killed; the migration had committed {left} of its 20 pieces and is still running")
         self.run("status")
         self.run("recover", serves=serves)
         seconds = time.monotonic() - started

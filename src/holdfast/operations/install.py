@@ -40,7 +40,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     with_vault = bool(app.loaded.configuration.vaults)
     if wipe:
         notes.append(
-            f"all data of {', '.join((*datasets.databases, *datasets.files))} is replaced; a backup is made first"
+            f"All data of {', '.join((*datasets.databases, *datasets.files))} is replaced. A backup is made first."
         )
     steps = [parts.preflight(app, datasets, with_backup=with_vault), parts.build(commit, label), parts.unpack(release)]
     if with_vault:

@@ -79,7 +79,7 @@ def take(
         except StepError as error:
             if configuration.fallback != "live":
                 raise
-            context.say(f"level pause was not reached ({error.what}); taken live, as configured")
+            context.say(f"level pause was not reached ({error.what}); the backup is at level live, as configured")
             taken = _live(opened, run, context, databases, files)
             taken.warnings.append(f"level pause was not reached: {error.what}")
     elif level == "live":
