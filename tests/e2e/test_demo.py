@@ -137,7 +137,7 @@ def test_a_signal_in_an_upgrade_leaves_nothing(place: Path, numbers: list[signal
         read_until(process, "$ holdfast upgrade v2")
         eventually(lambda: list(place.glob("holdfast-demo-*/guestbook/releases/*-v2")))
         running = commands(processes_with(mark(place)))
-        for part in ("supervisord", "front_server", "app.py", "-m holdfast upgrade v2"):
+        for part in ("supervisord", "front.server", "app.py", "-m holdfast upgrade v2"):
             assert part in running
         for number in numbers:
             process.send_signal(number)
