@@ -187,7 +187,8 @@ def restore(
 ) -> None:
     """Bring the application back to a backup: code, databases and files, or some of them.
 
-    With several backups, each dataset comes from the first one that has it: databases of one and files of another.
+    With several backups, each dataset comes from the first one that has it, so one of databases and one of files can be
+    combined.
     """
     from holdfast.operations import restore as operation
 

@@ -35,7 +35,7 @@ def clone(
     """Copy databases and files of one environment to another, which is never production.
 
     FROM and TO are environments of this holdfast.toml, or paths of others. The copy is one operation of TO: on any
-    failure its earlier data are back. Its own code and configuration stay; `migrate` and `after_clone` run in it.
+    failure its earlier data is back. Its own code and configuration stay; `migrate` and `after_clone` run in it.
     """
     from holdfast.errors import UsageError
     from holdfast.operations import backup

@@ -24,9 +24,9 @@ def rollback(
 ) -> None:
     """Go back to the previous release.
 
-    Only the code changes, if it knows all applied migrations. Otherwise the rollback is refused with a list of later
-    writes; the data of that time comes back only with --discard-writes-since, after a safety backup of the present
-    data.
+    If its code knows all applied migrations, only the code changes. Otherwise the rollback is refused with a list of
+    later writes; the data of that time comes back only with --discard-writes-since, after a safety backup of the
+    present data.
     """
     from holdfast.operations import rollback as operation
 
