@@ -1,4 +1,4 @@
-"""Whole commands of root over a tree whose owner swaps its folders for links meanwhile: nothing goes out, nothing in."""
+"""Whole commands of root over a tree whose owner swaps folders for links: nothing goes out, nothing comes in."""
 
 from __future__ import annotations
 

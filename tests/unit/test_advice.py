@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from holdfast.app import App
+from holdfast.application.application import App
 from holdfast.cli import backup as commands
 from holdfast.cli import log
 from holdfast.cli.session import Session

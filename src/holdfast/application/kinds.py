@@ -14,9 +14,9 @@ from holdfast.system.host import Host
 def keep_kinds(loaded: Loaded, host: Host) -> None:
     """Record the type, the runtime and the container engine of this environment, and keep to what was recorded.
 
-    Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a reboot,
-    does not choose another container engine. Raise RefusedError where the runtime is another one: what the former runtime
-    started would go on running.
+    Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a
+    reboot, does not choose another container engine. Raise RefusedError where the runtime is another one: what the
+    former runtime started would go on running.
     """
     path = loaded.state / "environment.json"
     runtime = loaded.configuration.runtime.kind

@@ -1,4 +1,7 @@
-"""Drivers by their kind. A class is imported when its kind is first asked for, so that a command pays for what it uses."""
+"""Drivers by their kind.
+
+A class is imported when its kind is first asked for, so that a command pays for what it uses.
+"""
 
 from __future__ import annotations
 

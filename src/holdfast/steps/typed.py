@@ -1,6 +1,6 @@
 """A step as one class: its name in the journal, its parameters, what it records, and how it is done and undone.
 
-The journal keeps parameters and facts as JSON, so an older journal is read by the same classes. A name is never renamed.
+The journal keeps parameters and facts as JSON, so the same classes read an older journal. A name is never renamed.
 """
 
 from __future__ import annotations

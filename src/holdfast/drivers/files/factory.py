@@ -39,7 +39,7 @@ def open_files(loaded: Loaded, host: Host) -> dict[str, Files]:
 
 
 def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
-    """A database file inside a files dataset is saved as a database, never as a file."""
+    """Return patterns of the database files below a dataset: those are saved as databases, never as files."""
     root = loaded.path(files_path)
     patterns = []
     for item in loaded.configuration.databases.values():
