@@ -300,7 +300,7 @@ def test_an_image_that_is_no_longer_the_releases_is_refused(made: Containers) ->
     made.engine("tag", docker.IMAGE, tag)
     made.write({"web": {}}, tag=tag)
     made.engine("rmi", tag)
-    with pytest.raises(StepError, match="not there"):
+    with pytest.raises(StepError, match="does not exist"):
         made.runtime.start(instance(made))
     assert ids(made) == []
 
