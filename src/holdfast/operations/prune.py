@@ -53,7 +53,7 @@ def plan(app: App) -> Plan:
     broken = vault.damaged()
     if broken:
         raise DamagedError(
-            f"pruning is refused while a backup is damaged: {', '.join(broken)}",
+            f"Pruning is refused while a backup is damaged: {', '.join(broken)}",
             state="Nothing was changed.",
             next_step="Run `holdfast backup verify` to see what is wrong; move the damaged folder out of the vault to"
             " go on.",
