@@ -118,3 +118,13 @@ def test_a_verification_takes_as_long_as_it_took(
     with click.Context(click.Command("verify")):
         commands.verify.main([], standalone_mode=False)
     assert "verify: done (2.5 s)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("databases", "files"), [({}, {}), ({"main": {"kind": "sqlite", "path": "a"}}, {})])
+def test_an_application_without_data_is_warned_of(
+    quick_folder: Path, databases: dict[str, Any], files: dict[str, Any]
+) -> None:
+    app = make_app(quick_folder, databases=databases, files=files)
+    said = [problem.message for problem in check.problems(app)]
+    assert any("contains only the code" in message for message in said) == (not databases)
+    app.close()

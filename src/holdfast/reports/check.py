@@ -260,6 +260,15 @@ def _vault(app: App) -> list[Problem]:
             )
         ]
     found = []
+    if not app.loaded.configuration.databases and not app.loaded.configuration.files:
+        found.append(
+            Problem(
+                "backup",
+                "warning",
+                "no database and no files are configured: a backup contains only the code",
+                "Add [databases.NAME] and [files.NAME] for everything that the application writes.",
+            )
+        )
     for name, item in app.loaded.configuration.vaults.items():
         path = app.loaded.path(item.path)
         devices = {
