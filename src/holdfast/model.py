@@ -237,6 +237,16 @@ class Changed:
     def __or__(self, other: Changed) -> Changed:
         return Changed(self.entries | other.entries, self.trees | other.trees)
 
+    def covers(self, path: bytes) -> bool:
+        """Return whether an entry at a path may have changed."""
+        if path in self.entries:
+            return True
+        while self.trees and path:
+            if path in self.trees:
+                return True
+            path = path.rpartition(b"/")[0]
+        return False
+
 
 @dataclass(frozen=True)
 class Server:

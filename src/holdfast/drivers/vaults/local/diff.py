@@ -1,10 +1,10 @@
-"""A merge of a scan with an earlier listing, both in the same order."""
+"""A merge of present entries with an earlier listing, both in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from holdfast.model import Entry
+from holdfast.model import Changed, Entry
 
 
 class Merge:
@@ -15,10 +15,19 @@ class Merge:
     """
 
     def __init__(
-        self, now: Iterator[Entry], earlier: Iterator[Entry], keep_vanished: bool, stored: Callable[[Entry], bool]
+        self,
+        now: Iterator[Entry],
+        earlier: Iterator[Entry],
+        keep_vanished: bool,
+        stored: Callable[[Entry], bool],
+        changed: Changed | None = None,
     ) -> None:
-        """Let `stored` return whether the content of an earlier entry still exists."""
+        """Let `stored` return whether the content of an earlier entry still exists.
+
+        Where only changed paths were looked at, every other entry of the earlier listing is still there.
+        """
         self._stored = stored
+        self._changed = changed
         self._now = now
         self._earlier = earlier
         self._keep_vanished = keep_vanished
@@ -52,7 +61,9 @@ class Merge:
 
     def _vanished(self, before: Entry) -> Iterator[tuple[Entry, bool]]:
         # Entries below a directory can be kept only while it is a directory: nothing else can contain them.
-        if self._keep_vanished and not before.raw_path().startswith(self._no_folder):
+        path = before.raw_path()
+        is_there = self._changed is not None and not self._changed.covers(path)
+        if (is_there or self._keep_vanished) and not path.startswith(self._no_folder):
             yield before, False
         else:
             self.lost = True

@@ -18,8 +18,8 @@ from holdfast.drivers.protocols.vaults import OpenSet, Progress
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.damage import Damage, read_damage, write_damage
 from holdfast.drivers.vaults.local.listing import read_digests, read_listing
-from holdfast.drivers.vaults.local.patch import Watched
 from holdfast.drivers.vaults.local.reader import Contents
+from holdfast.drivers.vaults.local.watched import Watched
 from holdfast.drivers.vaults.local.writer import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
 from holdfast.model import Backup

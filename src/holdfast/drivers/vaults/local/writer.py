@@ -13,9 +13,10 @@ from holdfast.drivers.protocols.vaults import Progress
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.content_store import TreeStore
 from holdfast.drivers.vaults.local.damage import forget, read_damage
+from holdfast.drivers.vaults.local.diff import Merge
 from holdfast.drivers.vaults.local.listing import ListingWriter, read_digests, read_listing
-from holdfast.drivers.vaults.local.patch import Patch, Watched
 from holdfast.drivers.vaults.local.reader import Contents
+from holdfast.drivers.vaults.local.watched import Watched
 from holdfast.model import Backup, Changed, Entry, Stored
 from holdfast.system import durable
 from holdfast.system.host import Host
@@ -144,10 +145,10 @@ class LocalRun:
         earlier = watched.listing
 
         def finish() -> Stored:
-            patch = Patch(read_listing(earlier), read_listing(fresh), changed, keep_vanished=keep_vanished)
+            merged = Merge(read_listing(fresh), read_listing(earlier), keep_vanished, lambda _: True, changed)
             path = self._new_listing(name)
-            totals.files, totals.size_bytes = self._write(path, iter(patch))
-            self._store.kept_all = self._store.kept_all and not patch.lost
+            totals.files, totals.size_bytes = self._write(path, (entry for entry, _ in merged))
+            self._store.kept_all = self._store.kept_all and not merged.lost
             self._passes[name] = path
             watched.listed(path, linked)
             return totals
