@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.application.application import App
 from holdfast.application.context import Opened
-from holdfast.application.kinds import keep_kinds
+from holdfast.application.fixed_settings import keep_fixed_settings
 from holdfast.config.load import Loaded
 from holdfast.drivers.databases.factory import open_data_directories, open_databases
 from holdfast.drivers.files.factory import open_files
@@ -46,7 +46,7 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
 
 
 def _open_drivers(loaded: Loaded, journal: Journal, host: Host) -> Opened:
-    keep_kinds(loaded, host)
+    keep_fixed_settings(loaded, host)
     supervisor = runtimes.open_supervisor(loaded, host)
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:

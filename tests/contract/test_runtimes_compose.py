@@ -273,8 +273,8 @@ def test_containers_of_another_application_are_told_and_never_ended(made: Contai
     made.runtime.start(instance(made))
     other = made.another("other@elsewhere")
     with pytest.raises(RefusedError, match="was started by Holdfast for contract@"):
-        other.strangers()
-    other.end_strangers()
+        other.unmanaged()
+    other.end_unmanaged()
     assert [problem.severity for problem in other.check()] == ["error"]
     assert made.runtime.statuses()["web-r1"].running
 

@@ -11,7 +11,7 @@ from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
-from holdfast.system.ports import listeners_on, strangers_on
+from holdfast.system.ports import listeners_on, other_listeners_on
 
 _POLL_SECONDS = 0.05
 _RETRIED = ("backoff", "exited")  # the process ended, and the runtime starts it again
@@ -72,7 +72,7 @@ def verify(
             if running is not None and running != instance.release:
                 raise _unwell(opened, instance, f"it runs release {running}")
             if running is not None:
-                if instance.port is not None and not status.holds_port and strangers_on(instance.port, pid):
+                if instance.port is not None and not status.holds_port and other_listeners_on(instance.port, pid):
                     raise _port_taken(instance)
                 return
         if time.monotonic() > deadline:

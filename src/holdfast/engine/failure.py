@@ -15,7 +15,7 @@ from holdfast.system.redaction import Redactor
 _LINES = 12
 
 
-def told(
+def operator_error(
     error: Exception, operation: str, redactor: Redactor, *, back_seconds: float, degraded: str | None
 ) -> HoldfastError:
     """Return the error to raise: what failed with a command's last lines, the present state, what to run next.

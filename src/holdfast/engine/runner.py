@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.engine import fence
 from holdfast.engine.cancellation import Cancellation
-from holdfast.engine.failure import told
+from holdfast.engine.failure import operator_error
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
 from holdfast.engine.observer import Observer
@@ -305,7 +305,7 @@ class Runner:
         degraded = "; ".join(
             step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
         )
-        raise told(
+        raise operator_error(
             error,
             operation,
             self._host.redactor,

@@ -86,7 +86,7 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
     release = opened.current_release()
     if opened.containers is None or (release is None and not stops):
         return
-    for name, service in opened.containers.strangers().items():
+    for name, service in opened.containers.unmanaged().items():
         if release is None:
             raise RefusedError(
                 f"container {name} of service {service} is already running",

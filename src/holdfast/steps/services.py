@@ -149,7 +149,7 @@ def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
         if name not in names:
             opened.runtime.stop(name)
     if opened.containers is not None:
-        opened.containers.end_strangers()
+        opened.containers.end_unmanaged()
 
 
 def start_stopped(opened: Opened, context: StepContext) -> None:

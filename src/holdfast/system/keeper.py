@@ -173,12 +173,12 @@ def _start(command: list[str], folder: str | None, environment: dict[str, str], 
             os._exit(127)
     os.close(fail)
     try:
-        told = os.read(failed, 4)
+        failure = os.read(failed, 4)
     finally:
         os.close(failed)
-    if told:
+    if failure:
         os.waitpid(pid, 0)
-        raise OSError(*struct.unpack("!i", told))
+        raise OSError(*struct.unpack("!i", failure))
     return pid
 
 

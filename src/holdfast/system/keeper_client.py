@@ -60,9 +60,9 @@ class Kept:
             poller = select.poll()
             poller.register(self._status, select.POLLIN)
             if poller.poll(milliseconds):
-                told = os.read(self._status, keeper.ENDED.size)
+                answer = os.read(self._status, keeper.ENDED.size)
                 # A killed keeper reports nothing, and there is no other way to know how its command ended.
-                status = keeper.ENDED.unpack(told)[0] if told else signal.SIGKILL
+                status = keeper.ENDED.unpack(answer)[0] if answer else signal.SIGKILL
                 self.returncode = os.waitstatus_to_exitcode(status)
                 os.close(self._status)
         return self.returncode
@@ -158,12 +158,12 @@ class Keeper:
                 pipe, descriptor = _stream(number, stream, descriptors, theirs)
                 pipes.append(ours.enter_context(pipe) if pipe is not None else None)
                 descriptors.append(descriptor)
-            status, told = os.pipe()
+            status, reports = os.pipe()
             ours.callback(os.close, status)
-            theirs.callback(os.close, told)
+            theirs.callback(os.close, reports)
             folder = os.fspath(cwd) if cwd is not None else os.getcwd()
             with self._lock:
-                self._ask(list(command), folder, environment, [*descriptors, told])
+                self._ask(list(command), folder, environment, [*descriptors, reports])
                 theirs.close()
             answer = os.read(status, keeper.STARTED.size)
             if not answer:

@@ -61,7 +61,7 @@ def _link(path: str) -> str:
         return ""
 
 
-def strangers_on(port: int, pid: int) -> list[int]:
+def other_listeners_on(port: int, pid: int) -> list[int]:
     """Return processes that listen on a port and are older than the process that was started to do so.
 
     What a service starts is younger than its own process, whatever it does with sessions, users and environments.

@@ -64,7 +64,7 @@ class OneOffs(Protocol):
 class Foreigners(Protocol):
     """Containers of configured services that Holdfast did not start."""
 
-    def strangers(self) -> dict[str, str]:
+    def unmanaged(self) -> dict[str, str]:
         """Return the names of running containers that Holdfast did not start, each with its service."""
 
     def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Foreigners(Protocol):
         in `order` count as removed already.
         """
 
-    def end_strangers(self) -> None:
+    def end_unmanaged(self) -> None:
         """Stop and remove the containers that Holdfast did not start. Idempotent."""
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:

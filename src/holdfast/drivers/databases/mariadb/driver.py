@@ -219,10 +219,10 @@ class MariadbDatabase:
         return self._places.settle(candidate, dump.without_definers(script))
 
     def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
-        told = f", which {origin} wrote," if origin else ""
+        writer = f", which {origin} wrote," if origin else ""
         said = server_error(error)
         return DamagedError(
-            f"database {self.name}: {title}{told} could not be loaded: {said}",
+            f"database {self.name}: {title}{writer} could not be loaded: {said}",
             next_step=_PACKET_ADVICE if _TOO_LARGE.search(said) else "",
         )
 

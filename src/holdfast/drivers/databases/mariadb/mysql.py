@@ -119,7 +119,7 @@ class MysqlDatabase(MariadbDatabase):
         clients = self._clients
         for program in (self.dialect.client, self.dialect.dumper):
             try:
-                told = clients.host.capture(clients.started(program, "--version"))
+                version = clients.host.capture(clients.started(program, "--version"))
             except (HoldfastError, OSError) as error:
                 return [
                     Problem(
@@ -129,7 +129,7 @@ class MysqlDatabase(MariadbDatabase):
                         "Install MySQL's own client programs.",
                     )
                 ]
-            if "MariaDB" in told:
+            if "MariaDB" in version:
                 return [
                     Problem(
                         f"databases.{self.name}",

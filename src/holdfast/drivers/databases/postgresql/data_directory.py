@@ -216,15 +216,16 @@ class ColdDirectory:
         ]
         run = Run(tuple(words), "", image, uid, gid)
         try:
-            told = self._do(run, "postgres", "--version").strip()
+            output = self._do(run, "postgres", "--version").strip()
         except CommandFailedError as error:
             if error.exit_code_of_command not in _NOT_THERE:
                 raise
-            told = "no server of that version"
-        found = re.search(r"(\d+)", told)
+            output = "no server of that version"
+        found = re.search(r"(\d+)", output)
         if found is None or int(found[1]) != major:
             raise RefusedError(
-                f"the data directory is of PostgreSQL {major}, but the image of container {container.name} has {told}",
+                f"the data directory is of PostgreSQL {major}, but the image of container {container.name}"
+                f" has {output}",
                 next_step=f"Start a container of PostgreSQL {major} on a copy of the directory, make a dump in it with"
                 " `pg_dump --format=custom`, and import that.",
             )
@@ -237,8 +238,8 @@ class ColdDirectory:
     # --- the server ----------------------------------------------------------------------------------
 
     def _refuse_unclean(self, run: Run, data: Path) -> None:
-        told = self._do(run, "pg_controldata", "-D", str(data))
-        found = re.search(r"^Database cluster state:\s*(.+?)\s*$", told, re.MULTILINE)
+        output = self._do(run, "pg_controldata", "-D", str(data))
+        found = re.search(r"^Database cluster state:\s*(.+?)\s*$", output, re.MULTILINE)
         state = found[1] if found is not None else "unknown"
         if state != _CLEAN:
             raise _unclean(f"its state is `{state}`, not `{_CLEAN}`")
@@ -296,8 +297,8 @@ class ColdDirectory:
     def _chosen(self, run: Run, words: Sequence[str]) -> str:
         """Return the configured name where the directory has that database, else its only one. Raise RefusedError."""
         sql = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
-        told = self._host.capture(run.argv("psql", "-XAtq", "-0", *words, "-d", "template1", "-c", sql), cwd="/")
-        names = [name for name in told.split("\0") if name.strip("\n")]
+        output = self._host.capture(run.argv("psql", "-XAtq", "-0", *words, "-d", "template1", "-c", sql), cwd="/")
+        names = [name for name in output.split("\0") if name.strip("\n")]
         if self._database in names:
             return self._database
         others = [name for name in names if name != "postgres"]

@@ -257,7 +257,7 @@ class ComposeRuntime:
     def check(self) -> list[Problem]:
         try:
             found = self.statuses()
-            strangers = self.strangers()
+            unmanaged = self.unmanaged()
         except (StepError, RefusedError) as error:
             return [Problem("runtime", "error", error.what, error.next_step)]
         if not found:
@@ -282,7 +282,7 @@ class ComposeRuntime:
                 f"container {name} of service {service} was not started by Holdfast",
                 f"Run: {self._engine.name} rm --force {name}; then run: holdfast service restart {service}",
             )
-            for name, service in strangers.items()
+            for name, service in unmanaged.items()
         ]
 
     # --- one-off commands --------------------------------------------------------------------------
@@ -408,13 +408,13 @@ class ComposeRuntime:
         ours = {container.id for container in self._ours()}
         return [item for item in running if item["Id"] not in ours]
 
-    def strangers(self) -> dict[str, str]:
+    def unmanaged(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, SERVICE) for item in self._not_ours(self._running())}
 
     def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         return self._engine.tied(self.project_name(), services, order)
 
-    def end_strangers(self) -> None:
+    def end_unmanaged(self) -> None:
         for item in self._not_ours(self._running_of_anyone()):
             if is_own(item, self._mark):
                 self._engine.remove(item)

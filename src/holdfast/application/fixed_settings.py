@@ -11,7 +11,7 @@ from holdfast.system import child_environment, durable
 from holdfast.system.host import Host
 
 
-def keep_kinds(loaded: Loaded, host: Host) -> None:
+def keep_fixed_settings(loaded: Loaded, host: Host) -> None:
     """Record the type, the runtime and the container engine of this environment, and keep to what was recorded.
 
     Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a
