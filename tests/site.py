@@ -35,7 +35,7 @@ from holdfast.operations import (
     upgrade,
 )
 from holdfast.steps import services
-from holdfast.system.ports import can_be_bound, free_loopback_port
+from holdfast.system.ports import can_be_reached, free_loopback_port
 from holdfast.system.processes import end_processes_with
 from holdfast.wiring import open_app
 from tests import containers, stores
@@ -60,7 +60,7 @@ def gate_port() -> int:
     first = of_run * (int(os.environ.get("HOLDFAST_TESTS_RUN", "0")) % _RUNS)
     first += width * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     for port in random.sample(_GATE_PORTS[first : first + width], width):
-        if can_be_bound(port):
+        if can_be_reached(port):
             return port
     raise AssertionError("no port is free")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ import pytest
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.system.host import OPERATION_VARIABLE, Host
-from holdfast.system.ports import free_loopback_port
+from holdfast.system.ports import can_be_reached, free_loopback_port
 from holdfast.system.processes import processes_with
 from tests.proof import patience
 
@@ -265,6 +267,27 @@ def test_a_process_that_keeps_becoming_another_program_is_always_found(mark: str
 def test_a_free_port_can_be_bound() -> None:
     ports = {free_loopback_port() for _ in range(5)}
     assert all(10240 <= port < 32768 for port in ports)
+    for port in ports:
+        with socket.socket() as service:  # without SO_REUSEADDR, as many servers bind
+            service.bind(("127.0.0.1", port))
+            service.listen()
+            assert not can_be_reached(port), "it is taken now"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("iptables") is None, reason="sets a rule: needs root and iptables")
+def test_a_port_whose_connections_go_elsewhere_is_not_free() -> None:
+    """The rules of published ports outlive a container engine that was killed, and bind(2) does not see them."""
+    words = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert answer == ["True", "False"]
+
+
+_RULES = """
+ip link set lo up
+"$1" -c "from holdfast.system.ports import can_be_reached; print(can_be_reached(20000))"
+iptables -t nat -A OUTPUT -p tcp --dport 20000 -j DNAT --to-destination 127.0.0.1:20001
+"$1" -c "from holdfast.system.ports import can_be_reached; print(can_be_reached(20000))"
+"""
 
 
 def test_processes_are_found_by_a_whole_variable(mark: str) -> None:

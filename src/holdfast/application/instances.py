@@ -9,7 +9,7 @@ from holdfast.application.context import Opened
 from holdfast.application.health import configured
 from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
-from holdfast.system.ports import can_be_bound, free_loopback_port
+from holdfast.system.ports import can_be_reached, free_loopback_port
 
 
 def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
@@ -39,7 +39,7 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
     Return it unchanged if no gate sends visitors there, because then visitors know its port. Start it at once.
     """
     leads = opened.loaded.configuration.gate.kind != "none"
-    if instance.port is None or not leads or can_be_bound(instance.port):
+    if instance.port is None or not leads or can_be_reached(instance.port):
         return instance
     port = free_loopback_port()
     if opened.containers is not None:

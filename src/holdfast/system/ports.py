@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from pathlib import Path
 
 from holdfast.errors import StepError
 from holdfast.system.processes import open_descriptors
 
 _FIRST, _COUNT = 10240, 20000
+_ARRIVAL_SECONDS = 1.0
 _LISTENING = "0A"  # TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp prints it
 
 
 def free_loopback_port() -> int:
-    """Return a port that is free now, below the range that the kernel uses for outgoing connections."""
+    """Return a port that is free and reachable now, below the range that the kernel uses for outgoing connections."""
     for _ in range(200):
         port = _FIRST + int.from_bytes(os.urandom(2), "big") % _COUNT
-        if can_be_bound(port):
+        if can_be_reached(port):
             return port
     raise StepError("no free loopback port found")
 
 
-def can_be_bound(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def can_be_reached(port: int) -> bool:
+    """Return whether a port is free and a connection to it arrives at the process that listens there.
+
+    A port can be bound and yet be unusable: the rules of a firewall may drop its traffic, and the rules that publish a
+    container's port may lead it elsewhere, even after a container engine was killed and the container is gone.
+    """
+    with _socket() as listener, _socket() as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
+            listener.listen(1)
+            client.connect(("127.0.0.1", port))
+            arrived, sender = listener.accept()
+            # A reset leaves nothing in TIME_WAIT, which would keep a service from a port that is free.
+            arrived.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            arrived.close()
+            return bool(sender == client.getsockname())
         except OSError:
             return False
-        return True
+
+
+def _socket() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.settimeout(_ARRIVAL_SECONDS)
+    return made
 
 
 def listeners_on(port: int) -> list[int]:
