@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix
+from holdfast.drivers.protocols.datasets import Dataset, Fix
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -153,7 +153,7 @@ class FakeDatabase:
             found[table] = {"rows": rows, "columns": columns}
         return found
 
-    def hold_with(self, others: Sequence[Database]) -> None:
+    def hold_with(self, others: Sequence[Dataset]) -> None:
         """Each has a memory of its own."""
 
     @contextmanager

@@ -7,7 +7,7 @@ import functools
 import json
 import subprocess
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from tests.proof.rotation import ALL_STEPS, FamilyName, Level, Selection, Touched
@@ -149,16 +149,18 @@ def touched_operations(modules: set[str]) -> set[str]:
 
 def drivers_of(engine: str) -> frozenset[str]:
     """Return the modules of the drivers that a scenario's engine stands for."""
-    from holdfast.drivers.databases import factory as databases
+    from holdfast.config.kinds import DATABASES
     from holdfast.drivers.files import factory as files
     from holdfast.drivers.gates import factory as gates
     from holdfast.drivers.packages import factory as packages
     from holdfast.drivers.runtimes import factory as runtimes
     from holdfast.drivers.vaults import factory as vaults
 
+    opened: list[Callable[[], Callable[..., object]]] = []
+    modules = set()
     if engine == "sqlite":
-        opened = [
-            databases.KINDS["sqlite"],
+        modules.add(DATABASES["sqlite"])
+        opened += [
             files.KINDS["local"],
             vaults.KINDS["local"],
             gates.KINDS["front"],
@@ -166,10 +168,10 @@ def drivers_of(engine: str) -> frozenset[str]:
             packages.KINDS["archive"],
         ]
     elif engine.startswith(("compose", "podman")):
-        opened = [runtimes.KINDS["compose"], packages.KINDS["images"]]
+        opened += [runtimes.KINDS["compose"], packages.KINDS["images"]]
     else:
-        opened = [databases.KINDS[engine.removesuffix("-inside")]]
-    modules = {imported().__module__ for imported in opened}
+        modules.add(DATABASES[engine.removesuffix("-inside")])
+    modules |= {imported().__module__ for imported in opened}
     return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 
 

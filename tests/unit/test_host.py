@@ -274,7 +274,9 @@ def test_a_free_port_can_be_bound() -> None:
             assert not can_be_reached(port), "it is taken now"
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("iptables") is None, reason="sets a rule: needs root and iptables")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("iptables") is None, reason="sets a rule: needs root and iptables"
+)
 def test_a_port_whose_connections_go_elsewhere_is_not_free() -> None:
     """The rules of published ports outlive a container engine that was killed, and bind(2) does not see them."""
     words = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]

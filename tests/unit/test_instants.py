@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.application.application import App
-from holdfast.drivers.protocols.databases import Database, Fix, FixAll
+from holdfast.drivers.protocols.datasets import Dataset, Fix, FixAll
 from holdfast.model import Snapshot
 from holdfast.steps import consistency
 from tests.fakes import FakeDatabase
@@ -26,7 +26,7 @@ class Sharing(FakeDatabase):
         self.execute("CREATE TABLE entry (id INTEGER)")
         self.begun = begun
 
-    def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
+    def hold_with(self, others: Sequence[Dataset]) -> AbstractContextManager[FixAll] | None:
         databases = [self, *(other for other in others if isinstance(other, Sharing))]
         return self._hold_together(databases) if len(databases) > len(others) else None
 

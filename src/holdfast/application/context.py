@@ -12,13 +12,14 @@ from pathlib import Path
 from holdfast.config.load import Loaded
 from holdfast.drivers.protocols.containers import Containers
 from holdfast.drivers.protocols.databases import Cold, Database
+from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate, Proxy
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
-from holdfast.errors import NoSpaceError, OwnerMismatchError, RefusedError
+from holdfast.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, RefusedError
 from holdfast.model import Package, Release
 from holdfast.system import confined, durable
 from holdfast.system.child_environment import STANDARD_PATH
@@ -34,7 +35,7 @@ class Opened:
     host: Host
     journal: Journal
     runtime: Runtime
-    databases: Mapping[str, Database]
+    databases: Mapping[str, Dataset]
     files: Mapping[str, Files]
     vault: Vault | None
     gate: Gate
@@ -55,6 +56,16 @@ class Opened:
     @property
     def current_link(self) -> Path:
         return self.releases.parent / "current"
+
+    def sql_database(self, name: str) -> Database:
+        """Return a database that answers queries. Raise ConfigurationError for one of another kind."""
+        found = self.databases[name]
+        if not isinstance(found, Database):
+            raise ConfigurationError(
+                "holdfast.toml is wrong",
+                [f"databases.{name}: the kind {found.kind} answers no SQL, which migrations and references need"],
+            )
+        return found
 
     def operation_folder(self, operation: str) -> Path:
         """Return the folder in which an operation stores what does not fit into its facts; create it if necessary."""

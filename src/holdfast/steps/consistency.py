@@ -16,7 +16,7 @@ from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.config.schema import References
-from holdfast.drivers.protocols.databases import Fix, FixAll
+from holdfast.drivers.protocols.datasets import Fix, FixAll
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.engine.runner import StepContext

@@ -32,7 +32,7 @@ def check_references(opened: Opened, context: StepContext) -> None:
         return
     identity = loaded(context)["candidates"][references.database]
     try:
-        with opened.databases[references.database].candidate(context.operation, identity) as candidate:
+        with opened.sql_database(references.database).candidate(context.operation, identity) as candidate:
             named = {str(row[0]) for row in candidate.query(references.query)}
     except StepError as error:
         context.say(f"the files that the candidate database names could not be listed: {error.what}")
@@ -55,7 +55,7 @@ def _applied(opened: Opened, context: StepContext, release: Release) -> list[str
         return migrations.applied(opened, release)
     needs_table = migrations.may_need_views(opened)
     try:
-        with opened.databases[name].candidate(context.operation, identity) as candidate:
+        with opened.sql_database(name).candidate(context.operation, identity) as candidate:
             return migrations.applied_in(opened, candidate, release, needs_table=needs_table)
     except StepError as error:
         if not needs_table:

@@ -43,7 +43,7 @@ def applied(opened: Opened, release: Release | None = None) -> list[str]:
 
     An unpacked release adds the ancestors of those that the database names.
     """
-    database = opened.databases[database_of(opened)]
+    database = opened.sql_database(database_of(opened))
     if not database.inspect()["exists"]:
         return []
     return applied_in(opened, database, release)
@@ -161,7 +161,7 @@ def asks_a_command(opened: Opened) -> bool:
 def may_need_views(opened: Opened) -> bool:
     """Return whether the query may read what a candidate database has only after the swap."""
     custom = opened.loaded.configuration.migrations.kind in ("files", "version")
-    return custom and not opened.databases[database_of(opened)].candidate_has_views
+    return custom and not opened.sql_database(database_of(opened)).candidate_has_views
 
 
 def names_itself(opened: Opened) -> bool:

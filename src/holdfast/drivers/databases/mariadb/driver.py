@@ -20,11 +20,13 @@ from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
 from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
+from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix, FixAll, Queryable
+from holdfast.drivers.protocols.databases import Queryable
+from holdfast.drivers.protocols.datasets import Dataset, Fix, FixAll
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -150,7 +152,7 @@ class MariadbDatabase:
         with snapshots.hold(self._source, limit_seconds) as fix:
             yield fix
 
-    def hold_with(self, others: Sequence[Database]) -> AbstractContextManager[FixAll] | None:
+    def hold_with(self, others: Sequence[Dataset]) -> AbstractContextManager[FixAll] | None:
         """Read databases of one server in one transaction; return None for other databases."""
         mates = [other for other in others if isinstance(other, MariadbDatabase) and other._server == self._server]
         if len(mates) < len(others):
@@ -351,3 +353,7 @@ class MariadbDatabase:
             return ""
         found = "MariaDB" if "MariaDB" in version else "MySQL"
         return found if found != self.dialect.product else ""
+
+
+def open_dataset(opening: Opening) -> MariadbDatabase:
+    return MariadbDatabase(opening.name, opening.settings.name, opening.server, opening.host)

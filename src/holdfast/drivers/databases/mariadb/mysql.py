@@ -17,6 +17,7 @@ from holdfast.drivers.databases.mariadb import catalogue, checks, ownership
 from holdfast.drivers.databases.mariadb.client import Session, identifier, literal
 from holdfast.drivers.databases.mariadb.dialect import Dialect, Finding, Version
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.opening import Opening
 from holdfast.errors import HoldfastError
 from holdfast.model import Problem
 
@@ -139,3 +140,7 @@ class MysqlDatabase(MariadbDatabase):
                     )
                 ]
         return super().check()
+
+
+def open_dataset(opening: Opening) -> MysqlDatabase:
+    return MysqlDatabase(opening.name, opening.settings.name, opening.server, opening.host)

@@ -21,7 +21,7 @@ from holdfast.drivers.databases.mariadb.copies import Places
 from holdfast.drivers.databases.mariadb.dump import Dump, Part
 from holdfast.drivers.databases.mariadb.parallel import Share, half, halves, largest
 from holdfast.drivers.databases.mariadb.plain_sql import Quotes
-from holdfast.drivers.protocols.databases import Fix, FixAll
+from holdfast.drivers.protocols.datasets import Fix, FixAll
 from holdfast.errors import StepError
 from holdfast.model import Facts, Snapshot
 

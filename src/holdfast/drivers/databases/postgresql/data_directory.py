@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.postgresql.client import literal
 from holdfast.drivers.databases.postgresql.server_account import ACCOUNT, account, give_away, let_read, taken_back
 from holdfast.drivers.databases.sql.container_exec import Container
@@ -402,3 +403,7 @@ def _refuse_parts(data: Path) -> None:
     for name in ("pg_wal", "pg_xact"):
         if not (data / name).is_dir():
             raise RefusedError(f"the data directory has no {name}: it is incomplete", next_step=_BY_HAND)
+
+
+def open_data_directory(opening: Opening) -> ColdDirectory:
+    return ColdDirectory(opening.name, opening.settings.name, opening.server, opening.loaded.mark, opening.host)

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.postgresql import checks, copies
 from holdfast.drivers.databases.postgresql.archive import Archives
 from holdfast.drivers.databases.postgresql.catalogue import TABLES, counted
@@ -37,7 +38,8 @@ from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, once_back
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix, Queryable
+from holdfast.drivers.protocols.databases import Queryable
+from holdfast.drivers.protocols.datasets import Dataset, Fix
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -179,7 +181,7 @@ class PostgresqlDatabase:
 
         return finish
 
-    def hold_with(self, others: Sequence[Database]) -> None:
+    def hold_with(self, others: Sequence[Dataset]) -> None:
         """Return None: a snapshot covers only one database."""
 
     # --- candidates and swap -----------------------------------------------------------------------
@@ -438,3 +440,7 @@ def _export(session: Session) -> str:
     snapshot = session.value("SELECT pg_export_snapshot()")
     assert snapshot is not None
     return snapshot
+
+
+def open_dataset(opening: Opening) -> PostgresqlDatabase:
+    return PostgresqlDatabase(opening.name, opening.settings.name, opening.server, opening.host)

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.sqlite import copies, plain_sql
 from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, Places, side_files
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.databases import Database, Fix, Queryable
+from holdfast.drivers.protocols.databases import Queryable
+from holdfast.drivers.protocols.datasets import Dataset, Fix
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 from holdfast.system import durable
@@ -219,7 +221,7 @@ class SqliteDatabase:
                 if holder.in_transaction:
                     holder.execute("ROLLBACK")
 
-    def hold_with(self, others: Sequence[Database]) -> None:
+    def hold_with(self, others: Sequence[Dataset]) -> None:
         """Return None: no transaction is durable over several files, and none reads them at one instant."""
 
     # --- candidates and swap -----------------------------------------------------------------------
@@ -376,3 +378,7 @@ def _size_bytes(path: str) -> int:
 def _lacks_code(error: sqlite3.DatabaseError) -> bool:
     """Return whether a statement could not be prepared, for example because a collation or function is missing."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
+
+
+def open_dataset(opening: Opening) -> SqliteDatabase:
+    return SqliteDatabase(opening.name, opening.path)

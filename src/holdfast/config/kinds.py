@@ -1,0 +1,16 @@
+"""Kinds of datasets that a configuration may name, each with the module of its driver; no driver is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DATABASES: Mapping[str, str] = {
+    "sqlite": "holdfast.drivers.databases.sqlite.driver",
+    "postgresql": "holdfast.drivers.databases.postgresql.driver",
+    "mariadb": "holdfast.drivers.databases.mariadb.driver",
+    "mysql": "holdfast.drivers.databases.mariadb.mysql",
+}
+"""The module has a function `open_dataset` of the type `holdfast.drivers.databases.opening.OpenDataset`."""
+
+DATA_DIRECTORIES: Mapping[str, str] = {"postgresql": "holdfast.drivers.databases.postgresql.data_directory"}
+"""Kinds of servers whose data directory is read without them; the module has a function `open_data_directory`."""
