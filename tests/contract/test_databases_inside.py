@@ -27,103 +27,105 @@ from holdfast.model import Server
 from holdfast.system.host import OPERATION_VARIABLE, Host
 from holdfast.system.processes import processes_with
 from tests.contract.dumps import snapshot
-from tests.contract.test_databases import (
-    Engine,
-    engine,
-    mariadb_engine,
-    postgresql_engine,
-    test_a_missing_database_cannot_be_held_or_copied,
+from tests.contract.test_datasets import (
+    harness,
+    test_a_missing_dataset_cannot_be_held_or_copied,
     test_a_snapshot_holds_its_instant,
     test_an_instant_is_fixed_while_writers_go_on,
     test_hold_keeps_writers_out_until_the_snapshot_is_taken,
-    test_inspect_of_a_database_and_of_none,
+    test_inspect_of_a_dataset_and_of_none,
     test_restore_from_a_dump_and_back_by_identity,
 )
+from tests.harnesses.mariadb import MariadbHarness
+from tests.harnesses.mariadb import opened as opened_mariadb
+from tests.harnesses.postgresql import PostgresqlHarness
+from tests.harnesses.postgresql import opened as opened_postgresql
 from tests.proof import patience
 from tests.servers import docker, mariadb, postgresql
 
 __all__ = [
-    "engine",
-    "test_a_missing_database_cannot_be_held_or_copied",
+    "harness",
+    "test_a_missing_dataset_cannot_be_held_or_copied",
     "test_a_snapshot_holds_its_instant",
     "test_an_instant_is_fixed_while_writers_go_on",
     "test_hold_keeps_writers_out_until_the_snapshot_is_taken",
-    "test_inspect_of_a_database_and_of_none",
+    "test_inspect_of_a_dataset_and_of_none",
     "test_restore_from_a_dump_and_back_by_identity",
 ]
 
+Inside = PostgresqlHarness | MariadbHarness
 SLEEP = {"postgresql": "SELECT pg_sleep(600);\n", "mariadb": "SELECT SLEEP(600);\n"}
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
-def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Engine]:
+def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Inside]:
     """An engine in a container, whose database does not exist yet."""
     if request.param == "postgresql":
-        with postgresql_engine(quick_folder, postgresql.shared_enclosed) as made:
+        with opened_postgresql(quick_folder, postgresql.shared_enclosed) as made:
             yield made
     else:
-        with mariadb_engine(quick_folder, mariadb.shared_enclosed, MariadbDatabase) as made:
+        with opened_mariadb(quick_folder, mariadb.shared_enclosed, MariadbDatabase) as made:
             yield made
 
 
-def container_of(engine: Engine) -> Container:
-    assert engine.reached is not None
-    found = Container.of(engine.reached)
+def container_of(harness: Inside) -> Container:
+    assert harness.reached is not None
+    found = Container.of(harness.reached)
     assert found is not None
     return found
 
 
-def of_operation(engine: Engine, host: Host) -> PostgresqlDatabase | MariadbDatabase:
+def of_operation(harness: Inside, host: Host) -> PostgresqlDatabase | MariadbDatabase:
     """The same database, as an operation has it that can be cancelled."""
-    assert engine.reached is not None
-    driver = PostgresqlDatabase if engine.database.kind == "postgresql" else MariadbDatabase
-    name = engine.database.database  # type: ignore[attr-defined]  # which of these two it is, both have
-    return driver("main", name, engine.reached, host)
+    assert harness.reached is not None
+    driver = PostgresqlDatabase if harness.database.kind == "postgresql" else MariadbDatabase
+    name = harness.database.database  # type: ignore[attr-defined]  # which of these two it is, both have
+    return driver("main", name, harness.reached, host)
 
 
-def inside(engine: Engine, mark: str) -> list[str]:
+def inside(harness: Inside, mark: str) -> list[str]:
     """What goes on in the container with a mark in its environment."""
     look = (
         """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline;"""
         " done 2> /dev/null; true"
     )
-    box = container_of(engine)
+    box = container_of(harness)
     done = subprocess.run(
         [box.engine, "exec", box.name, "sh", "-c", look, "sh", mark], capture_output=True, text=True, check=True
     )
     return done.stdout.split("\n") if done.stdout else []
 
 
-def eventually_inside(engine: Engine, mark: str) -> None:
+def eventually_inside(harness: Inside, mark: str) -> None:
     deadline = patience.deadline(60)
-    while not inside(engine, mark):
+    while not inside(harness, mark):
         assert time.monotonic() < deadline, "nothing began inside"
         time.sleep(0.1)
 
 
-def busy(engine: Engine) -> str:
+def busy(harness: Inside) -> str:
     """Statements of the test that the server still carries out."""
-    if engine.database.kind == "postgresql":
+    if harness.database.kind == "postgresql":
         with postgresql.shared_enclosed() as server:
             return server.run("postgres", "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
     with mariadb.shared_enclosed() as maria:
         return maria.run("", "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")
 
 
-def slow_dump(engine: Engine) -> Path:
-    path = engine.folder / "slow.sql"
-    path.write_text("CREATE TABLE foreign_one (a INTEGER);\n" + SLEEP[engine.database.kind])
+def slow_dump(harness: Inside) -> Path:
+    path = harness.folder / "slow.sql"
+    path.write_text("CREATE TABLE foreign_one (a INTEGER);\n" + SLEEP[harness.database.kind])
     return path
 
 
-def test_a_cancelled_load_ends_inside_too(engine: Engine) -> None:
+def test_a_cancelled_load_ends_inside_too(harness: Inside) -> None:
     cancelled = threading.Event()
     host = Host(operation="20260101-000000-cancelled", cancelled=cancelled.is_set)
     mark = f"{OPERATION_VARIABLE}={host.operation}"
 
     def cancel() -> None:
         try:
-            eventually_inside(engine, mark)
+            eventually_inside(harness, mark)
             time.sleep(0.5)
         finally:
             cancelled.set()
@@ -131,88 +133,88 @@ def test_a_cancelled_load_ends_inside_too(engine: Engine) -> None:
     waiter = threading.Thread(target=cancel)
     waiter.start()
     try:
-        with pytest.raises(CancelledError), dump_source.opened(str(slow_dump(engine))) as source:
-            of_operation(engine, host).load("op", source)
+        with pytest.raises(CancelledError), dump_source.opened(str(slow_dump(harness))) as source:
+            of_operation(harness, host).load("op", source)
     finally:
         waiter.join()
-    assert inside(engine, mark) == []
-    engine.database.discard("op")
-    engine.database.end_sessions("20260101-000000-cancelled")
-    assert busy(engine) == ""
-    assert engine.texts() == ["one", "two"]
+    assert inside(harness, mark) == []
+    harness.database.discard("op")
+    harness.database.end_sessions("20260101-000000-cancelled")
+    assert busy(harness) == ""
+    assert harness.texts() == ["one", "two"]
 
 
-def clients_of(engine: Engine) -> Any:
-    return of_operation(engine, Host(operation="20260101-000000-client"))._clients
+def clients_of(harness: Inside) -> Any:
+    return of_operation(harness, Host(operation="20260101-000000-client"))._clients
 
 
-def session_of(engine: Engine, clients: Any) -> AbstractContextManager[Any]:
-    found: AbstractContextManager[Any] = clients.session(engine.database.database)  # type: ignore[attr-defined]  # as above
+def session_of(harness: Inside, clients: Any) -> AbstractContextManager[Any]:
+    found: AbstractContextManager[Any] = clients.session(harness.database.database)  # type: ignore[attr-defined]  # as above
     return found
 
 
-def test_a_client_that_fails_ends_no_other_of_its_operation(engine: Engine) -> None:
+def test_a_client_that_fails_ends_no_other_of_its_operation(harness: Inside) -> None:
     """Some failures are expected, as of a dump program that meets a broken view."""
-    clients = clients_of(engine)
-    with session_of(engine, clients) as session:
+    clients = clients_of(harness)
+    with session_of(harness, clients) as session:
         assert session.value("SELECT 1") == "1"
         with pytest.raises(CommandFailedError):
-            if engine.database.kind == "postgresql":
+            if harness.database.kind == "postgresql":
                 clients.run("pg_restore", "--no-such-option")
             else:
                 clients.dump(lambda _: None, "--no-such-option", names=["app"])
         assert session.value("SELECT 2") == "2"
 
 
-def test_a_statement_that_is_not_waited_for_ends_inside(engine: Engine) -> None:
+def test_a_statement_that_is_not_waited_for_ends_inside(harness: Inside) -> None:
     """Else a lock that could not be had in time would be waited for, and visitors behind it."""
-    clients = clients_of(engine)
-    with pytest.raises(SqlError, match="did not answer"), session_of(engine, clients) as session:
-        session.run(SLEEP[engine.database.kind], 0.5)
-    assert inside(engine, f"{OPERATION_VARIABLE}=20260101-000000-client") == []
-    assert busy(engine) == ""
+    clients = clients_of(harness)
+    with pytest.raises(SqlError, match="did not answer"), session_of(harness, clients) as session:
+        session.run(SLEEP[harness.database.kind], 0.5)
+    assert inside(harness, f"{OPERATION_VARIABLE}=20260101-000000-client") == []
+    assert busy(harness) == ""
 
 
-def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(engine: Engine) -> None:
+def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(harness: Inside) -> None:
     killed, others = (f"20260101-000000-{secrets.token_hex(4)}" for _ in range(2))  # another worker may be at it too
     mark, other = (f"{OPERATION_VARIABLE}={name}" for name in (killed, others))
-    box = container_of(engine)
+    box = container_of(harness)
     for variable in (mark, other):
         name, _, value = variable.partition("=")
         argv = box.argv(["sleep", "600"], [])
         with subprocess.Popen(argv, env={**os.environ, name: value}, stdin=subprocess.PIPE) as client:
-            eventually_inside(engine, variable)
+            eventually_inside(harness, variable)
             client.kill()
-    assert inside(engine, mark), "it should run on, or there were nothing to end"
-    engine.database.end_sessions(killed)
-    assert inside(engine, mark) == []
-    assert inside(engine, other)
+    assert inside(harness, mark), "it should run on, or there were nothing to end"
+    harness.database.end_sessions(killed)
+    assert inside(harness, mark) == []
+    assert inside(harness, other)
     end_inside(box, others, Host())
-    assert inside(engine, other) == []
+    assert inside(harness, other) == []
     assert processes_with(f"{mark}\0") == []
 
 
-def test_one_that_ignores_signals_is_killed(engine: Engine) -> None:
+def test_one_that_ignores_signals_is_killed(harness: Inside) -> None:
     deaf = f"20260101-000000-{secrets.token_hex(4)}"
     mark = f"{OPERATION_VARIABLE}={deaf}"
-    argv = container_of(engine).argv(["sh", "-c", "trap '' INT TERM; exec sleep 600"], [])
+    argv = container_of(harness).argv(["sh", "-c", "trap '' INT TERM; exec sleep 600"], [])
     environment = {**os.environ, OPERATION_VARIABLE: deaf}
     with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE) as client:
-        eventually_inside(engine, mark)
+        eventually_inside(harness, mark)
         client.kill()
-    end_inside(container_of(engine), deaf, Host())
-    assert inside(engine, mark) == []
+    end_inside(container_of(harness), deaf, Host())
+    assert inside(harness, mark) == []
 
 
-def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
+def test_a_dump_whose_program_dies_is_none(harness: Inside) -> None:
     """The exit code comes out of the container."""
-    engine.execute(
+    harness.execute(
         "INSERT INTO entry (text) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)"
         " SELECT CONCAT(i, MD5(CONCAT(i, 'x'))) FROM n"
-        if engine.database.kind == "mariadb"
+        if harness.database.kind == "mariadb"
         else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
     )
-    program = "pg_dump" if engine.database.kind == "postgresql" else "mariadb-dump"
+    program = "pg_dump" if harness.database.kind == "postgresql" else "mariadb-dump"
     operation = f"20260101-000000-{secrets.token_hex(4)}"  # that of no other test, in whatever process
     stop = threading.Event()
 
@@ -230,32 +232,32 @@ def test_a_dump_whose_program_dies_is_none(engine: Engine) -> None:
     killer.start()
     try:
         with pytest.raises(StepError):
-            snapshot(of_operation(engine, Host(operation=operation)), engine.folder / "dump")
+            snapshot(of_operation(harness, Host(operation=operation)), harness.folder / "dump")
     finally:
         stop.set()
         killer.join()
 
 
-def test_a_dump_that_finds_no_room_ends_inside_too(engine: Engine, small_disk: Path) -> None:
+def test_a_dump_that_finds_no_room_ends_inside_too(harness: Inside, small_disk: Path) -> None:
     """The engine takes what a program prints to its end, whoever listens."""
     many = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000"
-    engine.execute(
+    harness.execute(
         f"INSERT INTO entry (text) WITH RECURSIVE n (i) AS ({many}) SELECT CONCAT(i, MD5(i + 1)) FROM n"
-        if engine.database.kind == "mariadb"
+        if harness.database.kind == "mariadb"
         else "INSERT INTO entry (text) SELECT md5(i::text) || md5((i * 7)::text) FROM generate_series(1, 200000) i"
     )
     subprocess.run(
         ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=1M", "count=259"], check=True, capture_output=True
     )
     with pytest.raises((StepError, OSError)):
-        snapshot(of_operation(engine, Host(operation="20260101-000000-full")), small_disk / "dump")
-    assert inside(engine, f"{OPERATION_VARIABLE}=20260101-000000-full") == []
+        snapshot(of_operation(harness, Host(operation="20260101-000000-full")), small_disk / "dump")
+    assert inside(harness, f"{OPERATION_VARIABLE}=20260101-000000-full") == []
 
 
 @pytest.fixture
-def cutting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def cutting(harness: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container engine that loses the end of what comes through, and ends well all the same."""
-    programs = engine.folder / "programs"
+    programs = harness.folder / "programs"
     programs.mkdir()
     real = next(path for folder in os.environ["PATH"].split(":") if os.path.exists(path := f"{folder}/docker"))
     script = (
@@ -271,41 +273,41 @@ def cutting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cutting")
-def test_a_dump_that_lost_its_end_on_the_way_is_none(engine: Engine) -> None:
+def test_a_dump_that_lost_its_end_on_the_way_is_none(harness: Inside) -> None:
     with pytest.raises(HoldfastError):
-        snapshot(engine.database, engine.folder / "dump")
+        snapshot(harness.database, harness.folder / "dump")
 
 
 @pytest.mark.parametrize("missing", ["postgresql"], indirect=True)  # no other dumps into folders
-def test_a_folder_cannot_be_given_to_clients_inside(engine: Engine) -> None:
-    (engine.folder / "dump").mkdir()
-    live = engine.identity()
+def test_a_folder_cannot_be_given_to_clients_inside(harness: Inside) -> None:
+    (harness.folder / "dump").mkdir()
+    live = harness.identity()
     with pytest.raises(RefusedError, match="is a folder"):
-        engine.database.prepare("op", engine.folder / "dump", {})
-    assert (engine.identity(), engine.database.tokens()) == (live, [])
+        harness.database.prepare("op", harness.folder / "dump", {})
+    assert (harness.identity(), harness.database.tokens()) == (live, [])
 
 
 @pytest.mark.parametrize("missing", ["postgresql"], indirect=True)
-def test_a_function_that_names_another_without_its_schema_is_loaded_inside(engine: Engine) -> None:
+def test_a_function_that_names_another_without_its_schema_is_loaded_inside(harness: Inside) -> None:
     """The dump goes in through a pipe, and its search path by the environment."""
-    engine.execute("CREATE FUNCTION inner_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)'")
-    engine.execute("CREATE FUNCTION outer_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT inner_name($1)'")
-    engine.execute("CREATE INDEX unqualified ON entry (outer_name(text))")
-    dump = engine.folder / "dump"
-    engine.dump(dump)
-    candidate = engine.prepare("op", dump)
-    engine.database.swap("op", candidate, "op.replaced")
-    assert engine.texts() == engine.texts(dump)
-    found = engine.database.query("SELECT indexname FROM pg_indexes WHERE indexname = 'unqualified'")
+    harness.execute("CREATE FUNCTION inner_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)'")
+    harness.execute("CREATE FUNCTION outer_name(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT inner_name($1)'")
+    harness.execute("CREATE INDEX unqualified ON entry (outer_name(text))")
+    dump = harness.folder / "dump"
+    harness.dump(dump)
+    candidate = harness.prepare("op", dump)
+    harness.database.swap("op", candidate, "op.replaced")
+    assert harness.texts() == harness.texts(dump)
+    found = harness.database.query("SELECT indexname FROM pg_indexes WHERE indexname = 'unqualified'")
     assert found == [("unqualified",)]
 
 
-def test_a_password_goes_in_by_the_environment_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_goes_in_by_the_environment_alone(harness: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "correct-horse-battery")
-    assert engine.reached is not None
-    reached = replace(engine.reached, password="env:SECRET")
+    assert harness.reached is not None
+    reached = replace(harness.reached, password="env:SECRET")
     host = Host(operation="20260101-000000-secret")
-    driver = type(engine.database)
+    driver = type(harness.database)
     assert driver in (PostgresqlDatabase, MariadbDatabase)
     variable = "PGPASSWORD" if driver is PostgresqlDatabase else "MYSQL_PWD"
     clients = driver("main", "app", reached, host)._clients  # type: ignore[call-arg]  # a server's driver
@@ -318,10 +320,10 @@ def test_a_password_goes_in_by_the_environment_alone(engine: Engine, monkeypatch
     assert told.stdout == "correct-horse-battery\n"
 
 
-def test_a_container_that_is_gone_is_named(engine: Engine) -> None:
-    assert engine.reached is not None
-    reached = replace(engine.reached, container="docker:no-such-box")
-    database = type(engine.database)("main", "app", reached, Host())  # type: ignore[call-arg]  # a server's driver
+def test_a_container_that_is_gone_is_named(harness: Inside) -> None:
+    assert harness.reached is not None
+    reached = replace(harness.reached, container="docker:no-such-box")
+    database = type(harness.database)("main", "app", reached, Host())  # type: ignore[call-arg]  # a server's driver
     (problem,) = database.check()
     assert (problem.severity, "no-such-box" in problem.message) == ("error", True)
 

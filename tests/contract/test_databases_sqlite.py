@@ -18,7 +18,6 @@ import pytest
 from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from tests.contract.dumps import snapshot
-from tests.contract.test_databases import ROWS
 from tests.proof import patience
 
 _CRASH = """
@@ -46,6 +45,9 @@ connection.execute("SELECT count(*) FROM entry").fetchall()
 print("open", flush=True)
 sys.stdin.read()
 """
+
+
+ROWS = "SELECT text FROM entry ORDER BY id"
 
 
 class Killed(BaseException):
