@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.drivers.protocols.databases import Database
+from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.model import Snapshot
 
 
-def snapshot(database: Database, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
+def snapshot(database: Dataset, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
     with database.hold(None) as fix:
         return fix(target, queries, budget_seconds)()

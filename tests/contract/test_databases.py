@@ -12,7 +12,7 @@ from holdfast.errors import StepError
 from tests import harnesses
 from tests.harnesses.harness import SqlHarness
 
-FOUND = harnesses.of_databases()
+FOUND = harnesses.databases()
 
 
 @pytest.fixture(params=list(FOUND))

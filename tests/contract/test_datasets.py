@@ -12,7 +12,7 @@ from tests import harnesses
 from tests.contract.dumps import snapshot
 from tests.harnesses.harness import Harness, WriterHeldError
 
-FOUND = harnesses.of_datasets()
+FOUND = harnesses.datasets()
 
 
 @pytest.fixture(params=list(FOUND))

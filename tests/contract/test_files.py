@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.protocols.files import Files
 from holdfast.errors import CancelledError, DamagedError
 from holdfast.model import Entry
+from tests import harnesses
 from tests.contract import trees
-from tests.fakes import FakeFiles
 
-DRIVERS: dict[str, Callable[[Path], Files]] = {"local": lambda root: LocalFiles("media", root), "fake": FakeFiles}
+DRIVERS = harnesses.files()
 
 
 @pytest.fixture(params=list(DRIVERS))

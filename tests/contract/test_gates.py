@@ -22,35 +22,20 @@ import pytest
 
 from holdfast.drivers.gates.front.driver import FrontGate
 from holdfast.drivers.gates.none import NoGate
-from holdfast.drivers.gates.proxy.caddy import Caddy
-from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+from holdfast.drivers.gates.proxy.driver import ProxyGate
 from holdfast.drivers.gates.proxy.location import Place
 from holdfast.drivers.gates.proxy.nginx import Nginx
-from holdfast.drivers.gates.proxy.probe import Door
 from holdfast.drivers.protocols.gates import Gate
 from holdfast.errors import StepError
 from holdfast.system.host import Host
 from holdfast.system.ports import free_loopback_port
-from tests.fakes import FakeGate
+from tests import harnesses
 from tests.proof import patience
 from tests.servers.caddy import CaddyServer
 from tests.servers.nginx import NginxServer
 from tests.servers.proxy import ProxyServer
 
-
-def _proxy_that_does_not_run(product: Callable[[Place], Product], folder: Path) -> Gate:
-    place = Place(Host())
-    door = Door(f"http://127.0.0.1:{free_loopback_port()}/")
-    return ProxyGate(folder, folder / "proxy" / "gate.conf", product(place), place, door)
-
-
-GATES: dict[str, Callable[[Path], Gate]] = {
-    "front": lambda folder: FrontGate(folder, "127.0.0.1:9"),
-    "none": NoGate,
-    "nginx": partial(_proxy_that_does_not_run, Nginx),
-    "caddy": partial(_proxy_that_does_not_run, Caddy),
-    "fake": lambda folder: FakeGate(),
-}
+GATES = harnesses.gates()
 
 
 @pytest.fixture(params=list(GATES))

@@ -19,10 +19,11 @@ from holdfast.drivers.protocols.packages import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
 from holdfast.model import Package
 from holdfast.system.host import Host
-from tests.contract import projects
-from tests.fakes import FakePackages
+from tests import harnesses
+from tests.harnesses.harness import History
 from tests.proof import patience
 
+PACKAGES = harnesses.packages()
 FIRST = {"app.py": "print('one')\n", "holdfast.toml": "\n[tasks]\nmigrate = ['true']\n", "sub/deep.txt": "deep\n"}
 SECOND = {"app.py": "print('two')\n", "sub/deep.txt": "deep\n"}
 
@@ -81,21 +82,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str
     return folder, first, second
 
 
-@pytest.fixture(params=["archive", "images", "fake"])
+@pytest.fixture(params=list(PACKAGES))
 def source(request: pytest.FixtureRequest, quick_folder: Path, repository: tuple[Path, str, str]) -> Iterator[Source]:
     path, first, second = repository
-    archive = ArchivePackages(quick_folder / "packages", path, Host())
-    if request.param == "archive":
-        yield Source(archive, first, second, quick_folder)
-        return
-    if request.param == "images":
-        with projects.images(quick_folder, archive) as images:
-            yield Source(images, first, second, quick_folder)
-        return
-    fake = FakePackages(
-        quick_folder / "packages", {first: FIRST, second: SECOND}, {"v1": first, "main": second, "feature/x": second}
-    )
-    yield Source(fake, first, second, quick_folder)
+    with PACKAGES[request.param](quick_folder, History(path, first, second, {first: FIRST, second: SECOND})) as made:
+        yield Source(made, first, second, quick_folder)
 
 
 def test_a_tag_a_branch_and_a_commit_are_resolved(source: Source) -> None:

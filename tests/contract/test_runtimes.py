@@ -18,8 +18,8 @@ from holdfast.model import ServiceInstance
 from holdfast.system import processes
 from holdfast.system.host import Host
 from holdfast.system.processes import end_processes_with, processes_with
-from tests.contract import projects
-from tests.fakes import FakeRuntime
+from tests import harnesses
+from tests.harnesses.supervisor import STATE
 from tests.proof import patience
 
 STAY = "import sys, time; print('here I am', flush=True); time.sleep(3600)"
@@ -31,7 +31,7 @@ FORKS = (
 )
 
 
-_STATE = "a 50% 'd' %d"  # people have such folders
+RUNTIMES = harnesses.runtimes()
 
 
 def instance(name: str, folder: Path, code: str = STAY, **changes: object) -> ServiceInstance:
@@ -48,20 +48,10 @@ def instance(name: str, folder: Path, code: str = STAY, **changes: object) -> Se
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["supervisor", "compose", "fake"])
+@pytest.fixture(params=list(RUNTIMES))
 def runtime(request: pytest.FixtureRequest, folder: Path) -> Iterator[Runtime]:
-    if request.param == "fake":
-        yield FakeRuntime()
-        return
-    if request.param == "compose":
-        with projects.project(folder) as made:
-            yield made.runtime
-        return
-    mark = f"contract@{folder}"
-    made = SupervisorRuntime(folder / _STATE, mark, Host())
-    yield made
-    made.shut_down()
-    end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
+    with RUNTIMES[request.param](folder) as made:
+        yield made
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -138,8 +128,8 @@ def test_output_is_kept(runtime: Runtime, folder: Path) -> None:
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[SupervisorRuntime]:
     mark = f"contract@{folder}"
-    yield SupervisorRuntime(folder / _STATE, mark, Host())
-    SupervisorRuntime(folder / _STATE, mark, Host()).shut_down()
+    yield SupervisorRuntime(folder / STATE, mark, Host())
+    SupervisorRuntime(folder / STATE, mark, Host()).shut_down()
     end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
 
 
@@ -156,7 +146,7 @@ def test_a_secret_stands_in_no_file(
     code = "import os, time; print(len(os.environ['PASSWORD']), flush=True); time.sleep(3600)"
     supervisor.start(instance("web", folder, code, environment={"PASSWORD": f"file:{folder / 'secret'}"}))
     eventually(lambda: supervisor.output_tail("web").strip() == "21")
-    for path in (folder / _STATE).rglob("*"):
+    for path in (folder / STATE).rglob("*"):
         if path.is_file():
             assert b"correct-horse" not in path.read_bytes(), path
 
@@ -181,7 +171,7 @@ def test_a_killed_supervisord_leaves_no_second_service_behind(supervisor: Superv
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"{mark}/supervisord\0") == [])
     assert len(processes_with(f"{mark}/web\0")) == 1
-    again = SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host())
+    again = SupervisorRuntime(folder / STATE, f"contract@{folder}", Host())
     assert again.statuses() == {}
     again.start(instance("web", folder))
     eventually(lambda: again.release_of("web") == "r1")
@@ -194,7 +184,7 @@ def test_nothing_starts_by_itself_with_the_server(supervisor: SupervisorRuntime,
     (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])
-    again = SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host())
+    again = SupervisorRuntime(folder / STATE, f"contract@{folder}", Host())
     again.prepare()
     assert not any(status.running for status in again.statuses().values())
     assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") == [], "what an earlier one left is ended"
@@ -208,7 +198,7 @@ def test_what_a_dead_server_left_is_ended_by_a_stop(supervisor: SupervisorRuntim
     os.kill(server.pid, 9)
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0") == [])
     eventually(lambda: processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") != [])
-    SupervisorRuntime(folder / _STATE, f"contract@{folder}", Host()).stop("web")
+    SupervisorRuntime(folder / STATE, f"contract@{folder}", Host()).stop("web")
     assert processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/web\0") == []
 
 
@@ -277,7 +267,7 @@ def test_what_a_dead_server_left_is_ended_where_its_keeper_died_too(
     supervisor.start(instance("web", folder, DISGUISED))
     pids = disguised(folder, 3)
     (server,) = processes_with(f"HOLDFAST_INSTANCE=contract@{folder}/supervisord\0")
-    record = folder / _STATE / "processes"
+    record = folder / STATE / "processes"
     if "\ngroup " not in record.read_text():
         pytest.skip("only a control group tells then, and this user may make none: run as root")
     os.kill(processes.parent_of(server.pid), 9)

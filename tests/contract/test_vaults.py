@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.protocols.vaults import OpenSet, Vault
-from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup
+from tests import harnesses
 from tests.contract import trees
-from tests.fakes import FakeVault
 
-VAULTS: dict[str, Callable[[Path], Vault]] = {
-    "local": lambda path: LocalVault(path, "guestbook.production"),
-    "fake": FakeVault,
-}
+VAULTS = harnesses.vaults()
 
 
 def no_check() -> None:

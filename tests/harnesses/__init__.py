@@ -1,32 +1,53 @@
 """What the suites of tests/contract need of each driver: a module or package for each product, found by itself.
 
-A module with `HARNESSES` takes part in the suite of all datasets; with `ANSWERS_SQL` also in that of databases.
+A module says which suites its drivers pass: DATASETS (with ANSWERS_SQL also that of databases), FILES, VAULTS, GATES,
+RUNTIMES, PACKAGES are dictionaries of functions that open one for a test.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
-from tests.harnesses.harness import OpenHarness
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.gates import Gate
+from holdfast.drivers.protocols.vaults import Vault
+from tests.harnesses.harness import OpenHarness, OpenPackages, OpenRuntime
 
 
-def of_datasets() -> dict[str, OpenHarness]:
-    """Return every harness by its name."""
-    return _found(lambda module: True)
-
-
-def of_databases() -> dict[str, OpenHarness]:
-    """Return the harnesses whose datasets answer SQL."""
-    return _found(lambda module: getattr(module, "ANSWERS_SQL", False))
-
-
-def _found(wanted: Callable[[ModuleType], bool]) -> dict[str, OpenHarness]:
-    harnesses: dict[str, OpenHarness] = {}
+def _modules() -> Iterator[ModuleType]:
     for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-        module = importlib.import_module(f"{__name__}.{name}")
-        if wanted(module):
-            harnesses |= getattr(module, "HARNESSES", {})
-    return harnesses
+        yield importlib.import_module(f"{__name__}.{name}")
+
+
+def datasets() -> dict[str, OpenHarness]:
+    return {name: found for module in _modules() for name, found in getattr(module, "DATASETS", {}).items()}
+
+
+def databases() -> dict[str, OpenHarness]:
+    """Return the datasets that answer SQL."""
+    answering = [module for module in _modules() if getattr(module, "ANSWERS_SQL", False)]
+    return {name: found for module in answering for name, found in module.DATASETS.items()}
+
+
+def files() -> dict[str, Callable[[Path], Files]]:
+    return {name: found for module in _modules() for name, found in getattr(module, "FILES", {}).items()}
+
+
+def vaults() -> dict[str, Callable[[Path], Vault]]:
+    return {name: found for module in _modules() for name, found in getattr(module, "VAULTS", {}).items()}
+
+
+def gates() -> dict[str, Callable[[Path], Gate]]:
+    return {name: found for module in _modules() for name, found in getattr(module, "GATES", {}).items()}
+
+
+def runtimes() -> dict[str, OpenRuntime]:
+    return {name: found for module in _modules() for name, found in getattr(module, "RUNTIMES", {}).items()}
+
+
+def packages() -> dict[str, OpenPackages]:
+    return {name: found for module in _modules() for name, found in getattr(module, "PACKAGES", {}).items()}

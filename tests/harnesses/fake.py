@@ -1,14 +1,17 @@
-"""The database in memory that stands in unit tests."""
+"""The fakes that stand in unit tests: they pass the suites of the real drivers."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from tests.fakes import FakeDatabase
-from tests.harnesses.harness import OpenHarness, SqlHarness, WriterHeldError
+from holdfast.drivers.protocols.files import Files
+from holdfast.drivers.protocols.gates import Gate
+from holdfast.drivers.protocols.vaults import Vault
+from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
+from tests.harnesses.harness import History, OpenHarness, OpenPackages, OpenRuntime, SqlHarness, WriterHeldError
 
 
 class FakeHarness(SqlHarness):
@@ -33,5 +36,15 @@ def opened(folder: Path) -> Iterator[FakeHarness]:
     yield FakeHarness(database, folder, execute, other=other)
 
 
+def packages(folder: Path, history: History) -> AbstractContextManager[FakePackages]:
+    names = {"v1": history.first, "main": history.second, "feature/x": history.second}
+    return nullcontext(FakePackages(folder / "packages", history.files, names))
+
+
 ANSWERS_SQL = True
-HARNESSES: Mapping[str, OpenHarness] = {"fake": opened}
+DATASETS: Mapping[str, OpenHarness] = {"fake": opened}
+FILES: Mapping[str, Callable[[Path], Files]] = {"fake": FakeFiles}
+VAULTS: Mapping[str, Callable[[Path], Vault]] = {"fake": FakeVault}
+GATES: Mapping[str, Callable[[Path], Gate]] = {"fake": lambda folder: FakeGate()}
+RUNTIMES: Mapping[str, OpenRuntime] = {"fake": lambda folder: nullcontext(FakeRuntime())}
+PACKAGES: Mapping[str, OpenPackages] = {"fake": packages}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.drivers.protocols.databases import Database
 from holdfast.drivers.protocols.datasets import Dataset
+from holdfast.drivers.protocols.packages import Packages
+from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.model import Snapshot
 from tests.contract.dumps import snapshot
 
@@ -145,3 +148,18 @@ class SqlHarness(Harness):
 
 OpenHarness = Callable[[Path], AbstractContextManager[Harness]]
 """Opens a harness; it takes an empty folder for the files of one test."""
+
+
+@dataclass(frozen=True)
+class History:
+    """A git repository with two commits: the tag v1, then the branches main and feature/x."""
+
+    repository: Path
+    first: str
+    second: str
+    files: Mapping[str, Mapping[str, str]]
+    """The content of each commit."""
+
+
+OpenRuntime = Callable[[Path], AbstractContextManager[Runtime]]
+OpenPackages = Callable[[Path, History], AbstractContextManager[Packages]]

@@ -54,7 +54,7 @@ def opened(
 
 
 ANSWERS_SQL = True
-HARNESSES: Mapping[str, OpenHarness] = {
+DATASETS: Mapping[str, OpenHarness] = {
     "mariadb": opened,
     "mysql": lambda folder: opened(folder, mysql.shared, MysqlDatabase),
 }

@@ -49,4 +49,4 @@ def opened(
 
 
 ANSWERS_SQL = True
-HARNESSES: Mapping[str, OpenHarness] = {"postgresql": opened}
+DATASETS: Mapping[str, OpenHarness] = {"postgresql": opened}

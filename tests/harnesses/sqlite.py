@@ -37,7 +37,7 @@ def opened(folder: Path, mode: str) -> Iterator[SqliteHarness]:
 
 
 ANSWERS_SQL = True
-HARNESSES: Mapping[str, OpenHarness] = {
+DATASETS: Mapping[str, OpenHarness] = {
     "sqlite-wal": lambda folder: opened(folder, "wal"),
     "sqlite-delete": lambda folder: opened(folder, "delete"),
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.harnesses.harness import Harness, OpenHarness, WriterHeldError
 from tests.harnesses.redis.driver import RedisKeySpace
@@ -58,7 +60,7 @@ class RedisHarness(Harness):
             unix_socket_path=str(self._socket),
             db=number,
             socket_timeout=_MOMENT_SECONDS * patience.FACTOR,
-            retry=None,
+            retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
         return closing(client)
@@ -99,4 +101,4 @@ def opened(folder: Path) -> Iterator[RedisHarness]:
     yield harness
 
 
-HARNESSES: Mapping[str, OpenHarness] = {"redis": opened}
+DATASETS: Mapping[str, OpenHarness] = {"redis": opened}

@@ -71,7 +71,7 @@ class RedisKeySpace:
         try:
             if number is None:
                 with closing(redis.Redis(unix_socket_path=str(self._socket), socket_timeout=_SECONDS)) as asked:
-                    number = int(asked.config_get("databases")["databases"]) - 1
+                    number = int(asked.config_get("databases")["databases"] or 0) - 1
             with closing(redis.Redis(unix_socket_path=str(self._socket), db=number, socket_timeout=_SECONDS)) as client:
                 yield client
         except redis.exceptions.RedisError as error:
@@ -165,11 +165,11 @@ class RedisKeySpace:
 
     def _pause(self, limit_seconds: float) -> None:
         with self._client() as client:  # the pause ends by itself, should Holdfast be killed
-            client.execute_command("CLIENT", "PAUSE", int((limit_seconds + _SECONDS) * 1000), "WRITE")
+            client.client_pause(int((limit_seconds + _SECONDS) * 1000), all=False)
 
     def _go_on(self) -> None:
         with self._client() as client:
-            client.execute_command("CLIENT", "UNPAUSE")
+            client.client_unpause()
 
     def _keys(self, number: int) -> _Keys:
         with self._client(number) as client:
@@ -288,7 +288,7 @@ class RedisKeySpace:
     def owner(self) -> str | None:
         with self._client() as client:
             found = client.get(f"{self._registry}:owner")
-        return found.decode() if found is not None else None
+        return bytes(found).decode() if isinstance(found, bytes) else None
 
     def claim(self, owner: str) -> None:
         with self._client() as client:
