@@ -285,8 +285,14 @@ def test_a_database_is_looked_at_while_its_side_files_come_and_go(database: Sqli
 
 
 def test_what_only_the_application_can_look_at_is_no_damage(path: Path, quick_folder: Path) -> None:
-    """An index over its own collation and its own function; the plain library has neither."""
+    """An index over its own collation and its own function, and a table of its own module; the library has none."""
     with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(
+            "INSERT INTO sqlite_master (type, name, tbl_name, rootpage, sql) VALUES"
+            " ('table', 'vectors', 'vectors', 0, 'CREATE VIRTUAL TABLE vectors USING nearest0(embedding)')"
+        )
+        connection.execute("PRAGMA writable_schema=RESET")
         connection.create_collation(
             "german", lambda one, other: (one.lower() > other.lower()) - (one.lower() < other.lower())
         )
@@ -299,6 +305,8 @@ def test_what_only_the_application_can_look_at_is_no_damage(path: Path, quick_fo
     database = SqliteDatabase("main", path)
     taken = snapshot(database, quick_folder / "dump")
     assert taken.tables["entry"]["rows"] == 500
+    assert taken.tables["vectors"] == {"rows": None, "columns": []}
+    assert [(problem.severity, "vectors" in problem.message) for problem in database.check()] == [("note", True)]
     for token, source in (("point", None), ("restore", quick_folder / "dump")):
         identity = database.prepare(token, source, {})
         database.swap(token, identity, f"{token}.replaced")

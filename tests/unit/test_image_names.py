@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from holdfast.containers.engines import engine_named
 from holdfast.drivers.packages.images.names import ImageNames
 from holdfast.errors import CommandFailedError
 
@@ -38,7 +39,7 @@ class Engine:
 
 
 def give_back(engine: Engine, id: str) -> str:
-    ImageNames("docker", cast(Any, engine)).tag({"app:production": id})
+    ImageNames(engine_named("podman", cast(Any, engine)), cast(Any, engine)).tag({"app:production": id})
     return engine.name
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.containers import labels
-from holdfast.containers.docker import Known
+from holdfast.containers.api import Known
 from holdfast.model import ServiceStatus
 
 _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}

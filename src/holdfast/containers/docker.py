@@ -1,4 +1,4 @@
-"""The container engine's own client: facts about containers and images, and their removal.
+"""A container engine: facts about containers and images, by its API where it has one here, and their removal.
 
 An error of the client is never taken for the absence of something: the engine may be restarting.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
+from functools import cached_property
 
+from holdfast.containers.api import EngineApi, Known
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.system.host import Host
-
-Known = dict[str, Any]
-"""The output of `inspect` for one container."""
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -36,10 +34,15 @@ class Engine:
     storage_words: tuple[str, ...] = ("info", "--format={{.DockerRootDir}}")
     not_one_off: tuple[str, ...] = ("com.docker.compose.oneoff=False",)
     changes_policies = True
+    has_api = True
 
     def __init__(self, name: str, host: Host) -> None:
         self.name = name
         self._host = host
+
+    @cached_property
+    def _api(self) -> EngineApi | None:
+        return EngineApi.of(self._host.environment()) if self.has_api else None
 
     def ask(self, *words: str) -> str:
         return self._host.capture([self.name, *words], timeout_seconds=_ASK_SECONDS)
@@ -73,8 +76,16 @@ class Engine:
 
     def containers(self, *labels: str) -> list[Known]:
         """Return containers, running or not, with all of these labels, each `NAME=VALUE`."""
+        if self._api is not None:
+            return self._api.containers(labels)
         given = [f"--filter=label={text}" for text in labels]
         return self.inspected(self.ask("ps", "--all", "--quiet", "--no-trunc", *given).split())
+
+    def running(self) -> list[Known]:
+        """Return all running containers. Raise CommandFailedError."""
+        if self._api is not None:
+            return self._api.containers([], all=False)
+        return self.inspected(self.ask("ps", "--quiet", "--no-trunc").split())
 
     def of_project(self, project: str, *labels: str) -> list[Known]:
         """Return containers of the project's services, whoever started them."""
@@ -96,6 +107,8 @@ class Engine:
         """Return the facts about those containers that exist."""
         if not ids:
             return []
+        if self._api is not None:
+            return self._api.inspected(ids)
         try:
             found: list[Known] = json.loads(self.ask("container", "inspect", *ids))
         except CommandFailedError:
@@ -166,6 +179,37 @@ class Engine:
     # --- images ------------------------------------------------------------------------------------
 
     def image(self, name: str) -> str:
-        """Return the id of the image with this name and tag; empty where there is none."""
+        """Return the id of the image with this name and tag, or digest; empty where there is none."""
+        if self._api is not None:
+            found = self._api.images(reference=[name])
+            return str(found[0]["Id"]) if found else ""
         listed = self.ask("image", "ls", "--quiet", "--no-trunc", name).split()
         return listed[0] if listed else ""
+
+    def names(self, reference: str) -> list[tuple[str, str]]:
+        """Return names with their tags, and ids, of images that match a reference, and perhaps of others."""
+        if self._api is not None:
+            images = self._api.images(reference=[reference])
+            return [(name, str(item["Id"])) for item in images for name in item["RepoTags"] or []]
+        listed = self.ask("image", "ls", "--no-trunc", "--format={{.Repository}}:{{.Tag}} {{.ID}}", reference)
+        pairs = (line.split() for line in listed.splitlines() if "<none>" not in line)
+        return [(name, id) for name, id in pairs]
+
+    def image_ids(self) -> list[str]:
+        """Return the ids of all images."""
+        if self._api is not None:
+            return [str(item["Id"]) for item in self._api.images()]
+        return self.ask("image", "ls", "--quiet", "--no-trunc").split()
+
+    def nameless(self, label: str) -> list[str]:
+        """Return the ids of images with a label that have no name."""
+        if self._api is not None:
+            return [str(item["Id"]) for item in self._api.images(dangling=["true"], label=[label])]
+        filters = ("--filter=dangling=true", f"--filter=label={label}")
+        return list(dict.fromkeys(self.ask("image", "ls", "--quiet", "--no-trunc", *filters).split()))
+
+    def volumes_of(self, image: str) -> list[str]:
+        """Return the folders that an image declares as volumes. Raise CommandFailedError where there is no image."""
+        if self._api is not None and (known := self._api.image(image)) is not None:
+            return list(known["Config"].get("Volumes") or {})
+        return list(json.loads(self.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {})

@@ -13,7 +13,8 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 
-from holdfast.containers.docker import PROJECT, SERVICE, Engine, Known
+from holdfast.containers.api import Known
+from holdfast.containers.docker import PROJECT, SERVICE, Engine
 from holdfast.errors import CommandFailedError
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
@@ -25,6 +26,7 @@ class PodmanEngine(Engine):
     storage_words = ("info", "--format={{.Store.GraphRoot}}")
     not_one_off = ()
     changes_policies = False
+    has_api = False
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
         """Complete half-done removals, which would make the inspection of the others fail."""

@@ -67,6 +67,7 @@ def open_proxy(loaded: Loaded, host: Host, containers: Containers | None) -> Pro
     gate = loaded.configuration.gate
     if gate.kind not in PROXIES:
         return None
+    from holdfast.containers.engines import engine_named
     from holdfast.drivers.gates.proxy.driver import ProxyGate
     from holdfast.drivers.gates.proxy.location import Place
     from holdfast.drivers.gates.proxy.probe import Door
@@ -75,9 +76,9 @@ def open_proxy(loaded: Loaded, host: Host, containers: Containers | None) -> Pro
     if engine == "compose":
         if containers is None:
             raise ConfigurationError("holdfast.toml is wrong", ["gate.container: needs runtime.kind compose"])
-        place = Place(host, containers.engine_name, partial(containers.container_of, name))
+        place = Place(host, engine_named(containers.engine_name, host), partial(containers.container_of, name))
     else:
-        place = Place(host, engine, partial(str, name))
+        place = Place(host, engine_named(engine, host) if engine else None, partial(str, name))
     return ProxyGate(
         loaded.state / "front",
         loaded.path(gate.include),

@@ -105,8 +105,7 @@ class SqliteDatabase:
                 " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
             ).fetchall()
             for (table,) in names:
-                columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-                found[table] = {"rows": None, "columns": columns}
+                found[table] = {"rows": None, "columns": _columns(connection, table) or []}
             connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
             for table, facts in found.items():
                 quoted = '"' + table.replace('"', '""') + '"'
@@ -342,6 +341,15 @@ class SqliteDatabase:
                     f"Run: sqlite3 {self.path} 'PRAGMA journal_mode=WAL'",
                 )
             )
+        if unknown := self._of_unknown_modules():
+            found.append(
+                Problem(
+                    subject,
+                    "note",
+                    f"only the application can read {', '.join(unknown)}: Holdfast copies the table's data but does not"
+                    " count its rows",
+                )
+            )
         if durable.network_filesystem(self.path) is not None:
             found.append(
                 Problem(
@@ -352,6 +360,13 @@ class SqliteDatabase:
                 )
             )
         return found
+
+    def _of_unknown_modules(self) -> list[str]:
+        """Return the virtual tables whose module only the application loads."""
+        virtual = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage = 0 ORDER BY name"
+        with self._readable(self.path), closing(self._connect(self.path, mode=self._mode)) as connection:
+            names = [str(name) for (name,) in connection.execute(virtual)]
+            return [name for name in names if _columns(connection, name) is None]
 
     def owner(self) -> str | None:
         """Return None: the marker in the private folder names the owner."""
@@ -373,6 +388,16 @@ def _size_bytes(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str] | None:
+    """Return the columns of a table; None for a virtual one of a module that only the application loads."""
+    try:
+        return [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    except sqlite3.OperationalError as error:
+        if not _lacks_code(error):
+            raise
+        return None
 
 
 def _lacks_code(error: sqlite3.DatabaseError) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import CommandFailedError, StepError
+from holdfast.containers.docker import Engine
+from holdfast.errors import StepError
 from holdfast.system.host import Host
 
 _COMMAND_SECONDS = 60
-_ATTEMPTS = 5
 _DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
 
 
@@ -21,34 +20,34 @@ _DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
 class Place:
     """The machine or container of the proxy.
 
-    `engine` is `docker` or `podman`, and `named` returns the container's name; without an engine it is this machine.
+    `named` returns the container's name; without an engine it is this machine.
     """
 
     host: Host
-    engine: str = ""
+    engine: Engine | None = None
     named: Callable[[], str] = str
 
     @property
     def is_container(self) -> bool:
-        return bool(self.engine)
+        return self.engine is not None
 
     def run(self, *words: str) -> None:
         """Run a program of the proxy's. Raise CommandFailedError, StepError."""
-        inside = [self.engine, "exec", self.named()] if self.engine else []
+        inside = [self.engine.name, "exec", self.named()] if self.engine is not None else []
         # A Ctrl-C must not leave a change half done.
         self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
 
     def known(self) -> dict[str, Any]:
         """Return the engine's facts about the container. Raise StepError where there is none."""
+        assert self.engine is not None
         name = self.named()
-        try:
-            found = json.loads(self.host.capture([self.engine, "inspect", "--type=container", name]))
-        except CommandFailedError as error:
+        found = self.engine.inspected([name])
+        if not found:
             raise StepError(
-                f"{self.engine} has no container {name}",
+                f"{self.engine.name} has no container {name}",
                 next_step="Set gate.container to the name of the proxy's container.",
-            ) from error
-        return dict(found[0])
+            )
+        return found[0]
 
     def runs(self) -> bool:
         """Return whether the container runs; on this machine always true, because it is not known."""
@@ -79,22 +78,11 @@ class Place:
                 return set()
         return {
             address
-            for item in self._running()
+            for item in self.engine.running()
             for network in (item["NetworkSettings"].get("Networks") or {}).values()
             for address in (network.get("IPAddress"), network.get("GlobalIPv6Address"))
             if address and name in (address, str(item["Name"]).lstrip("/"), *(network.get("Aliases") or []))
         }
-
-    def _running(self) -> list[dict[str, Any]]:
-        """Return the engine's facts about all running containers. Raise CommandFailedError."""
-        for attempt in range(_ATTEMPTS):
-            ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()
-            try:
-                return json.loads(self.host.capture([self.engine, "inspect", "--type=container", *ids])) if ids else []
-            except CommandFailedError:  # one of the containers, of any application, has ended meanwhile
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-        return []
 
     def seen_at(self, folder: Path) -> str:
         """Return a folder's path inside the container; the folder's own path where it is not mounted."""

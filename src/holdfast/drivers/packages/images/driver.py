@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from holdfast.containers.engines import engine_named
 from holdfast.drivers.packages.images.build_script import BuildScript
 from holdfast.drivers.packages.images.names import ImageNames, exact
 from holdfast.errors import StepError
@@ -100,7 +101,7 @@ class ImagePackages:
         self._projects = projects
         self._host = host
         self._engine = engine
-        self._names = ImageNames(engine, host)
+        self._names = ImageNames(engine_named(engine, host), host)
         self._script = script
         self._instance = instance
         self._prefix = prefix

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from holdfast.containers.docker import Engine
 from holdfast.system.host import CommandResult, Host
 
 _ENGINE_SECONDS = 60
@@ -36,25 +37,16 @@ def _short(name: str) -> str:
 
 
 class ImageNames:
-    def __init__(self, engine: str, host: Host) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, host: Host) -> None:
+        self._engine = engine
         self._host = host
-
-    def _ask(self, *words: str) -> str:
-        return self._host.capture([self.engine, *words], timeout_seconds=_ENGINE_SECONDS)
 
     def id(self, name: str) -> str:
         """Return the image's id; empty where the engine has no image of that name."""
         if "@" in name:
-            return (self._ask("image", "ls", "--quiet", "--no-trunc", name).split() or [""])[0]
-        listed = self._listed(exact(name))
+            return self._engine.image(name)
+        listed = self._engine.names(exact(name))
         return next((id for found, id in listed if _short(found) == _short(exact(name))), "")
-
-    def _listed(self, reference: str) -> list[tuple[str, str]]:
-        """Return names with their tags, and ids, of images that match a reference, and perhaps of others."""
-        listed = self._ask("image", "ls", "--no-trunc", "--format={{.Repository}}:{{.Tag}} {{.ID}}", reference)
-        pairs = (line.split() for line in listed.splitlines() if "<none>" not in line)
-        return [(name, id) for name, id in pairs]
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
         return {name: self.id(name) for name in names}
@@ -66,7 +58,7 @@ class ImageNames:
             # The engine lists an image that has a name there with its other names too.
             found.update(
                 (_short(name), id)
-                for name, id in self._listed(repository)
+                for name, id in self._engine.names(repository)
                 if _short(repository_of(name)) == _short(repository)
             )
         return found
@@ -90,14 +82,16 @@ class ImageNames:
                 self._do(*words, check=bool(id))
 
     def _do(self, *words: str, check: bool) -> CommandResult:
-        return self._host.run([self.engine, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS)
+        return self._host.run(
+            [self._engine.name, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS
+        )
 
     def _ids(self) -> set[str]:
         """Return the ids of all images.
 
         Raise CommandFailedError where the engine does not answer, because its images are then unknown.
         """
-        return {id.removeprefix("sha256:") for id in self._ask("image", "ls", "--quiet", "--no-trunc").split()}
+        return {id.removeprefix("sha256:") for id in self._engine.image_ids()}
 
     # --- detection of images that were made ----------------------------------------------------------
 
@@ -108,7 +102,7 @@ class ImageNames:
         in place, which reveals it.
         """
         recipe = f"FROM {name}\nLABEL {_STAND_IN_LABEL}={mark}\n"
-        self._host.feed([self.engine, "build", "--quiet", "--tag", name, "-"], [recipe.encode()])
+        self._host.feed([self._engine.name, "build", "--quiet", "--tag", name, "-"], [recipe.encode()])
         return self.id(name)
 
     def remove_stand_ins(self, mark: str) -> None:
@@ -116,8 +110,6 @@ class ImageNames:
 
         An image that was built on one has the label too, but also a name.
         """
-        filters = ("--filter=dangling=true", f"--filter=label={_STAND_IN_LABEL}={mark}")
-        ids = self._ask("image", "ls", "--quiet", "--no-trunc", *filters).split()
-        for id in dict.fromkeys(ids):
-            argv = [self.engine, "rmi", id]
+        for id in self._engine.nameless(f"{_STAND_IN_LABEL}={mark}"):
+            argv = [self._engine.name, "rmi", id]
             self._host.run(argv, ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)

@@ -12,7 +12,6 @@ its container running.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.containers import labels
+from holdfast.containers.api import Known
 from holdfast.containers.container import Container, label
-from holdfast.containers.docker import SERVICE, Known
+from holdfast.containers.docker import SERVICE
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.adopted import Adopted
 from holdfast.drivers.runtimes.compose.cli.select import compose_of, engine_of
@@ -336,8 +336,7 @@ class ComposeRuntime:
             return found
         for name in set(self._ports) & set(model["services"]):
             image, service = images[name]["tag"], model["services"][name]
-            volumes = json.loads(self._engine.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {}
-            found += models.volumes_without_name(name, service, volumes)
+            found += models.volumes_without_name(name, service, self._engine.volumes_of(image))
             found += self._compose.refused(name, service)
             found += sources_mounted(name, service, Path(directory), self._project.folder)
             made = models.task_model(model, name, image, [], self._mark, "none")

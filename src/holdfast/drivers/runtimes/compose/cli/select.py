@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.containers.docker import Engine
-from holdfast.containers.podman import PodmanEngine
+from holdfast.containers.engines import engine_named
 from holdfast.drivers.runtimes.compose.cli.docker_v1 import ClassicCompose
 from holdfast.drivers.runtimes.compose.cli.docker_v2 import DockerCompose
 from holdfast.drivers.runtimes.compose.cli.podman import PodmanCompose
@@ -19,7 +19,6 @@ _COMMANDS: dict[str, Callable[[Project], Compose]] = {
     "docker-compose": ClassicCompose,
     "podman-compose": PodmanCompose,
 }
-_ENGINES: dict[str, type[Engine]] = {"docker": Engine, "podman": PodmanEngine}
 
 
 def compose_of(project: Project) -> Compose:
@@ -34,4 +33,4 @@ def compose_of(project: Project) -> Compose:
 
 
 def engine_of(project: Project, host: Host) -> Engine:
-    return _ENGINES[project.engine](project.engine, host)
+    return engine_named(project.engine, host)
