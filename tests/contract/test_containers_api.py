@@ -86,7 +86,9 @@ def test_both_say_the_same(engines: tuple[Engine, Engine]) -> None:
     assert api.volumes_of("api-image:one") == client.volumes_of("api-image:one") == ["/data", "/more"]
     assert api.volumes_of("registry.example:5000/shop/api-image:two") == ["/data", "/more"]
     assert api.volumes_of(docker.IMAGE) == client.volumes_of(docker.IMAGE) == []
+    assert api.storage() == client.storage() != ""
     for engine in engines:
+        engine.prepare()
         with pytest.raises(CommandFailedError):
             engine.volumes_of("no-such-image:one")
 

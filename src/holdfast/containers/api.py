@@ -48,6 +48,18 @@ class EngineApi:
             found = False
         return cls(path) if found and path is not None else None
 
+    def storage(self) -> str:
+        """Return the folder in which the engine keeps images and containers."""
+        with self._connected() as connection:
+            return str((self._get(connection, "info") or {}).get("DockerRootDir", ""))
+
+    def answers(self) -> bool:
+        try:
+            with self._connected() as connection:
+                return self._answer(connection, "/_ping").status == _OK
+        except CommandFailedError:
+            return False
+
     # --- containers and images ---------------------------------------------------------------------
 
     def containers(self, labels: Sequence[str], *, all: bool = True) -> list[Known]:

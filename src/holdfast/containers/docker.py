@@ -53,6 +53,8 @@ class Engine:
 
     def prepare(self) -> None:
         """Raise StepError where the engine does not answer."""
+        if self._api is not None and self._api.answers():
+            return
         try:
             self.ask(*self.version_words)
         except (CommandFailedError, CommandTimeoutError) as error:
@@ -156,7 +158,7 @@ class Engine:
 
     def storage(self) -> str:
         """Return the folder in which the engine keeps images and containers."""
-        return self.ask(*self.storage_words).strip()
+        return self._api.storage() if self._api is not None else self.ask(*self.storage_words).strip()
 
     # --- volumes -----------------------------------------------------------------------------------
 
