@@ -2,7 +2,8 @@
 
 Facts from the manuals of pg_dump and pg_restore, and measured on 15: parallel jobs need files, both to dump into a
 folder and to load; the table of contents is at the beginning of an archive, so a truncated one is noticed only when all
-of it is read.
+of it is read. The default level of compression takes two to three times the processor of level 1 for 2 to 6 % less;
+every pg_restore reads both.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from holdfast.errors import CommandFailedError, DamagedError, RefusedError, Step
 from holdfast.system import durable
 
 _CHUNK_BYTES = 1 << 20
+_COMPRESSION = "--compress=1"
 _PARALLEL_BYTES = 256 << 20  # a smaller database is dumped before further sessions are connected
 
 
@@ -35,13 +37,13 @@ class Archives:
         words = [f"--snapshot={snapshot}", "--no-password", database]
         if self._clients.container is not None:
             with open(target, "xb", opener=_private) as file:
-                self._clients.run("pg_dump", "--format=custom", *words, output=file)
+                self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *words, output=file)
             self._read("--file=/dev/null", dump=target)
             return
         words.append(f"--file={target}")
         if size_bytes < _PARALLEL_BYTES or self._clients.server.jobs < 2 or not self._write_folder(words, target):
             target.touch(0o600)
-            self._clients.run("pg_dump", "--format=custom", *words)
+            self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *words)
         self.check(target)
 
     def _write_folder(self, words: Sequence[str], target: Path) -> bool:
@@ -52,7 +54,8 @@ class Archives:
         """
         target.mkdir(0o700)
         try:
-            self._clients.run("pg_dump", "--format=directory", f"--jobs={self._clients.server.jobs}", *words)
+            jobs = f"--jobs={self._clients.server.jobs}"
+            self._clients.run("pg_dump", "--format=directory", _COMPRESSION, jobs, *words)
         except CommandFailedError:
             _clear(target)
             return False
