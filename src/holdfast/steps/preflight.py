@@ -16,7 +16,7 @@ from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
 from holdfast.steps.services import refuse_tied
 from holdfast.system import durable
-from holdfast.system.host import is_secret
+from holdfast.system.secrets import is_secret
 
 _STATE_BYTES = 1 << 20
 _SECONDS = {"h": 3600, "d": 86400}

@@ -21,7 +21,7 @@ from holdfast.containers.labels import (
 )
 from holdfast.errors import ConfigurationError
 from holdfast.model import ServiceInstance
-from holdfast.system.host import is_secret
+from holdfast.system.secrets import is_secret
 
 Model = dict[str, Any]
 
