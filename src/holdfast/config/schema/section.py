@@ -1,0 +1,18 @@
+"""What all tables of holdfast.toml have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+Argv = Annotated[list[str], Meta(min_length=1)]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of holdfast.toml."""
+
+    def problems(self) -> list[str]:
+        """Return problems that several keys of this section show together, each as `key: problem`."""
+        return []
