@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from holdfast.config.schema import Section
+from holdfast.config.schema import Configuration, Section
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -28,7 +28,7 @@ def validate(value: Mapping[str, Any], section: type[_SectionT]) -> _SectionT:
     except msgspec.ValidationError:
         problems = list(_wrong_section(value, section, ""))
     else:
-        problems = list(_problems_of(found, ""))
+        problems = list(_problems_of(found))
     if problems:
         raise InvalidError(problems)
     return found
@@ -56,15 +56,32 @@ def _default(one: msgspec.structs.FieldInfo) -> Any:
     return one.default_factory() if one.default_factory is not msgspec.NODEFAULT else one.default
 
 
-def _problems_of(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
+def cross_problems(configuration: Configuration) -> list[str]:
+    """Return problems that only several sections together show, each as `key: problem`."""
+    return [
+        f"{prefix}{problem}"
+        for prefix, name, section in _sections(configuration)
+        for problem in section.problems_with(configuration, name)
+    ]
+
+
+def _problems_of(section: Section) -> Iterator[tuple[str, str]]:
     """Return problems that the keys of a section, and of the sections in it, show together."""
-    yield from ((f"{prefix}{key}", text) for key, text in _split(section.problems()))
-    for name in section.__struct_fields__:
-        value = getattr(section, name)
-        below = value.items() if isinstance(value, dict) else [("", value)]
-        for inner, item in below:
-            if isinstance(item, Section):
-                yield from _problems_of(item, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
+    for prefix, _, inner in _sections(section):
+        yield from ((f"{prefix}{key}", text) for key, text in _split(inner.problems()))
+
+
+def _sections(section: Section, prefix: str = "", name: str = "") -> Iterator[tuple[str, str, Section]]:
+    """Yield a section and those in it, each with the prefix of its keys and the operator's name for it, if any."""
+    yield prefix, name, section
+    for key in section.__struct_fields__:
+        value: object = getattr(section, key)
+        if isinstance(value, Section):
+            yield from _sections(value, f"{prefix}{key}.")
+        elif isinstance(value, dict):
+            for inner, item in value.items():
+                if isinstance(item, Section):
+                    yield from _sections(item, f"{prefix}{key}.{inner}.", inner)
 
 
 # --- what is wrong, key by key -------------------------------------------------------------------------

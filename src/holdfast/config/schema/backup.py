@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
 
 from holdfast.config.schema.section import Name, Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
 
 
 class Vault(Section, frozen=True, kw_only=True):
@@ -32,6 +35,14 @@ class References(Section, frozen=True):
         str,
         Meta(description="SELECT of paths below the dataset's folder; an optional second column has their SHA-256."),
     ]
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        problems = []
+        if self.database not in configuration.databases:
+            problems.append(f"database: there is no database {self.database!r}")
+        if self.files not in configuration.files:
+            problems.append(f"files: there is no files dataset {self.files!r}")
+        return problems
 
 
 class Backup(Section, frozen=True):

@@ -68,6 +68,14 @@ class Configuration(Section, frozen=True, kw_only=True):
     def problems(self) -> list[str]:
         return ["vaults: only one vault is supported"] if len(self.vaults) > 1 else []
 
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        webs = self.webs()
+        return [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+
+    def webs(self) -> list[str]:
+        """Return the services of kind web; a valid configuration has at most one."""
+        return [name for name in self.services if self.service_kind(name) == "web"]
+
     def task_service(self) -> str:
         """Return the service whose image the tasks run in, if they run in containers; empty without services."""
         found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]

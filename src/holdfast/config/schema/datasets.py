@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
 
 
 class Database(Section, frozen=True):
@@ -71,6 +74,11 @@ class Database(Section, frozen=True):
             found.append("container: is not for kind sqlite, whose file Holdfast reads itself")
         return found
 
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose" and self.container.startswith("compose:"):
+            return [f"container: {self.container} is for runtime.kind compose"]
+        return []
+
 
 class Files(Section, frozen=True):
     path: Annotated[str, Meta(description="Folder, relative to holdfast.toml.")] = ""
@@ -89,3 +97,8 @@ class Files(Section, frozen=True):
         if self.path or self.volume:
             return []
         return ["path: is missing; name a folder, or a volume of the Compose project as `volume`"]
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose" and self.volume:
+            return ["volume: is for runtime.kind compose"]
+        return []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+_OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 
 
 class Gate(Section, frozen=True):
@@ -60,3 +66,16 @@ class Gate(Section, frozen=True):
     check_host: Annotated[
         str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
     ] = ""
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind in ("front", "none"):
+            problems = [f"{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(self, key)]
+            if self.kind == "front" and configuration.services and not configuration.webs():
+                problems.append("kind: the front needs a service of kind web")
+            return problems
+        problems = [
+            f"{key}: is needed for kind {self.kind}" for key in ("include", "check_url") if not getattr(self, key)
+        ]
+        if self.container and configuration.runtime.kind != "compose":
+            problems.append("container: can only send visitors to containers, so it needs runtime.kind compose")
+        return problems

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Argv = Annotated[list[str], Meta(min_length=1)]
@@ -15,4 +19,11 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 
     def problems(self) -> list[str]:
         """Return problems that several keys of this section show together, each as `key: problem`."""
+        return []
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        """Return problems that this section shows together with other sections, each as `key: problem`.
+
+        `name` is what the operator named this section, such as `main` in `[databases.main]`, or else empty.
+        """
         return []

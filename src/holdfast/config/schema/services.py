@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
 
 from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+_OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 
 
 class Runtime(Section, frozen=True):
@@ -46,6 +52,15 @@ class Runtime(Section, frozen=True):
     task_service: Annotated[
         str, Meta(description="Service whose image the tasks run in. Default: the backend, else the web (compose).")
     ] = ""
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind == "compose":
+            if self.task_service and self.task_service not in configuration.services:
+                return [f"task_service: there is no service {self.task_service!r}"]
+            return []
+        given = [key for key in _OF_COMPOSE if getattr(self, key)]
+        given += ["command"] if self.command != Runtime().command else []
+        return [f"{key}: is for kind compose" for key in given]
 
 
 class Service(Section, frozen=True):
@@ -105,6 +120,30 @@ class Service(Section, frozen=True):
         dict[str, str],
         Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
     ] = {}
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        kind, runtime = configuration.service_kind(name), configuration.runtime.kind
+        problems = []
+        if runtime == "compose":
+            if self.health_command:
+                problems.append("health_command: a container has a health check of its own")
+            if self.user:
+                problems.append("user: is for kind supervisor; the Compose files set the user")
+        else:
+            if not self.command:
+                problems.append(f"command: is needed for runtime.kind {runtime}")
+            if self.port:
+                problems.append("port: is for kind compose")
+        if kind == "backend" and not any(configuration.services[web].health for web in configuration.webs()):
+            problems.append("kind: a backend needs a web with `health`, by which both are asked")
+        if self.health and kind != "web":
+            instead = "a container has a health check of its own" if runtime == "compose" else "use health_command"
+            problems.append(f"health: only the web has a port; {instead}")
+        if self.health_headers and not self.health:
+            problems.append("health_headers: belong to the request of `health`, which is not set")
+        if self.health and not self.health.startswith("/"):
+            problems.append("health: is a path and starts with /")
+        return problems
 
 
 class Tasks(Section, frozen=True):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
 from holdfast.config.schema.section import Argv, Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
 
 
 class PythonSource(Section, frozen=True):
@@ -37,6 +41,11 @@ class Source(Section, frozen=True):
     python: Annotated[
         PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
     ] = None
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose":
+            return ["images: is for runtime.kind compose"] if self.images else []
+        return ["python: is not for containers, whose image has everything"] if self.python is not None else []
 
 
 class Migrations(Section, frozen=True):
@@ -83,6 +92,27 @@ class Migrations(Section, frozen=True):
     transactional: Annotated[bool, Meta(description="False if a migration that fails half-way leaves its changes.")] = (
         True
     )
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind == "none":
+            return ["on_start: needs migrations.kind, which shows what a start did not apply"] * self.on_start
+        problems = []
+        if self.database and self.database not in configuration.databases:
+            problems.append(f"database: there is no database {self.database!r}")
+        if not self.database and len(configuration.databases) != 1:
+            problems.append("database: name one of the databases")
+        needed = {"files": ("applied", "shipped"), "version": ("applied", "shipped", "pattern")}
+        problems += [
+            f"{key}: is needed for kind {self.kind}" for key in needed.get(self.kind, ()) if not getattr(self, key)
+        ]
+        if self.pattern:
+            try:
+                groups = re.compile(self.pattern).groups
+            except re.error as error:
+                problems.append(f"pattern: {error}")
+            else:
+                problems += [f"pattern: has {groups} groups instead of one"] * (groups != 1)
+        return problems
 
 
 class Guard(Section, frozen=True):
