@@ -170,6 +170,10 @@ class Problem:
     in_content: bool = False
 
 
+JsonObject = dict[str, object]
+"""A JSON object whose values are looked at before they are used."""
+
+
 @dataclass(frozen=True)
 class GateState:
     """The state of a gate: `hold` is the operator's maintenance, `operation` an operation's; it is open without both.
@@ -179,8 +183,8 @@ class GateState:
 
     release: str | None = None
     target: str | None = None
-    hold: Mapping[str, Any] | None = None
-    operation: Mapping[str, Any] | None = None
+    hold: Mapping[str, object] | None = None
+    operation: Mapping[str, object] | None = None
     preview_target: str | None = None
     preview_token: str | None = None
 

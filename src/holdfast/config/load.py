@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import InvalidError, cross_problems, plain, validate
@@ -71,14 +72,20 @@ class Loaded:
         application = self.configuration.application
         return f"{application.name}.{application.environment}@{self.state}"
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Return everything that a recovery needs as JSON for the journal; secrets are references."""
         return {"root": str(self.root), "configuration": plain(self.configuration)}
 
 
-def undump(value: Mapping[str, Any]) -> Loaded:
+class _Dumped(msgspec.Struct):
+    root: str
+    configuration: dict[str, object]
+
+
+def undump(value: Mapping[str, object]) -> Loaded:
     """Return the configuration with which an operation began."""
-    return Loaded(validate(value["configuration"], Configuration), Path(value["root"]))
+    found = msgspec.convert(value, _Dumped)
+    return Loaded(validate(found.configuration, Configuration), Path(found.root))
 
 
 def find_file(given: str | None) -> Path:
@@ -99,7 +106,7 @@ def find_file(given: str | None) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -117,23 +124,23 @@ def presets() -> dict[str, str]:
 
 
 def _merge(
-    target: dict[str, Any], more: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
+    target: dict[str, object], more: Mapping[str, object], origin: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
     """Merge two tables: tables merge, lists and scalars replace."""
     for key, value in more.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value, origin, origins, f"{path}.")
-        elif isinstance(value, Mapping):
-            target[key] = {}
-            origins[path] = origin
-            _merge(target[key], value, origin, origins, f"{path}.")
+        if isinstance(value, Mapping):
+            table = target.get(key)
+            if not isinstance(table, dict):
+                table = target[key] = {}
+                origins[path] = origin
+            _merge(table, value, origin, origins, f"{path}.")
         else:
             target[key] = value
             origins[path] = origin
 
 
-def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins: dict[str, str]) -> None:
+def _merge_preset(target: dict[str, object], extends: object, origin: str, origins: dict[str, str]) -> None:
     """Return the preset of that name, merged over the one that it extends. Raise ConfigurationError."""
     if not isinstance(extends, str) or not extends.startswith("preset:"):
         return
@@ -176,12 +183,12 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
     return Loaded(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
 
 
-def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
     """Return what a release may set in these sections, and the keys that it may not."""
     services = own.get("services")
     if not isinstance(services, Mapping):
         return dict(own), ()
-    taken: dict[str, Any] = {}
+    taken: dict[str, object] = {}
     refused = []
     for name, service in services.items():
         if not isinstance(service, Mapping):
@@ -211,7 +218,7 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
     """Read, merge and check the files. Raise NotFoundError, or ConfigurationError with every problem."""
     path = find_file(given)
     base = _read(path)
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     origins: dict[str, str] = {}
     _merge_preset(merged, base.get("extends", ""), str(path), origins)
     _merge(merged, base, path.name, origins)
@@ -246,7 +253,7 @@ def _wrong(path: str, problems: list[str]) -> ConfigurationError:
     )
 
 
-def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) -> Configuration:
+def _validate(merged: Mapping[str, object], origins: Mapping[str, str], path: str) -> Configuration:
     try:
         return validate(merged, Configuration)
     except InvalidError as error:

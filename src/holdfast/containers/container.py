@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.containers import labels
-from holdfast.containers.docker import Known
+from holdfast.containers.facts import Known
 from holdfast.model import ServiceStatus
 
 _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}
@@ -76,12 +74,12 @@ def reached_by(item: Known) -> int | None:
     """Return the only port of this machine that leads to a container; None where there is none or several."""
     bound = (item["HostConfig"].get("PortBindings") or {}).values()
     ports = {
-        int(binding["HostPort"]) for bindings in bound for binding in bindings or [] if binding["HostPort"].isdigit()
+        int(binding["HostPort"]) for bindings in bound for binding in bindings or () if binding["HostPort"].isdigit()
     }
     return ports.pop() if len(ports) == 1 else None
 
 
-def label(item: Mapping[str, Any], name: str) -> str:
+def label(item: Known, name: str) -> str:
     return str((item["Config"]["Labels"] or {}).get(name, ""))
 
 

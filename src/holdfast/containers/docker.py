@@ -8,13 +8,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
 
+from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.system.host import Host
-
-Known = dict[str, Any]
-"""The output of `inspect` for one container."""
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"

@@ -157,10 +157,11 @@ def make_file(fetch: Fetch, entry: Entry, target: bytes) -> None:
         os.close(descriptor)
 
 
-Order = list[tuple[Any, ...]]
+_Made = tuple[bytes, str, str, int, int, int, int, str, dict[str, str], list[tuple[int, int]]]
+"""The path of a file to be made, and those fields of its entry that matter for that."""
 
 
-def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
+def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> list[_Made]:
     """Return the facts that another process needs to make the entries."""
     return [
         (
@@ -185,7 +186,7 @@ class FileMaker:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    def handle(self, order: Order) -> None:
+    def handle(self, order: list[_Made]) -> None:
         for target, path, mode, uid, gid, mtime_ns, size, sha256, xattrs, sparse in order:
             entry = Entry(path, "file", mode, uid, gid, mtime_ns, size, sha256=sha256, xattrs=xattrs, sparse=sparse)
             make_file(self._fetch, entry, target)
@@ -200,7 +201,7 @@ class Makers:
     def __init__(self, fetch: Fetch, host: Host | None) -> None:
         self._fetch = fetch
         self._host = host if (os.cpu_count() or 1) > 1 else None
-        self._worker: Worker | None = None
+        self._worker: Worker[list[_Made], None, None] | None = None
         self._batch: list[tuple[Entry, bytes]] = []
         self._given: deque[list[tuple[Entry, bytes]]] = deque()
         self._made = 0

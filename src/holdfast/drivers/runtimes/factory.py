@@ -102,7 +102,7 @@ def with_volume_folders(loaded: Loaded, compose: Any) -> Loaded:
     if not volumes:
         return loaded
     memory = loaded.state / "volumes.json"
-    known: dict[str, str] = durable.read_json(memory) if memory.exists() else {}
+    known = durable.read_json(memory, dict[str, str]) if memory.exists() else {}
     try:
         compose.prepare()
     except StepError:

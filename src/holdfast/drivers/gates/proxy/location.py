@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError, StepError
 from holdfast.system.host import Host
 
@@ -38,17 +38,17 @@ class Place:
         # A Ctrl-C must not leave a change half done.
         self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
 
-    def known(self) -> dict[str, Any]:
+    def known(self) -> Known:
         """Return the engine's facts about the container. Raise StepError where there is none."""
         name = self.named()
         try:
-            found = json.loads(self.host.capture([self.engine, "inspect", "--type=container", name]))
+            found: list[Known] = json.loads(self.host.capture([self.engine, "inspect", "--type=container", name]))
         except CommandFailedError as error:
             raise StepError(
                 f"{self.engine} has no container {name}",
                 next_step="Set gate.container to the name of the proxy's container.",
             ) from error
-        return dict(found[0])
+        return found[0]
 
     def runs(self) -> bool:
         """Return whether the container runs; on this machine always true, because it is not known."""
@@ -85,7 +85,7 @@ class Place:
             if address and name in (address, str(item["Name"]).lstrip("/"), *(network.get("Aliases") or []))
         }
 
-    def _running(self) -> list[dict[str, Any]]:
+    def _running(self) -> list[Known]:
         """Return the engine's facts about all running containers. Raise CommandFailedError."""
         for attempt in range(_ATTEMPTS):
             ids = self.host.capture([self.engine, "ps", "--quiet", "--no-trunc"]).split()

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from holdfast.containers import labels
 from holdfast.containers.container import Container, label
-from holdfast.containers.docker import SERVICE, Known
+from holdfast.containers.docker import SERVICE
+from holdfast.containers.facts import Known
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.adopted import Adopted
 from holdfast.drivers.runtimes.compose.cli.select import compose_of, engine_of
