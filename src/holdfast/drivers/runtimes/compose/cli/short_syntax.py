@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from holdfast.drivers.compose_model import Model, Mount
 from holdfast.drivers.runtimes.compose.cli.normalize import canonical, with_texts
-from holdfast.drivers.runtimes.compose.models import Model
 from holdfast.drivers.runtimes.compose.project import Project
 from holdfast.errors import ConfigurationError
 
@@ -34,10 +33,10 @@ def printed(output: str, project: Project, *, escaped: bool) -> Model:
     given = {name: value for name, value in (dotenv_values(file) if file else {}).items() if value}
     found = yaml.safe_load(output)
     plain = with_texts(found, lambda text: text.replace("$$", "$")) if escaped else found
-    return canonical(plain, project, given, dotenv_values)
+    return canonical(plain if isinstance(plain, Mapping) else {}, project, given, dotenv_values)
 
 
-def mount(given: Mapping[str, Any]) -> str | Mapping[str, Any]:
+def mount(given: Mount) -> str | Mount:
     """Return a mount in the short form, which accepts every option that an engine has."""
     if given.get("type") not in ("bind", "volume") or not given.get("source"):
         return given
