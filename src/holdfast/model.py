@@ -6,7 +6,7 @@ import base64
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -294,6 +294,13 @@ class Stored(msgspec.Struct):
     read_files: int = 0
 
 
+class StoredFile(TypedDict):
+    """A file in a backup's own folder, as its manifest names it."""
+
+    size_bytes: int
+    sha256: str
+
+
 class Backup(msgspec.Struct):
     """The manifest of one committed backup, as it is listed and shown."""
 
@@ -315,7 +322,7 @@ class Backup(msgspec.Struct):
     safety: bool = False
     """Whether it contains what an operation replaced; `latest` never means such a backup."""
     secrets_inside: bool = False
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, StoredFile] = {}
     pinned: bool = False
     verified_at: str = ""
     instants_apart_seconds: float = 0.0

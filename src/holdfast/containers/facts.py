@@ -1,6 +1,6 @@
 """What an engine's `inspect` prints about a container or an image, as far as Holdfast reads it.
 
-Keys are those of the Engine API of Docker, and of Podman, which prints the same ones. Any of them may be missing or
+Keys are those of the Engine API of Docker, and of Podman, which prints the same ones. Each of them may be missing or
 null where an engine has nothing to say.
 """
 

@@ -1,7 +1,7 @@
 """The model of a Compose project, as `docker compose config --format json` prints it.
 
-Keys are those of the Compose specification; these are the ones that Holdfast reads or sets. Any of them may be missing,
-and all others are passed on unchanged.
+Keys are those of the Compose specification; these are the ones that Holdfast reads or sets. Each of them may be
+missing, and all others are passed on unchanged.
 """
 
 from __future__ import annotations
