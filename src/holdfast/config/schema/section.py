@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
 Argv = Annotated[list[str], Meta(min_length=1)]
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(duration: str) -> int | None:
+    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`; None if the text is not one."""
+    found = re.fullmatch(r"(\d+)([smhd])", duration)
+    return int(found[1]) * _SECONDS[found[2]] if found else None
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):

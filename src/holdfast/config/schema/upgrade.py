@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
-from holdfast.config.schema.section import Argv, Section
+from holdfast.config.schema.section import Argv, Section, seconds_of
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
@@ -146,3 +146,7 @@ class Upgrade(Section, frozen=True):
             description="How long to keep data that a restore, rollback, import or clone replaced.",
         ),
     ] = "7d"
+
+    def kept_seconds(self) -> int:
+        """Return how long restore points and replaced data are kept."""
+        return max(seconds_of(self.keep_restore_point) or 0, seconds_of(self.keep_replaced) or 0)
