@@ -1,4 +1,4 @@
-"""One container: the engine's facts about it, and the instance that it is."""
+"""One container: the engine's facts about it, the labels by which Holdfast finds it, and the instance that it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from holdfast.containers import labels
 from holdfast.containers.facts import Known
 from holdfast.model import ServiceStatus
+
+# Labels of containers that Holdfast started, whoever looks for them.
+APPLICATION_LABEL = "holdfast.application"
+INSTANCE_LABEL = "holdfast.instance"
+RELEASE_LABEL = "holdfast.release"
+IMAGE_LABEL = "holdfast.image"
+DEFINITION_LABEL = "holdfast.definition"
+OPERATION_LABEL = "holdfast.operation"
 
 _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}
 
@@ -24,7 +31,7 @@ class Container:
 
     @classmethod
     def labelled(cls, known: Known) -> Container:
-        wanted = (labels.INSTANCE_LABEL, labels.RELEASE_LABEL, labels.IMAGE_LABEL)
+        wanted = (INSTANCE_LABEL, RELEASE_LABEL, IMAGE_LABEL)
         return cls(known, *(label(known, name) for name in wanted))
 
     @property
@@ -42,7 +49,7 @@ class Container:
 
     @property
     def definition(self) -> str:
-        return label(self.known, labels.DEFINITION_LABEL)
+        return label(self.known, DEFINITION_LABEL)
 
     @property
     def restart_policy(self) -> str:

@@ -19,8 +19,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from holdfast.containers import labels
-from holdfast.containers.container import Container, label
+from holdfast.containers.container import (
+    APPLICATION_LABEL,
+    DEFINITION_LABEL,
+    INSTANCE_LABEL,
+    OPERATION_LABEL,
+    Container,
+    label,
+)
 from holdfast.containers.docker import SERVICE
 from holdfast.containers.facts import Known
 from holdfast.drivers.compose_model import KeptImage, Model
@@ -97,13 +103,9 @@ class ComposeRuntime:
             raise
 
     def _known(self) -> list[Container]:
-        found = self._engine.containers(f"{labels.APPLICATION_LABEL}={self._mark}")
+        found = self._engine.containers(f"{APPLICATION_LABEL}={self._mark}")
         adopted = self._adopted.read()
-        ours = [
-            Container.labelled(item)
-            for item in found
-            if label(item, labels.INSTANCE_LABEL) and item["Id"] not in adopted
-        ]
+        ours = [Container.labelled(item) for item in found if label(item, INSTANCE_LABEL) and item["Id"] not in adopted]
         return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
 
     def _of(self, name: str) -> list[Container]:
@@ -142,7 +144,7 @@ class ComposeRuntime:
         )
         if self._reached_inside and instance.kind == "web":
             wanted = models.named(wanted, instance)
-        digest = (wanted["services"][instance.service].get("labels") or {})[labels.DEFINITION_LABEL]
+        digest = (wanted["services"][instance.service].get("labels") or {})[DEFINITION_LABEL]
         if not self._keeps(instance.name, found, digest, image["id"]):
             self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
@@ -311,8 +313,8 @@ class ComposeRuntime:
     def end_one_offs(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
         self._engine.await_back()
-        ours = f"{labels.APPLICATION_LABEL}={self._mark}"
-        for item in self._engine.containers(ours, f"{labels.OPERATION_LABEL}={operation}"):
+        ours = f"{APPLICATION_LABEL}={self._mark}"
+        for item in self._engine.containers(ours, f"{OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
         for file in self._folder.glob(f"task-{operation}-*"):
             durable.unlink(file)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
-from holdfast.containers.labels import (
+from holdfast.containers.container import (
     APPLICATION_LABEL,
     DEFINITION_LABEL,
     IMAGE_LABEL,
