@@ -29,11 +29,12 @@ _TEXTS = ("container_name", "image", "user", "working_dir", "hostname", "restart
 _PORT = re.compile(r"(?:(?:(?P<host>.*):)?(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?")
 
 
-def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: Values) -> Model:
+def canonical(written: object, project: Project, given: Mapping[str, str], values_in: Values) -> Model:
     """Return the model in the one form. Raise ConfigurationError.
 
     `given` has the variables of the project's environment file.
     """
+    raw = _table(written)
     name = project.name or given.get("COMPOSE_PROJECT_NAME") or str(raw.get("name") or "")
     name = _UNFIT.sub("", name or project.folder.name.lower())
     known = {**given, **child_environment.for_programs()}
@@ -94,12 +95,16 @@ def _service(
 
 
 def _table(given: object) -> dict[str, object]:
-    """Return a mapping; an empty one where nothing is written."""
+    """Return a mapping; an empty one where nothing is written. Raise ConfigurationError."""
+    if given and not isinstance(given, Mapping):
+        raise ConfigurationError("the Compose files are not valid", [f"{given!r} is not a mapping"])
     return dict(given) if isinstance(given, Mapping) else {}
 
 
 def _list(given: object) -> list[object]:
-    """Return a list; an empty one where nothing is written."""
+    """Return a list; an empty one where nothing is written. Raise ConfigurationError."""
+    if given and not isinstance(given, list | tuple):
+        raise ConfigurationError("the Compose files are not valid", [f"{given!r} is not a list"])
     return list(given) if isinstance(given, list | tuple) else []
 
 

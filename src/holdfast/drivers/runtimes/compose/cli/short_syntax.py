@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from holdfast.drivers.compose_model import Model, Mount
@@ -33,7 +32,7 @@ def printed(output: str, project: Project, *, escaped: bool) -> Model:
     given = {name: value for name, value in (dotenv_values(file) if file else {}).items() if value}
     found = yaml.safe_load(output)
     plain = with_texts(found, lambda text: text.replace("$$", "$")) if escaped else found
-    return canonical(plain if isinstance(plain, Mapping) else {}, project, given, dotenv_values)
+    return canonical(plain, project, given, dotenv_values)
 
 
 def mount(given: Mount) -> str | Mount:
