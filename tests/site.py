@@ -18,7 +18,7 @@ from typing import Any
 from holdfast.application import health_request
 from holdfast.application.application import App
 from holdfast.config.load import load
-from holdfast.containers.labels import DEFINITION_LABEL
+from holdfast.containers.container import DEFINITION_LABEL
 from holdfast.demo import repository
 from holdfast.engine.observer import Observer
 from holdfast.errors import HoldfastError

@@ -6,7 +6,7 @@ import base64
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -170,6 +170,10 @@ class Problem:
     in_content: bool = False
 
 
+JsonObject = dict[str, object]
+"""A JSON object whose values are looked at before they are used."""
+
+
 @dataclass(frozen=True)
 class GateState:
     """The state of a gate: `hold` is the operator's maintenance, `operation` an operation's; it is open without both.
@@ -179,8 +183,8 @@ class GateState:
 
     release: str | None = None
     target: str | None = None
-    hold: Mapping[str, Any] | None = None
-    operation: Mapping[str, Any] | None = None
+    hold: Mapping[str, object] | None = None
+    operation: Mapping[str, object] | None = None
     preview_target: str | None = None
     preview_token: str | None = None
 
@@ -290,6 +294,13 @@ class Stored(msgspec.Struct):
     read_files: int = 0
 
 
+class StoredFile(TypedDict):
+    """A file in a backup's own folder, as its manifest names it."""
+
+    size_bytes: int
+    sha256: str
+
+
 class Backup(msgspec.Struct):
     """The manifest of one committed backup, as it is listed and shown."""
 
@@ -311,7 +322,7 @@ class Backup(msgspec.Struct):
     safety: bool = False
     """Whether it contains what an operation replaced; `latest` never means such a backup."""
     secrets_inside: bool = False
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, StoredFile] = {}
     pinned: bool = False
     verified_at: str = ""
     instants_apart_seconds: float = 0.0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.containers.api import EngineApi, Known
+from holdfast.containers.api import EngineApi
 from holdfast.containers.docker import Engine
+from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError
 from holdfast.system.host import Host
 from tests.servers import docker

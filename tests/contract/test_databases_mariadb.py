@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from holdfast.drivers.databases.mariadb import catalogue, copies, dump, parallel, snapshots
 from holdfast.drivers.databases.mariadb.client import Clients, identifier
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
-from holdfast.drivers.databases.mariadb.dump import RowCounter
+from holdfast.drivers.databases.mariadb.dump_output import RowCounter
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.drivers.databases.mariadb.parallel import Key
 from holdfast.drivers.interchange import dump_source

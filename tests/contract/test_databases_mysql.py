@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
-from holdfast.drivers.databases.mariadb.dump import RowCounter
+from holdfast.drivers.databases.mariadb.dump_output import RowCounter
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.model import Facts, Server, Snapshot
 from holdfast.system.host import Host

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
-from holdfast.drivers.databases.mariadb.dump import Splitter
+from holdfast.drivers.databases.mariadb.dump_output import Splitter
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.drivers.databases.sqlite.driver import SqliteDatabase
 from holdfast.model import Facts, Server, Snapshot

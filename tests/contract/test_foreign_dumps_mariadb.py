@@ -12,9 +12,9 @@ import pytest
 import zstandard
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
-from holdfast.drivers.databases.mariadb.dump import without_definers
 from holdfast.drivers.databases.mariadb.mysql import MysqlDatabase
 from holdfast.drivers.databases.mariadb.plain_sql import adapted
+from holdfast.drivers.databases.mariadb.stored_objects import without_definers
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.model import Server

@@ -13,6 +13,7 @@ import pytest
 from holdfast.application.application import App
 from holdfast.cli import backup as commands
 from holdfast.cli import log
+from holdfast.cli.render import Renderer
 from holdfast.cli.session import Session
 from holdfast.errors import UsageError
 from holdfast.model import Outcome, Plan, Release, Step, StepState
@@ -98,13 +99,10 @@ def test_a_refused_rollback_says_for_how_long_replaced_data_is_kept(
     app.close()
 
 
-OPTIONS: dict[str, Any] = {"as_json": False, "verbose": 0, "config": None, "environment": None, "yes": False}
-
-
 def test_without_a_terminal_the_refusal_names_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
     with pytest.raises(UsageError, match="is not a terminal") as refused:
-        Session("rollback", OPTIONS).confirm("Go back?")
+        Session(Renderer("rollback"), config=None, environment=None, yes=False).confirm("Go back?")
     assert refused.value.next_step == "Run the command again with --yes."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.drivers.databases.mariadb.dump import in_no_database
+from holdfast.drivers.databases.mariadb.stored_objects import in_no_database
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from holdfast.system.host import MASK, RedactingStream, Redactor
+from holdfast.system.redaction import MASK, RedactingStream, Redactor
 
 # Long enough that a base64 form holds something at each alignment; see the test of short ones below.
 _secrets = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=9, max_size=24).filter(

@@ -33,7 +33,8 @@ from holdfast.errors import (
 )
 from holdfast.model import Outcome, Plan, Step, StepState
 from holdfast.system import durable
-from holdfast.system.host import Host, Redactor
+from holdfast.system.host import Host
+from holdfast.system.redaction import Redactor
 
 Act = Callable[[StepContext], None]
 

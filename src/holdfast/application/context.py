@@ -198,7 +198,7 @@ class Opened:
         """Return the configured markers that existed at the last operation and are gone, as without a mount."""
         if not self._claimed.exists():
             return []
-        known = durable.read_json(self._claimed)
+        known = durable.read_json(self._claimed, list[str])
         return [marker for marker in self.owner_markers() if str(marker) in known and not marker.exists()]
 
     def require_markers(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from holdfast.application.commands import filled
 from holdfast.application.context import Opened
+from holdfast.application.health_watch import Failed, Healthy, PortTaken, Seen, Terms, is_down, judge
 from holdfast.config.schema import Service
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
@@ -14,8 +16,6 @@ from holdfast.model import ServiceInstance
 from holdfast.system.ports import listeners_on, other_listeners_on
 
 _POLL_SECONDS = 0.05
-_RETRIED = ("backoff", "exited")  # the process ended, and the runtime starts it again
-_DEAD = ("fatal", "unknown")
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
 
 
@@ -41,43 +41,51 @@ def verify(
     timeout = service.health_timeout_seconds if service else 60.0
     if patient:
         timeout = min(timeout * _PATIENCE, timeout + _PATIENCE_SECONDS)
-    timeout = min(timeout, at_most_seconds)
     settle = service.settle_seconds if service else 1.0
-    deadline = time.monotonic() + timeout
-    pid: int | None = None
-    steady_since = time.monotonic()
-    said = "it has not answered yet"
+    terms = Terms(instance.release, min(timeout, at_most_seconds), settle, patient)
+    began = time.monotonic()
+    seen: Seen | None = None
     while True:
         context.check_cancelled()
-        statuses = opened.runtime.statuses()
-        for backend in backends:
-            if (ended := statuses.get(backend.name)) is None or ended.detail in (*_DEAD, *_RETRIED):
-                raise _unwell(opened, backend, f"it does not stay up ({ended.detail if ended else 'gone'})")
-        status = statuses.get(instance.name)
-        if status is None or status.detail in _DEAD or (status.detail in _RETRIED and not patient):
-            if instance.port is not None and listeners_on(instance.port):
-                raise _port_taken(instance)
-            raise _unwell(opened, instance, f"it does not stay up ({status.detail if status else 'gone'})")
-        if status.pid != pid:
-            if pid is not None and status.pid is not None and not patient:
-                raise _unwell(opened, instance, "it was restarted while it was verified")
-            pid, steady_since = status.pid, time.monotonic()
-        if pid is not None:
-            well, said = is_well(opened, instance, service)
-            if status.healthy is False:
-                well, said = False, f"its health check says {status.detail}"
-            # Services of one step come up at the same time, so a service's uptime counts, not how long it was watched.
-            settled = well and max(time.monotonic() - steady_since, status.uptime_seconds) >= settle
-            running = opened.runtime.release_of(instance.name) if settled else None
-            if running is not None and running != instance.release:
-                raise _unwell(opened, instance, f"it runs release {running}")
-            if running is not None:
-                if instance.port is not None and not status.holds_port and other_listeners_on(instance.port, pid):
-                    raise _port_taken(instance)
-                return
-        if time.monotonic() > deadline:
-            raise _unwell(opened, instance, f"not healthy after {timeout:g} s: {said}")
+        seen = _look(opened, instance, service, backends, terms, lambda: time.monotonic() - began, seen)
+        verdict = judge(seen, terms)
+        if isinstance(verdict, Healthy):
+            return
+        if isinstance(verdict, PortTaken):
+            raise PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")
+        if isinstance(verdict, Failed):
+            raise _unhealthy(opened, verdict.service or instance, verdict.why)
         time.sleep(_POLL_SECONDS)
+
+
+def _look(
+    opened: Opened,
+    instance: ServiceInstance,
+    service: Service | None,
+    backends: Sequence[ServiceInstance],
+    terms: Terms,
+    clock: Callable[[], float],
+    before: Seen | None,
+) -> Seen:
+    """Look at a service, and ask only for what is not decided yet."""
+    statuses = opened.runtime.statuses()
+    status = statuses.get(instance.name)
+    seen = Seen(clock(), status).compared_with(before)
+    for backend in backends:
+        if is_down(ended := statuses.get(backend.name)):
+            return replace(seen, ended_backend=(backend, ended))
+    if is_down(status, patient=terms.patient):
+        return replace(seen, port_taken=instance.port is not None and bool(listeners_on(instance.port)))
+    if status is None or status.pid is None or (seen.restarted and not terms.patient):
+        return seen
+    healthy, said = is_well(opened, instance, service)
+    if status.healthy is False:
+        healthy, said = False, f"its health check says {status.detail}"
+    seen = replace(seen, at=clock(), healthy=healthy, said=said)
+    release = opened.runtime.release_of(instance.name) if seen.is_settled(terms) else None
+    if release == instance.release and instance.port is not None and not status.holds_port:
+        seen = replace(seen, port_taken=bool(other_listeners_on(instance.port, status.pid)))
+    return replace(seen, at=clock(), release=release)
 
 
 def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
@@ -109,13 +117,9 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     return True, ""
 
 
-def _unwell(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
+def _unhealthy(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
     tail = opened.runtime.output_tail(instance.name).strip().splitlines()[-8:]
     shown = "\n".join(f"  | {opened.host.redactor.text(line)}" for line in tail)
     return StepError(
         f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
     )
-
-
-def _port_taken(instance: ServiceInstance) -> PortTakenError:
-    return PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")

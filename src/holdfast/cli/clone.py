@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from holdfast.cli.session import Session, common
+
+if TYPE_CHECKING:
+    from holdfast.application.application import App
 
 
 @click.command()
@@ -63,7 +66,7 @@ def clone(
     session.run(app, plan, dry_run=dry_run, wait_seconds=wait_seconds)
 
 
-def _opened(session: Session, name: str) -> Any:
+def _opened(session: Session, name: str) -> App:
     """Return an environment of this configuration, or the application of another file.
 
     Refuse it while it waits for `recover`.

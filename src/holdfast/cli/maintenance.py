@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from holdfast.cli.session import Session, common
 from holdfast.errors import UsageError
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 @click.group()
 def maintenance() -> None:
     """Show visitors the maintenance page, or let them in."""
-
-
-def _seconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)([smhd])", text)
-    if found is None:
-        raise UsageError(f"{text!r} is not a valid duration", next_step="Write it as 90s, 30m, 2h or 1d.")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 @maintenance.command()
@@ -32,9 +19,12 @@ def _seconds(text: str | None) -> int | None:
 @common
 def on(session: Session, duration: str | None, comment: str) -> None:
     """Show visitors the maintenance page until `maintenance off`; no operation opens the gate."""
+    from holdfast.config.schema.section import seconds_of
     from holdfast.operations import maintenance as operation
 
-    seconds = _seconds(duration)
+    seconds = seconds_of(duration) if duration is not None else None
+    if duration is not None and seconds is None:
+        raise UsageError(f"{duration!r} is not a valid duration", next_step="Write it as 90s, 30m, 2h or 1d.")
     app = session.app()
     session.run(app, operation.plan(app, on=True, duration_seconds=seconds, comment=comment))
 

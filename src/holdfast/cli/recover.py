@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -35,7 +34,7 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
         session.renderer.result({"abandoned": closed})
         return
     if auto:
-        done: list[Any] = operation.at_boot(session.loaded(), observer=observer)
+        done = operation.at_boot(session.loaded(), observer=observer)
     else:
         done = operation.recover(_state(session, state), observer=observer)
     for item in done:

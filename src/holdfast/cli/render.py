@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.model import Plan
@@ -74,12 +74,12 @@ class Renderer:
                 text = f"\033[1m{text}\033[0m"
             self.line(text)
 
-    def result(self, data: Mapping[str, Any], *, exit_code: int = 0) -> None:
+    def result(self, data: Mapping[str, object], *, exit_code: int = 0) -> None:
         """Print the JSON object of a command that has an answer, even a bad one."""
         if self.as_json:
             self._write(sys.stdout, json.dumps(self._envelope(exit_code == 0, exit_code, data=data)) + "\n")
 
-    def _envelope(self, ok: bool, exit_code: int, **more: Any) -> dict[str, Any]:
+    def _envelope(self, ok: bool, exit_code: int, **more: object) -> dict[str, object]:
         return {"holdfast": ENVELOPE_VERSION, "command": self.command, "ok": ok, "exit_code": exit_code, **more}
 
     def error(self, error: HoldfastError, redacted: str) -> None:

@@ -7,28 +7,32 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Concatenate
 
 import click
 
 from holdfast.cli.render import ProgressObserver, Renderer, human_seconds
 from holdfast.errors import CancelledError, HoldfastError, UsageError
 
+if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
+    from holdfast.application.application import App
+    from holdfast.config.load import Loaded
+    from holdfast.model import Plan
+    from holdfast.system.host import Host
+
 
 class Session:
     """One run of one command."""
 
-    def __init__(self, command: str, options: dict[str, Any]) -> None:
-        self.renderer = Renderer(command, as_json=options["as_json"], verbosity=options["verbose"])
-        self.config: str | None = options["config"]
-        self.environment: str | None = options["environment"]
-        self.yes: bool = options["yes"]
-        self._host: Any = None
-
-    # Heavy modules are imported where a command first needs them, so that `--help` stays quick.
+    def __init__(self, renderer: Renderer, *, config: str | None, environment: str | None, yes: bool) -> None:
+        self.renderer = renderer
+        self.config = config
+        self.environment = environment
+        self.yes = yes
+        self._host: Host | None = None
 
     @property
-    def host(self) -> Any:
+    def host(self) -> Host:
         if self._host is None:
             from holdfast.system.host import Host
 
@@ -37,16 +41,16 @@ class Session:
                 self._host.announce = lambda line: self.renderer.aside(f"$ {line}")
         return self._host
 
-    def loaded(self) -> Any:
+    def loaded(self) -> Loaded:
         from holdfast.config.load import load
 
         return load(self.config, self.environment)
 
-    def app(self) -> Any:
+    def app(self) -> App:
         """Return the open application; its journal is closed when the process ends."""
         return self.opened(self.loaded(), self.host)
 
-    def opened(self, loaded: Any, host: Any = None) -> Any:
+    def opened(self, loaded: Loaded, host: Host | None = None) -> App:
         """Return the open application of a configuration.
 
         Each of two applications needs a host of its own, because a host logs for one of them.
@@ -56,7 +60,7 @@ class Session:
 
         return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
 
-    def changing_app(self) -> Any:
+    def changing_app(self) -> App:
         """Return the application for a command that changes it; refuse while an operation waits for `recover`."""
         app = self.app()
         app.runner.refuse_if_interrupted()
@@ -76,7 +80,7 @@ class Session:
         if not click.confirm(question, err=True):
             raise CancelledError("stopped at the confirmation", state="Nothing was changed.")
 
-    def run(self, app: Any, plan: Any, *, dry_run: bool = False, wait_seconds: float = 0) -> None:
+    def run(self, app: App, plan: Plan, *, dry_run: bool = False, wait_seconds: float = 0) -> None:
         """Print a plan, or run it and print its outcome."""
         if dry_run:
             handlers = app.runner.handlers
@@ -108,7 +112,7 @@ class Session:
         )
 
 
-def common(function: Callable[..., None]) -> Callable[..., None]:
+def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[..., None]:
     """Add the common options, and pass a Session to the command as its first argument."""
 
     @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
@@ -118,9 +122,19 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
     @click.pass_context
     @functools.wraps(function)
-    def command(context: click.Context, /, **options: Any) -> None:
-        own = {name: options.pop(name) for name in ("config", "environment", "verbose", "as_json", "yes")}
-        session = Session(context.command_path.partition(" ")[2], own)
+    def command(
+        context: click.Context,
+        /,
+        *,
+        config: str | None,
+        environment: str | None,
+        verbose: int,
+        as_json: bool,
+        yes: bool,
+        **options: object,
+    ) -> None:
+        renderer = Renderer(context.command_path.partition(" ")[2], as_json=as_json, verbosity=verbose)
+        session = Session(renderer, config=config, environment=environment, yes=yes)
         try:
             function(session, **options)
         except HoldfastError as error:

@@ -6,27 +6,24 @@ All problems are reported at once, each with its key path and the file that it c
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from holdfast.config.schema import Configuration, Runtime
-from holdfast.config.validation import InvalidError, plain, validate
+import msgspec
+
+from holdfast.config.schema import Configuration
+from holdfast.config.validation import InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
+from holdfast.system.secrets import is_secret
 
 FILE_NAME = "holdfast.toml"
-_OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
-_OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
 _OF_THE_OPERATOR = {"user"}
-_SECRETS = ("env:", "file:", "command:")
-
 _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 
@@ -75,14 +72,20 @@ class Loaded:
         application = self.configuration.application
         return f"{application.name}.{application.environment}@{self.state}"
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Return everything that a recovery needs as JSON for the journal; secrets are references."""
         return {"root": str(self.root), "configuration": plain(self.configuration)}
 
 
-def undump(value: Mapping[str, Any]) -> Loaded:
+class _Dumped(msgspec.Struct):
+    root: str
+    configuration: dict[str, object]
+
+
+def undump(value: Mapping[str, object]) -> Loaded:
     """Return the configuration with which an operation began."""
-    return Loaded(validate(value["configuration"], Configuration), Path(value["root"]))
+    found = msgspec.convert(value, _Dumped)
+    return Loaded(validate(found.configuration, Configuration), Path(found.root))
 
 
 def find_file(given: str | None) -> Path:
@@ -103,7 +106,7 @@ def find_file(given: str | None) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -121,23 +124,23 @@ def presets() -> dict[str, str]:
 
 
 def _merge(
-    target: dict[str, Any], more: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
+    target: dict[str, object], more: Mapping[str, object], origin: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
     """Merge two tables: tables merge, lists and scalars replace."""
     for key, value in more.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value, origin, origins, f"{path}.")
-        elif isinstance(value, Mapping):
-            target[key] = {}
-            origins[path] = origin
-            _merge(target[key], value, origin, origins, f"{path}.")
+        if isinstance(value, Mapping):
+            table = target.get(key)
+            if not isinstance(table, dict):
+                table = target[key] = {}
+                origins[path] = origin
+            _merge(table, value, origin, origins, f"{path}.")
         else:
             target[key] = value
             origins[path] = origin
 
 
-def _merge_preset(target: dict[str, Any], extends: object, origin: str, origins: dict[str, str]) -> None:
+def _merge_preset(target: dict[str, object], extends: object, origin: str, origins: dict[str, str]) -> None:
     """Return the preset of that name, merged over the one that it extends. Raise ConfigurationError."""
     if not isinstance(extends, str) or not extends.startswith("preset:"):
         return
@@ -180,12 +183,12 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
     return Loaded(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
 
 
-def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
     """Return what a release may set in these sections, and the keys that it may not."""
     services = own.get("services")
     if not isinstance(services, Mapping):
         return dict(own), ()
-    taken: dict[str, Any] = {}
+    taken: dict[str, object] = {}
     refused = []
     for name, service in services.items():
         if not isinstance(service, Mapping):
@@ -198,7 +201,7 @@ def _allowed(own: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         environment = allowed.get("environment")
         if not isinstance(environment, Mapping):
             environment = {}
-        secrets = [key for key, value in environment.items() if str(value).startswith(_SECRETS)]
+        secrets = [key for key, value in environment.items() if is_secret(str(value))]
         refused += [f"services.{name}.environment.{key}" for key in secrets]
         if secrets:
             allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
@@ -215,7 +218,7 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
     """Read, merge and check the files. Raise NotFoundError, or ConfigurationError with every problem."""
     path = find_file(given)
     base = _read(path)
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     origins: dict[str, str] = {}
     _merge_preset(merged, base.get("extends", ""), str(path), origins)
     _merge(merged, base, path.name, origins)
@@ -234,7 +237,7 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
     own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
     if own.is_file():
         loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
-    problems = cross_problems(loaded)
+    problems = _folder_problems(loaded) + cross_problems(loaded.configuration)
     if problems:
         named = [(problem, _origin(loaded.origins, problem.partition(":")[0])) for problem in problems]
         raise _wrong(str(path), [f"{problem} ({origin})" if origin else problem for problem, origin in named])
@@ -250,7 +253,7 @@ def _wrong(path: str, problems: list[str]) -> ConfigurationError:
     )
 
 
-def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], path: str) -> Configuration:
+def _validate(merged: Mapping[str, object], origins: Mapping[str, str], path: str) -> Configuration:
     try:
         return validate(merged, Configuration)
     except InvalidError as error:
@@ -274,8 +277,8 @@ def _inside(inner: Path, outer: Path) -> bool:
     return inner == outer or outer in inner.parents
 
 
-def cross_problems(loaded: Loaded) -> list[str]:
-    """Return problems that only several keys together show."""
+def _folder_problems(loaded: Loaded) -> list[str]:
+    """Return the problems of folders that lie in one another."""
     configuration = loaded.configuration
     problems = []
     places = {f"files.{name}.path": loaded.path(item.path) for name, item in configuration.files.items() if item.path}
@@ -290,125 +293,4 @@ def cross_problems(loaded: Loaded) -> list[str]:
         for key in keys if database.path else ():
             if _inside(loaded.path(database.path), places[key]) and not key.startswith("files."):
                 problems.append(f"databases.{name}.path: is inside {key} ({places[key]})")
-    webs = [name for name in configuration.services if configuration.service_kind(name) == "web"]
-    if len(webs) > 1:
-        problems.append(f"services: only one may be of kind web, not {', '.join(webs)}")
-    if configuration.gate.kind == "front" and configuration.services and not webs:
-        problems.append("gate.kind: the front needs a service of kind web")
-    if not any(configuration.services[name].health for name in webs):
-        problems += [
-            f"services.{name}.kind: a backend needs a web with `health`, by which both are asked"
-            for name in configuration.services
-            if configuration.service_kind(name) == "backend"
-        ]
-    problems += _proxy_problems(configuration)
-    problems += _migration_problems(configuration) + _reference_problems(configuration)
-    problems += _runtime_problems(configuration)
-    for name, service in configuration.services.items():
-        if service.health and configuration.service_kind(name) != "web":
-            instead = (
-                "a container has a health check of its own"
-                if configuration.runtime.kind == "compose"
-                else "use health_command"
-            )
-            problems.append(f"services.{name}.health: only the web has a port; {instead}")
-        if service.health_headers and not service.health:
-            problems.append(f"services.{name}.health_headers: belong to the request of `health`, which is not set")
-        if service.health and not service.health.startswith("/"):
-            problems.append(f"services.{name}.health: is a path and starts with /")
-    return problems
-
-
-def _proxy_problems(configuration: Configuration) -> list[str]:
-    gate = configuration.gate
-    if gate.kind in ("front", "none"):
-        return [f"gate.{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(gate, key)]
-    problems = [
-        f"gate.{key}: is needed for kind {gate.kind}" for key in ("include", "check_url") if not getattr(gate, key)
-    ]
-    if gate.container and configuration.runtime.kind != "compose":
-        problems.append("gate.container: can only send visitors to containers, so it needs runtime.kind compose")
-    return problems
-
-
-def _runtime_problems(configuration: Configuration) -> list[str]:
-    runtime = configuration.runtime
-    if runtime.kind != "compose":
-        given = [key for key in _OF_COMPOSE if getattr(runtime, key)]
-        given += ["command"] if runtime.command != Runtime().command else []
-        of_images = ["source.images: is for runtime.kind compose"] if configuration.source.images else []
-        missing = [name for name, service in configuration.services.items() if not service.command]
-        return [
-            *of_images,
-            *(f"runtime.{key}: is for kind compose" for key in given),
-            *(f"services.{name}.command: is needed for runtime.kind {runtime.kind}" for name in missing),
-            *(
-                f"services.{name}.port: is for kind compose"
-                for name, item in configuration.services.items()
-                if item.port
-            ),
-            *(
-                f"files.{name}.volume: is for runtime.kind compose"
-                for name, item in configuration.files.items()
-                if item.volume
-            ),
-            *(
-                f"databases.{name}.container: {item.container} is for runtime.kind compose"
-                for name, item in configuration.databases.items()
-                if item.container.startswith("compose:")
-            ),
-        ]
-    problems = [
-        f"services.{name}.health_command: a container has a health check of its own"
-        for name, service in configuration.services.items()
-        if service.health_command
-    ]
-    problems += [
-        f"services.{name}.user: is for kind supervisor; the Compose files set the user"
-        for name, service in configuration.services.items()
-        if service.user
-    ]
-    if configuration.source.python is not None:
-        problems.append("source.python: is not for containers, whose image has everything")
-    if runtime.task_service and runtime.task_service not in configuration.services:
-        problems.append(f"runtime.task_service: there is no service {runtime.task_service!r}")
-    return problems
-
-
-def _migration_problems(configuration: Configuration) -> list[str]:
-    migrations = configuration.migrations
-    if migrations.kind == "none":
-        return [
-            "migrations.on_start: needs migrations.kind, which shows what a start did not apply"
-        ] * migrations.on_start
-    problems = []
-    if migrations.database and migrations.database not in configuration.databases:
-        problems.append(f"migrations.database: there is no database {migrations.database!r}")
-    if not migrations.database and len(configuration.databases) != 1:
-        problems.append("migrations.database: name one of the databases")
-    needed = {"files": ("applied", "shipped"), "version": ("applied", "shipped", "pattern")}
-    problems += [
-        f"migrations.{key}: is needed for kind {migrations.kind}"
-        for key in needed.get(migrations.kind, ())
-        if not getattr(migrations, key)
-    ]
-    if migrations.pattern:
-        try:
-            groups = re.compile(migrations.pattern).groups
-        except re.error as error:
-            problems.append(f"migrations.pattern: {error}")
-        else:
-            problems += [f"migrations.pattern: has {groups} groups instead of one"] * (groups != 1)
-    return problems
-
-
-def _reference_problems(configuration: Configuration) -> list[str]:
-    references = configuration.backup.references
-    if references is None:
-        return []
-    problems = []
-    if references.database not in configuration.databases:
-        problems.append(f"backup.references.database: there is no database {references.database!r}")
-    if references.files not in configuration.files:
-        problems.append(f"backup.references.files: there is no files dataset {references.files!r}")
     return problems

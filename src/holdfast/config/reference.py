@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import msgspec
 
@@ -68,8 +67,8 @@ def explain(asked: str | None) -> list[str]:
     return [*lines, *(f"  {key.path:45} {key.description}" for key in below)]
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             found |= flatten(item, f"{prefix}{key}.")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from holdfast.config.schema import Section
+from holdfast.config.schema import Configuration, Section
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -21,20 +21,20 @@ class InvalidError(Exception):
         self.problems = problems
 
 
-def validate(value: Mapping[str, Any], section: type[_SectionT]) -> _SectionT:
+def validate(value: Mapping[str, object], section: type[_SectionT]) -> _SectionT:
     """Return the section that a table describes. Raise InvalidError with every problem in it."""
     try:
         found = msgspec.convert(value, section)
     except msgspec.ValidationError:
         problems = list(_wrong_section(value, section, ""))
     else:
-        problems = list(_problems_of(found, ""))
+        problems = list(_problems_of(found))
     if problems:
         raise InvalidError(problems)
     return found
 
 
-def plain(section: Section, *, defaults: bool = True) -> dict[str, Any]:
+def plain(section: Section, *, defaults: bool = True) -> dict[str, object]:
     """Return a section as a table, without what is unset; without what has its default value, too, if so wanted."""
     found = {}
     for one in msgspec.structs.fields(section):
@@ -44,7 +44,7 @@ def plain(section: Section, *, defaults: bool = True) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any, defaults: bool) -> Any:
+def _plain(value: object, defaults: bool) -> object:
     if isinstance(value, Section):
         return plain(value, defaults=defaults)
     if isinstance(value, dict):
@@ -52,25 +52,42 @@ def _plain(value: Any, defaults: bool) -> Any:
     return value
 
 
-def _default(one: msgspec.structs.FieldInfo) -> Any:
+def _default(one: msgspec.structs.FieldInfo) -> object:
     return one.default_factory() if one.default_factory is not msgspec.NODEFAULT else one.default
 
 
-def _problems_of(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
+def cross_problems(configuration: Configuration) -> list[str]:
+    """Return problems that only several sections together show, each as `key: problem`."""
+    return [
+        f"{prefix}{problem}"
+        for prefix, name, section in _sections(configuration)
+        for problem in section.problems_with(configuration, name)
+    ]
+
+
+def _problems_of(section: Section) -> Iterator[tuple[str, str]]:
     """Return problems that the keys of a section, and of the sections in it, show together."""
-    yield from ((f"{prefix}{key}", text) for key, text in _split(section.problems()))
-    for name in section.__struct_fields__:
-        value = getattr(section, name)
-        below = value.items() if isinstance(value, dict) else [("", value)]
-        for inner, item in below:
-            if isinstance(item, Section):
-                yield from _problems_of(item, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
+    for prefix, _, inner in _sections(section):
+        yield from ((f"{prefix}{key}", text) for key, text in _split(inner.problems()))
+
+
+def _sections(section: Section, prefix: str = "", name: str = "") -> Iterator[tuple[str, str, Section]]:
+    """Yield a section and those in it, each with the prefix of its keys and the operator's name for it, if any."""
+    yield prefix, name, section
+    for key in section.__struct_fields__:
+        value: object = getattr(section, key)
+        if isinstance(value, Section):
+            yield from _sections(value, f"{prefix}{key}.")
+        elif isinstance(value, dict):
+            for inner, item in value.items():
+                if isinstance(item, Section):
+                    yield from _sections(item, f"{prefix}{key}.{inner}.", inner)
 
 
 # --- what is wrong, key by key -------------------------------------------------------------------------
 
 
-def _wrong(value: Any, kind: Any, key: str) -> Iterator[tuple[str, str]]:
+def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
     """Return the problems of a value that should be of a type."""
     section, is_named = section_in(kind)
     if section is None:
@@ -88,7 +105,7 @@ def _wrong(value: Any, kind: Any, key: str) -> Iterator[tuple[str, str]]:
         yield from _wrong_section(value, section, f"{key}." if key else "")
 
 
-def _wrong_section(value: Mapping[str, Any], section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
+def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
     known = {one.name: one for one in msgspec.structs.fields(section)}
     yield from ((f"{prefix}{name}", "unknown key") for name in value if name not in known)
     problems: list[tuple[str, str]] = []
@@ -109,7 +126,7 @@ def _split(problems: list[str]) -> Iterator[tuple[str, str]]:
         yield key, text
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: object, kind: object) -> bool:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -120,14 +137,14 @@ def _fits(value: Any, kind: Any) -> bool:
 # --- types, for messages and for the reference ---------------------------------------------------------
 
 
-def bare(kind: Any) -> Any:
+def bare(kind: object) -> object:
     """Return a type without its description and limits."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     return kind
 
 
-def section_in(kind: Any) -> tuple[type[Section] | None, bool]:
+def section_in(kind: object) -> tuple[type[Section] | None, bool]:
     """Return the section that a type holds, if any, and whether it is a table of named ones."""
     inner = bare(kind)
     candidates = [inner, *(bare(one) for one in get_args(inner))]
@@ -135,9 +152,9 @@ def section_in(kind: Any) -> tuple[type[Section] | None, bool]:
     return found, get_origin(inner) is dict
 
 
-def limits_of(kind: Any) -> dict[str, Any]:
+def limits_of(kind: object) -> dict[str, object]:
     """Return the limits of a type: `ge`, `gt`, `le`, `pattern`, `min_length`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     while get_origin(kind) is Annotated:
         kind, *metas = get_args(kind)
         for meta in metas:
@@ -148,13 +165,13 @@ def limits_of(kind: Any) -> dict[str, Any]:
 _LIMITS = ("ge", "gt", "le", "pattern", "min_length")
 
 
-def description_of(kind: Any) -> str:
+def description_of(kind: object) -> str:
     """Return what a key is for."""
     metas = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return next((meta.description for meta in metas if meta.description), "")
 
 
-def type_name(kind: Any) -> str:
+def type_name(kind: object) -> str:
     """Return a type in the words of the documentation."""
     inner = bare(kind)
     if get_origin(inner) in (Union, UnionType):
@@ -166,10 +183,13 @@ def type_name(kind: Any) -> str:
         return "list of words" if bare(get_args(inner)[0]) is str else "list of lists of words"
     if origin is dict:
         return "table of words"
-    return {str: "text", int: "whole number", float: "number", bool: "true | false"}[inner]
+    return _TYPE_NAMES[inner]
 
 
-def described(kind: Any) -> str:
+_TYPE_NAMES: dict[object, str] = {str: "text", int: "whole number", float: "number", bool: "true | false"}
+
+
+def described(kind: object) -> str:
     """Return what a value of a type must be, to go on after `must be`."""
     name, limits = type_name(kind), limits_of(kind)
     if " | " in name:

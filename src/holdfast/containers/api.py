@@ -16,19 +16,27 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar, cast
 from urllib.parse import quote, urlencode
 
+from holdfast.containers.facts import Known, KnownImage, ListedImage
 from holdfast.errors import CommandFailedError
-
-Known = dict[str, Any]
-"""The facts about one container or image, as `inspect` prints them."""
 
 _SOCKET = "/var/run/docker.sock"
 _UNIX = "unix://"
 _SECONDS = 60.0
 _NOT_FOUND = 404
 _OK = 200
+
+_AnswerT = TypeVar("_AnswerT")
+
+
+class _Listed(TypedDict):
+    Id: str
+
+
+class _Information(TypedDict):
+    DockerRootDir: str
 
 
 class EngineApi:
@@ -51,7 +59,8 @@ class EngineApi:
     def storage(self) -> str:
         """Return the folder in which the engine keeps images and containers."""
         with self._connected() as connection:
-            return str((self._get(connection, "info") or {}).get("DockerRootDir", ""))
+            found = self._get(connection, _Information, "info")
+            return found["DockerRootDir"] if found is not None else ""
 
     def answers(self) -> bool:
         try:
@@ -66,7 +75,7 @@ class EngineApi:
         """Return the engine's facts about the containers with all of these labels; with `all`, also stopped ones."""
         filters = json.dumps({"label": list(labels)})
         with self._connected() as connection:
-            listed = self._get(connection, "containers/json", all=str(int(all)), filters=filters)
+            listed = self._get(connection, list[_Listed], "containers/json", all=str(int(all)), filters=filters)
             return self._inspected(connection, [item["Id"] for item in listed or []])
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
@@ -75,20 +84,19 @@ class EngineApi:
             return self._inspected(connection, ids)
 
     def _inspected(self, connection: http.client.HTTPConnection, ids: Sequence[str]) -> list[Known]:
-        found = (self._get(connection, f"containers/{quote(id, safe='')}/json") for id in ids)
+        found = (self._get(connection, Known, f"containers/{quote(id, safe='')}/json") for id in ids)
         return [item for item in found if item is not None]
 
-    def images(self, **filters: Sequence[str]) -> list[Known]:
-        """Return `Id` and `RepoTags` of the images that match, without the intermediate ones of builds."""
+    def images(self, **filters: Sequence[str]) -> list[ListedImage]:
+        """Return the images that match, without the intermediate ones of builds."""
         given = json.dumps({name: list(values) for name, values in filters.items()})
         with self._connected() as connection:
-            return list(self._get(connection, "images/json", filters=given) or [])
+            return self._get(connection, list[ListedImage], "images/json", filters=given) or []
 
-    def image(self, name: str) -> Known | None:
+    def image(self, name: str) -> KnownImage | None:
         """Return the facts about one image, by name or id; None where there is none."""
         with self._connected() as connection:
-            found: Known | None = self._get(connection, f"images/{quote(name, safe='/:@')}/json")
-            return found
+            return self._get(connection, KnownImage, f"images/{quote(name, safe='/:@')}/json")
 
     # --- requests ----------------------------------------------------------------------------------
 
@@ -110,8 +118,10 @@ class EngineApi:
         finally:
             connection.close()
 
-    def _get(self, connection: http.client.HTTPConnection, path: str, **query: str) -> Any:  # JSON, checked by callers
-        """Return the answer; None for an object that does not exist."""
+    def _get(
+        self, connection: http.client.HTTPConnection, kind: type[_AnswerT], path: str, **query: str
+    ) -> _AnswerT | None:
+        """Return the answer, which the engine documents as this kind; None for an object that does not exist."""
         version = f"/v{self._version}" if self._version else ""
         answer = self._answer(connection, f"{version}/{path}?{urlencode(query)}" if query else f"{version}/{path}")
         text = answer.read()
@@ -124,7 +134,7 @@ class EngineApi:
                 output_tail=text[-2000:].decode(errors="replace"),
             )
         try:
-            return json.loads(text)
+            return cast(_AnswerT, json.loads(text))  # of the engine, which is trusted as its client is
         except ValueError as error:
             raise http.client.HTTPException(f"{path}: an answer that is not JSON") from error
 

@@ -1,16 +1,21 @@
-"""One container: the engine's facts about it, and the instance that it is."""
+"""One container: the engine's facts about it, the labels by which Holdfast finds it, and the instance that it is."""
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from holdfast.containers import labels
-from holdfast.containers.api import Known
+from holdfast.containers.facts import Known
 from holdfast.model import ServiceStatus
+
+# Labels of containers that Holdfast started, whoever looks for them.
+APPLICATION_LABEL = "holdfast.application"
+INSTANCE_LABEL = "holdfast.instance"
+RELEASE_LABEL = "holdfast.release"
+IMAGE_LABEL = "holdfast.image"
+DEFINITION_LABEL = "holdfast.definition"
+OPERATION_LABEL = "holdfast.operation"
 
 _DETAILS = {"running": "running", "created": "stopped", "restarting": "backoff", "paused": "paused", "dead": "fatal"}
 
@@ -26,7 +31,7 @@ class Container:
 
     @classmethod
     def labelled(cls, known: Known) -> Container:
-        wanted = (labels.INSTANCE_LABEL, labels.RELEASE_LABEL, labels.IMAGE_LABEL)
+        wanted = (INSTANCE_LABEL, RELEASE_LABEL, IMAGE_LABEL)
         return cls(known, *(label(known, name) for name in wanted))
 
     @property
@@ -44,7 +49,7 @@ class Container:
 
     @property
     def definition(self) -> str:
-        return label(self.known, labels.DEFINITION_LABEL)
+        return label(self.known, DEFINITION_LABEL)
 
     @property
     def restart_policy(self) -> str:
@@ -76,12 +81,12 @@ def reached_by(item: Known) -> int | None:
     """Return the only port of this machine that leads to a container; None where there is none or several."""
     bound = (item["HostConfig"].get("PortBindings") or {}).values()
     ports = {
-        int(binding["HostPort"]) for bindings in bound for binding in bindings or [] if binding["HostPort"].isdigit()
+        int(binding["HostPort"]) for bindings in bound for binding in bindings or () if binding["HostPort"].isdigit()
     }
     return ports.pop() if len(ports) == 1 else None
 
 
-def label(item: Mapping[str, Any], name: str) -> str:
+def label(item: Known, name: str) -> str:
     return str((item["Config"]["Labels"] or {}).get(name, ""))
 
 

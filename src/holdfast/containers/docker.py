@@ -10,7 +10,8 @@ import time
 from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from holdfast.containers.api import EngineApi, Known
+from holdfast.containers.api import EngineApi
+from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.system.host import Host
 

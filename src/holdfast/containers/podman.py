@@ -13,8 +13,9 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 
-from holdfast.containers.api import Known
+from holdfast.containers.container import label
 from holdfast.containers.docker import PROJECT, SERVICE, Engine
+from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError
 
 _ONE_OFF = re.compile(r"[_-]tmp\d+$")
@@ -49,7 +50,7 @@ class PodmanEngine(Engine):
         found = {}
         for item in containers:
             for needed in (by_id[id] for id in item.get("Dependencies") or [] if id in by_id):
-                pair = [each["Config"]["Labels"].get(SERVICE) for each in (item, needed)]
+                pair = [label(each, SERVICE) for each in (item, needed)]
                 stopped = item["State"]["Running"] and not self.is_one_off(item) and pair in earlier
                 if pair[1] in services and not stopped:
                     found[str(needed["Name"])] = str(item["Name"])

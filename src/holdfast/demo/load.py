@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 _PAUSE_SECONDS = 0.02
 
@@ -135,14 +134,15 @@ class Load:
             status, body = self._request("POST", "/entries", content)
             if status == 201:
                 answer = _values(body)
-                if "id" in answer and "sha256" in answer:
-                    self.acknowledged[answer["id"]] = answer["sha256"]
+                number_of_row, digest = answer.get("id"), answer.get("sha256")
+                if isinstance(number_of_row, int) and isinstance(digest, str):
+                    self.acknowledged[number_of_row] = digest
                 else:
                     status = -1
             self._count(status, "POST /entries")
 
 
-def _values(body: bytes) -> dict[str, Any]:
+def _values(body: bytes) -> dict[str, object]:
     """Return the values of an answer; none if it is not the application's, so that no answer ends a visitor."""
     try:
         values = json.loads(body)

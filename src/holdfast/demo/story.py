@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from holdfast.demo import repository
 from holdfast.demo.load import Load
@@ -99,10 +98,10 @@ class Story:
         """Return the variables that the demo adds to the environment of its commands."""
         return {"HOLDFAST_INSTANCE": self.mark}
 
-    def _hear(self, record: Mapping[str, Any]) -> None:
+    def _hear(self, record: Mapping[str, object]) -> None:
         """Keep what a command prints, for a failure of it."""
         if record["kind"] == "output":
-            self.printed += record["text"]
+            self.printed += str(record["text"])
 
     def run(self, words: str, *, serves: str = "", expect: int = 0, name: str = "") -> None:
         """Run one command as an operator would; show it, its essential output, and how long visitors waited.
@@ -291,7 +290,7 @@ def _chapters(story: Story) -> None:
     story.run("backup verify", serves="v6")
 
 
-def tell(line: Line, table: Table, stop: Stop, *, keep: bool = False) -> dict[str, Any]:
+def tell(line: Line, table: Table, stop: Stop, *, keep: bool = False) -> dict[str, object]:
     """Play the story and return its figures.
 
     Raise HoldfastError after the first step that fails, and CancelledError after a signal. In each case nothing of the
@@ -301,7 +300,7 @@ def tell(line: Line, table: Table, stop: Stop, *, keep: bool = False) -> dict[st
     line("Holdfast demo: a real application in a temporary folder, upgraded, broken, killed and restored under load.")
     story = Story.begin(line, stop)
     failure: HoldfastError | None = None
-    figures: dict[str, Any] = {}
+    figures: dict[str, object] = {}
     try:
         story.prepare()
         _chapters(story)
@@ -340,7 +339,7 @@ def _end(story: Story, failure: HoldfastError | None, remains: Sequence[str], ke
     story.line("All of it held.")
 
 
-def _account(story: Story, table: Table, started: float) -> dict[str, Any]:
+def _account(story: Story, table: Table, started: float) -> dict[str, object]:
     """Show the figures and return them. Raise HoldfastError if something in them did not hold."""
     story.chapter = "the account"
     story.load.stop()

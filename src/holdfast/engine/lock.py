@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from holdfast.errors import BusyError
-from holdfast.system import durable
+from holdfast.system import durable, processes
 
 LOCK_ORDER = ("change", "backup", "gate")
 """The order in which several locks are taken, so that two commands never wait for each other."""
@@ -27,15 +27,11 @@ def pid_namespace() -> str:
 
 
 def process_start_ticks(pid: int) -> int | None:
-    """Return the start of a process in clock ticks since boot (proc(5) stat field 22); None if it is gone."""
+    """Return the start of a process in clock ticks since boot ; None if it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return processes.started(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] == "Z":
-        return None
-    return int(fields[19])
 
 
 @dataclass(frozen=True)

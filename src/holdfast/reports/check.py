@@ -17,7 +17,7 @@ from holdfast.model import Outcome, Problem
 from holdfast.operations import prune
 from holdfast.steps import preflight
 from holdfast.system import child_environment
-from holdfast.system.host import is_secret
+from holdfast.system.secrets import is_secret
 
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10

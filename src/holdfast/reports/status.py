@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Required, TypedDict, cast
 
 from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
-from holdfast.model import Outcome, Release, ServiceStatus
+from holdfast.model import JsonObject, Outcome, Release, ServiceStatus
 from holdfast.operations import prune
 from holdfast.steps import stopped
 
@@ -18,7 +18,7 @@ from holdfast.steps import stopped
 @dataclass
 class Report:
     lines: list[tuple[str, str]] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: JsonObject = field(default_factory=dict)
 
 
 def report(app: App) -> Report:
@@ -59,7 +59,7 @@ def report(app: App) -> Report:
 
 def with_stopped(
     app: App, statuses: Mapping[str, ServiceStatus] | None
-) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
+) -> tuple[list[ServiceStatus], list[JsonObject]]:
     """Return running services and then stopped ones, and who stopped the latter as data for programs."""
     ended = stopped.stopped(app.opened, statuses)
     running = sorted((statuses or {}).values(), key=lambda item: item.name)
@@ -103,9 +103,21 @@ def _backups(app: App, found: Report) -> None:
     found.data["damaged"] = damaged
 
 
+class Updates(TypedDict, total=False):
+    """What is newer than the current release, as programs get it."""
+
+    fetched: Required[bool]
+    problems: Required[list[str]]
+    tags: Required[list[JsonObject]]
+    follows: Required[bool]
+    ahead: Required[dict[str, int]]
+    images_moved: list[str]
+    images_gone: list[str]
+
+
 def updates(app: App, found: Report, *, fetch: bool) -> None:
     """Add to a report what is newer than the current release; with `fetch`, ask the repository's remote first."""
-    data: dict[str, Any] = {"fetched": False, "problems": [], "tags": [], "follows": False, "ahead": {}}
+    data: Updates = {"fetched": False, "problems": [], "tags": [], "follows": False, "ahead": {}}
     found.data["updates"] = data
     if fetch:
         try:
@@ -113,31 +125,31 @@ def updates(app: App, found: Report, *, fetch: bool) -> None:
             data["fetched"] = True
         except StepError as error:
             # The remote's own message is not printed, because an address may contain a password.
-            _problem(found, f"{error.what}; showing what was fetched before")
+            _problem(found, data, f"{error.what}; showing what was fetched before")
     release = app.opened.current_release()
     if release is None:
         found.lines.append(("updates", "no release is deployed"))
         return
     before = len(found.lines)
-    _sources(app, found, release)
+    _sources(app, found, data, release)
     if app.opened.containers is not None:
-        _images(app, found, release)
+        _images(app, found, data, release)
     if len(found.lines) == before:
         found.lines.append(("updates", "nothing newer is known"))
 
 
-def _problem(found: Report, what: str) -> None:
-    found.data["updates"]["problems"].append(what)
+def _problem(found: Report, data: Updates, what: str) -> None:
+    data["problems"].append(what)
     found.lines.append(("updates", what))
 
 
-def _sources(app: App, found: Report, release: Release) -> None:
+def _sources(app: App, found: Report, data: Updates, release: Release) -> None:
     try:
         newer = app.opened.packages.newer(release.commit)
     except (NotFoundError, StepError) as error:
-        _problem(found, error.what)
+        _problem(found, data, error.what)
         return
-    found.data["updates"].update(asdict(newer))
+    data.update({"tags": [asdict(tag) for tag in newer.tags], "follows": newer.follows, "ahead": newer.ahead})
     for tag in newer.tags:
         later = "" if newer.follows else "; it does not contain this release"
         found.lines.append(("newer", f"{tag.name} ({tag.commit[:12]}), {tag.created_at}{later}"))
@@ -145,15 +157,16 @@ def _sources(app: App, found: Report, release: Release) -> None:
         found.lines.append(("ahead", f"{branch}: {count} commit{'s' if count > 1 else ''}"))
 
 
-def _images(app: App, found: Report, release: Release) -> None:
+def _images(app: App, found: Report, data: Updates, release: Release) -> None:
     assert app.opened.containers is not None
-    data = found.data["updates"]
     try:
         data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
         data["images_gone"] = app.opened.containers.missing_images(release.path)
     except (StepError, OSError) as error:
         _problem(
-            found, error.what if isinstance(error, StepError) else f"the release's images could not be listed: {error}"
+            found,
+            data,
+            error.what if isinstance(error, StepError) else f"the release's images could not be listed: {error}",
         )
         return
     found.lines += [("image", f"{name}: built or pulled since then") for name in data["images_moved"]]

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from holdfast.drivers.compose_model import Model, Mount, Service
 from holdfast.drivers.runtimes.compose.cli.select import compose_of
 from holdfast.drivers.runtimes.compose.project import Project, env_files_in, files_in
 from holdfast.errors import CommandFailedError, CommandTimeoutError, ConfigurationError
@@ -90,7 +90,7 @@ def _client_of(words: tuple[str, ...]) -> str:
     return words[0].partition("-")[0]
 
 
-def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any] | None:
+def model_of(project: Project, host: Host, findings: list[str]) -> Model | None:
     """Return Compose's model of the project's files; None, with a finding, if it has none."""
     try:
         compose = compose_of(project)
@@ -105,7 +105,7 @@ def model_of(project: Project, host: Host, findings: list[str]) -> dict[str, Any
     return None
 
 
-def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
+def propose(project: Project, model: Model, host: Host) -> Proposal:
     made = Proposal()
     folder = project.folder
     checkout = scripts.checkout_of(folder, model)
@@ -123,7 +123,7 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     made.lines += [f"files = {json.dumps(names)}"]
     made.lines += [f"env_files = {json.dumps(env_files)}"] if env_files else []
     made.lines += [f'project = "{model["name"]}"', ""]
-    services: Mapping[str, Mapping[str, Any]] = model["services"]
+    services = model["services"]
     own = [name for name, item in services.items() if _database_of(name, item) is None and not _is_beside(name, item)]
     proxy, web = _by_a_socket(own, services) or (None, _web_of(own, services))
     if proxy is not None:
@@ -161,11 +161,11 @@ def propose(project: Project, model: Mapping[str, Any], host: Host) -> Proposal:
     return made
 
 
-def _source(mount: Mapping[str, Any]) -> str:
+def _source(mount: Mount) -> str:
     return str(mount.get("source", ""))
 
 
-def _word_of(name: str, item: Mapping[str, Any]) -> str:
+def _word_of(name: str, item: Service) -> str:
     """Return the words that show which program a service is.
 
     That is its image without registry and tag, and for a built one also its own name.
@@ -174,28 +174,28 @@ def _word_of(name: str, item: Mapping[str, Any]) -> str:
     return f"{image} {name}" if item.get("build") or not image else image
 
 
-def _database_of(name: str, item: Mapping[str, Any]) -> str | None:
+def _database_of(name: str, item: Service) -> str | None:
     word = _word_of(name, item)
     return next((kind for known, kind in _DATABASES.items() if known in word), None)
 
 
-def _is_beside(name: str, item: Mapping[str, Any]) -> bool:
+def _is_beside(name: str, item: Service) -> bool:
     return any(known in _word_of(name, item) for known in _BESIDE)
 
 
-def _kind(name: str, item: Mapping[str, Any]) -> str:
+def _kind(name: str, item: Service) -> str:
     text = f"{name} {' '.join(map(str, item.get('command') or []))}"
     return "scheduler" if any(word in text for word in _SCHEDULERS) else "worker"
 
 
-def _web_of(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _web_of(own: Sequence[str], services: Mapping[str, Service]) -> str | None:
     """Return the service with a port; else the one whose name is not that of a worker or scheduler."""
     reached = [name for name in own if services[name].get("ports") or services[name].get("expose")]
     others = [name for name in own if not any(word in name for word in (*_SCHEDULERS, *_WORKERS))]
     return next(iter([*reached, *others]), None)
 
 
-def _by_a_socket(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+def _by_a_socket(own: Sequence[str], services: Mapping[str, Service]) -> tuple[str, str] | None:
     """Return a service that publishes a port, and the application's service with which it shares a socket volume."""
     for proxy, item in services.items():
         if item.get("ports") and _database_of(proxy, item) is None:
@@ -206,7 +206,7 @@ def _by_a_socket(own: Sequence[str], services: Mapping[str, Mapping[str, Any]]) 
     return None
 
 
-def _socket_volumes(item: Mapping[str, Any]) -> set[str]:
+def _socket_volumes(item: Service) -> set[str]:
     return {
         _source(mount)
         for mount in item.get("volumes") or []
@@ -223,7 +223,7 @@ def _service(name: str, kind: str, findings: list[str]) -> list[str]:
     return [f"[services.{name}]", f'kind = "{kind}"', ""]
 
 
-def _web(name: str, port: int | None, item: Mapping[str, Any], findings: list[str]) -> list[str]:
+def _web(name: str, port: int | None, item: Service, findings: list[str]) -> list[str]:
     lines = [f"[services.{name}]", 'kind = "web"']
     if port is None:
         lines.append("port = 8000   # ? the port on which it listens in its container")
@@ -249,7 +249,7 @@ def _tasks(folder: Path, findings: list[str], *, at_start: bool) -> list[str]:
     return ["[tasks]", '# migrate = ["..."]   # ? brings the data to a release; runs in the new image', ""]
 
 
-def _database(project: str, name: str, item: Mapping[str, Any], kind: str, findings: list[str]) -> list[str]:
+def _database(project: str, name: str, item: Service, kind: str, findings: list[str]) -> list[str]:
     environment = item.get("environment") or {}
     database = _first(environment, _NAME_KEYS[kind])
     user = _first(environment, _USER_KEYS[kind])
@@ -265,13 +265,11 @@ def _database(project: str, name: str, item: Mapping[str, Any], kind: str, findi
     return [*lines, f'container = "compose:{name}"', ""]
 
 
-def _first(environment: Mapping[str, Any], keys: Sequence[str]) -> str:
+def _first(environment: Mapping[str, object], keys: Sequence[str]) -> str:
     return next((str(environment[key]) for key in keys if environment.get(key)), "")
 
 
-def _files(
-    model: Mapping[str, Any], own: Sequence[Mapping[str, Any]], others: Sequence[str], project: Project, made: Proposal
-) -> list[str]:
+def _files(model: Model, own: Sequence[Service], others: Sequence[str], project: Project, made: Proposal) -> list[str]:
     """Return the mounts that the application's services may write to: named volumes and folders.
 
     The data of a database is not files of the application. A folder that contains settings and data is stored with the

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from holdfast.containers.facts import ImageConfig
+from holdfast.drivers.compose_model import Model, Service
 from holdfast.errors import CommandFailedError
 from holdfast.system.host import Host
 
@@ -27,7 +28,7 @@ class Checkout:
     script: tuple[str, ...] = ()
 
 
-def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
+def checkout_of(folder: Path, model: Model) -> Checkout | None:
     """Return the project's folder, or one next to it whose script builds an image that the Compose files name."""
     built = [name for name, item in model["services"].items() if item.get("build")]
     images = {str(item.get("image", "")).partition(":")[0] for item in model["services"].values()} - {""}
@@ -46,18 +47,16 @@ def checkout_of(folder: Path, model: Mapping[str, Any]) -> Checkout | None:
     return Checkout(folder) if (folder / ".git").exists() else None
 
 
-def image_facts(image: str, engine: str, host: Host) -> dict[str, Any]:
+def image_facts(image: str, engine: str, host: Host) -> ImageConfig:
     """Return `Config` of an image from the engine; empty if it has no such image."""
     try:
-        found: dict[str, Any] = json.loads(
-            host.capture([engine, "image", "inspect", "--format={{json .Config}}", image])
-        )
+        found: ImageConfig = json.loads(host.capture([engine, "image", "inspect", "--format={{json .Config}}", image]))
     except (CommandFailedError, ValueError):
         return {}
     return found
 
 
-def start_of(item: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
+def start_of(item: Service, image: ImageConfig) -> list[str]:
     """Return the argv that a service starts with: its own, else that of its image."""
     own = item.get("command") or image.get("Cmd") or []
     words = shlex.split(own) if isinstance(own, str) else [str(word) for word in own]
@@ -76,7 +75,7 @@ def script_of(words: list[str], checkout: Path) -> str:
     return "\n".join(texts)
 
 
-def port_of(item: Mapping[str, Any], image: Mapping[str, Any], words: list[str], script: str) -> int | None:
+def port_of(item: Service, image: ImageConfig, words: list[str], script: str) -> int | None:
     """Return the port that a web listens on in its container; None if none or several are known."""
     said = {int(port["target"]) for port in item.get("ports") or []} | {int(port) for port in item.get("expose") or []}
     exposed = {int(text.partition("/")[0]) for text in image.get("ExposedPorts") or {}}

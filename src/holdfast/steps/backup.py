@@ -186,7 +186,8 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
     vault = vault_of(opened)
     target = run.folder / "code.tar.zst"
     for backup in reversed(vault.backups()):
-        if backup.files.get("code.tar.zst", {}).get("sha256") == package.digest:
+        stored = backup.files.get("code.tar.zst")
+        if stored is not None and stored["sha256"] == package.digest:
             os.link(vault.folder(backup.id) / "code.tar.zst", target)
             return
     durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from calendar import timegm
 from collections.abc import Iterable
@@ -16,16 +15,9 @@ from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
 from holdfast.steps.services import refuse_tied
 from holdfast.system import durable
-from holdfast.system.host import is_secret
+from holdfast.system.secrets import is_secret
 
 _STATE_BYTES = 1 << 20
-_SECONDS = {"h": 3600, "d": 86400}
-
-
-def duration_seconds(text: str) -> int:
-    """Return `24h` or `7d` in seconds; 0 for an empty text."""
-    found = re.fullmatch(r"(\d+)([hd])", text)
-    return int(found[1]) * _SECONDS[found[2]] if found else 0
 
 
 def check(opened: Opened, context: StepContext) -> None:
@@ -106,8 +98,7 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
 
 def remove_outdated(opened: Opened) -> None:
     """Remove restore points and replaced data that were kept long enough, except of unfinished operations."""
-    upgrade = opened.loaded.configuration.upgrade
-    keep_seconds = max(duration_seconds(upgrade.keep_restore_point), duration_seconds(upgrade.keep_replaced))
+    keep_seconds = opened.loaded.configuration.upgrade.kept_seconds()
     unfinished = {record.id for record in opened.journal.unfinished()}
     for folder in private_folders(opened):
         operation = folder.name.partition(".")[0]

@@ -184,7 +184,7 @@ def prove_new(opened: Opened, context: StepContext) -> None:
         return
     found = backup.vault_of(opened).open_set(set_id)[0]
     path = opened.loaded.state / "proven.json"
-    known: dict[str, str] = durable.read_json(path) if path.exists() else {}
+    known = durable.read_json(path, dict[str, str]) if path.exists() else {}
     for name in context.parameters["databases"]:
         mark = _mark_of(found, name)
         if known.get(name) == mark or not _has_room(opened, found, name):

@@ -32,10 +32,9 @@ _PORT_ATTEMPTS = 3
 
 def _load(path: Path) -> list[ServiceInstance]:
     try:
-        found = durable.read_json(path)
+        return durable.read_json(path, list[ServiceInstance])
     except FileNotFoundError:
         return []
-    return [ServiceInstance(**{**item, "command": tuple(item["command"])}) for item in found]
 
 
 def _save(path: Path, instances: Iterable[ServiceInstance]) -> None:

@@ -11,7 +11,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_ESTABLISHED = "01"
+from holdfast.system import proc
+
 _PIDFD_GETFD = 438  # asm-generic/unistd.h, since Linux 5.6; has no wrapper in Python
 
 
@@ -37,31 +38,26 @@ def cut(inodes: Iterable[int], *, by: str) -> None:
 
 def _sockets(program: str) -> Iterator[tuple[int, int, int]]:
     """Yield inode, process and number of each open socket of the programs of a name."""
-    for name in os.listdir("/proc"):
+    for pid in proc.numbers():
         try:
-            if not name.isdigit() or Path(f"/proc/{name}/comm").read_text().strip() != program:
+            if Path(f"/proc/{pid}/comm").read_text().strip() != program:
                 continue
-            numbers = os.listdir(f"/proc/{name}/fd")
+            numbers = os.listdir(f"/proc/{pid}/fd")
         except (FileNotFoundError, ProcessLookupError):
             continue
         for number in numbers:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                kind, _, inode = os.readlink(f"/proc/{name}/fd/{number}").partition(":")
+                kind, _, inode = os.readlink(f"/proc/{pid}/fd/{number}").partition(":")
                 if kind == "socket":
-                    yield int(inode.strip("[]")), int(name), int(number)
+                    yield int(inode.strip("[]")), pid, int(number)
 
 
 def _table(pid: int | str) -> Iterator[tuple[int, tuple[str, int]]]:
     """Return inode and peer of each open connection in the network of a process."""
-    for version in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/{pid}/net/{version}").read_text().splitlines()[1:]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for fields in map(str.split, lines):
-            if fields[3] == _ESTABLISHED:
-                address, _, port = fields[2].partition(":")
-                yield int(fields[9]), (_address(address), int(port, 16))
+    for found in proc.connections(pid):
+        if found.state == proc.ESTABLISHED:
+            address, port = found.peer
+            yield found.inode, (_address(address), port)
 
 
 def _address(text: str) -> str:

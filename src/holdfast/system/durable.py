@@ -18,13 +18,16 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import msgspec
 
 from holdfast.errors import DamagedError
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
 _UNCHANGEABLE = 0x10 | 0x20  # immutable, append only
+_RecordT = TypeVar("_RecordT")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # statfs(2) magic numbers of filesystems whose locks or fsync another host decides.
@@ -79,11 +82,11 @@ def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0
     rename(temporary, target)
 
 
-def read_json(path: Path) -> Any:
-    """Read a record that Holdfast wrote. Raise FileNotFoundError, and DamagedError for any other content."""
+def read_json(path: Path, kind: type[_RecordT]) -> _RecordT:
+    """Read a record of a type that Holdfast wrote. Raise FileNotFoundError, and DamagedError for any other content."""
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return msgspec.convert(json.loads(path.read_text()), kind)
+    except (ValueError, msgspec.ValidationError) as error:
         raise DamagedError(
             f"{path} is damaged: {error}",
             state="Nothing was changed.",

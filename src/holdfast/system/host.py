@@ -7,36 +7,28 @@ terminal's Ctrl-C does not reach it before Holdfast decides. It has HOLDFAST_OPE
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import select
 import selectors
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
-from holdfast.system import child_environment
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
+from holdfast.system import child_environment, pipes, secrets
 from holdfast.system.keeper_client import Keeper, Kept
 from holdfast.system.processes import session_members
-from holdfast.system.redaction import MASK, RedactingStream, Redactor
-
-__all__ = ["MASK", "CommandResult", "Host", "RedactingStream", "Redactor"]
+from holdfast.system.redaction import RedactingStream, Redactor
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
 _TAIL_BYTES = 8192
 _GRACE_SECONDS = 5.0
-_PIPE_BYTES = 1 << 20  # what pipe(7) lets every user have
-# A program that writes 4 KiB at a time would wake this process for each of them, so let the pipe fill first.
-_FULL_BYTES = 1 << 18
-_FILL_SECONDS = 0.002
 
 Process = subprocess.Popen[bytes] | Kept
 """A running command, which is a child of this process or of a keeper."""
@@ -62,7 +54,7 @@ class Host:
     operation: str | None = None
     record: Path | None = None
     cancelled: Callable[[], bool] = lambda: False
-    log: Callable[[Mapping[str, Any]], None] = lambda record: None
+    log: Callable[[Mapping[str, object]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
 
@@ -214,7 +206,7 @@ class Host:
                 selector.register(ended, selectors.EVENT_READ)
                 while process.poll() is None:
                     for key, _ in selector.select(0.1):
-                        if key.fileobj is pipe and not self._drain(pipe, stream):
+                        if key.fileobj is pipe and not pipes.read_available(pipe, stream.feed):
                             selector.unregister(pipe)
                     if not ignore_cancel and self.cancelled():
                         end_session(process)
@@ -222,24 +214,12 @@ class Host:
                     if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
                         end_session(process)
                         raise CommandTimeoutError(f"`{shown}` was ended after {timeout_seconds:g} seconds (time-out)")
-                self._drain(pipe, stream)
+                pipes.read_available(pipe, stream.feed)
         finally:
             stream.close()
             os.close(ended)
             pipe.close()
         return bytes(tail).decode(errors="replace")
-
-    @staticmethod
-    def _drain(pipe: IO[bytes], stream: RedactingStream) -> bool:
-        """Read what is available; return False at end of file."""
-        while True:
-            try:
-                chunk = os.read(pipe.fileno(), 65536)
-            except BlockingIOError:
-                return True
-            if not chunk:
-                return False
-            stream.feed(chunk)
 
     def feed(
         self, argv: Sequence[str], chunks: Iterable[bytes], *, environment: Mapping[str, str] | None = None
@@ -262,7 +242,7 @@ class Host:
             assert process.stdin is not None
             try:
                 for chunk in chunks:
-                    self._write_all(process, chunk)
+                    pipes.write_all(process.stdin, chunk, self.check_cancelled)
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 while process.poll() is None:
@@ -305,7 +285,7 @@ class Host:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.close()
             try:
-                for chunk in _read_from_pipe(process.stdout.fileno()):
+                for chunk in pipes.read_pieces(process.stdout.fileno()):
                     self.check_cancelled()
                     if stopped():
                         raise CancelledError("stopped a command that is no longer needed")
@@ -319,17 +299,6 @@ class Host:
                 process.stdout.close()
             tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
         self._ended(shown, process.wait(), time.monotonic() - started, tail)
-
-    def _write_all(self, process: Process, chunk: bytes) -> None:
-        assert process.stdin is not None
-        descriptor = process.stdin.fileno()
-        os.set_blocking(descriptor, False)
-        view = memoryview(chunk)
-        while view:
-            self.check_cancelled()
-            if select.select([], [descriptor], [], 0.1)[1]:
-                with contextlib.suppress(BlockingIOError):
-                    view = view[os.write(descriptor, view) :]
 
     def check_cancelled(self) -> None:
         """Raise CancelledError once the operation was asked to stop."""
@@ -437,61 +406,23 @@ class Host:
         )
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            # Make room for several orders and answers; this fails beyond the user's limit for pipes.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            pipes.enlarge(pipe)
         return process
 
     def resolved(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return an environment with the values of its secret references. Raise HoldfastError."""
-        return {name: self.resolve_secret(value) if is_secret(value) else value for name, value in values.items()}
+        return {
+            name: self.resolve_secret(value) if secrets.is_secret(value) else value for name, value in values.items()
+        }
 
     def resolve_secret(self, reference: str) -> str:
         """Return the value of `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
 
         Raise HoldfastError naming the reference, never the value.
         """
-        kind, _, rest = reference.partition(":")
-        try:
-            if kind == "env":
-                value = os.environ[rest]
-            elif kind == "file":
-                value = Path(rest).read_text().rstrip("\n")
-            elif kind == "command":
-                value = self.capture(rest.split()).rstrip("\n")
-            else:
-                raise HoldfastError(f"secret reference {reference!r} must begin with env:, file: or command:")
-        except KeyError:
-            raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
-        except (OSError, CommandFailedError) as error:
-            raise HoldfastError(f"secret {reference}: {error}") from None
-        except UnicodeDecodeError:
-            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+        value = secrets.resolve(reference, self.capture)
         self.redactor.add(value)
         return value
-
-
-def is_secret(value: str) -> bool:
-    """Return whether a value is a reference to a secret."""
-    return value.startswith(("env:", "file:", "command:"))
-
-
-def _read_from_pipe(descriptor: int) -> Iterator[bytes]:
-    """Yield what a process prints until it closes its end; now and then yield nothing, so that a stop is noticed."""
-    while True:
-        if not select.select([descriptor], [], [], 0.1)[0]:
-            yield b""
-            continue
-        chunk = os.read(descriptor, _PIPE_BYTES)
-        if not chunk:
-            return
-        yield chunk
-        if len(chunk) < _FULL_BYTES:
-            time.sleep(_FILL_SECONDS)
 
 
 def _content(file: IO[bytes]) -> bytes:

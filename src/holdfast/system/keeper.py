@@ -113,6 +113,7 @@ class _Keeper:
     def _write_down(self, pid: int) -> None:
         """Record the command, which leads its session, in case the keeper itself is killed."""
         try:
+            # As in proc.py, which this program cannot import, because it runs from its own file alone.
             with open(f"/proc/{pid}/stat", "rb") as file:
                 started = file.read().rpartition(b")")[2].split()[19].decode()
             os.write(self._record, f"command {pid} {started}\n".encode())

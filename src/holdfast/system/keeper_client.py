@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from holdfast.system import cgroups, keeper, processes
+from holdfast.system import cgroups, keeper, proc, processes
 from holdfast.system.processes import Identity
 
 __all__ = ["Keeper", "Kept", "commands", "end_recorded", "recorded"]
@@ -260,7 +260,7 @@ def commands(record: Path) -> list[Identity]:
     return _read(record).commands
 
 
-def recorded(record: Path, table: Mapping[int, processes.Entry] | None = None) -> dict[int, int]:
+def recorded(record: Path, table: Mapping[int, proc.Stat] | None = None) -> dict[int, int]:
     """Return living processes that the keepers of a record started, with their start, without the keepers.
 
     Below a living keeper that is everything but the monitors of containers and their descendants. Of a killed keeper it

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from pathlib import Path
 
 from holdfast.errors import StepError
+from holdfast.system import proc
 from holdfast.system.processes import open_descriptors
 
 _FIRST, _COUNT = 10240, 20000
 _ARRIVAL_SECONDS = 1.0
-_LISTENING = "0A"  # TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp prints it
 
 
 def free_loopback_port() -> int:
@@ -53,24 +52,14 @@ def _socket() -> socket.socket:
 
 def listeners_on(port: int) -> list[int]:
     """Return the processes that listen on a port, as far as this user may look (proc(5): net/tcp, fd)."""
-    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    wanted = {
+        f"socket:[{found.inode}]"
+        for found in proc.connections()
+        if found.state == proc.LISTENING and found.port == port
+    }
     if not wanted:
         return []
     return sorted({pid for pid, path in open_descriptors() if _link(path) in wanted})
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:  # a kernel without IPv6
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(fields[9])
-    return found
 
 
 def _link(path: str) -> str:
@@ -94,8 +83,8 @@ def other_listeners_on(port: int, pid: int) -> list[int]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Return the start of a process in clock ticks since boot (proc(5) stat, field 22); None if it is gone."""
+    """Return the start of a process in clock ticks since boot; None if it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return proc.stat(pid).started
     except OSError:
         return None

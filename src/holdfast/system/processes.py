@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.system import proc
+from holdfast.system.proc import Stat
+
 _NOWHERE = " 0"  # where the environment ends: execve(2) sets that last
 _NAME_SERVER = "aardvark-dns\n"
 _BECOMING_SECONDS = 0.5
@@ -31,34 +34,16 @@ class Identity:
     started: int
 
 
-@dataclass(frozen=True)
-class Entry:
-    """The content of proc(5) stat for a process: fields 4, 5, 6, 22, and whether it is a zombie."""
-
-    parent: int
-    group: int
-    session: int
-    started: int
-    ended: bool
-
-
-def _entry(pid: int | str) -> Entry:
-    """Return the entry of a process. Raise OSError, even ProcessLookupError while it is read."""
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return Entry(int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in (b"Z", b"X"))
-
-
-def table() -> dict[int, Entry]:
+def table() -> dict[int, Stat]:
     """Return every process of this namespace."""
     found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                found[int(name)] = _entry(name)
+    for pid in proc.numbers():
+        with contextlib.suppress(OSError):
+            found[pid] = proc.stat(pid)
     return found
 
 
-def descendants(head: Identity, table: Mapping[int, Entry]) -> dict[int, int]:
+def descendants(head: Identity, table: Mapping[int, Stat]) -> dict[int, int]:
     """Return the descendants of a process in a table, with their start; nothing if its number was reused."""
     if head.pid not in table or table[head.pid].started != head.started:
         return {}
@@ -82,7 +67,7 @@ def boot_and_namespace() -> str:
 
 def started(pid: int) -> int:
     """Return the start of a process. Raise OSError, even if it has just ended."""
-    entry = _entry(pid)
+    entry = proc.stat(pid)
     if entry.ended:
         raise ProcessLookupError(pid)
     return entry.started
@@ -151,15 +136,12 @@ def _carries(pid: int, prefix: bytes) -> bool:
 
 
 def _place_of_environment(pid: int) -> str:
-    """Return the address of the environment; empty if there never is one.
+    """Return the address of the environment, with that of the code, which differs in each program.
 
-    See proc(5) stat, fields 3, 9 (PF_KTHREAD of the kernel's sched.h), 26, 50, 51. Field 26 is the address of the code,
-    which differs in each program.
+    It is empty if there never is an environment.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    if fields[0] in "ZX" or int(fields[6]) & 0x00200000:
-        return ""
-    return " ".join((fields[23], fields[47], fields[48]))
+    found = proc.stat(pid)
+    return "" if found.ended or found.is_kernel_thread else found.code_and_environment
 
 
 def processes_with(prefix: str) -> list[Process]:
@@ -169,15 +151,15 @@ def processes_with(prefix: str) -> list[Process]:
     nobody's child, serves all containers, and has the environment of the command that happened to start the first one.
     """
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and _carries(int(name), prefix.encode()):
+    for pid in proc.numbers():
+        if pid != os.getpid() and _carries(pid, prefix.encode()):
             try:
-                if Path(f"/proc/{name}/comm").read_text() == _NAME_SERVER:
+                if Path(f"/proc/{pid}/comm").read_text() == _NAME_SERVER:
                     continue
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            found.append(Process(int(name), command.strip()))
+            found.append(Process(pid, command.strip()))
     return found
 
 
@@ -224,14 +206,14 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
 def working_in(folder: str) -> list[int]:
     """Return processes, without this one, that work in a folder or below it (proc(5) cwd), if this user may see it."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
+    for pid in proc.numbers():
+        if pid != os.getpid():
             try:
-                place = os.readlink(f"/proc/{name}/cwd").removesuffix(" (deleted)")
+                place = os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
             except OSError:  # gone, or another user's
                 continue
             if place == folder or place.startswith(f"{folder}/"):
-                found.append(int(name))
+                found.append(pid)
     return found
 
 
@@ -263,28 +245,23 @@ def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
 def session_members(session: int) -> list[int]:
     """Return living processes of a session (proc(5) stat field 6), with background jobs in other process groups."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(name))
+    for pid in proc.numbers():
+        with contextlib.suppress(OSError):
+            entry = proc.stat(pid)
+            if entry.session == session and not entry.ended:
+                found.append(pid)
     return found
 
 
 def open_descriptors() -> Iterator[tuple[int, str]]:
     """Yield process and path of each open descriptor (proc(5) fd) that this user may see; it may close meanwhile."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for pid in proc.numbers():
         try:
-            descriptors = os.listdir(f"/proc/{name}/fd")
+            descriptors = os.listdir(f"/proc/{pid}/fd")
         except OSError:  # gone, or another user's
             continue
         for descriptor in descriptors:
-            yield int(name), f"/proc/{name}/fd/{descriptor}"
+            yield pid, f"/proc/{pid}/fd/{descriptor}"
 
 
 def namespace_of(pid: int | str = "self") -> str:
@@ -295,11 +272,11 @@ def namespace_of(pid: int | str = "self") -> str:
 def titled(title: str, namespace: str) -> dict[int, int]:
     """Return processes of a namespace whose title begins so, each with its start in clock ticks since boot."""
     found = {}
-    for name in os.listdir("/proc"):
+    for pid in proc.numbers():
         with contextlib.suppress(OSError):  # gone, or another user's
-            words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
-            if words.startswith(title.encode()) and namespace_of(name) == namespace:
-                found[int(name)] = started(int(name))
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if words.startswith(title.encode()) and namespace_of(pid) == namespace:
+                found[pid] = started(pid)
     return found
 
 
@@ -311,7 +288,7 @@ def known_inside_as(pid: int) -> int:
 
 def parent_of(pid: int) -> int:
     """Return the parent of a process (proc(5) stat, field 4). Raise OSError."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return proc.stat(pid).parent
 
 
 def living(known: Mapping[int, int]) -> dict[int, int]:

@@ -13,34 +13,40 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 from holdfast.errors import HoldfastError, StepError
 from holdfast.system.host import Host
 
 _END_SECONDS = 10
+_OrderT = TypeVar("_OrderT")
+_AnswerT = TypeVar("_AnswerT")
+_LastT = TypeVar("_LastT")
+_OrderT_contra = TypeVar("_OrderT_contra", contravariant=True)
+_AnswerT_co = TypeVar("_AnswerT_co", covariant=True)
+_LastT_co = TypeVar("_LastT_co", covariant=True)
 
 
 class WorkerDiedError(StepError):
     """The death of a worker; unanswered orders are not done, or done in part."""
 
 
-class Job(Protocol):
+class Job(Protocol[_OrderT_contra, _AnswerT_co, _LastT_co]):
     """The work of a worker. Both sides of the pipe are Holdfast, so jobs, orders and answers are pickled."""
 
-    def handle(self, order: Any) -> Any:
+    def handle(self, order: _OrderT_contra) -> _AnswerT_co:
         """Return the answer to one order. What it raises is raised where the answer is taken."""
 
-    def finish(self) -> Any:
+    def finish(self) -> _LastT_co:
         """Return the last answer, after which there are no more orders."""
 
 
-class Worker:
+class Worker(Generic[_OrderT, _AnswerT, _LastT]):
     """The parent's side of a worker. Threads must not share it."""
 
-    def __init__(self, host: Host, job: Job) -> None:
+    def __init__(self, host: Host, job: Job[_OrderT, _AnswerT, _LastT]) -> None:
         self._process = host.start_pipes([sys.executable, "-m", "holdfast.system.worker"])
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
         # A separate thread reads the answers: otherwise both sides could wait with a full pipe for each other.
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -56,7 +62,7 @@ class Worker:
                 self._answers.put(_Failed(WorkerDiedError("the second process of Holdfast died")))
                 return
 
-    def _send(self, value: Any) -> None:
+    def _send(self, value: object) -> None:
         assert self._process.stdin is not None
         try:
             pickle.dump(value, self._process.stdin, pickle.HIGHEST_PROTOCOL)
@@ -64,7 +70,11 @@ class Worker:
         except BrokenPipeError:
             pass  # its death is reported where an answer is taken
 
-    def give(self, order: Any) -> None:
+    def give(self, order: _OrderT) -> None:
+        self._give(order)
+
+    def _give(self, order: _OrderT | None) -> None:
+        """Send an order; None asks for the last answer."""
         self.waiting += 1
         self._send(order)
 
@@ -72,19 +82,22 @@ class Worker:
         """Return whether `take` would return at once."""
         return not self._answers.empty()
 
-    def take(self) -> Any:
+    def take(self) -> _AnswerT:
         """Return the answer to the oldest unanswered order. Raise what the job raised, or WorkerDiedError."""
+        return cast(_AnswerT, self._take())  # the other process answers with what this job's `handle` returned
+
+    def _take(self) -> object:
         self.waiting -= 1
         answer = self._answers.get()
         if isinstance(answer, _Failed):
             raise answer.error
         return answer
 
-    def finish(self, meanwhile: Callable[[], None] = lambda: None) -> Any:
+    def finish(self, meanwhile: Callable[[], None] = lambda: None) -> _LastT:
         """Return the job's last answer; the process has ended then. `meanwhile` is called while it comes."""
-        self.give(None)
+        self._give(None)
         meanwhile()
-        answer = self.take()
+        answer = cast(_LastT, self._take())  # what this job's `finish` returned
         self.end()
         return answer
 
@@ -114,8 +127,8 @@ def _failure(error: Exception) -> _Failed:
 def main() -> None:
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     try:
-        job: Job = pickle.load(orders)
-        order: Any = ...
+        job: Job[object, object, object] = pickle.load(orders)
+        order: object = ...
         while order is not None:
             order = pickle.load(orders)
             try:

@@ -16,11 +16,12 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 from holdfast.drivers.entries import inside
 from holdfast.drivers.files.staging import (
     Makers,
+    Metadata,
     make_file,
     metadata_beneath,
     set_metadata,
@@ -36,6 +37,25 @@ from holdfast.system.confined import Beneath
 from holdfast.system.host import Host
 
 Digest = Callable[[Entry], str]
+
+
+class EntryMove(TypedDict):
+    """A rename out of the tree, or into it; `n` is the entry's name in Holdfast's folder."""
+
+    do: Literal["aside", "place"]
+    path: str
+    n: int
+
+
+class MetadataMove(TypedDict):
+    do: Literal["metadata"]
+    path: str
+    old: Metadata
+    new: Metadata
+    symlink: bool
+
+
+Move = EntryMove | MetadataMove
 
 LIST = "moves.jsonl"
 _NEW_LIST = "moves.new"
@@ -150,7 +170,7 @@ class Stager:
             if entry is not None:
                 self._note_metadata(parent, wanted_metadata(entry))
 
-    def _note(self, move: dict[str, Any]) -> None:
+    def _note(self, move: Move) -> None:
         self._list.write(json.dumps(move) + "\n")
         self._moves += 1
 
@@ -180,10 +200,10 @@ class Stager:
         serves = self._group_of_live.get(live.hardlink)
         return serves == wanted.hardlink or (serves is None and wanted.hardlink not in self._groups)
 
-    def _note_metadata(self, path: bytes, wanted: dict[str, Any]) -> None:
-        old = metadata_beneath(self._tree, path)
-        if old is not None:
-            symlink = old.pop("symlink")
+    def _note_metadata(self, path: bytes, wanted: Metadata) -> None:
+        found = metadata_beneath(self._tree, path)
+        if found is not None:
+            old, symlink = found
             self._note({"do": "metadata", "path": _text(path), "old": old, "new": wanted, "symlink": symlink})
 
     def _aside(self, path: bytes) -> None:
@@ -265,13 +285,13 @@ def _text(path: bytes) -> str:
     return path.decode(errors="surrogateescape")
 
 
-def read_moves(folder: Path) -> Iterator[dict[str, Any]]:
+def read_moves(folder: Path) -> Iterator[Move]:
     with open(folder / LIST) as lines:
         for line in lines:
             yield json.loads(line)
 
 
-def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
+def _read_moves_backwards(folder: Path) -> Iterator[Move]:
     """Yield the moves from the last to the first, without all of them in memory."""
     starts = array("Q")
     with open(folder / LIST, "rb") as lines:
@@ -284,10 +304,14 @@ def _read_moves_backwards(folder: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(lines.readline())
 
 
-def _places(folder: Path, move: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
-    path: bytes = move["path"].encode(errors="surrogateescape")
-    number = str(move.get("n", 0))
-    return path, os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
+def _path(move: Move) -> bytes:
+    return move["path"].encode(errors="surrogateescape")
+
+
+def _places(folder: Path, move: EntryMove) -> tuple[bytes, bytes]:
+    """Return where an entry is once it was moved out of the tree, and where it is before it is moved in."""
+    number = str(move["n"])
+    return os.fsencode(folder / "aside" / number), os.fsencode(folder / "stage" / number)
 
 
 def _take_out(tree: Beneath, path: bytes, target: bytes) -> None:
@@ -331,30 +355,33 @@ def _renamed(folder: int, rename: Callable[[], None], tree: Beneath, moved: byte
 def apply_moves(tree: Beneath, folder: Path, record: Path) -> None:
     """Carry out the list; skip moves that are done already."""
     for move in read_moves(record):
-        path, aside, stage = _places(folder, move)
-        if move["do"] == "aside":
-            if not os.path.lexists(aside) and tree.status(path) is not None:
-                _take_out(tree, path, aside)
-        elif move["do"] == "place":
+        path = _path(move)
+        if move["do"] == "metadata":
+            set_metadata_beneath(tree, path, move["new"], symlink=move["symlink"])
+            continue
+        aside, stage = _places(folder, move)
+        if move["do"] == "place":
             if os.path.lexists(stage):
                 _put_in(tree, stage, path)
-        else:
-            set_metadata_beneath(tree, path, move["new"], symlink=move["symlink"])
+        elif not os.path.lexists(aside) and tree.status(path) is not None:
+            _take_out(tree, path, aside)
     durable.barrier([folder])
 
 
 def revert_moves(tree: Beneath, folder: Path, record: Path) -> None:
     """Undo the list, last move first; skip moves that were never done."""
     for move in _read_moves_backwards(record):
-        path, aside, stage = _places(folder, move)
+        if move["do"] == "metadata":
+            continue
+        path = _path(move)
+        aside, stage = _places(folder, move)
         if move["do"] == "place":
             if not os.path.lexists(stage) and tree.status(path) is not None:
                 _take_out(tree, path, stage)
-        elif move["do"] == "aside" and os.path.lexists(aside):
+        elif os.path.lexists(aside):
             _put_in(tree, aside, path)
     # Directory times change with every move inside, so all metadata is restored last.
     for move in _read_moves_backwards(record):
         if move["do"] == "metadata":
-            path, _, _ = _places(folder, move)
-            set_metadata_beneath(tree, path, move["old"], symlink=move["symlink"])
+            set_metadata_beneath(tree, _path(move), move["old"], symlink=move["symlink"])
     durable.barrier([folder])

@@ -9,7 +9,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from holdfast.drivers.files.tree import read_xattrs
 from holdfast.drivers.protocols.files import Fetch
@@ -25,7 +25,17 @@ _WORKER_FILES = 512  # starting a second process costs about as much as making t
 _WORKER_BATCHES = 4
 
 
-def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> dict[str, Any]:
+class Metadata(TypedDict):
+    """Everything about a file but its kind, name and content, as lists of moves have it."""
+
+    mode: str
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: dict[str, str]
+
+
+def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> Metadata:
     return {
         "mode": f"{status.st_mode & 0o7777:o}",
         "uid": status.st_uid,
@@ -35,23 +45,23 @@ def _metadata(status: os.stat_result, xattrs: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def metadata_beneath(tree: Beneath, path: bytes) -> dict[str, Any] | None:
+def metadata_beneath(tree: Beneath, path: bytes) -> tuple[Metadata, bool] | None:
     """Return the metadata at a path of a tree, and whether it is a symlink; None where there is nothing."""
     try:
         with tree.node(path) as node:
             status = os.fstat(node)
             symlink = stat.S_ISLNK(status.st_mode)
-            return {**_metadata(status, {} if symlink else read_xattrs(_way_to(node), follow=True)), "symlink": symlink}
+            return _metadata(status, {} if symlink else read_xattrs(_way_to(node), follow=True)), symlink
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def xattrs_beneath(tree: Beneath, path: bytes) -> dict[str, str]:
     found = metadata_beneath(tree, path)
-    return found["xattrs"] if found is not None else {}
+    return found[0]["xattrs"] if found is not None else {}
 
 
-def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Mapping[str, Any], *, symlink: bool) -> None:
+def set_metadata_beneath(tree: Beneath, path: bytes, wanted: Metadata, *, symlink: bool) -> None:
     """Set metadata at a path of a tree as `set_metadata` does; do nothing where the kind of file is another now."""
     try:
         with tree.node(path) as node:
@@ -79,7 +89,7 @@ def _way_to(node: int) -> bytes:
     return b"/proc/self/fd/%d" % node
 
 
-def _set_by_way(node: int, wanted: Mapping[str, Any]) -> None:
+def _set_by_way(node: int, wanted: Metadata) -> None:
     way = _way_to(node)
     with contextlib.suppress(PermissionError):  # only root may change owners; the manifest has the owner
         os.chown(way, wanted["uid"], wanted["gid"])
@@ -88,7 +98,7 @@ def _set_by_way(node: int, wanted: Mapping[str, Any]) -> None:
     os.utime(way, ns=(wanted["mtime_ns"],) * 2)
 
 
-def wanted_metadata(entry: Entry) -> dict[str, Any]:
+def wanted_metadata(entry: Entry) -> Metadata:
     return {
         "mode": entry.mode,
         "uid": entry.uid,
@@ -98,7 +108,7 @@ def wanted_metadata(entry: Entry) -> dict[str, Any]:
     }
 
 
-def set_metadata(path: bytes, wanted: dict[str, Any], *, symlink: bool = False) -> None:
+def set_metadata(path: bytes, wanted: Metadata, *, symlink: bool = False) -> None:
     """Set owner (where permitted), mode, extended attributes and time, in an order in which none resets another."""
     try:
         os.chown(path, wanted["uid"], wanted["gid"], follow_symlinks=False)
@@ -157,10 +167,11 @@ def make_file(fetch: Fetch, entry: Entry, target: bytes) -> None:
         os.close(descriptor)
 
 
-Order = list[tuple[Any, ...]]
+_Made = tuple[bytes, str, str, int, int, int, int, str, dict[str, str], list[tuple[int, int]]]
+"""The path of a file to be made, and those fields of its entry that matter for that."""
 
 
-def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> Order:
+def _order_of(batch: Sequence[tuple[Entry, bytes]]) -> list[_Made]:
     """Return the facts that another process needs to make the entries."""
     return [
         (
@@ -185,7 +196,7 @@ class FileMaker:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    def handle(self, order: Order) -> None:
+    def handle(self, order: list[_Made]) -> None:
         for target, path, mode, uid, gid, mtime_ns, size, sha256, xattrs, sparse in order:
             entry = Entry(path, "file", mode, uid, gid, mtime_ns, size, sha256=sha256, xattrs=xattrs, sparse=sparse)
             make_file(self._fetch, entry, target)
@@ -200,7 +211,7 @@ class Makers:
     def __init__(self, fetch: Fetch, host: Host | None) -> None:
         self._fetch = fetch
         self._host = host if (os.cpu_count() or 1) > 1 else None
-        self._worker: Worker | None = None
+        self._worker: Worker[list[_Made], None, None] | None = None
         self._batch: list[tuple[Entry, bytes]] = []
         self._given: deque[list[tuple[Entry, bytes]]] = deque()
         self._made = 0

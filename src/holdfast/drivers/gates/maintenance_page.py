@@ -8,7 +8,6 @@ import string
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 DEFAULT_MESSAGE = "We are working on this site. It will be back in a few minutes."
 _DEFAULT_RETRY_SECONDS = 60
@@ -23,7 +22,7 @@ main{max-width:34rem;padding:2rem}h1{font-size:1.5rem;margin:0 0 .75rem}p{margin
 """
 
 
-def retry_after_seconds(reason: Mapping[str, Any]) -> int:
+def retry_after_seconds(reason: Mapping[str, object]) -> int:
     """Return the seconds until the expected end where one was given, else a minute; at least ten seconds."""
     until = reason.get("until")
     if isinstance(until, int | float):
@@ -37,7 +36,9 @@ def wants_json(accept: str) -> bool:
     return any(kind == "application/json" or kind.endswith("+json") for kind in kinds) and "text/html" not in kinds
 
 
-def render(reason: Mapping[str, Any], message: str, template: Path | None, accept: str) -> tuple[dict[str, str], bytes]:
+def render(
+    reason: Mapping[str, object], message: str, template: Path | None, accept: str
+) -> tuple[dict[str, str], bytes]:
     """Return headers and body of the answer."""
     seconds = retry_after_seconds(reason)
     headers = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
+from holdfast.drivers.gates.state_file import GateFacts
 from holdfast.model import GateState, Problem, ServiceInstance
 from holdfast.system import durable
 
@@ -17,14 +18,13 @@ class NoGate:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "gate.json"
 
-    def _change(self, **changes: Any) -> None:
+    def _change(self, **changes: Unpack[GateFacts]) -> None:
         durable.make_directory(self._file.parent)
         durable.write_file(self._file, json.dumps({**self._read(), **changes}, indent=1))
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> GateFacts:
         try:
-            found: dict[str, Any] = durable.read_json(self._file)
-            return found
+            return durable.read_json(self._file, GateFacts)
         except FileNotFoundError:
             return {}
 
@@ -37,13 +37,13 @@ class NoGate:
             operation=found.get("operation"),
         )
 
-    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
+    def close(self, reason: Mapping[str, object], preview_target: str | None = None) -> None:
         self._change(operation=dict(reason))
 
     def open(self) -> None:
         self._change(operation=None)
 
-    def hold(self, reason: Mapping[str, Any] | None) -> None:
+    def hold(self, reason: Mapping[str, object] | None) -> None:
         self._change(hold=dict(reason) if reason is not None else None)
 
     def route(self, release: str, target: str) -> None:

@@ -5,13 +5,34 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from holdfast.model import GateState
+from holdfast.model import GateState, JsonObject
 from holdfast.system import durable
+
+
+class GateFacts(TypedDict, total=False):
+    """The content of the file. `hold` and `operation` say why visitors are held; None where they are not."""
+
+    release: str | None
+    target: str | None
+    hold: JsonObject | None
+    operation: JsonObject | None
+    preview_target: str | None
+    preview_token: str | None
+    generation: int
+    listen: str
+    message: str
+    template: str
+    # For an operator's own proxy: the identity of the gate, the file that was there before, the generation that the
+    # proxy is known to follow, and the addresses to which it may still send visitors.
+    id: str
+    seed: str
+    settled: int
+    led_to: list[str] | None
 
 
 class Record:
@@ -21,15 +42,14 @@ class Record:
         self._folder = folder
         self._file = folder / "gate.json"
 
-    def read(self) -> dict[str, Any]:
-        """Return the state; empty before the first change."""
+    def read(self) -> GateFacts:
+        """Return the state; empty before the first change. Raise DamagedError."""
         try:
-            found = durable.read_json(self._file)
-            return found if isinstance(found, dict) else {}
+            return durable.read_json(self._file, GateFacts)
         except FileNotFoundError:
             return {}
 
-    def write(self, state: Mapping[str, Any]) -> None:
+    def write(self, state: GateFacts) -> None:
         durable.write_file(self._file, json.dumps(state, indent=1))
 
     @contextmanager

@@ -13,7 +13,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from holdfast.drivers.entries import inside
 from holdfast.drivers.protocols.files import Fetch
@@ -28,6 +28,13 @@ _TYPES = {
     "symlink": tarfile.SYMTYPE,
     "fifo": tarfile.FIFOTYPE,
 }
+
+
+class Target(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 class _Spool:
@@ -57,9 +64,14 @@ class _Spool:
 
 
 def write_tar(
-    target: Any, entries: Iterable[Entry], fetch: Fetch, folder: Path, passed: Callable[[int], None], mtime: float = 0
+    target: Target,
+    entries: Iterable[Entry],
+    fetch: Fetch,
+    folder: Path,
+    passed: Callable[[int], None],
+    mtime: float = 0,
 ) -> None:
-    """Write the archive to `target`, which has `write`. `folder` needs room for the largest content meanwhile.
+    """Write the archive to `target`. `folder` needs room for the largest content meanwhile.
 
     `passed` is called with the bytes of content as they are written, and may raise an error to end it. `mtime` is for
     gzip's header. Raise DamagedError for an incomplete content or listing; what was written until then is not a valid

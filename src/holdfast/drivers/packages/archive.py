@@ -15,10 +15,10 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import zstandard
 
 from holdfast.drivers.packages import updates
@@ -148,7 +148,7 @@ class ArchivePackages:
 
     def build(self, commit: str, label: str, run: str) -> Package:
         known = self._find(commit)
-        if known is not None and self._manifest(known.id).get("recipe") == self._recipe() and _is_whole(known):
+        if known is not None and self._stored(known.id)[1] == self._recipe() and _is_whole(known):
             return known
         durable.make_directory(self._folder)
         work = self._folder / "tmp" / run
@@ -207,34 +207,36 @@ class ArchivePackages:
         work = self._folder / "tmp" / run
         replaced = work / "replaced"
         if (replaced / "manifest.json").exists():
-            target = self._folder / json.loads((replaced / "manifest.json").read_text())["id"]
+            target = self._folder / _described((replaced / "manifest.json").read_bytes())[0].id
             if not target.exists():
                 durable.rename(replaced, target)
         durable.remove_tree(work)
 
     def adopt(self, archive: Path) -> Package:
         """Adopt an archive with the manifest `code.json` in its folder, as a backup keeps them. Raise DamagedError."""
-        manifest, recipe = _read_record(archive.with_name("code.json"))
-        if _digest(archive) != manifest["digest"]:
+        saved, recipe = _read_record(archive.with_name("code.json"))
+        if _digest(archive) != saved.digest:
             raise DamagedError(f"{archive} is damaged: its digest does not match")
-        known = self._find(manifest["id"])
-        if known is not None and known.digest == manifest["digest"]:
+        known = self._find(saved.id)
+        if known is not None and known.digest == saved.digest:
             return known
-        work = self._folder / "tmp" / f"adopt-{manifest['id']}"
+        work = self._folder / "tmp" / f"adopt-{saved.id}"
         durable.remove_tree(work)
         finished = work / "package"
         durable.make_directory(finished)
         durable.clone_or_copy(archive, finished / "package.tar.zst")
-        package = Package(**{**manifest, "path": str(self._folder / manifest["id"])})
+        package = replace(saved, path=str(self._folder / saved.id))
         self._store(finished, package, recipe)
         durable.remove_tree(work)
         return package
 
     # --- the store ---------------------------------------------------------------------------------
 
-    def _manifest(self, identifier: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads((self._folder / identifier / "manifest.json").read_text())
-        return value
+    def _stored(self, identifier: str) -> tuple[Package, str]:
+        """Return a package of the store, and the recipe by which it was built."""
+        folder = self._folder / identifier
+        package, recipe = _described((folder / "manifest.json").read_bytes())
+        return replace(package, path=str(folder)), recipe
 
     def packages(self) -> list[Package]:
         if not self._folder.is_dir():
@@ -242,9 +244,7 @@ class ArchivePackages:
         found = []
         for folder in sorted(self._folder.iterdir()):
             if (folder / "manifest.json").exists():
-                value = self._manifest(folder.name)
-                value.pop("recipe", None)
-                found.append(Package(**{**value, "path": str(folder)}))
+                found.append(self._stored(folder.name)[0])
         return sorted(found, key=lambda package: package.built_at)
 
     def _find(self, reference: str) -> Package | None:
@@ -264,7 +264,7 @@ class ArchivePackages:
 
     # --- releases ----------------------------------------------------------------------------------
 
-    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, object]) -> None:
         archive = Path(package.path) / "package.tar.zst"
         if _digest(archive) != package.digest:
             raise DamagedError(
@@ -311,17 +311,24 @@ def _refuse_full(folder: Path) -> None:
         raise NoSpaceError(f"{folder} has no room for the compiled modules of its environment")
 
 
-def _read_record(path: Path) -> tuple[dict[str, Any], str]:
+class _Recipe(msgspec.Struct):
+    recipe: str = ""
+
+
+def _described(manifest: bytes) -> tuple[Package, str]:
+    """Return the package that a manifest describes, and the recipe by which it was built. Raise DecodeError."""
+    return msgspec.json.decode(manifest, type=Package), msgspec.json.decode(manifest, type=_Recipe).recipe
+
+
+def _read_record(path: Path) -> tuple[Package, str]:
     """Return the identity of a package in a backup, and its recipe. Raise DamagedError for an invalid record."""
     try:
-        record = json.loads(path.read_text())
-        recipe = str(record.pop("recipe", ""))
-        package = Package(**record)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        package, recipe = _described(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
         raise DamagedError(f"{path} is not a valid record of a package: {error}") from error
-    if not _SAFE_ID.fullmatch(str(package.id)) or not isinstance(package.digest, str):
+    if not _SAFE_ID.fullmatch(package.id):
         raise DamagedError(f"{path} names a package outside the store: {package.id!r}")
-    return record, recipe
+    return package, recipe
 
 
 def _is_whole(package: Package) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from holdfast.config.load import Loaded
 from holdfast.drivers.kinds import DriverClass
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.system.host import Host
+
+if TYPE_CHECKING:
+    from holdfast.drivers.packages.images.driver import Words
 
 
 def _archive() -> Callable[..., Packages]:
@@ -28,7 +31,7 @@ def _images() -> Callable[..., Packages]:
 KINDS: Mapping[str, DriverClass[Packages]] = {"archive": _archive, "images": _images}
 
 
-def open_packages(loaded: Loaded, host: Host, compose: tuple[Callable[..., Any], str] | None) -> Packages:
+def open_packages(loaded: Loaded, host: Host, compose: tuple[Callable[..., Words], str] | None) -> Packages:
     """Return what builds packages; with images where there is a Compose command for sources, given with its engine."""
     archives = _open_archives(loaded, host)
     return archives if compose is None else _open_images(loaded, host, archives, *compose)
@@ -47,7 +50,9 @@ def _open_archives(loaded: Loaded, host: Host) -> Packages:
     )
 
 
-def _open_images(loaded: Loaded, host: Host, archives: Packages, commands: Callable[..., Any], engine: str) -> Packages:
+def _open_images(
+    loaded: Loaded, host: Host, archives: Packages, commands: Callable[..., Words], engine: str
+) -> Packages:
     from holdfast.drivers.packages.images.build_script import BuildScript
 
     source, application = loaded.configuration.source, loaded.configuration.application

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -91,7 +91,7 @@ def compose_command(loaded: Loaded, sources: Path, folder: Path, name: str = "")
     return compose_of(project_of(loaded, sources, folder, name))
 
 
-def with_volume_folders(loaded: Loaded, compose: Any) -> Loaded:
+def with_volume_folders(loaded: Loaded, compose: ComposeRuntime) -> Loaded:
     """Return the configuration with the folders in which the engine keeps the volumes that are datasets.
 
     While the engine does not answer, the folders that it named last are used, because a recovery may come before the
@@ -102,7 +102,7 @@ def with_volume_folders(loaded: Loaded, compose: Any) -> Loaded:
     if not volumes:
         return loaded
     memory = loaded.state / "volumes.json"
-    known: dict[str, str] = durable.read_json(memory) if memory.exists() else {}
+    known = durable.read_json(memory, dict[str, str]) if memory.exists() else {}
     try:
         compose.prepare()
     except StepError:

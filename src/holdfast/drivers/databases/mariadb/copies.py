@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from holdfast.drivers.databases.mariadb import catalogue, dump, markers, rewriting
+from holdfast.drivers.databases.mariadb import catalogue, dump, markers, rewriting, stored_objects
 from holdfast.drivers.databases.mariadb.catalogue import (
     KINDS,
     base_tables,
@@ -141,9 +141,9 @@ class Places:
 
         Raise DamagedError where they cannot.
         """
-        script = rewriting.of_own_tables(dump.in_no_database(script), self._database)
+        script = rewriting.of_own_tables(stored_objects.in_no_database(script), self._database)
         try:
-            self._clients.feed(candidate, [dump.without_events(script)])
+            self._clients.feed(candidate, [stored_objects.without_events(script)])
         except CommandFailedError as error:
             raise DamagedError(
                 f"database {self._name}: its triggers, routines or views cannot be created: {server_error(error)}"
@@ -161,7 +161,7 @@ class Places:
         with self._clients.session() as session:
             user, _, host = str(session.value("SELECT CURRENT_USER()")).rpartition("@")
         me = f"{identifier(user)}@{identifier(host)}"
-        others = sorted(dump.definers(script) - {me})
+        others = sorted(stored_objects.definers(script) - {me})
         if others:
             self._clients.host.warn(
                 f"database {self._name}: objects of the definers {', '.join(others)} are created with the definer {me},"
@@ -222,13 +222,13 @@ class Places:
         with self._clients.session() as session:
             views = names(session, database, "VIEW")
         try:
-            return dump.programs(self._clients, database, views)
+            return stored_objects.programs(self._clients, database, views)
         except CommandFailedError:
             if not whatever_is_broken:
                 raise
         whole = [view for view in views if self._is_whole(database, view)]
         broken = [view for view in views if view not in whole]
-        return dump.programs(self._clients, database, whole, broken=broken)
+        return stored_objects.programs(self._clients, database, whole, broken=broken)
 
     def _is_whole(self, database: str, view: str) -> bool:
         try:
@@ -308,7 +308,7 @@ class Places:
         if marker is None:
             markers.make(session, self._own_place, _UNMARKED, properties=properties)
         if marker is None or marker.placed:  # otherwise they are kept already, and may be partly dropped
-            script = dump.in_no_database(self.script(self._database, whatever_is_broken=True))
+            script = stored_objects.in_no_database(self.script(self._database, whatever_is_broken=True))
             markers.keep_script(session, self._own_place, script, properties)
             barrier(session, self._own_place)
         drop_programs(session, self._database)
@@ -325,7 +325,7 @@ class Places:
         except CommandFailedError:
             drop_programs(session, self._database)
             self.warn_of_definers(script)
-            self._clients.feed(self._database, [dump.without_definers(script)])
+            self._clients.feed(self._database, [stored_objects.without_definers(script)])
         markers.set_placed(session, self._own_place)
         barrier(session, self._own_place)
 

@@ -15,7 +15,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.databases.mariadb import catalogue, checks, copies, dump, markers, ownership, rewriting, snapshots
+from holdfast.drivers.databases.mariadb import (
+    catalogue,
+    checks,
+    copies,
+    markers,
+    ownership,
+    rewriting,
+    snapshots,
+    stored_objects,
+)
 from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
@@ -218,7 +227,7 @@ class MariadbDatabase:
                 with self._clients.session() as session:
                     catalogue.drop_programs(session, candidate)
         self._places.warn_of_definers(script)
-        return self._places.settle(candidate, dump.without_definers(script))
+        return self._places.settle(candidate, stored_objects.without_definers(script))
 
     def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
         writer = f", which {origin} wrote," if origin else ""

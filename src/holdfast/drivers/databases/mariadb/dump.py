@@ -1,20 +1,16 @@
 """Dumps of MariaDB and MySQL in one file: the tables with their rows from one transaction, then stored objects.
 
-Both dump programs escape newlines inside values. MariaDB's begins a line with every row, MySQL's one with every
-statement (measured on 9.7), of at most a megabyte or one row. So rows are counted as they pass. The parts after the
-tables (routines and triggers, views, events) are kept apart when the dump is loaded: in a candidate database no trigger
-may fire and no event start.
+Rows are counted as they pass (`dump_output`). When a dump is loaded, the script of stored objects is kept apart.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,92 +19,16 @@ from typing import IO, BinaryIO
 
 import zstandard
 
-from holdfast.drivers.databases.mariadb import catalogue, rewriting
-from holdfast.drivers.databases.mariadb.client import Clients, identifier
+from holdfast.drivers.databases.mariadb import rewriting, stored_objects
+from holdfast.drivers.databases.mariadb.client import Clients
+from holdfast.drivers.databases.mariadb.dump_output import RowCounter, Splitter
 from holdfast.drivers.databases.mariadb.parallel import Share, tables_of
 from holdfast.drivers.interchange.compressed import CHUNK_BYTES, ERRORS, peeled
 from holdfast.errors import CancelledError, DamagedError, StepError
 
 _LEVEL = 1  # keeps pace with the dump program on one core
 _COPY_BYTES = 1 << 20
-_SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
-# A table with hidden columns is dumped with a list of columns, and then its first row is on the same line.
-_BEGINNING = re.compile(
-    rb"\n(?:INSERT INTO `((?:[^`]|``)+)` (?:\((?:(?:`(?:[^`]|``)+`|\w+)(?:, )?)+\) )?VALUES( \()?"
-    rb"|CREATE TABLE `((?:[^`]|``)+)` )"
-)
-_CHANGED = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+` CHARACTER SET", re.MULTILINE)
-_USE = re.compile(rb"^USE `((?:[^`]|``)+)`;\n", re.MULTILINE)
-_STATEMENT_END = b");\n"
-_PROGRAMS, _VIEWS, _EVENTS, _END = (
-    b"-- Holdfast: routines and triggers\n",
-    b"-- Holdfast: views\n",
-    b"-- Holdfast: events\n",
-    b"-- Holdfast: end\n",
-)
 _TABLES_ONLY = ("--single-transaction", "--quick", "--no-autocommit", "--skip-triggers", "--skip-add-locks")
-_NO_TABLES = ("--no-data", "--no-create-info", "--skip-opt", "--quick", "--create-options", "--set-charset")
-
-
-class RowCounter:
-    """The tables of a dump and their rows, counted while the dump passes in pieces."""
-
-    def __init__(self, rows_on_lines: bool = True, begun: threading.Event | None = None) -> None:
-        """Set `begun` at the first table."""
-        self._rows_on_lines = rows_on_lines
-        self.rows: dict[str, int] = {}
-        self.begun = begun or threading.Event()
-        self._pieces = [b"\n"]
-        self._inside: str | None = None
-
-    def feed(self, chunk: bytes) -> None:
-        self._pieces.append(chunk)
-        if b"\n" not in chunk:
-            return
-        data = b"".join(self._pieces)
-        # The last line is kept until it is complete.
-        cut = data.rfind(b"\n")
-        self._lines(data, cut + 1)
-        self._pieces = [data[cut:]]
-
-    def _lines(self, data: bytes, size: int) -> None:
-        """Count the rows of complete lines.
-
-        `data` begins with a newline and has one at the end of `size`; the next piece begins with that same one.
-        """
-        position = 0
-        while True:
-            if self._inside is not None:
-                end = data.find(_STATEMENT_END, position, size)
-                stop = size - 1 if end < 0 else end + len(_STATEMENT_END) - 1
-                self.rows[self._inside] += data.count(b"\n", position, stop)  # within a statement, each begins a row
-                if end < 0:
-                    return
-                self._inside, position = None, stop
-            found = _BEGINNING.search(data, position, size)
-            if found is None:
-                return
-            name = (found[1] or found[3]).decode().replace("``", "`")
-            self.begun.set()
-            position = found.end()
-            if self._rows_on_lines or found[1] is None:
-                self.rows[name] = self.rows.get(name, 0) + (found[2] is not None)
-                self._inside = name if found[1] is not None else None
-            else:
-                end = data.index(b"\n", position)  # there is one, because the last line is complete
-                self.rows[name] = self.rows.get(name, 0) + rows_in(data[position:end])
-                position = end
-
-
-def outside_quotes(values: bytes) -> bytes:
-    """Return the parts outside of quotes, of text whose quoted quotes are escaped by a backslash."""
-    unescaped = values.replace(b"\\\\", b"").replace(b"\\'", b"")
-    return b"'".join(unescaped.split(b"'")[::2])
-
-
-def rows_in(values: bytes) -> int:
-    """Return the number of rows in one statement of MySQL's dump program: rows touch only outside of quotes."""
-    return outside_quotes(values).count(b"),(") + 1
 
 
 @dataclass(frozen=True)
@@ -126,39 +46,6 @@ class Part:
     script: bytes | None = None
     beside: Sequence[Share] = ()
     has_sequence_defaults: bool = False
-
-
-class Splitter:
-    """A splitter of a dump of several databases into one for each; the text before the first is for all of them.
-
-    A line `USE` begins each. No value and no definition looks like one: newlines in them are escaped.
-    """
-
-    def __init__(self, sinks: Mapping[str, Callable[[bytes], None]]) -> None:
-        self._sinks = sinks
-        self._inside: str | None = None
-        self._pieces: list[bytes] = []
-
-    def feed(self, chunk: bytes) -> None:
-        self._pieces.append(chunk)
-        if b"\n" not in chunk:
-            return
-        data = b"".join(self._pieces)
-        cut = data.rfind(b"\n") + 1  # the last line is kept until it is complete
-        self._pieces = [data[cut:]]
-        position = 0
-        for found in _USE.finditer(data, 0, cut):
-            self._give(data[position : found.start()])
-            self._inside, position = found[1].decode().replace("``", "`"), found.end()
-        self._give(data[position:cut])
-
-    def end(self) -> None:
-        self._give(b"".join(self._pieces))
-
-    def _give(self, piece: bytes) -> None:
-        for name, sink in self._sinks.items():
-            if piece and self._inside in (None, name):
-                sink(piece)
 
 
 class _Beside:
@@ -279,7 +166,7 @@ class Dump:
     def _programs(self, part: Part) -> bytes:
         if part.script is not None:
             return part.script
-        return programs(self._clients, part.database, part.left_out, self._stopped.is_set)
+        return stored_objects.programs(self._clients, part.database, part.left_out, self._stopped.is_set)
 
     def _sink(
         self, part: Part, counter: RowCounter, packed: zstandard.ZstdCompressionWriter
@@ -291,7 +178,7 @@ class Dump:
             nonlocal first, rest
             if first:
                 chunk, first = (
-                    _SANDBOX.sub(b"", chunk).replace(rewriting.MODE, rewriting.WIDER_MODE),
+                    rewriting.SANDBOX.sub(b"", chunk).replace(rewriting.MODE, rewriting.WIDER_MODE),
                     False,
                 )
             if part.has_sequence_defaults:
@@ -343,70 +230,8 @@ def structure(clients: Clients, database: str, views: list[str]) -> list[bytes]:
     pieces: list[bytes] = []
     ignored = [f"--ignore-table={database}.{view}" for view in views]
     clients.dump(pieces.append, "--no-data", "--skip-triggers", "--skip-lock-tables", *ignored, names=[database])
-    lines = _SANDBOX.sub(b"", b"".join(pieces)).split(b"\n")
+    lines = rewriting.SANDBOX.sub(b"", b"".join(pieces)).split(b"\n")
     return [b"\n".join(rewriting.of_own_sequences(line, database) for line in lines)]
-
-
-def _is_strict(clients: Clients) -> bool:
-    """Return whether sessions of the server are strict unless they say otherwise."""
-    with clients.session() as session:
-        return "STRICT_" in (session.value("SELECT @@GLOBAL.sql_mode") or "")
-
-
-def _sequence_defaults(clients: Clients, database: str) -> bytes:
-    """Return statements that bind defaults to sequences of the database in which they run.
-
-    So tables may be moved to another database.
-    """
-    with clients.session() as session:
-        found = catalogue.sequence_defaults(session, database)
-    if not found:
-        return b""
-    lines = ["SET system_versioning_alter_history = 'KEEP';"]
-    for table, column, default in found:
-        unbound = default.replace(f"val({identifier(database)}.", "val(")
-        lines.append(f"ALTER TABLE {identifier(table)} ALTER COLUMN {identifier(column)} SET DEFAULT {unbound};")
-    return ("\n".join(lines) + "\n").encode()
-
-
-def programs(
-    clients: Clients,
-    database: str,
-    views: Sequence[str],
-    stopped: Callable[[], bool] = lambda: False,
-    broken: Sequence[str] = (),
-) -> bytes:
-    """Return defaults by sequences, routines and triggers, then views, then events, each after its heading.
-
-    MySQL's dump program looks at views in every call, and ends at a broken one.
-    """
-    found: list[bytes] = []
-    no_views = [f"--ignore-table={database}.{view}" for view in (*views, *broken)]
-
-    def part(heading: bytes, *words: str, only: Sequence[str] = (), first: bytes = b"") -> None:
-        pieces: list[bytes] = []
-        clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
-        text = _SANDBOX.sub(b"", b"".join(pieces))
-        # The dump changes its database's collation, by name, around objects that were created under another one.
-        text = rewriting.of_own_tables(text, database)
-        found.append(b"\n" + heading + first + _CHANGED.sub(b"ALTER DATABASE CHARACTER SET", text))
-
-    # A MariaDB server that crashes while a trigger is created or dropped can leave its name taken but in no catalogue.
-    part(
-        _PROGRAMS,
-        *_NO_TABLES,
-        "--routines",
-        "--triggers",
-        "--add-drop-trigger",
-        *no_views,
-        first=_sequence_defaults(clients, database),
-    )
-    if views:
-        part(_VIEWS, "--no-data", "--skip-triggers", only=views)
-        if _is_strict(clients):
-            found[-1] = found[-1].replace(rewriting.MODE, rewriting.STRICT_MODE)
-    part(_EVENTS, *_NO_TABLES, "--events", "--skip-triggers", *no_views)
-    return b"".join(found) + b"\n" + _END
 
 
 class Reading:
@@ -418,7 +243,7 @@ class Reading:
 
     def tables(self) -> Iterator[bytes]:
         """Yield the tables. Raise DamagedError where the file is not a complete dump."""
-        heading = b"\n" + _PROGRAMS
+        heading = b"\n" + stored_objects.HEADING
         rest = b""
         found = False
         for chunk in rewriting.with_all_dates(self._chunks()):  # old backups have the dump program's own mode
@@ -435,7 +260,7 @@ class Reading:
                 keep = max(0, len(data) - len(heading) + 1)
                 rest = data[keep:]
                 yield data[:keep]
-        if not self.programs.endswith(_END):
+        if not self.programs.endswith(stored_objects.END):
             raise DamagedError(f"{self._path.name} is not a complete dump: its end is missing")
 
     def _chunks(self) -> Iterator[bytes]:
@@ -445,57 +270,3 @@ class Reading:
                     yield chunk
         except ERRORS as error:
             raise DamagedError(f"{self._path.name} is damaged or truncated: {error}") from error
-
-
-_DEFINER = re.compile(
-    rb"^((?:CREATE |/\*!\d{5} )[^\n'\"]*?)DEFINER=`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?", re.MULTILINE
-)  # a role has no host
-
-
-def definers(script: bytes) -> set[str]:
-    """Return the definers of the objects that a script creates, quoted."""
-    found = (match[0].rpartition(b"DEFINER=")[2] for match in _DEFINER.finditer(script))
-    return {account.decode(errors="replace") for account in found}
-
-
-def without_definers(script: bytes) -> bytes:
-    """Return the script without definers; its objects belong to the account that runs it."""
-    return _DEFINER.sub(rb"\1", script)
-
-
-_GAP = rb"(?:\s|/\*(?!M?!).*?\*/|/\*M?!\d*|\*/)+"
-_NAME = rb"(?:`(?:[^`]|``)+`|[\w$\x80-\xff]+)"
-_KIND = rb"\b(?:TRIGGER|PROCEDURE|FUNCTION|EVENT|VIEW)\b"
-_BEGIN = rb"^((?:/\*M?!\d* ?)?CREATE\b(?:(?!" + _KIND + rb")[^\n'\"();])*"
-_UNLESS = rb"(?:IF" + _GAP + rb"NOT" + _GAP + rb"EXISTS" + _GAP + rb")?"
-_QUALIFIER = rb")" + _NAME + rb"\s*\.\s*(?=" + _NAME + rb")"
-_HEAD = re.compile(_BEGIN + _KIND + _GAP + _UNLESS + _QUALIFIER, re.MULTILINE | re.IGNORECASE)
-_TRIGGER_ON = re.compile(
-    _BEGIN
-    + rb"TRIGGER"
-    + _GAP
-    + _UNLESS
-    + _NAME
-    + _GAP
-    + rb"(?:BEFORE|AFTER)"
-    + _GAP
-    + rb"(?:INSERT|UPDATE|DELETE)"
-    + _GAP
-    + rb"ON"
-    + _GAP
-    + _QUALIFIER,
-    re.MULTILINE | re.IGNORECASE,
-)
-
-
-def in_no_database(script: bytes) -> bytes:
-    """Return the script without database names where objects are created, and in the table of a trigger.
-
-    The dump programs repeat a trigger as it was typed, with `shop.t` in it: a candidate's trigger would be created in
-    the live database. A trigger is always in the database of its table, so the name is not needed.
-    """
-    return _TRIGGER_ON.sub(rb"\1", _HEAD.sub(rb"\1", script))
-
-
-def without_events(script: bytes) -> bytes:
-    return script.partition(b"\n" + _EVENTS)[0]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from holdfast.drivers.databases.mariadb.dump import outside_quotes, without_definers
+from holdfast.drivers.databases.mariadb.dump_output import outside_quotes
+from holdfast.drivers.databases.mariadb.stored_objects import without_definers
 from holdfast.drivers.interchange.dump_source import lines_of
 from holdfast.errors import DamagedError, RefusedError
 

@@ -13,6 +13,7 @@ MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */"
 WIDER_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */"
 # MySQL decides by the mode at creation which columns of a view may be NULL, and keeps no record of that mode.
 STRICT_MODE = b"SQL_MODE='NO_AUTO_VALUE_ON_ZERO,STRICT_TRANS_TABLES' */"
+SANDBOX = re.compile(rb"\A/\*M?!999999\\- [^\n]*\n")  # a line that older clients do not know
 
 
 def with_all_dates(chunks: Iterable[bytes]) -> Iterator[bytes]:

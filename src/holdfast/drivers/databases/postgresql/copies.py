@@ -7,18 +7,17 @@ operation's token; nobody can connect to it.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from holdfast.drivers.databases.postgresql.client import Clients, Session, SqlError, identifier, literal
 from holdfast.drivers.databases.postgresql.locale import PgLocale
+from holdfast.drivers.databases.postgresql.properties import OWNER_MARK, Properties
 from holdfast.drivers.databases.postgresql.search_path import search_path
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts
 
-_OWNER_MARK = re.compile(r"\n?\[holdfast owner: ([^\]]*)\]$")
 _LEAVE_SECONDS = 5.0
 _TERMINATE_SECONDS = 20.0
 _NAME_BYTES = 63  # NAMEDATALEN less one
@@ -26,27 +25,7 @@ _NO_RIGHT = "42501"
 # The kind of a session. Other roles see NULL here unless they may read all statistics. Only autovacuum has no user
 # (backend_status.c: pgstat_bestart); the server itself ends it for a copy or a rename.
 _KIND = "coalesce(backend_type, 'client backend')"
-_NO_LIMIT = -1
 _INVALID = "-2"  # connection limit after a drop that was cut short: the database can only be dropped
-# List settings are written into ALTER as the catalogue has them, all others as one quoted text (guc.c: GUC_LIST_QUOTE).
-_LISTS = {
-    "local_preload_libraries",
-    "search_path",
-    "session_preload_libraries",
-    "shared_preload_libraries",
-    "temp_tablespaces",
-    "unix_socket_directories",
-}
-# Roles that own objects or have grants; pg_shdepend leaves out the role that created the cluster.
-_ROLES = (
-    "SELECT DISTINCT pg_get_userbyid(role) FROM ("
-    " SELECT refobjid AS role FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass"
-    " AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " UNION SELECT nspowner FROM pg_namespace WHERE nspname !~ '^pg_'"
-    " AND nspname NOT IN ('information_schema', 'public')"
-    " UNION SELECT relowner FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"
-    " UNION SELECT proowner FROM pg_proc WHERE oid >= 16384) found ORDER BY 1"
-)
 
 
 class Places:
@@ -55,6 +34,7 @@ class Places:
         self._name = name
         self._database = database
         self._clients = clients
+        self.properties = Properties(name, database, clients)
         self._prefix = f"hf-{hashlib.sha256(database.encode()).hexdigest()[:6]}-"
 
     @contextmanager
@@ -92,113 +72,6 @@ class Places:
     def _oid(self, session: Session, database: str) -> str | None:
         return session.value(f"SELECT oid FROM pg_database WHERE datname = {literal(database)}")
 
-    # --- properties of a database outside of its content --------------------------------------------------
-
-    def facts(self, session: Session) -> Facts:
-        """Return the facts that the dump of the session's database lacks and a restore needs."""
-        row = session.rows(
-            "SELECT current_setting('server_version_num'), pg_encoding_to_char(encoding), datcollate, datctype,"
-            " pg_get_userbyid(datdba), shobj_description(oid, 'pg_database') FROM pg_database"
-            " WHERE datname = current_database()"
-        )[0]
-        roles = session.rows(_ROLES)
-        return {
-            "server_version": int(row[0] or 0),
-            "encoding": row[1],
-            "collate": row[2],
-            "ctype": row[3],
-            "owner": row[4],
-            "comment": _OWNER_MARK.sub("", row[5]) if row[5] is not None else None,
-            "roles": [role for (role,) in roles],
-            "search_path": search_path(session),
-            "extensions": [
-                list(item) for item in session.rows("SELECT extname, extversion FROM pg_extension ORDER BY 1")
-            ],
-            **self._properties(session),
-        }
-
-    @staticmethod
-    def _properties(session: Session, database: str | None = None) -> Facts:
-        """Return the grants (None: the default ones), settings and limits of a database."""
-        where = literal(database) if database is not None else "current_database()"
-        limit, is_template = session.rows(
-            f"SELECT datconnlimit, datistemplate FROM pg_database WHERE datname = {where}"
-        )[0]
-        grants = session.rows(
-            "SELECT CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END, privilege_type, is_grantable"
-            f" FROM pg_database, aclexplode(datacl) WHERE datname = {where} ORDER BY 1 NULLS FIRST, 2"
-        )
-        has_grants = session.value(f"SELECT datacl IS NOT NULL FROM pg_database WHERE datname = {where}") == "t"
-        settings = session.rows(
-            "SELECT CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole) END, unnest(setconfig)"
-            f" FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = {where})"
-        )
-        return {
-            "grants": [list(item) for item in grants] if has_grants else None,
-            "settings": [list(item) for item in settings],
-            "connection_limit": int(limit or _NO_LIMIT),
-            "is_template": is_template == "t",
-            "locale": PgLocale.of(session, where).as_facts(),
-        }
-
-    def _apply(self, session: Session, database: str, facts: Facts) -> None:
-        """Give a database the grants, settings, limits and comment of another.
-
-        Raise RefusedError where the role may not.
-        """
-        quoted = identifier(database)
-        known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
-        statements = []
-        if facts.get("grants") is not None:
-            statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC")
-            for role, privilege, grantable in facts["grants"]:
-                if role is None or role in known:
-                    who = "PUBLIC" if role is None else identifier(role)
-                    option = " WITH GRANT OPTION" if grantable == "t" else ""
-                    statements.append(f"GRANT {privilege} ON DATABASE {quoted} TO {who}{option}")
-        self._give_settings(
-            database, [item for item in facts.get("settings", []) if item[0] is None or item[0] in known]
-        )
-        if facts.get("connection_limit", _NO_LIMIT) != _NO_LIMIT:
-            statements.append(f"ALTER DATABASE {quoted} CONNECTION LIMIT {int(facts['connection_limit'])}")
-        if facts.get("is_template"):
-            statements.append(f"ALTER DATABASE {quoted} IS_TEMPLATE true")
-        if facts.get("comment") is not None:
-            statements.append(f"COMMENT ON DATABASE {quoted} IS {literal(facts['comment'])}")
-        for statement in statements:
-            try:
-                session.run(statement)
-            except SqlError as error:
-                if error.sql_state != _NO_RIGHT:
-                    raise
-                raise RefusedError(
-                    f"database {self._name} has a grant that this role cannot give to a copy: {error.what}",
-                    next_step="Set a role in [databases] that may grant it, or revoke that grant.",
-                ) from error
-
-    def _give_settings(self, database: str, settings: Sequence[Sequence[str | None]]) -> None:
-        """Give a database its own settings; leave out, with a warning, one that only a superuser may set."""
-        for role, setting in settings:
-            try:
-                with self.maintenance() as session:  # one per setting, because an error ends the session
-                    session.run(_setting_statement(database, role, str(setting)))
-            except SqlError as error:
-                if error.sql_state != _NO_RIGHT:
-                    raise
-                self._clients.host.warn(
-                    f"database {self._name}: left out a setting that this role may not set. Run as a superuser:"
-                    f" {_setting_statement(self._database, role, str(setting))};"
-                )
-
-    def has_roles(self, facts: Facts) -> bool:
-        """Return whether this role may give ownership and grants to every role that a dump names."""
-        with self.maintenance() as session:
-            known = {str(role) for (role,) in session.rows("SELECT rolname FROM pg_roles")}
-            superuser = session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == "t"
-            me = session.value("SELECT current_user")
-        roles = set(facts.get("roles", []))
-        return roles <= known if superuser else roles <= {me}
-
     # --- candidates --------------------------------------------------------------------------------------
 
     def copy(self, token: str) -> str:
@@ -218,10 +91,10 @@ class Places:
                     + (" STRATEGY FILE_COPY" if modern else "")
                     + self._owned_as_live(session)
                 )
-                self._apply(
+                self.properties.apply(
                     session,
                     candidate,
-                    {**self._properties(session, self._database), "comment": self._comment(session)},
+                    {**self.properties.of(session, self._database), "comment": self._comment(session)},
                 )
                 self._close(session, candidate)
             finally:
@@ -311,7 +184,7 @@ class Places:
             loaded.run("ANALYZE")  # without it, queries are planned without statistics
         with self.maintenance() as session:
             if not facts.get("elsewhere"):
-                self._apply(session, candidate, facts)
+                self.properties.apply(session, candidate, facts)
             # A transactional message flushes the write-ahead log up to here, which makes the load durable.
             session.rows("SELECT pg_logical_emit_message(true, 'holdfast', 'barrier')")
 
@@ -446,26 +319,13 @@ class Places:
 
     def owner(self) -> str | None:
         with self.maintenance() as session:
-            found = _OWNER_MARK.search(self._comment(session) or "")
+            found = OWNER_MARK.search(self._comment(session) or "")
         return found[1] if found is not None else None
 
     def claim(self, owner: str) -> None:
         with self.maintenance() as session:
             comment = self._comment(session)
-            if self._oid(session, self._database) is None or _OWNER_MARK.search(comment or ""):
+            if self._oid(session, self._database) is None or OWNER_MARK.search(comment or ""):
                 return
             marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
             session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
-
-
-def _setting_statement(database: str, role: str | None, setting: str) -> str:
-    """Return the statement that applies a `KEY=VALUE` setting to a database, for all roles or one."""
-    key, _, value = setting.partition("=")
-    name = ".".join(identifier(part) for part in key.split("."))
-    given = value if key in _LISTS else literal(value)
-    whose = (
-        f"DATABASE {identifier(database)}"
-        if role is None
-        else f"ROLE {identifier(role)} IN DATABASE {identifier(database)}"
-    )
-    return f"ALTER {whose} SET {name} TO {given}"

@@ -118,7 +118,7 @@ class PostgresqlDatabase:
             counter.run(_READING)
             counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             answers = [list(counter.rows(sql)) for sql in queries]
-            facts = self._places.facts(counter)
+            facts = self._places.properties.facts(counter)
             size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
             tables = meanwhile.submit(counted, counter, budget_seconds)
             self._archives.write(database, snapshot, target, size)
@@ -193,7 +193,7 @@ class PostgresqlDatabase:
         self._archives.check(source)
         candidate = self._places.candidate(token)
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
-        if facts.get("elsewhere") or not self._places.has_roles(facts):
+        if facts.get("elsewhere") or not self._places.properties.has_roles(facts):
             owner, _ = self._places.like_live()
             words += _mapped_to(owner)
         identity = self._places.empty(token, facts)

@@ -13,14 +13,22 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from holdfast.drivers.gates.state_file import Record
+from holdfast.drivers.gates.state_file import GateFacts, Record
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 
 _CONTROL_SLACK_SECONDS = 10
 _SOCKET_PATH_BYTES = 107  # unix(7)
+
+
+class Answer(TypedDict, total=False):
+    """What the running proxy answers: the generation that it follows, and what it did for visitors."""
+
+    state: int | None
+    under_way: int
+    counts: dict[str, int]
 
 
 class FrontGate:
@@ -40,11 +48,11 @@ class FrontGate:
                 [f"application.state: {folder.parent} results in a socket path over {_SOCKET_PATH_BYTES} bytes"],
             )
 
-    def _change(self, change: Callable[[dict[str, Any]], None], drain: bool = False) -> None:
+    def _change(self, change: Callable[[GateFacts], None], drain: bool = False) -> None:
         with self._record.locked():
             state = self._record.read()
             before = json.dumps(state, sort_keys=True)
-            state.update(listen=self._listen, message=self._message, template=self._template)
+            state.update({"listen": self._listen, "message": self._message, "template": self._template})
             change(state)
             if json.dumps(state, sort_keys=True) != before:
                 state["generation"] = state.get("generation", 0) + 1
@@ -57,7 +65,7 @@ class FrontGate:
         if answer is not None and answer.get("state") != generation:
             raise StepError(f"the front proxy follows state {answer.get('state')} instead of {generation}")
 
-    def ask(self, order: Mapping[str, Any], wait_seconds: float = 0) -> dict[str, Any] | None:
+    def ask(self, order: Mapping[str, object], wait_seconds: float = 0) -> Answer | None:
         """Return the running proxy's answer to an order, or None if none runs."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(wait_seconds + _CONTROL_SLACK_SECONDS)
@@ -69,31 +77,31 @@ class FrontGate:
             data = b""
             while chunk := connection.recv(65536):
                 data += chunk
-        answer: dict[str, Any] | None = json.loads(data) if data else None
+        answer: Answer | None = json.loads(data) if data else None
         return answer
 
     def state(self) -> GateState:
         return self._record.state()
 
-    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
-        def change(state: dict[str, Any]) -> None:
-            state.update(operation=dict(reason))
+    def close(self, reason: Mapping[str, object], preview_target: str | None = None) -> None:
+        def change(state: GateFacts) -> None:
+            state.update({"operation": dict(reason)})
             if preview_target is not None and state.get("preview_target") != preview_target:
-                state.update(preview_target=preview_target, preview_token=secrets.token_urlsafe(24))
+                state.update({"preview_target": preview_target, "preview_token": secrets.token_urlsafe(24)})
 
         self._change(change, drain=True)
 
     def open(self) -> None:
-        self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
+        self._change(lambda state: state.update({"operation": None, "preview_target": None, "preview_token": None}))
 
-    def hold(self, reason: Mapping[str, Any] | None) -> None:
+    def hold(self, reason: Mapping[str, object] | None) -> None:
         self._change(
-            lambda state: state.update(hold=dict(reason) if reason is not None else None),
+            lambda state: state.update({"hold": dict(reason) if reason is not None else None}),
             drain=reason is not None,
         )
 
     def route(self, release: str, target: str) -> None:
-        self._change(lambda state: state.update(release=release, target=target), drain=True)
+        self._change(lambda state: state.update({"release": release, "target": target}), drain=True)
 
     def answers(self) -> bool:
         return self.ask({"do": "status"}) is not None

@@ -17,12 +17,15 @@ import sys
 import weakref
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 from aiohttp import web
 
 from holdfast.drivers.gates import maintenance_page
+
+if TYPE_CHECKING:  # the proxy starts without the modules that write this file
+    from holdfast.drivers.gates.state_file import GateFacts
 
 PREVIEW_COOKIE = "holdfast_preview"
 _HOP_BY_HOP = {
@@ -42,16 +45,18 @@ _IDLE_SECONDS = 60.0  # for a visitor who sends nothing, or an incomplete reques
 _MOST_CONNECTIONS = 20_000
 _OWN_DESCRIPTORS = 64
 
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
 
 class Front:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._session: aiohttp.ClientSession | None = None
-        self._under_way: dict[asyncio.Task[Any], str] = {}
+        self._under_way: dict[asyncio.Task[object], str] = {}
         self._counts: Counter[str] = Counter()
         self._busy: Counter[asyncio.BaseTransport | None] = Counter()
         self._rested: weakref.WeakKeyDictionary[asyncio.BaseTransport, float] = weakref.WeakKeyDictionary()
-        self.state: dict[str, Any] = {}
+        self.state: GateFacts = {}
         self.load()
 
     def load(self) -> None:
@@ -139,7 +144,7 @@ class Front:
         template = self.state.get("template")
         headers, body = maintenance_page.render(
             reason,
-            reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE,
+            str(reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE),
             Path(template) if template else None,
             request.headers.get("Accept", ""),
         )
@@ -188,7 +193,7 @@ class Front:
             outer = web.WebSocketResponse(protocols=[inner.protocol] if inner.protocol else (), max_msg_size=0)
             await outer.prepare(request)
 
-            async def pump(source: Any, sink: Any) -> None:
+            async def pump(source: _Socket, sink: _Socket) -> None:
                 async for message in source:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await sink.send_str(message.data)
@@ -249,24 +254,25 @@ class Server(web.Server):
         self._front = front
         self._most = most
         self._open = 0
-        self._timers: dict[Any, asyncio.TimerHandle] = {}
+        self._timers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
-    def __call__(self) -> Any:
+    def __call__(self) -> web.RequestHandler:
         if self._open >= self._most:
             self._front.turned_away()
-            return _TurnedAway()
+            # The event loop needs nothing but a protocol, whatever web.Server promises to return.
+            return cast(web.RequestHandler, _TurnedAway())
         self._open += 1
         return super().__call__()
 
-    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         self._watch(handler, transport, asyncio.get_running_loop().time(), _IDLE_SECONDS)
 
-    def _watch(self, handler: Any, transport: asyncio.Transport, made: float, seconds: float) -> None:
+    def _watch(self, handler: web.RequestHandler, transport: asyncio.Transport, made: float, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._timers[handler] = loop.call_later(seconds, self._look, handler, transport, made)
 
-    def _look(self, handler: Any, transport: asyncio.Transport, made: float) -> None:
+    def _look(self, handler: web.RequestHandler, transport: asyncio.Transport, made: float) -> None:
         loop = asyncio.get_running_loop()
         since = self._front.quiet_since(transport, made)
         left = _IDLE_SECONDS if since is None else since + _IDLE_SECONDS - loop.time()
@@ -276,7 +282,7 @@ class Server(web.Server):
         transport.close()  # a pending answer is still sent, but a visitor who does not read it is cut off after a while
         self._timers[handler] = loop.call_later(_IDLE_SECONDS, transport.abort)
 
-    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         self._open -= 1
         self._timers.pop(handler).cancel()
         super().connection_lost(handler, exc)

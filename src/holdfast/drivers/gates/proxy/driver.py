@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from holdfast.drivers.gates import maintenance_page
 from holdfast.drivers.gates.proxy.location import Place
 from holdfast.drivers.gates.proxy.probe import Answer, Door
-from holdfast.drivers.gates.state_file import Record
+from holdfast.drivers.gates.state_file import GateFacts, Record
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 from holdfast.system import durable
@@ -32,7 +32,14 @@ _FOLLOW_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _INCLUDE_MODE = 0o644  # the proxy may run under another account, which has to read it
 _NO_ANSWER_FROM_WEB = (502, 504)
-_NOTHING = dict.fromkeys(("release", "target", "hold", "operation", "preview_target", "preview_token"))
+_NOTHING: GateFacts = {
+    "release": None,
+    "target": None,
+    "hold": None,
+    "operation": None,
+    "preview_target": None,
+    "preview_token": None,
+}
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,12 @@ class ProxyGate:
         self._template = template
         self._drain_seconds = drain_seconds
 
-    def _change(self, change: Callable[[dict[str, Any]], None], *, drain: bool = False) -> None:
+    def _change(self, change: Callable[[GateFacts], None], *, drain: bool = False) -> None:
         with self._record.locked():
-            state = {**_NOTHING, **self._record.read()}
+            state: GateFacts = {**_NOTHING, **self._record.read()}
             before = json.dumps(state, sort_keys=True)
             state.setdefault("id", secrets.token_hex(6))
-            state.update(message=self._message, template=self._template)
+            state.update({"message": self._message, "template": self._template})
             if "seed" not in state and self._include.exists():
                 state["seed"] = self._include.read_text()
             change(state)
@@ -124,30 +131,30 @@ class ProxyGate:
     def state(self) -> GateState:
         return self._record.state()
 
-    def close(self, reason: Mapping[str, Any], preview_target: str | None = None) -> None:
-        def change(state: dict[str, Any]) -> None:
-            state.update(operation=dict(reason))
+    def close(self, reason: Mapping[str, object], preview_target: str | None = None) -> None:
+        def change(state: GateFacts) -> None:
+            state.update({"operation": dict(reason)})
             if preview_target is not None:
                 _preview(state, preview_target)
 
         self._change(change, drain=True)
 
     def open(self) -> None:
-        self._change(lambda state: state.update(operation=None, preview_target=None, preview_token=None))
+        self._change(lambda state: state.update({"operation": None, "preview_target": None, "preview_token": None}))
 
-    def hold(self, reason: Mapping[str, Any] | None) -> None:
+    def hold(self, reason: Mapping[str, object] | None) -> None:
         self._change(
-            lambda state: state.update(hold=dict(reason) if reason is not None else None), drain=reason is not None
+            lambda state: state.update({"hold": dict(reason) if reason is not None else None}), drain=reason is not None
         )
 
     def route(self, release: str, target: str) -> None:
-        self._change(lambda state: state.update(release=release, target=target), drain=True)
+        self._change(lambda state: state.update({"release": release, "target": target}), drain=True)
 
     # --- the file ------------------------------------------------------------------------------------
 
-    def _view(self, state: Mapping[str, Any]) -> View:
+    def _view(self, state: GateFacts) -> View:
         reason = state.get("hold") or state.get("operation") or {}
-        message = reason.get("message") or self._message or maintenance_page.DEFAULT_MESSAGE
+        message = str(reason.get("message") or self._message or maintenance_page.DEFAULT_MESSAGE)
         template = Path(self._template) if self._template else None
         headers, html = maintenance_page.render(reason, message, template, "text/html")
         _, found = maintenance_page.render(reason, message, None, "application/json")
@@ -171,7 +178,7 @@ class ProxyGate:
             folder=self._place.seen_at(self._include.parent),
         )
 
-    def _apply(self, state: dict[str, Any], before: Mapping[str, Any], drain_seconds: float | None) -> None:
+    def _apply(self, state: GateFacts, before: GateFacts, drain_seconds: float | None) -> None:
         """Bring the proxy to a state that survives the end of this process. Raise StepError."""
         view = self._view(state)
         text = self._product.text(view)
@@ -196,7 +203,7 @@ class ProxyGate:
         self._product.lead(self._include.parent, view)
         durable.write_file(self._include, text, _INCLUDE_MODE)
 
-    def _test(self, present: str | None, before: Mapping[str, Any]) -> None:
+    def _test(self, present: str | None, before: GateFacts) -> None:
         """Restore the previous file if the proxy rejects the new one, because it would not start with that either.
 
         Raise StepError.
@@ -312,11 +319,11 @@ class ProxyGate:
         return None
 
 
-def _mark(state: Mapping[str, Any]) -> str:
+def _mark(state: GateFacts) -> str:
     return f"{state.get('id')}-{state.get('generation', 0)}"
 
 
-def _led_to(before: Mapping[str, Any], seed: str | None) -> list[str] | None:
+def _led_to(before: GateFacts, seed: str | None) -> list[str] | None:
     """Return the addresses with requests in progress before a change; None if the operator's own file decided.
 
     After an unfinished change, the addresses before it are included.
@@ -337,6 +344,6 @@ def _follows(answer: str | None, view: View) -> bool:
     return _marked(answer) == view.mark
 
 
-def _preview(state: dict[str, Any], target: str) -> None:
+def _preview(state: GateFacts, target: str) -> None:
     if state.get("preview_target") != target:
-        state.update(preview_target=target, preview_token=secrets.token_urlsafe(24))
+        state.update({"preview_target": target, "preview_token": secrets.token_urlsafe(24)})

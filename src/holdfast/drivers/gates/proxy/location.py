@@ -6,9 +6,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from holdfast.containers.docker import Engine
+from holdfast.containers.facts import Known
 from holdfast.errors import StepError
 from holdfast.system.host import Host
 
@@ -37,7 +37,7 @@ class Place:
         # A Ctrl-C must not leave a change half done.
         self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
 
-    def known(self) -> dict[str, Any]:
+    def known(self) -> Known:
         """Return the engine's facts about the container. Raise StepError where there is none."""
         assert self.engine is not None
         name = self.named()

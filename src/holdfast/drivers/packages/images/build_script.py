@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from holdfast.drivers.packages.images.names import ImageNames, exact, repository_of
 from holdfast.errors import StepError
@@ -14,6 +15,13 @@ from holdfast.system import durable
 from holdfast.system.host import Host
 
 _NAMES = "repositories.json"
+
+
+class _Noted(msgspec.Struct):
+    """The names that images had before the commands ran, and the repositories in which the commands may make more."""
+
+    repositories: list[str]
+    names: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class BuildScript:
         names = [exact(name) for name in names]
         repositories = sorted({repository_of(name) for name in names})
         before = image_names.below(repositories)
-        durable.write_file(tree.parent / _NAMES, json.dumps({"repositories": repositories, "names": before}, indent=1))
+        noted = _Noted(repositories, before)
+        durable.write_file(tree.parent / _NAMES, json.dumps(msgspec.to_builtins(noted), indent=1))
         self._make_checkout(tree, commit, host)
         present = {name: id for name, id in image_names.tagged(names).items() if id}
         stand_ins = {name: image_names.stand_in(name, self.mark) for name in present}
@@ -61,9 +70,9 @@ class BuildScript:
         """Restore the names to their images from before. Idempotent, also after a kill in the middle of `run`."""
         if not (work / _NAMES).exists():
             return
-        noted: dict[str, Any] = json.loads((work / _NAMES).read_text())
-        new = dict.fromkeys(image_names.below(noted["repositories"]), "")
-        image_names.tag({**new, **noted["names"]})
+        noted = msgspec.json.decode((work / _NAMES).read_bytes(), type=_Noted)
+        new = dict.fromkeys(image_names.below(noted.repositories), "")
+        image_names.tag({**new, **noted.names})
         image_names.remove_stand_ins(self.mark)
 
     def _make_checkout(self, tree: Path, commit: str, host: Host) -> None:

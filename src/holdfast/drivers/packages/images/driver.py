@@ -15,9 +15,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from holdfast.containers.engines import engine_named
+from holdfast.drivers.compose_model import Model
 from holdfast.drivers.packages.images.build_script import BuildScript
 from holdfast.drivers.packages.images.names import ImageNames, exact
 from holdfast.errors import StepError
@@ -46,7 +49,7 @@ class Sources(Protocol):
     def build(self, commit: str, label: str, run: str) -> Package: ...
     def abandon(self, run: str) -> None: ...
     def packages(self) -> list[Package]: ...
-    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None: ...
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, object]) -> None: ...
     def adopt(self, archive: Path) -> Package: ...
     def remove(self, id: str) -> None: ...
 
@@ -55,7 +58,7 @@ class Words(Protocol):
     """The Compose commands for a tree of sources: to resolve its model, and to build it."""
 
     def resolving(self) -> list[str]: ...
-    def model(self, output: str) -> dict[str, Any]: ...
+    def model(self, output: str) -> Model: ...
     def building(self) -> list[str]: ...
 
 
@@ -129,11 +132,7 @@ class ImagePackages:
     # --- images ------------------------------------------------------------------------------------
 
     def _kept(self, package: Package) -> dict[str, Image]:
-        try:
-            found = json.loads((self._folder / package.id / IMAGES).read_text())
-        except FileNotFoundError:
-            return {}
-        return {service: Image(**value) for service, value in found.items()}
+        return _images_in(self._folder / package.id)
 
     def _tags_of(self, package: Package) -> list[str]:
         """Return all tags that the package got, including those of builds that later ones replaced."""
@@ -141,7 +140,7 @@ class ImagePackages:
         known: list[str] = json.loads(earlier.read_text()) if earlier.exists() else []
         return [*(image.tag for image in self._kept(package).values()), *known]
 
-    def _whole(self, package: Package, model: Mapping[str, Any]) -> bool:
+    def _whole(self, package: Package, model: Model) -> bool:
         """Return whether all of its images exist, made in the way in which they would be made now."""
         kept = self._kept(package)
         made = self._folder / package.id / _RECIPE
@@ -166,13 +165,11 @@ class ImagePackages:
         return package
 
     def tags(self, release: Path) -> dict[str, str]:
-        found = json.loads((release / IMAGES).read_text())
         more: dict[str, str] = json.loads((release / NAMES).read_text()) if (release / NAMES).exists() else {}
-        return {item["name"]: item["id"] for item in found.values() if item["built"]} | more
+        return {image.name: image.id for image in _read_images(release / IMAGES).values() if image.built} | more
 
     def moved(self, release: Path) -> list[str]:
-        kept = json.loads((release / IMAGES).read_text()).values()
-        wanted = {item["name"]: item["id"] for item in kept} | self.tags(release)
+        wanted = {image.name: image.id for image in _read_images(release / IMAGES).values()} | self.tags(release)
         return [name for name, id in self.tagged(wanted).items() if id and id != wanted[name]]
 
     def tagged(self, names: Iterable[str]) -> dict[str, str]:
@@ -182,12 +179,12 @@ class ImagePackages:
         self._names.tag(ids)
 
     def refresh(self, release: Path, package: Package) -> None:
-        known: dict[str, Any] = json.loads((release / IMAGES).read_text()) if (release / IMAGES).exists() else {}
-        own = {service: item for service, item in known.items() if self._names.id(item["tag"]) == item["id"]}
-        made = {service: asdict(image) for service, image in self._kept(package).items()} | own
+        known = _images_in(release)
+        own = {service: image for service, image in known.items() if self._names.id(image.tag) == image.id}
+        made = self._kept(package) | own
         if made == known:
             return
-        durable.write_file(release / IMAGES, json.dumps(made, indent=1))
+        durable.write_file(release / IMAGES, _written(made))
         if (self._folder / package.id / NAMES).exists():
             durable.write_file(release / NAMES, (self._folder / package.id / NAMES).read_text())
 
@@ -230,7 +227,7 @@ class ImagePackages:
         self._record(package, kept, self._recipe(ours), {})
         durable.remove_tree(tree.parent)
 
-    def _make_by_script(self, script: BuildScript, package: Package, tree: Path, model: dict[str, Any]) -> None:
+    def _make_by_script(self, script: BuildScript, package: Package, tree: Path, model: Model) -> None:
         wanted = _names(model)
         names = list(dict.fromkeys(wanted[name] for name in self._of(model)))
         try:
@@ -243,34 +240,33 @@ class ImagePackages:
         self._record(package, kept, self._recipe(model), made)
         durable.remove_tree(tree.parent)
 
-    def _recipe(self, model: Mapping[str, Any]) -> str:
+    def _recipe(self, model: Model) -> str:
         """Return a digest of the names, arguments and files of the images, which environment files may set too."""
-        made: dict[str, Any] = {
+        made: dict[str, object] = {
             name: [item.get("image"), item.get("build")] for name, item in model["services"].items()
         }
         if self._script is not None:
             made["by"] = self._script.commands
         return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
-    def _of(self, model: Mapping[str, Any]) -> list[str]:
+    def _of(self, model: Model) -> list[str]:
         """Return the services whose images are kept."""
         return [name for name, item in model["services"].items() if name in self._services or item.get("build")]
 
     def _record(self, package: Package, kept: Mapping[str, Image], recipe: str, names: Mapping[str, str]) -> None:
         """Record the kept images; `names` are a release's image names besides those in the Compose files."""
-        found = {service: asdict(image) for service, image in kept.items()}
         # Releases of an earlier build still use its tags, which are removed with the package.
         earlier = {*self._tags_of(package)} - {image.tag for image in kept.values()}
         durable.write_file(self._folder / package.id / _EARLIER, json.dumps(sorted(earlier)))
         if self._script is not None:
             durable.write_file(self._folder / package.id / NAMES, json.dumps(names, indent=1))
-        durable.write_file(self._folder / package.id / IMAGES, json.dumps(found, indent=1))
+        durable.write_file(self._folder / package.id / IMAGES, _written(kept))
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
-    def _resolved(self, words: Words) -> dict[str, Any]:
+    def _resolved(self, words: Words) -> Model:
         return words.model(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
 
-    def _keep(self, model: Mapping[str, Any], service: str, *, built: bool | None = None) -> Image:
+    def _keep(self, model: Model, service: str, *, built: bool | None = None) -> Image:
         name = _names(model)[service]
         if not self._names.id(name):
             self._host.run([self._engine, "pull", "--quiet", name], timeout_seconds=self._timeout_seconds)
@@ -279,7 +275,7 @@ class ImagePackages:
             raise StepError(f"the build ended without an error, but there is no image {name} of service {service}")
         return self._tagged(model, service, id, built=built)
 
-    def _tagged(self, model: Mapping[str, Any], service: str, id: str, *, built: bool | None = None) -> Image:
+    def _tagged(self, model: Model, service: str, id: str, *, built: bool | None = None) -> Image:
         """Tag an image; its tag contains its id, so that it never refers to another image."""
         tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
         self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
@@ -306,7 +302,7 @@ class ImagePackages:
         """Return the packages whose images were all made."""
         return [package for package in self._sources.packages() if self._kept(package)]
 
-    def unpack(self, package: Package, target: Path, marker: Mapping[str, Any]) -> None:
+    def unpack(self, package: Package, target: Path, marker: Mapping[str, object]) -> None:
         if not self._kept(package) or any(
             self._names.id(image.tag) != image.id for image in self._kept(package).values()
         ):
@@ -333,6 +329,22 @@ class ImagePackages:
         self._sources.remove(id)
 
 
+def _images_in(folder: Path) -> dict[str, Image]:
+    """Return the kept images of a package or release by service; none where there is no record."""
+    try:
+        return _read_images(folder / IMAGES)
+    except FileNotFoundError:
+        return {}
+
+
+def _read_images(path: Path) -> dict[str, Image]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Image])
+
+
+def _written(images: Mapping[str, Image]) -> str:
+    return json.dumps({service: asdict(image) for service, image in images.items()}, indent=1)
+
+
 def _set_apart(tree: Path, commit: str) -> None:
     """Give files times that no other commit's have, to the nanosecond; their second stays.
 
@@ -348,6 +360,6 @@ def _set_apart(tree: Path, commit: str) -> None:
             os.utime(path, ns=times, follow_symlinks=False)
 
 
-def _names(model: Mapping[str, Any]) -> dict[str, str]:
+def _names(model: Model) -> dict[str, str]:
     """Return per service the project's own name of its image; a built one without a name has Compose's name for it."""
     return {name: item.get("image") or f"{model['name']}-{name}" for name, item in model["services"].items()}

@@ -18,15 +18,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from holdfast.containers import labels
-from holdfast.containers.api import Known
-from holdfast.containers.container import Container, label
+from holdfast.containers.container import (
+    APPLICATION_LABEL,
+    DEFINITION_LABEL,
+    INSTANCE_LABEL,
+    OPERATION_LABEL,
+    Container,
+    label,
+)
 from holdfast.containers.docker import SERVICE
+from holdfast.containers.facts import Known
+from holdfast.drivers.compose_model import KeptImage, Model
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.adopted import Adopted
 from holdfast.drivers.runtimes.compose.cli.select import compose_of, engine_of
-from holdfast.drivers.runtimes.compose.models import Model
-from holdfast.drivers.runtimes.compose.project import QUIET, Project, release_file, sources_mounted
+from holdfast.drivers.runtimes.compose.project import QUIET, Project, images_of, model_of, sources_mounted
 from holdfast.drivers.runtimes.compose.unmanaged import is_own, one_of_each, refuse_others, running_of
 from holdfast.errors import (
     CommandFailedError,
@@ -40,8 +46,6 @@ from holdfast.system import durable
 from holdfast.system.host import Host
 from holdfast.system.ports import listeners_on
 
-MODEL = "compose.json"
-IMAGES = "images.json"
 _NAME = "project"
 _TAIL_LINES = 40
 _START_SECONDS = 600
@@ -98,22 +102,18 @@ class ComposeRuntime:
             raise
 
     def _known(self) -> list[Container]:
-        found = self._engine.containers(f"{labels.APPLICATION_LABEL}={self._mark}")
+        found = self._engine.containers(f"{APPLICATION_LABEL}={self._mark}")
         adopted = self._adopted.read()
-        ours = [
-            Container.labelled(item)
-            for item in found
-            if label(item, labels.INSTANCE_LABEL) and item["Id"] not in adopted
-        ]
+        ours = [Container.labelled(item) for item in found if label(item, INSTANCE_LABEL) and item["Id"] not in adopted]
         return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
 
     def _of(self, name: str) -> list[Container]:
         return [container for container in self._ours() if container.name == name]
 
-    def _read(self, path: Path) -> Model:
-        """Read a release's file; values in it that look like secrets are redacted from now on."""
-        found = release_file(path)
-        for service in found["services"].values() if path.name == MODEL else ():
+    def _read(self, release: Path) -> Model:
+        """Read a release's model; values in it that look like secrets are redacted from now on."""
+        found = model_of(release)
+        for service in found["services"].values():
             for name, value in (service.get("environment") or {}).items():
                 if value and _LIKE_SECRETS.search(name):
                     self._host.redactor.add(str(value))
@@ -131,7 +131,7 @@ class ComposeRuntime:
 
     def start(self, instance: ServiceInstance) -> None:
         release = Path(instance.directory)
-        model = self._read(release / MODEL)
+        model = self._read(release)
         found = self._of(instance.name)
         image = self._image_of(instance.service, instance.directory)
         policy = models.restart_policy(model, instance.service)
@@ -143,7 +143,7 @@ class ComposeRuntime:
         )
         if self._reached_inside and instance.kind == "web":
             wanted = models.named(wanted, instance)
-        digest = wanted["services"][instance.service]["labels"][labels.DEFINITION_LABEL]
+        digest = (wanted["services"][instance.service].get("labels") or {})[DEFINITION_LABEL]
         if not self._keeps(instance.name, found, digest, image["id"]):
             self._stop(instance.name, found)
             self._up(model["name"], instance, wanted)
@@ -155,7 +155,7 @@ class ComposeRuntime:
                 self._engine.do("update", f"--restart={policy}", container.id)
 
     def reached_at(self, instance: ServiceInstance) -> str:
-        model = self._read(Path(instance.directory) / MODEL)
+        model = self._read(Path(instance.directory))
         return f"{models.own_name(instance)}:{self._port_inside(model, instance)}"
 
     def _port_inside(self, model: Model, instance: ServiceInstance) -> int:
@@ -172,12 +172,12 @@ class ComposeRuntime:
             return False
         return found[0].running and found[0].runs == image and found[0].definition in (digest, "")
 
-    def _image_of(self, service: str, directory: str) -> dict[str, str]:
+    def _image_of(self, service: str, directory: str) -> KeptImage:
         """Return the image of a service. Raise StepError where the engine no longer has it."""
-        images = release_file(Path(directory) / IMAGES)
+        images = images_of(Path(directory))
         if service not in images:
             raise StepError(f"this release has no image of service {service}")
-        image: dict[str, str] = images[service]
+        image = images[service]
         if self._engine.image(image["tag"]) != image["id"]:
             raise StepError(
                 f"the image {image['tag']} of this release does not exist",
@@ -301,7 +301,7 @@ class ComposeRuntime:
 
         The container is removed afterwards.
         """
-        model = self._read(Path(directory) / MODEL)
+        model = self._read(Path(directory))
         image = self._image_of(service, directory)
         wanted = models.task_model(model, service, image["tag"], variables, self._mark, operation)
         # A file of its own, because a plan that is made meanwhile may run a command of another release.
@@ -312,8 +312,8 @@ class ComposeRuntime:
     def end_one_offs(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
         self._engine.await_back()
-        ours = f"{labels.APPLICATION_LABEL}={self._mark}"
-        for item in self._engine.containers(ours, f"{labels.OPERATION_LABEL}={operation}"):
+        ours = f"{APPLICATION_LABEL}={self._mark}"
+        for item in self._engine.containers(ours, f"{OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
         for file in self._folder.glob(f"task-{operation}-*"):
             durable.unlink(file)
@@ -321,10 +321,10 @@ class ComposeRuntime:
     # --- releases ----------------------------------------------------------------------------------
 
     def services_of(self, directory: str) -> list[str]:
-        return list(release_file(Path(directory) / MODEL)["services"])
+        return list(model_of(Path(directory))["services"])
 
     def refused(self, directory: str) -> list[str]:
-        model, images = release_file(Path(directory) / MODEL), release_file(Path(directory) / IMAGES)
+        model, images = model_of(Path(directory)), images_of(Path(directory))
         found = models.refused(model, self._ports, images, web=self._web, gated=not self._keep_ports)
         name = self.project_name()
         if name and model["name"] != name:
@@ -344,7 +344,7 @@ class ComposeRuntime:
         return found
 
     def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
-        return models.beside_another(release_file(Path(directory) / MODEL), services, web=self._web)
+        return models.beside_another(model_of(Path(directory)), services, web=self._web)
 
     def _unread(self, service: str, project: str, made: Model) -> list[str]:
         """Return the errors of Compose itself when it reads a model, before anything is stopped for it."""
@@ -360,7 +360,7 @@ class ComposeRuntime:
         return []
 
     def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
-        images = release_file(Path(directory) / IMAGES)
+        images = images_of(Path(directory))
         wanted = [image for name, image in images.items() if services is None or name in services]
         return [image["tag"] for image in wanted if self._engine.image(image["tag"]) != image["id"]]
 

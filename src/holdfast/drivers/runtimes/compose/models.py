@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, get_args
 
-from holdfast.containers.labels import (
+from holdfast.containers.container import (
     APPLICATION_LABEL,
     DEFINITION_LABEL,
     IMAGE_LABEL,
@@ -19,36 +19,46 @@ from holdfast.containers.labels import (
     OPERATION_LABEL,
     RELEASE_LABEL,
 )
+from holdfast.drivers.compose_model import SHARED, KeptImage, Model, Port, Service, ServiceNetwork
 from holdfast.errors import ConfigurationError
 from holdfast.model import ServiceInstance
-from holdfast.system.host import is_secret
+from holdfast.system.secrets import is_secret
 
-Model = dict[str, Any]
-
-_NOT_OURS = ("build", "depends_on", "profiles", "scale", "develop")
-_BY_DEPLOY = ("restart_policy", "replicas")  # Compose lets restart_policy override `restart`
+# Tuples of literals, because a key of a typed dictionary must be known to the type checker.
+_NotOurs = Literal["build", "depends_on", "profiles", "scale", "develop"]
+_NOT_OURS: tuple[_NotOurs, ...] = get_args(_NotOurs)
+_ByDeploy = Literal["restart_policy", "replicas"]  # Compose lets restart_policy override `restart`
+_BY_DEPLOY: tuple[_ByDeploy, ...] = get_args(_ByDeploy)
+_NotForTasks = Literal["ports", "container_name", "healthcheck"]
+_NOT_FOR_TASKS: tuple[_NotForTasks, ...] = get_args(_NotForTasks)
 _TASK_GRACE = "2s"  # the fence's grace too: a first process without a handler ignores every signal except SIGKILL
 _USUAL = ServiceInstance("", "", "", "", "", (), {})
-_SHARED = ("networks", "volumes", "secrets", "configs")
 
 
-def _service(model: Model, name: str, image: str) -> Model:
+def _service(model: Model, name: str, image: str) -> Service:
     """Return a service with its local image, and without anything that restarts it by itself."""
     if name not in model["services"]:
         raise ConfigurationError(
             f"the Compose files have no service {name!r}",
             [f"services.{name}: use one of {', '.join(model['services'])}"],
         )
-    service = {key: value for key, value in model["services"][name].items() if key not in _NOT_OURS}
-    deploy = service.pop("deploy", None) or {}
-    deploy = {key: value for key, value in deploy.items() if key not in _BY_DEPLOY}
-    given = {"deploy": deploy} if deploy else {}
-    return {**service, **given, "image": image, "restart": "no", "pull_policy": "never"}
+    service = model["services"][name].copy()
+    for key in _NOT_OURS:
+        service.pop(key, None)
+    deploy = (service.pop("deploy", None) or {}).copy()
+    for part in _BY_DEPLOY:
+        deploy.pop(part, None)
+    if deploy:
+        service["deploy"] = deploy
+    return {**service, "image": image, "restart": "no", "pull_policy": "never"}
 
 
-def _alone(model: Model, name: str, service: Model) -> Model:
-    shared = {key: model[key] for key in _SHARED if key in model}
-    return {"name": model["name"], "services": {name: service}, **shared}
+def _alone(model: Model, name: str, service: Service) -> Model:
+    alone: Model = {"name": model["name"], "services": {name: service}}
+    for key in SHARED:
+        if key in model:
+            alone[key] = model[key]
+    return alone
 
 
 def _literal(value: str) -> str:
@@ -69,7 +79,7 @@ def restart_policy(model: Model, service: str) -> str:
 def instance_model(
     model: Model,
     instance: ServiceInstance,
-    image: Mapping[str, str],
+    image: KeptImage,
     application: str,
     container_port: int,
     *,
@@ -81,36 +91,36 @@ def instance_model(
     `image` has the `tag` under which it is kept and its `id`. With a port, only that one is published, on the loopback
     address, unless the files' own are kept; an adopted instance with a port of the files is published as they say.
     """
-    service = {**_service(model, instance.service, image["tag"]), "restart": restart}
+    service = _service(model, instance.service, image["tag"])
+    service["restart"] = restart
     if instance.command:
         service["command"] = [_literal(word) for word in instance.command]
     # A secret's value comes from the environment of Compose itself and is in no file of Holdfast's.
     environment = {key: None if is_secret(value) else _literal(value) for key, value in instance.environment.items()}
     service["environment"] = {**(service.get("environment") or {}), **environment}
     if instance.port is not None and instance.port not in published(service):
-        service["ports"] = [
-            *((service.get("ports") or []) if keep_ports else []),
-            {
-                "mode": "host",
-                "host_ip": "127.0.0.1",
-                "target": container_port,
-                "published": str(instance.port),
-                "protocol": "tcp",
-            },
-        ]
+        own: Port = {
+            "mode": "host",
+            "host_ip": "127.0.0.1",
+            "target": container_port,
+            "published": str(instance.port),
+            "protocol": "tcp",
+        }
+        service["ports"] = [*((service.get("ports") or []) if keep_ports else []), own]
     # A value of the Compose files or the image is kept unless holdfast.toml sets another one.
     if instance.stop_signal != _USUAL.stop_signal:
         service["stop_signal"] = f"SIG{instance.stop_signal}"
     if instance.stop_timeout_seconds != _USUAL.stop_timeout_seconds:
         service["stop_grace_period"] = f"{instance.stop_timeout_seconds}s"
-    service["labels"] = {
+    labels = {
         **(service.get("labels") or {}),
         APPLICATION_LABEL: application,
         INSTANCE_LABEL: instance.name,
         RELEASE_LABEL: instance.release,
         IMAGE_LABEL: image["id"],
     }
-    service["labels"][DEFINITION_LABEL] = _digest(service)
+    service["labels"] = labels
+    service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
     return _alone(model, instance.service, service)
 
 
@@ -122,11 +132,13 @@ def own_name(instance: ServiceInstance) -> str:
 def named(made: Model, instance: ServiceInstance) -> Model:
     """Return the model of an instance, with that name on each of its networks."""
     service = made["services"][instance.service]
-    networks = {
-        name: {**(given or {}), "aliases": [*((given or {}).get("aliases") or []), own_name(instance)]}
-        for name, given in (service.get("networks") or {"default": None}).items()
-    }
-    labels = {key: value for key, value in service["labels"].items() if key != DEFINITION_LABEL}
+    present: dict[str, ServiceNetwork | None] = service.get("networks") or {"default": None}
+    networks: dict[str, ServiceNetwork | None] = {}
+    for name, given in present.items():
+        network = (given or {}).copy()
+        network["aliases"] = [*(network.get("aliases") or []), own_name(instance)]
+        networks[name] = network
+    labels = {key: value for key, value in (service.get("labels") or {}).items() if key != DEFINITION_LABEL}
     service = {**service, "networks": networks, "labels": labels}
     service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
     return {**made, "services": {instance.service: service}}
@@ -140,7 +152,7 @@ def task_model(
     The values of `variables` come from the environment of Compose itself.
     """
     service = _service(model, service_name, image)
-    for key in ("ports", "container_name", "healthcheck"):
+    for key in _NOT_FOR_TASKS:
         service.pop(key, None)
     service["environment"] = {**(service.get("environment") or {}), **dict.fromkeys(variables)}
     service["stop_grace_period"] = _TASK_GRACE
@@ -150,7 +162,8 @@ def task_model(
 
 def beside(made: Model, service: str) -> Model:
     """Return the model without a fixed container name, which is taken while another container of the service runs."""
-    alone = {key: value for key, value in made["services"][service].items() if key != "container_name"}
+    alone = made["services"][service].copy()
+    alone.pop("container_name", None)
     return {**made, "services": {service: alone}}
 
 
@@ -158,12 +171,13 @@ def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[
     """Return what prevents second containers of these services, and what they would lack."""
     against, without = [], []
     for name in services:
-        service = model["services"].get(name) or {}
+        service: Service = model["services"].get(name) or {}
         ports = ", ".join(map(str, published(service))) if name != web else ""  # only the gate uses the web's ports
         if ports:
             against.append(f"service {name} publishes port {ports} of this machine, which only one container can do")
         for network, given in (service.get("networks") or {}).items():
-            fixed = [str(given[key]) for key in ("ipv4_address", "ipv6_address") if (given or {}).get(key)]
+            places = [(given or {}).get("ipv4_address"), (given or {}).get("ipv6_address")]
+            fixed = [address for address in places if address]
             against += [f"service {name} has the fixed address {address} in network {network}" for address in fixed]
         if service.get("container_name"):
             without.append(
@@ -173,9 +187,7 @@ def beside_another(model: Model, services: Iterable[str], *, web: str) -> tuple[
     return against, without
 
 
-def refused(
-    model: Model, services: Mapping[str, int], images: Mapping[str, Mapping[str, str]], *, web: str, gated: bool
-) -> list[str]:
+def refused(model: Model, services: Mapping[str, int], images: Collection[str], *, web: str, gated: bool) -> list[str]:
     """Return the reasons why these services, each with its configured port, cannot run one by one."""
     found = []
     for name, port in services.items():
@@ -205,7 +217,7 @@ def refused(
     return found
 
 
-def volumes_without_name(name: str, service: Model, of_image: Iterable[str]) -> list[str]:
+def volumes_without_name(name: str, service: Service, of_image: Iterable[str]) -> list[str]:
     """Return problems of folders that an image keeps in an unnamed volume because the service mounts nothing there."""
     mounted = {str(mount.get("target", "")).rstrip("/") for mount in service.get("volumes") or []}
     return [
@@ -215,7 +227,7 @@ def volumes_without_name(name: str, service: Model, of_image: Iterable[str]) -> 
     ]
 
 
-def published(service: Model) -> dict[int, int]:
+def published(service: Service) -> dict[int, int]:
     """Return published ports of this machine, each with its port in the container; ranges are left out."""
     ports = service.get("ports") or []
     return {int(port["published"]): int(port["target"]) for port in ports if str(port.get("published", "")).isdigit()}
@@ -238,5 +250,5 @@ def port_inside(model: Model, service: str, configured: int) -> int:
     )
 
 
-def _digest(service: Model) -> str:
+def _digest(service: Service) -> str:
     return hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
-from holdfast.drivers.runtimes.compose.models import Model
+from holdfast.drivers.compose_model import KeptImage, Model, Service
 from holdfast.errors import DamagedError
 
+MODEL = "compose.json"
+IMAGES = "images.json"
 # The order in which Compose looks for them (documentation of `docker compose --file`): the first one and its override.
 _USUAL = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _USUAL_ENVIRONMENT = ".env"
@@ -79,7 +81,7 @@ class Compose(Protocol):
     def contents(self, made: Model, file: Path) -> Mapping[Path, str]:
         """Return the files that the following commands need, with their contents, which include secrets."""
 
-    def refused(self, name: str, service: Model) -> list[str]:
+    def refused(self, name: str, service: Service) -> list[str]:
         """Return settings of a service in a model that this command does not support."""
 
     def checking(self, name: str, file: Path) -> list[str]:
@@ -97,7 +99,7 @@ class Compose(Protocol):
         """Return the argv that runs a command in a new container, which is removed; its exit code is the command's."""
 
 
-def sources_mounted(name: str, service: Mapping[str, Any], release: Path, folder: Path) -> list[str]:
+def sources_mounted(name: str, service: Service, release: Path, folder: Path) -> list[str]:
     """Return mounts of the checkout, which a release cannot change because the image lacks their content."""
     found = []
     for mount in service.get("volumes") or []:
@@ -110,10 +112,18 @@ def sources_mounted(name: str, service: Mapping[str, Any], release: Path, folder
     return found
 
 
-def release_file(path: Path) -> dict[str, Any]:
-    """Read a file of a release. Raise DamagedError."""
+def model_of(release: Path) -> Model:
+    """Return the model of a release's project. Raise DamagedError."""
+    return cast(Model, _release_file(release / MODEL))  # Holdfast wrote it as Compose printed it
+
+
+def images_of(release: Path) -> dict[str, KeptImage]:
+    """Return the kept images of a release's services. Raise DamagedError."""
+    return cast(dict[str, KeptImage], _release_file(release / IMAGES))  # Holdfast wrote it
+
+
+def _release_file(path: Path) -> object:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} of the release cannot be read: {error}") from error
-    return found

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from holdfast.containers.api import Known
-from holdfast.containers.container import label, reached_by
+from holdfast.containers.container import APPLICATION_LABEL, label, reached_by
 from holdfast.containers.docker import SERVICE, Engine
-from holdfast.containers.labels import APPLICATION_LABEL
+from holdfast.containers.facts import Known
 from holdfast.errors import RefusedError
 from holdfast.model import Running
 

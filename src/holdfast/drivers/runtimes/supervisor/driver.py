@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from holdfast.drivers.runtimes.supervisor import interface
 from holdfast.drivers.runtimes.supervisor.interface import RefusedCallError
@@ -33,6 +33,17 @@ _START_SECONDS = 15.0
 _END_GRACE_SECONDS = 5.0
 _END_SECONDS = 10.0
 _RUNNING, _STARTING, _STOPPING = 20, 10, 40
+
+
+class _ProcessInfo(TypedDict):
+    """What supervisord says of a program; times are seconds since the epoch."""
+
+    name: str
+    state: int
+    statename: str
+    pid: int
+    start: int
+    now: int
 
 
 class SupervisorRuntime:
@@ -52,7 +63,7 @@ class SupervisorRuntime:
 
     # --- the server --------------------------------------------------------------------------------
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, name: str, *arguments: object) -> object:
         return interface.call(self._socket, name, *arguments)
 
     def _answers(self) -> bool:
@@ -137,7 +148,8 @@ class SupervisorRuntime:
         if not self._answers():
             return {}
         found = {}
-        for info in self._call("getAllProcessInfo"):
+        # The answer as the documentation of supervisord's XML-RPC interface describes it.
+        for info in cast(list[_ProcessInfo], self._call("getAllProcessInfo")):
             running = info["state"] in (_RUNNING, _STARTING)
             found[info["name"]] = ServiceStatus(
                 name=info["name"],

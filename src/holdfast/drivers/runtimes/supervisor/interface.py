@@ -6,7 +6,6 @@ The library behind it is imported with the first call, because most commands onl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 
 class RefusedCallError(Exception):
@@ -17,7 +16,7 @@ class RefusedCallError(Exception):
         self.text = text
 
 
-def call(socket: Path, name: str, *arguments: Any) -> Any:
+def call(socket: Path, name: str, *arguments: object) -> object:
     """Return the answer to one call. Raise RefusedCallError, and OSError where nothing answers in this protocol."""
     import xmlrpc.client
 
@@ -25,7 +24,7 @@ def call(socket: Path, name: str, *arguments: Any) -> Any:
 
     transport = SupervisorTransport(None, None, f"unix://{socket}")
     try:
-        server = xmlrpc.client.ServerProxy("http://localhost", transport=cast(Any, transport))
+        server = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
         return getattr(server.supervisor, name)(*arguments)
     except xmlrpc.client.Fault as fault:
         raise RefusedCallError(fault.faultString) from fault

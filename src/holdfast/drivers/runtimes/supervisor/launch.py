@@ -12,7 +12,7 @@ import pwd
 import sys
 from pathlib import Path
 
-from holdfast.system import child_environment
+from holdfast.system import child_environment, proc
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def _record(path: Path, release: str) -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     record = {
         "pid": pid,
-        "started": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+        "started": proc.stat().started,
         "release": release,
         "where": f"{boot} {os.readlink('/proc/self/ns/pid')}",
     }

@@ -23,13 +23,12 @@ from holdfast.drivers.vaults.local.diff import Merge
 from holdfast.drivers.vaults.local.digest_table import DigestTable
 from holdfast.drivers.vaults.local.listing import ListingWriter
 from holdfast.drivers.vaults.local.packs import SMALL_BYTES, PackWriter, write_out
-from holdfast.drivers.vaults.local.small_files import TinyReader, is_recent, known_digests, read_tiny
+from holdfast.drivers.vaults.local.small_files import TinyReader, TinyWorker, is_recent, known_digests, read_tiny
 from holdfast.drivers.vaults.local.tree_pass import TreePass
 from holdfast.errors import StepError
 from holdfast.model import Entry, Stored
 from holdfast.system import durable
 from holdfast.system.host import Host
-from holdfast.system.worker import Worker
 
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
@@ -97,12 +96,12 @@ class TreeStore:
         own = (name for writer in self._writers for name in writer.finished)
         return list(dict.fromkeys([*self._packs_of_workers, *own]))  # packs with equal contents have equal names
 
-    def start_worker(self, files: Files) -> Worker | None:
+    def start_worker(self, files: Files) -> TinyWorker | None:
         """Start a second process that reads very small files of a tree; return None where that is impossible."""
         elsewhere = files.for_worker()
         if self._host is None or elsewhere is None:
             return None
-        return Worker(self._host, TinyReader(elsewhere, self._packs, self._known))
+        return TinyWorker(self._host, TinyReader(elsewhere, self._packs, self._known))
 
     def _pack_writer(self) -> PackWriter:
         writer: PackWriter | None = getattr(self._local, "writer", None)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from holdfast.errors import DamagedError, RefusedError
-from holdfast.model import Backup
+from holdfast.model import Backup, JsonObject, StoredFile
 
 FORMAT = 1
 _LISTED = {field for field in Backup.__struct_fields__ if field not in ("pinned", "verified_at")}
 
 
-def canonical(value: dict[str, Any]) -> bytes:
+def canonical(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()
 
 
-def sealed(value: dict[str, Any]) -> bytes:
+def sealed(value: Mapping[str, object]) -> bytes:
     """Return canonical JSON that contains the SHA-256 of itself without that key."""
     digest = hashlib.sha256(canonical(value)).hexdigest()
     return canonical({**value, "sha256_of_the_rest": digest})
 
 
-def unseal(path: Path) -> dict[str, Any]:
+def unseal(path: Path) -> JsonObject:
     """Return the content of a sealed file. Raise DamagedError unless every byte is as it was written."""
     try:
         raw = path.read_bytes()
@@ -39,7 +39,7 @@ def unseal(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_format(value: dict[str, Any], path: Path) -> None:
+def check_format(value: Mapping[str, object], path: Path) -> None:
     found = value.get("format")
     if not isinstance(found, int) or found > FORMAT:
         raise RefusedError(
@@ -79,9 +79,9 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]
 
 
-def sums(folder: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
+def sums(folder: Path) -> tuple[bytes, dict[str, StoredFile]]:
     """Return the SHA256SUMS text for all files of a backup, and name -> size and digest for the manifest."""
-    found = {}
+    found: dict[str, StoredFile] = {}
     for path in sorted(files_of(folder)):
         name = str(path.relative_to(folder))
         if name not in ("SHA256SUMS", "manifest.json"):

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast.drivers.vaults.local.digest_table import DigestTable
 from holdfast.drivers.vaults.local.packs import index_lines, read_index, wrong_contents
@@ -40,7 +39,7 @@ class Contents:
                 continue
             self._packs.append(name)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Contents], tuple[Path, list[str]]]:
         """Pickle for another process of Holdfast, which opens its own files."""
         return Contents, (self._vault, self._packs)
 

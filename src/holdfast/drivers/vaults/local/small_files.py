@@ -18,6 +18,7 @@ from holdfast.drivers.vaults.local.digest_table import DigestTable
 from holdfast.drivers.vaults.local.listing import entries_of, lines_of, read_digests
 from holdfast.drivers.vaults.local.packs import PackWriter
 from holdfast.model import Entry
+from holdfast.system.worker import Worker
 
 TINY_BYTES = 16 << 10
 _RECENT_NS = 2_000_000_000
@@ -137,6 +138,10 @@ class Answer:
 
     def entries(self) -> list[Entry]:
         return entries_of(self.lines)
+
+
+TinyWorker = Worker[bytes, Answer, list[str]]
+"""The parent's side of a second process that reads very small files."""
 
 
 class TinyReader:

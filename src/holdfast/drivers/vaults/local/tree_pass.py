@@ -12,9 +12,8 @@ from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.vaults import Progress
 from holdfast.drivers.vaults.local.diff import Merge
 from holdfast.drivers.vaults.local.listing import ListingWriter
-from holdfast.drivers.vaults.local.small_files import TINY_BYTES, Answer, order_of
+from holdfast.drivers.vaults.local.small_files import TINY_BYTES, TinyWorker, order_of
 from holdfast.model import Entry, Stored
-from holdfast.system.worker import Worker
 
 _THREADS = 2
 _BATCH_FILES = 256
@@ -34,7 +33,7 @@ class Reader(Protocol):
 
     def read(self, files: Files, entry: Entry) -> int: ...
 
-    def start_worker(self, files: Files) -> Worker | None: ...
+    def start_worker(self, files: Files) -> TinyWorker | None: ...
 
     def close_packs(self) -> None: ...
 
@@ -70,7 +69,7 @@ class TreePass:
         self._pending: deque[_Batch] = deque()
         self._links: dict[str, Entry] = {}
         self._pool = ThreadPoolExecutor(_THREADS)
-        self._worker: Worker | None = None
+        self._worker: TinyWorker | None = None
         self._alone = False
         self._tiny = 0
         self._by_name: bool | None = None  # None: not decided yet
@@ -156,7 +155,7 @@ class TreePass:
             self._totals.new_bytes += batch.written.result()
         if batch.given:
             assert self._worker is not None
-            answer: Answer = self._worker.take()
+            answer = self._worker.take()
             self._totals.new_bytes += answer.written_bytes
             if not answer.left:
                 self._count(answer.files, answer.size_bytes)

@@ -8,13 +8,11 @@ this name accepts the same arguments and forms.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from holdfast.drivers.compose_model import Model, Port, Service
 from holdfast.drivers.runtimes.compose.cli.docker_v2 import DockerCompose
 from holdfast.drivers.runtimes.compose.cli.short_syntax import mount, one_environment_file, printed
-from holdfast.drivers.runtimes.compose.models import Model
 
 
 class ClassicCompose(DockerCompose):
@@ -34,16 +32,16 @@ class ClassicCompose(DockerCompose):
         return {file: json.dumps({**model, "services": services}, indent=1)}
 
 
-def _written(service: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(service)
-    if "ports" in made:
-        made["ports"] = [_port(port) for port in made["ports"]]
-    if "volumes" in made:
-        made["volumes"] = [mount(each) for each in made["volumes"]]
+def _written(service: Service) -> dict[str, object]:
+    made: dict[str, object] = dict(service)
+    if "ports" in service:
+        made["ports"] = [_port(port) for port in service["ports"] or []]
+    if "volumes" in service:
+        made["volumes"] = [mount(each) for each in service["volumes"] or []]
     return made
 
 
-def _port(given: Mapping[str, Any]) -> str:
+def _port(given: Port) -> str:
     address = given.get("host_ip") or ""
     address = f"[{address}]:" if ":" in address else f"{address}:" if address else ""
     published = f"{address}{given['published']}:" if given.get("published") else ""

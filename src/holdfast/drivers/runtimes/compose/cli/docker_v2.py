@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from holdfast.drivers.compose_model import Model, Service
 from holdfast.drivers.runtimes.compose import models
-from holdfast.drivers.runtimes.compose.models import Model
 from holdfast.drivers.runtimes.compose.project import QUIET, Project
 
 
@@ -60,7 +60,7 @@ class DockerCompose:
     def contents(self, made: Model, file: Path) -> dict[Path, str]:
         return {file: json.dumps(made, indent=1)}
 
-    def refused(self, name: str, service: Model) -> list[str]:
+    def refused(self, name: str, service: Service) -> list[str]:
         return []
 
     def checking(self, name: str, file: Path) -> list[str]:

@@ -11,13 +11,15 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from holdfast.drivers.compose_model import Model
 from holdfast.drivers.runtimes.compose.project import Project
 from holdfast.errors import ConfigurationError
 from holdfast.system import child_environment
 
-Raw = Mapping[str, Any]
+Raw = Mapping[str, object]
+"""A mapping as it was written: nothing in it has a certain form."""
 Values = Callable[[Path], Mapping[str, str | None]]
 """Return the variables of an environment file."""
 
@@ -27,36 +29,39 @@ _TEXTS = ("container_name", "image", "user", "working_dir", "hostname", "restart
 _PORT = re.compile(r"(?:(?:(?P<host>.*):)?(?P<published>[\d-]*):)?(?P<target>[\d-]+)(?:/(?P<protocol>\w+))?")
 
 
-def canonical(raw: Raw, project: Project, given: Mapping[str, str], values_in: Values) -> dict[str, Any]:
+def canonical(written: object, project: Project, given: Mapping[str, str], values_in: Values) -> Model:
     """Return the model in the one form. Raise ConfigurationError.
 
     `given` has the variables of the project's environment file.
     """
+    raw = _table(written)
     name = project.name or given.get("COMPOSE_PROJECT_NAME") or str(raw.get("name") or "")
     name = _UNFIT.sub("", name or project.folder.name.lower())
     known = {**given, **child_environment.for_programs()}
     chosen = {*project.profiles, *known.get("COMPOSE_PROFILES", "").split(",")}
     services = {
-        key: _service(key, name, item or {}, project, known, values_in)
-        for key, item in (raw.get("services") or {}).items()
-        if not (item or {}).get("profiles") or chosen & set(item["profiles"])
+        key: _service(key, name, _table(item), project, known, values_in)
+        for key, item in _table(raw.get("services")).items()
+        if not (profiles := _list(_table(item).get("profiles"))) or chosen & set(profiles)
     }
-    used = {network for item in services.values() for network in item.get("networks") or {}}
-    networks = raw.get("networks") or {}
-    model = {
+    used = {network for item in services.values() for network in _table(item.get("networks"))}
+    networks = _table(raw.get("networks"))
+    model: dict[str, object] = {
         "name": name,
         "services": services,
         "networks": {key: _named(name, key, networks.get(key)) for key in sorted({*networks, *used})},
-        "volumes": {key: _named(name, key, item) for key, item in (raw.get("volumes") or {}).items()},
+        "volumes": {key: _named(name, key, item) for key, item in _table(raw.get("volumes")).items()},
     }
     for key in ("secrets", "configs"):
-        model |= {key: {each: _filed(item, project) for each, item in raw[key].items()}} if raw.get(key) else {}
-    return dict(with_texts(model, lambda text: text.replace("$", "$$")))
+        if raw.get(key):
+            model[key] = {each: _filed(item, project) for each, item in _table(raw[key]).items()}
+    # Each part was brought into its form above.
+    return cast(Model, with_texts(model, lambda text: text.replace("$", "$$")))
 
 
 def _service(
     name: str, project_name: str, item: Raw, project: Project, known: Mapping[str, str], values_in: Values
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if "extends" in item:
         raise ConfigurationError(
             f"{project.command[0]} does not resolve `extends`",
@@ -71,36 +76,52 @@ def _service(
         made["build"] = _build(made["build"], project)
         made.setdefault("image", f"{project_name}_{name}")  # the name that podman-compose gives
     for key in ("command", "entrypoint"):
-        if isinstance(made.get(key), str):
-            made[key] = shlex.split(made[key])
+        words = made.get(key)
+        if isinstance(words, str):
+            made[key] = shlex.split(words)
     if "ports" in made:
-        made["ports"] = [port for each in made["ports"] for port in _ports(each)]
+        made["ports"] = [port for each in _list(made["ports"]) for port in _ports(each)]
     if "expose" in made:
-        made["expose"] = [str(port) for port in made["expose"]]
+        made["expose"] = [str(port) for port in _list(made["expose"])]
     if "volumes" in made:
-        made["volumes"] = [_mount(each, project) for each in made["volumes"]]
+        made["volumes"] = [_mount(each, project) for each in _list(made["volumes"])]
     if "network_mode" not in made:
         networks = made.get("networks") or {"default": None}
-        made["networks"] = networks if isinstance(networks, Mapping) else dict.fromkeys(networks)
+        made["networks"] = networks if isinstance(networks, Mapping) else dict.fromkeys(_list(networks))
     for key in ("secrets", "configs"):
         if key in made:
-            made[key] = [{"source": each} if isinstance(each, str) else each for each in made[key]]
+            made[key] = [{"source": each} if isinstance(each, str) else each for each in _list(made[key])]
     return made
 
 
-def _mapping(given: Any) -> dict[str, Any]:
+def _table(given: object) -> dict[str, object]:
+    """Return a mapping; an empty one where nothing is written. Raise ConfigurationError."""
+    if given and not isinstance(given, Mapping):
+        raise ConfigurationError("the Compose files are not valid", [f"{given!r} is not a mapping"])
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def _list(given: object) -> list[object]:
+    """Return a list; an empty one where nothing is written. Raise ConfigurationError."""
+    if given and not isinstance(given, list | tuple):
+        raise ConfigurationError("the Compose files are not valid", [f"{given!r} is not a list"])
+    return list(given) if isinstance(given, list | tuple) else []
+
+
+def _mapping(given: object) -> dict[str, object]:
     """Return a mapping of a mapping or of `[NAME=VALUE, ...]`."""
     if isinstance(given, Mapping):
         return dict(given)
-    return {name: value if sign else None for name, sign, value in (str(each).partition("=") for each in given or [])}
+    pairs = (str(each).partition("=") for each in _list(given))
+    return {name: value if sign else None for name, sign, value in pairs}
 
 
 def _environment(item: Raw, project: Project, known: Mapping[str, str], values_in: Values) -> dict[str, str]:
     files = item.get("env_file") or []
-    found: dict[str, Any] = {}
-    for each in [files] if isinstance(files, str | Mapping) else files:
+    found: dict[str, object] = {}
+    for each in [files] if isinstance(files, str | Mapping) else _list(files):
         path, required = (each["path"], each.get("required", True)) if isinstance(each, Mapping) else (each, True)
-        place = project.folder / path
+        place = project.folder / str(path)
         if place.exists():
             found |= values_in(place)
         elif required:
@@ -110,14 +131,14 @@ def _environment(item: Raw, project: Project, known: Mapping[str, str], values_i
     return {name: _text(value) for name, value in found.items() if value is not None}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _build(given: Any, project: Project) -> dict[str, Any]:
+def _build(given: object, project: Project) -> dict[str, object]:
     """Return a build section; a context below the first file's folder is moved below the project's folder."""
-    made = {"context": given} if isinstance(given, str) else dict(given)
-    context = Path(made.get("context", "."))
+    made: dict[str, object] = {"context": given} if isinstance(given, str) else _table(given)
+    context = Path(str(made.get("context", ".")))
     base = project.files[0].parent
     if context.is_relative_to(base):
         context = project.folder / context.relative_to(base)
@@ -131,7 +152,7 @@ def _absolute(project: Project, path: str | Path) -> Path:
     return Path(os.path.normpath(project.folder / os.path.expanduser(path)))
 
 
-def _ports(given: Any) -> Iterator[dict[str, Any]]:
+def _ports(given: object) -> Iterator[dict[str, object]]:
     if isinstance(given, Mapping):
         yield {
             "mode": "ingress",
@@ -147,7 +168,7 @@ def _ports(given: Any) -> Iterator[dict[str, Any]]:
     targets = _range(found["target"])
     published = _range(found["published"] or "")
     for number, target in enumerate(targets):
-        port = {"mode": "ingress", "target": target, "protocol": found["protocol"] or "tcp"}
+        port: dict[str, object] = {"mode": "ingress", "target": target, "protocol": found["protocol"] or "tcp"}
         if found["host"]:
             port["host_ip"] = found["host"].strip("[]")
         if published:
@@ -161,24 +182,24 @@ def _range(text: str) -> list[int]:
     return list(range(int(first), int(last or first) + 1)) if first else []
 
 
-def _mount(given: Any, project: Project) -> dict[str, Any]:
+def _mount(given: object, project: Project) -> dict[str, object]:
     if isinstance(given, Mapping):
-        made = dict(given)
+        made: dict[str, object] = dict(given)
         made.setdefault("type", "volume")
     else:
         made = _short(str(given))
     if made["type"] == "bind":
-        made["source"] = str(_absolute(project, made["source"]))
+        made["source"] = str(_absolute(project, str(made["source"])))
     return made
 
 
-def _short(text: str) -> dict[str, Any]:
+def _short(text: str) -> dict[str, object]:
     parts = text.split(":")
     if len(parts) == 1:
         return {"type": "volume", "target": parts[0]}
     source, target = parts[0], parts[1]
     options = [word for part in parts[2:] for word in part.split(",")]
-    made: dict[str, Any] = {"type": "bind" if source[:1] in "/.~" else "volume", "source": source, "target": target}
+    made: dict[str, object] = {"type": "bind" if source[:1] in "/.~" else "volume", "source": source, "target": target}
     if "ro" in options:
         made["read_only"] = True
     selinux = [word for word in options if word in _SELINUX]
@@ -190,8 +211,8 @@ def _short(text: str) -> dict[str, Any]:
     return {**made, "x-options": others} if others else made
 
 
-def _named(project: str, key: str, item: Any) -> dict[str, Any]:
-    given = dict(item or {})
+def _named(project: str, key: str, item: object) -> dict[str, object]:
+    given = _table(item)
     external = given.get("external")
     if isinstance(external, Mapping):
         given["name"], given["external"] = external.get("name", key), True
@@ -199,12 +220,12 @@ def _named(project: str, key: str, item: Any) -> dict[str, Any]:
     return given
 
 
-def _filed(item: Any, project: Project) -> dict[str, Any]:
-    given = dict(item or {})
-    return {**given, "file": str(_absolute(project, given["file"]))} if given.get("file") else given
+def _filed(item: object, project: Project) -> dict[str, object]:
+    given = _table(item)
+    return {**given, "file": str(_absolute(project, str(given["file"])))} if given.get("file") else given
 
 
-def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+def with_texts(value: object, change: Callable[[str], str]) -> object:
     """Return the value with each text in it changed; keys stay."""
     if isinstance(value, Mapping):
         return {key: with_texts(item, change) for key, item in value.items()}

@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from holdfast.drivers.compose_model import Model, Service
 from holdfast.drivers.runtimes.compose.cli.short_syntax import mount, one_environment_file, printed
-from holdfast.drivers.runtimes.compose.models import Model
 from holdfast.drivers.runtimes.compose.project import QUIET, Project
 from holdfast.errors import ConfigurationError
 
@@ -58,7 +57,7 @@ class PodmanCompose:
         model = {**made, "services": {name: written}}
         return {file: json.dumps(model, indent=1), file.with_suffix(".env"): "".join(lines)}
 
-    def refused(self, name: str, service: Model) -> list[str]:
+    def refused(self, name: str, service: Service) -> list[str]:
         return [
             f"service {name} has several lines in the variable {key}, which Podman cannot read from a file"
             for key, value in _values(service).items()
@@ -74,7 +73,8 @@ class PodmanCompose:
         if not wanted or names:
             number = next(n for n in range(1, len(names) + 2) if f"{made['name']}_{service}_{n}" not in names)
             wanted = f"{made['name']}_{service}_{number}"
-        return {**made, "services": {service: {**made["services"][service], "container_name": wanted}}}
+        placed: Service = {**made["services"][service], "container_name": wanted}
+        return {**made, "services": {service: placed}}
 
     def _for(self, name: str, file: Path, given: Sequence[str], *more: str) -> list[str]:
         return [
@@ -110,7 +110,7 @@ class PodmanCompose:
         return ["env", *quiet, *self._for(made["name"], file, self._given(made, file, service), *words)]
 
 
-def _values(service: Mapping[str, Any]) -> dict[str, str]:
+def _values(service: Service) -> dict[str, str]:
     given = service.get("environment") or {}
     return {name: str(value) for name, value in given.items() if value is not None}
 

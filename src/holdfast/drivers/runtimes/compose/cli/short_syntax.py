@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from holdfast.drivers.compose_model import Model, Mount
 from holdfast.drivers.runtimes.compose.cli.normalize import canonical, with_texts
-from holdfast.drivers.runtimes.compose.models import Model
 from holdfast.drivers.runtimes.compose.project import Project
 from holdfast.errors import ConfigurationError
 
@@ -37,7 +35,7 @@ def printed(output: str, project: Project, *, escaped: bool) -> Model:
     return canonical(plain, project, given, dotenv_values)
 
 
-def mount(given: Mapping[str, Any]) -> str | Mapping[str, Any]:
+def mount(given: Mount) -> str | Mount:
     """Return a mount in the short form, which accepts every option that an engine has."""
     if given.get("type") not in ("bind", "volume") or not given.get("source"):
         return given

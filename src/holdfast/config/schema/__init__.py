@@ -1,0 +1,32 @@
+"""Every key of holdfast.toml with its type, default and meaning; the reference page is generated from here."""
+
+from holdfast.config.schema.backup import Backup, Keep, References, Vault
+from holdfast.config.schema.configuration import Application, Configuration
+from holdfast.config.schema.datasets import Database, Files
+from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.section import Section
+from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
+from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
+
+__all__ = [
+    "Application",
+    "Backup",
+    "Configuration",
+    "Database",
+    "Files",
+    "Gate",
+    "Guard",
+    "Keep",
+    "Limits",
+    "Migrations",
+    "PythonSource",
+    "References",
+    "Releases",
+    "Runtime",
+    "Section",
+    "Service",
+    "Source",
+    "Tasks",
+    "Upgrade",
+    "Vault",
+]

@@ -1,0 +1,85 @@
+"""The whole of holdfast.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from holdfast.config.schema.backup import Backup, Vault
+from holdfast.config.schema.datasets import Database, Files
+from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.section import Name, Section
+from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
+from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
+
+
+class Application(Section, frozen=True):
+    name: Annotated[Name, Meta(description="Short name of the application; part of paths and messages.")]
+    environment: Annotated[Name, Meta(description="Which of its environments this is; it names the overlay file.")] = (
+        "production"
+    )
+    type: Annotated[
+        Literal["dev", "stag", "uat", "prod"] | None,
+        Meta(
+            description="Protection level: which commands are refused. Default: prod for `production`, stag for"
+            " `staging`, uat for `uat`, else dev. Sticky: once used it cannot be lowered from prod by editing this"
+            " file."
+        ),
+    ] = None
+    state: Annotated[
+        str,
+        Meta(
+            description="Folder of the journal, locks and logs, on a local disk. Default:"
+            " /var/lib/holdfast/<name>.<environment>."
+        ),
+    ] = ""
+
+
+class Configuration(Section, frozen=True, kw_only=True):
+    extends: Annotated[
+        str, Meta(pattern=r"^(preset:[a-z][a-z0-9-]*)?$", description="Preset to start from, such as `preset:django`.")
+    ] = ""
+    application: Annotated[Application, Meta(description="Which application this is.")]
+    source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)
+    runtime: Annotated[Runtime, Meta(description="Where its services run.")] = field(default_factory=Runtime)
+    environment: Annotated[
+        dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
+    ] = {}
+    services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
+    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of words.")] = field(
+        default_factory=Tasks
+    )
+    limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
+    databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
+    files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
+    gate: Annotated[Gate, Meta(description="How visitors are held during maintenance.")] = field(default_factory=Gate)
+    vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
+    backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(
+        default_factory=Backup
+    )
+    migrations: Annotated[Migrations, Meta(description="How its migrations are listed.")] = field(
+        default_factory=Migrations
+    )
+    guard: Annotated[Guard, Meta(description="Row counts before and after a migration.")] = field(default_factory=Guard)
+    releases: Annotated[Releases, Meta(description="Where releases are kept.")] = field(default_factory=Releases)
+    upgrade: Annotated[Upgrade, Meta(description="What an upgrade keeps.")] = field(default_factory=Upgrade)
+
+    def problems(self) -> list[str]:
+        return ["vaults: only one vault is supported"] if len(self.vaults) > 1 else []
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        webs = self.webs()
+        return [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+
+    def webs(self) -> list[str]:
+        """Return the services of kind web; a valid configuration has at most one."""
+        return [name for name in self.services if self.service_kind(name) == "web"]
+
+    def task_service(self) -> str:
+        """Return the service whose image the tasks run in, if they run in containers; empty without services."""
+        found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]
+        return self.runtime.task_service or next(iter([*found, *self.services]), "")
+
+    def service_kind(self, name: str) -> str:
+        return self.services[name].kind or ("web" if name == "web" else "worker")

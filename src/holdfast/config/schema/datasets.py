@@ -1,0 +1,104 @@
+"""The data of the application: databases and trees of files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+class Database(Section, frozen=True):
+    kind: Annotated[Literal["sqlite", "postgresql", "mariadb", "mysql"], Meta(description="Engine.")]
+    path: Annotated[str, Meta(description="The database file, relative to holdfast.toml (sqlite).")] = ""
+    name: Annotated[str, Meta(description="Name of the database in its server.")] = ""
+    host: Annotated[
+        str,
+        Meta(
+            description="The server's host, or the folder of its socket (postgresql), or the socket itself (mariadb,"
+            " mysql). Default: the client's own."
+        ),
+    ] = ""
+    port: Annotated[int, Meta(ge=0, le=65535, description="The server's port. Default: the client's own.")] = 0
+    user: Annotated[
+        str,
+        Meta(
+            description="Role that owns the database and may create others: CREATEDB (postgresql),"
+            " all privileges on `hf-%` (mariadb, mysql)."
+        ),
+    ] = ""
+    password: Annotated[
+        str, Meta(pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password.")
+    ] = ""
+    container: Annotated[
+        str,
+        Meta(
+            pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+            description="Container of the server: `docker:NAME`, or `compose:SERVICE` for a service of the Compose"
+            " project. Client programs run inside it, so host and port are as seen from there; dumps come out through"
+            " a pipe.",
+        ),
+    ] = ""
+    maintenance: Annotated[str, Meta(description="Another database of the server to connect to (postgresql).")] = (
+        "postgres"
+    )
+    jobs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Parallel jobs of a restore, and of dumps and copies if the engine supports it. For MariaDB"
+            " and MySQL, more than one allows up to three dump programs at a time.",
+        ),
+    ] = 2
+    import_from: Annotated[
+        list[str],
+        Meta(
+            description="Folders of this machine, relative to holdfast.toml, in which the application's own scripts"
+            " write dumps: `import list` shows them."
+        ),
+    ] = []
+    end_sessions: Annotated[
+        bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
+    ] = False
+
+    def problems(self) -> list[str]:
+        if self.kind != "sqlite":
+            return [] if self.name else [f"name: is needed for kind {self.kind}"]
+        found = [] if self.path else ["path: is needed for kind sqlite"]
+        if self.container:
+            found.append("container: is not for kind sqlite, whose file Holdfast reads itself")
+        return found
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose" and self.container.startswith("compose:"):
+            return [f"container: {self.container} is for runtime.kind compose"]
+        return []
+
+
+class Files(Section, frozen=True):
+    path: Annotated[str, Meta(description="Folder, relative to holdfast.toml.")] = ""
+    volume: Annotated[
+        str,
+        Meta(
+            description="Instead of a path: a named volume, by its name in the Compose files; read in the folder in"
+            " which the engine keeps it (compose)."
+        ),
+    ] = ""
+    exclude: Annotated[
+        list[str], Meta(description="Shell patterns of files that can be generated again: caches, thumbnails, locks.")
+    ] = []
+
+    def problems(self) -> list[str]:
+        if self.path or self.volume:
+            return []
+        return ["path: is missing; name a folder, or a volume of the Compose project as `volume`"]
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose" and self.volume:
+            return ["volume: is for runtime.kind compose"]
+        return []

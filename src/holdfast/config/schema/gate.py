@@ -1,0 +1,81 @@
+"""The gate, which holds visitors during maintenance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+_OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
+
+
+class Gate(Section, frozen=True):
+    kind: Annotated[
+        Literal["front", "nginx", "caddy", "none"],
+        Meta(
+            description="`front`: a small proxy of Holdfast in front of the web; `nginx` or `caddy`: your own proxy,"
+            " which includes a file that Holdfast writes."
+        ),
+    ] = "none"
+    listen: Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port.")] = (
+        "127.0.0.1:8000"
+    )
+    message: Annotated[str, Meta(description="Text of the maintenance page.")] = ""
+    template: Annotated[
+        str, Meta(description="Your own maintenance page: HTML with $message, $comment and $retry_after_seconds.")
+    ] = ""
+    drain_seconds: Annotated[
+        float, Meta(ge=0, description="How long running requests may take before they are cut off.")
+    ] = 10
+    include: Annotated[
+        str,
+        Meta(
+            description="File that Holdfast writes and your proxy's configuration includes, relative to holdfast.toml;"
+            " its folder is mounted into the proxy's container (nginx, caddy)."
+        ),
+    ] = ""
+    container: Annotated[
+        str,
+        Meta(
+            pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+            description="Container of your proxy: `docker:NAME`, or `compose:SERVICE` of the project. Default: it runs"
+            " on this machine (nginx, caddy).",
+        ),
+    ] = ""
+    config: Annotated[
+        str,
+        Meta(
+            description="Your proxy's configuration file, as a path that the proxy sees. Default:"
+            " the program's own (nginx, caddy)."
+        ),
+    ] = ""
+    check_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+)?$",
+            description="URL that Holdfast requests to verify that your proxy obeys it:"
+            " a path that your proxy sends to the web (nginx, caddy).",
+        ),
+    ] = ""
+    check_host: Annotated[
+        str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
+    ] = ""
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind in ("front", "none"):
+            problems = [f"{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(self, key)]
+            if self.kind == "front" and configuration.services and not configuration.webs():
+                problems.append("kind: the front needs a service of kind web")
+            return problems
+        problems = [
+            f"{key}: is needed for kind {self.kind}" for key in ("include", "check_url") if not getattr(self, key)
+        ]
+        if self.container and configuration.runtime.kind != "compose":
+            problems.append("container: can only send visitors to containers, so it needs runtime.kind compose")
+        return problems

@@ -1,0 +1,37 @@
+"""What all tables of holdfast.toml have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta, Struct
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+Argv = Annotated[list[str], Meta(min_length=1)]
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(duration: str) -> int | None:
+    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`; None if the text is not one."""
+    found = re.fullmatch(r"(\d+)([smhd])", duration)
+    return int(found[1]) * _SECONDS[found[2]] if found else None
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of holdfast.toml."""
+
+    def problems(self) -> list[str]:
+        """Return problems that several keys of this section show together, each as `key: problem`."""
+        return []
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        """Return problems that this section shows together with other sections, each as `key: problem`.
+
+        `name` is what the operator named this section, such as `main` in `[databases.main]`, or else empty.
+        """
+        return []

@@ -1,0 +1,166 @@
+"""What runs: the runtime, its services, the one-off commands and their time-outs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta, field
+
+from holdfast.config.schema.section import Section
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+_OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
+
+
+class Runtime(Section, frozen=True):
+    kind: Annotated[
+        Literal["supervisor", "compose"],
+        Meta(
+            description="Where services run. supervisor: supervisord, owned by Holdfast; compose:"
+            " containers of a Compose project."
+        ),
+    ] = "supervisor"
+    command: Annotated[
+        list[str],
+        Meta(
+            min_length=1,
+            description="Your own Compose command as a list of words: `docker compose`, `docker-compose` (1.29, 2) or"
+            " `podman-compose` (compose).",
+        ),
+    ] = field(default_factory=lambda: ["docker", "compose"])
+    files: Annotated[
+        list[str],
+        Meta(
+            description="Compose files, as after `docker compose -f`: from the release if its sources contain them,"
+            " else from the folder of holdfast.toml. Default: those that Compose itself uses (compose)."
+        ),
+    ] = []
+    env_files: Annotated[
+        list[str],
+        Meta(
+            description="Files with variables in the folder of holdfast.toml, as after `docker compose --env-file`."
+            " Default: `.env` if it exists (compose)."
+        ),
+    ] = []
+    profiles: Annotated[list[str], Meta(description="Active profiles (compose).")] = []
+    project: Annotated[
+        str, Meta(description="Name of the project. Default: what its files and variables say (compose).")
+    ] = ""
+    task_service: Annotated[
+        str, Meta(description="Service whose image the tasks run in. Default: the backend, else the web (compose).")
+    ] = ""
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind == "compose":
+            if self.task_service and self.task_service not in configuration.services:
+                return [f"task_service: there is no service {self.task_service!r}"]
+            return []
+        given = [key for key in _OF_COMPOSE if getattr(self, key)]
+        given += ["command"] if self.command != Runtime().command else []
+        return [f"{key}: is for kind compose" for key in given]
+
+
+class Service(Section, frozen=True):
+    command: Annotated[
+        list[str],
+        Meta(
+            description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
+            " Default in containers: the command of the image."
+        ),
+    ] = []
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Port that the web listens on in its container. Default: the only one it publishes.",
+        ),
+    ] = 0
+    kind: Annotated[
+        Literal["web", "backend", "worker", "scheduler"] | None,
+        Meta(
+            description="Order of stop: schedulers, workers, web, backend; start in reverse. backend: a service that"
+            " the web reaches by itself, for example through a socket in a volume. Default: web for the name `web`,"
+            " else worker."
+        ),
+    ] = None
+    health: Annotated[
+        str, Meta(description="Path that answers 2xx when the web is healthy, requested on its loopback port.")
+    ] = ""
+    health_headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="Headers of that request, such as the site's name (`Host`) and what the proxy in front of it"
+            " adds (`X-Forwarded-Proto`); else `Host: localhost`."
+        ),
+    ] = {}
+    health_command: Annotated[
+        list[str], Meta(description="Command in the release that exits with 0 when the service is healthy.")
+    ] = []
+    health_timeout_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="How long a start may take until the service is healthy. An undo that starts it again waits up"
+            " to two minutes longer.",
+        ),
+    ] = 60
+    settle_seconds: Annotated[
+        float, Meta(ge=0, description="How long a service must stay up with one process to count as started.")
+    ] = 1.0
+    stop_signal: Annotated[
+        Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"], Meta(description="Signal that stops it.")
+    ] = "TERM"
+    stop_timeout_seconds: Annotated[int, Meta(gt=0, description="Time to stop; after it the service is killed.")] = 10
+    user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
+    environment: Annotated[
+        dict[str, str],
+        Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
+    ] = {}
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        kind, runtime = configuration.service_kind(name), configuration.runtime.kind
+        problems = []
+        if runtime == "compose":
+            if self.health_command:
+                problems.append("health_command: a container has a health check of its own")
+            if self.user:
+                problems.append("user: is for kind supervisor; the Compose files set the user")
+        else:
+            if not self.command:
+                problems.append(f"command: is needed for runtime.kind {runtime}")
+            if self.port:
+                problems.append("port: is for kind compose")
+        if kind == "backend" and not any(configuration.services[web].health for web in configuration.webs()):
+            problems.append("kind: a backend needs a web with `health`, by which both are asked")
+        if self.health and kind != "web":
+            instead = "a container has a health check of its own" if runtime == "compose" else "use health_command"
+            problems.append(f"health: only the web has a port; {instead}")
+        if self.health_headers and not self.health:
+            problems.append("health_headers: belong to the request of `health`, which is not set")
+        if self.health and not self.health.startswith("/"):
+            problems.append("health: is a path and starts with /")
+        return problems
+
+
+class Tasks(Section, frozen=True):
+    install: Annotated[list[str], Meta(description="Runs at the first installation, on empty data.")] = []
+    migrate: Annotated[list[str], Meta(description="Brings the data to the release.")] = []
+    warm_cache: Annotated[list[str], Meta(description="Runs after migrate and before the start.")] = []
+    after_restore: Annotated[list[str], Meta(description="Runs after a restore and before the start.")] = []
+    after_clone: Annotated[list[str], Meta(description="Runs in the target after a clone.")] = []
+    reindex: Annotated[
+        list[str],
+        Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
+    ] = []
+    console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
+
+
+class Limits(Section, frozen=True):
+    task_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
+    ] = 3600
+    build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600

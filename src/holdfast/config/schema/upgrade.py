@@ -1,0 +1,152 @@
+"""Code and its upgrades: the source, migrations, the guard of rows, releases and what an upgrade keeps."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from holdfast.config.schema.section import Argv, Section, seconds_of
+
+if TYPE_CHECKING:
+    from holdfast.config.schema.configuration import Configuration
+
+
+class PythonSource(Section, frozen=True):
+    requirements: Annotated[
+        str, Meta(description="Requirements file in the repository; its wheels go into the package.")
+    ] = "requirements.txt"
+    interpreter: Annotated[str, Meta(description="Interpreter that creates the virtual environment of a release.")] = (
+        "python3"
+    )
+
+
+class Source(Section, frozen=True):
+    repository: Annotated[str, Meta(description="Path of the git repository, relative to holdfast.toml.")] = "."
+    build: Annotated[
+        list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of words.")
+    ] = []
+    images: Annotated[
+        list[Argv],
+        Meta(
+            description="The project's own commands that build its images, run in a checkout of the commit instead of"
+            " `compose build`. Success is judged by the images built; exit codes are ignored (compose)."
+        ),
+    ] = []
+    shared: Annotated[
+        dict[str, str],
+        Meta(description="Links in each release: path in the release -> path that all releases share."),
+    ] = {}
+    python: Annotated[
+        PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
+    ] = None
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if configuration.runtime.kind != "compose":
+            return ["images: is for runtime.kind compose"] if self.images else []
+        return ["python: is not for containers, whose image has everything"] if self.python is not None else []
+
+
+class Migrations(Section, frozen=True):
+    kind: Annotated[
+        Literal["none", "files", "version", "django", "alembic", "doctrine", "rails", "flyway"],
+        Meta(
+            description="How Holdfast lists migrations. files: by the names of files in the release; version: by one"
+            " version in the database and one in a file of the release, as WordPress and many others do it; django: by"
+            " its own command; the others: by their own tables and files."
+        ),
+    ] = "none"
+    database: Annotated[
+        str, Meta(description="Database that records the applied migrations. Default: the only one.")
+    ] = ""
+    applied: Annotated[
+        str,
+        Meta(
+            description="SELECT of the names of applied migrations (kind = files), or of the database's version (kind"
+            " = version)."
+        ),
+    ] = ""
+    shipped: Annotated[
+        str,
+        Meta(
+            description="Pattern of migration files in the release; their stems are the names (kind = files). The file"
+            " that has the version (kind = version). For alembic, doctrine, rails and flyway: the pattern, if it is"
+            " not their usual one."
+        ),
+    ] = ""
+    pattern: Annotated[
+        str, Meta(description="Regular expression whose one group is the version in that file (kind = version).")
+    ] = ""
+    on_start: Annotated[
+        bool,
+        Meta(
+            description="The web, or its backend, migrates by itself when it starts. Holdfast looks for missing"
+            " migrations before workers start and before the commit, because such start scripts serve even after a"
+            " failed migration."
+        ),
+    ] = False
+    compatible: Annotated[
+        list[str], Meta(description="Patterns of migrations that the old code tolerates; a rolling upgrade needs them.")
+    ] = []
+    transactional: Annotated[bool, Meta(description="False if a migration that fails half-way leaves its changes.")] = (
+        True
+    )
+
+    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+        if self.kind == "none":
+            return ["on_start: needs migrations.kind, which shows what a start did not apply"] * self.on_start
+        problems = []
+        if self.database and self.database not in configuration.databases:
+            problems.append(f"database: there is no database {self.database!r}")
+        if not self.database and len(configuration.databases) != 1:
+            problems.append("database: name one of the databases")
+        needed = {"files": ("applied", "shipped"), "version": ("applied", "shipped", "pattern")}
+        problems += [
+            f"{key}: is needed for kind {self.kind}" for key in needed.get(self.kind, ()) if not getattr(self, key)
+        ]
+        if self.pattern:
+            try:
+                groups = re.compile(self.pattern).groups
+            except re.error as error:
+                problems.append(f"pattern: {error}")
+            else:
+                problems += [f"pattern: has {groups} groups instead of one"] * (groups != 1)
+        return problems
+
+
+class Guard(Section, frozen=True):
+    may_shrink: Annotated[list[str], Meta(description="Tables that an upgrade may empty or drop.")] = []
+    budget_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Time for counting rows, once before and once after a migration; visitors wait for it. Small"
+            " tables come first; a table that is not counted gives only a warning.",
+        ),
+    ] = 0.75
+
+
+class Releases(Section, frozen=True):
+    path: Annotated[
+        str, Meta(description="Folder of the releases, relative to holdfast.toml; `current` points into it.")
+    ] = "releases"
+    keep: Annotated[int, Meta(ge=1, description="Releases and packages kept for a rollback.")] = 3
+
+
+class Upgrade(Section, frozen=True):
+    keep_restore_point: Annotated[
+        str,
+        Meta(pattern=r"^(\d+[hd])?$", description="How long to keep a restore point after the commit, such as `24h`."),
+    ] = ""
+    keep_replaced: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d+[hd]$",
+            description="How long to keep data that a restore, rollback, import or clone replaced.",
+        ),
+    ] = "7d"
+
+    def kept_seconds(self) -> int:
+        """Return how long restore points and replaced data are kept."""
+        return max(seconds_of(self.keep_restore_point) or 0, seconds_of(self.keep_replaced) or 0)

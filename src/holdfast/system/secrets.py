@@ -1,0 +1,44 @@
+"""References to secrets in the configuration, `env:NAME`, `file:PATH` or `command:ARGV`, and the values behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from holdfast.errors import CommandFailedError, HoldfastError
+
+KINDS = ("env:", "file:", "command:")
+
+
+def is_secret(value: str) -> bool:
+    """Return whether a value is a reference to a secret."""
+    return value.startswith(KINDS)
+
+
+def resolve(reference: str, run: Callable[[Sequence[str]], str]) -> str:
+    """Return the value of a reference; `run` returns what the command of `command:ARGV` prints.
+
+    Raise HoldfastError naming the reference, never the value.
+    """
+    kind, _, rest = reference.partition(":")
+    try:
+        if kind == "env":
+            value = os.environ[rest]
+        elif kind == "file":
+            value = Path(rest).read_text().rstrip("\n")
+        elif kind == "command":
+            value = run(rest.split()).rstrip("\n")
+        else:
+            raise HoldfastError(f"secret reference {reference!r} must begin with env:, file: or command:")
+    except KeyError:
+        raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
+    except (OSError, CommandFailedError) as error:
+        raise HoldfastError(f"secret {reference}: {error}") from None
+    except UnicodeDecodeError:
+        raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise HoldfastError(f"secret {reference}: it is not UTF-8") from None
+    return value
