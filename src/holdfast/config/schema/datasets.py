@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
 
+from holdfast.config import kinds
 from holdfast.config.schema.section import Section
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
 
+    DatabaseKind = str  # which ones, the table of drivers says
+else:
+    DatabaseKind = Literal[tuple(kinds.DATABASES)]
+
 
 class Database(Section, frozen=True):
-    kind: Annotated[Literal["sqlite", "postgresql", "mariadb", "mysql"], Meta(description="Engine.")]
+    kind: Annotated[DatabaseKind, Meta(description="Engine.")]
     path: Annotated[str, Meta(description="The database file, relative to holdfast.toml (sqlite).")] = ""
     name: Annotated[str, Meta(description="Name of the database in its server.")] = ""
     host: Annotated[
