@@ -58,7 +58,7 @@ class Opened:
         return self.releases.parent / "current"
 
     def sql_database(self, name: str) -> Database:
-        """Return a database that answers queries. Raise ConfigurationError for one of another kind."""
+        """Return a database that answers queries. Raise ConfigurationError for another one, as at the opening."""
         found = self.databases[name]
         if not isinstance(found, Database):
             raise ConfigurationError(

@@ -53,11 +53,11 @@ class RedisHarness(Harness):
 
     def __init__(self, socket: Path, folder: Path) -> None:
         super().__init__(RedisKeySpace("main", socket, _LIVE), folder)
-        self._socket = socket
+        self.socket = socket
 
     def _client(self, number: int = _LIVE) -> closing[redis.Redis]:
         client = redis.Redis(
-            unix_socket_path=str(self._socket),
+            unix_socket_path=str(self.socket),
             db=number,
             socket_timeout=_MOMENT_SECONDS * patience.FACTOR,
             retry=Retry(NoBackoff(), 0),

@@ -9,18 +9,27 @@ from holdfast.config import kinds
 from holdfast.config.load import Loaded
 from holdfast.drivers.databases.opening import OpenDataDirectory, OpenDataset, Opening
 from holdfast.drivers.protocols.containers import Containers
-from holdfast.drivers.protocols.databases import Cold
+from holdfast.drivers.protocols.databases import Cold, Database
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host
 
 
 def open_databases(loaded: Loaded, host: Host, containers: Containers | None) -> dict[str, Dataset]:
-    """Return a driver for each database. Raise ConfigurationError for an unknown kind."""
-    return {
+    """Return a driver for each database. Raise ConfigurationError for an unknown kind, or one that is asked by SQL."""
+    found = {
         name: opener(item.kind, f"databases.{name}.kind")(Opening(name, item, loaded, host, containers))
         for name, item in loaded.configuration.databases.items()
     }
+    references = loaded.configuration.backup.references
+    asked = {"migrations.database": loaded.configuration.migrations.database}
+    asked |= {"backup.references.database": references.database} if references is not None else {}
+    for key, name in asked.items():
+        if name in found and not isinstance(found[name], Database):
+            raise ConfigurationError(
+                "holdfast.toml is wrong", [f"{key}: {name} is of kind {found[name].kind}, which answers no SQL"]
+            )
+    return found
 
 
 def opener(kind: str, key: str) -> OpenDataset:
