@@ -14,7 +14,7 @@ from holdfast.config.validation import validate
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.runner import Runner, StepContext
-from holdfast.model import Backup, Facts
+from holdfast.model import Backup, Facts, PlanParameters
 from holdfast.system.host import Host
 from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
 
@@ -65,7 +65,7 @@ def make_context(
         progress=lambda done, total, unit: None,
         say=said.append,
         commit_facts={},
-        plan_parameters={},
+        plan_parameters=PlanParameters(),
     )
     return context, recorded, said
 

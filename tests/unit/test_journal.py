@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.engine.journal import RESERVE_BYTES, Journal
 from holdfast.engine.records import ALLOWED_FACTS
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
-from holdfast.model import Outcome, Plan, Step, StepState
+from holdfast.model import Outcome, Plan, PlanParameters, Step, StepState
 from holdfast.system import durable
 from tests.handles import open_below
 from tests.memory import make_folder
@@ -36,17 +37,18 @@ _json = st.recursive(
 )
 _facts = st.dictionaries(st.sampled_from(sorted(ALLOWED_FACTS)), _json, max_size=3)
 _plans = st.builds(
-    lambda names, after, parameters, lock: Plan(
+    lambda names, after, mode, remove, lock: Plan(
         kind="test.kind",
         title="a test",
         lock=lock,
-        parameters=parameters,
+        parameters=PlanParameters(mode=mode, remove=tuple(remove)),
         steps=tuple(Step(f"do.{name}", f"title {name}", {"n": name}) for name in names),
         after_commit=tuple(Step(f"after.{name}", name) for name in after),
     ),
     st.lists(_text, min_size=1, max_size=3),
     st.lists(_text, max_size=2),
-    st.dictionaries(_text, _json, max_size=2),
+    _text,
+    st.lists(_text, max_size=2),
     st.sampled_from(["change", "backup", "gate"]),
 )
 
@@ -157,7 +159,7 @@ class JournalMachine(RuleBasedStateMachine):
             record = self.journal.operation(operation)
             assert record is not None
             assert (record.kind, record.title, record.lock) == ("test.kind", "a test", expected.plan.lock)
-            assert record.plan["parameters"] == expected.plan.parameters
+            assert record.plan["parameters"] == msgspec.json.decode(msgspec.json.encode(expected.plan.parameters))
             assert (record.configuration, record.command) == (expected.configuration, expected.command)
             assert (record.outcome, record.committed) == (expected.outcome, expected.committed)
             assert (record.commit_facts, record.error) == (expected.commit_facts, expected.error)

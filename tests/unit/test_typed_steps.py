@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.engine import journal as records
 from holdfast.errors import RefusedError
+from holdfast.model import Plan, Step, StepState
 from holdfast.steps.gate import CloseGate, HoldGate, OpenGate
 from holdfast.steps.table import TABLE, TYPED, handlers
 from holdfast.steps.typed import handler
@@ -23,9 +25,8 @@ from tests.unit.applications import make_app, make_context
     ],
 )
 def test_the_journal_keeps_a_name_and_parameters(step: Any, name: str, parameters: dict[str, Any]) -> None:
-    planned = step.planned()
-    assert (planned.name, planned.parameters) == (name, parameters)
-    assert planned.title == step.title != ""
+    assert (step.name, step.parameters) == (name, parameters)
+    assert step.title
 
 
 def test_every_step_has_one_place(folder: Path) -> None:
@@ -41,8 +42,42 @@ def test_every_step_has_one_place(folder: Path) -> None:
 def test_parameters_of_another_version_are_refused(folder: Path, parameters: dict[str, Any]) -> None:
     app = make_app(folder)
     context, _, _ = make_context(parameters=parameters)
-    with pytest.raises(RefusedError, match=r"the step gate\.close in the journal is not one of this version"):
+    with pytest.raises(RefusedError, match=r"gate\.close with parameters of another version"):
         handler(CloseGate, app.opened).do(context)
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "facts", "said"),
+    [
+        (Step("gate.close", "", {"comment": "x", "colour": "red"}), {}, r"gate\.close with parameters .*`colour`"),
+        (Step("gate.close", "", {"comment": 5}), {}, r"gate\.close with parameters .*`\$\.comment`"),
+        (Step("gate.close", ""), {"begun": True}, r"gate\.close with facts .*`begun`"),
+        (Step("gate.slam", ""), {}, r"gate\.slam"),
+    ],
+)
+def test_a_recovery_refuses_what_another_version_wrote_before_it_undoes_anything(
+    folder: Path, step: Step, facts: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(folder)
+    app.runner.handlers = handlers(app.opened)
+    app.opened.gate.hold({"comment": "mine"})
+    plan = Plan(kind="upgrade", title="upgrade to v9", steps=(HoldGate(None), step))
+    monkeypatch.setattr("holdfast.engine.journal.VERSION", "9.1")
+    operation = app.journal.begin(plan, command="", configuration={}, user="")
+    for position in (0, 1):
+        app.journal.step(operation, position, StepState.DOING)
+    monkeypatch.setattr(records, "ALLOWED_FACTS", records.ALLOWED_FACTS | {"begun"}, raising=False)
+    app.journal.facts(operation, 0, {"previous": None})
+    app.journal.facts(operation, 1, facts)
+    record = app.journal.operation(operation)
+    assert record is not None
+    with pytest.raises(RefusedError, match=rf"upgrade to v9 .* does not know: {said}") as refused:
+        app.runner.recover(record)
+    assert "Install Holdfast 9.1, which began it" in refused.value.next_step
+    assert "holdfast recover" in refused.value.next_step
+    assert [one.state for one in app.journal.steps(operation)] == [StepState.DOING, StepState.DOING]
+    assert app.opened.gate.state().hold == {"comment": "mine"}
     app.close()
 
 

@@ -248,7 +248,7 @@ def prune(session: Session, dry_run: bool) -> None:
 
     app = session.changing_app()
     plan = operation.plan(app)
-    if plan.parameters["remove"] and not dry_run:
+    if plan.parameters.remove and not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)
     session.run(app, plan, dry_run=dry_run)
 

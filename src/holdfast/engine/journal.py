@@ -17,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from holdfast import VERSION
 from holdfast.engine.lock import Owner
 from holdfast.engine.records import ALLOWED_FACTS, OperationRecord, StepRecord
@@ -206,7 +208,7 @@ class Journal:
                     command,
                     json.dumps(
                         {
-                            "parameters": dict(plan.parameters),
+                            "parameters": msgspec.to_builtins(plan.parameters),
                             "notes": plan.notes,
                             "also_locks": plan.also_locks,
                             "barrier_paths": plan.barrier_paths,

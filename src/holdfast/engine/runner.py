@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from holdfast.engine import fence
 from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.failure import operator_error
@@ -25,7 +27,7 @@ from holdfast.errors import (
     StuckError,
     lacks_space,
 )
-from holdfast.model import Facts, Outcome, Plan, StepState
+from holdfast.model import Facts, Outcome, Plan, PlanParameters, StepState
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -43,7 +45,7 @@ class StepContext:
     progress: Callable[[int, int | None, str], None]
     say: Callable[[str], None]
     commit_facts: Facts
-    plan_parameters: Mapping[str, Any]
+    plan_parameters: PlanParameters
     begun: frozenset[str] = frozenset()
 
     def started(self, name: str) -> bool:
@@ -61,6 +63,8 @@ class Handler:
     do: Callable[[StepContext], None]
     undo: Callable[[StepContext], None] | None = None
     describe: Callable[[Mapping[str, Any]], list[str]] = lambda parameters: []
+    check: Callable[[Mapping[str, Any], Facts], None] = lambda parameters, facts: None
+    """Raise HoldfastError for parameters or facts in a journal that this version does not know."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Runner:
 
         A plan may have waited for a lock or for an answer.
         """
-        planned_after = plan.parameters.get("planned_after")
+        planned_after = plan.parameters.planned_after
         if planned_after is not None and planned_after != self.journal.newest_change():
             raise RefusedError(
                 "another operation changed the application since this was planned",
@@ -142,7 +146,7 @@ class Runner:
             )
 
     def _fence_superseded(self, plan: Plan) -> None:
-        record = self.journal.operation(plan.parameters.get("supersedes") or "")
+        record = self.journal.operation(plan.parameters.supersedes or "")
         if record is not None:
             self._fence_dead(record)
 
@@ -168,7 +172,7 @@ class Runner:
         with self._cancellation:
             locks = self._take_locks(plan, wait_seconds)
             try:
-                self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.get("supersedes"))
+                self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.supersedes)
                 if plan.lock == "change":
                     self._refuse_outdated(plan)
                     self.journal.drop_orphan_markers()
@@ -220,7 +224,7 @@ class Runner:
             progress=self._observer.progress,
             say=self._observer.say,
             commit_facts=commit_facts or stored.commit_facts,
-            plan_parameters=stored.plan["parameters"],
+            plan_parameters=_parameters_of(stored),
             begun=frozenset(step.name for step in steps if step.state is not StepState.PENDING),
         )
 
@@ -253,7 +257,7 @@ class Runner:
         assert stored is not None
         self._cancellation.check()
         durable.barrier(stored.plan["barrier_paths"])
-        facts: Facts = dict(stored.plan["parameters"].get("commit_facts", {}))
+        facts: Facts = msgspec.to_builtins(_parameters_of(stored).commit_facts)
         for step in self.journal.steps(operation):
             facts.update({key: step.facts[key] for key in ("set_id", "package") if key in step.facts})
             if warnings := step.facts.get("warnings"):
@@ -276,7 +280,7 @@ class Runner:
         seconds = time.monotonic() - started
         stored = self.journal.operation(operation)
         assert stored is not None
-        superseded = stored.plan["parameters"].get("supersedes")
+        superseded = _parameters_of(stored).supersedes
         if superseded:
             self.journal.finish(superseded, Outcome.SUPERSEDED, error=f"superseded by {operation}")
         self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
@@ -367,14 +371,7 @@ class Runner:
         The caller holds the operation's locks. Idempotent, even after a recovery that died. Raise StuckError.
         """
         started = time.monotonic()
-        unknown = sorted({step.name for step in self.journal.steps(record.id)} - self.handlers.keys())
-        if unknown:
-            raise RefusedError(
-                f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
-                state="Nothing was examined or changed. The operation is still open.",
-                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast"
-                " recover",
-            )
+        self._refuse_unknown(record)
         with self._cancellation:
             self._cancellation.begin_undo()
             self._fence_dead(record)
@@ -388,6 +385,23 @@ class Runner:
                 return Result(record.id, outcome, {}, time.monotonic() - started)
             finally:
                 self._leave()
+
+    def _refuse_unknown(self, record: OperationRecord) -> None:
+        """Raise RefusedError where another version wrote steps, parameters or facts that this one does not know."""
+        steps = self.journal.steps(record.id)
+        unknown = sorted({step.name for step in steps} - self.handlers.keys())
+        for step in steps if not unknown else ():
+            try:
+                self.handlers[step.name].check(step.parameters, step.facts)
+            except HoldfastError as error:
+                unknown.append(error.what)
+        if unknown:
+            raise RefusedError(
+                f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
+                state="Nothing was examined or changed. The operation is still open.",
+                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast"
+                " recover",
+            )
 
     def _fence_dead(self, record: OperationRecord) -> None:
         owner = record.owner
@@ -416,3 +430,7 @@ class Runner:
         """Close an operation without an undo, by the operator's decision."""
         self._fence_dead(record)
         self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")
+
+
+def _parameters_of(record: OperationRecord) -> PlanParameters:
+    return msgspec.convert(record.plan["parameters"], PlanParameters)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import parts
 from holdfast.steps.gate import OpenGate
 
@@ -24,13 +24,13 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     datasets = parts.all_there(app, parts.choose(app))
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
         Step("release.adopt", f"take over the running containers as {label}", {"release": asdict(release)}),
     ]
     notes = [f"The running containers are recorded as {label} ({commit[:12]}). Their images are kept from now on."]
     if app.loaded.configuration.gate.kind == "none":
-        after: tuple[Step, ...] = ()
+        after: tuple[PlannedStep, ...] = ()
     else:
         # The front may need the port that the web has now, so the web is stopped first.
         closing = [Step("services.stop", "stop services in order"), parts.gate_close("Holdfast takes over")]
@@ -40,7 +40,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
             *closing,
             parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
         ]
-        after = (Step("services.adopt", "make the started services permanent"), OpenGate().planned())
+        after = (Step("services.adopt", "make the started services permanent"), OpenGate())
         notes.append("The services are started again, with the web behind the gate. Visitors wait for some seconds.")
     return Plan(
         kind="adopt",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from holdfast.application.application import App
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, Plan, Step
+from holdfast.model import Backup, Plan, PlannedStep, PlanParameters, Step
 from holdfast.operations import parts
 from holdfast.steps.gate import OpenGate
 
@@ -38,16 +38,16 @@ def plan(
     otherwise = " If it was lost, run `holdfast backup restore latest`; to leave it out, add `--except NAME`."
     datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(
             app, datasets, with_backup=True, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
         ),
         parts.backup_copy(datasets),
     ]
-    after: list[Step] = []
+    after: list[PlannedStep] = []
     if stops:
         steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
-        after += [Step("services.resume", "start services again"), OpenGate().planned()]
+        after += [Step("services.resume", "start services again"), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(parts.backup_publish(pin=False))
     if datasets.databases:
@@ -61,7 +61,7 @@ def plan(
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
         barrier_paths=tuple(app.opened.barrier_paths()),
-        parameters={"level": level},
+        parameters=PlanParameters(level=level),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from holdfast.application.application import App
 from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import migrations
@@ -58,7 +58,7 @@ def plan(
     present = parts.existing(app, parts.Datasets(databases, files, False))
     recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, present, with_backup=safety, adopts=True),
         Step("clone.pin", f"pin backup {found.id} of {_named(source)}", names),
         Step("restore.check", "check the backup", names),
@@ -71,9 +71,9 @@ def plan(
         *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
     ]
-    after = (
+    after: tuple[PlannedStep, ...] = (
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         *completing,
         Step("clone.unpin", f"unpin backup {found.id} of {_named(source)}", names),
         Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),

@@ -9,7 +9,7 @@ from pathlib import Path
 from holdfast.application.application import App
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import import_list, parts
 from holdfast.steps.gate import OpenGate
 
@@ -45,7 +45,7 @@ def plan_database(
     stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
     references = app.loaded.configuration.backup.references
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, present, with_backup=safety, more=more),
         load,
         *checks.before,
@@ -59,9 +59,9 @@ def plan_database(
             *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
             *parts.start_all(app, release),
         ]
-    after = (
+    after: tuple[PlannedStep, ...] = (
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         *completing,
         Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
     )
@@ -82,7 +82,7 @@ def plan_database(
     )
 
 
-def _dump(app: App, name: str, source: str) -> Step:
+def _dump(app: App, name: str, source: str) -> PlannedStep:
     title = "the standard input"
     if source != "-":
         source = title = str(Path(import_list.chosen(app, name, source)).absolute())
@@ -98,7 +98,7 @@ def _dump(app: App, name: str, source: str) -> Step:
     )
 
 
-def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
+def _cold(app: App, name: str, source: str, scratch: str) -> tuple[PlannedStep, dict[str, int]]:
     """Return the step, and the bytes it needs by path. Raise NotFoundError or RefusedError."""
     if name not in app.opened.cold:
         raise RefusedError(
@@ -160,7 +160,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
+    steps: list[PlannedStep] = [parts.preflight(app, present, with_backup=safety, stops=False)]
     if safety:
         steps += [
             parts.backup_copy(present),

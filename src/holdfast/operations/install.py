@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import parts
 from holdfast.steps.gate import OpenGate
 
@@ -42,7 +42,11 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         notes.append(
             f"All data of {', '.join((*datasets.databases, *datasets.files))} is replaced. A backup is made first."
         )
-    steps = [parts.preflight(app, datasets, with_backup=with_vault), parts.build(commit, label), parts.unpack(release)]
+    steps: list[PlannedStep] = [
+        parts.preflight(app, datasets, with_backup=with_vault),
+        parts.build(commit, label),
+        parts.unpack(release),
+    ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))
     steps += [parts.gate_close(f"installation of {label}"), Step("services.stop", "stop services in order")]
@@ -60,9 +64,9 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         *parts.tasks(app, release, "warm_cache"),
         *parts.start_all(app, release),
     ]
-    after = (
+    after: tuple[PlannedStep, ...] = (
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         Step("backup.unpin", "unpin the backup"),
         Step("restore_point.drop", "drop the restore point"),
     )

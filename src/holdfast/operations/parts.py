@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, Package, Release, Step
+from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release, Step
 from holdfast.steps import migrations
 from holdfast.steps.gate import CloseGate
 
@@ -149,7 +148,7 @@ def preflight(
     more: Mapping[str, int] | None = None,
     adopts: bool = False,
     saves_configuration: bool = False,
-) -> Step:
+) -> PlannedStep:
     """Return the step of the preflight checks.
 
     `reserve`: an undo may need space next to the data; reserve it before anything changes. `copies`: servers will copy
@@ -190,7 +189,7 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> d
     return found
 
 
-def backup_copy(datasets: Datasets) -> Step:
+def backup_copy(datasets: Datasets) -> PlannedStep:
     return Step(
         "backup.copy",
         "copy files to the vault while everything runs",
@@ -198,7 +197,9 @@ def backup_copy(datasets: Datasets) -> Step:
     )
 
 
-def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
+def backup_finish(
+    datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False
+) -> PlannedStep:
     """Return the step that completes a backup.
 
     `tolerant`: it may lack files that the database names. `safety`: it contains what is about to be replaced.
@@ -218,11 +219,11 @@ def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool
     )
 
 
-def backup_publish(*, pin: bool) -> Step:
+def backup_publish(*, pin: bool) -> PlannedStep:
     return Step("backup.publish", "commit the backup", {"pin": pin})
 
 
-def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[Step]:
+def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
     """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
@@ -231,7 +232,9 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False) -> tuple[Step, Step]:
+def late_backup(
+    datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False
+) -> tuple[PlannedStep, PlannedStep]:
     """Return the two steps of a backup: its files in the window, its databases after the commit.
 
     `tolerant`: the databases may be broken. `safety`: it contains what is about to be replaced.
@@ -255,7 +258,9 @@ def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safe
     return files, databases
 
 
-def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: bool) -> tuple[list[Step], list[Step]]:
+def stopped_and_saved(
+    app: App, replaced: Sequence[str], title: str, *, safety: bool
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps that close the gate, stop services and make the safety backup, and its closing steps.
 
     The backup contains files, code, and the existing databases among those that are replaced.
@@ -278,9 +283,9 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
 class MigrationChecks:
     """The steps that compare the migrations of a candidate database with the release that will run."""
 
-    before: tuple[Step, ...] = ()
+    before: tuple[PlannedStep, ...] = ()
     """Steps before the swap, while visitors are served."""
-    after: tuple[Step, ...] = ()
+    after: tuple[PlannedStep, ...] = ()
     """Steps after the swap, for migrations that may not be known before it."""
     notes: tuple[str, ...] = ()
 
@@ -308,11 +313,11 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     return MigrationChecks((before,), (after,), (note,))
 
 
-def gate_close(comment: str) -> Step:
-    return CloseGate(comment).planned()
+def gate_close(comment: str) -> PlannedStep:
+    return CloseGate(comment)
 
 
-def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> Step:
+def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> PlannedStep:
     """Return the step that starts services.
 
     `tolerant`: a service that does not stay up is reported and is not a failure, for steps after the commit.
@@ -320,7 +325,7 @@ def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool 
     return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
 
 
-def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step]:
+def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
 
     The rows are compared before anything starts. If the web migrates at its start, they are compared right after it,
@@ -335,34 +340,50 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step
     return [web, verify, *compare, behind]
 
 
-def task(release: Release, name: str) -> Step:
+def task(release: Release, name: str) -> PlannedStep:
     return Step("task.run", f"run {name}", {"release": asdict(release), "task": name})
 
 
-def tasks(app: App, release: Release, *names: str) -> list[Step]:
+def tasks(app: App, release: Release, *names: str) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
     return [task(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
 
 
-def switch(release: Release) -> Step:
+def switch(release: Release) -> PlannedStep:
     return Step("release.switch", f"switch to {release.label}", {"release": asdict(release)})
 
 
-def unpack(release: Release, *, beside: Sequence[str] = ()) -> Step:
+def unpack(release: Release, *, beside: Sequence[str] = ()) -> PlannedStep:
     """Return the step that unpacks a release. `beside`: kinds of services that will start while the old ones run."""
     return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release), "beside": list(beside)})
 
 
-def build(commit: str, label: str) -> Step:
+def build(commit: str, label: str) -> PlannedStep:
     return Step("package.build", f"build the package of {label}", {"commit": commit, "label": label})
 
 
-def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]:
+def parameters(
+    app: App,
+    release: Release | None,
+    *,
+    set: str = "",
+    supersedes: str | None = None,
+    mode: str = "",
+    known_services: Sequence[str] | None = None,
+    previous: Release | None = None,
+    start_all: bool = False,
+) -> PlanParameters:
     """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
-    found: dict[str, Any] = {"planned_after": app.journal.newest_change(), **more}
-    if release is not None:
-        found["commit_facts"] = {"release": asdict(release)}
-    return found
+    return PlanParameters(
+        planned_after=app.journal.newest_change(),
+        commit_facts=CommitFacts(release),
+        supersedes=supersedes,
+        known_services=tuple(known_services) if known_services is not None else None,
+        previous=previous,
+        mode=mode,
+        set=set,
+        start_all=start_all,
+    )
 
 
 def refuse_second_install(app: App) -> Release:

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.application.application import App
 from holdfast.errors import DamagedError
-from holdfast.model import Backup, Plan, Release, Step
+from holdfast.model import Backup, Plan, PlanParameters, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.steps import release as releases
 
@@ -76,7 +76,7 @@ def plan(app: App) -> Plan:
         after_commit=(Step("backup.prune", "remove backups and unreferenced content", {"remove": remove}),),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
-        parameters={"remove": remove},
+        parameters=PlanParameters(remove=tuple(remove)),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.errors import UsageError
-from holdfast.model import Backup, Outcome, Plan, Release, Step
+from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release, Step
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import configuration, migrations
@@ -81,9 +81,9 @@ def plan(
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
     if missing:
         notes.append(f"Not in the named backups, and not changed: {', '.join(missing)}")
-    after = (
+    after: tuple[PlannedStep, ...] = (
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         *completing,
         Step("restore.tidy", "drop the replaced data", {"keep_replaced": not safety}),
     )
@@ -201,14 +201,14 @@ def _steps(
     sets: Mapping[str, str],
     datasets: parts.Datasets,
     release: Release | None,
-    stopping: Sequence[Step],
+    stopping: Sequence[PlannedStep],
     checks: parts.MigrationChecks,
     *,
     with_configuration: bool,
-) -> list[Step]:
+) -> list[PlannedStep]:
     both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
     value = asdict(release) if release is not None else None
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, parts.Datasets((), (), False), with_backup=False, adopts=True),
         Step("restore.check", "check the backup", {**both, "release": value}),
     ]

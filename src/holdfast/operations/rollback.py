@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Backup, Plan, Release, Step, StepState
+from holdfast.model import Backup, Plan, PlannedStep, Release, Step, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
@@ -142,7 +142,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
             parts.switch(target),
             *parts.start_all(app, target),
         ]
-        after = [Step("services.adopt", "make the started services permanent"), OpenGate().planned()]
+        after = [Step("services.adopt", "make the started services permanent"), OpenGate()]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -166,7 +166,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         "files": [name for name in app.loaded.configuration.files if name in found.datasets],
     }
     stopping, completing = parts.stopped_and_saved(app, databases, f"rollback to {target.label}", safety=True)
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=True),
         Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
         Step("database.load", "load candidate databases", names),
@@ -177,9 +177,9 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *parts.tasks(app, target, "after_restore", "reindex"),
         *parts.start_all(app, target),
     ]
-    after = (
+    after: tuple[PlannedStep, ...] = (
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         *completing,
         Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
     )

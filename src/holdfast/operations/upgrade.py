@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
-from holdfast.model import Plan, Release, Step, StepState
+from holdfast.model import Plan, PlannedStep, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.gate import OpenGate
@@ -42,7 +42,7 @@ def plan(
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.existing(app, parts.choose(app, except_=backup_except))
     everything = parts.existing(app, parts.choose(app))
-    parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=asdict(current))
+    parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     if mode == "maintenance":
         steps, after = _maintenance(app, release, commit, saved, backup)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
@@ -105,16 +105,16 @@ def _restore_points(app: App) -> list[str]:
     return notes
 
 
-def _check(release: Release, mode: str) -> Step:
+def _check(release: Release, mode: str) -> PlannedStep:
     return Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": mode})
 
 
 def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
-) -> tuple[list[Step], list[Step]]:
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
-    steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
+    steps: list[PlannedStep] = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
@@ -131,9 +131,9 @@ def _maintenance(
         *parts.tasks(app, release, "migrate", "warm_cache"),
         *parts.start_all(app, release, guarded=True),
     ]
-    after = [
+    after: list[PlannedStep] = [
         Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+        OpenGate(),
         *([databases] if backup else []),
         *(
             []
@@ -172,13 +172,17 @@ def _refuse_without_front(app: App, mode: str) -> None:
 
 def _beside(
     app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
-) -> tuple[list[Step], list[Step]]:
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
     No undo touches the data.
     """
     kinds = ("web", "worker")
-    steps = [parts.build(commit, release.label), parts.unpack(release, beside=kinds), _check(release, mode)]
+    steps: list[PlannedStep] = [
+        parts.build(commit, release.label),
+        parts.unpack(release, beside=kinds),
+        _check(release, mode),
+    ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
@@ -196,11 +200,11 @@ def _beside(
     return steps, beside_after(release)
 
 
-def beside_after(release: Release) -> list[Step]:
+def beside_after(release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
     return [
         parts.switch(release),
-        OpenGate(drains=True).planned(),
+        OpenGate(drains=True),
         Step("services.adopt", "stop the old version", {"retire": True}),
         parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
         Step("services.adopt", "make the started services permanent"),

@@ -103,7 +103,7 @@ def stop_all(opened: Opened, context: StepContext) -> None:
     memory = _remembered(opened, context.operation, "stopped")
     if not memory.exists():
         running = wanted(opened)
-        superseded = context.plan_parameters.get("supersedes")
+        superseded = context.plan_parameters.supersedes
         if not running and superseded:  # that operation stopped them and never started them again
             running = _load(_remembered(opened, superseded, "stopped"))
         _save(memory, running)
@@ -290,7 +290,7 @@ def _tried(context: StepContext, instance: ServiceInstance, action: Callable[[Se
 
 def _is_new(opened: Opened, context: StepContext, name: str) -> bool:
     """Return whether a service is new in this release; then it starts with the release."""
-    known = context.plan_parameters.get("known_services")
+    known = context.plan_parameters.known_services
     return known is not None and name not in known
 
 
