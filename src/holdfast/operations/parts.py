@@ -14,6 +14,9 @@ from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, Usa
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release, Step
 from holdfast.steps import migrations
 from holdfast.steps.gate import CloseGate
+from holdfast.steps.guard import CompareRows
+from holdfast.steps.preflight import Preflight
+from holdfast.steps.tasks import RunTask
 
 WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
@@ -151,23 +154,16 @@ def preflight(
 ) -> PlannedStep:
     """Return the step of the preflight checks.
 
-    `reserve`: an undo may need space next to the data; reserve it before anything changes. `copies`: servers will copy
-    their databases. `taken_over`: everything that runs must belong to Holdfast. `stops`: services will be stopped.
-    `more`: bytes needed in other places. `adopts`: accept data without Holdfast's marker, for example because it will
-    be replaced. `saves_configuration`: a backup is made from which no configuration file may be missing.
+    `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
-    return Step(
-        "preflight.check",
-        "run the preflight checks",
-        {
-            "need_bytes": need,
-            "reserve": reserve,
-            "taken_over": taken_over,
-            "stops": stops,
-            "adopts": adopts,
-            "saves_configuration": saves_configuration,
-        },
+    return Preflight(
+        need_bytes=need,
+        reserve=reserve,
+        taken_over=taken_over,
+        stops=stops,
+        adopts=adopts,
+        saves_configuration=saves_configuration,
     )
 
 
@@ -331,7 +327,7 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     The rows are compared before anything starts. If the web migrates at its start, they are compared right after it,
     before a worker sees the result.
     """
-    compare = [Step("guard.compare", "compare rows")] if guarded else []
+    compare = [CompareRows()] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
         return [*compare, start(release, (*WEB, *BEHIND), "start and verify the services")]
     web = start(release, WEB, "start and verify the web")
@@ -340,13 +336,9 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     return [web, verify, *compare, behind]
 
 
-def task(release: Release, name: str) -> PlannedStep:
-    return Step("task.run", f"run {name}", {"release": asdict(release), "task": name})
-
-
 def tasks(app: App, release: Release, *names: str) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
-    return [task(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
+    return [RunTask(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
 
 
 def switch(release: Release) -> PlannedStep:

@@ -10,6 +10,7 @@ from holdfast.model import Plan, PlannedStep, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.guard import CountRows
 
 MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
@@ -120,7 +121,7 @@ def _maintenance(
     steps += [
         parts.gate_close(f"upgrade to {label}"),
         Step("services.stop", "stop services in order"),
-        Step("guard.count", "count rows"),
+        CountRows(),
     ]
     if backup:
         steps.append(files)

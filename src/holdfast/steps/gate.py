@@ -8,7 +8,7 @@ from holdfast.application.context import Opened
 from holdfast.application.instances import target_of
 from holdfast.errors import StepError
 from holdfast.steps import services
-from holdfast.steps.typed import Context, NoFacts, TypedStep
+from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
 
 def ensure_running(opened: Opened) -> bool:
@@ -32,7 +32,7 @@ def _runs(opened: Opened) -> bool:
     return status is not None and status.running
 
 
-class GateFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class GateFacts(StepFacts):
     started: bool | None = None
     """Whether this operation starts the gate's server."""
 
@@ -89,7 +89,7 @@ class OpenGate(TypedStep[NoFacts], frozen=True):
         opened.gate.open()
 
 
-class HoldFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class HoldFacts(StepFacts):
     previous: dict[str, str | int] | msgspec.UnsetType | None = msgspec.UNSET
     """The operator's hold before this operation; unset until it was looked at."""
 

@@ -242,7 +242,8 @@ def verify(opened: Opened, context: StepContext) -> None:
 def apply_compatible(opened: Opened, context: StepContext) -> None:
     """Migrate while the old code serves."""
     context.record({"before": applied(opened)})
-    tasks.run(opened, context)
+    release = Release(**context.parameters["release"])
+    tasks.run(opened, release, context.parameters["task"], context.operation)
 
 
 def note_stayed(opened: Opened, context: StepContext) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.application.context import Opened
 from holdfast.engine.runner import Handler, StepContext
+from holdfast.model import Release
 from holdfast.steps import (
     adopt,
     backup,
@@ -31,7 +32,6 @@ from holdfast.steps.typed import TypedStep, handler
 Do = Callable[[Opened, StepContext], None]
 
 TABLE: Mapping[str, tuple[Do, Do | None]] = {
-    "preflight.check": (preflight.check, None),
     "package.build": (release.build, release.unbuild),
     "release.adopt": (adopt.take, adopt.give_back),
     "release.unpack": (release.unpack, release.remove),
@@ -56,13 +56,10 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "services.adopt": (services.adopt_started, None),
     "services.resume": (services.start_stopped, None),
     "services.command": (services.command, services.uncommand),
-    "guard.count": (guard.count, None),
-    "guard.compare": (guard.compare, None),
     "restore_point.create": (restore_point.create, restore_point.discard),
     "restore_point.arm": (restore_point.arm, restore_point.go_back),
     "restore_point.drop": (restore_point.discard, None),
     "data.wipe": (restore_point.wipe, None),
-    "task.run": (tasks.run, None),
     "restore.check": (restore.check, None),
     "restore.configuration": (configuration.put_back, configuration.take_away),
     "restore.unpack_code": (restore.unpack_code, release.remove),
@@ -81,7 +78,15 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
 }
 
 
-TYPED: tuple[type[TypedStep[Any]], ...] = (gate.CloseGate, gate.OpenGate, gate.HoldGate)
+TYPED: tuple[type[TypedStep[Any]], ...] = (
+    gate.CloseGate,
+    gate.OpenGate,
+    gate.HoldGate,
+    guard.CompareRows,
+    guard.CountRows,
+    preflight.Preflight,
+    tasks.RunTask,
+)
 """Steps that are classes; the others follow family by family."""
 
 
@@ -107,8 +112,8 @@ def handlers(opened: Opened) -> dict[str, Handler]:
 
 def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[str]:
     """Return the exact commands of a step, for the dry run."""
-    if name in ("task.run", "migrations.apply_compatible"):
-        return tasks.describe(opened, parameters)
+    if name == "migrations.apply_compatible":
+        return tasks.describe(opened, Release(**parameters["release"]), parameters["task"])
     if name == "package.build":
         return [
             f"git archive {parameters['commit']}",

@@ -19,8 +19,20 @@ from holdfast.errors import RefusedError
 from holdfast.model import CommitFacts, Facts, PlanParameters
 
 
-class NoFacts(msgspec.Struct, forbid_unknown_fields=True):
+class StepFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """Facts that a step records: ids, digests, names, numbers and paths, and nothing that could hold a secret.
+
+    A field has the default None, or UNSET where None is recorded too, until the step records it.
+    """
+
+
+class NoFacts(StepFacts):
     """The facts of a step that records nothing."""
+
+
+class WarningFacts(StepFacts):
+    warnings: list[str] | None = None
+    """Warnings that the commit keeps and `holdfast log show` prints."""
 
 
 FactsT = TypeVar("FactsT", bound=msgspec.Struct)
