@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import parts
+from holdfast.steps.adopt import AdoptContainers
 from holdfast.steps.gate import OpenGate
 
 
@@ -26,7 +25,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     datasets = parts.all_there(app, parts.choose(app))
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
-        Step("release.adopt", f"take over the running containers as {label}", {"release": asdict(release)}),
+        AdoptContainers(release),
     ]
     notes = [f"The running containers are recorded as {label} ({commit[:12]}). Their images are kept from now on."]
     if app.loaded.configuration.gate.kind == "none":

@@ -16,6 +16,7 @@ from holdfast.steps import migrations
 from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.preflight import Preflight
+from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.tasks import RunTask
 
 WEB = ("backend", "web")
@@ -342,16 +343,16 @@ def tasks(app: App, release: Release, *names: str) -> list[PlannedStep]:
 
 
 def switch(release: Release) -> PlannedStep:
-    return Step("release.switch", f"switch to {release.label}", {"release": asdict(release)})
+    return SwitchRelease(release)
 
 
 def unpack(release: Release, *, beside: Sequence[str] = ()) -> PlannedStep:
     """Return the step that unpacks a release. `beside`: kinds of services that will start while the old ones run."""
-    return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release), "beside": list(beside)})
+    return UnpackRelease(release, tuple(beside))
 
 
 def build(commit: str, label: str) -> PlannedStep:
-    return Step("package.build", f"build the package of {label}", {"commit": commit, "label": label})
+    return BuildPackage(commit, label)
 
 
 def parameters(

@@ -14,6 +14,7 @@ from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.restore import UnpackBackupCode
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -215,7 +216,7 @@ def _steps(
     if with_configuration:
         steps.append(Step("restore.configuration", "restore missing configuration", {"set": found.id}))
     if release is not None:
-        steps.append(Step("restore.unpack_code", "unpack the release if it is missing", {**both, "release": value}))
+        steps.append(UnpackBackupCode(found.id, dict(sets), datasets.databases, datasets.files, release))
     if datasets.databases:
         steps += [Step("database.load", "load candidate databases", both), *checks.before]
     steps += stopping

@@ -11,6 +11,7 @@ from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.guard import CountRows
+from holdfast.steps.release import PruneReleases
 
 MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
@@ -141,7 +142,7 @@ def _maintenance(
             if app.loaded.configuration.upgrade.keep_restore_point
             else [Step("restore_point.drop", "drop the restore point")]
         ),
-        Step("release.prune", "remove old releases"),
+        PruneReleases(),
     ]
     return steps, after
 
@@ -210,5 +211,5 @@ def beside_after(release: Release) -> list[PlannedStep]:
         parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
         Step("services.adopt", "make the started services permanent"),
         Step("backup.unpin", "unpin the backup"),
-        Step("release.prune", "remove old releases"),
+        PruneReleases(),
     ]

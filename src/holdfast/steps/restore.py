@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from holdfast.application.context import Opened
@@ -12,9 +12,10 @@ from holdfast.drivers.protocols.vaults import Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpaceError, RefusedError
-from holdfast.model import Backup, Facts, Release
+from holdfast.model import Backup, Facts, Package, Release
 from holdfast.steps import backup, consistency, difference, migrations
-from holdfast.steps.release import link_shared
+from holdfast.steps.release import UnpackFacts, link_shared, remove_unpacked
+from holdfast.steps.typed import Context, TypedStep
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
@@ -93,30 +94,50 @@ def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
         )
 
 
-def unpack_code(opened: Opened, context: StepContext) -> None:
+class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
     """Create the release of the backup if it is missing, from the package store or from the backup."""
-    release = Release(**context.parameters["release"])
-    path = Path(release.path)
-    if path.is_dir() and (path / ".holdfast-release.json").exists():
-        if opened.containers is not None and (gone := opened.containers.missing_images(release.path)):
-            raise RefusedError(
-                f"images of {release.label} are gone: {', '.join(gone)}",
-                next_step=f"To build them again, run: holdfast package build {release.commit}",
-            )
-        return
-    package = opened.find_package(release.commit)
-    if package is None:
-        archive = backup.vault_of(opened).folder(context.parameters["set"]) / "code.tar.zst"
+
+    name = "restore.unpack_code"
+    is_undone = True
+
+    set: str
+    sets: dict[str, str]
+    databases: tuple[str, ...]
+    files: tuple[str, ...]
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return "unpack the release if it is missing"
+
+    def do(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+        release = self.release
+        path = Path(release.path)
+        if path.is_dir() and (path / ".holdfast-release.json").exists():
+            if opened.containers is not None and (gone := opened.containers.missing_images(release.path)):
+                raise RefusedError(
+                    f"images of {release.label} are gone: {', '.join(gone)}",
+                    next_step=f"To build them again, run: holdfast package build {release.commit}",
+                )
+            return
+        package = opened.find_package(release.commit) or self._package_of_backup(opened)
+        durable.make_directory(path.parent, 0o755)
+        context.facts.path, context.facts.created = release.path, True
+        context.record()
+        opened.packages.unpack(package, path, asdict(release))
+        link_shared(opened, path)
+
+    def _package_of_backup(self, opened: Opened) -> Package:
+        archive = backup.vault_of(opened).folder(self.set) / "code.tar.zst"
         if not archive.exists():
             raise RefusedError(
-                f"the code of release {release.label} is neither in the package store nor in the backup",
-                next_step=f"Run `holdfast package build {release.commit}`, or restore with `--except code`.",
+                f"the code of release {self.release.label} is neither in the package store nor in the backup",
+                next_step=f"Run `holdfast package build {self.release.commit}`, or restore with `--except code`.",
             )
-        package = opened.packages.adopt(archive)
-    durable.make_directory(path.parent, 0o755)
-    context.record({"path": release.path, "created": True})
-    opened.packages.unpack(package, path, context.parameters["release"])
-    link_shared(opened, path)
+        return opened.packages.adopt(archive)
+
+    def undo(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+        remove_unpacked(opened, context)
 
 
 def load_databases(opened: Opened, context: StepContext) -> None:

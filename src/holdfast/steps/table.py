@@ -32,11 +32,6 @@ from holdfast.steps.typed import TypedStep, handler
 Do = Callable[[Opened, StepContext], None]
 
 TABLE: Mapping[str, tuple[Do, Do | None]] = {
-    "package.build": (release.build, release.unbuild),
-    "release.adopt": (adopt.take, adopt.give_back),
-    "release.unpack": (release.unpack, release.remove),
-    "release.switch": (release.switch, release.switch_back),
-    "release.prune": (release.prune, None),
     "migrations.check": (migrations.check, None),
     "migrations.check_loaded": (loaded.check_migrations, None),
     "references.check_loaded": (loaded.check_references, None),
@@ -62,7 +57,6 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "data.wipe": (restore_point.wipe, None),
     "restore.check": (restore.check, None),
     "restore.configuration": (configuration.put_back, configuration.take_away),
-    "restore.unpack_code": (restore.unpack_code, release.remove),
     "clone.pin": (restore.pin, restore.unpin),
     "clone.unpin": (restore.unpin, None),
     "database.load": (restore.load_databases, restore.discard),
@@ -86,6 +80,12 @@ TYPED: tuple[type[TypedStep[Any]], ...] = (
     guard.CountRows,
     preflight.Preflight,
     tasks.RunTask,
+    adopt.AdoptContainers,
+    release.BuildPackage,
+    release.PruneReleases,
+    release.SwitchRelease,
+    release.UnpackRelease,
+    restore.UnpackBackupCode,
 )
 """Steps that are classes; the others follow family by family."""
 
@@ -114,13 +114,6 @@ def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[
     """Return the exact commands of a step, for the dry run."""
     if name == "migrations.apply_compatible":
         return tasks.describe(opened, Release(**parameters["release"]), parameters["task"])
-    if name == "package.build":
-        return [
-            f"git archive {parameters['commit']}",
-            *(" ".join(command) for command in opened.loaded.configuration.source.build),
-        ]
-    if name == "release.switch":
-        return [f"current -> {parameters['release']['path']}"]
     if name == "services.start":
         services_ = opened.loaded.configuration.services
         return [
