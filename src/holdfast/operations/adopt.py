@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, PlannedStep, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
 from holdfast.steps.adopt import AdoptContainers
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import BEHIND, WEB, AdoptServices, StartServices, StopServices
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:
@@ -32,14 +33,14 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         after: tuple[PlannedStep, ...] = ()
     else:
         # The front may need the port that the web has now, so the web is stopped first.
-        closing = [Step("services.stop", "stop services in order"), parts.gate_close("Holdfast takes over")]
+        closing = [StopServices(), parts.gate_close("Holdfast takes over")]
         if app.opened.proxy is not None:
             closing.reverse()  # nothing is stopped if the proxy does not obey
         steps += [
             *closing,
-            parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
+            StartServices(release, (*WEB, *BEHIND), during="adopt"),
         ]
-        after = (Step("services.adopt", "make the started services permanent"), OpenGate())
+        after = (AdoptServices(), OpenGate())
         notes.append("The services are started again, with the web behind the gate. Visitors wait for some seconds.")
     return Plan(
         kind="adopt",

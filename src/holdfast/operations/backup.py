@@ -10,6 +10,7 @@ from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters, Step
 from holdfast.operations import parts
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import ResumeServices, StopServices
 
 
 def vault(app: App) -> Vault:
@@ -46,8 +47,8 @@ def plan(
     ]
     after: list[PlannedStep] = []
     if stops:
-        steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
-        after += [Step("services.resume", "start services again"), OpenGate()]
+        steps += [parts.gate_close("backup"), StopServices()]
+        after += [ResumeServices(), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(parts.backup_publish(pin=False))
     if datasets.databases:

@@ -15,6 +15,7 @@ from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import migrations
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import AdoptServices
 
 
 def plan(
@@ -72,7 +73,7 @@ def plan(
         *parts.start_all(app, release),
     ]
     after: tuple[PlannedStep, ...] = (
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         *completing,
         Step("clone.unpin", f"unpin backup {found.id} of {_named(source)}", names),

@@ -12,6 +12,7 @@ from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import import_list, parts
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import AdoptServices
 
 SCRATCH = "/var/tmp"
 _REFERENCES = Step("references.check_loaded", "look for the files that the candidate database names")
@@ -60,7 +61,7 @@ def plan_database(
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         *completing,
         Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),

@@ -9,6 +9,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import parts
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
 def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
@@ -49,7 +50,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))
-    steps += [parts.gate_close(f"installation of {label}"), Step("services.stop", "stop services in order")]
+    steps += [parts.gate_close(f"installation of {label}"), StopServices()]
     if with_vault:
         steps += [
             parts.backup_finish(datasets, "quiesce", f"before the installation of {label}", tolerant=True),
@@ -65,7 +66,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         *parts.start_all(app, release),
     ]
     after: tuple[PlannedStep, ...] = (
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         Step("backup.unpin", "unpin the backup"),
         Step("restore_point.drop", "drop the restore point"),

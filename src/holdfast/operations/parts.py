@@ -17,10 +17,8 @@ from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
+from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
 from holdfast.steps.tasks import RunTask
-
-WEB = ("backend", "web")
-BEHIND = ("worker", "scheduler")
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -264,7 +262,7 @@ def stopped_and_saved(
 
     Raise RefusedError where there is no vault for it.
     """
-    stop = [gate_close(title), Step("services.stop", "stop services in order")]
+    stop = [gate_close(title), StopServices()]
     if not safety:
         return stop, []
     if not app.loaded.configuration.vaults:
@@ -314,14 +312,6 @@ def gate_close(comment: str) -> PlannedStep:
     return CloseGate(comment)
 
 
-def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> PlannedStep:
-    """Return the step that starts services.
-
-    `tolerant`: a service that does not stay up is reported and is not a failure, for steps after the commit.
-    """
-    return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
-
-
 def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
 
@@ -330,9 +320,8 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     """
     compare = [CompareRows()] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
-        return [*compare, start(release, (*WEB, *BEHIND), "start and verify the services")]
-    web = start(release, WEB, "start and verify the web")
-    behind = start(release, BEHIND, "start and verify workers and schedulers")
+        return [*compare, StartServices(release, (*WEB, *BEHIND))]
+    web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
     verify = Step("migrations.verify", "look for migrations that the start did not apply", {"release": asdict(release)})
     return [web, verify, *compare, behind]
 

@@ -15,6 +15,7 @@ from holdfast.operations import parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.restore import UnpackBackupCode
+from holdfast.steps.service_steps import AdoptServices
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -83,7 +84,7 @@ def plan(
     if missing:
         notes.append(f"Not in the named backups, and not changed: {', '.join(missing)}")
     after: tuple[PlannedStep, ...] = (
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         *completing,
         Step("restore.tidy", "drop the replaced data", {"keep_replaced": not safety}),

@@ -13,6 +13,7 @@ from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
 
 def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
@@ -131,18 +132,16 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
     if gated and any(item.kind == "web" for item in services.wanted(app.opened)):
-        steps = [
-            parts.start(target, ("web", "worker"), "start the earlier version next to the present one and verify it")
-        ]
+        steps: list[PlannedStep] = [StartServices(target, ("web", "worker"), during="rollback")]
         after = upgrade.beside_after(target)
     else:
         steps = [
             parts.gate_close(f"rollback to {target.label}"),
-            Step("services.stop", "stop services in order"),
+            StopServices(),
             parts.switch(target),
             *parts.start_all(app, target),
         ]
-        after = [Step("services.adopt", "make the started services permanent"), OpenGate()]
+        after = [AdoptServices(), OpenGate()]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -178,7 +177,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         *completing,
         Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),

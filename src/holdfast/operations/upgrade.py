@@ -12,6 +12,7 @@ from holdfast.steps import services
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.release import PruneReleases
+from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
 MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
@@ -121,7 +122,7 @@ def _maintenance(
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
         parts.gate_close(f"upgrade to {label}"),
-        Step("services.stop", "stop services in order"),
+        StopServices(),
         CountRows(),
     ]
     if backup:
@@ -134,7 +135,7 @@ def _maintenance(
         *parts.start_all(app, release, guarded=True),
     ]
     after: list[PlannedStep] = [
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(),
         OpenGate(),
         *([databases] if backup else []),
         *(
@@ -198,7 +199,7 @@ def _beside(
                 )
             )
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(parts.start(release, kinds, "start the new version next to the old one and verify it"))
+    steps.append(StartServices(release, kinds, during="upgrade"))
     return steps, beside_after(release)
 
 
@@ -207,9 +208,9 @@ def beside_after(release: Release) -> list[PlannedStep]:
     return [
         parts.switch(release),
         OpenGate(drains=True),
-        Step("services.adopt", "stop the old version", {"retire": True}),
-        parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
-        Step("services.adopt", "make the started services permanent"),
+        AdoptServices(retire=True),
+        StartServices(release, ("scheduler",), tolerant=True),
+        AdoptServices(),
         Step("backup.unpin", "unpin the backup"),
         PruneReleases(),
     ]

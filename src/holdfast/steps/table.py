@@ -24,7 +24,7 @@ from holdfast.steps import (
     release,
     restore,
     restore_point,
-    services,
+    service_steps,
     tasks,
 )
 from holdfast.steps.typed import TypedStep, handler
@@ -46,11 +46,6 @@ TABLE: Mapping[str, tuple[Do, Do | None]] = {
     "backup.prune": (backup.prune, None),
     "export.write": (export.write, export.discard),
     "export.publish": (export.publish, None),
-    "services.stop": (services.stop_all, services.start_stopped),
-    "services.start": (services.start_release, services.stop_release),
-    "services.adopt": (services.adopt_started, None),
-    "services.resume": (services.start_stopped, None),
-    "services.command": (services.command, services.uncommand),
     "restore_point.create": (restore_point.create, restore_point.discard),
     "restore_point.arm": (restore_point.arm, restore_point.go_back),
     "restore_point.drop": (restore_point.discard, None),
@@ -80,6 +75,11 @@ TYPED: tuple[type[TypedStep[Any]], ...] = (
     guard.CountRows,
     preflight.Preflight,
     tasks.RunTask,
+    service_steps.AdoptServices,
+    service_steps.CommandServices,
+    service_steps.ResumeServices,
+    service_steps.StartServices,
+    service_steps.StopServices,
     adopt.AdoptContainers,
     release.BuildPackage,
     release.PruneReleases,
@@ -114,11 +114,4 @@ def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[
     """Return the exact commands of a step, for the dry run."""
     if name == "migrations.apply_compatible":
         return tasks.describe(opened, Release(**parameters["release"]), parameters["task"])
-    if name == "services.start":
-        services_ = opened.loaded.configuration.services
-        return [
-            " ".join(item.command)
-            for key, item in services_.items()
-            if opened.loaded.configuration.service_kind(key) in parameters["kinds"]
-        ]
     return []
