@@ -15,7 +15,7 @@ from holdfast.errors import CommandFailedError, NoSpaceError, StepError
 from holdfast.model import Facts, Snapshot
 from holdfast.steps import backup, last_pass, restore
 from tests.fakes import FakeDatabase
-from tests.unit.applications import make_app, make_context
+from tests.unit.applications import do, make_app, make_context
 
 TOLERANT = {"databases": ["main"], "reason": "before the restore", "tolerant": True}
 
@@ -36,11 +36,11 @@ def prepared(app: App) -> StepContext:
     live = database.inspect()["identity"]
     candidate = database.prepare("op1", None, {})
     context, recorded, _ = make_context()
-    context.parameters = {"files": ["media"], "databases": ["main"], "reason": "before the restore"}
     earlier = {}
-    for name, step in (("backup.copy", backup.copy), ("backup.last_pass", last_pass.take)):
-        step(app.opened, context)
-        earlier[name] = dict(recorded)
+    steps = (backup.CopyFiles(("media",), ("main",)), last_pass.TakeLastPass(("media",), "before the restore"))
+    for step in steps:
+        do(step, app.opened, context)
+        earlier[step.name] = dict(recorded)
         context.earlier = {**context.earlier, **earlier}
         recorded.clear()
     database.swap("op1", candidate, "op1.replaced")

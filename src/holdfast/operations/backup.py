@@ -9,6 +9,7 @@ from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters, Step
 from holdfast.operations import parts
+from holdfast.steps.backup import PublishBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.service_steps import ResumeServices, StopServices
 
@@ -50,7 +51,7 @@ def plan(
         steps += [parts.gate_close("backup"), StopServices()]
         after += [ResumeServices(), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
-    after.append(parts.backup_publish(pin=False))
+    after.append(PublishBackup())
     if datasets.databases:
         names = {"databases": list(datasets.databases)}
         after.append(Step("database.prove_new", "prove that new databases can be restored", names))

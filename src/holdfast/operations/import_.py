@@ -11,6 +11,7 @@ from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import import_list, parts
+from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.service_steps import AdoptServices
 
@@ -166,7 +167,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
         steps += [
             parts.backup_copy(present),
             parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
-            parts.backup_publish(pin=True),
+            PublishBackup(pin=True),
         ]
     parameters = {"files": name, "below": below, "source": source, "replace": replace}
     steps.append(Step("files.import", f"copy files into {into}", parameters))
@@ -176,7 +177,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
         kind="import.files",
         title=f"import files into {into}",
         steps=tuple(steps),
-        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (),
+        after_commit=(UnpinBackup(safety=True),) if safety else (),
         also_locks=("backup",),
         barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, None),

@@ -8,6 +8,7 @@ from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import parts
+from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
@@ -54,7 +55,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     if with_vault:
         steps += [
             parts.backup_finish(datasets, "quiesce", f"before the installation of {label}", tolerant=True),
-            parts.backup_publish(pin=True),
+            PublishBackup(pin=True),
         ]
     steps += [
         Step("restore_point.create", "make the restore point"),
@@ -68,7 +69,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     after: tuple[PlannedStep, ...] = (
         AdoptServices(),
         OpenGate(),
-        Step("backup.unpin", "unpin the backup"),
+        UnpinBackup(),
         Step("restore_point.drop", "drop the restore point"),
     )
     return Plan(

@@ -13,8 +13,10 @@ from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release, Step
 from holdfast.steps import migrations
+from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
 from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
+from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
@@ -185,37 +187,16 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> d
 
 
 def backup_copy(datasets: Datasets) -> PlannedStep:
-    return Step(
-        "backup.copy",
-        "copy files to the vault while everything runs",
-        {"files": list(datasets.files), "databases": list(datasets.databases)},
-    )
+    return CopyFiles(datasets.files, datasets.databases)
 
 
 def backup_finish(
     datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False
 ) -> PlannedStep:
-    """Return the step that completes a backup.
-
-    `tolerant`: it may lack files that the database names. `safety`: it contains what is about to be replaced.
-    """
-    return Step(
-        "backup.finish",
-        f"dump databases and copy changed files ({level})",
-        {
-            "files": list(datasets.files),
-            "databases": list(datasets.databases),
-            "level": level,
-            "reason": reason,
-            "code": datasets.code,
-            "tolerant": tolerant,
-            "safety": safety,
-        },
+    """Return the step that completes a backup."""
+    return FinishBackup(
+        datasets.files, datasets.databases, level, reason, datasets.code, tolerant=tolerant, safety=safety
     )
-
-
-def backup_publish(*, pin: bool) -> PlannedStep:
-    return Step("backup.publish", "commit the backup", {"pin": pin})
 
 
 def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
@@ -223,7 +204,7 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     return [
         backup_copy(datasets),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
-        backup_publish(pin=True),
+        PublishBackup(pin=True),
     ]
 
 
@@ -234,17 +215,7 @@ def late_backup(
 
     `tolerant`: the databases may be broken. `safety`: it contains what is about to be replaced.
     """
-    files = Step(
-        "backup.last_pass",
-        "copy files that changed since the backup",
-        {
-            "files": list(datasets.files),
-            "reason": reason,
-            "code": datasets.code,
-            "tolerant": tolerant,
-            "safety": safety,
-        },
-    )
+    files = TakeLastPass(datasets.files, reason, datasets.code, tolerant=tolerant, safety=safety)
     databases = Step(
         "backup.complete",
         f"dump the {'replaced databases' if safety else 'restore point'} into the backup",

@@ -9,6 +9,7 @@ from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, PlannedStep, Release, Step, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
+from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.release import PruneReleases
@@ -211,6 +212,6 @@ def beside_after(release: Release) -> list[PlannedStep]:
         AdoptServices(retire=True),
         StartServices(release, ("scheduler",), tolerant=True),
         AdoptServices(),
-        Step("backup.unpin", "unpin the backup"),
+        UnpinBackup(),
         PruneReleases(),
     ]

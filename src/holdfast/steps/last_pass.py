@@ -8,48 +8,82 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from holdfast.application.context import Opened
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot, Stored
 from holdfast.steps import backup, consistency, migrations, restore
+from holdfast.steps.typed import Context, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
 _SLACK_BYTES = 1 << 20
 _ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # the exit codes that a shell or an engine reports for signals
 
 
-def take(opened: Opened, context: StepContext) -> None:
+class LastPassFacts(StepFacts):
+    run: str | None = None
+    """The backup that is not listed yet, which an undo reads."""
+    set_id: str | None = None
+    """The backup, which the commit keeps."""
+
+
+class TakeLastPass(TypedStep[LastPassFacts], frozen=True):
     """Finish a backup without databases, which an undo can read and which is not listed yet."""
-    vault = backup.vault_of(opened)
-    if "backup.publish" in context.earlier:  # the first pass became a backup of its own
-        run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
-    else:
-        run, stored = vault.run(context.operation), backup.copied(context)
-    taken = consistency.take(
-        opened, run, context, level="quiesce", databases=(), files=context.parameters["files"], stored=stored
-    )
-    datasets = {name: {"kind": "files", **msgspec.to_builtins(totals)} for name, totals in taken.stored.items()}
-    backup.store_code(opened, run, context)
-    backup.store_configuration(opened, run, tolerant=context.parameters.get("safety", False))
-    try:
-        manifest = backup.manifest_of(opened, context, taken, datasets)
-    except StepError as error:  # the manifest omits migrations only if the database is broken
-        if not context.parameters.get("tolerant"):
-            raise
-        context.say(f"applied migrations are not known: {error.what}")
-        manifest = backup.manifest_of(opened, context, taken, datasets, with_migrations=False)
-    run.finish(manifest)
-    context.record({"run": run.id, "set_id": manifest.id})
 
+    name = "backup.last_pass"
+    is_undone = True
 
-def abandon(opened: Opened, context: StepContext) -> None:
-    """Undo `take`."""
-    if opened.vault is not None:
-        opened.vault.abandon(f"{context.operation}.last")
+    files: tuple[str, ...]
+    reason: str
+    code: bool = True
+    tolerant: bool = False
+    """Whether the databases may be broken."""
+    safety: bool = False
+    """Whether it contains what is about to be replaced."""
+
+    @property
+    def title(self) -> str:
+        return "copy files that changed since the backup"
+
+    def do(self, opened: Opened, context: Context[LastPassFacts]) -> None:
+        vault = backup.vault_of(opened)
+        if context.facts_of(backup.PublishBackup) is not None:  # the first pass became a backup of its own
+            run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
+        else:
+            run, stored = vault.run(context.operation), backup.copied(context)
+        taken = consistency.take(opened, run, context, level="quiesce", databases=(), files=self.files, stored=stored)
+        if self.code:
+            backup.store_code(opened, run, context)
+        backup.store_configuration(opened, run, tolerant=self.safety)
+        manifest = self._manifest(opened, context, taken)
+        run.finish(manifest)
+        context.facts.run, context.facts.set_id = run.id, manifest.id
+        context.record()
+
+    def _manifest(self, opened: Opened, context: OperationContext, taken: consistency.Instant) -> Backup:
+        def manifest_of(*, with_migrations: bool) -> Backup:
+            return backup.manifest_of(
+                opened,
+                context.operation,
+                taken,
+                backup.files_facts(taken),
+                reason=self.reason,
+                safety=self.safety,
+                with_migrations=with_migrations,
+            )
+
+        try:
+            return manifest_of(with_migrations=True)
+        except StepError as error:  # the manifest omits migrations only if the database is broken
+            if not self.tolerant:
+                raise
+            context.say(f"applied migrations are not known: {error.what}")
+            return manifest_of(with_migrations=False)
+
+    def undo(self, opened: Opened, context: Context[LastPassFacts]) -> None:
+        if opened.vault is not None:
+            opened.vault.abandon(f"{context.operation}.last")
 
 
 def complete(opened: Opened, context: StepContext) -> None:
@@ -111,8 +145,7 @@ def _add(opened: Opened, context: StepContext, run: VaultRun, manifest: Backup, 
             manifest.reason = f"{manifest.reason}; {warning}"
             return
     manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
-    manifest.size_bytes = sum(item["size_bytes"] for item in manifest.datasets.values())
-    manifest.new_bytes = sum(item.get("new_bytes", item["size_bytes"]) for item in manifest.datasets.values())
+    manifest.size_bytes, manifest.new_bytes = backup.totals_of(manifest.datasets)
     if "schema" in manifest.release:
         manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
 

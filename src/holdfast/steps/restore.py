@@ -15,7 +15,7 @@ from holdfast.errors import CancelledError, DamagedError, HoldfastError, NoSpace
 from holdfast.model import Backup, Facts, Package, Release
 from holdfast.steps import backup, consistency, difference, migrations
 from holdfast.steps.release import UnpackFacts, link_shared, remove_unpacked
-from holdfast.steps.typed import Context, TypedStep
+from holdfast.steps.typed import Context, OperationContext, TypedStep
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
@@ -65,7 +65,7 @@ def check(opened: Opened, context: StepContext) -> None:
     for name in context.parameters["files"]:
         try:
             found = source_vault(opened, context).open_set(context.parameters["sets"][name])
-            difference.check(opened.files[name], name, found, context)
+            difference.check(opened.files[name], name, found, OperationContext(context))
         except DamagedError as error:
             error.next_step = _OTHER_BACKUP
             raise
