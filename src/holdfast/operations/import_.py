@@ -13,6 +13,7 @@ from holdfast.model import Plan, PlannedStep, Step
 from holdfast.operations import import_list, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.imports import STANDARD_INPUT, ImportDatabase, ImportDataDirectory, ImportFiles
 from holdfast.steps.service_steps import AdoptServices
 
 SCRATCH = "/var/tmp"
@@ -38,6 +39,7 @@ def plan_database(
     """
     name = _database(app, database)
     more: dict[str, int] = {}
+    load: PlannedStep
     if cold:
         load, more = _cold(app, name, source, scratch)
     else:
@@ -84,47 +86,40 @@ def plan_database(
     )
 
 
-def _dump(app: App, name: str, source: str) -> PlannedStep:
-    title = "the standard input"
-    if source != "-":
-        source = title = str(Path(import_list.chosen(app, name, source)).absolute())
-        if dump_source.is_data_directory(source):
-            raise RefusedError(
-                f"{source} looks like a data directory of PostgreSQL, not like a dump",
-                next_step=f"Run: holdfast import database {source} --cold",
-            )
-        with dump_source.opened(source) as found:
-            title += f" ({found.format})"
-    return Step(
-        "database.import", f"load {title} as a candidate for database {name}", {"database": name, "source": source}
-    )
+def _dump(app: App, name: str, source: str) -> ImportDatabase:
+    if source == STANDARD_INPUT:
+        return ImportDatabase(name, source)
+    source = str(Path(import_list.chosen(app, name, source)).absolute())
+    if dump_source.is_data_directory(source):
+        raise RefusedError(
+            f"{source} looks like a data directory of PostgreSQL, not like a dump",
+            next_step=f"Run: holdfast import database {source} --cold",
+        )
+    with dump_source.opened(source) as found:
+        return ImportDatabase(name, source, found.format)
 
 
-def _cold(app: App, name: str, source: str, scratch: str) -> tuple[PlannedStep, dict[str, int]]:
+def _cold(app: App, name: str, source: str, scratch: str) -> tuple[ImportDataDirectory, dict[str, int]]:
     """Return the step, and the bytes it needs by path. Raise NotFoundError or RefusedError."""
     if name not in app.opened.cold:
         raise RefusedError(
             f"database {name} is not a PostgreSQL database: --cold reads only data directories of PostgreSQL"
         )
-    if source != "-":
+    if source != STANDARD_INPUT:
         source = str(Path(source).absolute())
         if not Path(source).exists():
             raise NotFoundError(f"there is no {source}")
     if not Path(scratch).is_dir():
         raise NotFoundError(f"there is no folder {scratch}", next_step="Name one with --scratch.")
     place = Path(scratch).resolve()
-    parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
-    if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
+    step = ImportDataDirectory(name, source, str(place / f"holdfast-{secrets.token_hex(8)}"))
+    if len(os.fsencode(f"{step.scratch}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
         raise RefusedError(
             f"the folder {place} has a path that is too long for a server's socket, or that contains a comma, a quote"
             " or a line break",
             next_step="Name another one with --scratch.",
         )
-    title = "the standard input" if source == "-" else source
-    step = Step(
-        "database.import_cold", f"load the data directory {title} as a candidate for database {name}", parameters
-    )
-    size = 0 if source == "-" else dump_source.unpacked_bytes(source)
+    size = 0 if source == STANDARD_INPUT else dump_source.unpacked_bytes(source)
     return step, {str(place): size + size // 2}  # the dump is next to the unpacked files
 
 
@@ -152,7 +147,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
             f"there is no files dataset {name!r}",
             next_step=f"Known: {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
         )
-    if source != "-":
+    if source != STANDARD_INPUT:
         source = str(Path(source).absolute())
         if not Path(source).exists():
             raise NotFoundError(f"there is no {source}")
@@ -169,8 +164,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
             parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
             PublishBackup(pin=True),
         ]
-    parameters = {"files": name, "below": below, "source": source, "replace": replace}
-    steps.append(Step("files.import", f"copy files into {into}", parameters))
+    steps.append(ImportFiles(name, below, source, replace))
     keep = app.loaded.configuration.upgrade.keep_replaced
     what = f"Everything below {into} is replaced" if replace else "Files with the same path are replaced, others stay"
     return Plan(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, PlannedStep, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint, WipeData
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
@@ -58,9 +57,9 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
             PublishBackup(pin=True),
         ]
     steps += [
-        Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "allow changes to the data", {"files": list(datasets.files) if with_vault else []}),
-        *([Step("data.wipe", "remove the data", {"release": asdict(release)})] if wipe else []),
+        CreateRestorePoint(),
+        AllowChanges(datasets.files if with_vault else ()),
+        *([WipeData(release)] if wipe else []),
         parts.switch(release),
         *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
         *parts.tasks(app, release, "warm_cache"),
@@ -70,7 +69,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         AdoptServices(),
         OpenGate(),
         UnpinBackup(),
-        Step("restore_point.drop", "drop the restore point"),
+        DropRestorePoint(),
     )
     return Plan(
         kind="install",

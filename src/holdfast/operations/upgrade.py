@@ -13,6 +13,7 @@ from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.release import PruneReleases
+from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
 MODES = ("maintenance", "rolling", "source")
@@ -92,7 +93,7 @@ def _restore_points(app: App) -> list[str]:
             step.seconds
             for record in app.journal.committed(["upgrade"])
             for step in app.journal.steps(record.id)
-            if step.name == "restore_point.create" and step.state is StepState.DONE
+            if step.name == CreateRestorePoint.name and step.state is StepState.DONE
         ),
         None,
     )
@@ -129,8 +130,8 @@ def _maintenance(
     if backup:
         steps.append(files)
     steps += [
-        Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "allow changes to the data", {"files": list(saved.files) if backup else []}),
+        CreateRestorePoint(),
+        AllowChanges(saved.files if backup else ()),
         parts.switch(release),
         *parts.tasks(app, release, "migrate", "warm_cache"),
         *parts.start_all(app, release, guarded=True),
@@ -139,11 +140,7 @@ def _maintenance(
         AdoptServices(),
         OpenGate(),
         *([databases] if backup else []),
-        *(
-            []
-            if app.loaded.configuration.upgrade.keep_restore_point
-            else [Step("restore_point.drop", "drop the restore point")]
-        ),
+        *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
         PruneReleases(),
     ]
     return steps, after
