@@ -11,8 +11,8 @@ from holdfast.engine import journal as records
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, Step, StepState
 from holdfast.steps.gate import CloseGate, HoldGate, OpenGate
-from holdfast.steps.table import TABLE, TYPED, handlers
-from holdfast.steps.typed import handler
+from holdfast.steps.table import STEPS, TABLE, handlers
+from holdfast.steps.typed import AnyStep, StepFacts, TypedStep, handler
 from tests.unit.applications import make_app, make_context
 
 
@@ -29,13 +29,26 @@ def test_the_journal_keeps_a_name_and_parameters(step: Any, name: str, parameter
     assert step.title
 
 
-def test_every_step_has_one_place(folder: Path) -> None:
-    assert not {kind.name for kind in TYPED} & TABLE.keys()
+def test_every_step_has_a_name_of_its_own(folder: Path) -> None:
+    assert len(STEPS) == len(TABLE)
     app = make_app(folder)
     bound = handlers(app.opened)
-    assert bound.keys() == {*TABLE, *(kind.name for kind in TYPED)}
+    assert bound.keys() == TABLE.keys()
     assert (bound["gate.close"].undo is None, bound["gate.open"].undo is None) == (False, True)
     app.close()
+
+
+def test_every_class_of_a_step_is_in_the_table() -> None:
+    def below(kind: type[AnyStep]) -> set[type[AnyStep]]:
+        return {kind, *(found for inner in kind.__subclasses__() for found in below(inner))}
+
+    assert {kind for kind in below(TypedStep) if hasattr(kind, "name")} == set(STEPS)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_only_what_has_an_undo_is_undone(kind: type[AnyStep]) -> None:
+    assert kind.is_undone == (kind.undo is not TypedStep.undo)
+    assert issubclass(kind.facts_type, StepFacts)
 
 
 @pytest.mark.parametrize("parameters", [{"coment": "x"}, {"comment": 5}])

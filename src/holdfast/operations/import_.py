@@ -9,15 +9,17 @@ from pathlib import Path
 from holdfast.application.application import App
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
-from holdfast.model import Plan, PlannedStep, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import import_list, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
+from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.imports import STANDARD_INPUT, ImportDatabase, ImportDataDirectory, ImportFiles
+from holdfast.steps.loaded import CheckReferences
+from holdfast.steps.restore import SwapDatabases
 from holdfast.steps.service_steps import AdoptServices
 
 SCRATCH = "/var/tmp"
-_REFERENCES = Step("references.check_loaded", "look for the files that the candidate database names")
 _SOCKET = "/run/.s.PGSQL.5432"
 _MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
@@ -53,9 +55,9 @@ def plan_database(
         parts.preflight(app, present, with_backup=safety, more=more),
         load,
         *checks.before,
-        *([_REFERENCES] if references is not None and references.database == name else []),
+        *([CheckReferences()] if references is not None and references.database == name else []),
         *stopping,
-        Step("database.swap", "put the imported database in place"),
+        SwapDatabases("imported"),
         *checks.after,
     ]
     if release is not None:
@@ -67,7 +69,7 @@ def plan_database(
         AdoptServices(),
         OpenGate(),
         *completing,
-        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
+        TidyReplaced(keep_replaced=True),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release, Step
+from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
+from holdfast.steps.closing import CompleteBackup
 from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
+from holdfast.steps.loaded import CheckLoadedMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
@@ -216,11 +219,7 @@ def late_backup(
     `tolerant`: the databases may be broken. `safety`: it contains what is about to be replaced.
     """
     files = TakeLastPass(datasets.files, reason, datasets.code, tolerant=tolerant, safety=safety)
-    databases = Step(
-        "backup.complete",
-        f"dump the {'replaced databases' if safety else 'restore point'} into the backup",
-        {"databases": list(datasets.databases), "reason": reason, "tolerant": tolerant},
-    )
+    databases = CompleteBackup(datasets.databases, reason, tolerant=tolerant, safety=safety)
     return files, databases
 
 
@@ -264,19 +263,17 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     same = origin is not None and release is not None and origin.release.get("commit") == release.commit
     if release is None or same or not migrations.known(app.opened):
         return MigrationChecks()
-    before = Step("migrations.check_loaded", "compare migrations", {"release": asdict(release)})
-    values = {"release": asdict(release), "mode": "maintenance"}
+    before = CheckLoadedMigrations(release)
     if migrations.names_itself(app.opened):
         note = "Migrations are compared after the swap, because migrations.applied names the live database itself."
-        return MigrationChecks((), (Step("migrations.check", "compare migrations", values),), (note,))
+        return MigrationChecks((), (CheckMigrations(release, "maintenance"),), (note,))
     if migrations.asks_a_command(app.opened):
         note = "If the release cannot list its migrations with the present database, they are compared after the swap."
     elif migrations.may_need_views(app.opened):
         note = "If migrations.applied needs a view or a function, migrations are compared after the swap."
     else:
         return MigrationChecks((before,))
-    after = Step("migrations.check", "compare migrations that could not be compared before the swap", values)
-    return MigrationChecks((before,), (after,), (note,))
+    return MigrationChecks((before,), (CheckMigrations(release, "maintenance", left=True),), (note,))
 
 
 def gate_close(comment: str) -> PlannedStep:
@@ -293,7 +290,7 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     if not app.loaded.configuration.migrations.on_start:
         return [*compare, StartServices(release, (*WEB, *BEHIND))]
     web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
-    verify = Step("migrations.verify", "look for migrations that the start did not apply", {"release": asdict(release)})
+    verify = VerifyMigrations(release)
     return [web, verify, *compare, behind]
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
-from holdfast.model import Plan, PlannedStep, Release, Step, StepState
+from holdfast.model import Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.guard import CountRows
+from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode
 from holdfast.steps.release import PruneReleases
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
-MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
 
 
@@ -24,7 +22,7 @@ def plan(
     app: App,
     reference: str,
     *,
-    mode: str = "maintenance",
+    mode: Mode = "maintenance",
     backup: bool = True,
     backup_except: tuple[str, ...] = (),
     again: bool = False,
@@ -110,16 +108,16 @@ def _restore_points(app: App) -> list[str]:
     return notes
 
 
-def _check(release: Release, mode: str) -> PlannedStep:
-    return Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": mode})
-
-
 def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
-    steps: list[PlannedStep] = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
+    steps: list[PlannedStep] = [
+        parts.build(commit, label),
+        parts.unpack(release),
+        CheckMigrations(release, "maintenance"),
+    ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
@@ -153,7 +151,7 @@ def has_backend(app: App) -> bool:
     return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.opened))]
 
 
-def _refuse_without_front(app: App, mode: str) -> None:
+def _refuse_without_front(app: App, mode: Mode) -> None:
     if has_backend(app):
         raise RefusedError(
             f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
@@ -172,7 +170,7 @@ def _refuse_without_front(app: App, mode: str) -> None:
 
 
 def _beside(
-    app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
+    app: App, release: Release, commit: str, saved: parts.Datasets, mode: Mode, backup: bool
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
@@ -182,20 +180,14 @@ def _beside(
     steps: list[PlannedStep] = [
         parts.build(commit, release.label),
         parts.unpack(release, beside=kinds),
-        _check(release, mode),
+        CheckMigrations(release, mode),
     ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.migrate:
-            steps.append(
-                Step(
-                    "migrations.apply_compatible",
-                    "run migrate while the old version serves",
-                    {"release": asdict(release), "task": "migrate"},
-                )
-            )
+            steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade"))
     return steps, beside_after(release)
