@@ -36,17 +36,8 @@ class Outcome(enum.StrEnum):
     ABANDONED = "abandoned"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One entry of a plan. `name` is `family.verb`, stored in journals and never renamed."""
-
-    name: str
-    title: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
 class PlannedStep(Protocol):
-    """A step as a plan has it: an instance of its class, whose parameters the journal keeps."""
+    """One entry of a plan. `name` is `family.verb`, stored in journals and never renamed, as are the parameters."""
 
     @property
     def name(self) -> str: ...

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from holdfast.engine.journal import RESERVE_BYTES, Journal
-from holdfast.engine.records import ALLOWED_FACTS
-from holdfast.errors import DamagedError, HoldfastError, RefusedError
-from holdfast.model import Outcome, Plan, PlanParameters, Step, StepState
+from holdfast.errors import DamagedError, RefusedError
+from holdfast.model import Outcome, Plan, PlanParameters, StepState
 from holdfast.system import durable
+from tests.fakes import Step
 from tests.handles import open_below
 from tests.memory import make_folder
 from tests.proof import patience
@@ -35,7 +35,7 @@ _json = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_text, inner, max_size=3)),
     max_leaves=5,
 )
-_facts = st.dictionaries(st.sampled_from(sorted(ALLOWED_FACTS)), _json, max_size=3)
+_facts = st.dictionaries(_text, _json, max_size=3)
 _plans = st.builds(
     lambda names, after, mode, remove, lock: Plan(
         kind="test.kind",
@@ -119,13 +119,6 @@ class JournalMachine(RuleBasedStateMachine):
         operation, expected, position = self.pick(data)
         self.journal.facts(operation, position, facts)
         expected.facts[position] = facts
-
-    @precondition(lambda self: self.expected)
-    @rule(data=st.data(), key=_text.filter(lambda key: key not in ALLOWED_FACTS))
-    def record_what_is_not_allowed(self, data: st.DataObject, key: str) -> None:
-        operation, _, position = self.pick(data)
-        with pytest.raises(HoldfastError, match="allow-list"):
-            self.journal.facts(operation, position, {key: "value", "path": "x"})
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data(), facts=_facts)
@@ -241,9 +234,9 @@ def test_a_network_filesystem_is_refused_and_named(quick_folder: Path, monkeypat
 def test_an_operation_of_a_dead_process_is_interrupted(quick_folder: Path, journal: Journal) -> None:
     script = (
         "import os, sys; from pathlib import Path; from holdfast.engine.journal import Journal\n"
-        "from holdfast.model import Plan, Step\n"
+        "from holdfast.model import Plan\n"
         "journal = Journal(Path(sys.argv[1]))\n"
-        "print(journal.begin(Plan('test', 'a test', (Step('do.it', 'x'),)), command='', configuration={}, user='op'))\n"
+        "print(journal.begin(Plan('test', 'a test', ()), command='', configuration={}, user='op'))\n"
         "sys.stdout.flush(); os._exit(9)"
     )
     done = subprocess.run(

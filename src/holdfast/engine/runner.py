@@ -31,6 +31,14 @@ from holdfast.model import Facts, Outcome, Plan, PlanParameters, StepState
 from holdfast.system import durable
 from holdfast.system.host import Host
 
+# The engine does not know what steps do. It reads these facts of any step that records them.
+_COMMITTED = ("set_id", "package")
+"""The backup and the package of the operation, which its commit names; the last step that records one counts."""
+_WARNINGS = "warnings"
+"""A list of texts, which the commit keeps of all steps."""
+_DEGRADED = "degraded"
+"""A text that says what an undo leaves; the operation is then degraded."""
+
 
 @dataclass
 class StepContext:
@@ -259,9 +267,9 @@ class Runner:
         durable.barrier(stored.plan["barrier_paths"])
         facts: Facts = msgspec.to_builtins(_parameters_of(stored).commit_facts)
         for step in self.journal.steps(operation):
-            facts.update({key: step.facts[key] for key in ("set_id", "package") if key in step.facts})
-            if warnings := step.facts.get("warnings"):
-                facts["warnings"] = [*facts.get("warnings", []), *warnings]
+            facts.update({key: step.facts[key] for key in _COMMITTED if key in step.facts})
+            if warnings := step.facts.get(_WARNINGS):
+                facts[_WARNINGS] = [*facts.get(_WARNINGS, []), *warnings]
         self.journal.commit(operation, facts)
 
     def _forward(self, operation: str, started: float) -> Result:
@@ -307,7 +315,7 @@ class Runner:
         back_seconds = time.monotonic() - began
         self.journal.finish(operation, outcome, error=text, seconds=time.monotonic() - started)
         degraded = "; ".join(
-            step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
+            step.facts[_DEGRADED] for step in self.journal.steps(operation) if step.facts.get(_DEGRADED)
         )
         raise operator_error(
             error,
@@ -333,7 +341,7 @@ class Runner:
         stored = self.journal.operation(operation)
         assert stored is not None
         durable.barrier(stored.plan["barrier_paths"])
-        degraded = any(step.facts.get("degraded") for step in self.journal.steps(operation))
+        degraded = any(step.facts.get(_DEGRADED) for step in self.journal.steps(operation))
         return Outcome.DEGRADED if degraded else Outcome.UNDONE
 
     def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
