@@ -98,20 +98,20 @@ STORY: Mapping[str, Callable[[Site], None]] = {
 """Operations on one site in their order, by the names of their records."""
 
 
-def told(site: Site, other: Site) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the name and the steps of each operation of the story; at last a clone into the other, new site."""
+def told(site: Site, other: Site) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the record of each operation of the story; at last a clone into the other, new site."""
     for name, act in STORY.items():
         with contextlib.suppress(OperationFailedError):
             act(site)
-        yield name, steps_of_newest(site)
+        yield name, newest(site)
     site.shut_down()
     _BY_NAME["clone"].prepare(other)
     _BY_NAME["clone"].act(other)
-    yield "clone", steps_of_newest(other)
+    yield "clone", newest(other)
 
 
-def steps_of_newest(site: Site) -> list[dict[str, Any]]:
-    """Return the steps of the newest operation as the journal keeps them, without what differs on each machine."""
+def newest(site: Site) -> dict[str, Any]:
+    """Return the newest operation as the journal keeps it, without what differs on each machine."""
     app = site.open()
     try:
         (record,) = app.journal.operations(1)
@@ -127,15 +127,21 @@ def steps_of_newest(site: Site) -> list[dict[str, Any]]:
         ]
     finally:
         app.close()
-    text = json.dumps(steps).replace(str(site.folder), "/site")
+    operation = {
+        "parameters": record.plan["parameters"],
+        "commit_facts": record.commit_facts,
+        "outcome": str(record.outcome),
+        "steps": steps,
+    }
+    text = json.dumps(operation).replace(str(site.folder), "/site")
     text = _OPERATION_SUFFIX.sub(r"\1-0000", text)
-    found: list[dict[str, Any]] = json.loads(_STAMP.sub("20260101-000000", text))
+    found: dict[str, Any] = json.loads(_STAMP.sub("20260101-000000", text))
     return found
 
 
-def recorded(name: str) -> list[dict[str, Any]]:
-    """Return the steps of an operation as the earlier version wrote them."""
-    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())
+def recorded(name: str) -> dict[str, Any]:
+    """Return an operation as the earlier version wrote it."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return found
 
 
@@ -143,8 +149,8 @@ def main(folder: str) -> None:
     """Tell the story below a folder, and write the records of its operations."""
     site, other = Site(Path(folder) / "site"), Site(Path(folder) / "other")
     try:
-        for name, steps in told(site, other):
-            (FOLDER / f"{name}.json").write_text(json.dumps(steps, indent=1) + "\n")
+        for name, operation in told(site, other):
+            (FOLDER / f"{name}.json").write_text(json.dumps(operation, indent=1) + "\n")
     finally:
         site.remove()
         other.remove()

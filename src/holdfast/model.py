@@ -121,7 +121,7 @@ class Release:
     operation: str = ""
 
 
-class CommitFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommitFacts(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The facts of a commit: the release that it makes current, and what the steps recorded."""
 
     release: Release | None = None
@@ -130,7 +130,7 @@ class CommitFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
 
 
-class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The parameters of a whole plan, which the journal keeps with it."""
 
     planned_after: int | None = None
@@ -141,11 +141,11 @@ class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True):
     known_services: tuple[str, ...] | None = None
     """The services before the release's own configuration; any other is new and starts with the release."""
     previous: Release | None = None
-    mode: str = ""
-    level: str = ""
-    set: str = ""
+    mode: str | None = None
+    level: str | None = None
+    set: str | None = None
     start_all: bool = False
-    remove: tuple[str, ...] = ()
+    remove: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from holdfast.config.validation import validate
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.runner import Runner, StepContext
-from holdfast.model import Backup, Facts, PlanParameters
+from holdfast.model import Backup, CommitFacts, Facts, PlanParameters
 from holdfast.steps.typed import AnyStep, handler
 from holdfast.system.host import Host
 from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
@@ -66,7 +66,7 @@ def make_context(
         check_cancelled=lambda: None,
         progress=lambda done, total, unit: None,
         say=said.append,
-        commit_facts={},
+        commit_facts=CommitFacts(),
         plan_parameters=PlanParameters(),
     )
     return context, recorded, said

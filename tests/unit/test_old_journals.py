@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from holdfast.errors import RefusedError
+from holdfast.model import CommitFacts, PlanParameters
 from holdfast.steps.table import TABLE
 from holdfast.steps.typed import check
 from tests import journals
@@ -31,7 +32,7 @@ UNRECORDED = {
 
 def steps() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in NAMES:
-        for step in journals.recorded(name):
+        for step in journals.recorded(name)["steps"]:
             yield f"{name}: {step['name']}", step
 
 
@@ -42,7 +43,11 @@ def test_the_story_is_on_record() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_step_is_read_and_written_again(name: str) -> None:
-    for step in journals.recorded(name):
+    operation = journals.recorded(name)
+    for value, struct in ((operation["parameters"], PlanParameters), (operation["commit_facts"], CommitFacts)):
+        kept = {key: item for key, item in value.items() if item is not None}
+        assert msgspec.json.decode(msgspec.json.encode(msgspec.convert(value, struct))) == kept
+    for step in operation["steps"]:
         kind = TABLE[step["name"]]
         check(kind, step["parameters"], step["facts"])
         read = msgspec.convert(step["parameters"], kind)

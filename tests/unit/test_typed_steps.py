@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,28 @@ def test_a_recovery_refuses_what_another_version_wrote_before_it_undoes_anything
     assert "holdfast recover" in refused.value.next_step
     assert [one.state for one in app.journal.steps(operation)] == [StepState.DOING, StepState.DOING]
     assert app.opened.gate.state().hold == {"comment": "mine"}
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("plan", {"parameters": {"colour": "red"}}, "a plan with parameters of another version .*`colour`"),
+        ("commit_facts", {"colour": "red"}, "a commit with facts of another version .*`colour`"),
+    ],
+)
+def test_a_recovery_refuses_a_plan_of_another_version(
+    folder: Path, column: str, value: dict[str, Any], said: str
+) -> None:
+    app = make_app(folder)
+    app.runner.handlers = handlers(app.opened)
+    plan = Plan(kind="upgrade", title="upgrade to v9", steps=(CloseGate(),))
+    operation = app.journal.begin(plan, command="", configuration={}, user="")
+    app.journal._connection.execute(f"UPDATE operation SET {column}=?", (json.dumps(value),))
+    record = app.journal.operation(operation)
+    assert record is not None
+    with pytest.raises(RefusedError, match=said):
+        app.runner.recover(record)
     app.close()
 
 

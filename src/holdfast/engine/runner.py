@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,7 +27,7 @@ from holdfast.errors import (
     StuckError,
     lacks_space,
 )
-from holdfast.model import Facts, Outcome, Plan, PlanParameters, StepState
+from holdfast.model import CommitFacts, Facts, Outcome, Plan, PlanParameters, StepState
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -52,7 +52,7 @@ class StepContext:
     check_cancelled: Callable[[], None]
     progress: Callable[[int, int | None, str], None]
     say: Callable[[str], None]
-    commit_facts: Facts
+    commit_facts: CommitFacts
     plan_parameters: PlanParameters
     begun: frozenset[str] = frozenset()
 
@@ -212,7 +212,7 @@ class Runner:
     def _leave(self) -> None:
         self._host.leave()
 
-    def _context(self, operation: str, record: StepRecord, commit_facts: Facts) -> StepContext:
+    def _context(self, operation: str, record: StepRecord) -> StepContext:
         facts = dict(record.facts)
 
         def keep(more: Facts) -> None:
@@ -231,7 +231,7 @@ class Runner:
             check_cancelled=self._cancellation.check,
             progress=self._observer.progress,
             say=self._observer.say,
-            commit_facts=commit_facts or stored.commit_facts,
+            commit_facts=_commit_facts_of(stored),
             plan_parameters=_parameters_of(stored),
             begun=frozenset(step.name for step in steps if step.state is not StepState.PENDING),
         )
@@ -244,7 +244,7 @@ class Runner:
         self.journal.step(operation, record.position, StepState.DOING)
         started = time.monotonic()
         try:
-            self.handlers[record.name].do(self._context(operation, record, {}))
+            self.handlers[record.name].do(self._context(operation, record))
         except Exception as error:
             seconds = time.monotonic() - started
             self.journal.step(
@@ -351,7 +351,7 @@ class Runner:
             self._observer.step_started(record.title, record.position + 1, total, undo=True)
             self.journal.step(operation, record.position, StepState.UNDOING)
             try:
-                undo(self._context(operation, record, {}))
+                undo(self._context(operation, record))
             except Exception as error:
                 text = self._host.redactor.text(
                     f"{type(error).__name__}: {error}" if not isinstance(error, HoldfastError) else str(error)
@@ -398,11 +398,13 @@ class Runner:
         """Raise RefusedError where another version wrote steps, parameters or facts that this one does not know."""
         steps = self.journal.steps(record.id)
         unknown = sorted({step.name for step in steps} - self.handlers.keys())
-        for step in steps if not unknown else ():
-            try:
+        try:
+            _parameters_of(record)
+            _commit_facts_of(record)
+            for step in steps if not unknown else ():
                 self.handlers[step.name].check(step.parameters, step.facts)
-            except HoldfastError as error:
-                unknown.append(error.what)
+        except HoldfastError as error:
+            unknown.append(error.what)
         if unknown:
             raise RefusedError(
                 f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
@@ -441,4 +443,19 @@ class Runner:
 
 
 def _parameters_of(record: OperationRecord) -> PlanParameters:
-    return msgspec.convert(record.plan["parameters"], PlanParameters)
+    return _read(record.plan["parameters"], PlanParameters, "a plan with parameters")
+
+
+def _commit_facts_of(record: OperationRecord) -> CommitFacts:
+    return _read(record.commit_facts, CommitFacts, "a commit with facts")
+
+
+_StructT = TypeVar("_StructT", PlanParameters, CommitFacts)
+
+
+def _read(value: Mapping[str, Any], kind: type[_StructT], what: str) -> _StructT:
+    """Return what an operation's record has. Raise RefusedError for what another version wrote."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise RefusedError(f"{what} of another version ({error})") from error

@@ -23,7 +23,7 @@ from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
-from holdfast.steps.tasks import RunTask
+from holdfast.steps.tasks import RunTask, Task
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -294,7 +294,7 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     return [web, verify, *compare, behind]
 
 
-def tasks(app: App, release: Release, *names: str) -> list[PlannedStep]:
+def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
     return [RunTask(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
 
@@ -316,9 +316,9 @@ def parameters(
     app: App,
     release: Release | None,
     *,
-    set: str = "",
+    set: str | None = None,
     supersedes: str | None = None,
-    mode: str = "",
+    mode: str | None = None,
     known_services: Sequence[str] | None = None,
     previous: Release | None = None,
     start_all: bool = False,

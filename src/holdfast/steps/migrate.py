@@ -120,7 +120,7 @@ class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
     is_undone = True
 
     release: Release
-    task: str = "migrate"
+    task: tasks.Task = "migrate"
 
     @property
     def title(self) -> str:

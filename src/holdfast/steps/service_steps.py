@@ -145,7 +145,7 @@ def _start_stopped(opened: Opened, context: OperationContext, verified: Sequence
         route_visitors(opened, instance)
     for instance in ordered(instances, stopping=False):
         if instance.name in verified:
-            verify(opened, instance, context.untyped, patient=True)
+            verify(opened, instance, context, patient=True)
         else:
             _wait_for_unwell(opened, instance, context)
     set_wanted(opened, instances)
@@ -154,7 +154,7 @@ def _start_stopped(opened: Opened, context: OperationContext, verified: Sequence
 def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: OperationContext) -> None:
     """Wait for a service that was unhealthy when it was stopped; it may have become healthy, or not."""
     try:
-        verify(opened, instance, context.untyped, at_most_seconds=_UNWELL_SECONDS, patient=True)
+        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
     except StepError as error:
         context.say(f"unhealthy as before the operation: {error.what}")
 
@@ -301,7 +301,7 @@ def _begin(opened: Opened, instance: ServiceInstance) -> None:
 def _prove(
     opened: Opened, context: OperationContext, backends: Sequence[ServiceInstance], instance: ServiceInstance
 ) -> None:
-    verify(opened, instance, context.untyped, backends=backends if instance.kind == "web" else ())
+    verify(opened, instance, context, backends=backends if instance.kind == "web" else ())
     if instance.kind == "web" and opened.proxy is not None:
         opened.proxy.try_out(target_of(opened, instance))
 
@@ -413,7 +413,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         save_instances(memory, before)  # an undo sends visitors to the port on which a web was started meanwhile
         for instance in ordered(affected, stopping=False):
             opened.runtime.start(instance)
-            verify(opened, instance, context.untyped)
+            verify(opened, instance, context)
             if instance.kind == "web" and release is not None:
                 opened.gate.route(release.id, target_of(opened, instance))
         set_wanted(opened, [*(item for item in before if item not in affected), *affected])

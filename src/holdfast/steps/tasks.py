@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, Literal
 
 from holdfast.application.context import Opened
 from holdfast.model import Release
@@ -12,10 +12,14 @@ from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system.host import CommandResult
 
 
-def command(opened: Opened, task: str) -> list[str]:
+def command(opened: Opened, task: Task) -> list[str]:
     """Return the configured command of a task; empty if the application has none."""
     found: list[str] = getattr(opened.loaded.configuration.tasks, task)
     return list(found)
+
+
+Task = Literal["install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"]
+"""A key of `[tasks]` that operations run."""
 
 
 class RunTask(TypedStep[NoFacts], frozen=True):
@@ -24,7 +28,7 @@ class RunTask(TypedStep[NoFacts], frozen=True):
     name = "task.run"
 
     release: Release
-    task: str
+    task: Task
 
     @property
     def title(self) -> str:
@@ -37,7 +41,7 @@ class RunTask(TypedStep[NoFacts], frozen=True):
         return describe(opened, self.release, self.task)
 
 
-def run(opened: Opened, release: Release, task: str, operation: str) -> None:
+def run(opened: Opened, release: Release, task: Task, operation: str) -> None:
     """Run a task to its end, with database sessions that the fence of this operation can end."""
     environment: dict[str, str] = {}
     for database in opened.databases.values():
@@ -45,7 +49,7 @@ def run(opened: Opened, release: Release, task: str, operation: str) -> None:
     invoke(opened, release, command(opened, task), environment)
 
 
-def describe(opened: Opened, release: Release, task: str) -> list[str]:
+def describe(opened: Opened, release: Release, task: Task) -> list[str]:
     """Return the exact command of a task."""
     return [f"cd {release.path} && " + " ".join(command(opened, task))]
 

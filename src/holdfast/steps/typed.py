@@ -57,7 +57,7 @@ class OperationContext:
     @property
     def commit_facts(self) -> CommitFacts:
         """Return what the commit recorded; empty before it."""
-        return msgspec.convert(self.untyped.commit_facts, CommitFacts)
+        return self.untyped.commit_facts
 
     def facts_of(self, kind: type[TypedStep[_OtherT]]) -> _OtherT | None:
         """Return the facts of another step of this operation, or None if it did not record any."""
