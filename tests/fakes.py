@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,16 @@ from holdfast.model import (
 )
 from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
 
-__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault"]
+__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a plan that no class stands for, as the engine takes any."""
+
+    name: str
+    title: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FakeRuntime:

@@ -6,7 +6,7 @@ import base64
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import msgspec
 
@@ -36,35 +36,17 @@ class Outcome(enum.StrEnum):
     ABANDONED = "abandoned"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One entry of a plan. `name` is `family.verb`, stored in journals and never renamed."""
-
-    name: str
-    title: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An ordered list of steps; those in `after_commit` run only forward, once the commit is durable.
-
-    `lock` is `change`, `backup` or `gate`; the operator reads `notes` before anything runs.
-    """
-
-    kind: str
-    title: str
-    steps: tuple[Step, ...]
-    after_commit: tuple[Step, ...] = ()
-    lock: str = "change"
-    also_locks: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    barrier_paths: tuple[str, ...] = ()
+class PlannedStep(Protocol):
+    """One entry of a plan. `name` is `family.verb`, stored in journals and never renamed, as are the parameters."""
 
     @property
-    def all_steps(self) -> tuple[Step, ...]:
-        return self.steps + self.after_commit
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -137,6 +119,55 @@ class Release:
     path: str
     deployed_at: str
     operation: str = ""
+
+
+class CommitFacts(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The facts of a commit: the release that it makes current, and what the steps recorded."""
+
+    release: Release | None = None
+    set_id: str | None = None
+    package: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The parameters of a whole plan, which the journal keeps with it."""
+
+    planned_after: int | None = None
+    """The newest change when the plan was made; it is refused after another one."""
+    commit_facts: CommitFacts = CommitFacts()
+    supersedes: str | None = None
+    """The stuck operation that this one replaces."""
+    known_services: tuple[str, ...] | None = None
+    """The services before the release's own configuration; any other is new and starts with the release."""
+    previous: Release | None = None
+    mode: str | None = None
+    level: str | None = None
+    set: str | None = None
+    start_all: bool = False
+    remove: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ordered list of steps; those in `after_commit` run only forward, once the commit is durable.
+
+    `lock` is `change`, `backup` or `gate`; the operator reads `notes` before anything runs.
+    """
+
+    kind: str
+    title: str
+    steps: tuple[PlannedStep, ...]
+    after_commit: tuple[PlannedStep, ...] = ()
+    lock: str = "change"
+    also_locks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    parameters: PlanParameters = field(default_factory=PlanParameters)
+    barrier_paths: tuple[str, ...] = ()
+
+    @property
+    def all_steps(self) -> tuple[PlannedStep, ...]:
+        return self.steps + self.after_commit
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import pytest
 from holdfast.config.load import load
 from holdfast.errors import InterruptedOperationError, RefusedError, StepError, StuckError
 from holdfast.operations import recover
-from holdfast.steps import gate, last_pass, preflight, table
+from holdfast.steps import gate, preflight
+from holdfast.steps.closing import CompleteBackup
 from holdfast.system.processes import end_processes_with
 from tests import kept
 from tests.e2e.cli import argv, output, run, run_json, start
@@ -282,6 +283,9 @@ def test_a_recovery_at_boot_is_tried_again(at_v2: Site, monkeypatch: pytest.Monk
     wait_until_it_answers(at_v2)
 
 
+_complete = CompleteBackup.do
+
+
 @pytest.fixture
 def closing(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A restore that is committed, whose safety backup cannot be finished."""
@@ -292,7 +296,7 @@ def closing(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     at_v2.operate("backup")
     set_id = run_json(at_v2, "backup", "list")["data"]["backups"][-1]["id"]
     with monkeypatch.context() as patched:
-        patched.setitem(table.TABLE, "backup.complete", (fails, None))  # type: ignore[arg-type]  # a table of constants
+        patched.setattr(CompleteBackup, "do", fails)
         with pytest.raises(InterruptedOperationError, match="after the commit"):
             at_v2.operate("restore", set_id)
         patched.setattr("holdfast.engine.lock.boot_id", lambda: "another")
@@ -317,11 +321,11 @@ def test_closing_steps_are_tried_again_by_the_same_boot(closing: Site, monkeypat
         asked.append(1)
         if len(asked) < 3:
             raise StepError("the vault is not mounted yet")
-        last_pass.complete(*arguments)
+        _complete(*arguments)
 
     closing.shut_down()
     with monkeypatch.context() as patched:
-        patched.setitem(table.TABLE, "backup.complete", (late, None))  # type: ignore[arg-type]  # a table of constants
+        patched.setattr(CompleteBackup, "do", late)
         done = recover.at_boot(load(str(closing.config)), wait=lambda _: None)
     assert ([str(item.outcome) for item in done], len(asked)) == (["committed"], 3)
     wait_until_it_answers(closing)

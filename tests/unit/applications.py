@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from holdfast.config.validation import validate
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.runner import Runner, StepContext
-from holdfast.model import Backup, Facts
+from holdfast.model import Backup, CommitFacts, Facts, PlanParameters
+from holdfast.steps.typed import AnyStep, handler
 from holdfast.system.host import Host
 from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
 
@@ -64,10 +66,21 @@ def make_context(
         check_cancelled=lambda: None,
         progress=lambda done, total, unit: None,
         say=said.append,
-        commit_facts={},
-        plan_parameters={},
+        commit_facts=CommitFacts(),
+        plan_parameters=PlanParameters(),
     )
     return context, recorded, said
+
+
+def do(step: AnyStep, opened: Opened, context: StepContext) -> None:
+    """Do a step as the runner does, with parameters as the journal keeps them."""
+    handler(type(step), opened).do(replace(context, parameters=step.parameters))
+
+
+def undo(step: AnyStep, opened: Opened, context: StepContext) -> None:
+    act = handler(type(step), opened).undo
+    assert act is not None
+    act(replace(context, parameters=step.parameters))
 
 
 def make_backup(number: int, created_at: str, *, pinned: bool = False, datasets: tuple[str, ...] = ()) -> Backup:

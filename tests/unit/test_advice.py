@@ -16,9 +16,10 @@ from holdfast.cli import log
 from holdfast.cli.render import Renderer
 from holdfast.cli.session import Session
 from holdfast.errors import UsageError
-from holdfast.model import Outcome, Plan, Release, Step, StepState
+from holdfast.model import Outcome, Plan, Release, StepState
 from holdfast.operations import rollback
 from holdfast.reports import check
+from tests.fakes import Step
 from tests.unit.applications import make_app, make_backup
 
 

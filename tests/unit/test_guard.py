@@ -11,7 +11,7 @@ import pytest
 from holdfast.errors import StepError
 from holdfast.steps import guard
 from tests.fakes import FakeDatabase
-from tests.unit.applications import make_app, make_context
+from tests.unit.applications import do, make_app, make_context
 
 Upgrade = Callable[..., tuple[dict[str, Any], list[str]]]
 
@@ -34,10 +34,10 @@ def upgrade(quick_folder: Path) -> Iterator[Upgrade]:
         assert isinstance(database, FakeDatabase)
         database.execute(start)
         context, counted, _ = make_context()
-        guard.count(app.opened, context)
+        do(guard.CountRows(), app.opened, context)
         database.execute(migration)
         context, recorded, said = make_context({"guard.count": counted})
-        guard.compare(app.opened, context)
+        do(guard.CompareRows(), app.opened, context)
         return recorded, said
 
     yield run

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from holdfast.application.application import App
 from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, NoSpaceError, StepError
 from holdfast.model import Facts, Snapshot
-from holdfast.steps import backup, last_pass, restore
+from holdfast.steps import backup, closing, last_pass
+from holdfast.steps.closing import CompleteBackup, TidyReplaced
 from tests.fakes import FakeDatabase
-from tests.unit.applications import make_app, make_context
+from tests.unit.applications import do, make_app, make_context
 
-TOLERANT = {"databases": ["main"], "reason": "before the restore", "tolerant": True}
+TOLERANT = CompleteBackup(("main",), "before the restore", tolerant=True)
 
 
 @pytest.fixture
@@ -36,11 +38,11 @@ def prepared(app: App) -> StepContext:
     live = database.inspect()["identity"]
     candidate = database.prepare("op1", None, {})
     context, recorded, _ = make_context()
-    context.parameters = {"files": ["media"], "databases": ["main"], "reason": "before the restore"}
     earlier = {}
-    for name, step in (("backup.copy", backup.copy), ("backup.last_pass", last_pass.take)):
-        step(app.opened, context)
-        earlier[name] = dict(recorded)
+    steps = (backup.CopyFiles(("media",), ("main",)), last_pass.TakeLastPass(("media",), "before the restore"))
+    for step in steps:
+        do(step, app.opened, context)
+        earlier[step.name] = dict(recorded)
         context.earlier = {**context.earlier, **earlier}
         recorded.clear()
     database.swap("op1", candidate, "op1.replaced")
@@ -48,10 +50,10 @@ def prepared(app: App) -> StepContext:
     return context
 
 
-def complete(app: App, context: StepContext, parameters: dict[str, object]) -> dict[str, object]:
+def complete(app: App, context: StepContext, step: CompleteBackup) -> dict[str, object]:
     found: dict[str, object] = {}
-    context.parameters, context.record = parameters, found.update
-    last_pass.complete(app.opened, context)
+    context.record = found.update
+    do(step, app.opened, context)
     return found
 
 
@@ -89,8 +91,7 @@ def test_one_that_is_broken_is_kept_also_if_the_step_died_after_the_set_was_list
     assert set(one.datasets) == {"media"} and "could not be dumped" in one.reason
     assert "sector" not in one.reason
     context.earlier = {**context.earlier, "backup.complete": {"kept": ["main"]}}
-    context.parameters = {}
-    restore.tidy(app.opened, context)
+    do(TidyReplaced(), app.opened, context)
     assert app.opened.databases["main"].tokens() == ["op1.replaced"]
 
 
@@ -145,14 +146,14 @@ def test_one_that_fails_once_is_in_the_set(app: App, monkeypatch: pytest.MonkeyP
 
 def test_one_that_appeared_after_the_plan_is_kept(app: App) -> None:
     context = prepared(app)
-    assert complete(app, context, {**TOLERANT, "databases": []})["kept"] == ["main"]
+    assert complete(app, context, structs.replace(TOLERANT, databases=()))["kept"] == ["main"]
 
 
 def test_one_that_must_be_dumped_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     context = prepared(app)
     fail(app, monkeypatch, StepError("gone"))
     with pytest.raises(StepError, match="gone"):
-        complete(app, context, {**TOLERANT, "tolerant": False})
+        complete(app, context, structs.replace(TOLERANT, tolerant=False))
 
 
 def test_a_full_vault_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_a_full_vault_is_waited_for(app: App, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(NoSpaceError, match="full"):
             complete(app, context, TOLERANT)
         fail(app, patched, StepError("said in words"))
-        patched.setattr(last_pass.durable, "free_bytes", lambda _: 0)
+        patched.setattr(closing.durable, "free_bytes", lambda _: 0)
         with pytest.raises(NoSpaceError, match="full"):
             complete(app, context, TOLERANT)
     assert complete(app, context, TOLERANT)["kept"] == []

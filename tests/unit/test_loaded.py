@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.operations import parts
-from holdfast.steps import loaded, migrations
+from holdfast.steps import migrations
+from holdfast.steps.loaded import CheckLoadedMigrations, CheckReferences
+from holdfast.steps.migrate import CheckMigrations
 from tests.fakes import FakeDatabase, FakeFiles
-from tests.unit.applications import make_app, make_backup, make_context
+from tests.unit.applications import do, make_app, make_backup, make_context
 
 _FILES = {"kind": "files", "applied": "SELECT name FROM done", "shipped": "migrations/*"}
 
@@ -53,23 +54,20 @@ def candidate_with(app: App, *statements: str) -> FakeDatabase:
     return database
 
 
-def asked(release: Release) -> tuple[StepContext, Facts, list[str]]:
-    facts = {"candidates": {"main": "wanted"}, "databases": {"main": None}}
-    context, recorded, said = make_context({"database.import": facts})
-    context.parameters = {"release": asdict(release)}
-    return context, recorded, said
+def asked() -> tuple[StepContext, Facts, list[str]]:
+    return make_context({"database.import": {"candidates": {"main": "wanted"}, "databases": {"main": None}}})
 
 
 def test_a_candidate_is_asked_and_not_the_live_database(made: Callable[..., App], quick_folder: Path) -> None:
     app = made(**_FILES)
     database = candidate_with(app, "CREATE TABLE done (name)", "INSERT INTO done VALUES ('0001'), ('0002')")
     database.execute("CREATE TABLE done (name); INSERT INTO done VALUES ('0001')")
-    context, recorded, _ = asked(release_at(quick_folder, "0001"))
+    context, recorded, _ = asked()
     with pytest.raises(RefusedError, match="it does not know 0002"):
-        loaded.check_migrations(app.opened, context)
+        do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.opened, context)
     assert not recorded
-    context, recorded, _ = asked(release_at(quick_folder, "0001", "0002"))
-    loaded.check_migrations(app.opened, context)
+    context, recorded, _ = asked()
+    do(CheckLoadedMigrations(release_at(quick_folder, "0001", "0002")), app.opened, context)
     assert recorded == {"verified": ["main"]}
 
 
@@ -77,8 +75,8 @@ def test_what_may_be_a_view_waits_for_the_swap(made: Callable[..., App], quick_f
     app = made(**_FILES)
     database = candidate_with(app)
     database.candidate_has_views = False
-    context, recorded, said = asked(release_at(quick_folder, "0001"))
-    loaded.check_migrations(app.opened, context)
+    context, recorded, said = asked()
+    do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.opened, context)
     assert not recorded
     assert "compared after the swap" in said[0]
     checks = parts.check_loaded(app, release_at(quick_folder))
@@ -98,14 +96,14 @@ def test_a_command_that_fails_with_the_live_database_waits_for_the_swap(
         raise StepError("manage.py cannot connect")
 
     monkeypatch.setattr(migrations.tasks, "invoke", fails)
-    context, recorded, said = asked(release)
-    loaded.check_migrations(app.opened, context)
+    context, recorded, said = asked()
+    do(CheckLoadedMigrations(release), app.opened, context)
     assert not recorded
     assert "manage.py cannot connect" in said[0]
     assert [step.name for step in parts.check_loaded(app, release).after] == ["migrations.check"]
     monkeypatch.setattr(migrations, "shipped", lambda *_: ["b.1"])
     with pytest.raises(RefusedError, match=r"it does not know a\.1"):
-        loaded.check_migrations(app.opened, context)
+        do(CheckLoadedMigrations(release), app.opened, context)
 
 
 def test_the_release_of_the_set_itself_is_not_compared(made: Callable[..., App], quick_folder: Path) -> None:
@@ -118,9 +116,9 @@ def test_the_release_of_the_set_itself_is_not_compared(made: Callable[..., App],
 
 def test_what_was_compared_before_is_not_compared_again(made: Callable[..., App], quick_folder: Path) -> None:
     app = made(kind="django")
-    context, _, _ = asked(release_at(quick_folder))
+    context, _, _ = asked()
     context.earlier = {"migrations.check_loaded": {"verified": ["main"]}}
-    migrations.check(app.opened, context)
+    do(CheckMigrations(release_at(quick_folder), "maintenance"), app.opened, context)
 
 
 def test_files_that_a_loaded_database_names_and_nobody_has_are_noted(quick_folder: Path) -> None:
@@ -131,13 +129,13 @@ def test_files_that_a_loaded_database_names_and_nobody_has_are_noted(quick_folde
     (files.root / "album").mkdir(parents=True)
     (files.root / "album" / "there").write_bytes(b"x")
     candidate_with(app, "CREATE TABLE done (path)", "INSERT INTO done VALUES ('album/there'), ('gone'), ('album')")
-    context, recorded, said = asked(release_at(quick_folder))
-    loaded.check_references(app.opened, context)
+    context, recorded, said = asked()
+    do(CheckReferences(), app.opened, context)
     assert recorded == {"warnings": ["2 files that the candidate database names are not in media, for example album"]}
     assert "holdfast import files SOURCE --into media" in said[0]
     candidate_with(app, "CREATE TABLE other (path)")
-    context, recorded, said = asked(release_at(quick_folder))
-    loaded.check_references(app.opened, context)
+    context, recorded, said = asked()
+    do(CheckReferences(), app.opened, context)
     assert not recorded
     assert "could not be listed" in said[0]
     app.close()

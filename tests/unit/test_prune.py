@@ -92,7 +92,7 @@ class Listed(FakeVault):
 def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backup]) -> None:
     app.opened.vault = Listed(Path("/nowhere"), sets)
     plan = prune.plan(app)
-    removed = set(plan.parameters["remove"])
+    removed = set(plan.parameters.remove)
     complete = [backup for backup in newest_first(sets) if {"main", "media"} <= set(backup.datasets)]
     left = [backup for backup in complete if backup.id not in removed]
     assert left if complete else not left
@@ -100,7 +100,7 @@ def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backu
     assert not removed & {backup.id for backup in newest_first(sets)[:2]}
     assert len(left) >= min(3, len(complete)), "never fewer than three whole ones"
     assert len(plan.notes) == len(sets), "the operator is told of each"
-    assert [step.parameters["remove"] for step in plan.after_commit] == [plan.parameters["remove"]]
+    assert [step.parameters["remove"] for step in plan.after_commit] == [list(plan.parameters.remove)]
 
 
 def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App) -> None:
@@ -109,8 +109,8 @@ def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App
     sets = [make_backup(number, f"{day}T00:00:00Z", datasets=names) for number, (day, names) in enumerate(days)]
     app.opened.vault = Listed(Path("/nowhere"), sets)
     plan = prune.plan(app)
-    assert "set-0" in plan.parameters["remove"]
-    assert not {"set-1", "set-2", "set-3"} & set(plan.parameters["remove"])
+    assert "set-0" in plan.parameters.remove
+    assert not {"set-1", "set-2", "set-3"} & set(plan.parameters.remove)
     assert "keeps set-3 (last, daily)" in plan.notes
 
 
@@ -129,7 +129,7 @@ def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:
         sets.append(make_backup(2 * day, f"2026-03-{day:02d}T02:00:00Z", datasets=("main", "media")))
         sets.append(make_backup(2 * day + 1, f"2026-03-{day:02d}T10:00:00Z", datasets=("media",)))
     app.opened.vault = Listed(Path("/nowhere"), sets)
-    removed = prune.plan(app).parameters["remove"]
+    removed = prune.plan(app).parameters.remove
     whole = [backup.id for backup in sets if "main" in backup.datasets and backup.id not in removed]
     assert whole == [f"set-{2 * day}" for day in (8, 9, 10)]
 
@@ -143,7 +143,7 @@ def test_three_whole_sets_stay_whatever_the_rules_say(tmp_path: Path) -> None:
         ]
         sets[-1].safety = True
         app.opened.vault = Listed(Path("/nowhere"), sets)
-        removed = prune.plan(app).parameters["remove"]
+        removed = prune.plan(app).parameters.remove
         assert sorted({backup.id for backup in sets} - set(removed)) == ["set-5", "set-6", "set-7", "set-8"]
     finally:
         app.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,12 @@ import pytest
 from holdfast.application import health, health_request
 from holdfast.application.application import App
 from holdfast.application.context import Opened
-from holdfast.engine.runner import StepContext
 from holdfast.errors import HoldfastError, StepError
-from holdfast.model import Outcome, Plan, Release, ServiceInstance, ServiceStatus, Step
-from holdfast.steps import services, stopped
+from holdfast.model import Outcome, Plan, Release, ServiceInstance, ServiceStatus
+from holdfast.steps import service_steps, services, stopped
+from holdfast.steps.service_steps import Action, AdoptServices, CommandServices, StartServices, StopServices
 from tests.fakes import FakeRuntime
-from tests.unit.applications import make_app, make_context
+from tests.unit.applications import do, make_app, make_context, undo
 
 WEB = ServiceInstance(
     name="web-r1", service="web", kind="web", release="r1", directory="/", command=("serve",), environment={}, port=4711
@@ -43,10 +43,10 @@ def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) ->
         health_request, "answers", lambda *_: (answers.pop(0) if len(answers) > 1 else answers[0], "asked")
     )
     context, recorded, said = make_context()
-    services.stop_all(app.opened, context)
+    do(StopServices(), app.opened, context)
     assert app.opened.runtime.statuses() == {}
     context.facts.update(recorded)
-    services.start_stopped(app.opened, context)
+    undo(StopServices(), app.opened, context)
     assert services.wanted(app.opened) == [WEB]
     return answers, said
 
@@ -56,7 +56,7 @@ def test_one_that_was_unwell_is_waited_for_until_it_is_well(app: App, monkeypatc
 
 
 def test_one_that_stays_unwell_stops_no_undo_and_is_named(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "_UNWELL_SECONDS", 0.1)
+    monkeypatch.setattr(service_steps, "_UNWELL_SECONDS", 0.1)
     _, said = stop_and_start(app, monkeypatch, False)
     assert "service web of release r1: not healthy after" in said[0]
 
@@ -77,10 +77,10 @@ def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) 
 def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     context, recorded, said = make_context()
-    services.stop_all(app.opened, context)
+    do(StopServices(), app.opened, context)
     make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
     context.facts.update(recorded)
-    services.start_stopped(app.opened, context)
+    undo(StopServices(), app.opened, context)
     assert (services.wanted(app.opened), said) == ([WEB], [])
 
 
@@ -95,7 +95,7 @@ def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: 
     monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     services.set_wanted(app.opened, [])
     context, _, _ = make_context()
-    services.stop_all(app.opened, context)
+    do(StopServices(), app.opened, context)
     assert app.opened.runtime.statuses() == {}
 
 
@@ -104,14 +104,14 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
     app = make_app(quick_folder, services={"beat": {"command": ["false"], "kind": "scheduler"}})
     context, _, said = make_context()
     release = Release("r1", "p1", "v1", "c1", "/", "2026-01-01T00:00:00Z", "op1")
-    context.parameters = {"release": asdict(release), "kinds": ["scheduler"], "tolerant": tolerant}
+    step = StartServices(release, ("scheduler",), tolerant=tolerant)
     if tolerant:
-        services.start_release(app.opened, context)
+        do(step, app.opened, context)
         assert "holdfast service restart beat" in said[0]
         assert [instance.service for instance in services.started(app.opened, "op1")] == ["beat"]
     else:
         with pytest.raises(StepError):
-            services.start_release(app.opened, context)
+            do(step, app.opened, context)
     app.close()
 
 
@@ -129,10 +129,14 @@ def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypat
         app.opened.runtime.start(instance)
     context, _, _ = make_context()
     release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
-    steps = [("start", ["web", "worker"]), ("adopt", []), ("adopt", []), ("start", ["scheduler"]), ("adopt again", [])]
-    for name, started in steps:
-        context.parameters = {"release": asdict(release), "kinds": started, "retire": name == "adopt"}
-        (services.start_release if name == "start" else services.adopt_started)(app.opened, context)
+    for step in (
+        StartServices(release, ("web", "worker")),
+        AdoptServices(retire=True),
+        AdoptServices(retire=True),
+        StartServices(release, ("scheduler",)),
+        AdoptServices(),
+    ):
+        do(step, app.opened, context)
     assert {instance.name for instance in services.wanted(app.opened)} == {"web-r2", "work-r2", "beat-r2"}
     assert app.opened.runtime.statuses().keys() == {"web-r2", "work-r2", "beat-r2"}
     app.close()
@@ -168,13 +172,6 @@ def pair(quick_folder: Path) -> Iterator[App]:
     app.close()
 
 
-def release_context(kinds: list[str]) -> StepContext:
-    context, _, _ = make_context()
-    release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
-    context.parameters = {"release": asdict(release), "kinds": kinds}
-    return context
-
-
 def test_a_backend_is_stopped_last_and_started_first() -> None:
     worker = replace(BACKEND, name="other-r1", service="other", kind="worker")
     assert services.ordered([BACKEND, worker, WEB], stopping=True) == [worker, WEB, BACKEND]
@@ -197,7 +194,7 @@ def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: 
 def test_a_backend_is_asked_for_by_its_web(pair: App, monkeypatch: pytest.MonkeyPatch, healthy: bool) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: (healthy, "asked"))
     context, recorded, _ = make_context()
-    services.stop_all(pair.opened, context)
+    do(StopServices(), pair.opened, context)
     assert recorded["verified"] == ([WEB.name, BACKEND.name] if healthy else [])
 
 
@@ -207,7 +204,7 @@ def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytes
     ill = ServiceStatus(BACKEND.name, True, 4711, 9.0, "unhealthy", healthy=False)
     monkeypatch.setattr(pair.opened.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
     context, recorded, _ = make_context()
-    services.stop_all(pair.opened, context)
+    do(StopServices(), pair.opened, context)
     assert recorded["verified"] == [WEB.name]
 
 
@@ -215,22 +212,22 @@ def test_where_one_of_both_ran_a_release_starts_both(pair: App, monkeypatch: pyt
     """As after another preset was taken, which has a proxy where the application itself had been the web."""
     monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     services.set_wanted(pair.opened, [BACKEND])
-    context = release_context(["backend", "web", "worker"])
-    services.stop_all(pair.opened, context)
-    services.start_release(pair.opened, context)
+    context, _, _ = make_context()
+    release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
+    do(StopServices(), pair.opened, context)
+    do(StartServices(release, ("backend", "web", "worker")), pair.opened, context)
     assert {instance.service for instance in services.started(pair.opened, "op1")} == {"web", "app"}
 
 
 @pytest.mark.parametrize(("action", "left"), [("restart", {"web", "app"}), ("stop", set())])
 def test_what_is_done_to_a_backend_is_done_to_its_web(
-    pair: App, monkeypatch: pytest.MonkeyPatch, action: str, left: set[str]
+    pair: App, monkeypatch: pytest.MonkeyPatch, action: Action, left: set[str]
 ) -> None:
     """It may have looked the address of the one before up once."""
     monkeypatch.setattr(health_request, "answers", lambda *_: (True, "asked"))
     pids = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
     context, _, _ = make_context()
-    context.parameters = {"action": action, "names": ["app"]}
-    services.command(pair.opened, context)
+    do(CommandServices(action, ("app",)), pair.opened, context)
     now = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
     assert {instance.service for instance in services.wanted(pair.opened)} == left
     assert not set(now.items()) & set(pids.items())
@@ -241,7 +238,7 @@ def test_a_stop_that_had_to_kill_is_noted(app: App) -> None:
     assert isinstance(runtime, FakeRuntime)
     runtime.killed_after[WEB.name] = 30
     context, recorded, said = make_context()
-    services.stop_all(app.opened, context)
+    do(StopServices(), app.opened, context)
     assert "service web had to be killed after 30 s" in said[0]
     assert recorded["warnings"] == said
 
@@ -260,11 +257,10 @@ def test_a_restart_on_another_port_that_fails_leads_visitors_where_the_web_is(
         app.opened.runtime.start(web)
         app.opened.gate.route("r1", f"127.0.0.1:{taken}")
         context, _, _ = make_context()
-        context.parameters.update(action="restart", names=[])
-        monkeypatch.setattr(services, "verify", lambda *_, **__: (_ for _ in ()).throw(StepError("unwell")))
+        monkeypatch.setattr(service_steps, "verify", lambda *_, **__: (_ for _ in ()).throw(StepError("unwell")))
         with pytest.raises(StepError):
-            services.command(app.opened, context)
-        services.uncommand(app.opened, context)
+            do(CommandServices("restart", ()), app.opened, context)
+        undo(CommandServices("restart", ()), app.opened, context)
     (now,) = services.wanted(app.opened)
     assert now.port != taken
     assert app.opened.gate.state().target == f"127.0.0.1:{now.port}"
@@ -276,11 +272,11 @@ def test_what_an_open_operation_has_stopped_is_said_to_be_its(app: App, monkeypa
     monkeypatch.setattr(Opened, "current_release", lambda _: release)
     (missing,) = stopped.stopped(app.opened, {})
     assert missing.text == "not running, and should run"
-    plan = Plan(kind="upgrade", title="upgrade to v2", steps=(Step("services.stop", "stop"),))
+    plan = Plan(kind="upgrade", title="upgrade to v2", steps=(StopServices(),))
     operation = app.journal.begin(plan, command="", configuration={}, user="someone")
     context, _, _ = make_context()
     context.operation = operation
-    services.stop_all(app.opened, context)
+    do(StopServices(), app.opened, context)
     (ended,) = stopped.stopped(app.opened, app.opened.runtime.statuses())
     assert (ended.service, ended.operation, ended.is_open) == ("web", operation, True)
     assert ended.text == f"stopped by upgrade to v2 ({operation})"

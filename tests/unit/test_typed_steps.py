@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.errors import RefusedError
+from holdfast.model import Plan, StepState
 from holdfast.steps.gate import CloseGate, HoldGate, OpenGate
-from holdfast.steps.table import TABLE, TYPED, handlers
-from holdfast.steps.typed import handler
+from holdfast.steps.table import STEPS, TABLE, handlers
+from holdfast.steps.typed import AnyStep, StepFacts, TypedStep, handler
+from tests.fakes import Step
 from tests.unit.applications import make_app, make_context
 
 
@@ -23,26 +26,93 @@ from tests.unit.applications import make_app, make_context
     ],
 )
 def test_the_journal_keeps_a_name_and_parameters(step: Any, name: str, parameters: dict[str, Any]) -> None:
-    planned = step.planned()
-    assert (planned.name, planned.parameters) == (name, parameters)
-    assert planned.title == step.title != ""
+    assert (step.name, step.parameters) == (name, parameters)
+    assert step.title
 
 
-def test_every_step_has_one_place(folder: Path) -> None:
-    assert not {kind.name for kind in TYPED} & TABLE.keys()
+def test_every_step_has_a_name_of_its_own(folder: Path) -> None:
+    assert len(STEPS) == len(TABLE)
     app = make_app(folder)
     bound = handlers(app.opened)
-    assert bound.keys() == {*TABLE, *(kind.name for kind in TYPED)}
+    assert bound.keys() == TABLE.keys()
     assert (bound["gate.close"].undo is None, bound["gate.open"].undo is None) == (False, True)
     app.close()
+
+
+def test_every_class_of_a_step_is_in_the_table() -> None:
+    def below(kind: type[AnyStep]) -> set[type[AnyStep]]:
+        return {kind, *(found for inner in kind.__subclasses__() for found in below(inner))}
+
+    assert {kind for kind in below(TypedStep) if hasattr(kind, "name")} == set(STEPS)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_only_what_has_an_undo_is_undone(kind: type[AnyStep]) -> None:
+    assert kind.is_undone == (kind.undo is not TypedStep.undo)
+    assert issubclass(kind.facts_type, StepFacts)
 
 
 @pytest.mark.parametrize("parameters", [{"coment": "x"}, {"comment": 5}])
 def test_parameters_of_another_version_are_refused(folder: Path, parameters: dict[str, Any]) -> None:
     app = make_app(folder)
     context, _, _ = make_context(parameters=parameters)
-    with pytest.raises(RefusedError, match=r"the step gate\.close in the journal is not one of this version"):
+    with pytest.raises(RefusedError, match=r"gate\.close with parameters of another version"):
         handler(CloseGate, app.opened).do(context)
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "facts", "said"),
+    [
+        (Step("gate.close", "", {"comment": "x", "colour": "red"}), {}, r"gate\.close with parameters .*`colour`"),
+        (Step("gate.close", "", {"comment": 5}), {}, r"gate\.close with parameters .*`\$\.comment`"),
+        (Step("gate.close", ""), {"begun": True}, r"gate\.close with facts .*`begun`"),
+        (Step("gate.slam", ""), {}, r"gate\.slam"),
+    ],
+)
+def test_a_recovery_refuses_what_another_version_wrote_before_it_undoes_anything(
+    folder: Path, step: Step, facts: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(folder)
+    app.runner.handlers = handlers(app.opened)
+    app.opened.gate.hold({"comment": "mine"})
+    plan = Plan(kind="upgrade", title="upgrade to v9", steps=(HoldGate(None), step))
+    monkeypatch.setattr("holdfast.engine.journal.VERSION", "9.1")
+    operation = app.journal.begin(plan, command="", configuration={}, user="")
+    for position in (0, 1):
+        app.journal.step(operation, position, StepState.DOING)
+    app.journal.facts(operation, 0, {"previous": None})
+    app.journal.facts(operation, 1, facts)
+    record = app.journal.operation(operation)
+    assert record is not None
+    with pytest.raises(RefusedError, match=rf"upgrade to v9 .* does not know: {said}") as refused:
+        app.runner.recover(record)
+    assert "Install Holdfast 9.1, which began it" in refused.value.next_step
+    assert "holdfast recover" in refused.value.next_step
+    assert [one.state for one in app.journal.steps(operation)] == [StepState.DOING, StepState.DOING]
+    assert app.opened.gate.state().hold == {"comment": "mine"}
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("plan", {"parameters": {"colour": "red"}}, "a plan with parameters of another version .*`colour`"),
+        ("commit_facts", {"colour": "red"}, "a commit with facts of another version .*`colour`"),
+    ],
+)
+def test_a_recovery_refuses_a_plan_of_another_version(
+    folder: Path, column: str, value: dict[str, Any], said: str
+) -> None:
+    app = make_app(folder)
+    app.runner.handlers = handlers(app.opened)
+    plan = Plan(kind="upgrade", title="upgrade to v9", steps=(CloseGate(),))
+    operation = app.journal.begin(plan, command="", configuration={}, user="")
+    app.journal._connection.execute(f"UPDATE operation SET {column}=?", (json.dumps(value),))
+    record = app.journal.operation(operation)
+    assert record is not None
+    with pytest.raises(RefusedError, match=said):
+        app.runner.recover(record)
     app.close()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from holdfast.application.commands import filled
 from holdfast.application.context import Opened
 from holdfast.application.health_watch import Failed, Healthy, PortTaken, Seen, Terms, is_down, judge
 from holdfast.config.schema import Service
-from holdfast.engine.runner import StepContext
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
 from holdfast.system.ports import listeners_on, other_listeners_on
@@ -19,10 +19,16 @@ _POLL_SECONDS = 0.05
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
 
 
+class Cancellable(Protocol):
+    """The context of what the operator may stop."""
+
+    def check_cancelled(self) -> None: ...
+
+
 def verify(
     opened: Opened,
     instance: ServiceInstance,
-    context: StepContext,
+    context: Cancellable,
     *,
     at_most_seconds: float = float("inf"),
     patient: bool = False,

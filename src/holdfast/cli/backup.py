@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import click
 import msgspec
@@ -220,7 +221,12 @@ def restore(
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def export(
-    session: Session, words: tuple[str, ...], all_: bool, only: tuple[str, ...], format_: str, dry_run: bool
+    session: Session,
+    words: tuple[str, ...],
+    all_: bool,
+    only: tuple[str, ...],
+    format_: Literal["tar.gz", "folder"],
+    dry_run: bool,
 ) -> None:
     """Write a backup as plain files into FOLDER/ID, to take it elsewhere; without an ID, the latest.
 
@@ -248,7 +254,7 @@ def prune(session: Session, dry_run: bool) -> None:
 
     app = session.changing_app()
     plan = operation.plan(app)
-    if plan.parameters["remove"] and not dry_run:
+    if plan.parameters.remove and not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)
     session.run(app, plan, dry_run=dry_run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Literal
 
 import click
 
@@ -30,7 +31,7 @@ def status(session: Session) -> None:
     session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
 
 
-def _run(session: Session, action: str, names: tuple[str, ...]) -> None:
+def _run(session: Session, action: Literal["stop", "start", "restart"], names: tuple[str, ...]) -> None:
     from holdfast.operations import service as operation
 
     app = session.changing_app()

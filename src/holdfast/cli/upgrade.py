@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from holdfast.cli.session import Session, common
@@ -25,7 +27,7 @@ from holdfast.cli.session import Session, common
 def upgrade(
     session: Session,
     reference: str,
-    mode: str | None,
+    mode: Literal["rolling", "source"] | None,
     no_backup: bool,
     backup_except: tuple[str, ...],
     end_backup: bool,

@@ -2,7 +2,7 @@
 
 It is one SQLite database in the state directory (WAL, synchronous=FULL, both read back). Every write is durable when it
 returns: the intent before a step acts, the outcome after it. A marker file per open operation is next to it, so that an
-unfinished operation can be seen even without SQLite. Facts are limited to an allow-list of keys.
+unfinished operation can be seen even without SQLite.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from holdfast import VERSION
 from holdfast.engine.lock import Owner
-from holdfast.engine.records import ALLOWED_FACTS, OperationRecord, StepRecord
-from holdfast.errors import DamagedError, HoldfastError, NoSpaceError, RefusedError
+from holdfast.engine.records import OperationRecord, StepRecord
+from holdfast.errors import DamagedError, NoSpaceError, RefusedError
 from holdfast.model import Facts, Outcome, Plan, StepState
 from holdfast.system import durable
 
@@ -206,7 +208,7 @@ class Journal:
                     command,
                     json.dumps(
                         {
-                            "parameters": dict(plan.parameters),
+                            "parameters": msgspec.to_builtins(plan.parameters),
                             "notes": plan.notes,
                             "also_locks": plan.also_locks,
                             "barrier_paths": plan.barrier_paths,
@@ -257,13 +259,7 @@ class Journal:
         )
 
     def facts(self, operation: str, position: int, facts: Facts) -> None:
-        """Record all facts of a step so far, durably, before the step goes on.
-
-        Raise HoldfastError on a key that is not on the allow-list.
-        """
-        unknown = set(facts) - ALLOWED_FACTS
-        if unknown:
-            raise HoldfastError(f"step facts {sorted(unknown)} are not on the journal's allow-list")
+        """Record all facts of a step so far, durably, before the step goes on."""
         self._write(
             f"facts {position}",
             [("UPDATE step SET facts=? WHERE operation=? AND position=?", (json.dumps(facts), operation, position))],

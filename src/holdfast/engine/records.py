@@ -1,4 +1,4 @@
-"""The journal's records of operations and steps, and the facts that it accepts."""
+"""The journal's records of operations and steps."""
 
 from __future__ import annotations
 
@@ -7,81 +7,6 @@ from typing import Any
 
 from holdfast.engine.lock import Owner
 from holdfast.model import Facts, Outcome, StepState
-
-ALLOWED_FACTS = frozenset(
-    [
-        "absent_databases",
-        "applied",
-        "aside",
-        "backup",
-        "base",
-        "before",
-        "candidate",
-        "candidates",
-        "closed_earlier",
-        "code",
-        "counts",
-        "created",
-        "current",
-        "database",
-        "databases",
-        "datasets",
-        "degraded",
-        "directory",
-        "env_applied",
-        "failed",
-        "files",
-        "gate",
-        "identity",
-        "instance",
-        "instances",
-        "instant",
-        "kept",
-        "live",
-        "link",
-        "listing",
-        "log",
-        "moves",
-        "opened",
-        "package",
-        "path",
-        "pending",
-        "pid",
-        "point",
-        "port",
-        "ports",
-        "previous",
-        "published",
-        "release",
-        "released",
-        "replaced",
-        "restore_point",
-        "run",
-        "ran",
-        "seconds",
-        "sequence",
-        "service",
-        "services",
-        "set",
-        "set_id",
-        "size_bytes",
-        "skipped",
-        "source",
-        "started",
-        "stopped",
-        "swapped",
-        "tables",
-        "tags",
-        "target",
-        "token",
-        "unpacked",
-        "verified",
-        "warnings",
-        "written",
-        "writer_held_seconds",
-    ]
-)
-"""The only keys that steps may record: ids, digests, names, numbers and paths; nothing that could hold a secret."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from holdfast.engine import fence
 from holdfast.engine.cancellation import Cancellation
@@ -25,9 +27,17 @@ from holdfast.errors import (
     StuckError,
     lacks_space,
 )
-from holdfast.model import Facts, Outcome, Plan, StepState
+from holdfast.model import CommitFacts, Facts, Outcome, Plan, PlanParameters, StepState
 from holdfast.system import durable
 from holdfast.system.host import Host
+
+# The engine does not know what steps do. It reads these facts of any step that records them.
+_COMMITTED = ("set_id", "package")
+"""The backup and the package of the operation, which its commit names; the last step that records one counts."""
+_WARNINGS = "warnings"
+"""A list of texts, which the commit keeps of all steps."""
+_DEGRADED = "degraded"
+"""A text that says what an undo leaves; the operation is then degraded."""
 
 
 @dataclass
@@ -42,8 +52,8 @@ class StepContext:
     check_cancelled: Callable[[], None]
     progress: Callable[[int, int | None, str], None]
     say: Callable[[str], None]
-    commit_facts: Facts
-    plan_parameters: Mapping[str, Any]
+    commit_facts: CommitFacts
+    plan_parameters: PlanParameters
     begun: frozenset[str] = frozenset()
 
     def started(self, name: str) -> bool:
@@ -61,6 +71,8 @@ class Handler:
     do: Callable[[StepContext], None]
     undo: Callable[[StepContext], None] | None = None
     describe: Callable[[Mapping[str, Any]], list[str]] = lambda parameters: []
+    check: Callable[[Mapping[str, Any], Facts], None] = lambda parameters, facts: None
+    """Raise HoldfastError for parameters or facts in a journal that this version does not know."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ class Runner:
 
         A plan may have waited for a lock or for an answer.
         """
-        planned_after = plan.parameters.get("planned_after")
+        planned_after = plan.parameters.planned_after
         if planned_after is not None and planned_after != self.journal.newest_change():
             raise RefusedError(
                 "another operation changed the application since this was planned",
@@ -142,7 +154,7 @@ class Runner:
             )
 
     def _fence_superseded(self, plan: Plan) -> None:
-        record = self.journal.operation(plan.parameters.get("supersedes") or "")
+        record = self.journal.operation(plan.parameters.supersedes or "")
         if record is not None:
             self._fence_dead(record)
 
@@ -168,7 +180,7 @@ class Runner:
         with self._cancellation:
             locks = self._take_locks(plan, wait_seconds)
             try:
-                self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.get("supersedes"))
+                self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.supersedes)
                 if plan.lock == "change":
                     self._refuse_outdated(plan)
                     self.journal.drop_orphan_markers()
@@ -200,7 +212,7 @@ class Runner:
     def _leave(self) -> None:
         self._host.leave()
 
-    def _context(self, operation: str, record: StepRecord, commit_facts: Facts) -> StepContext:
+    def _context(self, operation: str, record: StepRecord) -> StepContext:
         facts = dict(record.facts)
 
         def keep(more: Facts) -> None:
@@ -219,8 +231,8 @@ class Runner:
             check_cancelled=self._cancellation.check,
             progress=self._observer.progress,
             say=self._observer.say,
-            commit_facts=commit_facts or stored.commit_facts,
-            plan_parameters=stored.plan["parameters"],
+            commit_facts=_commit_facts_of(stored),
+            plan_parameters=_parameters_of(stored),
             begun=frozenset(step.name for step in steps if step.state is not StepState.PENDING),
         )
 
@@ -232,7 +244,7 @@ class Runner:
         self.journal.step(operation, record.position, StepState.DOING)
         started = time.monotonic()
         try:
-            self.handlers[record.name].do(self._context(operation, record, {}))
+            self.handlers[record.name].do(self._context(operation, record))
         except Exception as error:
             seconds = time.monotonic() - started
             self.journal.step(
@@ -253,11 +265,11 @@ class Runner:
         assert stored is not None
         self._cancellation.check()
         durable.barrier(stored.plan["barrier_paths"])
-        facts: Facts = dict(stored.plan["parameters"].get("commit_facts", {}))
+        facts: Facts = msgspec.to_builtins(_parameters_of(stored).commit_facts)
         for step in self.journal.steps(operation):
-            facts.update({key: step.facts[key] for key in ("set_id", "package") if key in step.facts})
-            if warnings := step.facts.get("warnings"):
-                facts["warnings"] = [*facts.get("warnings", []), *warnings]
+            facts.update({key: step.facts[key] for key in _COMMITTED if key in step.facts})
+            if warnings := step.facts.get(_WARNINGS):
+                facts[_WARNINGS] = [*facts.get(_WARNINGS, []), *warnings]
         self.journal.commit(operation, facts)
 
     def _forward(self, operation: str, started: float) -> Result:
@@ -276,7 +288,7 @@ class Runner:
         seconds = time.monotonic() - started
         stored = self.journal.operation(operation)
         assert stored is not None
-        superseded = stored.plan["parameters"].get("supersedes")
+        superseded = _parameters_of(stored).supersedes
         if superseded:
             self.journal.finish(superseded, Outcome.SUPERSEDED, error=f"superseded by {operation}")
         self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
@@ -303,7 +315,7 @@ class Runner:
         back_seconds = time.monotonic() - began
         self.journal.finish(operation, outcome, error=text, seconds=time.monotonic() - started)
         degraded = "; ".join(
-            step.facts["degraded"] for step in self.journal.steps(operation) if step.facts.get("degraded")
+            step.facts[_DEGRADED] for step in self.journal.steps(operation) if step.facts.get(_DEGRADED)
         )
         raise operator_error(
             error,
@@ -329,7 +341,7 @@ class Runner:
         stored = self.journal.operation(operation)
         assert stored is not None
         durable.barrier(stored.plan["barrier_paths"])
-        degraded = any(step.facts.get("degraded") for step in self.journal.steps(operation))
+        degraded = any(step.facts.get(_DEGRADED) for step in self.journal.steps(operation))
         return Outcome.DEGRADED if degraded else Outcome.UNDONE
 
     def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
@@ -339,7 +351,7 @@ class Runner:
             self._observer.step_started(record.title, record.position + 1, total, undo=True)
             self.journal.step(operation, record.position, StepState.UNDOING)
             try:
-                undo(self._context(operation, record, {}))
+                undo(self._context(operation, record))
             except Exception as error:
                 text = self._host.redactor.text(
                     f"{type(error).__name__}: {error}" if not isinstance(error, HoldfastError) else str(error)
@@ -367,14 +379,7 @@ class Runner:
         The caller holds the operation's locks. Idempotent, even after a recovery that died. Raise StuckError.
         """
         started = time.monotonic()
-        unknown = sorted({step.name for step in self.journal.steps(record.id)} - self.handlers.keys())
-        if unknown:
-            raise RefusedError(
-                f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
-                state="Nothing was examined or changed. The operation is still open.",
-                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast"
-                " recover",
-            )
+        self._refuse_unknown(record)
         with self._cancellation:
             self._cancellation.begin_undo()
             self._fence_dead(record)
@@ -388,6 +393,25 @@ class Runner:
                 return Result(record.id, outcome, {}, time.monotonic() - started)
             finally:
                 self._leave()
+
+    def _refuse_unknown(self, record: OperationRecord) -> None:
+        """Raise RefusedError where another version wrote steps, parameters or facts that this one does not know."""
+        steps = self.journal.steps(record.id)
+        unknown = sorted({step.name for step in steps} - self.handlers.keys())
+        try:
+            _parameters_of(record)
+            _commit_facts_of(record)
+            for step in steps if not unknown else ():
+                self.handlers[step.name].check(step.parameters, step.facts)
+        except HoldfastError as error:
+            unknown.append(error.what)
+        if unknown:
+            raise RefusedError(
+                f"{record.title} ({record.id}) has steps that this Holdfast does not know: {', '.join(unknown)}",
+                state="Nothing was examined or changed. The operation is still open.",
+                next_step=f"Install Holdfast {record.version}, which began it, or a later version, then run: holdfast"
+                " recover",
+            )
 
     def _fence_dead(self, record: OperationRecord) -> None:
         owner = record.owner
@@ -416,3 +440,22 @@ class Runner:
         """Close an operation without an undo, by the operator's decision."""
         self._fence_dead(record)
         self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")
+
+
+def _parameters_of(record: OperationRecord) -> PlanParameters:
+    return _read(record.plan["parameters"], PlanParameters, "a plan with parameters")
+
+
+def _commit_facts_of(record: OperationRecord) -> CommitFacts:
+    return _read(record.commit_facts, CommitFacts, "a commit with facts")
+
+
+_StructT = TypeVar("_StructT", PlanParameters, CommitFacts)
+
+
+def _read(value: Mapping[str, Any], kind: type[_StructT], what: str) -> _StructT:
+    """Return what an operation's record has. Raise RefusedError for what another version wrote."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise RefusedError(f"{what} of another version ({error})") from error

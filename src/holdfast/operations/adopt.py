@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
+from holdfast.steps.adopt import AdoptContainers
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.service_steps import BEHIND, WEB, AdoptServices, StartServices, StopServices
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:
@@ -24,23 +24,23 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     datasets = parts.all_there(app, parts.choose(app))
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
-        Step("release.adopt", f"take over the running containers as {label}", {"release": asdict(release)}),
+        AdoptContainers(release),
     ]
     notes = [f"The running containers are recorded as {label} ({commit[:12]}). Their images are kept from now on."]
     if app.loaded.configuration.gate.kind == "none":
-        after: tuple[Step, ...] = ()
+        after: tuple[PlannedStep, ...] = ()
     else:
         # The front may need the port that the web has now, so the web is stopped first.
-        closing = [Step("services.stop", "stop services in order"), parts.gate_close("Holdfast takes over")]
+        closing = [StopServices(), parts.gate_close("Holdfast takes over")]
         if app.opened.proxy is not None:
             closing.reverse()  # nothing is stopped if the proxy does not obey
         steps += [
             *closing,
-            parts.start(release, (*parts.WEB, *parts.BEHIND), "start and verify the services, the web behind the gate"),
+            StartServices(release, (*WEB, *BEHIND), during="adopt"),
         ]
-        after = (Step("services.adopt", "make the started services permanent"), OpenGate().planned())
+        after = (AdoptServices(), OpenGate())
         notes.append("The services are started again, with the web behind the gate. Visitors wait for some seconds.")
     return Plan(
         kind="adopt",

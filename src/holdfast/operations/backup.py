@@ -7,9 +7,13 @@ from collections.abc import Collection
 from holdfast.application.application import App
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, Plan, Step
+from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
 from holdfast.operations import parts
+from holdfast.steps.backup import PublishBackup
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.proof import ProveDatabases, ProveNewDatabases
+from holdfast.steps.restore import CheckBackup, Chosen
+from holdfast.steps.service_steps import ResumeServices, StopServices
 
 
 def vault(app: App) -> Vault:
@@ -38,21 +42,20 @@ def plan(
     otherwise = " If it was lost, run `holdfast backup restore latest`; to leave it out, add `--except NAME`."
     datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
     stops = level == "quiesce"
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(
             app, datasets, with_backup=True, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
         ),
         parts.backup_copy(datasets),
     ]
-    after: list[Step] = []
+    after: list[PlannedStep] = []
     if stops:
-        steps += [parts.gate_close("backup"), Step("services.stop", "stop services in order")]
-        after += [Step("services.resume", "start services again"), OpenGate().planned()]
+        steps += [parts.gate_close("backup"), StopServices()]
+        after += [ResumeServices(), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
-    after.append(parts.backup_publish(pin=False))
+    after.append(PublishBackup())
     if datasets.databases:
-        names = {"databases": list(datasets.databases)}
-        after.append(Step("database.prove_new", "prove that new databases can be restored", names))
+        after.append(ProveNewDatabases(datasets.databases))
     return Plan(
         kind="backup.create",
         title=f"backup ({level})",
@@ -61,7 +64,7 @@ def plan(
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
         barrier_paths=tuple(app.opened.barrier_paths()),
-        parameters={"level": level},
+        parameters=PlanParameters(level=level),
     )
 
 
@@ -72,8 +75,8 @@ def plan_proof(app: App, reference: str) -> Plan:
     """
     found = find(app, reference)
     vault(app).open_set(found.id)
-    databases = [name for name in app.loaded.configuration.databases if name in found.datasets]
-    names = {"set": found.id, "sets": dict.fromkeys(databases, found.id), "databases": databases, "files": []}
+    databases = tuple(name for name in app.loaded.configuration.databases if name in found.datasets)
+    chosen = Chosen(found.id, dict.fromkeys(databases, found.id), databases, files=())
     return Plan(
         kind="backup.verify",
         title=f"load {found.id} as candidate databases",
@@ -82,8 +85,8 @@ def plan_proof(app: App, reference: str) -> Plan:
             parts.preflight(
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
-            Step("restore.check", "check the backup", {**names, "release": None}),
-            Step("database.prove", f"load candidate databases of {', '.join(databases)}, compare and drop them", names),
+            CheckBackup(*chosen),
+            ProveDatabases(*chosen),
         ),
         notes=("The live databases are not changed.",),
         barrier_paths=(str(app.loaded.state),),

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from holdfast.application.application import App
 from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import migrations
+from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.restore import (
+    CheckBackup,
+    Chosen,
+    LoadDatabases,
+    OtherVault,
+    PinSource,
+    RestoreFiles,
+    SwapDatabases,
+    UnpinSource,
+)
+from holdfast.steps.service_steps import AdoptServices
 
 
 def plan(
@@ -44,39 +54,32 @@ def plan(
     (kind, place), *_ = [
         (item.kind, source.loaded.path(item.path)) for item in source.loaded.configuration.vaults.values()
     ]
-    vault = {"kind": kind, "path": str(place), "owner": source.loaded.owner}
-    names: dict[str, Any] = {
-        "set": found.id,
-        "sets": dict.fromkeys((*databases, *files), found.id),
-        "databases": list(databases),
-        "files": list(files),
-        "vault": vault,
-        "release": asdict(release),
-    }
+    vault = OtherVault(kind, str(place), source.loaded.owner)
+    taken = Chosen(found.id, dict.fromkeys((*databases, *files), found.id), databases, files, release, vault)
     title = f"clone of {_named(source)} to {_named(app)}"
     stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
     present = parts.existing(app, parts.Datasets(databases, files, False))
     recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, present, with_backup=safety, adopts=True),
-        Step("clone.pin", f"pin backup {found.id} of {_named(source)}", names),
-        Step("restore.check", "check the backup", names),
-        *([Step("database.load", "load candidate databases", names)] if databases else []),
+        PinSource(*taken),
+        CheckBackup(*taken),
+        *([LoadDatabases(*taken)] if databases else []),
         *checks.before,
         *stopping,
-        *([Step("database.swap", "put the loaded databases in place", names)] if databases else []),
+        *([SwapDatabases("loaded", *taken)] if databases else []),
         *checks.after,
-        *([Step("files.restore", "copy files that differ", names)] if files else []),
+        *([RestoreFiles(*taken)] if files else []),
         *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
     ]
-    after = (
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+    after: tuple[PlannedStep, ...] = (
+        AdoptServices(),
+        OpenGate(),
         *completing,
-        Step("clone.unpin", f"unpin backup {found.id} of {_named(source)}", names),
-        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
+        UnpinSource(*taken),
+        TidyReplaced(keep_replaced=True),
     )
     return Plan(
         kind="clone",

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast.application.application import App
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, Plan, Step
+from holdfast.model import Backup, Plan
 from holdfast.operations import backup as backups
 from holdfast.steps import export
+from holdfast.steps.export import ChosenSet, ExportedSet, Format, PublishExport, WriteExport
 
-FORMATS = ("tar.gz", "folder")
 _STORED = {"code": ("code.tar.zst", "code.json"), "config": ("config.tar.zst",)}
 
 
-def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: str = FORMATS[0]) -> Plan:
+def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: Format = "tar.gz") -> Plan:
     """Return the plan of an export; without a reference, of all backups.
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
@@ -31,10 +30,10 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
         facts["size_bytes"]
         for item, names in zip(sets, chosen, strict=True)
         for name, facts in item.files.items()
-        if name.partition("/")[0] in names["stored"]
+        if name.partition("/")[0] in names.stored
     )
     files = sum(
-        item.datasets[name]["size_bytes"] for item, names in zip(sets, chosen, strict=True) for name in names["files"]
+        item.datasets[name]["size_bytes"] for item, names in zip(sets, chosen, strict=True) for name in names.files
     )
     leaves = _leaves(app, sets, chosen)
     title = f"export backup {sets[0].id}" if len(sets) == 1 else f"export {len(sets)} backups"
@@ -43,27 +42,17 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
         title=f"{title} to {target}",
         lock="backup",
         steps=(
-            Step(
-                "export.write",
-                "write the backup as plain files",
-                {
-                    "folder": str(target),
-                    "sets": chosen,
-                    "format": format,
-                    "size_bytes": stored + files,
-                    "leaves": leaves,
-                    # The size of exported files is not known yet: they are compressed, or have holes and hard links.
-                    "need_bytes": {str(target): stored + (1 << 20)},
-                },
+            WriteExport(
+                folder=str(target),
+                sets=tuple(chosen),
+                format=format,
+                size_bytes=stored + files,
+                leaves=tuple(leaves),
+                # The size of exported files is not known yet: they are compressed, or have holes and hard links.
+                need_bytes={str(target): stored + (1 << 20)},
             ),
         ),
-        after_commit=(
-            Step(
-                "export.publish",
-                "put the plain files in place",
-                {"folder": str(target), "sets": [{"id": item.id} for item in sets]},
-            ),
-        ),
+        after_commit=(PublishExport(str(target), tuple(ExportedSet(item.id) for item in sets)),),
         notes=(*leaves, *_left_out(sets, only)),
         barrier_paths=(str(app.loaded.state),),
     )
@@ -130,25 +119,25 @@ def _names(item: Backup) -> set[str]:
     return {*item.datasets, *(part for part, names in _STORED.items() if any(name in item.files for name in names))}
 
 
-def _chosen(item: Backup, only: Sequence[str]) -> dict[str, Any]:
+def _chosen(item: Backup, only: Sequence[str]) -> ChosenSet:
     """Return what to write of one backup: files as the vault stores them, and datasets of files."""
     wanted = {name for name in _names(item) if not only or name in only}
     stored = [facts["file"] for name, facts in item.datasets.items() if name in wanted and facts["kind"] != "files"]
     stored += [name for part, names in _STORED.items() if part in wanted for name in names if name in item.files]
     files = [name for name, facts in item.datasets.items() if name in wanted and facts["kind"] == "files"]
-    return {"id": item.id, "stored": sorted(stored), "files": sorted(files)}
+    return ChosenSet(item.id, tuple(sorted(stored)), tuple(sorted(files)))
 
 
-def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[dict[str, Any]]) -> list[str]:
+def _leaves(app: App, sets: Sequence[Backup], chosen: Sequence[ChosenSet]) -> list[str]:
     """Return warnings about data that leaves the vault; the operation's record keeps them."""
     found = []
-    data = [item.id for item, names in zip(sets, chosen, strict=True) if {*names["stored"], *names["files"]} - _code()]
+    data = [item.id for item, names in zip(sets, chosen, strict=True) if names.names - _code()]
     if app.loaded.environment_type == "prod" and data:
         found.append(f"Production data leaves the vault without being sanitized: {', '.join(data)}")
     config = [
         item.id
         for item, names in zip(sets, chosen, strict=True)
-        if item.secrets_inside and "config.tar.zst" in names["stored"]
+        if item.secrets_inside and "config.tar.zst" in names.stored
     ]
     if config:
         found.append(f"config.tar.zst contains secrets: {', '.join(config)}")

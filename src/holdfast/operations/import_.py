@@ -9,12 +9,17 @@ from pathlib import Path
 from holdfast.application.application import App
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import import_list, parts
+from holdfast.steps.backup import PublishBackup, UnpinBackup
+from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.imports import STANDARD_INPUT, ImportDatabase, ImportDataDirectory, ImportFiles
+from holdfast.steps.loaded import CheckReferences
+from holdfast.steps.restore import SwapDatabases
+from holdfast.steps.service_steps import AdoptServices
 
 SCRATCH = "/var/tmp"
-_REFERENCES = Step("references.check_loaded", "look for the files that the candidate database names")
 _SOCKET = "/run/.s.PGSQL.5432"
 _MOST_SOCKET_BYTES = 107  # unix(7): sun_path has 108, the last of which is 0
 
@@ -36,6 +41,7 @@ def plan_database(
     """
     name = _database(app, database)
     more: dict[str, int] = {}
+    load: PlannedStep
     if cold:
         load, more = _cold(app, name, source, scratch)
     else:
@@ -45,13 +51,13 @@ def plan_database(
     stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
     references = app.loaded.configuration.backup.references
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, present, with_backup=safety, more=more),
         load,
         *checks.before,
-        *([_REFERENCES] if references is not None and references.database == name else []),
+        *([CheckReferences()] if references is not None and references.database == name else []),
         *stopping,
-        Step("database.swap", "put the imported database in place"),
+        SwapDatabases("imported"),
         *checks.after,
     ]
     if release is not None:
@@ -59,11 +65,11 @@ def plan_database(
             *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
             *parts.start_all(app, release),
         ]
-    after = (
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+    after: tuple[PlannedStep, ...] = (
+        AdoptServices(),
+        OpenGate(),
         *completing,
-        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
+        TidyReplaced(keep_replaced=True),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(
@@ -82,47 +88,40 @@ def plan_database(
     )
 
 
-def _dump(app: App, name: str, source: str) -> Step:
-    title = "the standard input"
-    if source != "-":
-        source = title = str(Path(import_list.chosen(app, name, source)).absolute())
-        if dump_source.is_data_directory(source):
-            raise RefusedError(
-                f"{source} looks like a data directory of PostgreSQL, not like a dump",
-                next_step=f"Run: holdfast import database {source} --cold",
-            )
-        with dump_source.opened(source) as found:
-            title += f" ({found.format})"
-    return Step(
-        "database.import", f"load {title} as a candidate for database {name}", {"database": name, "source": source}
-    )
+def _dump(app: App, name: str, source: str) -> ImportDatabase:
+    if source == STANDARD_INPUT:
+        return ImportDatabase(name, source)
+    source = str(Path(import_list.chosen(app, name, source)).absolute())
+    if dump_source.is_data_directory(source):
+        raise RefusedError(
+            f"{source} looks like a data directory of PostgreSQL, not like a dump",
+            next_step=f"Run: holdfast import database {source} --cold",
+        )
+    with dump_source.opened(source) as found:
+        return ImportDatabase(name, source, found.format)
 
 
-def _cold(app: App, name: str, source: str, scratch: str) -> tuple[Step, dict[str, int]]:
+def _cold(app: App, name: str, source: str, scratch: str) -> tuple[ImportDataDirectory, dict[str, int]]:
     """Return the step, and the bytes it needs by path. Raise NotFoundError or RefusedError."""
     if name not in app.opened.cold:
         raise RefusedError(
             f"database {name} is not a PostgreSQL database: --cold reads only data directories of PostgreSQL"
         )
-    if source != "-":
+    if source != STANDARD_INPUT:
         source = str(Path(source).absolute())
         if not Path(source).exists():
             raise NotFoundError(f"there is no {source}")
     if not Path(scratch).is_dir():
         raise NotFoundError(f"there is no folder {scratch}", next_step="Name one with --scratch.")
     place = Path(scratch).resolve()
-    parameters = {"database": name, "source": source, "scratch": str(place / f"holdfast-{secrets.token_hex(8)}")}
-    if len(os.fsencode(f"{parameters['scratch']}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
+    step = ImportDataDirectory(name, source, str(place / f"holdfast-{secrets.token_hex(8)}"))
+    if len(os.fsencode(f"{step.scratch}{_SOCKET}")) > _MOST_SOCKET_BYTES or set(str(place)) & set(',"\n'):
         raise RefusedError(
             f"the folder {place} has a path that is too long for a server's socket, or that contains a comma, a quote"
             " or a line break",
             next_step="Name another one with --scratch.",
         )
-    title = "the standard input" if source == "-" else source
-    step = Step(
-        "database.import_cold", f"load the data directory {title} as a candidate for database {name}", parameters
-    )
-    size = 0 if source == "-" else dump_source.unpacked_bytes(source)
+    size = 0 if source == STANDARD_INPUT else dump_source.unpacked_bytes(source)
     return step, {str(place): size + size // 2}  # the dump is next to the unpacked files
 
 
@@ -150,7 +149,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
             f"there is no files dataset {name!r}",
             next_step=f"Known: {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
         )
-    if source != "-":
+    if source != STANDARD_INPUT:
         source = str(Path(source).absolute())
         if not Path(source).exists():
             raise NotFoundError(f"there is no {source}")
@@ -160,22 +159,21 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps = [parts.preflight(app, present, with_backup=safety, stops=False)]
+    steps: list[PlannedStep] = [parts.preflight(app, present, with_backup=safety, stops=False)]
     if safety:
         steps += [
             parts.backup_copy(present),
             parts.backup_finish(present, "live", f"before the import into {into}", safety=True),
-            parts.backup_publish(pin=True),
+            PublishBackup(pin=True),
         ]
-    parameters = {"files": name, "below": below, "source": source, "replace": replace}
-    steps.append(Step("files.import", f"copy files into {into}", parameters))
+    steps.append(ImportFiles(name, below, source, replace))
     keep = app.loaded.configuration.upgrade.keep_replaced
     what = f"Everything below {into} is replaced" if replace else "Files with the same path are replaced, others stay"
     return Plan(
         kind="import.files",
         title=f"import files into {into}",
         steps=tuple(steps),
-        after_commit=(Step("backup.unpin", "unpin the safety backup"),) if safety else (),
+        after_commit=(UnpinBackup(safety=True),) if safety else (),
         also_locks=("backup",),
         barrier_paths=tuple(app.opened.barrier_paths()),
         parameters=parts.parameters(app, None),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
+from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint, WipeData
+from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
 def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
@@ -42,29 +43,33 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         notes.append(
             f"All data of {', '.join((*datasets.databases, *datasets.files))} is replaced. A backup is made first."
         )
-    steps = [parts.preflight(app, datasets, with_backup=with_vault), parts.build(commit, label), parts.unpack(release)]
+    steps: list[PlannedStep] = [
+        parts.preflight(app, datasets, with_backup=with_vault),
+        parts.build(commit, label),
+        parts.unpack(release),
+    ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))
-    steps += [parts.gate_close(f"installation of {label}"), Step("services.stop", "stop services in order")]
+    steps += [parts.gate_close(f"installation of {label}"), StopServices()]
     if with_vault:
         steps += [
             parts.backup_finish(datasets, "quiesce", f"before the installation of {label}", tolerant=True),
-            parts.backup_publish(pin=True),
+            PublishBackup(pin=True),
         ]
     steps += [
-        Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "allow changes to the data", {"files": list(datasets.files) if with_vault else []}),
-        *([Step("data.wipe", "remove the data", {"release": asdict(release)})] if wipe else []),
+        CreateRestorePoint(),
+        AllowChanges(datasets.files if with_vault else ()),
+        *([WipeData(release)] if wipe else []),
         parts.switch(release),
         *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
         *parts.tasks(app, release, "warm_cache"),
         *parts.start_all(app, release),
     ]
-    after = (
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
-        Step("backup.unpin", "unpin the backup"),
-        Step("restore_point.drop", "drop the restore point"),
+    after: tuple[PlannedStep, ...] = (
+        AdoptServices(),
+        OpenGate(),
+        UnpinBackup(),
+        DropRestorePoint(),
     )
     return Plan(
         kind="install",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import time
-from typing import Any
 
 from holdfast.application.application import App
 from holdfast.engine.journal import utc_now
@@ -13,7 +12,7 @@ from holdfast.steps.gate import HoldGate
 
 
 def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: str = "") -> Plan:
-    hold: dict[str, Any] | None = None
+    hold: dict[str, object] | None = None
     if on:
         hold = {"since": utc_now(), "comment": comment, "by": getpass.getuser()}
         if duration_seconds is not None:
@@ -24,7 +23,7 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         kind=f"maintenance.{word}",
         title=f"maintenance {word}",
         lock="gate",
-        steps=(HoldGate(hold).planned(),),
+        steps=(HoldGate(hold),),
         barrier_paths=(str(app.loaded.state),),
         notes=notes,
     )

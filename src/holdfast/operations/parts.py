@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
-from holdfast.model import Backup, Package, Release, Step
+from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
+from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
+from holdfast.steps.closing import CompleteBackup
 from holdfast.steps.gate import CloseGate
-
-WEB = ("backend", "web")
-BEHIND = ("worker", "scheduler")
+from holdfast.steps.guard import CompareRows
+from holdfast.steps.last_pass import TakeLastPass
+from holdfast.steps.loaded import CheckLoadedMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.preflight import Preflight
+from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
+from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
+from holdfast.steps.tasks import RunTask, Task
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -149,26 +155,19 @@ def preflight(
     more: Mapping[str, int] | None = None,
     adopts: bool = False,
     saves_configuration: bool = False,
-) -> Step:
+) -> PlannedStep:
     """Return the step of the preflight checks.
 
-    `reserve`: an undo may need space next to the data; reserve it before anything changes. `copies`: servers will copy
-    their databases. `taken_over`: everything that runs must belong to Holdfast. `stops`: services will be stopped.
-    `more`: bytes needed in other places. `adopts`: accept data without Holdfast's marker, for example because it will
-    be replaced. `saves_configuration`: a backup is made from which no configuration file may be missing.
+    `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
     need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
-    return Step(
-        "preflight.check",
-        "run the preflight checks",
-        {
-            "need_bytes": need,
-            "reserve": reserve,
-            "taken_over": taken_over,
-            "stops": stops,
-            "adopts": adopts,
-            "saves_configuration": saves_configuration,
-        },
+    return Preflight(
+        need_bytes=need,
+        reserve=reserve,
+        taken_over=taken_over,
+        stops=stops,
+        adopts=adopts,
+        saves_configuration=saves_configuration,
     )
 
 
@@ -190,79 +189,50 @@ def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> d
     return found
 
 
-def backup_copy(datasets: Datasets) -> Step:
-    return Step(
-        "backup.copy",
-        "copy files to the vault while everything runs",
-        {"files": list(datasets.files), "databases": list(datasets.databases)},
+def backup_copy(datasets: Datasets) -> PlannedStep:
+    return CopyFiles(datasets.files, datasets.databases)
+
+
+def backup_finish(
+    datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False
+) -> PlannedStep:
+    """Return the step that completes a backup."""
+    return FinishBackup(
+        datasets.files, datasets.databases, level, reason, datasets.code, tolerant=tolerant, safety=safety
     )
 
 
-def backup_finish(datasets: Datasets, level: str, reason: str, *, tolerant: bool = False, safety: bool = False) -> Step:
-    """Return the step that completes a backup.
-
-    `tolerant`: it may lack files that the database names. `safety`: it contains what is about to be replaced.
-    """
-    return Step(
-        "backup.finish",
-        f"dump databases and copy changed files ({level})",
-        {
-            "files": list(datasets.files),
-            "databases": list(datasets.databases),
-            "level": level,
-            "reason": reason,
-            "code": datasets.code,
-            "tolerant": tolerant,
-            "safety": safety,
-        },
-    )
-
-
-def backup_publish(*, pin: bool) -> Step:
-    return Step("backup.publish", "commit the backup", {"pin": pin})
-
-
-def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[Step]:
+def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
     """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
-        backup_publish(pin=True),
+        PublishBackup(pin=True),
     ]
 
 
-def late_backup(datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False) -> tuple[Step, Step]:
+def late_backup(
+    datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False
+) -> tuple[PlannedStep, PlannedStep]:
     """Return the two steps of a backup: its files in the window, its databases after the commit.
 
     `tolerant`: the databases may be broken. `safety`: it contains what is about to be replaced.
     """
-    files = Step(
-        "backup.last_pass",
-        "copy files that changed since the backup",
-        {
-            "files": list(datasets.files),
-            "reason": reason,
-            "code": datasets.code,
-            "tolerant": tolerant,
-            "safety": safety,
-        },
-    )
-    databases = Step(
-        "backup.complete",
-        f"dump the {'replaced databases' if safety else 'restore point'} into the backup",
-        {"databases": list(datasets.databases), "reason": reason, "tolerant": tolerant},
-    )
+    files = TakeLastPass(datasets.files, reason, datasets.code, tolerant=tolerant, safety=safety)
+    databases = CompleteBackup(datasets.databases, reason, tolerant=tolerant, safety=safety)
     return files, databases
 
 
-def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: bool) -> tuple[list[Step], list[Step]]:
+def stopped_and_saved(
+    app: App, replaced: Sequence[str], title: str, *, safety: bool
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps that close the gate, stop services and make the safety backup, and its closing steps.
 
     The backup contains files, code, and the existing databases among those that are replaced.
 
     Raise RefusedError where there is no vault for it.
     """
-    stop = [gate_close(title), Step("services.stop", "stop services in order")]
+    stop = [gate_close(title), StopServices()]
     if not safety:
         return stop, []
     if not app.loaded.configuration.vaults:
@@ -278,9 +248,9 @@ def stopped_and_saved(app: App, replaced: Sequence[str], title: str, *, safety: 
 class MigrationChecks:
     """The steps that compare the migrations of a candidate database with the release that will run."""
 
-    before: tuple[Step, ...] = ()
+    before: tuple[PlannedStep, ...] = ()
     """Steps before the swap, while visitors are served."""
-    after: tuple[Step, ...] = ()
+    after: tuple[PlannedStep, ...] = ()
     """Steps after the swap, for migrations that may not be known before it."""
     notes: tuple[str, ...] = ()
 
@@ -293,76 +263,77 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     same = origin is not None and release is not None and origin.release.get("commit") == release.commit
     if release is None or same or not migrations.known(app.opened):
         return MigrationChecks()
-    before = Step("migrations.check_loaded", "compare migrations", {"release": asdict(release)})
-    values = {"release": asdict(release), "mode": "maintenance"}
+    before = CheckLoadedMigrations(release)
     if migrations.names_itself(app.opened):
         note = "Migrations are compared after the swap, because migrations.applied names the live database itself."
-        return MigrationChecks((), (Step("migrations.check", "compare migrations", values),), (note,))
+        return MigrationChecks((), (CheckMigrations(release, "maintenance"),), (note,))
     if migrations.asks_a_command(app.opened):
         note = "If the release cannot list its migrations with the present database, they are compared after the swap."
     elif migrations.may_need_views(app.opened):
         note = "If migrations.applied needs a view or a function, migrations are compared after the swap."
     else:
         return MigrationChecks((before,))
-    after = Step("migrations.check", "compare migrations that could not be compared before the swap", values)
-    return MigrationChecks((before,), (after,), (note,))
+    return MigrationChecks((before,), (CheckMigrations(release, "maintenance", left=True),), (note,))
 
 
-def gate_close(comment: str) -> Step:
-    return CloseGate(comment).planned()
+def gate_close(comment: str) -> PlannedStep:
+    return CloseGate(comment)
 
 
-def start(release: Release, kinds: Sequence[str], title: str, *, tolerant: bool = False) -> Step:
-    """Return the step that starts services.
-
-    `tolerant`: a service that does not stay up is reported and is not a failure, for steps after the commit.
-    """
-    return Step("services.start", title, {"release": asdict(release), "kinds": list(kinds), "tolerant": tolerant})
-
-
-def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Step]:
+def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
 
     The rows are compared before anything starts. If the web migrates at its start, they are compared right after it,
     before a worker sees the result.
     """
-    compare = [Step("guard.compare", "compare rows")] if guarded else []
+    compare = [CompareRows()] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
-        return [*compare, start(release, (*WEB, *BEHIND), "start and verify the services")]
-    web = start(release, WEB, "start and verify the web")
-    behind = start(release, BEHIND, "start and verify workers and schedulers")
-    verify = Step("migrations.verify", "look for migrations that the start did not apply", {"release": asdict(release)})
+        return [*compare, StartServices(release, (*WEB, *BEHIND))]
+    web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
+    verify = VerifyMigrations(release)
     return [web, verify, *compare, behind]
 
 
-def task(release: Release, name: str) -> Step:
-    return Step("task.run", f"run {name}", {"release": asdict(release), "task": name})
-
-
-def tasks(app: App, release: Release, *names: str) -> list[Step]:
+def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
-    return [task(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
+    return [RunTask(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
 
 
-def switch(release: Release) -> Step:
-    return Step("release.switch", f"switch to {release.label}", {"release": asdict(release)})
+def switch(release: Release) -> PlannedStep:
+    return SwitchRelease(release)
 
 
-def unpack(release: Release, *, beside: Sequence[str] = ()) -> Step:
+def unpack(release: Release, *, beside: Sequence[str] = ()) -> PlannedStep:
     """Return the step that unpacks a release. `beside`: kinds of services that will start while the old ones run."""
-    return Step("release.unpack", f"unpack {release.label}", {"release": asdict(release), "beside": list(beside)})
+    return UnpackRelease(release, tuple(beside))
 
 
-def build(commit: str, label: str) -> Step:
-    return Step("package.build", f"build the package of {label}", {"commit": commit, "label": label})
+def build(commit: str, label: str) -> PlannedStep:
+    return BuildPackage(commit, label)
 
 
-def parameters(app: App, release: Release | None, **more: Any) -> dict[str, Any]:
+def parameters(
+    app: App,
+    release: Release | None,
+    *,
+    set: str | None = None,
+    supersedes: str | None = None,
+    mode: str | None = None,
+    known_services: Sequence[str] | None = None,
+    previous: Release | None = None,
+    start_all: bool = False,
+) -> PlanParameters:
     """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
-    found: dict[str, Any] = {"planned_after": app.journal.newest_change(), **more}
-    if release is not None:
-        found["commit_facts"] = {"release": asdict(release)}
-    return found
+    return PlanParameters(
+        planned_after=app.journal.newest_change(),
+        commit_facts=CommitFacts(release),
+        supersedes=supersedes,
+        known_services=tuple(known_services) if known_services is not None else None,
+        previous=previous,
+        mode=mode,
+        set=set,
+        start_all=start_all,
+    )
 
 
 def refuse_second_install(app: App) -> Release:

@@ -9,9 +9,10 @@ import msgspec
 
 from holdfast.application.application import App
 from holdfast.errors import DamagedError
-from holdfast.model import Backup, Plan, Release, Step
+from holdfast.model import Backup, Plan, PlanParameters, Release
 from holdfast.operations import backup as backups
 from holdfast.steps import release as releases
+from holdfast.steps.backup import PruneBackups
 
 LEAST_WHOLE = 3
 """The number of whole backups that always stay: the newest may contain data that was already damaged."""
@@ -73,10 +74,10 @@ def plan(app: App) -> Plan:
         title=f"prune {len(remove)} of {len(sets)} backups",
         steps=(),
         lock="backup",
-        after_commit=(Step("backup.prune", "remove backups and unreferenced content", {"remove": remove}),),
+        after_commit=(PruneBackups(tuple(remove)),),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
-        parameters={"remove": remove},
+        parameters=PlanParameters(remove=tuple(remove)),
     )
 
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.errors import UsageError
-from holdfast.model import Backup, Outcome, Plan, Release, Step
+from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
 from holdfast.steps import configuration, migrations
+from holdfast.steps.closing import TidyReplaced
+from holdfast.steps.configuration import RestoreConfiguration
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.restore import (
+    CheckBackup,
+    Chosen,
+    HandOver,
+    LoadDatabases,
+    RestoreFiles,
+    SwapDatabases,
+    UnpackBackupCode,
+)
+from holdfast.steps.service_steps import AdoptServices
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -81,11 +92,11 @@ def plan(
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
     if missing:
         notes.append(f"Not in the named backups, and not changed: {', '.join(missing)}")
-    after = (
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+    after: tuple[PlannedStep, ...] = (
+        AdoptServices(),
+        OpenGate(),
         *completing,
-        Step("restore.tidy", "drop the replaced data", {"keep_replaced": not safety}),
+        TidyReplaced(keep_replaced=not safety),
     )
     return Plan(
         kind="backup.restore",
@@ -112,7 +123,7 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
             parts.preflight(
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
-            Step("restore.configuration", "restore configuration", {"set": found.id, "over": True}),
+            RestoreConfiguration(found.id, over=True),
         ),
         notes=(
             *_configuration_notes(app, found, over=True),
@@ -150,7 +161,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
             next_step="Choose it with `--only`.",
         )
     dataset = chosen[0]
-    both = {"set": found.id, "sets": {dataset: found.id}, "databases": [dataset], "files": []}
+    candidate = Chosen(found.id, {dataset: found.id}, (dataset,), files=())
     if app.loaded.configuration.databases[dataset].kind == "sqlite":
         name = str(Path(name).absolute())
     return Plan(
@@ -161,10 +172,10 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
             parts.preflight(
                 app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
             ),
-            Step("restore.check", "check the backup", {**both, "release": None}),
-            Step("database.load", f"load a candidate database of {dataset}", {**both, "into": name}),
+            CheckBackup(*candidate),
+            LoadDatabases(*candidate, into=name),
         ),
-        after_commit=(Step("database.hand_over", f"rename it to {name}", {"database": dataset, "name": name}),),
+        after_commit=(HandOver(dataset, name),),
         notes=(f"{dataset} has the content of {found.instant}. The live database is not changed.",),
         barrier_paths=tuple(app.opened.barrier_paths()),
     )
@@ -201,28 +212,27 @@ def _steps(
     sets: Mapping[str, str],
     datasets: parts.Datasets,
     release: Release | None,
-    stopping: Sequence[Step],
+    stopping: Sequence[PlannedStep],
     checks: parts.MigrationChecks,
     *,
     with_configuration: bool,
-) -> list[Step]:
-    both = {"set": found.id, "sets": dict(sets), "databases": list(datasets.databases), "files": list(datasets.files)}
-    value = asdict(release) if release is not None else None
-    steps = [
+) -> list[PlannedStep]:
+    chosen = Chosen(found.id, dict(sets), datasets.databases, datasets.files, release)
+    steps: list[PlannedStep] = [
         parts.preflight(app, parts.Datasets((), (), False), with_backup=False, adopts=True),
-        Step("restore.check", "check the backup", {**both, "release": value}),
+        CheckBackup(*chosen),
     ]
     if with_configuration:
-        steps.append(Step("restore.configuration", "restore missing configuration", {"set": found.id}))
+        steps.append(RestoreConfiguration(found.id))
     if release is not None:
-        steps.append(Step("restore.unpack_code", "unpack the release if it is missing", {**both, "release": value}))
+        steps.append(UnpackBackupCode(found.id, dict(sets), datasets.databases, datasets.files, release))
     if datasets.databases:
-        steps += [Step("database.load", "load candidate databases", both), *checks.before]
+        steps += [LoadDatabases(*chosen), *checks.before]
     steps += stopping
     if datasets.databases:
-        steps += [Step("database.swap", "put the restored databases in place", both), *checks.after]
+        steps += [SwapDatabases("restored", *chosen), *checks.after]
     if datasets.files:
-        steps.append(Step("files.restore", "restore files by difference", both))
+        steps.append(RestoreFiles(*chosen))
     if release is not None:
         steps += [
             parts.switch(release),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Backup, Plan, Release, Step, StepState
+from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
+from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.migrate import MigrateWhileServing
+from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles, SwapDatabases
+from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.tasks import RunTask
+from holdfast.steps.typed import step_in
 
 
 def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
@@ -81,10 +87,16 @@ def _migrated_since(app: App, target: Release) -> list[str]:
     for record in app.journal.committed():
         if record.commit_facts.get("release", {}).get("id") == target.id:
             break
-        tasks = [step.parameters.get("task") for step in app.journal.steps(record.id) if step.state is StepState.DONE]
-        if "migrate" in tasks:
+        done = [step for step in app.journal.steps(record.id) if step.state is StepState.DONE]
+        if any(_migrates(step) for step in done):
             found.append(record.id)
     return found[::-1]
+
+
+def _migrates(step: StepRecord) -> bool:
+    if step.name == RunTask.name:
+        return step_in(RunTask, step).task == "migrate"
+    return step.name == MigrateWhileServing.name
 
 
 def _target(app: App, current: Release, to: str | None) -> Release:
@@ -131,18 +143,16 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
     if gated and any(item.kind == "web" for item in services.wanted(app.opened)):
-        steps = [
-            parts.start(target, ("web", "worker"), "start the earlier version next to the present one and verify it")
-        ]
+        steps: list[PlannedStep] = [StartServices(target, ("web", "worker"), during="rollback")]
         after = upgrade.beside_after(target)
     else:
         steps = [
             parts.gate_close(f"rollback to {target.label}"),
-            Step("services.stop", "stop services in order"),
+            StopServices(),
             parts.switch(target),
             *parts.start_all(app, target),
         ]
-        after = [Step("services.adopt", "make the started services permanent"), OpenGate().planned()]
+        after = [AdoptServices(), OpenGate()]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -158,30 +168,26 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
 
 def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Plan:
     datasets = parts.existing(app, parts.choose(app))
-    databases = [name for name in app.loaded.configuration.databases if name in found.datasets]
-    names = {
-        "set": found.id,
-        "sets": dict.fromkeys(found.datasets, found.id),
-        "databases": databases,
-        "files": [name for name in app.loaded.configuration.files if name in found.datasets],
-    }
+    databases = tuple(name for name in app.loaded.configuration.databases if name in found.datasets)
+    files = tuple(name for name in app.loaded.configuration.files if name in found.datasets)
+    chosen = Chosen(found.id, dict.fromkeys(found.datasets, found.id), databases, files, target)
     stopping, completing = parts.stopped_and_saved(app, databases, f"rollback to {target.label}", safety=True)
-    steps = [
+    steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=True),
-        Step("restore.check", "check the backup", {**names, "release": asdict(target)}),
-        Step("database.load", "load candidate databases", names),
+        CheckBackup(*chosen),
+        LoadDatabases(*chosen),
         *stopping,
-        Step("database.swap", "put the earlier databases in place", names),
-        Step("files.restore", "restore files by difference", names),
+        SwapDatabases("earlier", *chosen),
+        RestoreFiles(*chosen),
         parts.switch(target),
         *parts.tasks(app, target, "after_restore", "reindex"),
         *parts.start_all(app, target),
     ]
-    after = (
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+    after: tuple[PlannedStep, ...] = (
+        AdoptServices(),
+        OpenGate(),
         *completing,
-        Step("restore.tidy", "keep the replaced data", {"keep_replaced": True}),
+        TidyReplaced(keep_replaced=True),
     )
     return Plan(
         kind="rollback",

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from holdfast.application.application import App
 from holdfast.errors import UsageError
-from holdfast.model import Plan, Step
+from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import services, stopped
+from holdfast.steps.service_steps import Action, CommandServices
 
 
-def plan(app: App, action: str, names: Sequence[str]) -> Plan:
+def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
     """Return the plan of a command to services.
 
     Raise UsageError for a service that is not configured, RefusedError where nothing is installed or a restart could
@@ -38,17 +39,11 @@ def plan(app: App, action: str, names: Sequence[str]) -> Plan:
     )
     if again:
         notes.append(f"{', '.join(again)} is started with {', '.join(names)}, with which it was stopped.")
-    others = f", with {', '.join([*along, *again])}" if along or again else ""
+    step = CommandServices(action, tuple(wanted), along=tuple(along), again=tuple(again))
     return Plan(
         kind=f"service.{action}",
-        title=f"service {action} {' '.join(names)}".strip() + others,
-        steps=(
-            Step(
-                "services.command",
-                f"{action} {', '.join(names) or 'all services'}{others}",
-                {"action": action, "names": wanted},
-            ),
-        ),
+        title=f"service {action} {' '.join(names)}".strip() + step.others,
+        steps=(step,),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
-from holdfast.model import Plan, Release, Step, StepState
+from holdfast.model import Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
+from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.guard import CountRows
+from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode
+from holdfast.steps.release import PruneReleases
+from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
+from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
-MODES = ("maintenance", "rolling", "source")
 _WORTH_TELLING_SECONDS = 0.1
 
 
@@ -19,7 +22,7 @@ def plan(
     app: App,
     reference: str,
     *,
-    mode: str = "maintenance",
+    mode: Mode = "maintenance",
     backup: bool = True,
     backup_except: tuple[str, ...] = (),
     again: bool = False,
@@ -42,7 +45,7 @@ def plan(
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.existing(app, parts.choose(app, except_=backup_except))
     everything = parts.existing(app, parts.choose(app))
-    parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=asdict(current))
+    parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     if mode == "maintenance":
         steps, after = _maintenance(app, release, commit, saved, backup)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
@@ -88,7 +91,7 @@ def _restore_points(app: App) -> list[str]:
             step.seconds
             for record in app.journal.committed(["upgrade"])
             for step in app.journal.steps(record.id)
-            if step.name == "restore_point.create" and step.state is StepState.DONE
+            if step.name == CreateRestorePoint.name and step.state is StepState.DONE
         ),
         None,
     )
@@ -105,42 +108,38 @@ def _restore_points(app: App) -> list[str]:
     return notes
 
 
-def _check(release: Release, mode: str) -> Step:
-    return Step("migrations.check", "compare migrations", {"release": asdict(release), "mode": mode})
-
-
 def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
-) -> tuple[list[Step], list[Step]]:
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
-    steps = [parts.build(commit, label), parts.unpack(release), _check(release, "maintenance")]
+    steps: list[PlannedStep] = [
+        parts.build(commit, label),
+        parts.unpack(release),
+        CheckMigrations(release, "maintenance"),
+    ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
         parts.gate_close(f"upgrade to {label}"),
-        Step("services.stop", "stop services in order"),
-        Step("guard.count", "count rows"),
+        StopServices(),
+        CountRows(),
     ]
     if backup:
         steps.append(files)
     steps += [
-        Step("restore_point.create", "make the restore point"),
-        Step("restore_point.arm", "allow changes to the data", {"files": list(saved.files) if backup else []}),
+        CreateRestorePoint(),
+        AllowChanges(saved.files if backup else ()),
         parts.switch(release),
         *parts.tasks(app, release, "migrate", "warm_cache"),
         *parts.start_all(app, release, guarded=True),
     ]
-    after = [
-        Step("services.adopt", "make the started services permanent"),
-        OpenGate().planned(),
+    after: list[PlannedStep] = [
+        AdoptServices(),
+        OpenGate(),
         *([databases] if backup else []),
-        *(
-            []
-            if app.loaded.configuration.upgrade.keep_restore_point
-            else [Step("restore_point.drop", "drop the restore point")]
-        ),
-        Step("release.prune", "remove old releases"),
+        *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
+        PruneReleases(),
     ]
     return steps, after
 
@@ -152,7 +151,7 @@ def has_backend(app: App) -> bool:
     return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.opened))]
 
 
-def _refuse_without_front(app: App, mode: str) -> None:
+def _refuse_without_front(app: App, mode: Mode) -> None:
     if has_backend(app):
         raise RefusedError(
             f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
@@ -171,39 +170,37 @@ def _refuse_without_front(app: App, mode: str) -> None:
 
 
 def _beside(
-    app: App, release: Release, commit: str, saved: parts.Datasets, mode: str, backup: bool
-) -> tuple[list[Step], list[Step]]:
+    app: App, release: Release, commit: str, saved: parts.Datasets, mode: Mode, backup: bool
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
     No undo touches the data.
     """
     kinds = ("web", "worker")
-    steps = [parts.build(commit, release.label), parts.unpack(release, beside=kinds), _check(release, mode)]
+    steps: list[PlannedStep] = [
+        parts.build(commit, release.label),
+        parts.unpack(release, beside=kinds),
+        CheckMigrations(release, mode),
+    ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.migrate:
-            steps.append(
-                Step(
-                    "migrations.apply_compatible",
-                    "run migrate while the old version serves",
-                    {"release": asdict(release), "task": "migrate"},
-                )
-            )
+            steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(parts.start(release, kinds, "start the new version next to the old one and verify it"))
+    steps.append(StartServices(release, kinds, during="upgrade"))
     return steps, beside_after(release)
 
 
-def beside_after(release: Release) -> list[Step]:
+def beside_after(release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
     return [
         parts.switch(release),
-        OpenGate(drains=True).planned(),
-        Step("services.adopt", "stop the old version", {"retire": True}),
-        parts.start(release, ("scheduler",), "start schedulers", tolerant=True),
-        Step("services.adopt", "make the started services permanent"),
-        Step("backup.unpin", "unpin the backup"),
-        Step("release.prune", "remove old releases"),
+        OpenGate(drains=True),
+        AdoptServices(retire=True),
+        StartServices(release, ("scheduler",), tolerant=True),
+        AdoptServices(),
+        UnpinBackup(),
+        PruneReleases(),
     ]

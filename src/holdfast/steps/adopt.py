@@ -9,43 +9,60 @@ from typing import cast
 from holdfast.application.context import Opened
 from holdfast.application.instances import instance_of
 from holdfast.drivers.protocols.containers import ImageKeeping
-from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import services
-from holdfast.steps.release import refuse_unfit
+from holdfast.steps.release import UnpackFacts, refuse_unfit
+from holdfast.steps.typed import Context, TypedStep
 from holdfast.system import durable
 
 
-def take(opened: Opened, context: StepContext) -> None:
-    """Take over the running containers. Raise RefusedError where no container of the project is running."""
-    release = Release(**context.parameters["release"])
-    containers = opened.containers
-    configured = opened.loaded.configuration.services
-    found = containers.running(list(configured)) if containers is not None else {}
-    if containers is None or not found:
-        raise RefusedError("no container of these services is running", next_step="Run: holdfast install REF")
-    images = {service: running.image for service, running in found.items()}
-    package = cast(ImageKeeping, opened.packages).keep(release.commit, release.label, context.operation, images)
-    context.record({"created": True, "path": release.path})
-    durable.make_directory(Path(release.path).parent, 0o755)
-    opened.packages.unpack(package, Path(release.path), asdict(release))
-    refuse_unfit(opened, release)
-    instances: dict[str, ServiceInstance] = {}
-    for service, running in ((name, found[name]) for name in configured if name in found):
-        port = running.port if opened.loaded.configuration.service_kind(service) == "web" else None
-        made = instance_of(opened, service, configured[service], release, port)
-        instances[running.id] = replace(made, environment={}, command=())  # as the project's own files have it
-    containers.adopt(instances)
-    services.set_wanted(opened, instances.values())
-    context.record({"instances": [instance.name for instance in instances.values()]})
+class AdoptFacts(UnpackFacts):
+    instances: list[str] | None = None
 
 
-def give_back(opened: Opened, context: StepContext) -> None:
-    """Undo `take`: the containers keep running, as the operator's own."""
-    if not context.facts.get("created") or opened.containers is None:
-        return
-    opened.packages.abandon(context.operation)
-    opened.containers.adopt({})
-    services.set_wanted(opened, [])
-    durable.remove_tree(context.facts["path"])
+class AdoptContainers(TypedStep[AdoptFacts], frozen=True):
+    """Take over the running containers of the project as a release."""
+
+    name = "release.adopt"
+    is_undone = True
+
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return f"take over the running containers as {self.release.label}"
+
+    def do(self, opened: Opened, context: Context[AdoptFacts]) -> None:
+        """Take over. Raise RefusedError where no container of the project is running."""
+        release = self.release
+        containers = opened.containers
+        configured = opened.loaded.configuration.services
+        found = containers.running(list(configured)) if containers is not None else {}
+        if containers is None or not found:
+            raise RefusedError("no container of these services is running", next_step="Run: holdfast install REF")
+        images = {service: running.image for service, running in found.items()}
+        package = cast(ImageKeeping, opened.packages).keep(release.commit, release.label, context.operation, images)
+        context.facts.created, context.facts.path = True, release.path
+        context.record()
+        durable.make_directory(Path(release.path).parent, 0o755)
+        opened.packages.unpack(package, Path(release.path), asdict(release))
+        refuse_unfit(opened, release)
+        instances: dict[str, ServiceInstance] = {}
+        for service, running in ((name, found[name]) for name in configured if name in found):
+            port = running.port if opened.loaded.configuration.service_kind(service) == "web" else None
+            made = instance_of(opened, service, configured[service], release, port)
+            instances[running.id] = replace(made, environment={}, command=())  # as the project's own files have it
+        containers.adopt(instances)
+        services.set_wanted(opened, instances.values())
+        context.facts.instances = [instance.name for instance in instances.values()]
+        context.record()
+
+    def undo(self, opened: Opened, context: Context[AdoptFacts]) -> None:
+        """Forget the containers, which keep running as the operator's own."""
+        if not context.facts.created or context.facts.path is None or opened.containers is None:
+            return
+        opened.packages.abandon(context.operation)
+        opened.containers.adopt({})
+        services.set_wanted(opened, [])
+        durable.remove_tree(context.facts.path)

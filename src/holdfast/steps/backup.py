@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import zstandard
@@ -15,10 +15,10 @@ import zstandard
 from holdfast import VERSION
 from holdfast.application.context import Opened
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
-from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError, StepError
-from holdfast.model import Backup, Package, Snapshot, Stored
+from holdfast.model import Backup, Facts, Package, Snapshot, Stored
 from holdfast.steps import consistency, migrations
+from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
@@ -30,31 +30,60 @@ def vault_of(opened: Opened) -> Vault:
     return opened.vault
 
 
-def copy(opened: Opened, context: StepContext) -> None:
+class CopyFacts(StepFacts):
+    run: str | None = None
+    """The unfinished backup."""
+    written: dict[str, Stored] | None = None
+    """The totals of each files dataset."""
+
+
+class CopyFiles(TypedStep[CopyFacts], frozen=True):
     """Copy the files for the first time, while everything runs."""
-    vault = vault_of(opened)
-    known = vault.backups()[-1:]  # their totals show how much is left
-    run = vault.begin(context.operation)
-    stored = {}
-    for name in context.parameters["files"]:
-        total = next((item.datasets[name]["size_bytes"] for item in known if name in item.datasets), None)
-        stored[name] = run.store_tree(
-            name,
-            opened.files[name],
-            keep_vanished=False,
-            check=context.check_cancelled,
-            progress=_of_total(context.progress, total),
-        )
-    context.record(
-        {"run": context.operation, "written": {name: msgspec.to_builtins(item) for name, item in stored.items()}}
-    )
-    need = sum(opened.databases[name].inspect()["size_bytes"] for name in context.parameters["databases"])
-    vault_path = run.folder
-    if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
-        raise NoSpaceError(
-            f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
-            next_step="Free space there, or run: holdfast backup prune",
-        )
+
+    name = "backup.copy"
+    is_undone = True
+
+    files: tuple[str, ...]
+    databases: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return "copy files to the vault while everything runs"
+
+    def do(self, opened: Opened, context: Context[CopyFacts]) -> None:
+        vault = vault_of(opened)
+        known = vault.backups()[-1:]  # their totals show how much is left
+        run = vault.begin(context.operation)
+        stored = {}
+        for name in self.files:
+            total = next((item.datasets[name]["size_bytes"] for item in known if name in item.datasets), None)
+            stored[name] = run.store_tree(
+                name,
+                opened.files[name],
+                keep_vanished=False,
+                check=context.check_cancelled,
+                progress=_of_total(context.progress, total),
+            )
+        context.facts.run, context.facts.written = context.operation, stored
+        context.record()
+        need = sum(opened.databases[name].inspect()["size_bytes"] for name in self.databases)
+        vault_path = run.folder
+        if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
+            raise NoSpaceError(
+                f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
+                next_step="Free space there, or run: holdfast backup prune",
+            )
+
+    def undo(self, opened: Opened, context: Context[CopyFacts]) -> None:
+        """Remove what was copied. A published backup stays, because it is whole."""
+        if opened.vault is not None:
+            opened.vault.abandon(context.operation)
+
+
+def copied(context: OperationContext) -> dict[str, Stored]:
+    """Return what the first pass stored."""
+    copy = context.facts_of(CopyFiles)
+    return (copy.written if copy is not None else None) or {}
 
 
 def _of_total(progress: Progress, total: int | None) -> Progress:
@@ -62,52 +91,69 @@ def _of_total(progress: Progress, total: int | None) -> Progress:
     return lambda done, _, unit: progress(done, total, unit)
 
 
-def abandon(opened: Opened, context: StepContext) -> None:
-    """Undo `copy`. A published backup stays, because it is whole."""
-    if opened.vault is not None:
-        opened.vault.abandon(context.operation)
+class FinishFacts(StepFacts):
+    set_id: str | None = None
+    """The backup, which the commit keeps."""
+    instant: str | None = None
+    writer_held_seconds: float | None = None
 
 
-def copied(context: StepContext) -> dict[str, Stored]:
-    """Return what the first pass stored."""
-    written = context.earlier.get("backup.copy", {}).get("written", {})
-    return {name: msgspec.convert(item, Stored) for name, item in written.items()}
-
-
-def finish(opened: Opened, context: StepContext) -> None:
+class FinishBackup(TypedStep[FinishFacts], frozen=True):
     """Do the last pass and the snapshots at the planned level, then add the rest of the backup."""
-    vault = vault_of(opened)
-    run = vault.run(context.operation)
-    taken = consistency.take(
-        opened,
-        run,
-        context,
-        level=context.parameters["level"],
-        databases=context.parameters["databases"],
-        files=context.parameters["files"],
-        stored=copied(context),
-        tolerant=context.parameters.get("tolerant", False),
-    )
-    datasets: dict[str, dict[str, Any]] = {}
-    for name, totals in taken.stored.items():
-        datasets[name] = {"kind": "files", **msgspec.to_builtins(totals)}
-    for name in context.parameters["databases"]:
-        datasets[name] = database_facts(opened, run, name, taken.snapshots[name])
-    store_code(opened, run, context)
-    store_configuration(opened, run, tolerant=context.parameters.get("safety", False))
-    manifest = manifest_of(opened, context, taken, datasets)
-    for warning in taken.warnings:
-        context.say(warning)
-        manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
-    run.finish(manifest)
-    context.record(
-        {"set_id": manifest.id, "instant": taken.instant, "writer_held_seconds": round(taken.writer_held_seconds, 4)}
-    )
-    if taken.writer_held_seconds:
-        context.say(f"writers were held for {taken.writer_held_seconds * 1000:.0f} ms")
+
+    name = "backup.finish"
+
+    files: tuple[str, ...]
+    databases: tuple[str, ...]
+    level: str
+    reason: str = ""
+    code: bool = True
+    tolerant: bool = False
+    """Whether it may lack files that the database names."""
+    safety: bool = False
+    """Whether it contains what is about to be replaced."""
+
+    @property
+    def title(self) -> str:
+        return f"dump databases and copy changed files ({self.level})"
+
+    def do(self, opened: Opened, context: Context[FinishFacts]) -> None:
+        run = vault_of(opened).run(context.operation)
+        taken = consistency.take(
+            opened,
+            run,
+            context,
+            level=self.level,
+            databases=self.databases,
+            files=self.files,
+            stored=copied(context),
+            tolerant=self.tolerant,
+        )
+        datasets = files_facts(taken)
+        for name in self.databases:
+            datasets[name] = database_facts(opened, run, name, taken.snapshots[name])
+        if self.code:
+            store_code(opened, run, context)
+        store_configuration(opened, run, tolerant=self.safety)
+        manifest = manifest_of(opened, context.operation, taken, datasets, reason=self.reason, safety=self.safety)
+        for warning in taken.warnings:
+            context.say(warning)
+            manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
+        run.finish(manifest)
+        context.facts.set_id, context.facts.instant = manifest.id, taken.instant
+        context.facts.writer_held_seconds = round(taken.writer_held_seconds, 4)
+        context.record()
+        if taken.writer_held_seconds:
+            context.say(f"writers were held for {taken.writer_held_seconds * 1000:.0f} ms")
 
 
-def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> dict[str, Any]:
+def files_facts(taken: consistency.Instant) -> dict[str, Facts]:
+    """Return what a manifest says of each files dataset."""
+    return {name: {"kind": "files", **msgspec.to_builtins(totals)} for name, totals in taken.stored.items()}
+
+
+def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
+    """Return what a manifest says of a database."""
     database = opened.databases[name]
     dump = consistency.dump_path(opened, run.folder, name)
     return {
@@ -125,19 +171,28 @@ def _size_bytes(dump: Path) -> int:
     return sum(path.stat().st_size for path in (dump.iterdir() if dump.is_dir() else [dump]))
 
 
+def totals_of(datasets: Mapping[str, Facts]) -> tuple[int, int]:
+    """Return the bytes of a backup's datasets, and how many of them are new in the vault."""
+    found = [(item["size_bytes"], item.get("new_bytes")) for item in datasets.values()]
+    return sum(size for size, _ in found), sum(size if new is None else new for size, new in found)
+
+
 def manifest_of(
     opened: Opened,
-    context: StepContext,
+    operation: str,
     taken: consistency.Instant,
-    datasets: dict[str, dict[str, Any]],
+    datasets: dict[str, Facts],
     *,
+    reason: str,
+    safety: bool,
     with_migrations: bool = True,
 ) -> Backup:
     vault = vault_of(opened)
     existing = vault.backups()
     release = opened.current_release()
     application = opened.loaded.configuration.application
-    facts: dict[str, Any] = asdict(release) if release is not None else {}
+    size_bytes, new_bytes = totals_of(datasets)
+    facts: Facts = asdict(release) if release is not None else {}
     if migrations.known(opened):
         if with_migrations:
             facts["migrations"] = migrations.applied(opened)
@@ -151,26 +206,26 @@ def manifest_of(
         consistency=taken.level,
         application=application.name,
         environment=application.environment,
-        operation=context.operation,
+        operation=operation,
         release=facts,
         datasets=datasets,
         packs=[],
         holdfast_version=VERSION,
-        size_bytes=sum(item["size_bytes"] for item in datasets.values()),
-        new_bytes=sum(item.get("new_bytes", item["size_bytes"]) for item in datasets.values()),
-        reason=context.parameters.get("reason", ""),
-        safety=context.parameters.get("safety", False),
+        size_bytes=size_bytes,
+        new_bytes=new_bytes,
+        reason=reason,
+        safety=safety,
         instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
         secrets_inside=bool(opened.loaded.configuration.backup.config_files),
     )
 
 
-def store_code(opened: Opened, run: VaultRun, context: StepContext) -> None:
+def store_code(opened: Opened, run: VaultRun, context: OperationContext) -> None:
     """Store the package of the current release, hard-linked to that of an earlier backup if it is the same."""
     release = opened.current_release()
     mode = opened.loaded.configuration.backup.code
-    if release is None or mode == "none" or not context.parameters.get("code", True):
+    if release is None or mode == "none":
         return
     package = opened.find_package(release.commit)
     if package is None:
@@ -232,25 +287,74 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def publish(opened: Opened, context: StepContext) -> None:
-    """Publish the backup by a rename; pin it for this operation if the plan says so."""
-    vault = vault_of(opened)
-    set_id = vault.publish(context.operation)
-    if context.parameters.get("pin"):
-        vault.pin(set_id, context.operation, True)
-    context.record({"set_id": set_id})
+class PublishFacts(StepFacts):
+    set_id: str | None = None
+    """The backup, which the commit keeps."""
 
 
-def unpin(opened: Opened, context: StepContext) -> None:
-    """Undo `publish` before the commit, or close it after that: the backup stays, the pin is removed."""
-    if opened.vault is None:
-        return
-    for backup in opened.vault.backups():
-        if backup.operation == context.operation:
-            opened.vault.pin(backup.id, context.operation, False)
+class PublishBackup(TypedStep[PublishFacts], frozen=True):
+    """Publish the backup by a rename."""
+
+    name = "backup.publish"
+    is_undone = True
+
+    pin: bool = False
+    """Whether the backup is pinned for this operation, which still needs it."""
+
+    @property
+    def title(self) -> str:
+        return "commit the backup"
+
+    def do(self, opened: Opened, context: Context[PublishFacts]) -> None:
+        vault = vault_of(opened)
+        set_id = vault.publish(context.operation)
+        if self.pin:
+            vault.pin(set_id, context.operation, True)
+        context.facts.set_id = set_id
+        context.record()
+
+    def undo(self, opened: Opened, context: Context[PublishFacts]) -> None:
+        """Remove the pin. The backup stays."""
+        _unpin(opened, context.operation)
 
 
-def prune(opened: Opened, context: StepContext) -> None:
+class UnpinBackup(TypedStep[NoFacts], frozen=True):
+    """Remove the pin of this operation's backup. This is a closing step."""
+
+    name = "backup.unpin"
+
+    safety: bool = False
+    """Whether it is a safety backup, for the title."""
+
+    @property
+    def title(self) -> str:
+        return "unpin the safety backup" if self.safety else "unpin the backup"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        _unpin(opened, context.operation)
+
+
+def _unpin(opened: Opened, operation: str) -> None:
+    for backup in opened.vault.backups() if opened.vault is not None else ():
+        if backup.operation == operation and opened.vault is not None:
+            opened.vault.pin(backup.id, operation, False)
+
+
+class PruneFacts(StepFacts):
+    counts: dict[str, int] | None = None
+
+
+class PruneBackups(TypedStep[PruneFacts], frozen=True):
     """Remove the backups that the plan names, and unreferenced content. This is a closing step."""
-    result = vault_of(opened).prune(context.parameters["remove"], context.operation)
-    context.record({"counts": dict(result)})
+
+    name = "backup.prune"
+
+    remove: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return "remove backups and unreferenced content"
+
+    def do(self, opened: Opened, context: Context[PruneFacts]) -> None:
+        context.facts.counts = dict(vault_of(opened).prune(self.remove, context.operation))
+        context.record()

@@ -11,9 +11,9 @@ from pathlib import Path
 import zstandard
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError
-from holdfast.steps import restore
+from holdfast.steps.backup import vault_of
+from holdfast.steps.typed import Context, StepFacts, TypedStep
 from holdfast.system import durable
 
 ARCHIVE = "config.tar.zst"
@@ -46,45 +46,61 @@ def _safe(member: tarfile.TarInfo) -> str:
     return member.name
 
 
-def put_back(opened: Opened, context: StepContext) -> None:
+class ConfigurationFacts(StepFacts):
+    created: list[str] | None = None
+    replaced: list[str] | None = None
+    """The files that were renamed before they were written again."""
+
+
+class RestoreConfiguration(TypedStep[ConfigurationFacts], frozen=True):
     """Write missing files; with `over` also those that differ, after a rename of the existing ones."""
-    folder = restore.source_vault(opened, context).folder(context.parameters["set"])
-    over = bool(context.parameters.get("over"))
-    created: list[str] = []
-    replaced: list[str] = []
-    if not (folder / ARCHIVE).exists():
-        return
-    with _archive(folder) as archive:
-        for member in archive:
-            target = opened.loaded.root / _safe(member)
-            if not _is_reached(opened.loaded.root, target):
-                continue
-            content = _content(opened.loaded.root, archive, member)
-            there = os.path.lexists(target)
-            if there and (not over or member.isdir() or _is_same(target, member, content)):
-                continue
-            (replaced if there else created).append(member.name)
-            context.record({"created": list(created), "replaced": list(replaced)})
-            if there:
-                durable.rename(target, _aside(target, context.operation))
-            _write(target, member, content)
-    if created or replaced:
-        context.say(f"configuration restored: {', '.join(sorted({*created, *replaced}))}")
 
+    name = "restore.configuration"
+    is_undone = True
 
-def take_away(opened: Opened, context: StepContext) -> None:
-    """Undo `put_back`."""
-    for name in reversed(context.facts.get("created", [])):
-        target = opened.loaded.root / name
-        if target.is_dir() and not target.is_symlink():
-            with contextlib.suppress(OSError):  # it contains other files by now
-                target.rmdir()
-        else:
-            durable.unlink(target)
-    for name in context.facts.get("replaced", []):
-        target = opened.loaded.root / name
-        if os.path.lexists(_aside(target, context.operation)):
-            durable.rename(_aside(target, context.operation), target)
+    set: str
+    over: bool = False
+
+    @property
+    def title(self) -> str:
+        return "restore configuration" if self.over else "restore missing configuration"
+
+    def do(self, opened: Opened, context: Context[ConfigurationFacts]) -> None:
+        folder = vault_of(opened).folder(self.set)
+        created: list[str] = []
+        replaced: list[str] = []
+        if not (folder / ARCHIVE).exists():
+            return
+        with _archive(folder) as archive:
+            for member in archive:
+                target = opened.loaded.root / _safe(member)
+                if not _is_reached(opened.loaded.root, target):
+                    continue
+                content = _content(opened.loaded.root, archive, member)
+                exists = os.path.lexists(target)
+                if exists and (not self.over or member.isdir() or _is_same(target, member, content)):
+                    continue
+                (replaced if exists else created).append(member.name)
+                context.facts.created, context.facts.replaced = list(created), list(replaced)
+                context.record()
+                if exists:
+                    durable.rename(target, _aside(target, context.operation))
+                _write(target, member, content)
+        if created or replaced:
+            context.say(f"configuration restored: {', '.join(sorted({*created, *replaced}))}")
+
+    def undo(self, opened: Opened, context: Context[ConfigurationFacts]) -> None:
+        for name in reversed(context.facts.created or []):
+            target = opened.loaded.root / name
+            if target.is_dir() and not target.is_symlink():
+                with contextlib.suppress(OSError):  # it contains other files by now
+                    target.rmdir()
+            else:
+                durable.unlink(target)
+        for name in context.facts.replaced or []:
+            target = opened.loaded.root / name
+            if os.path.lexists(_aside(target, context.operation)):
+                durable.rename(_aside(target, context.operation), target)
 
 
 def _is_reached(root: Path, target: Path) -> bool:

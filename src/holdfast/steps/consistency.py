@@ -19,9 +19,9 @@ from holdfast.config.schema import References
 from holdfast.drivers.protocols.datasets import Fix, FixAll
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.journal import utc_now
-from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Entry, Snapshot, Stored
+from holdfast.steps.typed import OperationContext
 
 COUNT_SECONDS = 60.0  # the budget for counting the rows of a dump while it is made
 _LIVE_ATTEMPTS = 5  # while the same file is missing
@@ -54,7 +54,7 @@ def dump_path(opened: Opened, folder: Path, name: str) -> Path:
 def take(
     opened: Opened,
     run: VaultRun,
-    context: StepContext,
+    context: OperationContext,
     *,
     level: str,
     databases: Sequence[str],
@@ -170,7 +170,13 @@ def _snapshot(opened: Opened, run: VaultRun, name: str, *, asks: bool) -> Snapsh
 
 
 def _pass(
-    opened: Opened, run: VaultRun, check: Callable[[], None], context: StepContext, files: Sequence[str], *, keep: bool
+    opened: Opened,
+    run: VaultRun,
+    check: Callable[[], None],
+    context: OperationContext,
+    files: Sequence[str],
+    *,
+    keep: bool,
 ) -> Callable[[], dict[str, Stored]]:
     """Read what changed since the last pass; return a function that writes the listings."""
     finishes = {
@@ -181,7 +187,13 @@ def _pass(
 
 
 def _paused(
-    opened: Opened, run: VaultRun, context: StepContext, databases: Sequence[str], files: Sequence[str], *, asks: bool
+    opened: Opened,
+    run: VaultRun,
+    context: OperationContext,
+    databases: Sequence[str],
+    files: Sequence[str],
+    *,
+    asks: bool,
 ) -> Instant:
     """Hold writers for the last pass only; a pass that takes too long releases them and is tried again."""
     limit = opened.loaded.configuration.backup.pause_limit_seconds
@@ -215,7 +227,7 @@ def _paused(
 def _live(
     opened: Opened,
     run: VaultRun,
-    context: StepContext,
+    context: OperationContext,
     databases: Sequence[str],
     files: Sequence[str],
     *,

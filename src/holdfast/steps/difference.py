@@ -9,15 +9,15 @@ from pathlib import Path
 from holdfast.drivers.entries import inside
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.vaults import OpenSet
-from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError
 from holdfast.model import Entry
+from holdfast.steps.typed import OperationContext
 from holdfast.system import durable
 
 _SLACK_BYTES = 4 << 20
 
 
-def check(files: Files, name: str, opened_set: OpenSet, context: StepContext) -> None:
+def check(files: Files, name: str, opened_set: OpenSet, context: OperationContext) -> None:
     """Read the content of each file that differs from a backup, as the restore will. Visitors go on writing meanwhile.
 
     Raise DamagedError for content that does not match its digest, NoSpaceError where it does not fit.

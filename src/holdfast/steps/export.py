@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal
+
+import msgspec
 
 from holdfast.application.context import Opened
 from holdfast.drivers.interchange.folder import write_folder
 from holdfast.drivers.interchange.tarball import write_tar
 from holdfast.drivers.protocols.vaults import OpenSet
-from holdfast.engine.runner import StepContext
 from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.model import Entry
 from holdfast.steps import backup
+from holdfast.steps.typed import Context, StepFacts, TypedStep, WarningFacts
 from holdfast.system import durable
 
+Format = Literal["tar.gz", "folder"]
 SUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
 
@@ -38,83 +41,145 @@ def taken(path: Path) -> RefusedError:
     )
 
 
-def write(opened: Opened, context: StepContext) -> None:
+class ExportedSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A backup that is exported."""
+
+    id: str
+
+
+class ChosenSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A backup to export, and what of it."""
+
+    id: str
+    stored: tuple[str, ...]
+    """Files as the vault stores them."""
+    files: tuple[str, ...]
+    """Datasets of files."""
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.stored, *self.files}
+
+
+class WriteFacts(WarningFacts):
+    created: bool | None = None
+    """Whether this operation created the folder."""
+
+
+class WriteExport(TypedStep[WriteFacts], frozen=True):
     """Write all chosen backups durably, each content verified by its digest; none gets its name yet."""
-    folder = Path(context.parameters["folder"])
-    for where, need in context.parameters["need_bytes"].items():
-        if (free := durable.free_bytes(where)) < need:
-            raise NoSpaceError(
-                f"{where} has {free >> 20} MiB free; this needs more than {need >> 20} MiB",
-                next_step="Free space there, or name another folder, then run the command again.",
-            )
-    if not folder.is_dir():
-        context.record({"created": True})
-        durable.make_directory(folder)
-    context.record({"warnings": list(context.parameters["leaves"])})
-    done = 0
 
-    def passed(size_bytes: int) -> None:
-        nonlocal done
-        done += size_bytes
-        context.check_cancelled()
-        context.progress(done, context.parameters["size_bytes"], "bytes")
+    name = "export.write"
+    is_undone = True
 
-    for chosen in context.parameters["sets"]:
-        target = hidden(opened, folder, chosen["id"])
+    folder: str
+    sets: tuple[ChosenSet, ...]
+    format: Format
+    size_bytes: int
+    leaves: tuple[str, ...]
+    """Warnings about data that leaves the vault."""
+    need_bytes: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        return "write the backup as plain files"
+
+    def do(self, opened: Opened, context: Context[WriteFacts]) -> None:
+        folder = Path(self.folder)
+        for where, need in self.need_bytes.items():
+            if (free := durable.free_bytes(where)) < need:
+                raise NoSpaceError(
+                    f"{where} has {free >> 20} MiB free; this needs more than {need >> 20} MiB",
+                    next_step="Free space there, or name another folder, then run the command again.",
+                )
+        if not folder.is_dir():
+            context.facts.created = True
+            context.record()
+            durable.make_directory(folder)
+        context.facts.warnings = list(self.leaves)
+        context.record()
+        done = 0
+
+        def passed(size_bytes: int) -> None:
+            nonlocal done
+            done += size_bytes
+            context.check_cancelled()
+            context.progress(done, self.size_bytes, "bytes")
+
+        for chosen in self.sets:
+            self._write(opened, folder, chosen, passed)
+        durable.sync_filesystem(folder)
+        durable.sync_directory(folder)
+
+    def _write(self, opened: Opened, folder: Path, chosen: ChosenSet, passed: Callable[[int], None]) -> None:
+        target = hidden(opened, folder, chosen.id)
         durable.remove_tree(target)  # a killed export may have left files that its undo could not reach
-        if os.path.lexists(folder / chosen["id"]):
-            raise taken(folder / chosen["id"])
+        if os.path.lexists(folder / chosen.id):
+            raise taken(folder / chosen.id)
         os.mkdir(target, 0o700)
-        source = backup.vault_of(opened).open_set(chosen["id"])
+        source = backup.vault_of(opened).open_set(chosen.id)
         with _SumsFile(target / SUMS) as sums:
-            _write_set(source, target, chosen, context.parameters["format"], sums, passed)
-    durable.sync_filesystem(folder)
-    durable.sync_directory(folder)
+            _write_set(source, target, chosen, self.format, sums, passed)
+
+    def undo(self, opened: Opened, context: Context[WriteFacts]) -> None:
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            return  # for example of a removed disk; the next export of that backup removes what is left there
+        for chosen in self.sets:
+            durable.remove_tree(hidden(opened, folder, chosen.id))
+        if context.facts.created and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def discard(opened: Opened, context: StepContext) -> None:
-    """Undo `write`."""
-    folder = Path(context.parameters["folder"])
-    if not folder.is_dir():
-        return  # for example of a removed disk; the next export of that backup removes what is left there
-    for chosen in context.parameters["sets"]:
-        durable.remove_tree(hidden(opened, folder, chosen["id"]))
-    if context.facts.get("created") and not any(folder.iterdir()):
-        folder.rmdir()
+class PublishExportFacts(StepFacts):
+    failed: str | None = None
+    """The backup whose export was gone."""
 
 
-def publish(opened: Opened, context: StepContext) -> None:
+class PublishExport(TypedStep[PublishExportFacts], frozen=True):
     """Rename each export to its name. This is a closing step.
 
     An export that is gone, for example with a removed disk, is an error once; a recovery that misses it again ignores
     it.
     """
-    folder = Path(context.parameters["folder"])
-    for chosen in context.parameters["sets"]:
-        source, target = hidden(opened, folder, chosen["id"]), folder / chosen["id"]
-        if not source.is_dir():
-            if target.is_dir():
-                continue
-            if context.facts.get("failed"):
-                context.say(f"the export of {chosen['id']} is gone; run the command again")
-                continue
-            context.record({"failed": chosen["id"]})
-            raise NotFoundError(f"{folder} no longer contains the export of {chosen['id']}")
-        if os.path.lexists(target):
-            raise taken(target)
-        durable.rename(source, target)
+
+    name = "export.publish"
+
+    folder: str
+    sets: tuple[ExportedSet, ...]
+
+    @property
+    def title(self) -> str:
+        return "put the plain files in place"
+
+    def do(self, opened: Opened, context: Context[PublishExportFacts]) -> None:
+        folder = Path(self.folder)
+        for exported in self.sets:
+            source, target = hidden(opened, folder, exported.id), folder / exported.id
+            if not source.is_dir():
+                if target.is_dir():
+                    continue
+                if context.facts.failed:
+                    context.say(f"the export of {exported.id} is gone; run the command again")
+                    continue
+                context.facts.failed = exported.id
+                context.record()
+                raise NotFoundError(f"{folder} no longer contains the export of {exported.id}")
+            if os.path.lexists(target):
+                raise taken(target)
+            durable.rename(source, target)
 
 
 def _write_set(
-    source: OpenSet, target: Path, chosen: Mapping[str, Any], form: str, sums: _SumsFile, passed: Callable[[int], None]
+    source: OpenSet, target: Path, chosen: ChosenSet, form: Format, sums: _SumsFile, passed: Callable[[int], None]
 ) -> None:
     manifest, listing, fetch, folder = source
     for name, facts in sorted(manifest.files.items()):
-        if name.partition("/")[0] in chosen["stored"]:
+        if name.partition("/")[0] in chosen.stored:
             (target / name).parent.mkdir(mode=0o700, exist_ok=True)
             _copy(folder / name, target / name, facts["sha256"], passed)
             sums.add(os.fsencode(name), facts["sha256"])
-    for name in chosen["files"]:
+    for name in chosen.files:
         if form == "folder":
 
             def wrote(path: bytes, entry: Entry, name: str = name) -> None:

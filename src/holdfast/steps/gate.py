@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from holdfast.application.context import Opened
 from holdfast.application.instances import target_of
 from holdfast.errors import StepError
 from holdfast.steps import services
-from holdfast.steps.typed import Context, NoFacts, TypedStep
+from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
 
 def ensure_running(opened: Opened) -> bool:
@@ -34,7 +32,7 @@ def _runs(opened: Opened) -> bool:
     return status is not None and status.running
 
 
-class GateFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class GateFacts(StepFacts):
     started: bool | None = None
     """Whether this operation starts the gate's server."""
 
@@ -43,7 +41,6 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
     """Show visitors the maintenance page, with a comment."""
 
     name = "gate.close"
-    facts_type = GateFacts
     is_undone = True
 
     comment: str = ""
@@ -53,7 +50,7 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
         return "close the gate"
 
     def do(self, opened: Opened, context: Context[GateFacts]) -> None:
-        reason: dict[str, Any] = {"operation": context.operation, "comment": self.comment}
+        reason = {"operation": context.operation, "comment": self.comment}
         opened.gate.close(reason)
         if context.facts.started is None:  # recorded first: a server that was started and then forgotten keeps its port
             context.facts.started = opened.gate.instance() is not None and not _runs(opened)
@@ -85,15 +82,15 @@ class OpenGate(TypedStep[NoFacts], frozen=True):
 
     def do(self, opened: Opened, context: Context[NoFacts]) -> None:
         web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
-        release = context.commit_facts.get("release")
+        release = context.commit_facts.release
         if web and release is not None:
-            opened.gate.route(release["id"], target_of(opened, web[0]))
+            opened.gate.route(release.id, target_of(opened, web[0]))
         ensure_running(opened)
         opened.gate.open()
 
 
-class HoldFacts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    previous: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+class HoldFacts(StepFacts):
+    previous: dict[str, object] | msgspec.UnsetType | None = msgspec.UNSET
     """The operator's hold before this operation; unset until it was looked at."""
 
 
@@ -101,10 +98,9 @@ class HoldGate(TypedStep[HoldFacts], frozen=True):
     """Begin or end the operator's own maintenance, which no other operation ends."""
 
     name = "gate.hold"
-    facts_type = HoldFacts
     is_undone = True
 
-    hold: dict[str, Any] | None
+    hold: dict[str, object] | None
 
     @property
     def title(self) -> str:

@@ -2,72 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+
+import msgspec
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import StepContext
+from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import StepError
-from holdfast.model import Facts
+from holdfast.steps.typed import Context, StepFacts, TypedStep, WarningFacts
 
 
-def count(opened: Opened, context: StepContext) -> None:
+class TableCount(msgspec.Struct, forbid_unknown_fields=True):
+    """Rows and columns of a table; rows are None if it was not counted."""
+
+    rows: int | None
+    columns: list[str]
+
+
+Counts = dict[str, TableCount]
+"""The tables of a database by their names."""
+
+
+class RowFacts(StepFacts):
+    tables: dict[str, Counts] | None = None
+    """The tables of each database."""
+
+
+def _counted(opened: Opened, database: Dataset) -> Counts:
     budget = opened.loaded.configuration.guard.budget_seconds
-    context.record(
-        {
-            "tables": {
-                name: database.tables(budget_seconds=budget)
-                for name, database in opened.databases.items()
-                if database.inspect()["exists"]
-            }
+    return msgspec.convert(database.tables(budget_seconds=budget), Counts)
+
+
+class CountRows(TypedStep[RowFacts], frozen=True):
+    """Count the rows of all tables while services are stopped."""
+
+    name = "guard.count"
+
+    @property
+    def title(self) -> str:
+        return "count rows"
+
+    def do(self, opened: Opened, context: Context[RowFacts]) -> None:
+        context.facts.tables = {
+            name: _counted(opened, database)
+            for name, database in opened.databases.items()
+            if database.inspect()["exists"]
         }
+        context.record()
+
+
+class CompareRows(TypedStep[WarningFacts], frozen=True):
+    """Compare the rows with those that were counted before the migration."""
+
+    name = "guard.compare"
+
+    @property
+    def title(self) -> str:
+        return "compare rows"
+
+    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+        """Raise StepError if rows of a table vanished; a renamed table with equal columns and rows lost nothing."""
+        earlier = context.facts_of(CountRows)
+        problems: list[tuple[str, str, str]] = []
+        warnings: list[str] = []
+        for name, before in ((earlier.tables if earlier is not None else None) or {}).items():
+            after = _counted(opened, opened.databases[name])
+            taken: set[str] = set()  # a new table can be the new name of at most one vanished table
+            for table, counted in before.items():
+                verdict = _vanished(table, counted, before, after, taken)
+                if verdict is None:
+                    warnings.append(f"{name}.{table} was not counted{_why(counted)}")
+                elif verdict and table not in opened.loaded.configuration.guard.may_shrink:
+                    problems.append((name, table, verdict))
+        if warnings:
+            context.facts.warnings = warnings
+            context.record()
+            for warning in warnings:
+                context.say(warning)
+        if problems:
+            raise _rows_vanished(problems, opened.loaded.configuration.guard.may_shrink)
+
+
+def _why(counted: TableCount) -> str:
+    """Return why a table was not counted; one whose columns nobody but the application knows is never counted."""
+    return ": the time budget was used up" if counted.columns else ": only the application can read it"
+
+
+def _rows_vanished(problems: Sequence[tuple[str, str, str]], allowed: Sequence[str]) -> StepError:
+    """Return the error for tables that lost rows, each with its database and what it lost."""
+    tables = {table for _, table, _ in problems}
+    quoted = ", ".join(f'"{table}"' for table in sorted({*tables, *allowed}))
+    return StepError(
+        "rows vanished during the upgrade: "
+        + "; ".join(f"{database}.{table}: {verdict}" for database, table, verdict in problems),
+        next_step="If that is intended, put this into holdfast.toml and upgrade again:\n"
+        "  [guard]\n"
+        f"  may_shrink = [{quoted}]",
     )
 
 
-def compare(opened: Opened, context: StepContext) -> None:
-    """Raise StepError if rows of a table vanished; a renamed table with equal columns and rows lost nothing."""
-    earlier = context.earlier.get("guard.count", {})
-    allowed = set(opened.loaded.configuration.guard.may_shrink)
-    problems: list[str] = []
-    warnings: list[str] = []
-    budget = opened.loaded.configuration.guard.budget_seconds
-    for name, before in earlier.get("tables", {}).items():
-        after = opened.databases[name].tables(budget_seconds=budget)
-        taken: set[str] = set()  # a new table can be the new name of at most one vanished table
-        for table, facts in before.items():
-            verdict = _vanished(table, facts, before, after, taken)
-            if verdict is None:
-                warnings.append(f"{name}.{table} was not counted: the time budget was used up")
-            elif verdict and table not in allowed:
-                problems.append(f"{name}.{table}: {verdict}")
-    if warnings:
-        context.record({"warnings": warnings})
-        for warning in warnings:
-            context.say(warning)
-    if problems:
-        tables = sorted({problem.split(":")[0].split(".", 1)[1] for problem in problems})
-        quoted = ", ".join(f'"{table}"' for table in sorted({*tables, *allowed}))
-        raise StepError(
-            "rows vanished during the upgrade: " + "; ".join(problems),
-            next_step="If that is intended, put this into holdfast.toml and upgrade again:\n"
-            "  [guard]\n"
-            f"  may_shrink = [{quoted}]",
-        )
-
-
-def _vanished(
-    table: str, facts: Facts, before: Mapping[str, Facts], after: Mapping[str, Facts], taken: set[str]
-) -> str | None:
+def _vanished(table: str, counted: TableCount, before: Counts, after: Counts, taken: set[str]) -> str | None:
     """Return what one table lost, empty if nothing; None if it could not be counted."""
-    rows = facts["rows"]
-    if rows is None or (table in after and after[table]["rows"] is None):
+    rows = counted.rows
+    if rows is None:
         return None
     if table in after:
-        left = after[table]["rows"]
+        left = after[table].rows
+        if left is None:
+            return None
         return f"{rows} rows before, {left} after" if left < rows else ""
     if not rows:
         return ""
     for name, other in after.items():
-        if name not in before and name not in taken and (other["rows"], other["columns"]) == (rows, facts["columns"]):
+        if name not in before and name not in taken and (other.rows, other.columns) == (rows, counted.columns):
             taken.add(name)
             return ""
     return f"{rows} rows before, the table is gone"

@@ -7,96 +7,142 @@ from pathlib import Path
 
 from holdfast.application.context import Opened
 from holdfast.drivers.interchange import dump_source, incoming, unpack
-from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError
+from holdfast.steps.restore_point import CandidateFacts
+from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
 
+STANDARD_INPUT = "-"
 
-def load(opened: Opened, context: StepContext) -> None:
+
+def named(source: str) -> str:
+    """Return how titles name a source."""
+    return "the standard input" if source == STANDARD_INPUT else source
+
+
+class ImportDatabase(TypedStep[CandidateFacts], frozen=True):
     """Load a dump as a candidate database and verify it; nothing visible changes."""
-    _load(opened, context, context.parameters["source"])
+
+    name = "database.import"
+    is_undone = True
+
+    database: str
+    source: str
+    format: str = ""
+    """The format of the dump, for the title; empty if it is only known once it is read."""
+
+    @property
+    def title(self) -> str:
+        format = f" ({self.format})" if self.format else ""
+        return f"load {named(self.source)}{format} as a candidate for database {self.database}"
+
+    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        _load(opened, context, self.database, self.source)
+
+    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        opened.databases[self.database].discard(context.operation)
 
 
-def _load(opened: Opened, context: StepContext, dump: str) -> None:
-    name = context.parameters["database"]
+def _load(opened: Opened, context: Context[CandidateFacts], name: str, dump: str) -> None:
     database = opened.databases[name]
     identity = database.inspect()["identity"]
     with dump_source.opened(dump) as source:
         candidate = database.load(context.operation, source)
     durable.barrier(opened.barrier_paths())
-    context.record({"candidates": {name: candidate}, "databases": {name: identity}})
+    context.facts.candidates, context.facts.databases = {name: candidate}, {name: identity}
+    context.record()
 
 
-def discard(opened: Opened, context: StepContext) -> None:
-    """Undo `load`."""
-    opened.databases[context.parameters["database"]].discard(context.operation)
-
-
-def load_cold(opened: Opened, context: StepContext) -> None:
+class ImportDataDirectory(TypedStep[CandidateFacts], frozen=True):
     """Unpack a server's data directory, dump it with a private server, and load the dump as a candidate database."""
-    name = context.parameters["database"]
-    newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[name].inspect()["tool"]))
-    scratch = Path(context.parameters["scratch"])
-    known = looking = False
 
-    def check() -> None:
-        """Stop before a member if the data directory cannot be read here, instead of unpacking all of it."""
-        nonlocal known, looking
-        context.check_cancelled()
-        if not known:
-            looking = True
-            known = opened.cold[name].known(scratch, scratch / "unpacked", newest)
-            looking = False
+    name = "database.import_cold"
+    is_undone = True
 
-    _clear(opened, context)
-    scratch.mkdir(0o700)
-    try:
-        (scratch / "unpacked").mkdir(0o700)
+    database: str
+    source: str
+    scratch: str
+    """A folder whose random name is in the plan and belongs to this operation alone."""
+
+    @property
+    def title(self) -> str:
+        return f"load the data directory {named(self.source)} as a candidate for database {self.database}"
+
+    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[self.database].inspect()["tool"]))
+        scratch = Path(self.scratch)
+        self._clear(opened)
+        scratch.mkdir(0o700)
         try:
-            unpack.unpack(context.parameters["source"], scratch / "unpacked", check)
+            (scratch / "unpacked").mkdir(0o700)
+            self._unpack(opened, context, newest)
+            dump = opened.cold[self.database].dump(scratch, scratch / "unpacked", newest)
+            durable.remove_tree(scratch / "unpacked")
+            _load(opened, context, self.database, str(dump))
+        finally:
+            self._clear(opened)
+
+    def _unpack(self, opened: Opened, context: Context[CandidateFacts], newest: int) -> None:
+        scratch = Path(self.scratch)
+        known = looking = False
+
+        def check() -> None:
+            """Stop before a member if the data directory cannot be read here, instead of unpacking all of it."""
+            nonlocal known, looking
+            context.check_cancelled()
+            if not known:
+                looking = True
+                known = opened.cold[self.database].known(scratch, scratch / "unpacked", newest)
+                looking = False
+
+        try:
+            unpack.unpack(self.source, scratch / "unpacked", check)
         except RefusedError as error:
             if not looking:  # the error is of a member
-                hint = (
+                error.next_step += (
                     " Tablespaces and a pg_wal outside the data directory cannot be imported: make a dump with"
                     " `pg_dump` instead."
                 )
-                error.next_step += hint
             raise
-        dump = opened.cold[name].dump(scratch, scratch / "unpacked", newest)
-        durable.remove_tree(scratch / "unpacked")
-        _load(opened, context, str(dump))
-    finally:
-        _clear(opened, context)
+
+    def _clear(self, opened: Opened) -> None:
+        """Remove the scratch folder."""
+        opened.cold[self.database].end(Path(self.scratch))
+        durable.remove_tree(Path(self.scratch))
+
+    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        self._clear(opened)
+        opened.databases[self.database].discard(context.operation)
 
 
-def _clear(opened: Opened, context: StepContext) -> None:
-    """Remove the scratch folder, whose random name is in the plan and belongs to this operation alone."""
-    scratch = Path(context.parameters["scratch"])
-    opened.cold[context.parameters["database"]].end(scratch)
-    durable.remove_tree(scratch)
-
-
-def discard_cold(opened: Opened, context: StepContext) -> None:
-    """Undo `load_cold`."""
-    _clear(opened, context)
-    discard(opened, context)
-
-
-def bring_files(opened: Opened, context: StepContext) -> None:
+class ImportFiles(TypedStep[NoFacts], frozen=True):
     """Unpack next to the dataset, plan all moves, then carry them out; other files stay."""
-    files = opened.files[context.parameters["files"]]
-    below = context.parameters["below"]
-    folder = files.workspace(f"{context.operation}.import")
-    unpack.unpack(context.parameters["source"], folder, context.check_cancelled)
-    found = incoming.Incoming(folder, below, files.root)
-    wanted = found.merged(files.scan(), replace=context.parameters["replace"])
-    files.stage(context.operation, wanted, found.fetch, context.check_cancelled)
-    files.apply(context.operation)
-    durable.remove_tree(folder)
 
+    name = "files.import"
+    is_undone = True
 
-def revert_files(opened: Opened, context: StepContext) -> None:
-    """Undo `bring_files`."""
-    files = opened.files[context.parameters["files"]]
-    files.revert(context.operation)
-    files.discard(context.operation)
+    files: str
+    below: str
+    """The folder of the dataset into which files are copied; empty for the dataset itself."""
+    source: str
+    replace: bool
+    """Whether everything in that folder is replaced."""
+
+    @property
+    def title(self) -> str:
+        return f"copy files into {self.files}" + (f"/{self.below}" if self.below else "")
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        files = opened.files[self.files]
+        folder = files.workspace(f"{context.operation}.import")
+        unpack.unpack(self.source, folder, context.check_cancelled)
+        found = incoming.Incoming(folder, self.below, files.root)
+        wanted = found.merged(files.scan(), replace=self.replace)
+        files.stage(context.operation, wanted, found.fetch, context.check_cancelled)
+        files.apply(context.operation)
+        durable.remove_tree(folder)
+
+    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+        files = opened.files[self.files]
+        files.revert(context.operation)
+        files.discard(context.operation)

@@ -3,54 +3,84 @@
 from __future__ import annotations
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
 from holdfast.model import Release
 from holdfast.steps import migrations
 from holdfast.steps.restore import loaded
+from holdfast.steps.typed import Context, OperationContext, StepFacts, TypedStep, WarningFacts
 
 
-def check_migrations(opened: Opened, context: StepContext) -> None:
+class LoadedFacts(StepFacts):
+    verified: list[str] | None = None
+    """The databases whose migrations were compared."""
+
+
+class CheckLoadedMigrations(TypedStep[LoadedFacts], frozen=True):
     """Refuse a candidate database with migrations that the release to run does not know.
 
-    What cannot be asked before the swap is left to `migrations.check` after it.
+    What cannot be compared before the swap is left to `CheckMigrations` after it.
     """
-    release = Release(**context.parameters["release"])
-    applied = _applied(opened, context, release)
-    shipped = _shipped(opened, context, release) if applied is not None else None
-    if applied is None or shipped is None:
-        return
-    unknown = migrations.not_in(opened, applied, shipped)
-    migrations.refuse_unknown(release, migrations.incompatible(opened, unknown))
-    context.record({"verified": [migrations.database_of(opened)]})
+
+    name = "migrations.check_loaded"
+
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return "compare migrations"
+
+    def do(self, opened: Opened, context: Context[LoadedFacts]) -> None:
+        applied = _applied(opened, context, self.release)
+        shipped = _shipped(opened, context, self.release) if applied is not None else None
+        if applied is None or shipped is None:
+            return
+        unknown = migrations.not_in(opened, applied, shipped)
+        migrations.refuse_unknown(self.release, migrations.incompatible(opened, unknown))
+        context.facts.verified = [migrations.database_of(opened)]
+        context.record()
 
 
-def check_references(opened: Opened, context: StepContext) -> None:
+class CheckReferences(TypedStep[WarningFacts], frozen=True):
     """Note missing files that a candidate database names; they may be imported after it."""
-    references = opened.loaded.configuration.backup.references
-    if references is None:
-        return
-    identity = loaded(context)["candidates"][references.database]
-    try:
-        with opened.sql_database(references.database).candidate(context.operation, identity) as candidate:
-            named = {str(row[0]) for row in candidate.query(references.query)}
-    except StepError as error:
-        context.say(f"the files that the candidate database names could not be listed: {error.what}")
-        return
-    named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
-    if named:
-        note = (
-            f"{len(named)} files that the candidate database names are not in {references.files}, for example"
-            f" {min(named)}"
-        )
-        context.say(f"{note}; to import them, run: holdfast import files SOURCE --into {references.files}")
-        context.record({"warnings": [note]})
+
+    name = "references.check_loaded"
+
+    @property
+    def title(self) -> str:
+        return "look for the files that the candidate database names"
+
+    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+        references = opened.loaded.configuration.backup.references
+        identity = _candidate(context, references.database) if references is not None else None
+        if references is None or identity is None:
+            return
+        try:
+            with opened.sql_database(references.database).candidate(context.operation, identity) as candidate:
+                named = {str(row[0]) for row in candidate.query(references.query)}
+        except StepError as error:
+            context.say(f"the files that the candidate database names could not be listed: {error.what}")
+            return
+        named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
+        if named:
+            note = (
+                f"{len(named)} files that the candidate database names are not in {references.files}, for example"
+                f" {min(named)}"
+            )
+            context.say(f"{note}; to import them, run: holdfast import files SOURCE --into {references.files}")
+            context.facts.warnings = [note]
+            context.record()
 
 
-def _applied(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
+def _candidate(context: OperationContext, database: str) -> str | None:
+    """Return the identity of a candidate database; None if this one was not loaded."""
+    found = loaded(context)
+    return ((found.candidates if found is not None else None) or {}).get(database)
+
+
+def _applied(opened: Opened, context: OperationContext, release: Release) -> list[str] | None:
     """Return the migrations of the database that will be live; None where only the swap shows them."""
     name = migrations.database_of(opened)
-    identity = loaded(context)["candidates"].get(name)
+    identity = _candidate(context, name)
     if identity is None:
         return migrations.applied(opened, release)
     needs_table = migrations.may_need_views(opened)
@@ -64,7 +94,7 @@ def _applied(opened: Opened, context: StepContext, release: Release) -> list[str
         return None
 
 
-def _shipped(opened: Opened, context: StepContext, release: Release) -> list[str] | None:
+def _shipped(opened: Opened, context: OperationContext, release: Release) -> list[str] | None:
     """Return what a release ships; None where its command fails, for example with a broken live database."""
     try:
         return migrations.shipped(opened, release)
@@ -75,5 +105,5 @@ def _shipped(opened: Opened, context: StepContext, release: Release) -> list[str
         return None
 
 
-def _say_later(context: StepContext, error: StepError) -> None:
+def _say_later(context: OperationContext, error: StepError) -> None:
     context.say(f"migrations are compared after the swap: {error.what}")

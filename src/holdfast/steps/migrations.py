@@ -12,10 +12,9 @@ from pathlib import Path
 from holdfast.application.context import Opened
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.engine.runner import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
-from holdfast.steps import services, tasks
+from holdfast.steps import tasks
 
 _DJANGO_APPLIED = "SELECT app || '.' || name FROM django_migrations"
 _DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")
@@ -181,75 +180,4 @@ def refuse_unknown(release: Release, names: Sequence[str]) -> None:
         raise RefusedError(
             f"release {release.label} is older than its database: it does not know {', '.join(names)}",
             next_step="Upgrade to a release that has them, or run `holdfast backup restore ID` with an earlier backup.",
-        )
-
-
-def check(opened: Opened, context: StepContext) -> None:
-    """Refuse a release that is older than the database, and migrations that the mode does not allow."""
-    if not known(opened):
-        mode = context.parameters["mode"]
-        if mode in ("rolling", "source") and opened.loaded.configuration.tasks.migrate:
-            raise RefusedError(
-                f"a {mode} upgrade needs to know the migrations",
-                next_step="Describe them under [migrations], or upgrade in maintenance mode.",
-            )
-        return
-    if context.earlier.get("migrations.check_loaded", {}).get("verified"):
-        return  # the candidate, which is the live database by now, was already checked
-    release = Release(**context.parameters["release"])
-    refuse_unknown(release, unknown_to(opened, release))
-    waiting = pending(opened, release)
-    context.record({"pending": waiting})
-    mode = context.parameters["mode"]
-    if mode == "rolling" and waiting and opened.loaded.configuration.migrations.on_start:
-        raise RefusedError(
-            f"the web runs {', '.join(waiting)} when it starts, next to the old one and before it is verified",
-            next_step="Upgrade in maintenance mode.",
-        )
-    if mode == "source" and waiting:
-        raise RefusedError(
-            f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
-            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode), or add --rolling if the old code"
-            " tolerates them.",
-        )
-    if mode == "rolling":
-        bad = incompatible(opened, waiting)
-        if bad:
-            raise RefusedError(
-                "a rolling upgrade needs migrations that the old code tolerates; not declared as such:"
-                f" {', '.join(bad)}",
-                next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
-            )
-        if waiting and not opened.loaded.configuration.migrations.transactional:
-            raise RefusedError(
-                "migrations of this database are not transactional; a failed one would stay half done",
-                next_step="Upgrade in maintenance mode.",
-            )
-
-
-def verify(opened: Opened, context: StepContext) -> None:
-    """Raise StepError where a web that migrates at its start is serving without all migrations."""
-    release = Release(**context.parameters["release"])
-    left = pending(opened, release)
-    if left:
-        begun = services.ordered(services.started(opened, context.operation), stopping=False)
-        said = opened.host.redactor.text(opened.runtime.output_tail(begun[0].name).strip()) if begun else ""
-        raise StepError(
-            f"release {release.label} serves, but its start did not apply all migrations: {', '.join(left)}", state=said
-        )
-
-
-def apply_compatible(opened: Opened, context: StepContext) -> None:
-    """Migrate while the old code serves."""
-    context.record({"before": applied(opened)})
-    tasks.run(opened, context)
-
-
-def note_stayed(opened: Opened, context: StepContext) -> None:
-    """Undo `apply_compatible`: data is never restored; only record which migrations stay."""
-    stayed = [name for name in applied(opened) if name not in set(context.facts.get("before", applied(opened)))]
-    if stayed:
-        span = stayed[0] if len(stayed) == 1 else f"{stayed[0]} to {stayed[-1]}"
-        context.record(
-            {"degraded": f"Migrations {span} stay; they are declared compatible with it, and no write was lost."}
         )

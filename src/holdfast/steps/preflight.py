@@ -8,59 +8,96 @@ from calendar import timegm
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from holdfast.application.context import Opened
 from holdfast.engine.records import OperationRecord
-from holdfast.engine.runner import StepContext
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
+from holdfast.steps.closing import CompleteBackup
+from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.services import refuse_tied
+from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
 from holdfast.system.secrets import is_secret
 
 _STATE_BYTES = 1 << 20
 
 
-def check(opened: Opened, context: StepContext) -> None:
-    """Run the preflight checks; only missing owner markers are written.
+class Preflight(TypedStep[NoFacts], frozen=True):
+    """Run the checks that can refuse a change before anything is touched; only missing owner markers are written."""
 
-    Raise RefusedError, NoSpaceError or OwnerMismatchError.
-    """
-    opened.check_owner()
-    if not context.parameters.get("adopts", False):
-        opened.require_markers()
-    if context.parameters.get("saves_configuration", False):
-        opened.require_config_files()
+    name = "preflight.check"
+
+    need_bytes: dict[str, int] = msgspec.field(default_factory=dict)
+    """The bytes that are needed, by path."""
+    reserve: bool = True
+    """Whether an undo may need space next to the data, which is then reserved."""
+    taken_over: bool = True
+    """Whether everything that runs must belong to Holdfast."""
+    stops: bool = True
+    """Whether services will be stopped."""
+    adopts: bool = False
+    """Whether data without Holdfast's marker is accepted, for example because it will be replaced."""
+    saves_configuration: bool = False
+    """Whether a backup is made from which no configuration file may be missing."""
+
+    @property
+    def title(self) -> str:
+        return "run the preflight checks"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        """Check. Raise RefusedError, NoSpaceError or OwnerMismatchError."""
+        opened.check_owner()
+        if not self.adopts:
+            opened.require_markers()
+        if self.saves_configuration:
+            opened.require_config_files()
+        self._check_data(opened)
+        self._check_services(opened)
+        self._check_space(opened)
+        _check_secrets(opened)
+        opened.claim()
+        remove_outdated(opened)
+        if self.reserve:
+            opened.reserve()
+
+    def _check_data(self, opened: Opened) -> None:
+        found = [problem for files in opened.files.values() for problem in files.check()]
+        found += [problem for database in opened.databases.values() for problem in database.check()]
+        refuse_errors(found, replaced=self.adopts)
+        if self.reserve:  # an undo may be necessary
+            for files in opened.files.values():
+                files.refuse_mounts()
+
+    def _check_services(self, opened: Opened) -> None:
+        configuration = opened.loaded.configuration
+        if self.stops:
+            made_anew = not self.taken_over and configuration.gate.kind != "none"
+            refuse_tied(opened, list(configuration.services), in_order=made_anew)
+        if self.taken_over:
+            for problem in opened.gate.check():
+                raise RefusedError(problem.message, next_step=problem.advice)
+            _refuse_strange_containers(opened, stops=self.stops)
+
+    def _check_space(self, opened: Opened) -> None:
+        for where, need in self.need_bytes.items():
+            free = durable.free_bytes(where)
+            if free < need:
+                raise NoSpaceError(
+                    f"{where} has {free >> 20} MiB free; this needs about {(need >> 20) + 1} MiB",
+                    next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the"
+                    " command again.",
+                )
+        if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
+            raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
+
+
+def _check_secrets(opened: Opened) -> None:
     configuration = opened.loaded.configuration
-    found = [problem for files in opened.files.values() for problem in files.check()]
-    found += [problem for database in opened.databases.values() for problem in database.check()]
-    refuse_errors(found, replaced=context.parameters.get("adopts", False))
-    if context.parameters.get("reserve", True):  # an undo may be necessary
-        for files in opened.files.values():
-            files.refuse_mounts()
-    if context.parameters.get("stops", True):
-        made_anew = not context.parameters.get("taken_over", True) and configuration.gate.kind != "none"
-        refuse_tied(opened, list(configuration.services), in_order=made_anew)
-    if context.parameters.get("taken_over", True):
-        for problem in opened.gate.check():
-            raise RefusedError(problem.message, next_step=problem.advice)
-        _refuse_strange_containers(opened, stops=context.parameters.get("stops", True))
-    for where, need in context.parameters.get("need_bytes", {}).items():
-        free = durable.free_bytes(where)
-        if free < need:
-            raise NoSpaceError(
-                f"{where} has {free >> 20} MiB free; this needs about {(need >> 20) + 1} MiB",
-                next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the command"
-                " again.",
-            )
-    if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
-        raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
     for environment in (configuration.environment, *(item.environment for item in configuration.services.values())):
         for value in filter(is_secret, environment.values()):
             opened.host.resolve_secret(value)
-    opened.claim()
-    remove_outdated(opened)
-    if context.parameters.get("reserve", True):
-        opened.reserve()
 
 
 def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:
@@ -123,7 +160,7 @@ def is_in_no_backup(opened: Opened, record: OperationRecord) -> bool:
     """Return whether an operation was abandoned or superseded after it replaced data that is in no backup."""
     done = {step.name for step in opened.journal.steps(record.id) if step.state is StepState.DONE}
     closed = record.outcome in (Outcome.ABANDONED, Outcome.SUPERSEDED)
-    return closed and "backup.last_pass" in done and "backup.complete" not in done
+    return closed and TakeLastPass.name in done and CompleteBackup.name not in done
 
 
 def private_folders(opened: Opened) -> list[Path]:

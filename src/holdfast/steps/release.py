@@ -9,60 +9,113 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
+import msgspec
+
 from holdfast.application.context import Opened
 from holdfast.drivers.protocols.containers import ImageKeeping
-from holdfast.engine.runner import StepContext
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Release
+from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
 
-def build(opened: Opened, context: StepContext) -> None:
-    package = opened.packages.build(context.parameters["commit"], context.parameters["label"], context.operation)
-    context.record({"package": package.id})
-    images = _images(opened)
-    for release in known_releases(opened) if images is not None else ():
-        if images is not None and release.commit == package.commit:
-            images.refresh(Path(release.path), package)
+class PackageFacts(StepFacts):
+    package: str | None = None
+    """The package that was built, which the commit keeps."""
 
 
-def unbuild(opened: Opened, context: StepContext) -> None:
-    """Undo `build`. A finished package stays: it is whole and changes nothing."""
+class BuildPackage(TypedStep[PackageFacts], frozen=True):
+    """Build the package of a git commit, or find the one that was built before."""
+
+    name = "package.build"
+    is_undone = True
+
+    commit: str
+    label: str
+
+    @property
+    def title(self) -> str:
+        return f"build the package of {self.label}"
+
+    def do(self, opened: Opened, context: Context[PackageFacts]) -> None:
+        package = opened.packages.build(self.commit, self.label, context.operation)
+        context.facts.package = package.id
+        context.record()
+        images = _images(opened)
+        for release in known_releases(opened) if images is not None else ():
+            if images is not None and release.commit == package.commit:
+                images.refresh(Path(release.path), package)
+
+    def undo(self, opened: Opened, context: Context[PackageFacts]) -> None:
+        """Remove an unfinished build. A finished package stays: it is whole and changes nothing."""
+        opened.packages.abandon(context.operation)
+
+    def describe(self, opened: Opened) -> list[str]:
+        build = opened.loaded.configuration.source.build
+        return [f"git archive {self.commit}", *(" ".join(command) for command in build)]
+
+
+class UnpackFacts(StepFacts):
+    path: str | None = None
+    created: bool | None = None
+    """Whether this operation created the folder, so that its undo removes it."""
+
+
+class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
+    """Unpack the package of a release into a folder of its own."""
+
+    name = "release.unpack"
+    is_undone = True
+
+    release: Release
+    beside: tuple[str, ...] = ()
+    """The kinds of services that will start while the old ones run."""
+
+    @property
+    def title(self) -> str:
+        return f"unpack {self.release.label}"
+
+    def do(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+        release = self.release
+        package = opened.find_package(release.commit)
+        if package is None:
+            raise NotFoundError(
+                f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
+            )
+        path = Path(release.path)
+        durable.make_directory(path.parent, 0o755)
+        context.facts.path, context.facts.created = release.path, True
+        context.record()
+        opened.packages.unpack(package, path, asdict(release))
+        link_shared(opened, path)
+        durable.sync_filesystem(path)
+        refuse_unfit(opened, release)
+        self._refuse_beside(opened, context)
+
+    def _refuse_beside(self, opened: Opened, context: OperationContext) -> None:
+        """Raise RefusedError where services that should start next to the old ones cannot."""
+        configuration = opened.loaded.configuration
+        names = [name for name in configuration.services if configuration.service_kind(name) in self.beside]
+        if opened.containers is None or not names:
+            return
+        against, without = opened.containers.beside(self.release.path, names)
+        if against:
+            raise RefusedError(
+                f"release {self.release.label} cannot start next to the old one: " + "; ".join(against),
+                next_step=f"Run `holdfast upgrade {self.release.label}` (maintenance mode).",
+            )
+        for text in without:
+            context.say(text)
+
+    def undo(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+        remove_unpacked(opened, context)
+
+
+def remove_unpacked(opened: Opened, context: Context[UnpackFacts]) -> None:
+    """Remove the folder of a release if this operation created it."""
     opened.packages.abandon(context.operation)
-
-
-def unpack(opened: Opened, context: StepContext) -> None:
-    release = Release(**context.parameters["release"])
-    package = opened.find_package(release.commit)
-    if package is None:
-        raise NotFoundError(
-            f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
-        )
-    path = Path(release.path)
-    durable.make_directory(path.parent, 0o755)
-    context.record({"path": release.path, "created": True})
-    opened.packages.unpack(package, path, asdict(release))
-    link_shared(opened, path)
-    durable.sync_filesystem(path)
-    refuse_unfit(opened, release)
-    _refuse_beside(opened, context, release)
-
-
-def _refuse_beside(opened: Opened, context: StepContext, release: Release) -> None:
-    """Raise RefusedError where services that should start next to the old ones cannot."""
-    kinds = context.parameters.get("beside") or ()
-    configuration = opened.loaded.configuration
-    names = [name for name in configuration.services if configuration.service_kind(name) in kinds]
-    if opened.containers is None or not names:
-        return
-    against, without = opened.containers.beside(release.path, names)
-    if against:
-        raise RefusedError(
-            f"release {release.label} cannot start next to the old one: " + "; ".join(against),
-            next_step=f"Run `holdfast upgrade {release.label}` (maintenance mode).",
-        )
-    for text in without:
-        context.say(text)
+    if context.facts.created and context.facts.path is not None:
+        durable.remove_tree(context.facts.path)
 
 
 def refuse_unfit(opened: Opened, release: Release) -> None:
@@ -94,50 +147,56 @@ def link_shared(opened: Opened, release: Path) -> None:
         os.symlink(os.path.relpath(target, link.parent), link)
 
 
-def remove(opened: Opened, context: StepContext) -> None:
-    """Undo `unpack`: remove the folder that this operation created."""
-    opened.packages.abandon(context.operation)
-    if context.facts.get("created"):
-        durable.remove_tree(context.facts["path"])
+class SwitchFacts(StepFacts):
+    previous: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Where `current` pointed; None if it did not exist, unset until it was looked at."""
+    tags: dict[str, str] | None = None
+    """The images, by id, that had the project's own names."""
 
 
-def switch(opened: Opened, context: StepContext) -> None:
-    release = Release(**context.parameters["release"])
-    images = _images(opened)
-    tags = images.tags(Path(release.path)) if images is not None else {}
-    if "previous" not in context.facts:
-        link = opened.current_link
-        context.record(
-            {
-                "previous": os.readlink(link) if link.is_symlink() else None,
-                "tags": images.tagged(tags) if images is not None else {},
-            }
-        )
-    if images is not None:
-        images.tag(tags)
-    point(opened, release.path)
+class SwitchRelease(TypedStep[SwitchFacts], frozen=True):
+    """Point `current` to a release, and give its images the project's own names."""
+
+    name = "release.switch"
+    is_undone = True
+
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return f"switch to {self.release.label}"
+
+    def do(self, opened: Opened, context: Context[SwitchFacts]) -> None:
+        images = _images(opened)
+        tags = images.tags(Path(self.release.path)) if images is not None else {}
+        if context.facts.previous is msgspec.UNSET:
+            link = opened.current_link
+            context.facts.previous = os.readlink(link) if link.is_symlink() else None
+            context.facts.tags = images.tagged(tags) if images is not None else {}
+            context.record()
+        if images is not None:
+            images.tag(tags)
+        durable.point_link(opened.current_link, os.path.relpath(self.release.path, opened.current_link.parent))
+
+    def undo(self, opened: Opened, context: Context[SwitchFacts]) -> None:
+        previous = context.facts.previous
+        if previous is msgspec.UNSET:
+            return
+        images = _images(opened)
+        if images is not None:
+            images.tag(context.facts.tags or {})
+        if previous is None:
+            durable.unlink(opened.current_link)
+        else:
+            durable.point_link(opened.current_link, previous)
+
+    def describe(self, opened: Opened) -> list[str]:
+        return [f"current -> {self.release.path}"]
 
 
 def _images(opened: Opened) -> ImageKeeping | None:
     """Return the store of packages if packages are images."""
     return cast(ImageKeeping, opened.packages) if opened.containers is not None else None
-
-
-def point(opened: Opened, path: str) -> None:
-    durable.point_link(opened.current_link, os.path.relpath(path, opened.current_link.parent))
-
-
-def switch_back(opened: Opened, context: StepContext) -> None:
-    if "previous" not in context.facts:
-        return
-    images = _images(opened)
-    if images is not None:
-        images.tag(context.facts.get("tags", {}))
-    previous = context.facts["previous"]
-    if previous is None:
-        durable.unlink(opened.current_link)
-    else:
-        durable.point_link(opened.current_link, previous)
 
 
 def known_releases(opened: Opened) -> list[Release]:
@@ -168,15 +227,23 @@ def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup 
     return None
 
 
-def prune(opened: Opened, context: StepContext) -> None:
+class PruneReleases(TypedStep[NoFacts], frozen=True):
     """Remove releases and packages beyond those kept for a rollback. Idempotent. This is a closing step."""
-    keep = max(opened.loaded.configuration.releases.keep, 2)
-    releases = known_releases(opened)
-    kept = {release.id for release in releases[:keep]}
-    for release in releases[keep:]:
-        durable.remove_tree(release.path)
-    packages = opened.packages.packages()
-    used = {release.commit for release in releases if release.id in kept}
-    spare = [package for package in packages if package.commit not in used]
-    for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
-        opened.packages.remove(package.id)
+
+    name = "release.prune"
+
+    @property
+    def title(self) -> str:
+        return "remove old releases"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        keep = max(opened.loaded.configuration.releases.keep, 2)
+        releases = known_releases(opened)
+        kept = {release.id for release in releases[:keep]}
+        for release in releases[keep:]:
+            durable.remove_tree(release.path)
+        packages = opened.packages.packages()
+        used = {release.commit for release in releases if release.id in kept}
+        spare = [package for package in packages if package.commit not in used]
+        for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
+            opened.packages.remove(package.id)

@@ -4,88 +4,155 @@ from __future__ import annotations
 
 from holdfast.application.context import Opened
 from holdfast.drivers.protocols.vaults import OpenSet
-from holdfast.engine.runner import StepContext
 from holdfast.errors import StepError
-from holdfast.model import Entry
+from holdfast.model import Entry, Release
+from holdfast.steps.backup import PublishBackup
+from holdfast.steps.last_pass import TakeLastPass
+from holdfast.steps.service_steps import StartServices
+from holdfast.steps.tasks import RunTask
+from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
 
-def create(opened: Opened, context: StepContext) -> None:
+class CandidateFacts(StepFacts):
+    """The identities of databases, by name."""
+
+    databases: dict[str, str | None] | None = None
+    """The live databases; None for one that does not exist."""
+    candidates: dict[str, str] | None = None
+    """The databases next to them."""
+
+
+class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):
     """Create a candidate database of each database while services are stopped; durable when the step is done."""
-    identities: dict[str, str | None] = {}
-    candidates: dict[str, str] = {}
-    for name, database in opened.databases.items():
-        facts = database.inspect()
-        identities[name] = facts["identity"]
-        if facts["exists"]:
-            candidates[name] = database.prepare(context.operation, None, {})
-    durable.barrier(opened.barrier_paths())
-    context.record({"databases": identities, "candidates": candidates})
+
+    name = "restore_point.create"
+    is_undone = True
+
+    @property
+    def title(self) -> str:
+        return "make the restore point"
+
+    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        identities: dict[str, str | None] = {}
+        candidates: dict[str, str] = {}
+        for name, database in opened.databases.items():
+            facts = database.inspect()
+            identities[name] = facts["identity"]
+            if facts["exists"]:
+                candidates[name] = database.prepare(context.operation, None, {})
+        durable.barrier(opened.barrier_paths())
+        context.facts.databases, context.facts.candidates = identities, candidates
+        context.record()
+
+    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+        _discard(opened, context.operation)
 
 
-def discard(opened: Opened, context: StepContext) -> None:
-    """Undo `create`, or close it after a commit."""
+class DropRestorePoint(TypedStep[NoFacts], frozen=True):
+    """Drop the restore point. This is a closing step."""
+
+    name = "restore_point.drop"
+
+    @property
+    def title(self) -> str:
+        return "drop the restore point"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        _discard(opened, context.operation)
+
+
+def _discard(opened: Opened, operation: str) -> None:
     for database in opened.databases.values():
-        database.discard(context.operation)
+        database.discard(operation)
     for files in opened.files.values():
-        files.discard(context.operation)
+        files.discard(operation)
 
 
-def arm(opened: Opened, context: StepContext) -> None:
-    """Record that the data may change from here; the undo of this step relies on the record."""
+def _restore_point(context: OperationContext) -> CandidateFacts:
+    """Return the restore point of this operation. Raise StepError."""
+    point = context.facts_of(CreateRestorePoint)
+    if point is None:
+        raise StepError("the restore point of this operation is not known; databases cannot be put back")
+    return point
 
 
-def wipe(opened: Opened, context: StepContext) -> None:
-    """Move all data out of the way; `go_back` undoes it."""
-    for name, database in opened.databases.items():
-        if database.inspect()["identity"] == context.earlier["restore_point.create"]["databases"].get(name):
-            database.swap(context.operation, None, f"{context.operation}.wiped")
-    for files in opened.files.values():
-        token = f"{context.operation}.wiped"
-        if not files.staged(token):
-            files.stage(token, (), _nothing, context.check_cancelled)
-        files.apply(token)
+class WipeData(TypedStep[NoFacts], frozen=True):
+    """Move all data out of the way; the undo of `AllowChanges` brings it back."""
+
+    name = "data.wipe"
+
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return "remove the data"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        identities = _restore_point(context).databases or {}
+        for name, database in opened.databases.items():
+            if database.inspect()["identity"] == identities.get(name):
+                database.swap(context.operation, None, f"{context.operation}.wiped")
+        for files in opened.files.values():
+            token = f"{context.operation}.wiped"
+            if not files.staged(token):
+                files.stage(token, (), _nothing, context.check_cancelled)
+            files.apply(token)
 
 
 def _nothing(entry: Entry, descriptor: int) -> None:
     raise StepError(f"unexpected file to restore: {entry.path}")
 
 
-def go_back(opened: Opened, context: StepContext) -> None:
-    """Undo `arm`: databases by a rename, files by difference from the backup of this operation."""
-    if not any(context.started(name) for name in ("task.run", "services.start", "data.wipe")):
-        return
-    point = context.earlier["restore_point.create"]
-    for name, database in opened.databases.items():
-        candidate = point["candidates"].get(name)
-        if candidate is not None:
-            database.swap(context.operation, candidate, f"{context.operation}.failed")
-        elif point["databases"].get(name) is None:
-            database.swap(context.operation, None, f"{context.operation}.failed")
-    _files_back(opened, context)
+class AllowChanges(TypedStep[NoFacts], frozen=True):
+    """Record that the data may change from here; the undo of this step relies on the record."""
+
+    name = "restore_point.arm"
+    is_undone = True
+
+    files: tuple[str, ...]
+    """The files datasets that are in the backup of this operation."""
+
+    @property
+    def title(self) -> str:
+        return "allow changes to the data"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        """Do nothing: the journal has what the undo needs."""
+
+    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+        """Put databases back by a rename, and files by difference from the backup of this operation."""
+        if not any((context.started(RunTask), context.started(StartServices), context.started(WipeData))):
+            return
+        point = _restore_point(context)
+        candidates, identities = point.candidates or {}, point.databases or {}
+        for name, database in opened.databases.items():
+            candidate = candidates.get(name)
+            if candidate is not None:
+                database.swap(context.operation, candidate, f"{context.operation}.failed")
+            elif identities.get(name) is None:
+                database.swap(context.operation, None, f"{context.operation}.failed")
+        self._put_files_back(opened, context)
+
+    def _put_files_back(self, opened: Opened, context: OperationContext) -> None:
+        if not self.files:
+            return
+        _, listing, fetch, _ = _saved(opened, context)
+        for name in self.files:
+            files = opened.files[name]
+            attempt = 1
+            while files.staged(f"{context.operation}.back{attempt}"):
+                attempt += 1
+            token = f"{context.operation}.back{attempt}"
+            files.stage(token, listing(name), fetch, context.check_cancelled)
+            files.apply(token)
 
 
-def _set_of(opened: Opened, context: StepContext) -> OpenSet:
+def _saved(opened: Opened, context: OperationContext) -> OpenSet:
     """Return what this operation saved last before anything changed: an unlisted run or a committed backup."""
-    run = context.earlier.get("backup.last_pass", {}).get("run")
-    set_id = context.earlier.get("backup.publish", {}).get("set_id")
-    if opened.vault is not None and run is not None:
-        return opened.vault.open_run(run)
-    if opened.vault is not None and set_id is not None:
-        return opened.vault.open_set(set_id)
+    last_pass, published = context.facts_of(TakeLastPass), context.facts_of(PublishBackup)
+    if opened.vault is not None and last_pass is not None and last_pass.run is not None:
+        return opened.vault.open_run(last_pass.run)
+    if opened.vault is not None and published is not None and published.set_id is not None:
+        return opened.vault.open_set(published.set_id)
     raise StepError("the backup of this operation is not known; files cannot be restored")
-
-
-def _files_back(opened: Opened, context: StepContext) -> None:
-    names = context.parameters["files"]
-    if not names:
-        return
-    _, listing, fetch, _ = _set_of(opened, context)
-    for name in names:
-        files = opened.files[name]
-        attempt = 1
-        while files.staged(f"{context.operation}.back{attempt}"):
-            attempt += 1
-        token = f"{context.operation}.back{attempt}"
-        files.stage(token, listing(name), fetch, context.check_cancelled)
-        files.apply(token)

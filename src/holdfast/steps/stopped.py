@@ -11,6 +11,8 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import StepError
 from holdfast.model import ServiceStatus
 from holdfast.steps import services
+from holdfast.steps.service_steps import CommandServices
+from holdfast.steps.typed import facts_in, step_in
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,6 @@ def _stops(opened: Opened) -> Iterator[tuple[OperationRecord, Sequence[str], Seq
     """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
     for record in opened.journal.committed(["service.stop"]):
         (step,) = opened.journal.steps(record.id)
-        names: list[str] = step.parameters["names"]
+        names = step_in(CommandServices, step).names
         asked = names or list(opened.loaded.configuration.services)
-        yield record, names, [*asked, *step.facts.get("stopped", ())]
+        yield record, names, [*asked, *(facts_in(CommandServices, step.facts).stopped or ())]

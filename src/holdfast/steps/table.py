@@ -1,16 +1,15 @@
-"""The table of all steps: name -> code. Names are in journals and are never renamed, only added."""
+"""The table of all steps. Their names are in journals and are never renamed, only added."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import Handler, StepContext
+from holdfast.engine.runner import Handler
 from holdfast.steps import (
     adopt,
     backup,
+    closing,
     configuration,
     export,
     gate,
@@ -18,109 +17,79 @@ from holdfast.steps import (
     imports,
     last_pass,
     loaded,
-    migrations,
+    migrate,
     preflight,
+    proof,
     release,
     restore,
     restore_point,
-    services,
+    service_steps,
     tasks,
 )
-from holdfast.steps.typed import TypedStep, handler
+from holdfast.steps.typed import AnyStep, handler
 
-Do = Callable[[Opened, StepContext], None]
+STEPS: tuple[type[AnyStep], ...] = (
+    adopt.AdoptContainers,
+    backup.CopyFiles,
+    backup.FinishBackup,
+    backup.PruneBackups,
+    backup.PublishBackup,
+    backup.UnpinBackup,
+    closing.CompleteBackup,
+    closing.TidyReplaced,
+    configuration.RestoreConfiguration,
+    export.PublishExport,
+    export.WriteExport,
+    gate.CloseGate,
+    gate.HoldGate,
+    gate.OpenGate,
+    guard.CompareRows,
+    guard.CountRows,
+    imports.ImportDatabase,
+    imports.ImportDataDirectory,
+    imports.ImportFiles,
+    last_pass.TakeLastPass,
+    loaded.CheckLoadedMigrations,
+    loaded.CheckReferences,
+    migrate.CheckMigrations,
+    migrate.MigrateWhileServing,
+    migrate.VerifyMigrations,
+    preflight.Preflight,
+    proof.ProveDatabases,
+    proof.ProveNewDatabases,
+    release.BuildPackage,
+    release.PruneReleases,
+    release.SwitchRelease,
+    release.UnpackRelease,
+    restore.CheckBackup,
+    restore.HandOver,
+    restore.LoadDatabases,
+    restore.PinSource,
+    restore.RestoreFiles,
+    restore.SwapDatabases,
+    restore.UnpackBackupCode,
+    restore.UnpinSource,
+    restore_point.AllowChanges,
+    restore_point.CreateRestorePoint,
+    restore_point.DropRestorePoint,
+    restore_point.WipeData,
+    service_steps.AdoptServices,
+    service_steps.CommandServices,
+    service_steps.ResumeServices,
+    service_steps.StartServices,
+    service_steps.StopServices,
+    tasks.RunTask,
+)
 
-TABLE: Mapping[str, tuple[Do, Do | None]] = {
-    "preflight.check": (preflight.check, None),
-    "package.build": (release.build, release.unbuild),
-    "release.adopt": (adopt.take, adopt.give_back),
-    "release.unpack": (release.unpack, release.remove),
-    "release.switch": (release.switch, release.switch_back),
-    "release.prune": (release.prune, None),
-    "migrations.check": (migrations.check, None),
-    "migrations.check_loaded": (loaded.check_migrations, None),
-    "references.check_loaded": (loaded.check_references, None),
-    "migrations.verify": (migrations.verify, None),
-    "migrations.apply_compatible": (migrations.apply_compatible, migrations.note_stayed),
-    "backup.copy": (backup.copy, backup.abandon),
-    "backup.finish": (backup.finish, None),
-    "backup.publish": (backup.publish, backup.unpin),
-    "backup.last_pass": (last_pass.take, last_pass.abandon),
-    "backup.complete": (last_pass.complete, None),
-    "backup.unpin": (backup.unpin, None),
-    "backup.prune": (backup.prune, None),
-    "export.write": (export.write, export.discard),
-    "export.publish": (export.publish, None),
-    "services.stop": (services.stop_all, services.start_stopped),
-    "services.start": (services.start_release, services.stop_release),
-    "services.adopt": (services.adopt_started, None),
-    "services.resume": (services.start_stopped, None),
-    "services.command": (services.command, services.uncommand),
-    "guard.count": (guard.count, None),
-    "guard.compare": (guard.compare, None),
-    "restore_point.create": (restore_point.create, restore_point.discard),
-    "restore_point.arm": (restore_point.arm, restore_point.go_back),
-    "restore_point.drop": (restore_point.discard, None),
-    "data.wipe": (restore_point.wipe, None),
-    "task.run": (tasks.run, None),
-    "restore.check": (restore.check, None),
-    "restore.configuration": (configuration.put_back, configuration.take_away),
-    "restore.unpack_code": (restore.unpack_code, release.remove),
-    "clone.pin": (restore.pin, restore.unpin),
-    "clone.unpin": (restore.unpin, None),
-    "database.load": (restore.load_databases, restore.discard),
-    "database.prove": (restore.prove, restore.discard),
-    "database.prove_new": (restore.prove_new, None),
-    "database.swap": (restore.swap_databases, restore.swap_back),
-    "database.import": (imports.load, imports.discard),
-    "database.import_cold": (imports.load_cold, imports.discard_cold),
-    "files.import": (imports.bring_files, imports.revert_files),
-    "files.restore": (restore.restore_files, restore.revert_files),
-    "database.hand_over": (restore.hand_over, None),
-    "restore.tidy": (restore.tidy, None),
-}
+TABLE: Mapping[str, type[AnyStep]] = {kind.name: kind for kind in STEPS}
+"""The class of each step by its name in journals."""
 
 
-TYPED: tuple[type[TypedStep[Any]], ...] = (gate.CloseGate, gate.OpenGate, gate.HoldGate)
-"""Steps that are classes; the others follow family by family."""
-
-
-def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
+def functions() -> dict[str, tuple[Callable[..., object], ...]]:
     """Return the code of each step by its name."""
-    found: dict[str, tuple[Callable[..., Any], ...]] = {
-        name: tuple(one for one in pair if one is not None) for name, pair in TABLE.items()
-    }
-    return found | {kind.name: (kind.do, kind.undo) for kind in TYPED}
+    return {name: (kind.do, kind.undo) for name, kind in TABLE.items()}
 
 
 def handlers(opened: Opened) -> dict[str, Handler]:
-    """Return the code of every step, bound to one application."""
-    bound = {kind.name: handler(kind, opened) for kind in TYPED}
-    for name, (do, undo) in TABLE.items():
-        bound[name] = Handler(
-            do=partial(do, opened),
-            undo=partial(undo, opened) if undo is not None else None,
-            describe=partial(_describe, opened, name),
-        )
-    return bound
-
-
-def _describe(opened: Opened, name: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the exact commands of a step, for the dry run."""
-    if name in ("task.run", "migrations.apply_compatible"):
-        return tasks.describe(opened, parameters)
-    if name == "package.build":
-        return [
-            f"git archive {parameters['commit']}",
-            *(" ".join(command) for command in opened.loaded.configuration.source.build),
-        ]
-    if name == "release.switch":
-        return [f"current -> {parameters['release']['path']}"]
-    if name == "services.start":
-        services_ = opened.loaded.configuration.services
-        return [
-            " ".join(item.command)
-            for key, item in services_.items()
-            if opened.loaded.configuration.service_kind(key) in parameters["kinds"]
-        ]
-    return []
+    """Return the code of every step for the engine, bound to one application."""
+    return {name: handler(kind, opened) for name, kind in TABLE.items()}

@@ -4,26 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Literal
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import StepContext
 from holdfast.model import Release
+from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system.host import CommandResult
 
 
-def command(opened: Opened, task: str) -> list[str]:
+def command(opened: Opened, task: Task) -> list[str]:
     """Return the configured command of a task; empty if the application has none."""
     found: list[str] = getattr(opened.loaded.configuration.tasks, task)
     return list(found)
 
 
-def run(opened: Opened, context: StepContext) -> None:
-    release = Release(**context.parameters["release"])
+Task = Literal["install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"]
+"""A key of `[tasks]` that operations run."""
+
+
+class RunTask(TypedStep[NoFacts], frozen=True):
+    """Run a task in a release."""
+
+    name = "task.run"
+
+    release: Release
+    task: Task
+
+    @property
+    def title(self) -> str:
+        return f"run {self.task}"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        run(opened, self.release, self.task, context.operation)
+
+    def describe(self, opened: Opened) -> list[str]:
+        return describe(opened, self.release, self.task)
+
+
+def run(opened: Opened, release: Release, task: Task, operation: str) -> None:
+    """Run a task to its end, with database sessions that the fence of this operation can end."""
     environment: dict[str, str] = {}
     for database in opened.databases.values():
-        environment.update(database.session_environment(context.operation))
-    invoke(opened, release, command(opened, context.parameters["task"]), environment)
+        environment.update(database.session_environment(operation))
+    invoke(opened, release, command(opened, task), environment)
+
+
+def describe(opened: Opened, release: Release, task: Task) -> list[str]:
+    """Return the exact command of a task."""
+    return [f"cd {release.path} && " + " ".join(command(opened, task))]
 
 
 def invoke(
@@ -46,7 +74,3 @@ def invoke(
         return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit, output=output)
     finally:
         opened.containers.end_one_offs(operation)  # if only its client was ended, the container goes on
-
-
-def describe(opened: Opened, parameters: Mapping[str, Any]) -> list[str]:
-    return [f"cd {parameters['release']['path']} && " + " ".join(command(opened, parameters["task"]))]

@@ -1,0 +1,147 @@
+"""The steps that compare migrations of the live database with those of a release, and apply them while it serves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from holdfast.application.context import Opened
+from holdfast.errors import RefusedError, StepError
+from holdfast.model import Release
+from holdfast.steps import services, tasks
+from holdfast.steps.loaded import CheckLoadedMigrations
+from holdfast.steps.migrations import applied, incompatible, known, pending, refuse_unknown, unknown_to
+from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
+
+Mode = Literal["maintenance", "rolling", "source"]
+
+
+class PendingFacts(StepFacts):
+    pending: list[str] | None = None
+    """The migrations that the release brings."""
+
+
+class CheckMigrations(TypedStep[PendingFacts], frozen=True):
+    """Refuse a release that is older than the database, and migrations that the mode does not allow."""
+
+    name = "migrations.check"
+
+    release: Release
+    mode: Mode
+    left: bool = False
+    """Whether it may have been done before the swap of databases, for the title."""
+
+    @property
+    def title(self) -> str:
+        return f"compare migrations{' that could not be compared before the swap' if self.left else ''}"
+
+    def do(self, opened: Opened, context: Context[PendingFacts]) -> None:
+        if not known(opened):
+            self._refuse_unknown_migrations(opened)
+            return
+        loaded = context.facts_of(CheckLoadedMigrations)
+        if loaded is not None and loaded.verified:
+            return  # the candidate, which is the live database by now, was already checked
+        refuse_unknown(self.release, unknown_to(opened, self.release))
+        waiting = pending(opened, self.release)
+        context.facts.pending = waiting
+        context.record()
+        if self.mode == "source" and waiting:
+            raise RefusedError(
+                f"a source-only upgrade cannot carry migrations: {', '.join(waiting)}",
+                next_step=f"Run `holdfast upgrade {self.release.label}` (maintenance mode), or add --rolling if the old"
+                " code tolerates them.",
+            )
+        if self.mode == "rolling" and waiting:
+            _refuse_rolling(opened, waiting)
+
+    def _refuse_unknown_migrations(self, opened: Opened) -> None:
+        """Refuse a mode in which migrations have to be known."""
+        if self.mode in ("rolling", "source") and opened.loaded.configuration.tasks.migrate:
+            raise RefusedError(
+                f"a {self.mode} upgrade needs to know the migrations",
+                next_step="Describe them under [migrations], or upgrade in maintenance mode.",
+            )
+
+
+def _refuse_rolling(opened: Opened, waiting: list[str]) -> None:
+    """Refuse migrations that cannot run while the old version serves."""
+    if opened.loaded.configuration.migrations.on_start:
+        raise RefusedError(
+            f"the web runs {', '.join(waiting)} when it starts, next to the old one and before it is verified",
+            next_step="Upgrade in maintenance mode.",
+        )
+    bad = incompatible(opened, waiting)
+    if bad:
+        raise RefusedError(
+            f"a rolling upgrade needs migrations that the old code tolerates; not declared as such: {', '.join(bad)}",
+            next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
+        )
+    if not opened.loaded.configuration.migrations.transactional:
+        raise RefusedError(
+            "migrations of this database are not transactional; a failed one would stay half done",
+            next_step="Upgrade in maintenance mode.",
+        )
+
+
+class VerifyMigrations(TypedStep[NoFacts], frozen=True):
+    """Look for migrations that a web did not apply which migrates at its start."""
+
+    name = "migrations.verify"
+
+    release: Release
+
+    @property
+    def title(self) -> str:
+        return "look for migrations that the start did not apply"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        """Raise StepError where the web is serving without all migrations."""
+        left = pending(opened, self.release)
+        if left:
+            begun = services.ordered(services.started(opened, context.operation), stopping=False)
+            output = opened.host.redactor.text(opened.runtime.output_tail(begun[0].name).strip()) if begun else ""
+            raise StepError(
+                f"release {self.release.label} serves, but its start did not apply all migrations: {', '.join(left)}",
+                state=output,
+            )
+
+
+class MigrateFacts(StepFacts):
+    before: list[str] | None = None
+    """The migrations that were applied before."""
+    degraded: str | None = None
+    """What an undo leaves, which the engine reports."""
+
+
+class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
+    """Migrate while the old code serves."""
+
+    name = "migrations.apply_compatible"
+    is_undone = True
+
+    release: Release
+    task: tasks.Task = "migrate"
+
+    @property
+    def title(self) -> str:
+        return f"run {self.task} while the old version serves"
+
+    def do(self, opened: Opened, context: Context[MigrateFacts]) -> None:
+        context.facts.before = applied(opened)
+        context.record()
+        tasks.run(opened, self.release, self.task, context.operation)
+
+    def undo(self, opened: Opened, context: Context[MigrateFacts]) -> None:
+        """Record which migrations stay: data is never restored here."""
+        now = applied(opened)
+        before = set(now if context.facts.before is None else context.facts.before)
+        stayed = [name for name in now if name not in before]
+        if stayed:
+            span = stayed[0] if len(stayed) == 1 else f"{stayed[0]} to {stayed[-1]}"
+            context.facts.degraded = (
+                f"Migrations {span} stay; they are declared compatible with it, and no write was lost."
+            )
+            context.record()
+
+    def describe(self, opened: Opened) -> list[str]:
+        return tasks.describe(opened, self.release, self.task)

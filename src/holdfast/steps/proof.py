@@ -1,0 +1,121 @@
+"""The steps that prove that databases of a backup can be restored: they are loaded as candidates, and dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from holdfast.application.context import Opened
+from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.errors import CancelledError, DamagedError, HoldfastError
+from holdfast.model import Backup
+from holdfast.steps import backup, consistency
+from holdfast.steps.restore import OfBackup, engine_facts
+from holdfast.steps.typed import Context, NoFacts, TypedStep, WarningFacts
+from holdfast.system import durable
+
+_SLACK_BYTES = 4 << 20
+
+
+class ProveDatabases(OfBackup[NoFacts], frozen=True):
+    """Load each database of a backup as a candidate database, compare it and drop it."""
+
+    name = "database.prove"
+    is_undone = True
+
+    @property
+    def title(self) -> str:
+        return f"load candidate databases of {', '.join(self.databases)}, compare and drop them"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        _prove(opened, context.operation, self.set, self.databases, partial(self.open_set_of, opened))
+
+    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+        for database in opened.databases.values():
+            database.discard(context.operation)
+
+
+def _prove(
+    opened: Opened, operation: str, set_id: str, databases: Sequence[str], open_set: Callable[[str], OpenSet]
+) -> None:
+    """Prove databases. Raise DamagedError naming each that cannot be loaded, once all were tried."""
+    failed: list[str] = []
+    advice: list[str] = []
+    for name in databases:
+        try:
+            found, _, _, folder = open_set(name)
+            dump = consistency.dump_path(opened, folder, name)
+            opened.databases[name].prepare(operation, dump, engine_facts(found, name))
+        except CancelledError:
+            raise
+        except HoldfastError as error:
+            failed.append(f"{name}: {error.what}")
+            advice += [error.next_step] if error.next_step else []
+        finally:
+            opened.databases[name].discard(operation)
+    if failed:
+        raise DamagedError(
+            f"backup {set_id} cannot be restored: {'; '.join(failed)}",
+            next_step="\n".join(advice)
+            or "The server's message says what is missing: a right of this account, an extension, a name without its"
+            " schema. Fix it in the live database, then make a new backup.",
+        )
+
+
+class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
+    """Prove a backup whose databases, engine or schema differ from the last proven ones. This is a closing step.
+
+    A failure is a warning: the backup exists, and the operator must know its worth.
+    """
+
+    name = "database.prove_new"
+
+    databases: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return "prove that new databases can be restored"
+
+    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+        published = context.facts_of(backup.PublishBackup)
+        set_id = context.commit_facts.set_id or (published.set_id if published is not None else None)
+        if set_id is None or not opened.loaded.configuration.backup.prove:
+            return
+        source = backup.vault_of(opened).open_set(set_id)
+        path = opened.loaded.state / "proven.json"
+        known = durable.read_json(path, dict[str, str]) if path.exists() else {}
+        for name in self.databases:
+            mark = _mark_of(source[0], name)
+            if known.get(name) == mark or not _has_room(opened, source[0], name):
+                continue
+            try:
+                _prove(opened, context.operation, set_id, [name], lambda _: source)
+            except HoldfastError as error:  # even errors of the server: after the commit nothing here is a failure
+                opened.host.warn(f"{error.what}\n{error.next_step}".rstrip())
+                context.facts.warnings = [error.what]
+                context.record()
+            else:
+                known[name] = mark
+                durable.write_file(path, json.dumps(known))
+
+
+def _mark_of(found: Backup, name: str) -> str:
+    """Return a digest of what decides whether a dump can be loaded: engine, extensions, tables, migrations."""
+    facts = found.datasets[name]
+    words = [
+        facts["kind"],
+        facts["tool"],
+        sorted(facts.get("rows", {})),
+        facts.get("engine", {}).get("extensions"),
+        found.release.get("migrations"),
+        found.release.get("schema"),
+    ]
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
+def _has_room(opened: Opened, found: Backup, name: str) -> bool:
+    """Return whether a candidate leaves as much space as it takes, as far as that can be seen from here."""
+    private = opened.databases[name].private_folder
+    return private is None or durable.free_bytes(private.parent) > 2 * found.datasets[name]["size_bytes"] + _SLACK_BYTES

@@ -1,0 +1,430 @@
+"""The steps that stop, start and verify services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from holdfast.application.context import Opened
+from holdfast.application.health import configured, is_well, verify
+from holdfast.application.instances import instance_of, target_of
+from holdfast.errors import PortTakenError, StepError
+from holdfast.model import Release, ServiceInstance
+from holdfast.steps.services import (
+    chosen,
+    load_instances,
+    on_usable_port,
+    ordered,
+    refuse_tied,
+    remembered,
+    route_visitors,
+    save_instances,
+    set_wanted,
+    start_wanted,
+    started,
+    wanted,
+)
+from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep, WarningFacts
+from holdfast.system.ports import free_loopback_port
+
+WEB = ("backend", "web")
+BEHIND = ("worker", "scheduler")
+_UNWELL_SECONDS = 10.0  # visitors wait meanwhile
+_PORT_ATTEMPTS = 3
+_WarningsT = TypeVar("_WarningsT", bound=WarningFacts)
+
+
+# --- stopping -----------------------------------------------------------------------------------------
+
+
+class StopFacts(WarningFacts):
+    ran: list[str] | None = None
+    """The instances that ran."""
+    verified: list[str] | None = None
+    """Those among them that were healthy."""
+
+
+class StopServices(TypedStep[StopFacts], frozen=True):
+    """Stop what runs, in order, and remember it; from here nothing starts by itself."""
+
+    name = "services.stop"
+    is_undone = True
+
+    @property
+    def title(self) -> str:
+        return "stop services in order"
+
+    def do(self, opened: Opened, context: Context[StopFacts]) -> None:
+        memory = remembered(opened, context.operation, "stopped")
+        if not memory.exists():
+            running = wanted(opened)
+            superseded = context.plan_parameters.supersedes
+            if not running and superseded:  # that operation stopped them and never started them again
+                running = load_instances(remembered(opened, superseded, "stopped"))
+            save_instances(memory, running)
+            context.facts.ran = [instance.name for instance in running]
+            context.facts.verified = _well(opened, running)
+            context.record()
+        set_wanted(opened, [])
+        instances = load_instances(memory)
+        for instance in ordered(instances, stopping=True):
+            _stop(opened, context, instance)
+        _stop_others(opened, instances)
+
+    def undo(self, opened: Opened, context: Context[StopFacts]) -> None:
+        """Start only what ran before."""
+        _start_stopped(opened, context, context.facts.verified or [])
+
+
+class ResumeServices(TypedStep[NoFacts], frozen=True):
+    """Start what this operation has stopped. This is a closing step."""
+
+    name = "services.resume"
+
+    @property
+    def title(self) -> str:
+        return "start services again"
+
+    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+        stopped = context.facts_of(StopServices)
+        _start_stopped(opened, context, (stopped.verified if stopped is not None else None) or [])
+
+
+def _stop(opened: Opened, context: Context[_WarningsT], instance: ServiceInstance) -> None:
+    """Stop an instance; note it if it had to be killed, because its work was cut off."""
+    killed = opened.runtime.stop(instance.name)
+    if killed is not None:
+        note = (
+            f"service {instance.service} had to be killed after {killed:g} s: it did not end by itself within its"
+            " stop_timeout_seconds"
+        )
+        context.say(note)
+        context.facts.warnings = [*(context.facts.warnings or []), note]
+        context.record()
+
+
+def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
+    """Return the healthy instances, which an undo can verify. An unhealthy web says nothing about its backends."""
+    statuses = opened.runtime.statuses()
+    well = []
+    for item in running:
+        status = statuses.get(item.name)
+        stands = status is not None and status.running and status.healthy is not False
+        if stands and is_well(opened, item, configured(opened, item))[0]:
+            well.append(item.name)
+    if any(item.kind == "web" and item.name not in well for item in running):
+        well = [item.name for item in running if item.name in well and item.kind != "backend"]
+    return well
+
+
+def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
+    """End what runs and should not, left by a killed command or by an abandoned operation."""
+    gate = opened.gate.instance()
+    names = {instance.name for instance in known} | ({gate.name} if gate is not None else set())
+    for name in opened.runtime.statuses():
+        if name not in names:
+            opened.runtime.stop(name)
+    if opened.containers is not None:
+        opened.containers.end_unmanaged()
+
+
+def _start_stopped(opened: Opened, context: OperationContext, verified: Sequence[str]) -> None:
+    """Start what this operation has stopped, and verify what was healthy before."""
+    memory = remembered(opened, context.operation, "stopped")
+    if not memory.exists():
+        return
+    ran = load_instances(memory)
+    instances = [on_usable_port(opened, instance) for instance in ran]
+    if instances != ran:
+        save_instances(memory, instances)
+    for instance in ordered(instances, stopping=False):
+        opened.runtime.start(instance)
+        route_visitors(opened, instance)
+    for instance in ordered(instances, stopping=False):
+        if instance.name in verified:
+            verify(opened, instance, context, patient=True)
+        else:
+            _wait_for_unwell(opened, instance, context)
+    set_wanted(opened, instances)
+
+
+def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: OperationContext) -> None:
+    """Wait for a service that was unhealthy when it was stopped; it may have become healthy, or not."""
+    try:
+        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
+    except StepError as error:
+        context.say(f"unhealthy as before the operation: {error.what}")
+
+
+# --- starting -----------------------------------------------------------------------------------------
+
+
+class StartFacts(WarningFacts):
+    ports: dict[str, int] | None = None
+    """The port of each web."""
+    instances: list[str] | None = None
+
+
+_TITLES = {
+    WEB: "start and verify the web",
+    BEHIND: "start and verify workers and schedulers",
+    ("scheduler",): "start schedulers",
+}
+_TITLES_DURING = {
+    "adopt": "start and verify the services, the web behind the gate",
+    "upgrade": "start the new version next to the old one and verify it",
+    "rollback": "start the earlier version next to the present one and verify it",
+}
+
+
+class StartServices(TypedStep[StartFacts], frozen=True):
+    """Start and verify the services of a release: those of the given kinds that ran before."""
+
+    name = "services.start"
+    is_undone = True
+
+    release: Release
+    kinds: tuple[str, ...]
+    tolerant: bool = False
+    """Whether a service that does not stay up is reported and is not a failure, for steps after the commit."""
+    during: Literal["", "adopt", "upgrade", "rollback"] = ""
+    """The operation that starts services in another way than most, for the title."""
+
+    @property
+    def title(self) -> str:
+        if self.during:
+            return _TITLES_DURING[self.during]
+        return _TITLES.get(self.kinds, "start and verify the services")
+
+    def do(self, opened: Opened, context: Context[StartFacts]) -> None:
+        """Start. If another process took a port between its choice and its use, choose another port."""
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            try:
+                self._start(opened, context)
+                return
+            except PortTakenError:
+                if attempt == _PORT_ATTEMPTS:
+                    raise
+                self.undo(opened, context)
+                context.facts.ports = {}  # chosen again
+                context.record()
+
+    def _start(self, opened: Opened, context: Context[StartFacts]) -> None:
+        start_wanted(opened)  # the serving services may have ended together with a runtime that died
+        instances = self._instances(opened, context)
+        context.facts.instances = [instance.name for instance in instances]
+        context.record()
+        memory = remembered(opened, context.operation, "started")
+        names = {instance.name for instance in instances}
+        earlier = [item for item in load_instances(memory) if item.name not in names]
+        save_instances(memory, [*earlier, *instances])
+        begin = partial(_begin, opened)
+        begun = [item for item in ordered(instances, stopping=False) if self._tried(context, item, begin)]
+        backends = [item for item in begun if item.kind == "backend"]
+        for instance in begun:  # the others start meanwhile
+            self._tried(context, instance, partial(_prove, opened, context, backends))
+
+    def _instances(self, opened: Opened, context: Context[StartFacts]) -> list[ServiceInstance]:
+        """Return the instances to start, and put the ports of webs into the facts."""
+        services = opened.loaded.configuration.services
+        kind = opened.loaded.configuration.service_kind
+        ran = ran_before(opened, context)
+        present = services if opened.containers is None else opened.containers.services_of(self.release.path)
+        ports = dict(context.facts.ports or {})
+        instances = []
+        for name in services:
+            ran_or_new = ran is None or name in ran or _is_new(context, name)
+            if name not in present or kind(name) not in self.kinds or not ran_or_new:
+                continue
+            if kind(name) == "web" and name not in ports:
+                ports[name] = free_loopback_port()
+            instances.append(instance_of(opened, name, services[name], self.release, ports.get(name)))
+        context.facts.ports = ports
+        return instances
+
+    def _tried(
+        self, context: OperationContext, instance: ServiceInstance, action: Callable[[ServiceInstance], None]
+    ) -> bool:
+        """Return whether an action succeeded; say what failed if the step is tolerant. Raise StepError if not."""
+        try:
+            action(instance)
+        except StepError as error:
+            if not self.tolerant or isinstance(error, PortTakenError):
+                raise
+            # After the commit nothing is undone, and endless tries would only keep the operation open.
+            context.say(
+                f"{error}\nIt should run nevertheless. Fix the cause, then run: holdfast service restart"
+                f" {instance.service}"
+            )
+            return False
+        return True
+
+    def undo(self, opened: Opened, context: Context[StartFacts]) -> None:
+        """Stop what this step has started."""
+        for instance in ordered(started(opened, context.operation), stopping=True):
+            if instance.release == self.release.id and instance.kind in self.kinds:
+                _stop(opened, context, instance)
+
+    def describe(self, opened: Opened) -> list[str]:
+        configuration = opened.loaded.configuration
+        return [
+            " ".join(item.command)
+            for key, item in configuration.services.items()
+            if configuration.service_kind(key) in self.kinds
+        ]
+
+
+def ran_before(opened: Opened, context: OperationContext) -> set[str] | None:
+    """Return the services that ran before the operation; None if nothing was installed."""
+    memory = remembered(opened, context.operation, "stopped")
+    instances = load_instances(memory) if memory.exists() else wanted(opened)
+    if not instances and (opened.current_release() is None or not memory.exists()):
+        return None
+    ran = {instance.service for instance in instances}
+    served = [instance.service for instance in instances if instance.kind in WEB]
+    kind = opened.loaded.configuration.service_kind
+    # Web and backend serve together: if one ran, a release that has both needs both.
+    return ran | {name for name in opened.loaded.configuration.services if served and kind(name) in WEB}
+
+
+def _begin(opened: Opened, instance: ServiceInstance) -> None:
+    opened.runtime.start(replace(instance, comes_back=False))  # until the commit
+    held = opened.gate.state().operation
+    # The gate is closed: before the commit only a client with the cookie sees the new web.
+    if instance.kind == "web" and held is not None:
+        opened.gate.close(held, target_of(opened, instance))
+
+
+def _prove(
+    opened: Opened, context: OperationContext, backends: Sequence[ServiceInstance], instance: ServiceInstance
+) -> None:
+    verify(opened, instance, context, backends=backends if instance.kind == "web" else ())
+    if instance.kind == "web" and opened.proxy is not None:
+        opened.proxy.try_out(target_of(opened, instance))
+
+
+def _is_new(context: OperationContext, name: str) -> bool:
+    """Return whether a service is new in this release; then it starts with the release."""
+    known = context.plan_parameters.known_services
+    return known is not None and name not in known
+
+
+class AdoptServices(TypedStep[WarningFacts], frozen=True):
+    """Record the started services as those that should run, and stop old instances in order. A closing step."""
+
+    name = "services.adopt"
+
+    retire: bool = False
+    """Whether the old version is stopped while a scheduler of the new release is still to be started."""
+
+    @property
+    def title(self) -> str:
+        return "stop the old version" if self.retire else "make the started services permanent"
+
+    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+        new = started(opened, context.operation)
+        names = {instance.name for instance in new}
+        memory = remembered(opened, context.operation, "stopped")
+        if self.retire and not memory.exists():
+            save_instances(memory, wanted(opened))  # a new scheduler starts later, where the old one ran
+        old = [instance for instance in wanted(opened) if instance.name not in names]
+        set_wanted(opened, [*new, *(instance for instance in old if self.retire)])
+        for instance in ordered(old, stopping=True):
+            _stop(opened, context, instance)
+        set_wanted(opened, new)
+        for instance in ordered(new, stopping=False):
+            opened.runtime.start(instance)
+
+
+# --- the operator's own command -------------------------------------------------------------------------
+
+Action = Literal["stop", "start", "restart"]
+
+
+class CommandFacts(WarningFacts):
+    stopped: list[str] | None = None
+    """The services that were stopped, with those that depend on the named ones."""
+
+
+class CommandServices(TypedStep[CommandFacts], frozen=True):
+    """Do `service stop | start | restart`, and record durably what should run afterwards."""
+
+    name = "services.command"
+    is_undone = True
+
+    action: Action
+    names: tuple[str, ...]
+    """The named services, then `again`; all if empty."""
+    along: tuple[str, ...] = ()
+    """The services that are stopped or restarted with the named ones, because they depend on them."""
+    again: tuple[str, ...] = ()
+    """The services that are started with the named ones, because they were stopped with them."""
+
+    @property
+    def title(self) -> str:
+        named = self.names[: len(self.names) - len(self.again)]
+        return f"{self.action} {', '.join(named) or 'all services'}{self.others}"
+
+    @property
+    def others(self) -> str:
+        """Return the words that name the other services; empty if there are none."""
+        return f", with {', '.join([*self.along, *self.again])}" if self.along or self.again else ""
+
+    def do(self, opened: Opened, context: Context[CommandFacts]) -> None:
+        memory = remembered(opened, context.operation, "before")
+        if not memory.exists():
+            save_instances(memory, wanted(opened))
+        before = load_instances(memory)
+        affected = chosen(before, self.action, self.names)
+        if self.action != "start":
+            refuse_tied(opened, [instance.service for instance in affected])
+            for instance in ordered(affected, stopping=True):
+                _stop(opened, context, instance)
+        if self.action == "stop":
+            context.facts.stopped = [instance.service for instance in affected]
+            context.record()
+            set_wanted(opened, [instance for instance in before if instance not in affected])
+        else:
+            self._start(opened, context, memory, [*affected, *self._new_instances(opened, before)])
+
+    def _new_instances(self, opened: Opened, before: Sequence[ServiceInstance]) -> list[ServiceInstance]:
+        """Return instances of the services that are to run and did not."""
+        release = opened.current_release()
+        ran = {instance.service for instance in before}
+        services = opened.loaded.configuration.services
+        made = []
+        for name in self.names or services:
+            if release is not None and name not in ran:
+                is_web = opened.loaded.configuration.service_kind(name) == "web"
+                port = free_loopback_port() if is_web else None
+                made.append(instance_of(opened, name, services[name], release, port))
+        return made
+
+    def _start(
+        self, opened: Opened, context: OperationContext, memory: Path, instances: Sequence[ServiceInstance]
+    ) -> None:
+        release = opened.current_release()
+        now = {instance.name: on_usable_port(opened, instance) for instance in instances}
+        affected = list(now.values())
+        before = [now.get(instance.name, instance) for instance in load_instances(memory)]
+        save_instances(memory, before)  # an undo sends visitors to the port on which a web was started meanwhile
+        for instance in ordered(affected, stopping=False):
+            opened.runtime.start(instance)
+            verify(opened, instance, context)
+            if instance.kind == "web" and release is not None:
+                opened.gate.route(release.id, target_of(opened, instance))
+        set_wanted(opened, [*(item for item in before if item not in affected), *affected])
+        if affected:
+            start_wanted(opened)  # start all, because a runtime that died has ended the others, too
+
+    def undo(self, opened: Opened, context: Context[CommandFacts]) -> None:
+        """Start what should have run before."""
+        memory = remembered(opened, context.operation, "before")
+        if memory.exists():
+            before = load_instances(memory)
+            set_wanted(opened, before)
+            _stop_others(opened, before)
+            start_wanted(opened)

@@ -1,0 +1,89 @@
+"""The classes of steps read the journals of an earlier version, and would write the same again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast.errors import RefusedError
+from holdfast.model import CommitFacts, PlanParameters
+from holdfast.steps.table import TABLE
+from holdfast.steps.typed import check
+from tests import journals
+
+NAMES = sorted(path.stem for path in journals.FOLDER.glob("*.json"))
+# What a journal cannot have from an operation on a site with SQLite and processes of its own, or did not have then.
+UNRECORDED = {
+    "database.import_cold",
+    "database.prove",
+    "database.prove_new",
+    "migrations.check_loaded",
+    "migrations.verify",
+    "data.wipe",
+    "references.check_loaded",
+    "release.adopt",
+    "restore.configuration",
+}
+
+
+def steps() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in NAMES:
+        for step in journals.recorded(name)["steps"]:
+            yield f"{name}: {step['name']}", step
+
+
+def test_the_story_is_on_record() -> None:
+    assert sorted([*journals.STORY, "clone"]) == NAMES
+    assert TABLE.keys() - {step["name"] for _, step in steps()} == UNRECORDED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_read_and_written_again(name: str) -> None:
+    operation = journals.recorded(name)
+    for value, struct in ((operation["parameters"], PlanParameters), (operation["commit_facts"], CommitFacts)):
+        kept = {key: item for key, item in value.items() if item is not None}
+        assert msgspec.json.decode(msgspec.json.encode(msgspec.convert(value, struct))) == kept
+    for step in operation["steps"]:
+        kind = TABLE[step["name"]]
+        check(kind, step["parameters"], step["facts"])
+        read = msgspec.convert(step["parameters"], kind)
+        assert read.title
+        # A field that was added since is written with its default, and a default says that nothing is other than then.
+        added = {key: value for key, value in read.parameters.items() if key not in step["parameters"]}
+        assert read.parameters == {**step["parameters"], **added}, step["name"]
+        assert added.items() <= _defaults(kind).items(), step["name"]
+        facts = msgspec.to_builtins(msgspec.convert(step["facts"], kind.facts_type))
+        assert facts == step["facts"], step["name"]
+
+
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the fields of a step that have a default, as the journal keeps them."""
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        if field.default is not msgspec.NODEFAULT:
+            found[field.encode_name] = msgspec.to_builtins(field.default)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            found[field.encode_name] = msgspec.to_builtins(field.default_factory())
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["parameters", "facts"])
+def test_a_key_of_another_version_is_refused_wherever_it_is(kind: str) -> None:
+    for where, step in steps():
+        for changed in _with_another_key(step[kind]):
+            with pytest.raises(RefusedError, match=rf"{step['name']} with {kind} of another version"):
+                check(TABLE[step["name"]], *({**step, kind: changed}[one] for one in ("parameters", "facts")))
+                pytest.fail(f"{where}: {changed}")
+
+
+def _with_another_key(value: Any) -> Iterator[Any]:
+    """Yield copies of parameters or facts, each with one more key: at the top, and in each release."""
+    yield {**value, "of_another_version": 1}
+    if "release" in value and value["release"] is not None:
+        changed = copy.deepcopy(value)
+        changed["release"]["of_another_version"] = 1
+        yield changed
