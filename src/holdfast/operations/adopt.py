@@ -7,7 +7,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
 from holdfast.steps.adopt import AdoptContainers
-from holdfast.steps.gate import OpenGate
+from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.service_steps import BEHIND, WEB, AdoptServices, StartServices, StopServices
 
 
@@ -33,7 +33,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         after: tuple[PlannedStep, ...] = ()
     else:
         # The front may need the port that the web has now, so the web is stopped first.
-        closing = [StopServices(), parts.gate_close("Holdfast takes over")]
+        closing: list[PlannedStep] = [StopServices(), CloseGate("Holdfast takes over")]
         if app.opened.proxy is not None:
             closing.reverse()  # nothing is stopped if the proxy does not obey
         steps += [

@@ -10,7 +10,7 @@ from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
 from holdfast.operations import parts
 from holdfast.steps.backup import PublishBackup
-from holdfast.steps.gate import OpenGate
+from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.proof import ProveDatabases, ProveNewDatabases
 from holdfast.steps.restore import CheckBackup, Chosen
 from holdfast.steps.service_steps import ResumeServices, StopServices
@@ -50,7 +50,7 @@ def plan(
     ]
     after: list[PlannedStep] = []
     if stops:
-        steps += [parts.gate_close("backup"), StopServices()]
+        steps += [CloseGate("backup"), StopServices()]
         after += [ResumeServices(), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(PublishBackup())

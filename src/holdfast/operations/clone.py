@@ -21,10 +21,10 @@ from holdfast.steps.restore import (
     OtherVault,
     PinSource,
     RestoreFiles,
-    SwapDatabases,
     UnpinSource,
 )
 from holdfast.steps.service_steps import AdoptServices
+from holdfast.steps.swap import SwapDatabases
 
 
 def plan(

@@ -16,8 +16,8 @@ from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.imports import STANDARD_INPUT, ImportDatabase, ImportDataDirectory, ImportFiles
 from holdfast.steps.loaded import CheckReferences
-from holdfast.steps.restore import SwapDatabases
 from holdfast.steps.service_steps import AdoptServices
+from holdfast.steps.swap import SwapDatabases
 
 SCRATCH = "/var/tmp"
 _SOCKET = "/run/.s.PGSQL.5432"

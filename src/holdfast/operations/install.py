@@ -7,7 +7,8 @@ from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
-from holdfast.steps.gate import OpenGate
+from holdfast.steps.gate import CloseGate, OpenGate
+from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint, WipeData
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
@@ -45,12 +46,12 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=with_vault),
-        parts.build(commit, label),
-        parts.unpack(release),
+        BuildPackage(commit, label),
+        UnpackRelease(release),
     ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))
-    steps += [parts.gate_close(f"installation of {label}"), StopServices()]
+    steps += [CloseGate(f"installation of {label}"), StopServices()]
     if with_vault:
         steps += [
             parts.backup_finish(datasets, "quiesce", f"before the installation of {label}", tolerant=True),
@@ -60,7 +61,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         CreateRestorePoint(),
         AllowChanges(datasets.files if with_vault else ()),
         *([WipeData(release)] if wipe else []),
-        parts.switch(release),
+        SwitchRelease(release),
         *(parts.tasks(app, release, "install") or parts.tasks(app, release, "migrate")),
         *parts.tasks(app, release, "warm_cache"),
         *parts.start_all(app, release),

@@ -6,6 +6,7 @@ from holdfast.application.application import App
 from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import release as releases
+from holdfast.steps.release import BuildPackage
 
 
 def plan(app: App, reference: str) -> Plan:
@@ -14,7 +15,7 @@ def plan(app: App, reference: str) -> Plan:
     return Plan(
         kind="package.build",
         title=f"build {label}",
-        steps=(parts.build(commit, label),),
+        steps=(BuildPackage(commit, label),),
         barrier_paths=(str(app.loaded.state),),
     )
 

@@ -21,7 +21,6 @@ from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
-from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
 from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
 from holdfast.steps.tasks import RunTask, Task
 
@@ -232,7 +231,7 @@ def stopped_and_saved(
 
     Raise RefusedError where there is no vault for it.
     """
-    stop = [gate_close(title), StopServices()]
+    stop: list[PlannedStep] = [CloseGate(title), StopServices()]
     if not safety:
         return stop, []
     if not app.loaded.configuration.vaults:
@@ -276,10 +275,6 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     return MigrationChecks((before,), (CheckMigrations(release, "maintenance", left=True),), (note,))
 
 
-def gate_close(comment: str) -> PlannedStep:
-    return CloseGate(comment)
-
-
 def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
 
@@ -297,19 +292,6 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
 def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
     return [RunTask(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
-
-
-def switch(release: Release) -> PlannedStep:
-    return SwitchRelease(release)
-
-
-def unpack(release: Release, *, beside: Sequence[str] = ()) -> PlannedStep:
-    """Return the step that unpacks a release. `beside`: kinds of services that will start while the old ones run."""
-    return UnpackRelease(release, tuple(beside))
-
-
-def build(commit: str, label: str) -> PlannedStep:
-    return BuildPackage(commit, label)
 
 
 def parameters(

@@ -15,16 +15,17 @@ from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
 from holdfast.steps.gate import OpenGate
+from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import (
     CheckBackup,
     Chosen,
     HandOver,
     LoadDatabases,
     RestoreFiles,
-    SwapDatabases,
     UnpackBackupCode,
 )
 from holdfast.steps.service_steps import AdoptServices
+from holdfast.steps.swap import SwapDatabases
 
 CONFIGURATION = "config"
 _RELEASE_FIELDS = ("id", "package", "label", "commit", "path", "deployed_at", "operation")
@@ -235,7 +236,7 @@ def _steps(
         steps.append(RestoreFiles(*chosen))
     if release is not None:
         steps += [
-            parts.switch(release),
+            SwitchRelease(release),
             *parts.tasks(app, release, "after_restore", "reindex"),
             *parts.start_all(app, release),
         ]

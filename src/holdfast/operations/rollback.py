@@ -13,10 +13,12 @@ from holdfast.operations import parts, upgrade
 from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
-from holdfast.steps.gate import OpenGate
+from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.migrate import MigrateWhileServing
-from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles, SwapDatabases
+from holdfast.steps.release import SwitchRelease
+from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
 from holdfast.steps.typed import step_in
 
@@ -147,9 +149,9 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
         after = upgrade.beside_after(target)
     else:
         steps = [
-            parts.gate_close(f"rollback to {target.label}"),
+            CloseGate(f"rollback to {target.label}"),
             StopServices(),
-            parts.switch(target),
+            SwitchRelease(target),
             *parts.start_all(app, target),
         ]
         after = [AdoptServices(), OpenGate()]
@@ -179,7 +181,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *stopping,
         SwapDatabases("earlier", *chosen),
         RestoreFiles(*chosen),
-        parts.switch(target),
+        SwitchRelease(target),
         *parts.tasks(app, target, "after_restore", "reindex"),
         *parts.start_all(app, target),
     ]

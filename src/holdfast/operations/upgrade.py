@@ -8,10 +8,10 @@ from holdfast.model import Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
-from holdfast.steps.gate import OpenGate
+from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode
-from holdfast.steps.release import PruneReleases
+from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
@@ -114,14 +114,14 @@ def _maintenance(
     label = release.label
     files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
-        parts.build(commit, label),
-        parts.unpack(release),
+        BuildPackage(commit, label),
+        UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
     ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
-        parts.gate_close(f"upgrade to {label}"),
+        CloseGate(f"upgrade to {label}"),
         StopServices(),
         CountRows(),
     ]
@@ -130,7 +130,7 @@ def _maintenance(
     steps += [
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
-        parts.switch(release),
+        SwitchRelease(release),
         *parts.tasks(app, release, "migrate", "warm_cache"),
         *parts.start_all(app, release, guarded=True),
     ]
@@ -178,8 +178,8 @@ def _beside(
     """
     kinds = ("web", "worker")
     steps: list[PlannedStep] = [
-        parts.build(commit, release.label),
-        parts.unpack(release, beside=kinds),
+        BuildPackage(commit, release.label),
+        UnpackRelease(release, kinds),
         CheckMigrations(release, mode),
     ]
     if mode == "rolling":
@@ -196,7 +196,7 @@ def _beside(
 def beside_after(release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
     return [
-        parts.switch(release),
+        SwitchRelease(release),
         OpenGate(drains=True),
         AdoptServices(retire=True),
         StartServices(release, ("scheduler",), tolerant=True),

@@ -12,7 +12,8 @@ from holdfast.application.context import Opened
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot
-from holdfast.steps import backup, consistency, migrations, restore
+from holdfast.steps import backup, consistency, migrations, swap
+from holdfast.steps.candidates import COMPLETE
 from holdfast.steps.last_pass import LastPassFacts, TakeLastPass
 from holdfast.steps.restore_point import CreateRestorePoint
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
@@ -36,7 +37,7 @@ class CompleteBackup(TypedStep[CompleteFacts], frozen=True):
     dump: a `tolerant` step keeps it next to the new one instead.
     """
 
-    name = "backup.complete"
+    name = COMPLETE
 
     databases: tuple[str, ...]
     reason: str
@@ -116,7 +117,7 @@ def _replaced(context: OperationContext) -> dict[str, str | None]:
     point = context.facts_of(CreateRestorePoint)
     if point is not None:
         return dict(point.candidates or {})
-    loaded = restore.loaded(context)
+    loaded = swap.loaded(context)
     return (loaded.databases if loaded is not None else None) or {}  # none if only files were replaced
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from holdfast.application.context import Opened
 from holdfast.drivers.interchange import dump_source, incoming, unpack
 from holdfast.errors import RefusedError
-from holdfast.steps.restore_point import CandidateFacts
+from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
 

@@ -6,6 +6,7 @@ from holdfast.application.context import Opened
 from holdfast.errors import StepError
 from holdfast.model import Backup, Stored
 from holdfast.steps import backup, consistency
+from holdfast.steps.candidates import LAST_PASS
 from holdfast.steps.typed import Context, OperationContext, StepFacts, TypedStep
 
 
@@ -19,7 +20,7 @@ class LastPassFacts(StepFacts):
 class TakeLastPass(TypedStep[LastPassFacts], frozen=True):
     """Finish a backup without databases, which an undo can read and which is not listed yet."""
 
-    name = "backup.last_pass"
+    name = LAST_PASS
     is_undone = True
 
     files: tuple[str, ...]

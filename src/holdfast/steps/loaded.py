@@ -6,7 +6,7 @@ from holdfast.application.context import Opened
 from holdfast.errors import StepError
 from holdfast.model import Release
 from holdfast.steps import migrations
-from holdfast.steps.restore import loaded
+from holdfast.steps.swap import loaded
 from holdfast.steps.typed import Context, OperationContext, StepFacts, TypedStep, WarningFacts
 
 

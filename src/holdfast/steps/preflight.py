@@ -14,8 +14,7 @@ from holdfast.application.context import Opened
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
-from holdfast.steps.closing import CompleteBackup
-from holdfast.steps.last_pass import TakeLastPass
+from holdfast.steps.candidates import COMPLETE, LAST_PASS
 from holdfast.steps.services import refuse_tied
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
@@ -160,7 +159,7 @@ def is_in_no_backup(opened: Opened, record: OperationRecord) -> bool:
     """Return whether an operation was abandoned or superseded after it replaced data that is in no backup."""
     done = {step.name for step in opened.journal.steps(record.id) if step.state is StepState.DONE}
     closed = record.outcome in (Outcome.ABANDONED, Outcome.SUPERSEDED)
-    return closed and TakeLastPass.name in done and CompleteBackup.name not in done
+    return closed and LAST_PASS in done and COMPLETE not in done
 
 
 def private_folders(opened: Opened) -> list[Path]:

@@ -7,20 +7,12 @@ from holdfast.drivers.protocols.vaults import OpenSet
 from holdfast.errors import StepError
 from holdfast.model import Entry, Release
 from holdfast.steps.backup import PublishBackup
+from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.service_steps import StartServices
 from holdfast.steps.tasks import RunTask
-from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
+from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep
 from holdfast.system import durable
-
-
-class CandidateFacts(StepFacts):
-    """The identities of databases, by name."""
-
-    databases: dict[str, str | None] | None = None
-    """The live databases; None for one that does not exist."""
-    candidates: dict[str, str] | None = None
-    """The databases next to them."""
 
 
 class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):

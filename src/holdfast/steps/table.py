@@ -24,6 +24,7 @@ from holdfast.steps import (
     restore,
     restore_point,
     service_steps,
+    swap,
     tasks,
 )
 from holdfast.steps.typed import AnyStep, handler
@@ -66,7 +67,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     restore.LoadDatabases,
     restore.PinSource,
     restore.RestoreFiles,
-    restore.SwapDatabases,
+    swap.SwapDatabases,
     restore.UnpackBackupCode,
     restore.UnpinSource,
     restore_point.AllowChanges,
