@@ -1,7 +1,7 @@
 """Killing a process with SIGKILL at an enumerated point of an operation.
 
-The operation runs in a forked child in which the journal, the host, the runtime's calls and renames are wrapped: each
-passes through a numbered point. A first run records all points; then each is run again to its kill.
+The operation runs in a forked child that listens at the fault points of the product: each has a number there. A first
+run records all points; then each is run again to its kill.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.drivers.databases.postgresql.client import Session
-from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
-from holdfast.engine.journal import Journal
-from holdfast.system import durable
-from holdfast.system.host import Host
+from holdfast.system import fault_points
 from tests.proof import patience
 
-MUTATING_CALLS = {"reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess"}
 CONTAINER_LOOKS = {"ps", "container", "image", "version", "compose"}
 DURING_SECONDS = 0.06
 
@@ -63,120 +58,29 @@ class Points:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wrap(points: Points) -> None:
-    """Puts the points into this process; it never comes back from a fork's child."""
-    write, run, follow, capture, call, start_server, rename, send, receive, feed, pour = (
-        Journal._write,
-        Host.run,
-        Host._follow,
-        Host.capture,
-        SupervisorRuntime._call,
-        Host.start_server,
-        os.rename,
-        Session.send,
-        Session.receive,
-        Host.feed,
-        Host.pour,
-    )
+def listen(points: Points) -> None:
+    """Let this process die at its point; it never comes back from a fork's child."""
 
-    def journal_write(self: Journal, what: str, statements: Any) -> None:
-        write(self, what, statements)
-        points.pass_(f"journal {what}")
+    def reached(label: str) -> None:
+        if _repeats(label) or not points.reach(label):
+            return
+        if label.startswith("during") and "SQL" not in label:
+            time.sleep(DURING_SECONDS)  # the command is left running
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def host_run(self: Host, argv: Any, **options: Any) -> Any:
-        points.pass_(f"before {Path(argv[0]).name} {argv[1] if len(argv) > 1 else ''}")
-        return run(self, argv, **options)
+    fault_points.listen(reached)
 
-    def host_follow(self: Host, process: Any, *arguments: Any) -> Any:
-        if points.reach("during the command"):
-            time.sleep(DURING_SECONDS)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return follow(self, process, *arguments)
 
-    def host_capture(self: Host, argv: Any, **options: Any) -> Any:
-        if (
-            argv[0] not in ("docker", "podman") or argv[1] not in CONTAINER_LOOKS
-        ):  # as often as it takes until a service is well
-            points.pass_(f"before {argv[0]}")
-        return capture(self, argv, **options)
+def _repeats(label: str) -> bool:
+    """Tell whether a point is none for a kill.
 
-    def during(label: str) -> None:
-        if points.reach(label):
-            time.sleep(DURING_SECONDS)
-            os.kill(os.getpid(), signal.SIGKILL)  # the command is left running
-
-    def host_feed(self: Host, argv: Any, chunks: Any, **options: Any) -> Any:
-        name = Path(argv[0]).name
-        points.pass_(f"before feeding {name}")
-
-        def passing() -> Any:
-            for number, chunk in enumerate(chunks):
-                yield chunk
-                if number == 0:
-                    during(f"during feeding {name}")
-
-        result = feed(self, argv, passing(), **options)
-        points.pass_(f"after feeding {name}")
-        return result
-
-    def host_pour(self: Host, argv: Any, sink: Any, **options: Any) -> None:
-        first = True
-
-        def passing(chunk: bytes) -> None:
-            nonlocal first
-            if first:
-                first = False
-                during(f"during {Path(argv[0]).name}")
-            sink(chunk)
-
-        pour(self, argv, passing, **options)
-
-    def host_start_server(self: Host, argv: Any, **options: Any) -> Any:
-        points.pass_("before the server")
-        result = start_server(self, argv, **options)
-        points.pass_("after the server")
-        return result
-
-    def runtime_call(self: SupervisorRuntime, name: str, *arguments: Any) -> Any:
-        if name in MUTATING_CALLS:
-            points.pass_(f"before call {name}")
-        result = call(self, name, *arguments)
-        if name in MUTATING_CALLS:
-            points.pass_(f"after call {name}")
-        return result
-
-    def session_send(self: Session, sql: str) -> None:
-        changes = not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION"))
-        if changes:
-            points.pass_(f"before SQL {sql[:40]}")
-        send(self, sql)
-        if changes and points.reach(f"during SQL {sql[:40]}"):
-            os.kill(os.getpid(), signal.SIGKILL)  # the statement goes on in the server
-
-    def session_receive(self: Session, *arguments: Any) -> Any:
-        sql = self._sent[0]
-        found = receive(self, *arguments)
-        if not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION")):
-            points.pass_(f"after SQL {sql[:40]}")
-        return found
-
-    def os_rename(source: Any, target: Any, **options: Any) -> None:
-        rename(source, target, **options)
-        name = os.path.basename(os.fsdecode(target))
-        if not name.startswith(".removed-"):  # of a tree that is being removed, however many folders it has
-            points.pass_(f"rename to {Path(os.fsdecode(target)).name[-30:]}")
-
-    Journal._write = journal_write  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host.run = host_run  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host._follow = host_follow  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host.capture = host_capture  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host.start_server = host_start_server  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host.feed = host_feed  # type: ignore[method-assign]  # a fork's child, to be killed
-    Host.pour = host_pour  # type: ignore[method-assign]  # a fork's child, to be killed
-    SupervisorRuntime._call = runtime_call  # type: ignore[method-assign]  # a fork's child, to be killed
-    Session.send = session_send  # type: ignore[method-assign]  # a fork's child, to be killed
-    Session.receive = session_receive  # type: ignore[method-assign]  # a fork's child, to be killed
-    durable.os.rename = os_rename  # the one os module of this process
+    The engine is asked until a service is well, and a tree that is removed has however many folders it has: their
+    number means nothing. Before a write of the journal all is as after the change before it.
+    """
+    words = label.split()
+    if words[0] == "capture":
+        return words[1] in ("docker", "podman") and words[2] in CONTAINER_LOOKS
+    return label.startswith(("rename to .removed-", "before journal"))
 
 
 def _die_in(action: Callable[[], None], points: Points) -> tuple[str, str]:
@@ -187,7 +91,7 @@ def _die_in(action: Callable[[], None], points: Points) -> tuple[str, str]:
         code = 0
         try:
             os.close(reader)
-            wrap(points)
+            listen(points)
             action()
         except BaseException:
             code = 1

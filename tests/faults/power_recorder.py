@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast.engine.journal import Journal
-from holdfast.system import durable
+from holdfast.system import durable, fault_points
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -127,7 +126,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
     if not getattr(sys, "_power_recorder", False):
         sys.addaudithook(_hook)
         sys._power_recorder = True  # type: ignore[attr-defined]
-    fsync, sync_filesystem, write = os.fsync, durable.sync_filesystem, Journal._write
+    fsync, sync_filesystem = os.fsync, durable.sync_filesystem
 
     def os_fsync(descriptor: Any) -> None:
         fsync(descriptor)
@@ -137,13 +136,15 @@ def recording(recorder: Recorder) -> Iterator[None]:
         sync_filesystem(path)
         recorder.everything_synced(path)
 
-    def journal_write(self: Journal, what: str, statements: Any) -> None:
-        recorder.on = False
-        recorder.at_write(what, recorder.lost())
-        write(self, what, statements)
-        recorder.on = True
+    def reached(label: str) -> None:
+        if label.startswith("before journal "):
+            recorder.on = False
+            recorder.at_write(label.removeprefix("before journal "), recorder.lost())
+        elif label.startswith("journal "):
+            recorder.on = True
 
-    os.fsync, durable.sync_filesystem, Journal._write = os_fsync, durable_sync_filesystem, journal_write  # type: ignore[method-assign]
+    os.fsync, durable.sync_filesystem = os_fsync, durable_sync_filesystem
+    fault_points.listen(reached)
     _listening.append(recorder)
     recorder.on = True
     try:
@@ -151,4 +152,5 @@ def recording(recorder: Recorder) -> Iterator[None]:
     finally:
         recorder.on = False
         _listening.remove(recorder)
-        os.fsync, durable.sync_filesystem, Journal._write = fsync, sync_filesystem, write  # type: ignore[method-assign]
+        fault_points.forget(reached)
+        os.fsync, durable.sync_filesystem = fsync, sync_filesystem

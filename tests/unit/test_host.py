@@ -126,7 +126,7 @@ def test_a_time_out_ends_the_whole_session(make: Callable[..., Host], script: st
 def test_a_time_out_ends_those_that_ignore_sigterm(
     make: Callable[..., Host], mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.system.host._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("holdfast.system.keeper_client._GRACE_SECONDS", 0.2)
     with pytest.raises(CommandTimeoutError):
         make().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
     assert ended(mark)

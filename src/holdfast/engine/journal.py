@@ -24,7 +24,7 @@ from holdfast.engine.lock import Owner
 from holdfast.engine.records import OperationRecord, StepRecord
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
 from holdfast.model import Facts, Outcome, Plan, StepState
-from holdfast.system import durable
+from holdfast.system import durable, fault_points
 
 FORMAT = 1
 RESERVE_BYTES = 4 << 20
@@ -153,6 +153,7 @@ class Journal:
 
     def _write(self, what: str, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
         """Write one durable transaction; on a full disk, release the reserve and repeat the write."""
+        fault_points.reach(f"before journal {what}")
         try:
             self._transact(statements)
         except sqlite3.OperationalError as error:
@@ -160,6 +161,7 @@ class Journal:
                 raise
             self.release_reserve()
             self._transact(statements)
+        fault_points.reach(f"journal {what}")
 
     def _transact(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

@@ -23,6 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from holdfast.errors import DamagedError
+from holdfast.system import fault_points
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
@@ -95,9 +96,21 @@ def read_json(path: Path, kind: type[_RecordT]) -> _RecordT:
         ) from error
 
 
+def move(
+    source: str | bytes | os.PathLike[str],
+    target: str | bytes | os.PathLike[str],
+    *,
+    src_dir_fd: int | None = None,
+    dst_dir_fd: int | None = None,
+) -> None:
+    """Rename a file on one mount, below open directories if any; the caller makes the directories durable."""
+    os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+    fault_points.reach(f"rename to {os.path.basename(os.fsdecode(target))}")
+
+
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Rename a file on one mount and make both directories durable."""
-    os.rename(source, target)
+    move(source, target)
     target_parent = os.path.dirname(os.fspath(target)) or "."
     source_parent = os.path.dirname(os.fspath(source)) or "."
     sync_directory(target_parent)

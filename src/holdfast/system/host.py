@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import subprocess
 import tempfile
 import threading
@@ -20,18 +19,13 @@ from pathlib import Path
 from typing import IO
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
-from holdfast.system import child_environment, pipes, secrets
-from holdfast.system.keeper_client import Keeper, Kept
-from holdfast.system.processes import session_members
+from holdfast.system import child_environment, fault_points, pipes, secrets
+from holdfast.system.keeper_client import Keeper, Kept, Process, end_session
 from holdfast.system.redaction import RedactingStream, Redactor
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
 _TAIL_BYTES = 8192
-_GRACE_SECONDS = 5.0
-
-Process = subprocess.Popen[bytes] | Kept
-"""A running command, which is a child of this process or of a keeper."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +139,7 @@ class Host:
         whole session has been ended.
         """
         command = tuple(str(word) for word in argv)
+        fault_points.reach(f"before {_name(command)} {' '.join(command[1:2])}")
         shown = self._begun(command, str(cwd or ""))
         started = time.monotonic()
         process = self._spawn(
@@ -190,6 +185,7 @@ class Host:
         ignore_cancel: bool,
     ) -> str:
         """Stream output until the process ends. A grandchild that keeps the pipe open does not delay that."""
+        fault_points.reach("during the command")
         tail = bytearray()
 
         def keep(data: bytes) -> None:
@@ -228,6 +224,7 @@ class Host:
 
         Raise CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
         """
+        fault_points.reach(f"before feeding {_name(argv)}")
         shown = self._begun(argv, "/")
         started = time.monotonic()
         with tempfile.TemporaryFile() as printed:
@@ -241,8 +238,10 @@ class Host:
             )
             assert process.stdin is not None
             try:
-                for chunk in chunks:
+                for number, chunk in enumerate(chunks):
                     pipes.write_all(process.stdin, chunk, self.check_cancelled)
+                    if number == 0:
+                        fault_points.reach(f"during feeding {_name(argv)}")
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 while process.poll() is None:
@@ -263,6 +262,7 @@ class Host:
             self.log({"kind": "output", "text": tail})
         seconds = time.monotonic() - started
         self._ended(shown, process.wait(), seconds, tail)
+        fault_points.reach(f"after feeding {_name(argv)}")
         return CommandResult(tuple(argv), 0, tail, seconds)
 
     def pour(
@@ -285,10 +285,14 @@ class Host:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.close()
             try:
+                begun = False
                 for chunk in pipes.read_pieces(process.stdout.fileno()):
                     self.check_cancelled()
                     if stopped():
                         raise CancelledError("stopped a command that is no longer needed")
+                    if chunk and not begun:
+                        begun = True
+                        fault_points.reach(f"during {_name(argv)}")
                     if chunk:
                         sink(chunk)
                 process.wait()
@@ -310,6 +314,7 @@ class Host:
 
         Raise CommandFailedError.
         """
+        fault_points.reach(f"capture {' '.join(argv[:2])}")
         self.announce(self.redactor.text(" ".join(argv)))
         with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
             process = self._spawn(
@@ -350,6 +355,7 @@ class Host:
         environment: Mapping[str, str] | None = None,
     ) -> int:
         """Start a process that outlives Holdfast and belongs to no operation; return its pid."""
+        fault_points.reach("before the server")
         with open(log_path, "ab") as log:
             process = subprocess.Popen(
                 list(argv),
@@ -362,6 +368,7 @@ class Host:
             )
         pid = process.pid
         process.returncode = 0  # do not wait for it: supervisord becomes a daemon or is adopted by init
+        fault_points.reach("after the server")
         return pid
 
     def start_kept_server(
@@ -376,6 +383,7 @@ class Host:
         """Start a process like `start_server`, below a keeper of its own, which holds all that it starts."""
         # The services below it resolve their own secrets, which may be in the caller's environment.
         hers = self.environment(environment, marked=False, begin=os.environ)
+        fault_points.reach("before the server")
         try:
             own = Keeper(record, self.environment(marked=False))
             try:
@@ -388,6 +396,7 @@ class Host:
                 own.let_go()
         except OSError as error:
             raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
+        fault_points.reach("after the server")
 
     def start_pipes(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, errors: IO[bytes] | None = None
@@ -430,21 +439,6 @@ def _content(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def end_session(process: Process) -> None:
-    """End a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
-    if isinstance(process, Kept):
-        process.end(_GRACE_SECONDS)
-        return
-    session = process.pid  # the command is its session's leader, and its number stays in use until it is waited for
-    for pid in session_members(session):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_SECONDS
-    while session_members(session) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    while members := session_members(session):
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    process.wait()
+def _name(argv: Sequence[str]) -> str:
+    """Return the name of a command's program, for the points at which tests end the process."""
+    return os.path.basename(argv[0])

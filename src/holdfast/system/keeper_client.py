@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import IO
 
 from holdfast.system import cgroups, keeper, proc, processes
-from holdfast.system.processes import Identity
+from holdfast.system.processes import Identity, session_members
 
-__all__ = ["Keeper", "Kept", "commands", "end_recorded", "recorded"]
+__all__ = ["Keeper", "Kept", "Process", "commands", "end_recorded", "end_session", "recorded"]
 
+_GRACE_SECONDS = 5.0
 _LET_GO_SECONDS = 2.0
 
 
@@ -330,3 +331,27 @@ def end_recorded(
 
 def _living_keepers(record: Path) -> dict[int, int]:
     return processes.living({one.pid: one.started for one in _read(record).keepers})
+
+
+Process = subprocess.Popen[bytes] | Kept
+"""A running command, which is a child of this process or of a keeper."""
+
+
+def end_session(process: Process) -> None:
+    """End a command with all that it started in its session: SIGTERM, then SIGKILL after a grace period."""
+    if isinstance(process, Kept):
+        process.end(_GRACE_SECONDS)
+        return
+    session = process.pid  # the command is its session's leader, and its number stays in use until it is waited for
+    for pid in session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while session_members(session) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    while members := session_members(session):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    process.wait()

@@ -318,14 +318,14 @@ def _take_out(tree: Beneath, path: bytes, target: bytes) -> None:
     """Move an entry out of the tree into Holdfast's folder; do nothing where it is missing."""
     folder, name = tree.parent(path)
     with contextlib.suppress(FileNotFoundError):
-        _renamed(folder, lambda: os.rename(name, target, src_dir_fd=folder), tree, path)
+        _renamed(folder, lambda: durable.move(name, target, src_dir_fd=folder), tree, path)
     tree.forget(path)
 
 
 def _put_in(tree: Beneath, source: bytes, path: bytes) -> None:
     """Move an entry from Holdfast's folder to its path in the tree."""
     folder, name = tree.parent(path)
-    _renamed(folder, lambda: os.rename(source, name, dst_dir_fd=folder), tree, source)
+    _renamed(folder, lambda: durable.move(source, name, dst_dir_fd=folder), tree, source)
     tree.forget(path)
 
 

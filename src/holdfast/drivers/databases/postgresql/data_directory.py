@@ -26,7 +26,8 @@ from holdfast.drivers.databases.postgresql.server_account import ACCOUNT, accoun
 from holdfast.drivers.databases.sql.container_exec import Container
 from holdfast.errors import CommandFailedError, CommandTimeoutError, RefusedError, StepError
 from holdfast.model import Server
-from holdfast.system.host import Host, Process, end_session
+from holdfast.system.host import Host
+from holdfast.system.keeper_client import Process, end_session
 from holdfast.system.processes import end_processes_in
 
 _PLACES = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin")

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from holdfast.errors import StepError
+from holdfast.system import durable
 
 ACCOUNT = "postgres"
 
@@ -28,7 +29,7 @@ def let_read(path: Path, gid: int, mode: int) -> None:
 
 def taken_back(made: Path, target: Path) -> Path:
     """Take a dump out of the account's folder by rename, so that it cannot change any more. Raise StepError."""
-    os.rename(made, target)
+    durable.move(made, target)
     status = target.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise StepError(

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from holdfast.errors import CancelledError, StepError
 from holdfast.model import Server
+from holdfast.system import fault_points
 from holdfast.system.host import Host
 
 CONNECT_SECONDS = 10
@@ -89,6 +90,8 @@ class Session:
 
     def send(self, sql: str) -> None:
         """Send a statement whose answer is received later; several may be under way."""
+        if _changes(sql):
+            fault_points.reach(f"before SQL {sql[:40]}")
         self._sent.append(sql)
         data = self._client.order(sql)
         try:
@@ -96,6 +99,8 @@ class Session:
                 data = data[os.write(self._orders, data) :]
         except BrokenPipeError:
             pass  # the cause is reported when the answer is received
+        if _changes(sql):
+            fault_points.reach(f"during SQL {sql[:40]}")
 
     def receive(self, timeout_seconds: float = NEVER_SECONDS) -> list[Row]:
         """Return the rows of the oldest statement sent."""
@@ -118,7 +123,10 @@ class Session:
             parts.append(chunk)
             seen = seen[-len(self._client.mark) :] + chunk
         answer, _, self._rest = b"".join(parts).partition(self._client.mark)
-        return self._client.rows(answer)
+        rows = self._client.rows(answer)
+        if _changes(sql):
+            fault_points.reach(f"after SQL {sql[:40]}")
+        return rows
 
     def _error(self, sql: str) -> SqlError:
         """Return an error with what the client printed before it ended."""
@@ -192,3 +200,8 @@ def conversation(
                 process.kill()
                 process.wait()
                 process.stdout.close()
+
+
+def _changes(sql: str) -> bool:
+    """Return whether a statement changes something, so that an end before, during or after it is worth a test."""
+    return not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION"))

@@ -95,7 +95,7 @@ class Places:
 
     def _move_side_files(self, source: Path, target: Path) -> None:
         for ending in side_files(source):
-            os.rename(f"{source}{ending}", f"{target}{ending}")
+            durable.move(f"{source}{ending}", f"{target}{ending}")
 
     def _bring_side_files(self) -> None:
         for folder in self._folders():
@@ -124,7 +124,7 @@ class Places:
             number += 1
             folder = self.folder / f"{aside}.{number}"
         durable.make_directory(folder)
-        os.rename(self._path, folder / self._path.name)
+        durable.move(self._path, folder / self._path.name)
         self._move_side_files(self._path, folder / self._path.name)
         durable.sync_directory(folder)
         durable.sync_directory(self._path.parent)

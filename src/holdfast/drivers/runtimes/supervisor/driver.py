@@ -24,7 +24,7 @@ from holdfast.drivers.runtimes.supervisor.interface import RefusedCallError
 from holdfast.drivers.runtimes.supervisor.started import Started, read
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import Problem, ServiceInstance, ServiceStatus
-from holdfast.system import durable, keeper_client, processes
+from holdfast.system import durable, fault_points, keeper_client, processes
 from holdfast.system.host import Host
 from holdfast.system.processes import Identity
 
@@ -32,6 +32,7 @@ _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a l
 _START_SECONDS = 15.0
 _END_GRACE_SECONDS = 5.0
 _END_SECONDS = 10.0
+_CHANGING = ("reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess")
 _RUNNING, _STARTING, _STOPPING = 20, 10, 40
 
 
@@ -64,7 +65,12 @@ class SupervisorRuntime:
     # --- the server --------------------------------------------------------------------------------
 
     def _call(self, name: str, *arguments: object) -> object:
-        return interface.call(self._socket, name, *arguments)
+        if name not in _CHANGING:
+            return interface.call(self._socket, name, *arguments)
+        fault_points.reach(f"before call {name}")
+        answer = interface.call(self._socket, name, *arguments)
+        fault_points.reach(f"after call {name}")
+        return answer
 
     def _answers(self) -> bool:
         if not self._socket.exists():

@@ -204,7 +204,7 @@ class TreeStore:
             os.unlink(part)
             return 0
         # The content in the run is known to be right, so it replaces an object of that name, whatever its state.
-        os.rename(part, self._objects / entry.sha256)
+        durable.move(part, self._objects / entry.sha256)
         if is_known:
             return 0
         return sum(length for _, length in entry.sparse) if entry.sparse else size

@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from holdfast.errors import DamagedError
+from holdfast.system import durable
 
 SMALL_BYTES = 1 << 20
 PACK_BYTES = 64 << 20
@@ -76,7 +77,7 @@ class PackWriter:
         self._file = None
         index = b"".join(sorted(self._index))
         name = hashlib.sha256(index).hexdigest()
-        os.rename(self._path(), self._folder / f"{name}.pack")
+        durable.move(self._path(), self._folder / f"{name}.pack")
         descriptor = os.open(self._folder / f"{name}.idx", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400)
         with os.fdopen(descriptor, "wb") as file:
             file.write(index)

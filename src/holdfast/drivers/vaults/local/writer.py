@@ -183,7 +183,7 @@ class LocalRun:
     def finish(self, manifest: Backup) -> None:
         new_packs = self._store.close()
         for name, path in self._passes.items():
-            os.rename(path, self.folder / f"files.{name}.jsonl.zst")
+            durable.move(path, self.folder / f"files.{name}.jsonl.zst")
         durable.sync_filesystem(self._work)
         written = self._move_contents(new_packs)
         manifest.packs = sorted({*new_packs, *self._packs, *(self._parent_packs() if self._passes else [])})
@@ -199,12 +199,12 @@ class LocalRun:
         """Move contents to their places in the vault; return the digests of the objects."""
         for name in packs:
             for ending in (".idx", ".pack"):
-                os.rename(self._work / "packs" / f"{name}{ending}", self._vault / "packs" / f"{name}{ending}")
+                durable.move(self._work / "packs" / f"{name}{ending}", self._vault / "packs" / f"{name}{ending}")
         written: set[str] = set()
         for path in (self._work / "objects").iterdir():
             folder = self._vault / "objects" / path.name[:2]
             folder.mkdir(mode=0o700, exist_ok=True)
-            os.rename(path, folder / path.name)
+            durable.move(path, folder / path.name)
             written.add(path.name)
         return written
 
