@@ -5,7 +5,7 @@ behind becomes the keeper's child, even with a session of its own, an empty envi
 that an operation started is below one process, and nothing of it is left once the keeper has ended: it ends only when
 Holdfast has let go of it and no child remains.
 
-A request without a command names the control group of the keeper. Any other request is a length, then a marshalled
+A request without a command names the control group of the keeper. Every other request is a length, then a marshalled
 tuple of arguments, folder and environment, with four descriptors: standard input, output, error, and a pipe for the
 command's fate. Into that pipe go the letter `s` with the process id, or `e` with an error number, and at the end the
 status of waitpid(2).

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from holdfast.errors import CommandFailedError, HoldfastError
 
-KINDS = ("env:", "file:", "command:")
+_KINDS = ("env:", "file:", "command:")
 
 
 def is_secret(value: str) -> bool:
     """Return whether a value is a reference to a secret."""
-    return value.startswith(KINDS)
+    return value.startswith(_KINDS)
 
 
 def resolve(reference: str, run: Callable[[Sequence[str]], str]) -> str:
