@@ -96,18 +96,24 @@ STORY: Mapping[str, Callable[[Site], None]] = {
     "prune": _act("prune"),
 }
 """Operations on one site in their order, by the names of their records."""
+OF_OTHER: Mapping[str, Callable[[Site], None]] = {
+    "clone": _act("clone"),
+    "install_on_wiped_data": lambda site: site.operate("install", "v1", wipe=True),
+}
+"""Operations on another site, which is not a production environment."""
 
 
 def told(site: Site, other: Site) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the record of each operation of the story; at last a clone into the other, new site."""
+    """Yield the name and the record of each operation of the story; then those of the other site."""
     for name, act in STORY.items():
         with contextlib.suppress(OperationFailedError):
             act(site)
         yield name, newest(site)
     site.shut_down()
     _BY_NAME["clone"].prepare(other)
-    _BY_NAME["clone"].act(other)
-    yield "clone", newest(other)
+    for name, act in OF_OTHER.items():
+        act(other)
+        yield name, newest(other)
 
 
 def newest(site: Site) -> dict[str, Any]:

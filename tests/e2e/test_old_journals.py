@@ -29,7 +29,7 @@ def told() -> Iterator[Told]:
         remove_folder(folder)
 
 
-@pytest.mark.parametrize("name", [*journals.STORY, "clone"])
+@pytest.mark.parametrize("name", [*journals.STORY, *journals.OF_OTHER])
 def test_the_journal_has_every_key_that_it_had(told: Told, name: str) -> None:
     earlier = journals.recorded(name)
     assert told[name]["outcome"] == earlier["outcome"]

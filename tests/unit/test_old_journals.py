@@ -23,7 +23,6 @@ UNRECORDED = {
     "database.prove_new",
     "migrations.check_loaded",
     "migrations.verify",
-    "data.wipe",
     "references.check_loaded",
     "release.adopt",
     "restore.configuration",
@@ -37,7 +36,7 @@ def steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_story_is_on_record() -> None:
-    assert sorted([*journals.STORY, "clone"]) == NAMES
+    assert sorted([*journals.STORY, *journals.OF_OTHER]) == NAMES
     assert TABLE.keys() - {step["name"] for _, step in steps()} == UNRECORDED
 
 
@@ -58,6 +57,39 @@ def test_every_step_is_read_and_written_again(name: str) -> None:
         assert added.items() <= _defaults(kind).items(), step["name"]
         facts = msgspec.to_builtins(msgspec.convert(step["facts"], kind.facts_type))
         assert facts == step["facts"], step["name"]
+
+
+_RELEASE = {
+    "id": "r1",
+    "package": "v1-c1",
+    "label": "v1",
+    "commit": "c1",
+    "path": "/site/app/releases/r1",
+    "deployed_at": "2026-01-01T00:00:00Z",
+    "operation": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "facts"),
+    [
+        ("migrations.verify", {"release": _RELEASE}, {}),
+        (
+            "release.adopt",
+            {"release": _RELEASE},
+            {"created": True, "path": "/site/app/releases/r1", "instances": ["web-r1"]},
+        ),
+        (
+            "database.import_cold",
+            {"database": "main", "source": "/site/cold", "scratch": "/var/tmp/holdfast-0"},
+            {"candidates": {"main": "17"}, "databases": {"main": None}},
+        ),
+    ],
+)
+def test_steps_that_the_story_has_not_are_read_as_that_version_wrote_them(
+    name: str, parameters: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    check(TABLE[name], parameters, facts)
 
 
 def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
