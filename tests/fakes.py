@@ -17,6 +17,7 @@ import msgspec
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import Foreign
 from holdfast.drivers.protocols.datasets import Dataset, Fix
+from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
     Facts,
@@ -28,6 +29,7 @@ from holdfast.model import (
     ServiceStatus,
     Snapshot,
 )
+from holdfast.system.host import Host
 from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
 
 __all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault", "Step"]
@@ -42,10 +44,11 @@ class Step:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class FakeRuntime:
+class FakeRuntime(ProcessRuntime):
     """Instances as entries of a dictionary; one whose command is `false` does not stay up."""
 
     def __init__(self) -> None:
+        super().__init__(Host())
         self.up = False
         self.instances: dict[str, tuple[ServiceInstance, int]] = {}
         self._pids = itertools.count(100)

@@ -415,7 +415,7 @@ def test_a_start_that_died_in_its_middle_leaves_one_container(made: Containers) 
 
 def run(made: Containers, code: str, environment: dict[str, str] | None = None) -> str:
     environment = environment or {}
-    argv = made.runtime.one_off("web", str(made.folder), [sys.executable, "-c", code], environment, OPERATION)
+    argv = made.runtime._task_argv("web", str(made.folder), [sys.executable, "-c", code], environment, OPERATION)
     return Host().run(argv, environment=environment, cwd="/").output_tail
 
 
@@ -433,17 +433,17 @@ def test_a_one_off_command_ends_with_its_own_exit_code_and_leaves_nothing(made: 
 
 
 def test_a_one_off_command_whose_client_was_killed_is_ended(made: Containers) -> None:
-    argv = made.runtime.one_off("web", str(made.folder), [sys.executable, "-c", STUBBORN], {}, OPERATION)
+    argv = made.runtime._task_argv("web", str(made.folder), [sys.executable, "-c", STUBBORN], {}, OPERATION)
     client = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert client.stdout is not None and b"deaf" in client.stdout.readline()
     os.kill(client.pid, signal.SIGKILL)
     client.wait()
     client.stdout.close()
     assert len(ids(made)) == 1, "what was killed was its client"
-    made.runtime.end_one_offs("20260101-000000-upgrade-cd34")
+    made.runtime.end_tasks("20260101-000000-upgrade-cd34")
     assert len(ids(made)) == 1, "another operation's"
-    made.runtime.end_one_offs(OPERATION)
-    made.runtime.end_one_offs(OPERATION)
+    made.runtime.end_tasks(OPERATION)
+    made.runtime.end_tasks(OPERATION)
     assert ids(made) == []
 
 

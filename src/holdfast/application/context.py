@@ -47,7 +47,7 @@ class Opened:
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""
     containers: Containers | None = None
-    """None if services and commands are processes of this machine, in the release's folder."""
+    """The runtime, if it has containers, for what only they have: names, volumes, and others than Holdfast's."""
 
     @property
     def releases(self) -> Path:
@@ -91,8 +91,7 @@ class Opened:
         """Return every path that must be durable before a commit: state, releases, datasets, databases, vault."""
         configuration = self.loaded.configuration
         paths = [self.loaded.state, self.releases]
-        images = self.containers.storage() if self.containers is not None else None
-        paths += [Path(images)] if images else []
+        paths += self.runtime.storage_paths()
         paths += [self.loaded.path(item.path) for item in configuration.files.values()]
         paths += [folder.parent for folder in self._private_folders()]
         paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
@@ -225,8 +224,7 @@ class Opened:
 
     def end_sessions(self, operation: str) -> None:
         """End what the commands of a dead operation still do inside engines. Raise StepError if anything continues."""
-        if self.containers is not None:
-            self.containers.end_one_offs(operation)
+        self.runtime.end_tasks(operation)
         for cold in self.cold.values():
             cold.end_operation(operation)
         for database in self.databases.values():

@@ -15,7 +15,7 @@ from holdfast.system.ports import can_be_reached, free_loopback_port
 def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
     """Return the definition of one service of one release."""
     environment = opened.environment(release, service.environment)
-    if port is not None and opened.containers is None:  # in a container the image decides on the port
+    if port is not None and opened.runtime.tells_port:
         environment["PORT"] = str(port)
     return ServiceInstance(
         name=f"{name}-{release.id}",
@@ -42,7 +42,7 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
     if instance.port is None or not leads or can_be_reached(instance.port):
         return instance
     port = free_loopback_port()
-    if opened.containers is not None:
+    if not opened.runtime.tells_port:
         return replace(instance, port=port)
     service = configured(opened, instance)
     # A command that is no longer configured cannot get another port; the start will show whether its port is free.
@@ -54,6 +54,4 @@ def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance
 
 def target_of(opened: Opened, instance: ServiceInstance) -> str:
     """Return where the gate reaches a web: a port of this machine, or its name for a proxy in a container."""
-    if opened.proxy is not None and opened.proxy.is_inside and opened.containers is not None:
-        return opened.containers.reached_at(instance)
-    return f"127.0.0.1:{instance.port}"
+    return opened.runtime.address_of(instance, inside=opened.proxy is not None and opened.proxy.is_inside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -22,12 +21,7 @@ def console(session: Session, arguments: tuple[str, ...]) -> None:
     release = parts.refuse_second_install(app)
     command = [*app.loaded.configuration.tasks.console, *arguments]
     environment = app.opened.resolved_environment(release)
-    containers, own = app.opened.containers, f"console-{os.getpid()}"
-    if containers is not None:
-        service = app.loaded.configuration.task_service()
-        terminal = sys.stdin.isatty()
-        command = containers.one_off(service, release.path, command, environment, own, terminal=terminal)
-    code = app.opened.host.interactive(command, cwd=release.path, environment=environment)
-    if containers is not None:
-        containers.end_one_offs(own)
-    raise SystemExit(code)
+    service = app.loaded.configuration.task_service()
+    raise SystemExit(
+        app.opened.runtime.run_console(service, release.path, command, environment, terminal=sys.stdin.isatty())
+    )

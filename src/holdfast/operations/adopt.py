@@ -19,7 +19,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     current = app.opened.current_release()
     if current is not None:
         raise RefusedError(f"{current.label} is already installed here", next_step="Run: holdfast status")
-    if app.opened.containers is None:
+    if not app.opened.runtime.takes_over:
         raise RefusedError("only containers can be taken over", next_step="Run: holdfast install REF")
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)

@@ -146,8 +146,8 @@ def _trees(app: App) -> list[Path]:
 def _places(app: App) -> set[tuple[str, str]]:
     found = {("the path", str(path)) for path in _trees(app)}
     found |= {("the state directory", str(app.loaded.state)), ("the releases", str(app.opened.releases))}
-    if app.opened.containers is not None:
-        found.add(("the Compose project", app.opened.containers.project_name()))
+    if (place := app.opened.runtime.place()) is not None:
+        found.add(place)
     return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}
 
 

@@ -321,7 +321,7 @@ def parameters(
 def refuse_second_install(app: App) -> Release:
     release = app.opened.current_release()
     if release is None:
-        over = "\nTo take over the running containers, run: holdfast adopt" if app.opened.containers is not None else ""
+        over = "\nTo take over the running containers, run: holdfast adopt" if app.opened.runtime.takes_over else ""
         raise RefusedError("nothing is installed here", next_step=f"Run: holdfast install REF{over}")
     if not Path(release.path).is_dir():
         raise RefusedError(

@@ -32,7 +32,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
     """
     current = parts.refuse_second_install(app)
     target = _target(app, current, to)
-    if app.opened.containers is not None and (gone := app.opened.containers.missing_images(target.path)):
+    if gone := app.opened.runtime.missing_images(target.path):
         raise RefusedError(
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",

@@ -199,7 +199,7 @@ def _before_install(app: App, problem: Problem) -> Problem:
     """
     if problem.severity != "warning":
         return problem
-    adopt = "; if its containers are already running: holdfast adopt" if app.opened.containers is not None else ""
+    adopt = "; if its containers are already running: holdfast adopt" if app.opened.runtime.takes_over else ""
     return replace(problem, advice=f"holdfast install REF{adopt}")
 
 

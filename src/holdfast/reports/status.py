@@ -158,10 +158,9 @@ def _sources(app: App, found: Report, data: Updates, release: Release) -> None:
 
 
 def _images(app: App, found: Report, data: Updates, release: Release) -> None:
-    assert app.opened.containers is not None
     try:
         data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
-        data["images_gone"] = app.opened.containers.missing_images(release.path)
+        data["images_gone"] = app.opened.runtime.missing_images(release.path)
     except (StepError, OSError) as error:
         _problem(
             found,

@@ -125,7 +125,7 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
             f"container {name} of service {service} is running, but Holdfast did not start it",
             next_step=f"{opened.containers.engine_name} rm --force {name}; holdfast service restart {service}",
         )
-    if release is not None and (gone := opened.containers.missing_images(release.path)):
+    if release is not None and (gone := opened.runtime.missing_images(release.path)):
         raise RefusedError(
             f"images of the current release are gone: {', '.join(gone)}",
             next_step=f"To build them again, run: holdfast package build {release.commit}",

@@ -96,9 +96,9 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
         """Raise RefusedError where services that should start next to the old ones cannot."""
         configuration = opened.loaded.configuration
         names = [name for name in configuration.services if configuration.service_kind(name) in self.beside]
-        if opened.containers is None or not names:
+        if not names:
             return
-        against, without = opened.containers.beside(self.release.path, names)
+        against, without = opened.runtime.beside(self.release.path, names)
         if against:
             raise RefusedError(
                 f"release {self.release.label} cannot start next to the old one: " + "; ".join(against),
@@ -120,7 +120,7 @@ def remove_unpacked(opened: Opened, context: Context[UnpackFacts]) -> None:
 
 def refuse_unfit(opened: Opened, release: Release) -> None:
     """Raise RefusedError for a release whose services cannot run, before anything is stopped for it."""
-    found = opened.containers.refused(release.path) if opened.containers is not None else []
+    found = opened.runtime.refused(release.path)
     if found:
         raise RefusedError(f"release {release.label} cannot run: " + "; ".join(found))
 

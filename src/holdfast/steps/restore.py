@@ -196,7 +196,7 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
         release = self.release
         path = Path(release.path)
         if path.is_dir() and (path / ".holdfast-release.json").exists():
-            if opened.containers is not None and (gone := opened.containers.missing_images(release.path)):
+            if gone := opened.runtime.missing_images(release.path):
                 raise RefusedError(
                     f"images of {release.label} are gone: {', '.join(gone)}",
                     next_step=f"To build them again, run: holdfast package build {release.commit}",

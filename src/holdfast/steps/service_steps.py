@@ -127,8 +127,7 @@ def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
     for name in opened.runtime.statuses():
         if name not in names:
             opened.runtime.stop(name)
-    if opened.containers is not None:
-        opened.containers.end_unmanaged()
+    opened.runtime.end_unmanaged()
 
 
 def _start_stopped(opened: Opened, context: OperationContext, verified: Sequence[str]) -> None:
@@ -232,7 +231,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         services = opened.loaded.configuration.services
         kind = opened.loaded.configuration.service_kind
         ran = ran_before(opened, context)
-        present = services if opened.containers is None else opened.containers.services_of(self.release.path)
+        present = opened.runtime.services_of(self.release.path, services)
         ports = dict(context.facts.ports or {})
         instances = []
         for name in services:

@@ -136,11 +136,9 @@ def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False)
 
     `in_order`: all of them are removed, each in its turn.
     """
-    if opened.containers is None:
-        return
     kind = opened.loaded.configuration.service_kind
     order = sorted(names, key=lambda name: STOP_ORDER.index(kind(name))) if in_order else []
-    for name, other in opened.containers.tied(names, order).items():
+    for name, other in opened.runtime.tied(names, order).items():
         raise RefusedError(
             f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
             next_step=f"Remove that `depends_on` from the Compose files and start {other} again.",
@@ -151,9 +149,7 @@ def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
     """Refuse a restart of services that could not be started again, before it begins. Raise HoldfastError."""
     for instance in chosen(wanted(opened), "restart", names):
         opened.host.resolved(instance.environment)
-        if opened.containers is None:
-            continue
-        if gone := opened.containers.missing_images(instance.directory, [instance.service]):
+        if gone := opened.runtime.missing_images(instance.directory, [instance.service]):
             raise RefusedError(
                 f"the image of service {instance.service} is gone: {', '.join(gone)}",
                 state="Nothing was changed.",

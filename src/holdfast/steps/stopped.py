@@ -85,10 +85,9 @@ def _services(opened: Opened) -> list[str]:
     """Return the configured services that the current release has."""
     names = list(opened.loaded.configuration.services)
     release = opened.current_release()
-    if opened.containers is not None and release is not None:
+    if release is not None:
         with contextlib.suppress(OSError, StepError):  # its folder may be gone, which `status` reports
-            known = opened.containers.services_of(release.path)
-            return [name for name in names if name in known]
+            return opened.runtime.services_of(release.path, names)
     return names
 
 

@@ -63,14 +63,8 @@ def invoke(
     """
     environment = {**opened.resolved_environment(release), **more}
     limit = opened.loaded.configuration.limits.task_timeout_seconds
-    if opened.containers is None:
-        return opened.host.run(
-            argv, cwd=release.path, environment=environment, timeout_seconds=limit, output=output, as_application=True
-        )
     operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
     service = opened.loaded.configuration.task_service()
-    words = opened.containers.one_off(service, release.path, argv, environment, operation)
-    try:
-        return opened.host.run(words, cwd="/", environment=environment, timeout_seconds=limit, output=output)
-    finally:
-        opened.containers.end_one_offs(operation)  # if only its client was ended, the container goes on
+    return opened.runtime.run_task(
+        service, release.path, argv, environment, operation, timeout_seconds=limit, output=output
+    )

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from holdfast.model import Package, Running, ServiceInstance
 
 
-class OneOffs(Protocol):
-    """The application's one-off commands, and the requirements of a release's services."""
+class Containers(Protocol):
+    """A runtime of containers: what others ask of it in addition to what they ask of every runtime."""
 
-    def one_off(
-        self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        variables: Iterable[str],
-        operation: str,
-        *,
-        terminal: bool = False,
-    ) -> list[str]:
-        """Return the argv that runs a command in the way the release's service runs; its exit code is the command's.
-
-        The command receives those of `variables` that are set in the environment in which the argv is run.
-        """
-
-    def end_one_offs(self, operation: str) -> None:
-        """End the processes that an operation's commands left. Idempotent. Raise StepError if something still runs."""
-
-    def services_of(self, directory: str) -> list[str]:
-        """Return the services that a release has."""
-
-    def refused(self, directory: str) -> list[str]:
-        """Return the reasons why a release cannot run, before anything is stopped for it."""
-
-    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return what prevents second containers of these services while the first run, and what they would lack."""
-
-    def reached_at(self, instance: ServiceInstance) -> str:
-        """Return the name that only this instance's container has on its networks, and its port there."""
-
-    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
-        """Return images of a release, or of some of its services, that are missing in the engine or differ there."""
-
-    def storage(self) -> str | None:
-        """Return the folder on this machine in which the engine keeps images."""
-
-    def project_name(self) -> str:
-        """Return the name of the project to which its containers, networks and volumes belong."""
+    @property
+    def engine_name(self) -> str:
+        """Return the name of the engine's client program: `docker` or `podman`."""
 
     def container_of(self, service: str) -> str:
         """Return the name of a service's container, whoever started it. Raise StepError where it has none."""
@@ -60,22 +25,8 @@ class OneOffs(Protocol):
         Raise StepError where there is none.
         """
 
-
-class Foreigners(Protocol):
-    """Containers of configured services that Holdfast did not start."""
-
     def unmanaged(self) -> dict[str, str]:
         """Return the names of running containers that Holdfast did not start, each with its service."""
-
-    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
-        """Return those of these services' containers that the engine cannot remove while another one exists.
-
-        The result has their names, each with the name of the other container. Containers of services that come earlier
-        in `order` count as removed already.
-        """
-
-    def end_unmanaged(self) -> None:
-        """Stop and remove the containers that Holdfast did not start. Idempotent."""
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:
         """Return per service the container that the operator's own command started.
@@ -85,14 +36,6 @@ class Foreigners(Protocol):
 
     def adopt(self, instances: Mapping[str, ServiceInstance]) -> None:
         """Treat these containers, by id, and no others, as those instances from now on. Idempotent."""
-
-
-class Containers(OneOffs, Foreigners, Protocol):
-    """A runtime of containers: its methods in addition to those of every runtime."""
-
-    @property
-    def engine_name(self) -> str:
-        """Return the name of the engine's client program: `docker` or `podman`."""
 
 
 class ImageKeeping(Protocol):

@@ -1,18 +1,21 @@
-"""Protocol of the runtimes, which run services."""
+"""Protocol of the runtimes, which run services and the application's own commands."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Protocol
 
 from holdfast.model import (
     Problem,
     ServiceInstance,
     ServiceStatus,
 )
+from holdfast.system.host import CommandResult
 
 
-class Runtime(Protocol):
-    """A runtime, which runs the services. Instances are identified by name; nothing starts by itself after a reboot."""
+class RunsServices(Protocol):
+    """Instances are identified by name; nothing starts by itself after a reboot."""
 
     def prepare(self) -> None:
         """Make the runtime answer; start it if it belongs to Holdfast. Idempotent."""
@@ -32,6 +35,9 @@ class Runtime(Protocol):
         Return the seconds after which it had to be killed; None where it ended by itself.
         """
 
+    def end_unmanaged(self) -> None:
+        """End what runs as one of the application's services and was not started by Holdfast. Idempotent."""
+
     def release_of(self, name: str) -> str | None:
         """Return the release from which the running process of an instance was really started."""
 
@@ -42,3 +48,78 @@ class Runtime(Protocol):
         """Stop every instance, and the runtime itself if it belongs to Holdfast. Idempotent."""
 
     def check(self) -> list[Problem]: ...
+
+
+class KnowsReleases(Protocol):
+    """What a runtime says of a release before anything is stopped for it."""
+
+    takes_over: bool
+    """Whether it can take over what the operator's own command started."""
+
+    tells_port: bool
+    """Whether it tells a service its port, by a variable and in its command."""
+
+    def services_of(self, directory: str, configured: Collection[str]) -> list[str]:
+        """Return those of the configured services that a release has."""
+
+    def refused(self, directory: str) -> list[str]:
+        """Return the reasons why a release cannot run, before anything is stopped for it."""
+
+    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return what prevents second instances of these services while the first run, and what they would lack."""
+
+    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
+        """Return images of a release, or of some of its services, that are missing or differ."""
+
+    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        """Return instances of these services that cannot be removed while another one exists, with the other's name.
+
+        Those of services that come earlier in `order` count as removed already.
+        """
+
+    def storage_paths(self) -> list[Path]:
+        """Return the folders of this machine in which it keeps what its services run."""
+
+    def place(self) -> tuple[str, str] | None:
+        """Return what no other environment may share with this one: what it is, and its name; None if nothing."""
+
+    def address_of(self, instance: ServiceInstance, *, inside: bool) -> str:
+        """Return where an instance is reached: from this machine, or from `inside` the network of its services."""
+
+
+class RunsCommands(Protocol):
+    """The application's one-off commands, which run in the way the services of a release do."""
+
+    def run_task(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        operation: str,
+        *,
+        timeout_seconds: float | None = None,
+        output: IO[bytes] | None = None,
+    ) -> CommandResult:
+        """Run a command of a release to its end; nothing of it goes on afterwards. Raise what `Host.run` raises."""
+
+    def run_console(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        terminal: bool,
+    ) -> int:
+        """Run a command of a release on the operator's terminal; return its exit code."""
+
+    def end_tasks(self, operation: str) -> None:
+        """End the processes that an operation's commands left in the runtime. Idempotent.
+
+        Raise StepError if something still runs.
+        """
+
+
+class Runtime(RunsServices, KnowsReleases, RunsCommands, Protocol):
+    """A runtime, which runs the services and the commands of the application."""

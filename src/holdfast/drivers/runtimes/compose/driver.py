@@ -12,11 +12,13 @@ its container running.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from holdfast.containers.container import (
     APPLICATION_LABEL,
@@ -43,7 +45,7 @@ from holdfast.errors import (
 )
 from holdfast.model import Problem, Running, ServiceInstance, ServiceStatus
 from holdfast.system import durable
-from holdfast.system.host import Host
+from holdfast.system.host import CommandResult, Host
 from holdfast.system.ports import listeners_on
 
 _NAME = "project"
@@ -53,6 +55,9 @@ _LIKE_SECRETS = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|DSN|_URL$|^URL$", 
 
 
 class ComposeRuntime:
+    takes_over = True
+    tells_port = False  # the image decides on the port
+
     def __init__(
         self,
         folder: Path,
@@ -154,7 +159,9 @@ class ComposeRuntime:
             if not fixed and container.restart_policy != policy:
                 self._engine.do("update", f"--restart={policy}", container.id)
 
-    def reached_at(self, instance: ServiceInstance) -> str:
+    def address_of(self, instance: ServiceInstance, *, inside: bool) -> str:
+        if not inside:
+            return f"127.0.0.1:{instance.port}"
         model = self._read(Path(instance.directory))
         return f"{models.own_name(instance)}:{self._port_inside(model, instance)}"
 
@@ -287,7 +294,41 @@ class ComposeRuntime:
 
     # --- one-off commands --------------------------------------------------------------------------
 
-    def one_off(
+    def run_task(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        operation: str,
+        *,
+        timeout_seconds: float | None = None,
+        output: IO[bytes] | None = None,
+    ) -> CommandResult:
+        argv = self._task_argv(service, directory, command, environment, operation)
+        try:
+            return self._host.run(
+                argv, cwd="/", environment=environment, timeout_seconds=timeout_seconds, output=output
+            )
+        finally:
+            self.end_tasks(operation)  # if only its client was ended, the container goes on
+
+    def run_console(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        terminal: bool,
+    ) -> int:
+        own = f"console-{os.getpid()}"
+        argv = self._task_argv(service, directory, command, environment, own, terminal=terminal)
+        code = self._host.interactive(argv, cwd=directory, environment=environment)
+        self.end_tasks(own)
+        return code
+
+    def _task_argv(
         self,
         service: str,
         directory: str,
@@ -299,7 +340,8 @@ class ComposeRuntime:
     ) -> list[str]:
         """Return the argv that runs a command in a container of a release; its exit code is the command's.
 
-        The container is removed afterwards.
+        The command receives those of `variables` that are set in the environment in which the argv is run. The
+        container is removed afterwards.
         """
         model = self._read(Path(directory))
         image = self._image_of(service, directory)
@@ -309,7 +351,7 @@ class ComposeRuntime:
         self._write(wanted, file)
         return self._compose.running_once(wanted, file, service, command, terminal=terminal)
 
-    def end_one_offs(self, operation: str) -> None:
+    def end_tasks(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
         self._engine.await_back()
         ours = f"{APPLICATION_LABEL}={self._mark}"
@@ -320,8 +362,9 @@ class ComposeRuntime:
 
     # --- releases ----------------------------------------------------------------------------------
 
-    def services_of(self, directory: str) -> list[str]:
-        return list(model_of(Path(directory))["services"])
+    def services_of(self, directory: str, configured: Collection[str]) -> list[str]:
+        known = model_of(Path(directory))["services"]
+        return [name for name in configured if name in known]
 
     def refused(self, directory: str) -> list[str]:
         model, images = model_of(Path(directory)), images_of(Path(directory))
@@ -364,9 +407,9 @@ class ComposeRuntime:
         wanted = [image for name, image in images.items() if services is None or name in services]
         return [image["tag"] for image in wanted if self._engine.image(image["tag"]) != image["id"]]
 
-    def storage(self) -> str | None:
+    def storage_paths(self) -> list[Path]:
         place = self._engine.storage()
-        return place if place and Path(place).is_dir() else None
+        return [Path(place)] if place and Path(place).is_dir() else []
 
     def container_of(self, service: str) -> str:
         self.prepare()
@@ -393,6 +436,9 @@ class ComposeRuntime:
 
     def _running_of_anyone(self) -> list[Known]:
         return running_of(self._engine, self.project_name(), self._ports)
+
+    def place(self) -> tuple[str, str] | None:
+        return "the Compose project", self.project_name()
 
     def project_name(self) -> str:
         """Return the project's name; empty where only the sources have its files and nothing was started from them."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict, cast
 
+from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.drivers.runtimes.supervisor import interface
 from holdfast.drivers.runtimes.supervisor.interface import RefusedCallError
 from holdfast.drivers.runtimes.supervisor.started import Started, read
@@ -47,7 +48,7 @@ class _ProcessInfo(TypedDict):
     now: int
 
 
-class SupervisorRuntime:
+class SupervisorRuntime(ProcessRuntime):
     def __init__(self, folder: Path, mark: str, host: Host) -> None:
         self._folder = folder
         self._programs = folder / "programs"
@@ -55,7 +56,7 @@ class SupervisorRuntime:
         self._socket = folder / "s.sock"
         self._record = folder / "processes"
         self._mark = mark
-        self._host = host
+        super().__init__(host)
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise ConfigurationError(
                 "the state directory's path is too long for a socket",

@@ -1,0 +1,81 @@
+"""The answers of a runtime whose services are processes of this machine, in the release's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from holdfast.model import ServiceInstance
+from holdfast.system.host import CommandResult, Host
+
+
+class ProcessRuntime:
+    """A release has every configured service, needs no images, and ties nothing to anything."""
+
+    takes_over = False
+    tells_port = True
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def end_unmanaged(self) -> None:
+        """Do nothing: a process that the operator started by hand is not known to be a service."""
+
+    def services_of(self, directory: str, configured: Collection[str]) -> list[str]:
+        return list(configured)
+
+    def refused(self, directory: str) -> list[str]:
+        return []
+
+    def beside(self, directory: str, services: Sequence[str]) -> tuple[list[str], list[str]]:
+        return [], []
+
+    def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
+        return []
+
+    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        return {}
+
+    def storage_paths(self) -> list[Path]:
+        return []
+
+    def place(self) -> tuple[str, str] | None:
+        return None
+
+    def address_of(self, instance: ServiceInstance, *, inside: bool) -> str:
+        return f"127.0.0.1:{instance.port}"
+
+    def run_task(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        operation: str,
+        *,
+        timeout_seconds: float | None = None,
+        output: IO[bytes] | None = None,
+    ) -> CommandResult:
+        return self._host.run(
+            command,
+            cwd=directory,
+            environment=environment,
+            timeout_seconds=timeout_seconds,
+            output=output,
+            as_application=True,
+        )
+
+    def run_console(
+        self,
+        service: str,
+        directory: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        terminal: bool,
+    ) -> int:
+        return self._host.interactive(command, cwd=directory, environment=environment)
+
+    def end_tasks(self, operation: str) -> None:
+        """Do nothing: the fence ends an operation's processes on this machine."""
