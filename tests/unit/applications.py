@@ -12,9 +12,10 @@ from holdfast.application.context import Opened
 from holdfast.config.load import Loaded
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
+from holdfast.engine.handlers import StepContext
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
-from holdfast.engine.runner import Runner, StepContext
+from holdfast.engine.runner import Runner
 from holdfast.model import Backup, CommitFacts, Facts, PlanParameters
 from holdfast.steps.typed import AnyStep, handler
 from holdfast.system.host import Host

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from holdfast.application.application import App
-from holdfast.engine.runner import StepContext
+from holdfast.engine.handlers import StepContext
 from holdfast.errors import CommandFailedError, NoSpaceError, StepError
 from holdfast.model import Facts, Snapshot
 from holdfast.steps import backup, closing, last_pass

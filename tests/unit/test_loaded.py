@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.application.application import App
-from holdfast.engine.runner import StepContext
+from holdfast.engine.handlers import StepContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.operations import parts

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.engine import fence
+from holdfast.engine.handlers import Handler, StepContext
 from holdfast.engine.journal import Journal
 from holdfast.engine.observer import SilentObserver
 from holdfast.engine.records import OperationRecord
-from holdfast.engine.runner import Handler, Result, Runner, StepContext
+from holdfast.engine.runner import Result, Runner
 from holdfast.errors import (
     BusyError,
     CancelledError,

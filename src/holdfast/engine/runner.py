@@ -16,6 +16,7 @@ import msgspec
 from holdfast.engine import fence
 from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.failure import operator_error
+from holdfast.engine.handlers import Handler, StepContext
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
 from holdfast.engine.observer import Observer
@@ -38,41 +39,6 @@ _WARNINGS = "warnings"
 """A list of texts, which the commit keeps of all steps."""
 _DEGRADED = "degraded"
 """A text that says what an undo leaves; the operation is then degraded."""
-
-
-@dataclass
-class StepContext:
-    """The input of a handler: its parameters, the facts that it recorded before, the facts of other steps."""
-
-    operation: str
-    parameters: Mapping[str, Any]
-    facts: Facts
-    earlier: Mapping[str, Facts]
-    record: Callable[[Facts], None]
-    check_cancelled: Callable[[], None]
-    progress: Callable[[int, int | None, str], None]
-    say: Callable[[str], None]
-    commit_facts: CommitFacts
-    plan_parameters: PlanParameters
-    begun: frozenset[str] = frozenset()
-
-    def started(self, name: str) -> bool:
-        """Return whether a step of that name was ever begun in this operation."""
-        return name in self.begun
-
-
-@dataclass(frozen=True)
-class Handler:
-    """The code of a step. Both functions are idempotent and examine the present state before they act.
-
-    `describe` gives the exact commands for the dry run. A handler whose undo is None leaves nothing behind.
-    """
-
-    do: Callable[[StepContext], None]
-    undo: Callable[[StepContext], None] | None = None
-    describe: Callable[[Mapping[str, Any]], list[str]] = lambda parameters: []
-    check: Callable[[Mapping[str, Any], Facts], None] = lambda parameters, facts: None
-    """Raise HoldfastError for parameters or facts in a journal that this version does not know."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from holdfast.application.context import Opened
-from holdfast.engine.runner import Handler
+from holdfast.engine.handlers import Handler
 from holdfast.steps import (
     adopt,
     backup,

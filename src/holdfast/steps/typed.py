@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 import msgspec
 
 from holdfast.application.context import Opened
+from holdfast.engine.handlers import Handler, StepContext
 from holdfast.engine.records import StepRecord
-from holdfast.engine.runner import Handler, StepContext
 from holdfast.errors import RefusedError
 from holdfast.model import CommitFacts, Facts, PlanParameters
 

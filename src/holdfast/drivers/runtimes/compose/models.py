@@ -217,6 +217,13 @@ def refused(model: Model, services: Mapping[str, int], images: Collection[str], 
     return found
 
 
+def of_another_project(model: Model, name: str) -> list[str]:
+    """Return the problem of files that name another project than the one that runs."""
+    if not name or model["name"] == name:
+        return []
+    return [f"its Compose files name the project {model['name']} instead of {name}: it would start with empty volumes"]
+
+
 def volumes_without_name(name: str, service: Service, of_image: Iterable[str]) -> list[str]:
     """Return problems of folders that an image keeps in an unnamed volume because the service mounts nothing there."""
     mounted = {str(mount.get("target", "")).rstrip("/") for mount in service.get("volumes") or []}
