@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -20,7 +20,7 @@ from holdfast.engine.handlers import Handler, StepContext
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, boot_id, pid_namespace, release_all
 from holdfast.engine.observer import Observer
-from holdfast.engine.records import OperationRecord, StepRecord
+from holdfast.engine.records import OperationRecord, StepRecord, commit_facts_of, parameters_of
 from holdfast.errors import (
     HoldfastError,
     InterruptedOperationError,
@@ -197,8 +197,8 @@ class Runner:
             check_cancelled=self._cancellation.check,
             progress=self._observer.progress,
             say=self._observer.say,
-            commit_facts=_commit_facts_of(stored),
-            plan_parameters=_parameters_of(stored),
+            commit_facts=commit_facts_of(stored),
+            plan_parameters=parameters_of(stored),
             begun=frozenset(step.name for step in steps if step.state is not StepState.PENDING),
         )
 
@@ -231,7 +231,7 @@ class Runner:
         assert stored is not None
         self._cancellation.check()
         durable.barrier(stored.plan["barrier_paths"])
-        facts: Facts = msgspec.to_builtins(_parameters_of(stored).commit_facts)
+        facts: Facts = msgspec.to_builtins(parameters_of(stored).commit_facts)
         for step in self.journal.steps(operation):
             facts.update({key: step.facts[key] for key in _COMMITTED if key in step.facts})
             if warnings := step.facts.get(_WARNINGS):
@@ -254,7 +254,7 @@ class Runner:
         seconds = time.monotonic() - started
         stored = self.journal.operation(operation)
         assert stored is not None
-        superseded = _parameters_of(stored).supersedes
+        superseded = parameters_of(stored).supersedes
         if superseded:
             self.journal.finish(superseded, Outcome.SUPERSEDED, error=f"superseded by {operation}")
         self.journal.finish(operation, Outcome.COMMITTED, seconds=seconds)
@@ -365,8 +365,8 @@ class Runner:
         steps = self.journal.steps(record.id)
         unknown = sorted({step.name for step in steps} - self.handlers.keys())
         try:
-            _parameters_of(record)
-            _commit_facts_of(record)
+            parameters_of(record)
+            commit_facts_of(record)
             for step in steps if not unknown else ():
                 self.handlers[step.name].check(step.parameters, step.facts)
         except HoldfastError as error:
@@ -406,22 +406,3 @@ class Runner:
         """Close an operation without an undo, by the operator's decision."""
         self._fence_dead(record)
         self.journal.finish(record.id, Outcome.ABANDONED, error=f"abandoned: {reason}")
-
-
-def _parameters_of(record: OperationRecord) -> PlanParameters:
-    return _read(record.plan["parameters"], PlanParameters, "a plan with parameters")
-
-
-def _commit_facts_of(record: OperationRecord) -> CommitFacts:
-    return _read(record.commit_facts, CommitFacts, "a commit with facts")
-
-
-_StructT = TypeVar("_StructT", PlanParameters, CommitFacts)
-
-
-def _read(value: Mapping[str, Any], kind: type[_StructT], what: str) -> _StructT:
-    """Return what an operation's record has. Raise RefusedError for what another version wrote."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise RefusedError(f"{what} of another version ({error})") from error
