@@ -28,7 +28,7 @@ from holdfast.errors import (
     StuckError,
     lacks_space,
 )
-from holdfast.model import CommitFacts, Facts, Outcome, Plan, PlanParameters, StepState
+from holdfast.model import Facts, Outcome, Plan, StepState
 from holdfast.system import durable
 from holdfast.system.host import Host
 
