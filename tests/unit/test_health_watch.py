@@ -87,8 +87,8 @@ def test_the_release_decides_in_the_end() -> None:
 def test_the_time_is_over_with_what_the_health_check_said_last() -> None:
     seen = Seen(60.0, RUNNING, said="answered 500")
     assert judge(seen, TERMS) == Pending()
-    assert judge(replace(seen, at=60.1), TERMS) == Failed("not healthy after 60 s: answered 500")
-    assert judge(Seen(61.0, RUNNING), TERMS) == Failed("not healthy after 60 s: it has not answered yet")
+    assert judge(replace(seen, at=60.1), TERMS) == Failed("not healthy after 60 s: answered 500", is_late=True)
+    assert judge(Seen(61.0, RUNNING), TERMS) == Failed("not healthy after 60 s: it has not answered yet", is_late=True)
 
 
 def test_a_look_is_compared_with_the_one_before() -> None:

@@ -1,14 +1,20 @@
-"""The health request as an application sees it."""
+"""The health request as an application sees it, and what is said of a service that does not answer it."""
 
 from __future__ import annotations
 
 import http.server
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from holdfast.application.health import _where_it_listens
 from holdfast.application.health_request import answers
+from holdfast.application.health_watch import Seen
+from holdfast.model import ServiceInstance, ServiceStatus
 
 
 class _Strict(http.server.BaseHTTPRequestHandler):
@@ -52,3 +58,24 @@ def test_headers_are_those_of_the_configuration(port: int, headers: dict[str, st
     found, words = answers(port, "/", headers)
     assert found is well
     assert said in words
+
+
+_LISTENS = "import socket, sys; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
+    "import socket, sys, time; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
+)
+
+
+def test_a_service_that_listens_elsewhere_is_told() -> None:
+    """The most frequent mistake in a service's command, and one that no output shows."""
+    program = f"{_LISTENS}; sys.stdin.read()"
+    words = ["sh", "-c", '"$0" -c "$1"; :', sys.executable, program]  # its child has the socket
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        status = ServiceStatus("web-r1", True, process.pid, 9.0, "running")
+        instance = ServiceInstance("web-r1", "web", "web", "r1", "/", ("sh",), {}, port=1)
+        said = _where_it_listens(instance, Seen(60.0, status))
+        assert f"its process {process.pid} (sh -c" in said
+        assert said.endswith(f"listens on {port}, and was given port 1")
+        assert _where_it_listens(replace(instance, port=port), Seen(60.0, status)) == ""
+        assert _where_it_listens(replace(instance, port=None), Seen(60.0, status)) == ""

@@ -13,7 +13,8 @@ from holdfast.application.health_watch import Failed, Healthy, PortTaken, Seen, 
 from holdfast.config.schema import Service
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
-from holdfast.system.ports import listeners_on, other_listeners_on
+from holdfast.system.ports import listeners_on, other_listeners_on, ports_of
+from holdfast.system.processes import command_of
 
 _POLL_SECONDS = 0.05
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
@@ -60,7 +61,8 @@ def verify(
         if isinstance(verdict, PortTaken):
             raise PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")
         if isinstance(verdict, Failed):
-            raise _unhealthy(opened, verdict.service or instance, verdict.why)
+            where = _where_it_listens(instance, seen) if verdict.is_late else ""
+            raise _unhealthy(opened, verdict.service or instance, verdict.why + where)
         time.sleep(_POLL_SECONDS)
 
 
@@ -92,6 +94,18 @@ def _look(
     if release == instance.release and instance.port is not None and not status.holds_port:
         seen = replace(seen, port_taken=bool(other_listeners_on(instance.port, status.pid)))
     return replace(seen, at=clock(), release=release)
+
+
+def _where_it_listens(instance: ServiceInstance, seen: Seen) -> str:
+    """Return what a service does instead of listening on the port that it was given; empty if it listens there."""
+    if instance.port is None or seen.status is None or seen.status.pid is None or seen.status.holds_port:
+        return ""
+    found = ports_of(seen.status.pid)
+    if instance.port in found:
+        return ""
+    ports = ", ".join(map(str, found)) or "no port"
+    command = command_of(seen.status.pid)
+    return f"; its process {seen.status.pid} ({command}) listens on {ports}, and was given port {instance.port}"
 
 
 def configured(opened: Opened, instance: ServiceInstance) -> Service | None:

@@ -85,6 +85,8 @@ class Failed:
 
     why: str
     service: ServiceInstance | None = None
+    is_late: bool = False
+    """Whether it runs, but did not become healthy in time."""
 
 
 Verdict = Pending | Healthy | PortTaken | Failed
@@ -109,7 +111,7 @@ def judge(seen: Seen, terms: Terms) -> Verdict:
             return Failed(f"it runs release {seen.release}")
         return PortTaken() if seen.port_taken else Healthy()
     if seen.at > terms.timeout_seconds:
-        return Failed(f"not healthy after {terms.timeout_seconds:g} s: {seen.said}")
+        return Failed(f"not healthy after {terms.timeout_seconds:g} s: {seen.said}", is_late=True)
     return Pending()
 
 

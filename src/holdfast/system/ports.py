@@ -8,7 +8,7 @@ import struct
 
 from holdfast.errors import StepError
 from holdfast.system import proc
-from holdfast.system.processes import open_descriptors
+from holdfast.system.processes import Identity, descendants, open_descriptors, table
 
 _FIRST, _COUNT = 10240, 20000
 _ARRIVAL_SECONDS = 1.0
@@ -60,6 +60,17 @@ def listeners_on(port: int) -> list[int]:
     if not wanted:
         return []
     return sorted({pid for pid, path in open_descriptors() if _link(path) in wanted})
+
+
+def ports_of(pid: int) -> list[int]:
+    """Return the TCP ports on which a process or one of its descendants listens, as far as this user may look."""
+    known = table()
+    if pid not in known:
+        return []
+    family = {pid, *descendants(Identity(pid, known[pid].started), known)}
+    sockets = {_link(path) for owner, path in open_descriptors() if owner in family}
+    listening = (one for one in proc.connections() if one.state == proc.LISTENING)
+    return sorted({one.port for one in listening if f"socket:[{one.inode}]" in sockets})
 
 
 def _link(path: str) -> str:
