@@ -61,8 +61,6 @@ def test_headers_are_those_of_the_configuration(port: int, headers: dict[str, st
 
 
 _LISTENS = "import socket, sys; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
-    "import socket, sys, time; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
-)
 
 
 def test_a_service_that_listens_elsewhere_is_told() -> None:
