@@ -102,3 +102,35 @@ def test_a_look_is_compared_with_the_one_before() -> None:
     assert ended.restarted is False
     again = Seen(5.0, replace(RUNNING, pid=9)).compared_with(ended)
     assert (again.since, again.restarted) == (5.0, False), "the end in between was judged at its own look"
+
+
+def _answering(*answers: tuple[float, int | None]) -> Seen:
+    """What is seen of a web that answers with these statuses at these times."""
+    seen = None
+    for at, answered in answers:
+        seen = Seen(at, RUNNING).compared_with(seen).answered(answered)
+    assert seen is not None
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("answers", "given_up"),
+    [
+        ([(1.0, 500), (5.9, 500)], False),
+        ([(1.0, 500), (6.0, 500)], True),
+        ([(1.0, None), (2.0, 501), (7.0, 500)], True),
+        ([(1.0, 503), (2.0, 500), (7.0, 500)], True),  # 503 was not its first answer
+        ([(1.0, 500), (3.0, None), (4.0, 502), (6.0, 500)], True),
+        ([(1.0, 404), (2.0, 500), (9.0, 500)], False),  # it has answered otherwise
+        ([(1.0, 500), (3.0, 404), (4.0, 500), (9.0, 500)], False),
+        ([(1.0, 502), (9.0, 504)], False),
+        ([(1.0, None), (9.0, None)], False),
+    ],
+)
+def test_a_web_that_is_broken_from_its_first_answer_on_is_given_up_early(
+    answers: list[tuple[float, int | None]], given_up: bool
+) -> None:
+    seen = _answering(*answers)
+    assert isinstance(judge(seen, TERMS), Failed) is given_up
+    assert judge(seen, PATIENT) == Pending()
+    assert judge(seen, replace(TERMS, settle_seconds=3.0)) == Pending(), "who settles slowly is given more time"

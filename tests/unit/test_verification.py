@@ -55,7 +55,7 @@ def port() -> Iterator[int]:
     ],
 )
 def test_headers_are_those_of_the_configuration(port: int, headers: dict[str, str], well: bool, said: str) -> None:
-    found, words = answers(port, "/", headers)
+    found, words, _ = answers(port, "/", headers)
     assert found is well
     assert said in words
 

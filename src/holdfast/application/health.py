@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.application.commands import filled
 from holdfast.application.context import Opened
@@ -15,6 +15,9 @@ from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenEr
 from holdfast.model import ServiceInstance
 from holdfast.system.ports import listeners_on, other_listeners_on, ports_of
 from holdfast.system.processes import command_of
+
+if TYPE_CHECKING:
+    from holdfast.application.health_request import Answer
 
 _POLL_SECONDS = 0.05
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
@@ -40,7 +43,8 @@ def verify(
     A `patient` verification waits longer and allows the retries of the runtime for a process that ended. It is for
     services that ran before an operation: they need not prove anything, and may be slow or lose a race at their start
     that they win a second later. If such a service is given up, an operator has to decide. A web depends on its
-    `backends`, and is given up as soon as one of them ended.
+    `backends`, and is given up as soon as one of them ended. One that answers 500 or 501 from its first answer on is
+    given up early, unless the verification is patient.
 
     Raise StepError with the output of the service.
     """
@@ -86,10 +90,10 @@ def _look(
         return replace(seen, port_taken=instance.port is not None and bool(listeners_on(instance.port)))
     if status is None or status.pid is None or (seen.restarted and not terms.patient):
         return seen
-    healthy, said = is_well(opened, instance, service)
+    healthy, said, answered = is_well(opened, instance, service)
     if status.healthy is False:
         healthy, said = False, f"its health check says {status.detail}"
-    seen = replace(seen, at=clock(), healthy=healthy, said=said)
+    seen = replace(seen, at=clock(), healthy=healthy, said=said).answered(answered)
     release = opened.runtime.release_of(instance.name) if seen.is_settled(terms) else None
     if release == instance.release and instance.port is not None and not status.holds_port:
         seen = replace(seen, port_taken=bool(other_listeners_on(instance.port, status.pid)))
@@ -113,12 +117,13 @@ def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
     return opened.loaded.configuration.services.get(instance.service)
 
 
-def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> tuple[bool, str]:
-    if service is None:
-        return True, ""
-    if service.health and instance.port is not None:
-        from holdfast.application.health_request import answers
+def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> Answer:
+    """Ask a service whether it is healthy, as its configuration says; one without a check is."""
+    from holdfast.application.health_request import Answer, answers  # with the HTTP client, which few commands need
 
+    if service is None:
+        return Answer(True, "")
+    if service.health and instance.port is not None:
         return answers(instance.port, service.health, service.health_headers)
     if service.health_command:
         try:
@@ -131,10 +136,10 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
             )
         except CommandFailedError as error:
             said = error.output_tail.strip().splitlines()[-1:]
-            return False, ": ".join([error.what, *said])
+            return Answer(False, ": ".join([error.what, *said]))
         except CommandTimeoutError as error:
-            return False, error.what
-    return True, ""
+            return Answer(False, error.what)
+    return Answer(True, "")
 
 
 def _unhealthy(opened: Opened, instance: ServiceInstance, why: str) -> StepError:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import http
 import http.client
 from collections.abc import Mapping
+from typing import NamedTuple
 
 
-def answers(
-    port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5
-) -> tuple[bool, str]:
-    """Return whether the web on a loopback port answers a path with 2xx, and what it said."""
+class Answer(NamedTuple):
+    """Whether a service is healthy, what it said, and the status if it answered by HTTP."""
+
+    is_healthy: bool
+    said: str
+    status: int | None = None
+
+
+def answers(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5) -> Answer:
+    """Ask the web on a loopback port for a path, which it should answer with 2xx."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:
         connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
         response = connection.getresponse()
         response.read()
-        return 200 <= response.status < 300, f"GET {path} answered {response.status}{_advice(response)}"
+        said = f"GET {path} answered {response.status}{_advice(response)}"
+        return Answer(200 <= response.status < 300, said, response.status)
     except (OSError, http.client.HTTPException) as error:
-        return False, f"GET {path}: {error or type(error).__name__}"
+        return Answer(False, f"GET {path}: {error or type(error).__name__}")
     finally:
         connection.close()
 

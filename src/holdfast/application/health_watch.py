@@ -8,6 +8,9 @@ from holdfast.model import ServiceInstance, ServiceStatus
 
 _RETRIED = ("backoff", "exited")  # the process ended, and the runtime starts it again
 _DEAD = ("fatal", "unknown")
+_BROKEN = (500, 501)
+_NOT_YET = (502, 503, 504)
+_BROKEN_SECONDS, _BROKEN_SETTLES = 5.0, 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Terms:
     settle_seconds: float
     patient: bool = False
 
+    @property
+    def broken_seconds(self) -> float:
+        """Return for how long a web may answer that it is broken, from its first answer on."""
+        return max(_BROKEN_SECONDS, _BROKEN_SETTLES * self.settle_seconds)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -33,6 +41,10 @@ class Seen:
     at: float
     status: ServiceStatus | None
     since: float = 0.0
+    broken_since: float | None = None
+    """When its first answer said that it is broken, if each one since then did."""
+    has_answered: bool = False
+    """Whether it has given any answer of its own."""
     said: str = "it has not answered yet"
     """What its health check says, or last said."""
     restarted: bool = False
@@ -53,9 +65,26 @@ class Seen:
         if before is None:
             return replace(self, since=self.at)
         if self.pid == before.pid:
-            return replace(self, said=before.said, since=before.since)
+            return replace(
+                self,
+                said=before.said,
+                since=before.since,
+                broken_since=before.broken_since,
+                has_answered=before.has_answered,
+            )
         restarted = before.pid is not None and self.pid is not None
         return replace(self, said=before.said, since=self.at, restarted=restarted)
+
+    def answered(self, status: int | None) -> Seen:
+        """Return this with an HTTP status that it answered; None if it gave no answer.
+
+        A proxy in front of the application answers 502 to 504 while the application starts, and an application may say
+        503 itself: such an answer says nothing yet.
+        """
+        if status is None or status in _NOT_YET:
+            return self
+        since = self.broken_since if self.has_answered else self.at
+        return replace(self, has_answered=True, broken_since=since if status in _BROKEN else None)
 
     def is_settled(self, terms: Terms) -> bool:
         """Return whether it is healthy and has stayed up long enough."""
@@ -110,6 +139,8 @@ def judge(seen: Seen, terms: Terms) -> Verdict:
         if seen.release != terms.release:
             return Failed(f"it runs release {seen.release}")
         return PortTaken() if seen.port_taken else Healthy()
+    if seen.broken_since is not None and not terms.patient and seen.at - seen.broken_since >= terms.broken_seconds:
+        return Failed(f"not healthy for {seen.at - seen.broken_since:.0f} s since its first answer: {seen.said}")
     if seen.at > terms.timeout_seconds:
         return Failed(f"not healthy after {terms.timeout_seconds:g} s: {seen.said}", is_late=True)
     return Pending()

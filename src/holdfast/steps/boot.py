@@ -34,7 +34,7 @@ def unwell(opened: Opened) -> dict[str, str]:
         if status is None or not status.running:
             well, said = False, status.detail if status is not None else "gone"
         elif service is not None and (service.health or service.health_command):
-            well, said = health.is_well(opened, instance, service)
+            well, said, _ = health.is_well(opened, instance, service)
         elif status.detail != "running":  # a service that is starting may still end
             well, said = False, status.detail
         if not well:
