@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from holdfast.drivers.interchange import dump_source
-from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.datasets import Dataset, Fix
+from holdfast.drivers.interchange.dump_source import DumpSource
+from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
@@ -165,11 +165,11 @@ class FakeDatabase:
             found[table] = {"rows": rows, "columns": columns}
         return found
 
-    def hold_with(self, others: Sequence[Dataset]) -> None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> None:
         """Each has a memory of its own."""
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         if limit_seconds is not None and (self.live is None or self.held):
             raise StepError(f"writers cannot be held within {limit_seconds:g} s")
         self.held = limit_seconds is not None
@@ -229,7 +229,7 @@ class FakeDatabase:
             raise StepError(f"{identity} is gone")
         return self._write(content, target, [], budget_seconds)
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         if source.format != dump_source.SQLITE:
             raise RefusedError(f"the fake does not read {source.format}")
         identity = next(self._identities)

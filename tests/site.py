@@ -197,13 +197,13 @@ class Site:
     def start(self) -> None:
         app = self.open()
         try:
-            services.start_wanted(app.opened)
-            if services.wanted(app.opened):
-                app.opened.gate.hold(app.opened.gate.state().hold)  # one that ran on reads its file again
-            for instance in services.wanted(app.opened):
+            services.start_wanted(app.context)
+            if services.wanted(app.context):
+                app.context.gate.hold(app.context.gate.state().hold)  # one that ran on reads its file again
+            for instance in services.wanted(app.context):
                 if instance.port is not None:
                     patience.until(lambda port=instance.port: health_request.answers(port, "/health")[0])
-            if services.wanted(app.opened):
+            if services.wanted(app.context):
                 patience.until(lambda: self.get("/")[0] in (200, 503))
         finally:
             app.close()
@@ -305,17 +305,17 @@ class Site:
         except HoldfastError:  # a test left a configuration that is refused
             return False
         try:
-            gate = app.opened.gate.instance()
-            if gate is None or not app.opened.gate.answers():
+            gate = app.context.gate.instance()
+            if gate is None or not app.context.gate.answers():
                 return False
             if self.project:
                 if saved.containers is None or saved.containers != self._containers():
                     containers.remove(self.project, client=self.client)
                 return True
-            statuses = app.opened.runtime.statuses()
+            statuses = app.context.runtime.statuses()
             for name in set(statuses) - {gate.name}:
                 if not self._runs_as_saved(name, statuses[name].pid, saved):
-                    app.opened.runtime.stop(name)
+                    app.context.runtime.stop(name)
             return True
         except (HoldfastError, OSError):
             return False

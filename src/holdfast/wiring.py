@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.application.application import App
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.fixed_settings import keep_fixed_settings
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.databases.factory import open_data_directories, open_databases
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
@@ -21,12 +21,14 @@ from holdfast.steps.table import handlers
 from holdfast.system.host import Host
 
 
-def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = None, host: Host | None = None) -> App:
+def open_app(
+    loaded: ResolvedConfig, *, command: str = "", observer: Observer | None = None, host: Host | None = None
+) -> App:
     """Open state, journal and drivers. Raise RefusedError, ConfigurationError. Change nothing but the state folder."""
     host = host or Host()
     journal = Journal(loaded.state)
     try:
-        opened = _open_drivers(loaded, journal, host)
+        application = _open_drivers(loaded, journal, host)
     except BaseException:
         journal.close()
         raise
@@ -35,24 +37,24 @@ def open_app(loaded: Loaded, *, command: str = "", observer: Observer | None = N
     host.log = OperationLog(loaded.state / "logs", host).write
     runner = Runner(
         journal,
-        handlers(opened),
+        handlers(application),
         host,
         observer or SilentObserver(),
         Cancellation(),
-        end_sessions=opened.end_sessions,
-        make_room=opened.release_reserves,
+        end_sessions=application.end_sessions,
+        make_room=application.release_reserves,
     )
-    return App(opened, runner, host.redactor.text(command), _rewire)
+    return App(application, runner, host.redactor.text(command), _rewire)
 
 
-def _open_drivers(loaded: Loaded, journal: Journal, host: Host) -> Opened:
+def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> ApplicationContext:
     keep_fixed_settings(loaded, host)
     supervisor = runtimes.open_supervisor(loaded, host)
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:
         loaded = runtimes.with_volume_folders(loaded, compose)
     proxy = open_proxy(loaded, host, compose)
-    return Opened(
+    return ApplicationContext(
         loaded=loaded,
         host=host,
         journal=journal,
@@ -69,8 +71,10 @@ def _open_drivers(loaded: Loaded, journal: Journal, host: Host) -> Opened:
     )
 
 
-def _rewire(opened: Opened) -> None:
-    compose = runtimes.open_compose(opened.loaded, opened.host)
+def _rewire(application: ApplicationContext) -> None:
+    compose = runtimes.open_compose(application.loaded, application.host)
     if compose is not None:
-        opened.runtime = opened.containers = compose
-        opened.packages = open_packages(opened.loaded, opened.host, runtimes.compose_commands(opened.loaded))
+        application.runtime = application.containers = compose
+        application.packages = open_packages(
+            application.loaded, application.host, runtimes.compose_commands(application.loaded)
+        )

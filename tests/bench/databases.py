@@ -101,7 +101,7 @@ class Bench:
         return [*self._backups(), *self._restores(), *self._going_back(), size]
 
     def _dump(self) -> Facts:
-        with self.database.hold(_HOLD_SECONDS) as fix:  # as `pause` does, which is the default
+        with self.database.freeze_writes(_HOLD_SECONDS) as fix:  # as `pause` does, which is the default
             taken = fix(self.folder / "holdfast.dump", [], 60)()
         return {**taken.facts, "rows": {name: facts["rows"] for name, facts in taken.tables.items()}}
 

@@ -76,8 +76,8 @@ def measured(
 def _set_of_v1(site: Site) -> str:
     app = site.open()
     try:
-        assert app.opened.vault is not None
-        return next(one.id for one in app.opened.vault.backups() if one.release.get("label") == "v1")
+        assert app.context.vault is not None
+        return next(one.id for one in app.context.vault.backups() if one.release.get("label") == "v1")
     finally:
         app.close()
 

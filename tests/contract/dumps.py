@@ -10,5 +10,5 @@ from holdfast.model import Snapshot
 
 
 def snapshot(database: Dataset, target: Path, queries: Sequence[str] = (), budget_seconds: float = 10) -> Snapshot:
-    with database.hold(None) as fix:
+    with database.freeze_writes(None) as fix:
         return fix(target, queries, budget_seconds)()

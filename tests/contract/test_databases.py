@@ -84,7 +84,7 @@ def test_a_candidate_answers_and_the_live_database_does_not_notice(harness: SqlH
 
 def test_a_snapshot_answers_as_of_its_instant(harness: SqlHarness) -> None:
     dump = harness.folder / "dump"
-    with harness.database.hold(None) as fix:
+    with harness.database.freeze_writes(None) as fix:
         harness.add("before")
         finish = fix(dump, [harness.rows], 10)
         harness.add("after")
@@ -92,7 +92,7 @@ def test_a_snapshot_answers_as_of_its_instant(harness: SqlHarness) -> None:
 
 
 def test_a_snapshot_answers_as_of_the_moment_that_writers_are_held(harness: SqlHarness) -> None:
-    with harness.database.hold(2) as fix:
+    with harness.database.freeze_writes(2) as fix:
         finish = fix(harness.folder / "dump", [harness.rows], 10)
         taken = finish()
         harness.add("after")

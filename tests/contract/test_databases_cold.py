@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.drivers.databases.postgresql.data_directory import ColdDirectory
+from holdfast.drivers.databases.postgresql.data_directory import OfflineDirectoryReader
 from holdfast.drivers.interchange import unpack
 from holdfast.engine import fence
 from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Server
 from holdfast.system.host import Host
-from holdfast.system.processes import working_in
+from holdfast.system.processes import with_cwd_under
 from tests.servers import docker, postgresql
 from tests.servers.postgresql import PostgresqlServer
 
@@ -83,8 +83,8 @@ def copied(server: PostgresqlServer, target: Path) -> Path:
     return target
 
 
-def cold(container: str = "", database: str = "app") -> ColdDirectory:
-    return ColdDirectory("main", database, Server(container=container), "test", Host(operation=OPERATION))
+def cold(container: str = "", database: str = "app") -> OfflineDirectoryReader:
+    return OfflineDirectoryReader("main", database, Server(container=container), "test", Host(operation=OPERATION))
 
 
 def dumped(scratch: Path, container: str = "", database: str = "app", newest: int = 99) -> str:
@@ -92,7 +92,7 @@ def dumped(scratch: Path, container: str = "", database: str = "app", newest: in
     ours = [scratch, *(scratch / name for name in ("dump", "log", "server.conf", "hba.conf", "ident.conf"))]
     assert {path.lstat().st_uid for path in ours if path != dump} == {os.geteuid()}, "links could be laid there"
     assert not scratch.stat().st_mode & 0o027
-    assert working_in(str(scratch)) == [], "the private server runs on"
+    assert with_cwd_under(str(scratch)) == [], "the private server runs on"
     return subprocess.run(["pg_restore", "--file=-", str(dump)], capture_output=True, text=True, check=True).stdout
 
 
@@ -172,7 +172,7 @@ def test_a_copy_of_a_server_that_crashed_is_refused(server: PostgresqlServer, sc
     (data / "postmaster.pid").unlink()
     with pytest.raises(RefusedError, match="in production"):
         dumped(scratch)
-    assert working_in(str(scratch)) == []
+    assert with_cwd_under(str(scratch)) == []
 
 
 def test_another_version_is_named(server: PostgresqlServer, scratch: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_damaged_directory_fails_and_leaves_no_server(server: PostgresqlServer
     (data / place).unlink()
     with pytest.raises(HoldfastError):
         dumped(scratch)
-    assert working_in(str(scratch)) == []
+    assert with_cwd_under(str(scratch)) == []
 
 
 # --- in a container ---------------------------------------------------------------------------------------
@@ -263,10 +263,10 @@ def test_a_private_server_whose_holdfast_was_killed_is_ended(server: PostgresqlS
     server.stop()
     copied(server, scratch / "unpacked" / "database")
     die_while_it_runs(scratch, "")
-    assert working_in(str(scratch)), "the test has to find a server that runs"
+    assert with_cwd_under(str(scratch)), "the test has to find a server that runs"
     fence.end_children(OPERATION, Path(os.devnull))
     cold().end(scratch)
-    assert working_in(str(scratch)) == []
+    assert with_cwd_under(str(scratch)) == []
     assert fence.survivors(OPERATION, Path(os.devnull)) == []
 
 

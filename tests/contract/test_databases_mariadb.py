@@ -210,7 +210,7 @@ def taken_by(database: MariadbDatabase, target: Path, by: str) -> Snapshot:
 
 
 def held_snapshot(database: MariadbDatabase, target: Path) -> Snapshot:
-    with database.hold(5) as fix:
+    with database.freeze_writes(5) as fix:
         return fix(target, [], 10)()
 
 
@@ -291,7 +291,7 @@ def test_writers_of_a_single_table_go_on_once_its_dump_has_begun(
         own(self, *arguments)
 
     monkeypatch.setattr(dump._Beside, "append_to", append_to)
-    with database.hold(5) as fix:
+    with database.freeze_writes(5) as fix:
         finish = fix(quick_folder / "dump", [], 10)
         server.run(name, "SET lock_wait_timeout = 2; INSERT INTO entry (text) VALUES ('afterwards')", user=USER)
         allowed.set()
@@ -307,7 +307,7 @@ def test_a_change_of_a_table_that_waits_fails_the_dump_and_not_the_visitors(
     change = threading.Thread(target=server.run, args=(name, "ALTER TABLE entry ADD COLUMN more INT"))
     waiting = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND info LIKE 'ALTER TABLE%'"
     with contextlib.ExitStack() as stack:
-        fix = stack.enter_context(database.hold(5))
+        fix = stack.enter_context(database.freeze_writes(5))
         change.start()
         while server.run("mysql", waiting) != "1":
             time.sleep(0.01)
@@ -363,7 +363,7 @@ def test_a_table_is_parted_by_one_key_of_whole_numbers(
 
 @given(least=st.integers(-(1 << 63), 1 << 63), more=st.integers(0, 1 << 63))
 def test_every_row_is_in_one_half(least: int, more: int) -> None:
-    lower, upper = parallel.halves("entry", Key("id", least, least + more))
+    lower, upper = parallel.split_by_key("entry", Key("id", least, least + more))
     middle = int(lower.where.removeprefix("`id` < "))
     assert upper.where == f"`id` >= {middle}" and least <= middle <= least + more + 1
     assert (lower.defines, upper.defines) == (True, False)
@@ -700,7 +700,7 @@ def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
     server: MariadbServer, name: str, database: MariadbDatabase
 ) -> None:
     with visitor(server, name, "INSERT INTO entry (text) VALUES ('open')"):
-        with pytest.raises(StepError, match="cannot be held"), database.hold(0.3):
+        with pytest.raises(StepError, match="cannot be held"), database.freeze_writes(0.3):
             pass  # pragma: no cover
         server.run(name, "SET lock_wait_timeout = 0; INSERT INTO entry (text) VALUES ('x')", user=USER)
 

@@ -101,7 +101,7 @@ def test_an_account_that_may_know_tells_where_the_dump_is_in_the_binary_log(
     server: MysqlServer, name: str, database: MysqlDatabase, quick_folder: Path
 ) -> None:
     def position(found: MysqlDatabase) -> object:
-        with found.hold(5) as fix:
+        with found.freeze_writes(5) as fix:
             return fix(quick_folder / "dump", (), 10)().facts["binlog"]
 
     assert position(database) is None

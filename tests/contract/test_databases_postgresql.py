@@ -469,7 +469,7 @@ def test_a_writer_in_its_transaction_keeps_pause_from_being_reached(
     server: PostgresqlServer, name: str, database: PostgresqlDatabase
 ) -> None:
     with visitor(server, name, "BEGIN; INSERT INTO entry (text) VALUES ('open')"):
-        with pytest.raises(StepError, match="cannot be held"), database.hold(0.3):
+        with pytest.raises(StepError, match="cannot be held"), database.freeze_writes(0.3):
             pass  # pragma: no cover
         assert (
             server.run(name, "SET lock_timeout = 50; INSERT INTO entry (text) VALUES ('x') RETURNING 1", user=ROLE)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,10 +163,10 @@ def test_a_swap_killed_between_two_renames_is_repeated_without_loss(
 def _killed_swap(database: SqliteDatabase, wanted: str, moves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, left = os.rename, iter(range(moves))
 
-    def rename(source: str, target: str) -> None:
+    def rename(source: str, target: str, **options: Any) -> None:
         if next(left, None) is None:
             raise Killed
-        real(source, target)
+        real(source, target, **options)
 
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr(os, "rename", rename)
@@ -212,7 +213,7 @@ def test_the_held_snapshot_is_at_its_instant_while_writers_queue(
         done.set()
 
     thread = threading.Thread(target=write)
-    with database.hold(5) as fix:
+    with database.freeze_writes(5) as fix:
         thread.start()
         assert not done.wait(0.1)
         fix(path.parent / "dump", [], 10)()

@@ -88,7 +88,7 @@ def bookkeeper(server: MariadbServer, left: str, right: str) -> Iterator[None]:
 
 def dumped(databases: list[MariadbDatabase], folder: Path, queries: list[str]) -> list[Snapshot]:
     first, *others = databases
-    together = first.hold_with(others)
+    together = first.joint_snapshot(others)
     assert together is not None
     with together as fix:
         orders = [(folder / str(number), queries if number == 0 else []) for number in range(len(databases))]
@@ -129,9 +129,9 @@ def test_databases_of_one_server_agree(
 
 def test_what_no_transaction_sees_is_taken_alone(server: MariadbServer, names: list[str], quick_folder: Path) -> None:
     database = driver(server, names[0])
-    assert database.hold_with([driver(server, names[1], "root")]) is None
-    assert database.hold_with([driver(server, names[1]), SqliteDatabase("more", quick_folder / "db")]) is None
-    assert SqliteDatabase("main", quick_folder / "db").hold_with([database]) is None
+    assert database.joint_snapshot([driver(server, names[1], "root")]) is None
+    assert database.joint_snapshot([driver(server, names[1]), SqliteDatabase("more", quick_folder / "db")]) is None
+    assert SqliteDatabase("main", quick_folder / "db").joint_snapshot([database]) is None
 
 
 _LINES = st.lists(

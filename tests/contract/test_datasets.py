@@ -64,7 +64,7 @@ def test_a_dump_is_not_for_others_to_read(harness: Harness) -> None:
 
 def test_hold_keeps_writers_out_until_the_snapshot_is_taken(harness: Harness) -> None:
     dump = harness.folder / "dump"
-    with harness.dataset.hold(2) as fix:
+    with harness.dataset.freeze_writes(2) as fix:
         with pytest.raises(WriterHeldError):
             harness.add("while held")
         assert harness.texts() == ["one", "two"], "readers go on"
@@ -78,7 +78,7 @@ def test_hold_keeps_writers_out_until_the_snapshot_is_taken(harness: Harness) ->
 
 def test_an_instant_is_fixed_while_writers_go_on(harness: Harness) -> None:
     dump = harness.folder / "dump"
-    with harness.dataset.hold(None) as fix:
+    with harness.dataset.freeze_writes(None) as fix:
         harness.add("before")
         finish = fix(dump, [], 10)
         harness.add("after")
@@ -89,25 +89,25 @@ def test_an_instant_is_fixed_while_writers_go_on(harness: Harness) -> None:
 
 
 def test_hold_lets_writers_go_when_no_snapshot_is_taken(harness: Harness) -> None:
-    with pytest.raises(HoldfastError, match="for another reason"), harness.dataset.hold(2):
+    with pytest.raises(HoldfastError, match="for another reason"), harness.dataset.freeze_writes(2):
         raise HoldfastError("for another reason")
     harness.add("after")
     assert harness.texts() == ["one", "two", "after"]
 
 
 def test_two_cannot_hold_unless_both_keep_writers_out(harness: Harness) -> None:
-    with harness.dataset.hold(2):
+    with harness.dataset.freeze_writes(2):
         if harness.holders_go_together:
-            with harness.dataset.hold(0.05), pytest.raises(WriterHeldError):
+            with harness.dataset.freeze_writes(0.05), pytest.raises(WriterHeldError):
                 harness.add("while held")
             return
-        with pytest.raises(StepError, match="cannot be held"), harness.dataset.hold(0.05):
+        with pytest.raises(StepError, match="cannot be held"), harness.dataset.freeze_writes(0.05):
             pass  # pragma: no cover
     harness.add("after")
 
 
 def test_a_missing_dataset_cannot_be_held_or_copied(missing: Harness) -> None:
-    with pytest.raises(StepError), missing.dataset.hold(0.05):
+    with pytest.raises(StepError), missing.dataset.freeze_writes(0.05):
         pass  # pragma: no cover
     with pytest.raises(StepError):
         snapshot(missing.dataset, missing.folder / "dump")

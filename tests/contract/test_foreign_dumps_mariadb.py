@@ -237,8 +237,8 @@ def test_other_engines_formats_are_refused(database: MariadbDatabase, quick_fold
 def test_what_an_insert_hides_on_its_line_is_found() -> None:
     """A quote or a comment that stays open would hide what follows."""
     heading = b"-- MySQL dump 10.13\n"
-    for opened in (b"'a);\n');", b'"a);\n");', b"/* );\n*/ 1);", b"# );\n1);", b"-- );\n1);"):
-        text = heading + b"INSERT INTO `t` VALUES (" + opened + b" USE live; DROP TABLE t;\n-- Dump completed\n"
+    for application in (b"'a);\n');", b'"a);\n");', b"/* );\n*/ 1);", b"# );\n1);", b"-- );\n1);"):
+        text = heading + b"INSERT INTO `t` VALUES (" + application + b" USE live; DROP TABLE t;\n-- Dump completed\n"
         with pytest.raises(RefusedError):
             list(adapted([text], "it"))
     whole = heading + b"INSERT INTO `t` (`a`, `b`) VALUES (1,'it\\'s # -- /* \"'),(-2,NULL);\n-- Dump completed\n"

@@ -23,7 +23,7 @@ import pytest
 from holdfast.drivers.gates.front.driver import FrontGate
 from holdfast.drivers.gates.none import NoGate
 from holdfast.drivers.gates.proxy.driver import ProxyGate
-from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.location import ProxyLocation
 from holdfast.drivers.gates.proxy.nginx import Nginx
 from holdfast.drivers.protocols.gates import Gate
 from holdfast.errors import StepError
@@ -568,7 +568,7 @@ def test_without_the_line_that_shows_the_page_nobody_reaches_the_web_either(fold
 
 
 def test_a_web_is_tried_out_through_the_proxy_before_visitors_reach_it(proxied: VisitedProxy) -> None:
-    proxied.gate.try_out(proxied.new.address)
+    proxied.gate.probe_upstream(proxied.new.address)
     assert proxied.get()[:2] == (200, "old")
     token = proxied.gate.state().preview_token
     assert proxied.get(Cookie=f"holdfast_preview={token}")[:2] == (200, "new")
@@ -579,7 +579,7 @@ def test_opening_and_trying_out_cut_nobody(proxied: VisitedProxy) -> None:
     visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
     visitor.start()
     assert proxied.old.entered.wait(patience.limit(30))
-    proxied.gate.try_out(proxied.new.address)
+    proxied.gate.probe_upstream(proxied.new.address)
     proxied.gate.open()
     assert answers == []
     proxied.old.go_on.set()
@@ -618,7 +618,7 @@ def test_a_request_from_before_a_change_that_was_killed_is_waited_for(proxied: V
 def test_a_worker_of_nginx_that_has_ended_tells_whose_it_was(folder: Path) -> None:
     """The last answer before a wait may come from a worker of the configuration before."""
     proxied = VisitedProxy(NginxServer, folder, drain_seconds=20)
-    nginx = Nginx(Place(Host()), str(proxied.server.config))
+    nginx = Nginx(ProxyLocation(Host()), str(proxied.server.config))
     answers: list[tuple[int, str]] = []
     visitor = threading.Thread(target=lambda: answers.append(proxied.get("/slow")[:2]))
     try:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,10 +275,10 @@ def test_a_rebuild_killed_at_its_renames_gives_the_earlier_package_back(
     packages = archive_packages(repository, quick_folder, ["true"])
     real, left = os.rename, iter(range(renames))
 
-    def rename(source: Path, target: Path) -> None:
+    def rename(source: Path, target: Path, **options: Any) -> None:
         if (Path(source).name == "package" or Path(target).name == "replaced") and next(left, None) is None:
             raise Killed
-        real(source, target)
+        real(source, target, **options)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(os, "rename", rename)

@@ -54,12 +54,12 @@ class Keeper:
         )
 
     def finish(self, run: str, dump: bytes = b"a dump") -> None:
-        opened = self.vault.begin(run)
-        opened.store_tree("media", self.files, keep_vanished=False, check=no_check, progress=no_progress)
-        (opened.folder / "database.main.fake").write_bytes(dump)
-        (opened.folder / "database.parts.fake").mkdir()
-        (opened.folder / "database.parts.fake" / "1").write_bytes(dump)
-        opened.finish(self.manifest(run))
+        application = self.vault.begin(run)
+        application.store_tree("media", self.files, keep_vanished=False, check=no_check, progress=no_progress)
+        (application.folder / "database.main.fake").write_bytes(dump)
+        (application.folder / "database.parts.fake").mkdir()
+        (application.folder / "database.parts.fake" / "1").write_bytes(dump)
+        application.finish(self.manifest(run))
 
     def make(self, run: str) -> str:
         self.finish(run)
@@ -75,8 +75,8 @@ class Keeper:
         """What a set gives back in an empty folder."""
         return self.put(name, self.vault.open_set(id))
 
-    def put(self, name: str, opened: OpenSet) -> dict[bytes, tuple[object, ...]]:
-        _, listing, fetch, _ = opened
+    def put(self, name: str, application: OpenSet) -> dict[bytes, tuple[object, ...]]:
+        _, listing, fetch, _ = application
         target = LocalFiles("target", self.files.root.parent / name)
         target.stage("restore", listing("media"), fetch, no_check)
         target.apply("restore")

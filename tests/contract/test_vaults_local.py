@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -383,9 +384,9 @@ def test_a_publication_killed_at_its_rename_is_repeated(
     keeper.finish("run1")
     real = os.rename
 
-    def rename(source: Path, target: Path) -> None:
+    def rename(source: Path, target: Path, **options: Any) -> None:
         if point == "after the rename":
-            real(source, target)
+            real(source, target, **options)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):

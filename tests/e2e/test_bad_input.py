@@ -309,7 +309,7 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
     from holdfast.errors import DamagedError
 
     app = installed.open()
-    package = app.opened.packages.packages()[0]
+    package = app.context.packages.packages()[0]
     archive = Path(package.path) / "package.tar.zst"
     for name, kind, link in (
         ("../../escaped", tarfile.REGTYPE, ""),
@@ -330,10 +330,10 @@ def test_a_hostile_archive_cannot_leave_its_target(installed: Site, folder: Path
 
         manifest["digest"] = hashlib.sha256(archive.read_bytes()).hexdigest()
         (Path(package.path) / "manifest.json").write_text(json.dumps(manifest))
-        changed = app.opened.packages.packages()[0]
+        changed = app.context.packages.packages()[0]
         target = folder / "release"
         with pytest.raises(DamagedError):
-            app.opened.packages.unpack(changed, target, {})
+            app.context.packages.unpack(changed, target, {})
         assert not list(folder.rglob("escaped")) or all(target in path.parents for path in folder.rglob("escaped"))
         assert not Path("/tmp/escaped").exists() and not Path("/etc/escaped").exists()
     app.close()

@@ -109,8 +109,8 @@ def test_a_dump_of_a_newer_version_is_refused(installed: Site, folder: Path) -> 
     dump = own_dump(installed, folder / "dump.bin")
     installed.operate("backup")
     app = installed.open()
-    assert app.opened.vault is not None
-    instant = next(item for item in app.opened.vault.backups() if item.release.get("label") == "v1").instant
+    assert app.context.vault is not None
+    instant = next(item for item in app.context.vault.backups() if item.release.get("label") == "v1").instant
     app.close()
     installed.operate("rollback", discard_writes_since=instant)
     refuses_while_visitors_are_served(installed, dump, "0002_mood")
@@ -136,7 +136,7 @@ def tokens(site: Site) -> list[str]:
     """Return what stands beside the live database."""
     app = site.open()
     try:
-        return app.opened.databases["main"].tokens()
+        return app.context.databases["main"].tokens()
     finally:
         app.close()
 

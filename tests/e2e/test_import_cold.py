@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.model import Outcome, StepState
-from holdfast.system.processes import working_in
+from holdfast.system.processes import with_cwd_under
 from tests.e2e.cli import output, run, run_json, start
 from tests.proof import patience
 from tests.servers import docker, postgresql
@@ -70,7 +70,7 @@ def never_stopped(site: Site) -> bool:
 
 
 def nothing_left(scratch: Path) -> bool:
-    return list(scratch.iterdir()) == [] and working_in(str(scratch)) == []
+    return list(scratch.iterdir()) == [] and with_cwd_under(str(scratch)) == []
 
 
 def test_a_data_directory_comes_in_by_one_command(either: str, served: Site, folder: Path) -> None:
@@ -177,7 +177,7 @@ def held_server(scratch: Path) -> list[int]:
         assert time.monotonic() < deadline, "no private server began"
         for path in scratch.glob("holdfast-*/unpacked/database/postmaster.pid"):
             first = path.read_text().partition("\n")[0] if path.exists() else ""
-            found = working_in(str(scratch))
+            found = with_cwd_under(str(scratch))
             if first.isdigit() and found:  # the number of single-user mode is negative
                 for number in found:
                     with contextlib.suppress(ProcessLookupError):
@@ -205,7 +205,7 @@ def test_killed_while_the_private_server_runs(either: str, served: Site, folder:
     held = held_server(folder / "scratch")
     process.kill()
     assert process.wait() == -signal.SIGKILL, output(served)
-    assert set(held) & set(working_in(str(folder / "scratch")))
+    assert set(held) & set(with_cwd_under(str(folder / "scratch")))
     assert [item["state"] for item in run_json(served, "status")["data"]["operations"]] == ["interrupted"]
     done = run(served, "recover")
     assert done.returncode == 0, done.stderr

@@ -113,7 +113,7 @@ def end_what_was_left(site: Site) -> None:
 def all_run(site: Site) -> bool:
     """Whether every service of the site runs."""
     with contextlib.closing(site.open()) as app:
-        return all(status.running for status in app.opened.runtime.statuses().values())
+        return all(status.running for status in app.context.runtime.statuses().values())
 
 
 def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,9 @@ def test_a_service_whose_engine_comes_back_late_is_started_again(needy: Site) ->
     def wait(seconds: float) -> None:
         time.sleep(seconds / 4)  # first: what was given up meanwhile is started again right after this
         app = needy.open()
-        seen.extend(status.detail for name, status in app.opened.runtime.statuses().items() if name.startswith("queue"))
+        seen.extend(
+            status.detail for name, status in app.context.runtime.statuses().items() if name.startswith("queue")
+        )
         app.close()
         if "fatal" in seen:  # its runtime gave it up
             (needy.app_folder / "shared" / "engine").touch()
@@ -334,12 +336,12 @@ def test_closing_steps_are_tried_again_by_the_same_boot(closing: Site, monkeypat
 def test_what_was_replaced_and_is_in_no_backup_is_not_removed(closing: Site) -> None:
     app = closing.open()
     (operation,) = recover.abandon(app, "for a test")
-    before = {path: path.stat().st_size for path in preflight.private_folders(app.opened)}
+    before = {path: path.stat().st_size for path in preflight.private_folders(app.context)}
     assert any(operation in path.name for path in before), before
     for path in before:
         os.utime(path, (0, 0))
     closing.operate("backup")  # its preflight removes what is outdated
-    assert set(preflight.private_folders(app.opened)) == set(before)
+    assert set(preflight.private_folders(app.context)) == set(before)
     app.close()
     told = run(closing, "check")
     assert (
@@ -352,7 +354,7 @@ def test_while_an_operation_is_open_the_front_shows_the_page_after_a_reboot(at_v
     end_what_was_left(at_v2)
     at_v2.shut_down()
     with contextlib.closing(at_v2.open()) as app:
-        gate.ensure_running(app.opened)
+        gate.ensure_running(app.context)
     deadline = patience.deadline(10)
     while at_v2.get("/")[0] == 0:
         assert time.monotonic() < deadline

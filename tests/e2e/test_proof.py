@@ -25,7 +25,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 def beside(site: Site) -> list[str]:
     app = site.open()
     try:
-        return [token for database in app.opened.databases.values() for token in database.tokens()]
+        return [token for database in app.context.databases.values() for token in database.tokens()]
     finally:
         app.close()
 

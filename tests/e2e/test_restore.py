@@ -70,7 +70,7 @@ def test_a_database_is_loaded_beside_to_look_into_it(installed: Site, folder: Pa
     assert installed.fingerprint() == before
     assert installed.get("/")[1]["entries"] == 121
     app = installed.open()
-    assert app.opened.databases["main"].tokens() == []
+    assert app.context.databases["main"].tokens() == []
     app.close()
 
 
@@ -87,7 +87,7 @@ def test_a_name_that_is_taken_or_not_allowed_is_refused(installed: Site) -> None
     assert run(installed, "backup", "restore", "latest", "latest", "--into", "x").returncode == 2
     assert installed.fingerprint() == before
     app = installed.open()
-    assert app.opened.databases["main"].tokens() == [] and not app.journal.unfinished()
+    assert app.context.databases["main"].tokens() == [] and not app.journal.unfinished()
     app.close()
 
 
@@ -185,7 +185,7 @@ def test_a_table_of_somebody_else_does_not_stop_a_restore(folder: Path) -> None:
         assert "could not be dumped and is kept next to" in done.stdout + done.stderr
         assert site.get("/")[1]["entries"] == 120
         app = site.open()
-        assert [token.partition(".")[2] for token in app.opened.databases["main"].tokens()] == ["replaced"]
+        assert [token.partition(".")[2] for token in app.context.databases["main"].tokens()] == ["replaced"]
         assert not app.journal.unfinished()
         app.close()
     finally:
@@ -274,14 +274,14 @@ def test_configuration_alone_goes_over_what_is_there_and_keeps_it(installed: Sit
     with_configured_files(installed)
     assert run(installed, "backup", "create").returncode == 0
     (installed.app_folder / "conf" / "proxy.conf").write_text("new\n")
-    pid = installed.open().opened.runtime.statuses()
+    pid = installed.open().context.runtime.statuses()
     done = run(installed, "backup", "restore", "latest", "--only", "config", "--yes")
     assert done.returncode == 0, done.stderr
     assert (installed.app_folder / "conf" / "proxy.conf").read_text() == "old\n"
     (kept,) = (installed.app_folder / "conf").glob("proxy.conf.before-*")
     assert kept.read_text() == "new\n"
     assert not list(installed.app_folder.glob("holdfast.toml.before-*")), "what is the same stays"
-    assert installed.open().opened.runtime.statuses().keys() == pid.keys()
+    assert installed.open().context.runtime.statuses().keys() == pid.keys()
     assert run(installed, "backup", "restore", "latest", "--except", "config", "--yes").returncode == 0
 
 
@@ -342,7 +342,7 @@ def test_a_backup_that_does_not_say_its_migrations_is_asked_for_them_once_it_is_
 def instant_of_v1(site: Site) -> str:
     app = site.open()
     try:
-        assert app.opened.vault is not None
-        return next(item.instant for item in app.opened.vault.backups() if item.release.get("label") == "v1")
+        assert app.context.vault is not None
+        return next(item.instant for item in app.context.vault.backups() if item.release.get("label") == "v1")
     finally:
         app.close()

@@ -40,8 +40,8 @@ def forget_migrations(site: Site) -> None:
 def vault_of(site: Site) -> Iterator[Vault]:
     app = site.open()
     try:
-        assert app.opened.vault is not None
-        yield app.opened.vault
+        assert app.context.vault is not None
+        yield app.context.vault
     finally:
         app.close()
 

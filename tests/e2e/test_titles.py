@@ -231,7 +231,7 @@ class Real:
         finally:
             connection.close()
 
-    def titled(self, title: str) -> list[int]:
+    def find_by_title(self, title: str) -> list[int]:
         """Return living processes of this user with such a title; for puma, which has none, those of the folder."""
         found = []
         for pid, entry in processes.table().items():
@@ -247,7 +247,7 @@ class Real:
     def end(self) -> None:
         app = open_app(load(str(self.config)))
         try:
-            app.opened.runtime.shut_down()
+            app.context.runtime.shut_down()
         finally:
             app.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -279,35 +279,35 @@ def test_each_runs_once_through_everything(real: Real) -> None:
         assert done.returncode == 0, done.stderr
     assert real.get()["version"] == "v2"
     for title in real.titles:
-        assert len(real.titled(title)) == 1, title
+        assert len(real.find_by_title(title)) == 1, title
 
     # Holdfast is killed in a migration that gave itself another title.
     killed = subprocess.Popen(argv(real, "upgrade", "v3"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    eventually("the migration runs", lambda: real.titled("renamed migration"))
-    (migration,) = real.titled("renamed migration")
+    eventually("the migration runs", lambda: real.find_by_title("renamed migration"))
+    (migration,) = real.find_by_title("renamed migration")
     eventually("the migration writes", lambda: real.rows() > 5)
     assert b"HOLDFAST" not in Path(f"/proc/{migration}/environ").read_bytes() or real.stack is PUMA
     killed.send_signal(signal.SIGKILL)
     killed.wait(patience.limit(30))
-    assert real.titled("renamed migration") == [migration], "the test has to have one that writes on"
+    assert real.find_by_title("renamed migration") == [migration], "the test has to have one that writes on"
     recovered = run(real, "recover")
     assert recovered.returncode == 0, recovered.stderr
-    assert real.titled("renamed migration") == []
+    assert real.find_by_title("renamed migration") == []
     assert real.get()["version"] == "v2"
     assert real.rows() == 0
     for title in real.titles:
-        assert len(real.titled(title)) == 1, title
+        assert len(real.find_by_title(title)) == 1, title
 
     # supervisord is killed under them.
     app = open_app(load(str(real.config)))
     record = json.loads((real.folder / "state" / "supervisor" / "supervisord.pid").read_text() or "0")
     app.close()
-    before = {title: real.titled(title) for title in real.titles}
+    before = {title: real.find_by_title(title) for title in real.titles}
     os.kill(record, signal.SIGKILL)
     started = run(real, "service", "start")
     assert started.returncode == 0, started.stderr
     for title in real.titles:
-        eventually(f"{title} runs", lambda title=title: real.titled(title))
-        (pid,) = real.titled(title)
+        eventually(f"{title} runs", lambda title=title: real.find_by_title(title))
+        (pid,) = real.find_by_title(title)
         assert [pid] != before[title], "it was started anew"
     assert real.get()["version"] == "v2"

@@ -27,8 +27,8 @@ def installed() -> Iterator[Site]:
 def backups(site: Site) -> list[Backup]:
     app = site.open()
     try:
-        assert app.opened.vault is not None
-        return app.opened.vault.backups()
+        assert app.context.vault is not None
+        return app.context.vault.backups()
     finally:
         app.close()
 

@@ -108,7 +108,7 @@ class Ground:
     def rows(self) -> dict[int, tuple[str, str]]:
         app = self.site.open()
         try:
-            found = app.opened.databases["main"].query("SELECT id, file, sha256 FROM entries")
+            found = app.context.databases["main"].query("SELECT id, file, sha256 FROM entries")
             return {int(row[0]): (str(row[1]), str(row[2])) for row in found}
         finally:
             app.close()
@@ -198,7 +198,7 @@ class Ground:
             assert app.journal.unfinished() == [], "something is unfinished"
             for record in app.journal.operations(3):
                 assert fence.survivors(record.id, app.journal.record_of_processes(record.id)) == []
-            vault = app.opened.vault
+            vault = app.context.vault
             assert vault is not None
             present = {backup.id for backup in vault.backups()}
             assert vault.damaged() == []

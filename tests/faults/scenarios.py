@@ -81,17 +81,17 @@ def _several_backups(site: Site) -> None:
 
 def _restore_first(site: Site) -> None:
     app = site.open()
-    assert app.opened.vault is not None
+    assert app.context.vault is not None
     # the set made by `backup create`, after the one of the installation
-    wanted = app.opened.vault.backups()[1].id
+    wanted = app.context.vault.backups()[1].id
     app.close()
     site.operate("restore", wanted)
 
 
 def _discard(site: Site) -> None:
     app = site.open()
-    assert app.opened.vault is not None
-    instant = app.opened.vault.backups()[-1].instant
+    assert app.context.vault is not None
+    instant = app.context.vault.backups()[-1].instant
     app.close()
     site.operate("rollback", discard_writes_since=instant)
 

@@ -155,9 +155,9 @@ def churning(request: pytest.FixtureRequest, disk_folder: Path, monkeypatch: pyt
 
 def rows_and_files(app: App) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """From the newest set: table -> file -> digest, and the digests of the files in the listing."""
-    assert app.opened.vault is not None
-    newest = app.opened.vault.backups()[-1]
-    _, listing, _, folder = app.opened.vault.open_set(newest.id)
+    assert app.context.vault is not None
+    newest = app.context.vault.backups()[-1]
+    _, listing, _, folder = app.context.vault.open_set(newest.id)
     files = {entry.path: entry.sha256 for entry in listing("media") if entry.kind == "file"}
     return {table: rows_of(folder, table) for table in ("inside", "outside")}, files
 
@@ -205,7 +205,7 @@ def test_each_level_keeps_its_promise(
     churning: App, level: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     held = []
-    engine = churning.opened.databases["main"].kind
+    engine = churning.context.databases["main"].kind
     rounds = SAMPLE_ROUNDS if _sampled(request.config) else ROUNDS
     shared = churning.loaded.root / "shared"
     noted = [shared / f"longest-{seed}" for seed in (1, 2)]
@@ -223,8 +223,8 @@ def test_each_level_keeps_its_promise(
             from holdfast.operations import prune
 
             churning.run(prune.plan(churning))
-    assert churning.opened.vault is not None
-    assert churning.opened.vault.verify(None, lambda *_: None, lambda: None) == []
+    assert churning.context.vault is not None
+    assert churning.context.vault.verify(None, lambda *_: None, lambda: None) == []
     waited = max(float(path.read_text()) for path in noted)
     record_property(
         "writers held",

@@ -19,7 +19,7 @@ from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
 from holdfast.steps import preflight, services
-from holdfast.system.processes import working_in
+from holdfast.system.processes import with_cwd_under
 from tests import containers, kept
 from tests.faults.killing import Forker
 from tests.faults.scenarios import (
@@ -157,23 +157,23 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         if record is not None:
             assert fence.survivors(record.id, app.journal.record_of_processes(record.id)) == []
         assert not list((site.state / "open").glob("[!.]*")), "a marker of an open operation is left"
-        vault = app.opened.vault
+        vault = app.context.vault
         assert vault is not None
         if site.vault.exists():
             assert vault.verify(None, lambda *_: None, lambda: None) == []
             assert not (site.vault / "tmp").exists() or list((site.vault / "tmp").iterdir()) == []
             assert vault.damaged() == []
-        gate = app.opened.gate.instance()
-        running = {name for name, status in app.opened.runtime.statuses().items() if status.running}
-        expected = {instance.name for instance in services.wanted(app.opened)}
+        gate = app.context.gate.instance()
+        running = {name for name, status in app.context.runtime.statuses().items() if status.running}
+        expected = {instance.name for instance in services.wanted(app.context)}
         assert running - ({gate.name} if gate is not None else set()) == expected, "a boot would not start what runs"
         if not scenario.keeps_replaced:
-            assert preflight.private_folders(app.opened) == []
+            assert preflight.private_folders(app.context) == []
     finally:
         app.close()
     check_exports(site.folder / "away")
     scratch = site.folder / "scratch"
-    assert working_in(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
+    assert with_cwd_under(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
     label = site.release_label()
     held = site.get("/")[0] == 503
     if label is not None:

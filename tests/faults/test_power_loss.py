@@ -102,8 +102,8 @@ def backup_state(machine: Machine) -> str:
     app = machine.site.open()
     try:
         newest = app.journal.operations(1)[0]
-        assert app.opened.vault is not None
-        listed = [backup.operation for backup in app.opened.vault.backups()]
+        assert app.context.vault is not None
+        listed = [backup.operation for backup in app.context.vault.backups()]
         assert (newest.id in listed) == newest.committed, f"{newest.id} {newest.outcome}: {listed}"
         return "new" if newest.kind == "backup.create" and newest.committed else "old"
     finally:

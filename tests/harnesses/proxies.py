@@ -8,17 +8,17 @@ from pathlib import Path
 
 from holdfast.drivers.gates.proxy.caddy import Caddy
 from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
-from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.location import ProxyLocation
 from holdfast.drivers.gates.proxy.nginx import Nginx
-from holdfast.drivers.gates.proxy.probe import Door
+from holdfast.drivers.gates.proxy.probe import SiteProbe
 from holdfast.drivers.protocols.gates import Gate
 from holdfast.system.host import Host
 from holdfast.system.ports import free_loopback_port
 
 
-def _proxy(product: Callable[[Place], Product], folder: Path) -> Gate:
-    place = Place(Host())
-    door = Door(f"http://127.0.0.1:{free_loopback_port()}/")
+def _proxy(product: Callable[[ProxyLocation], Product], folder: Path) -> Gate:
+    place = ProxyLocation(Host())
+    door = SiteProbe(f"http://127.0.0.1:{free_loopback_port()}/")
     return ProxyGate(folder, folder / "proxy" / "gate.conf", product(place), place, door)
 
 

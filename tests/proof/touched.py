@@ -156,11 +156,11 @@ def drivers_of(engine: str) -> frozenset[str]:
     from holdfast.drivers.runtimes import factory as runtimes
     from holdfast.drivers.vaults import factory as vaults
 
-    opened: list[Callable[[], Callable[..., object]]] = []
+    application: list[Callable[[], Callable[..., object]]] = []
     modules = set()
     if engine == "sqlite":
         modules.add(DATABASES["sqlite"])
-        opened += [
+        application += [
             files.KINDS["local"],
             vaults.KINDS["local"],
             gates.KINDS["front"],
@@ -168,10 +168,10 @@ def drivers_of(engine: str) -> frozenset[str]:
             packages.KINDS["archive"],
         ]
     elif engine.startswith(("compose", "podman")):
-        opened += [runtimes.KINDS["compose"], packages.KINDS["images"]]
+        application += [runtimes.KINDS["compose"], packages.KINDS["images"]]
     else:
         modules.add(DATABASES[engine.removesuffix("-inside")])
-    modules |= {imported().__module__ for imported in opened}
+    modules |= {imported().__module__ for imported in application}
     return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
-from holdfast.drivers.gates.proxy.location import Place
-from holdfast.drivers.gates.proxy.probe import Door
+from holdfast.drivers.gates.proxy.location import ProxyLocation
+from holdfast.drivers.gates.proxy.probe import SiteProbe
 from holdfast.system import processes
 from holdfast.system.host import Host
 from holdfast.system.ports import free_loopback_port
@@ -24,7 +24,7 @@ class ProxyServer:
     """`seed` leads visitors to ADDRESS until the gate says something else; `bad` in place of `good` is refused."""
 
     name: ClassVar[str]
-    product: ClassVar[Callable[[Place, str], Product]]
+    product: ClassVar[Callable[[ProxyLocation, str], Product]]
     seed: ClassVar[str]
     location: ClassVar[str]
     good: ClassVar[str]
@@ -45,13 +45,13 @@ class ProxyServer:
         self.start()
 
     def gate_of(self, drain_seconds: float) -> ProxyGate:
-        place = Place(Host())
+        place = ProxyLocation(Host())
         return ProxyGate(
             self.folder.parent / "state",
             self.include,
             type(self).product(place, str(self.config)),
             place,
-            Door(f"http://127.0.0.1:{self.port}/"),
+            SiteProbe(f"http://127.0.0.1:{self.port}/"),
             message="Back soon.",
             drain_seconds=drain_seconds,
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.application.application import App
-from holdfast.application.context import Opened
-from holdfast.config.load import Loaded
+from holdfast.application.context import ApplicationContext
+from holdfast.config.load import ResolvedConfig
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
 from holdfast.engine.handlers import StepContext
@@ -37,8 +37,8 @@ def make_app(folder: Path, **sections: Any) -> App:
     host = Host()
     journal = Journal(folder / "state")
     runtime = FakeRuntime()
-    opened = Opened(
-        loaded=Loaded(configuration, folder),
+    application = ApplicationContext(
+        loaded=ResolvedConfig(configuration, folder),
         host=host,
         journal=journal,
         runtime=runtime,
@@ -49,7 +49,7 @@ def make_app(folder: Path, **sections: Any) -> App:
         gate=FakeGate(),
         packages=FakePackages(folder / "packages", {}, {}),
     )
-    return App(opened, Runner(journal, {}, host, SilentObserver()), "test")
+    return App(application, Runner(journal, {}, host, SilentObserver()), "test")
 
 
 def make_context(
@@ -73,13 +73,13 @@ def make_context(
     return context, recorded, said
 
 
-def do(step: AnyStep, opened: Opened, context: StepContext) -> None:
+def do(step: AnyStep, application: ApplicationContext, context: StepContext) -> None:
     """Do a step as the runner does, with parameters as the journal keeps them."""
-    handler(type(step), opened).do(replace(context, parameters=step.parameters))
+    handler(type(step), application).do(replace(context, parameters=step.parameters))
 
 
-def undo(step: AnyStep, opened: Opened, context: StepContext) -> None:
-    act = handler(type(step), opened).undo
+def undo(step: AnyStep, application: ApplicationContext, context: StepContext) -> None:
+    act = handler(type(step), application).undo
     assert act is not None
     act(replace(context, parameters=step.parameters))
 

@@ -75,7 +75,7 @@ def advice(app: App) -> dict[str, str]:
 
 
 def test_before_the_installation_the_programs_of_the_release_are_not_missed(app: App) -> None:
-    app.opened.runtime.up = False  # type: ignore[attr-defined]  # a fake
+    app.context.runtime.up = False  # type: ignore[attr-defined]  # a fake
     found = advice(app)
     assert "services.web" not in found
     assert found["runtime"] == "holdfast install REF"
@@ -92,7 +92,7 @@ def test_a_refused_rollback_says_for_how_long_replaced_data_is_kept(
     quick_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(quick_folder, upgrade={"keep_replaced": "36h"})
-    monkeypatch.setattr(app.opened.databases["main"], "tables", dict)
+    monkeypatch.setattr(app.context.databases["main"], "tables", dict)
     release = Release("r", "r", "v1", "c" * 40, "/r", "2026-01-01T00:00:00Z")
     found = make_backup(1, "2026-01-01T00:00:00Z")
     refused = rollback._refusal(app, release, found, "is older", keep_data=False)
@@ -113,7 +113,7 @@ def test_a_verification_takes_as_long_as_it_took(
     now = iter((10.0, 12.5))
     monkeypatch.setattr(Session, "app", lambda self: app)
     monkeypatch.setattr(commands, "time", type("Clock", (), {"monotonic": staticmethod(lambda: next(now))}))
-    monkeypatch.setattr(app.opened.vault, "verify", lambda *_: [])
+    monkeypatch.setattr(app.context.vault, "verify", lambda *_: [])
     with click.Context(click.Command("verify")):
         commands.verify.main([], standalone_mode=False)
     assert "verify: done (2.5 s)" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
 from holdfast.errors import RefusedError
@@ -14,9 +14,9 @@ from holdfast.wiring import open_app
 from tests.handles import open_below
 
 
-def loaded(folder: Path, kind: str) -> Loaded:
+def loaded(folder: Path, kind: str) -> ResolvedConfig:
     application = {"name": "guestbook", "type": kind, "state": str(folder / "state")}
-    return Loaded(validate({"application": application}, Configuration), folder)
+    return ResolvedConfig(validate({"application": application}, Configuration), folder)
 
 
 def test_one_that_is_refused_leaves_its_journal_closed(quick_folder: Path) -> None:

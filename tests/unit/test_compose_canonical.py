@@ -71,7 +71,7 @@ def project(tmp_path: Path, podman_that_answers: None) -> Project:
 
 def resolved(project: Project) -> dict[str, Any]:
     compose = compose_of(project)
-    done = subprocess.run(compose.resolving(), capture_output=True, text=True, check=True)
+    done = subprocess.run(compose.config_argv(), capture_output=True, text=True, check=True)
     return compose.model(done.stdout)
 
 

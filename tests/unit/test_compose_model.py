@@ -132,7 +132,7 @@ def test_the_words_of_the_operators_own_command() -> None:
     folder = Path("/shop")
     project = Project(("docker", "compose"), folder, (folder / "a.yml",), (folder / ".env",), ("mail",), "shop")
     compose = compose_of(project)
-    assert compose.resolving() == [
+    assert compose.config_argv() == [
         "docker",
         "compose",
         "--project-directory",
@@ -150,14 +150,14 @@ def test_the_words_of_the_operators_own_command() -> None:
         "json",
     ]
     made = {"name": "shop", "services": {"web": {}}}
-    assert compose.starting(made, Path("/m.json"), "web", ["shop-web-1"])[-3:] == ["--scale", "web=2", "web"]
-    assert compose.running_once(made, Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
+    assert compose.up_argv(made, Path("/m.json"), "web", ["shop-web-1"])[-3:] == ["--scale", "web=2", "web"]
+    assert compose.run_argv(made, Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
 
 
 def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     folder = Path("/shop")
     compose = compose_of(Project(("podman-compose",), folder, (folder / "a.yml",), (folder / ".env",), (), "shop"))
-    assert compose.resolving() == [
+    assert compose.config_argv() == [
         "podman-compose",
         "--in-pod=false",
         "--env-file=/shop/.env",
@@ -171,7 +171,7 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     made = {"name": "shop", "services": {"web": {"environment": environment, "stop_grace_period": "1m30s"}}}
     placed = compose.placed(made, "web", ["shop_web_1"])
     assert placed["services"]["web"]["container_name"] == "shop_web_2"
-    words = compose.starting(placed, Path("/m.json"), "web", ["shop_web_1"])
+    words = compose.up_argv(placed, Path("/m.json"), "web", ["shop_web_1"])
     assert "--podman-run-args=--env-file=/m.env --env=PASSWORD --stop-timeout=90" in words
     files = compose.contents(placed, Path("/m.json"))
     assert files[Path("/m.env")] == "KEY=a $b 'c'\n"
@@ -188,7 +188,7 @@ def test_a_command_that_is_not_known_is_refused(words: tuple[str, ...]) -> None:
 def test_podman_compose_takes_one_environment_file() -> None:
     folder = Path("/shop")
     with pytest.raises(ConfigurationError, match="one environment file"):
-        compose_of(Project(("podman-compose",), folder, (), (folder / "a", folder / "b"))).resolving()
+        compose_of(Project(("podman-compose",), folder, (), (folder / "a", folder / "b"))).config_argv()
 
 
 def test_the_webs_own_ports_stand_against_no_second_one() -> None:

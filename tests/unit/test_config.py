@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.config import load as loading
-from holdfast.config.load import Loaded, load, merge_release, undump
+from holdfast.config.load import ResolvedConfig, load, merge_release, undump
 from holdfast.errors import ConfigurationError, NotFoundError
 
 GOOD = """
@@ -51,7 +51,7 @@ def write(folder: Path, text: str = GOOD, name: str = "holdfast.toml") -> Path:
     return folder / name
 
 
-def read(folder: Path, environment: str | None = None) -> Loaded:
+def read(folder: Path, environment: str | None = None) -> ResolvedConfig:
     return load(str(folder / "holdfast.toml"), environment)
 
 

@@ -25,23 +25,23 @@ CREATE TABLE nothing_in_it (id INTEGER);
 @pytest.fixture
 def upgrade(quick_folder: Path) -> Iterator[Upgrade]:
     """Counts, lets a migration change the database, compares; what the comparison recorded and said."""
-    opened: list[Any] = []
+    application: list[Any] = []
 
     def run(migration: str, start: str = START, **section: Any) -> tuple[dict[str, Any], list[str]]:
         app = make_app(quick_folder, guard=section)
-        opened.append(app)
-        database = app.opened.databases["main"]
+        application.append(app)
+        database = app.context.databases["main"]
         assert isinstance(database, FakeDatabase)
         database.execute(start)
         context, counted, _ = make_context()
-        do(guard.CountRows(), app.opened, context)
+        do(guard.CountRows(), app.context, context)
         database.execute(migration)
         context, recorded, said = make_context({"guard.count": counted})
-        do(guard.CompareRows(), app.opened, context)
+        do(guard.CompareRows(), app.context, context)
         return recorded, said
 
     yield run
-    for app in opened:
+    for app in application:
         app.close()
 
 

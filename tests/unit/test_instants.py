@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.application.application import App
-from holdfast.drivers.protocols.datasets import Dataset, Fix, FixAll
+from holdfast.drivers.protocols.datasets import Dataset, JointSnapshotFn, SnapshotFn
 from holdfast.model import Snapshot
 from holdfast.steps import consistency
 from tests.fakes import FakeDatabase
@@ -26,17 +26,17 @@ class Sharing(FakeDatabase):
         self.execute("CREATE TABLE entry (id INTEGER)")
         self.begun = begun
 
-    def hold_with(self, others: Sequence[Dataset]) -> AbstractContextManager[FixAll] | None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> AbstractContextManager[JointSnapshotFn] | None:
         databases = [self, *(other for other in others if isinstance(other, Sharing))]
         return self._hold_together(databases) if len(databases) > len(others) else None
 
     @contextmanager
-    def _hold_together(self, databases: Sequence[FakeDatabase]) -> Iterator[FixAll]:
+    def _hold_together(self, databases: Sequence[FakeDatabase]) -> Iterator[JointSnapshotFn]:
         def fix(orders: Sequence[tuple[Path, Sequence[str]]], budget_seconds: float) -> list[Callable[[], Snapshot]]:
             self.begun.append(len(orders))
             finishes = []
             for database, (target, queries) in zip(databases, orders, strict=True):
-                with database.hold(None) as one:
+                with database.freeze_writes(None) as one:
                     finishes.append(one(target, queries, budget_seconds))
             return finishes
 
@@ -51,12 +51,12 @@ def app(quick_folder: Path) -> Iterator[App]:
 
 
 def taken(app: App, *databases: FakeDatabase) -> consistency.Instant:
-    app.opened.databases = dict(zip(NAMES, databases, strict=True))
-    assert app.opened.vault is not None
+    app.context.databases = dict(zip(NAMES, databases, strict=True))
+    assert app.context.vault is not None
     context, _, _ = make_context()
-    run = app.opened.vault.begin("op1")
+    run = app.context.vault.begin("op1")
     run.folder.mkdir(parents=True, exist_ok=True)
-    found = consistency.take(app.opened, run, context, level="live", databases=NAMES, files=(), stored={})
+    found = consistency.take(app.context, run, context, level="live", databases=NAMES, files=(), stored={})
     assert set(found.snapshots) == set(NAMES)
     assert all((run.folder / f"database.{name}.fake").exists() for name in NAMES)
     return found
@@ -85,9 +85,9 @@ class Fleeting(FakeDatabase):
         self._place = place
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         self._place.write_bytes(b"here for a moment")
-        with super().hold(limit_seconds) as fix:
+        with super().freeze_writes(limit_seconds) as fix:
 
             def fix_and_lose(target: Path, queries: Sequence[str], budget_seconds: float) -> Callable[[], Snapshot]:
                 found = fix(target, queries, budget_seconds)
@@ -102,15 +102,15 @@ def test_what_is_there_for_a_moment_around_the_instant_is_in_the_set(quick_folde
     app = make_app(quick_folder, backup={"references": references})
     media = quick_folder / "shared" / "media"
     media.mkdir(parents=True)
-    app.opened.databases = {"main": Fleeting(media / "fleeting")}
-    assert app.opened.vault is not None
+    app.context.databases = {"main": Fleeting(media / "fleeting")}
+    assert app.context.vault is not None
     context, _, said = make_context()
-    run = app.opened.vault.begin("op1")
+    run = app.context.vault.begin("op1")
     run.folder.mkdir(parents=True, exist_ok=True)
     run.store_tree(
-        "media", app.opened.files["media"], keep_vanished=False, check=lambda: None, progress=context.progress
+        "media", app.context.files["media"], keep_vanished=False, check=lambda: None, progress=context.progress
     )
-    consistency.take(app.opened, run, context, level="live", databases=["main"], files=["media"], stored={})
+    consistency.take(app.context, run, context, level="live", databases=["main"], files=["media"], stored={})
     assert [entry.path for entry in run.listing("media")] == ["fleeting"]
     assert len(said) == 1, "the first try met it too late"
     app.close()

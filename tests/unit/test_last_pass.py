@@ -25,14 +25,14 @@ TOLERANT = CompleteBackup(("main",), "before the restore", tolerant=True)
 @pytest.fixture
 def app(quick_folder: Path) -> Iterator[App]:
     app = make_app(quick_folder)
-    app.opened.files["media"].root.mkdir(parents=True)
+    app.context.files["media"].root.mkdir(parents=True)
     yield app
     app.close()
 
 
 def prepared(app: App) -> StepContext:
     """After the commit of a restore: a finished run, the earlier database beside."""
-    database = app.opened.databases["main"]
+    database = app.context.databases["main"]
     assert isinstance(database, FakeDatabase)
     database.execute("CREATE TABLE entry (id INTEGER)")
     live = database.inspect()["identity"]
@@ -41,7 +41,7 @@ def prepared(app: App) -> StepContext:
     earlier = {}
     steps = (backup.CopyFiles(("media",), ("main",)), last_pass.TakeLastPass(("media",), "before the restore"))
     for step in steps:
-        do(step, app.opened, context)
+        do(step, app.context, context)
         earlier[step.name] = dict(recorded)
         context.earlier = {**context.earlier, **earlier}
         recorded.clear()
@@ -53,7 +53,7 @@ def prepared(app: App) -> StepContext:
 def complete(app: App, context: StepContext, step: CompleteBackup) -> dict[str, object]:
     found: dict[str, object] = {}
     context.record = found.update
-    do(step, app.opened, context)
+    do(step, app.context, context)
     return found
 
 
@@ -61,7 +61,7 @@ def fail(app: App, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def dump(*_: object) -> Snapshot:
         raise error
 
-    monkeypatch.setattr(app.opened.databases["main"], "dump", dump)
+    monkeypatch.setattr(app.context.databases["main"], "dump", dump)
 
 
 def no_server() -> Facts:
@@ -71,8 +71,8 @@ def no_server() -> Facts:
 def test_what_was_replaced_comes_into_the_set(app: App) -> None:
     context = prepared(app)
     assert complete(app, context, TOLERANT)["kept"] == []
-    assert app.opened.vault is not None
-    (one,) = app.opened.vault.backups()
+    assert app.context.vault is not None
+    (one,) = app.context.vault.backups()
     assert set(one.datasets) == {"main", "media"}
     assert one.size_bytes == sum(item["size_bytes"] for item in one.datasets.values())
 
@@ -82,31 +82,31 @@ def test_one_that_is_broken_is_kept_also_if_the_step_died_after_the_set_was_list
     app: App, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     context = prepared(app)
-    app.opened.host.redactor.add("sector")
+    app.context.host.redactor.add("sector")
     fail(app, monkeypatch, error)
     for _ in range(2):
         assert complete(app, context, TOLERANT)["kept"] == ["main"]
-    assert app.opened.vault is not None
-    (one,) = app.opened.vault.backups()
+    assert app.context.vault is not None
+    (one,) = app.context.vault.backups()
     assert set(one.datasets) == {"media"} and "could not be dumped" in one.reason
     assert "sector" not in one.reason
     context.earlier = {**context.earlier, "backup.complete": {"kept": ["main"]}}
-    do(TidyReplaced(), app.opened, context)
-    assert app.opened.databases["main"].tokens() == ["op1.replaced"]
+    do(TidyReplaced(), app.context, context)
+    assert app.context.databases["main"].tokens() == ["op1.replaced"]
 
 
 def test_a_dump_that_was_finished_before_the_step_died_is_not_made_again(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = prepared(app)
-    assert app.opened.vault is not None
+    assert app.context.vault is not None
     with monkeypatch.context() as patched:
-        patched.setattr(app.opened.vault, "publish", lambda run: 1 / 0)
+        patched.setattr(app.context.vault, "publish", lambda run: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             complete(app, context, TOLERANT)
     fail(app, monkeypatch, StepError("malformed"))
     assert complete(app, context, TOLERANT)["kept"] == []
-    (one,) = app.opened.vault.backups()
+    (one,) = app.context.vault.backups()
     assert one.datasets["main"]["rows"] == {"entry": 0}
 
 
@@ -124,7 +124,7 @@ def test_a_failure_that_says_nothing_about_the_database_is_waited_for(
             complete(app, context, TOLERANT)
     with monkeypatch.context() as patched:
         fail(app, patched, StepError("no server"))
-        patched.setattr(app.opened.databases["main"], "inspect", no_server)
+        patched.setattr(app.context.databases["main"], "inspect", no_server)
         with pytest.raises(StepError, match="no server"):
             complete(app, context, TOLERANT)
     assert complete(app, context, TOLERANT)["kept"] == []
@@ -132,7 +132,7 @@ def test_a_failure_that_says_nothing_about_the_database_is_waited_for(
 
 def test_one_that_fails_once_is_in_the_set(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     context = prepared(app)
-    database = app.opened.databases["main"]
+    database = app.context.databases["main"]
     real, failures = database.dump, [StepError("too many sessions")]
 
     def dump(*words: Any) -> Snapshot:

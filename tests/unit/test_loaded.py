@@ -44,7 +44,7 @@ def release_at(folder: Path, *names: str) -> Release:
 
 def candidate_with(app: App, *statements: str) -> FakeDatabase:
     """Let a candidate stand beside the live database, in which these statements were run."""
-    database = app.opened.databases["main"]
+    database = app.context.databases["main"]
     assert isinstance(database, FakeDatabase)
     other = FakeDatabase()
     for statement in statements or ("CREATE TABLE other (a)",):
@@ -64,10 +64,10 @@ def test_a_candidate_is_asked_and_not_the_live_database(made: Callable[..., App]
     database.execute("CREATE TABLE done (name); INSERT INTO done VALUES ('0001')")
     context, recorded, _ = asked()
     with pytest.raises(RefusedError, match="it does not know 0002"):
-        do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.opened, context)
+        do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.context, context)
     assert not recorded
     context, recorded, _ = asked()
-    do(CheckLoadedMigrations(release_at(quick_folder, "0001", "0002")), app.opened, context)
+    do(CheckLoadedMigrations(release_at(quick_folder, "0001", "0002")), app.context, context)
     assert recorded == {"verified": ["main"]}
 
 
@@ -76,7 +76,7 @@ def test_what_may_be_a_view_waits_for_the_swap(made: Callable[..., App], quick_f
     database = candidate_with(app)
     database.candidate_has_views = False
     context, recorded, said = asked()
-    do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.opened, context)
+    do(CheckLoadedMigrations(release_at(quick_folder, "0001")), app.context, context)
     assert not recorded
     assert "compared after the swap" in said[0]
     checks = parts.check_loaded(app, release_at(quick_folder))
@@ -97,13 +97,13 @@ def test_a_command_that_fails_with_the_live_database_waits_for_the_swap(
 
     monkeypatch.setattr(migrations.tasks, "invoke", fails)
     context, recorded, said = asked()
-    do(CheckLoadedMigrations(release), app.opened, context)
+    do(CheckLoadedMigrations(release), app.context, context)
     assert not recorded
     assert "manage.py cannot connect" in said[0]
     assert [step.name for step in parts.check_loaded(app, release).after] == ["migrations.check"]
     monkeypatch.setattr(migrations, "shipped", lambda *_: ["b.1"])
     with pytest.raises(RefusedError, match=r"it does not know a\.1"):
-        do(CheckLoadedMigrations(release), app.opened, context)
+        do(CheckLoadedMigrations(release), app.context, context)
 
 
 def test_the_release_of_the_set_itself_is_not_compared(made: Callable[..., App], quick_folder: Path) -> None:
@@ -118,24 +118,24 @@ def test_what_was_compared_before_is_not_compared_again(made: Callable[..., App]
     app = made(kind="django")
     context, _, _ = asked()
     context.earlier = {"migrations.check_loaded": {"verified": ["main"]}}
-    do(CheckMigrations(release_at(quick_folder), "maintenance"), app.opened, context)
+    do(CheckMigrations(release_at(quick_folder), "maintenance"), app.context, context)
 
 
 def test_files_that_a_loaded_database_names_and_nobody_has_are_noted(quick_folder: Path) -> None:
     references = {"database": "main", "files": "media", "query": "SELECT path FROM done"}
     app = make_app(quick_folder, backup={"references": references})
-    files = app.opened.files["media"]
+    files = app.context.files["media"]
     assert isinstance(files, FakeFiles)
     (files.root / "album").mkdir(parents=True)
     (files.root / "album" / "there").write_bytes(b"x")
     candidate_with(app, "CREATE TABLE done (path)", "INSERT INTO done VALUES ('album/there'), ('gone'), ('album')")
     context, recorded, said = asked()
-    do(CheckReferences(), app.opened, context)
+    do(CheckReferences(), app.context, context)
     assert recorded == {"warnings": ["2 files that the candidate database names are not in media, for example album"]}
     assert "holdfast import files SOURCE --into media" in said[0]
     candidate_with(app, "CREATE TABLE other (path)")
     context, recorded, said = asked()
-    do(CheckReferences(), app.opened, context)
+    do(CheckReferences(), app.context, context)
     assert not recorded
     assert "could not be listed" in said[0]
     app.close()

@@ -90,7 +90,7 @@ class Listed(FakeVault):
 @settings(max_examples=150, deadline=None)
 @given(sets=histories())
 def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backup]) -> None:
-    app.opened.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(Path("/nowhere"), sets)
     plan = prune.plan(app)
     removed = set(plan.parameters.remove)
     complete = [backup for backup in newest_first(sets) if {"main", "media"} <= set(backup.datasets)]
@@ -107,7 +107,7 @@ def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App
     days = [(f"2026-01-{day:02d}", ("main", "media")) for day in range(1, 5)]
     days += [(f"2026-02-{day:02d}", ("main",)) for day in range(1, 9)]
     sets = [make_backup(number, f"{day}T00:00:00Z", datasets=names) for number, (day, names) in enumerate(days)]
-    app.opened.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(Path("/nowhere"), sets)
     plan = prune.plan(app)
     assert "set-0" in plan.parameters.remove
     assert not {"set-1", "set-2", "set-3"} & set(plan.parameters.remove)
@@ -117,7 +117,7 @@ def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App
 def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
     vault = Listed(Path("/nowhere"), [])
     vault.broken = {"set-3"}
-    app.opened.vault = vault
+    app.context.vault = vault
     with pytest.raises(DamagedError, match="set-3"):
         prune.plan(app)
 
@@ -128,7 +128,7 @@ def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:
     for day in range(1, 11):
         sets.append(make_backup(2 * day, f"2026-03-{day:02d}T02:00:00Z", datasets=("main", "media")))
         sets.append(make_backup(2 * day + 1, f"2026-03-{day:02d}T10:00:00Z", datasets=("media",)))
-    app.opened.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(Path("/nowhere"), sets)
     removed = prune.plan(app).parameters.remove
     whole = [backup.id for backup in sets if "main" in backup.datasets and backup.id not in removed]
     assert whole == [f"set-{2 * day}" for day in (8, 9, 10)]
@@ -142,7 +142,7 @@ def test_three_whole_sets_stay_whatever_the_rules_say(tmp_path: Path) -> None:
             make_backup(number, f"2026-03-{number:02d}T02:00:00Z", datasets=("main", "media")) for number in range(1, 9)
         ]
         sets[-1].safety = True
-        app.opened.vault = Listed(Path("/nowhere"), sets)
+        app.context.vault = Listed(Path("/nowhere"), sets)
         removed = prune.plan(app).parameters.remove
         assert sorted({backup.id for backup in sets} - set(removed)) == ["set-5", "set-6", "set-7", "set-8"]
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.application import health, health_request
 from holdfast.application.application import App
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import HoldfastError, StepError
 from holdfast.model import Outcome, Plan, Release, ServiceInstance, ServiceStatus
 from holdfast.steps import service_steps, services, stopped
@@ -30,8 +30,8 @@ SERVICES = {"web": {"command": ["serve"], "health": "/health", "settle_seconds":
 @pytest.fixture
 def app(quick_folder: Path) -> Iterator[App]:
     app = make_app(quick_folder, services=SERVICES)
-    services.set_wanted(app.opened, [WEB])
-    app.opened.runtime.start(WEB)
+    services.set_wanted(app.context, [WEB])
+    app.context.runtime.start(WEB)
     yield app
     app.close()
 
@@ -45,11 +45,11 @@ def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) ->
         lambda *_: health_request.Answer(answers.pop(0) if len(answers) > 1 else answers[0], "asked"),
     )
     context, recorded, said = make_context()
-    do(StopServices(), app.opened, context)
-    assert app.opened.runtime.statuses() == {}
+    do(StopServices(), app.context, context)
+    assert app.context.runtime.statuses() == {}
     context.facts.update(recorded)
-    undo(StopServices(), app.opened, context)
-    assert services.wanted(app.opened) == [WEB]
+    undo(StopServices(), app.context, context)
+    assert services.wanted(app.context) == [WEB]
     return answers, said
 
 
@@ -65,7 +65,7 @@ def test_one_that_stays_unwell_stops_no_undo_and_is_named(app: App, monkeypatch:
 
 def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) -> None:
     """Each start is followed by these states before the service runs."""
-    runtime, left = app.opened.runtime, list(details)
+    runtime, left = app.context.runtime, list(details)
     real = runtime.statuses
 
     def statuses() -> dict[str, ServiceStatus]:
@@ -79,26 +79,26 @@ def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) 
 def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
     context, recorded, said = make_context()
-    do(StopServices(), app.opened, context)
+    do(StopServices(), app.context, context)
     make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
     context.facts.update(recorded)
-    undo(StopServices(), app.opened, context)
-    assert (services.wanted(app.opened), said) == ([WEB], [])
+    undo(StopServices(), app.context, context)
+    assert (services.wanted(app.context), said) == ([WEB], [])
 
 
 def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     make_it_end_first(app, monkeypatch, "backoff")
     with pytest.raises(StepError, match=r"does not stay up \(backoff\)"):
-        health.verify(app.opened, WEB, make_context()[0])
+        health.verify(app.context, WEB, make_context()[0])
 
 
 def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a `service start` that was killed: visitors may be served by what nobody remembers."""
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
-    services.set_wanted(app.opened, [])
+    services.set_wanted(app.context, [])
     context, _, _ = make_context()
-    do(StopServices(), app.opened, context)
-    assert app.opened.runtime.statuses() == {}
+    do(StopServices(), app.context, context)
+    assert app.context.runtime.statuses() == {}
 
 
 @pytest.mark.parametrize("tolerant", [True, False])
@@ -108,12 +108,12 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
     release = Release("r1", "p1", "v1", "c1", "/", "2026-01-01T00:00:00Z", "op1")
     step = StartServices(release, ("scheduler",), tolerant=tolerant)
     if tolerant:
-        do(step, app.opened, context)
+        do(step, app.context, context)
         assert "holdfast service restart beat" in said[0]
-        assert [instance.service for instance in services.started(app.opened, "op1")] == ["beat"]
+        assert [instance.service for instance in services.started(app.context, "op1")] == ["beat"]
     else:
         with pytest.raises(StepError):
-            do(step, app.opened, context)
+            do(step, app.context, context)
     app.close()
 
 
@@ -126,9 +126,9 @@ def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypat
         services={name: {"command": ["run"], "kind": kind, "settle_seconds": 0} for name, kind in kinds.items()},
     )
     old = [replace(WEB, name=f"{name}-r1", service=name, kind=kinds[name]) for name in ("web", "work", "beat")]
-    services.set_wanted(app.opened, old)
+    services.set_wanted(app.context, old)
     for instance in old:
-        app.opened.runtime.start(instance)
+        app.context.runtime.start(instance)
     context, _, _ = make_context()
     release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
     for step in (
@@ -138,18 +138,18 @@ def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypat
         StartServices(release, ("scheduler",)),
         AdoptServices(),
     ):
-        do(step, app.opened, context)
-    assert {instance.name for instance in services.wanted(app.opened)} == {"web-r2", "work-r2", "beat-r2"}
-    assert app.opened.runtime.statuses().keys() == {"web-r2", "work-r2", "beat-r2"}
+        do(step, app.context, context)
+    assert {instance.name for instance in services.wanted(app.context)} == {"web-r2", "work-r2", "beat-r2"}
+    assert app.context.runtime.statuses().keys() == {"web-r2", "work-r2", "beat-r2"}
     app.close()
 
 
 def test_a_restart_that_could_not_start_it_again_leaves_it_running(app: App) -> None:
     web = replace(WEB, environment={"DATABASE_PASSWORD": "env:HOLDFAST_TESTS_NOT_THERE"})
-    services.set_wanted(app.opened, [web])
+    services.set_wanted(app.context, [web])
     with pytest.raises(HoldfastError, match="HOLDFAST_TESTS_NOT_THERE"):
-        services.refuse_unstartable(app.opened, [])
-    assert app.opened.runtime.statuses()[web.name].running
+        services.refuse_unstartable(app.context, [])
+    assert app.context.runtime.statuses()[web.name].running
 
 
 # --- a web that leads to a backend ---------------------------------------------------------------------
@@ -168,8 +168,8 @@ _BOTH = {
 def pair(quick_folder: Path) -> Iterator[App]:
     app = make_app(quick_folder, services=_BOTH)
     for instance in (WEB, BACKEND):
-        app.opened.runtime.start(instance)
-    services.set_wanted(app.opened, [WEB, BACKEND])
+        app.context.runtime.start(instance)
+    services.set_wanted(app.context, [WEB, BACKEND])
     yield app
     app.close()
 
@@ -182,43 +182,43 @@ def test_a_backend_is_stopped_last_and_started_first() -> None:
 
 def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(False, "asked"))
-    real = pair.opened.runtime.statuses
+    real = pair.context.runtime.statuses
     monkeypatch.setattr(
-        pair.opened.runtime,
+        pair.context.runtime,
         "statuses",
         lambda: {**real(), BACKEND.name: ServiceStatus(BACKEND.name, False, None, 0.0, "exited")},
     )
     with pytest.raises(StepError, match=r"service app of release r1: it does not stay up \(exited\)"):
-        health.verify(pair.opened, WEB, make_context()[0], backends=[BACKEND])
+        health.verify(pair.context, WEB, make_context()[0], backends=[BACKEND])
 
 
 @pytest.mark.parametrize("healthy", [True, False])
 def test_a_backend_is_asked_for_by_its_web(pair: App, monkeypatch: pytest.MonkeyPatch, healthy: bool) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(healthy, "asked"))
     context, recorded, _ = make_context()
-    do(StopServices(), pair.opened, context)
+    do(StopServices(), pair.context, context)
     assert recorded["verified"] == ([WEB.name, BACKEND.name] if healthy else [])
 
 
 def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
-    real = pair.opened.runtime.statuses
+    real = pair.context.runtime.statuses
     ill = ServiceStatus(BACKEND.name, True, 4711, 9.0, "unhealthy", healthy=False)
-    monkeypatch.setattr(pair.opened.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
+    monkeypatch.setattr(pair.context.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
     context, recorded, _ = make_context()
-    do(StopServices(), pair.opened, context)
+    do(StopServices(), pair.context, context)
     assert recorded["verified"] == [WEB.name]
 
 
 def test_where_one_of_both_ran_a_release_starts_both(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after another preset was taken, which has a proxy where the application itself had been the web."""
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
-    services.set_wanted(pair.opened, [BACKEND])
+    services.set_wanted(pair.context, [BACKEND])
     context, _, _ = make_context()
     release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
-    do(StopServices(), pair.opened, context)
-    do(StartServices(release, ("backend", "web", "worker")), pair.opened, context)
-    assert {instance.service for instance in services.started(pair.opened, "op1")} == {"web", "app"}
+    do(StopServices(), pair.context, context)
+    do(StartServices(release, ("backend", "web", "worker")), pair.context, context)
+    assert {instance.service for instance in services.started(pair.context, "op1")} == {"web", "app"}
 
 
 @pytest.mark.parametrize(("action", "left"), [("restart", {"web", "app"}), ("stop", set())])
@@ -227,20 +227,20 @@ def test_what_is_done_to_a_backend_is_done_to_its_web(
 ) -> None:
     """It may have looked the address of the one before up once."""
     monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
-    pids = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
+    pids = {name: status.pid for name, status in pair.context.runtime.statuses().items()}
     context, _, _ = make_context()
-    do(CommandServices(action, ("app",)), pair.opened, context)
-    now = {name: status.pid for name, status in pair.opened.runtime.statuses().items()}
-    assert {instance.service for instance in services.wanted(pair.opened)} == left
+    do(CommandServices(action, ("app",)), pair.context, context)
+    now = {name: status.pid for name, status in pair.context.runtime.statuses().items()}
+    assert {instance.service for instance in services.wanted(pair.context)} == left
     assert not set(now.items()) & set(pids.items())
 
 
 def test_a_stop_that_had_to_kill_is_noted(app: App) -> None:
-    runtime = app.opened.runtime
+    runtime = app.context.runtime
     assert isinstance(runtime, FakeRuntime)
     runtime.killed_after[WEB.name] = 30
     context, recorded, said = make_context()
-    do(StopServices(), app.opened, context)
+    do(StopServices(), app.context, context)
     assert "service web had to be killed after 30 s" in said[0]
     assert recorded["warnings"] == said
 
@@ -255,33 +255,33 @@ def test_a_restart_on_another_port_that_fails_leads_visitors_where_the_web_is(
         other.listen()
         taken = other.getsockname()[1]
         web = replace(WEB, port=taken)
-        services.set_wanted(app.opened, [web])
-        app.opened.runtime.start(web)
-        app.opened.gate.route("r1", f"127.0.0.1:{taken}")
+        services.set_wanted(app.context, [web])
+        app.context.runtime.start(web)
+        app.context.gate.route("r1", f"127.0.0.1:{taken}")
         context, _, _ = make_context()
         monkeypatch.setattr(service_steps, "verify", lambda *_, **__: (_ for _ in ()).throw(StepError("unwell")))
         with pytest.raises(StepError):
-            do(CommandServices("restart", ()), app.opened, context)
-        undo(CommandServices("restart", ()), app.opened, context)
-    (now,) = services.wanted(app.opened)
+            do(CommandServices("restart", ()), app.context, context)
+        undo(CommandServices("restart", ()), app.context, context)
+    (now,) = services.wanted(app.context)
     assert now.port != taken
-    assert app.opened.gate.state().target == f"127.0.0.1:{now.port}"
+    assert app.context.gate.state().target == f"127.0.0.1:{now.port}"
     app.close()
 
 
 def test_what_an_open_operation_has_stopped_is_said_to_be_its(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     release = Release("r1", "p1", "v1", "c1", "/", "2026-01-01T00:00:00Z", "op0")
-    monkeypatch.setattr(Opened, "current_release", lambda _: release)
-    (missing,) = stopped.stopped(app.opened, {})
+    monkeypatch.setattr(ApplicationContext, "current_release", lambda _: release)
+    (missing,) = stopped.stopped(app.context, {})
     assert missing.text == "not running, and should run"
     plan = Plan(kind="upgrade", title="upgrade to v2", steps=(StopServices(),))
     operation = app.journal.begin(plan, command="", configuration={}, user="someone")
     context, _, _ = make_context()
     context.operation = operation
-    do(StopServices(), app.opened, context)
-    (ended,) = stopped.stopped(app.opened, app.opened.runtime.statuses())
+    do(StopServices(), app.context, context)
+    (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert (ended.service, ended.operation, ended.is_open) == ("web", operation, True)
     assert ended.text == f"stopped by upgrade to v2 ({operation})"
     app.journal.finish(operation, Outcome.UNDONE)
-    (ended,) = stopped.stopped(app.opened, app.opened.runtime.statuses())
+    (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert ended.text == "stopped", "nobody is known to have stopped it"

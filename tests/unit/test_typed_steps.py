@@ -33,7 +33,7 @@ def test_the_journal_keeps_a_name_and_parameters(step: Any, name: str, parameter
 def test_every_step_has_a_name_of_its_own(folder: Path) -> None:
     assert len(STEPS) == len(TABLE)
     app = make_app(folder)
-    bound = handlers(app.opened)
+    bound = handlers(app.context)
     assert bound.keys() == TABLE.keys()
     assert (bound["gate.close"].undo is None, bound["gate.open"].undo is None) == (False, True)
     app.close()
@@ -57,7 +57,7 @@ def test_parameters_of_another_version_are_refused(folder: Path, parameters: dic
     app = make_app(folder)
     context, _, _ = make_context(parameters=parameters)
     with pytest.raises(RefusedError, match=r"gate\.close with parameters of another version"):
-        handler(CloseGate, app.opened).do(context)
+        handler(CloseGate, app.context).do(context)
     app.close()
 
 
@@ -74,8 +74,8 @@ def test_a_recovery_refuses_what_another_version_wrote_before_it_undoes_anything
     folder: Path, step: Step, facts: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(folder)
-    app.runner.handlers = handlers(app.opened)
-    app.opened.gate.hold({"comment": "mine"})
+    app.runner.handlers = handlers(app.context)
+    app.context.gate.hold({"comment": "mine"})
     plan = Plan(kind="upgrade", title="upgrade to v9", steps=(HoldGate(None), step))
     monkeypatch.setattr("holdfast.engine.journal.VERSION", "9.1")
     operation = app.journal.begin(plan, command="", configuration={}, user="")
@@ -90,7 +90,7 @@ def test_a_recovery_refuses_what_another_version_wrote_before_it_undoes_anything
     assert "Install Holdfast 9.1, which began it" in refused.value.next_step
     assert "holdfast recover" in refused.value.next_step
     assert [one.state for one in app.journal.steps(operation)] == [StepState.DOING, StepState.DOING]
-    assert app.opened.gate.state().hold == {"comment": "mine"}
+    assert app.context.gate.state().hold == {"comment": "mine"}
     app.close()
 
 
@@ -105,7 +105,7 @@ def test_a_recovery_refuses_a_plan_of_another_version(
     folder: Path, column: str, value: dict[str, Any], said: str
 ) -> None:
     app = make_app(folder)
-    app.runner.handlers = handlers(app.opened)
+    app.runner.handlers = handlers(app.context)
     plan = Plan(kind="upgrade", title="upgrade to v9", steps=(CloseGate(),))
     operation = app.journal.begin(plan, command="", configuration={}, user="")
     app.journal._connection.execute(f"UPDATE operation SET {column}=?", (json.dumps(value),))
@@ -119,13 +119,13 @@ def test_a_recovery_refuses_a_plan_of_another_version(
 def test_what_is_recorded_is_found_by_the_undo(folder: Path) -> None:
     app = make_app(folder)
     before = {"comment": "mine"}
-    app.opened.gate.hold(before)
-    hold = handler(HoldGate, app.opened)
+    app.context.gate.hold(before)
+    hold = handler(HoldGate, app.context)
     context, recorded, _ = make_context(parameters={"hold": None})
     hold.do(context)
-    assert app.opened.gate.state().hold is None
+    assert app.context.gate.state().hold is None
     context.facts = recorded
     assert hold.undo is not None
     hold.undo(context)
-    assert app.opened.gate.state().hold == before
+    assert app.context.gate.state().hold == before
     app.close()

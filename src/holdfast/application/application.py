@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from holdfast.application.context import Opened
-from holdfast.config.load import Loaded
+from holdfast.application.context import ApplicationContext
+from holdfast.config.load import ResolvedConfig
 from holdfast.engine.journal import Journal
 from holdfast.engine.runner import Result, Runner
 from holdfast.model import Plan
@@ -18,24 +18,24 @@ from holdfast.model import Plan
 
 @dataclass
 class App:
-    opened: Opened
+    context: ApplicationContext
     runner: Runner
     command: str
-    rewire: Callable[[Opened], None] = lambda opened: None
+    rewire: Callable[[ApplicationContext], None] = lambda application: None
     """Opens again what depends on the parts of a configuration that a release may bring."""
 
     @property
-    def loaded(self) -> Loaded:
-        return self.opened.loaded
+    def loaded(self) -> ResolvedConfig:
+        return self.context.loaded
 
     @property
     def journal(self) -> Journal:
-        return self.opened.journal
+        return self.context.journal
 
-    def follow(self, loaded: Loaded) -> None:
+    def follow(self, loaded: ResolvedConfig) -> None:
         """Obey another configuration from now on: the same one with what a release brings of its own."""
-        self.opened.loaded = loaded
-        self.rewire(self.opened)
+        self.context.loaded = loaded
+        self.rewire(self.context)
 
     def run(self, plan: Plan, *, wait_seconds: float = 0) -> Result:
         """Run a plan as one operation of this application. Raise what Runner.run raises."""

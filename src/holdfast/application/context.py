@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.protocols.containers import Containers
-from holdfast.drivers.protocols.databases import Cold, Database
+from holdfast.drivers.protocols.databases import Database, OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate, Proxy
@@ -30,8 +30,8 @@ RESERVE_BYTES = 4 << 20
 
 
 @dataclass
-class Opened:
-    loaded: Loaded
+class ApplicationContext:
+    loaded: ResolvedConfig
     host: Host
     journal: Journal
     runtime: Runtime
@@ -42,7 +42,7 @@ class Opened:
     packages: Packages
     gate_runtime: Runtime
     """The runtime of the gate's own server, which always runs on this machine."""
-    cold: Mapping[str, Cold] = field(default_factory=dict)
+    cold: Mapping[str, OfflineDataDirectory] = field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""

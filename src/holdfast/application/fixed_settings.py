@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.errors import RefusedError
 from holdfast.system import child_environment, durable
 from holdfast.system.host import Host
 
 
-def keep_fixed_settings(loaded: Loaded, host: Host) -> None:
+def keep_fixed_settings(loaded: ResolvedConfig, host: Host) -> None:
     """Record the type, the runtime and the container engine of this environment, and keep to what was recorded.
 
     Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.application.commands import filled
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.health_watch import Failed, Healthy, PortTaken, Seen, Terms, is_down, judge
 from holdfast.config.schema import Service
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
@@ -30,7 +30,7 @@ class Cancellable(Protocol):
 
 
 def verify(
-    opened: Opened,
+    application: ApplicationContext,
     instance: ServiceInstance,
     context: Cancellable,
     *,
@@ -48,7 +48,7 @@ def verify(
 
     Raise StepError with the output of the service.
     """
-    service = configured(opened, instance)
+    service = configured(application, instance)
     timeout = service.health_timeout_seconds if service else 60.0
     if patient:
         timeout = min(timeout * _PATIENCE, timeout + _PATIENCE_SECONDS)
@@ -58,7 +58,7 @@ def verify(
     seen: Seen | None = None
     while True:
         context.check_cancelled()
-        seen = _look(opened, instance, service, backends, terms, lambda: time.monotonic() - began, seen)
+        seen = _look(application, instance, service, backends, terms, lambda: time.monotonic() - began, seen)
         verdict = judge(seen, terms)
         if isinstance(verdict, Healthy):
             return
@@ -66,12 +66,12 @@ def verify(
             raise PortTakenError(f"port {instance.port} of service {instance.service} is taken by another process")
         if isinstance(verdict, Failed):
             where = _where_it_listens(instance, seen) if verdict.is_late else ""
-            raise _unhealthy(opened, verdict.service or instance, verdict.why + where)
+            raise _unhealthy(application, verdict.service or instance, verdict.why + where)
         time.sleep(_POLL_SECONDS)
 
 
 def _look(
-    opened: Opened,
+    application: ApplicationContext,
     instance: ServiceInstance,
     service: Service | None,
     backends: Sequence[ServiceInstance],
@@ -80,7 +80,7 @@ def _look(
     before: Seen | None,
 ) -> Seen:
     """Look at a service, and ask only for what is not decided yet."""
-    statuses = opened.runtime.statuses()
+    statuses = application.runtime.statuses()
     status = statuses.get(instance.name)
     seen = Seen(clock(), status).compared_with(before)
     for backend in backends:
@@ -90,11 +90,11 @@ def _look(
         return replace(seen, port_taken=instance.port is not None and bool(listeners_on(instance.port)))
     if status is None or status.pid is None or (seen.restarted and not terms.patient):
         return seen
-    healthy, said, answered = is_well(opened, instance, service)
+    healthy, said, answered = is_healthy(application, instance, service)
     if status.healthy is False:
         healthy, said = False, f"its health check says {status.detail}"
     seen = replace(seen, at=clock(), healthy=healthy, said=said).answered(answered)
-    release = opened.runtime.release_of(instance.name) if seen.is_settled(terms) else None
+    release = application.runtime.release_of(instance.name) if seen.is_settled(terms) else None
     if release == instance.release and instance.port is not None and not status.holds_port:
         seen = replace(seen, port_taken=bool(other_listeners_on(instance.port, status.pid)))
     return replace(seen, at=clock(), release=release)
@@ -112,12 +112,12 @@ def _where_it_listens(instance: ServiceInstance, seen: Seen) -> str:
     return f"; its process {seen.status.pid} ({command}) listens on {ports}, and was given port {instance.port}"
 
 
-def configured(opened: Opened, instance: ServiceInstance) -> Service | None:
+def configured(application: ApplicationContext, instance: ServiceInstance) -> Service | None:
     """Return the configuration of an instance's service; None if holdfast.toml no longer has it."""
-    return opened.loaded.configuration.services.get(instance.service)
+    return application.loaded.configuration.services.get(instance.service)
 
 
-def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) -> Answer:
+def is_healthy(application: ApplicationContext, instance: ServiceInstance, service: Service | None) -> Answer:
     """Ask a service whether it is healthy, as its configuration says; one without a check is."""
     from holdfast.application.health_request import Answer, answers  # with the HTTP client, which few commands need
 
@@ -127,10 +127,10 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
         return answers(instance.port, service.health, service.health_headers)
     if service.health_command:
         try:
-            opened.host.run(
-                filled(opened, service.health_command, instance.directory, instance.port),
+            application.host.run(
+                filled(application, service.health_command, instance.directory, instance.port),
                 cwd=instance.directory,
-                environment=opened.host.resolved(instance.environment),
+                environment=application.host.resolved(instance.environment),
                 as_application=True,
                 timeout_seconds=service.health_timeout_seconds,
             )
@@ -142,9 +142,9 @@ def is_well(opened: Opened, instance: ServiceInstance, service: Service | None) 
     return Answer(True, "")
 
 
-def _unhealthy(opened: Opened, instance: ServiceInstance, why: str) -> StepError:
-    tail = opened.runtime.output_tail(instance.name).strip().splitlines()[-8:]
-    shown = "\n".join(f"  | {opened.host.redactor.text(line)}" for line in tail)
+def _unhealthy(application: ApplicationContext, instance: ServiceInstance, why: str) -> StepError:
+    tail = application.runtime.output_tail(instance.name).strip().splitlines()[-8:]
+    shown = "\n".join(f"  | {application.host.redactor.text(line)}" for line in tail)
     return StepError(
         f"service {instance.service} of release {instance.release}: {why}" + (f"\n{shown}" if shown else "")
     )

@@ -5,25 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.application.commands import filled
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.health import configured
 from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
 from holdfast.system.ports import can_be_reached, free_loopback_port
 
 
-def instance_of(opened: Opened, name: str, service: Service, release: Release, port: int | None) -> ServiceInstance:
+def instance_of(
+    application: ApplicationContext, name: str, service: Service, release: Release, port: int | None
+) -> ServiceInstance:
     """Return the definition of one service of one release."""
-    environment = opened.environment(release, service.environment)
-    if port is not None and opened.runtime.tells_port:
+    environment = application.environment(release, service.environment)
+    if port is not None and application.runtime.tells_port:
         environment["PORT"] = str(port)
     return ServiceInstance(
         name=f"{name}-{release.id}",
         service=name,
-        kind=opened.loaded.configuration.service_kind(name),
+        kind=application.loaded.configuration.service_kind(name),
         release=release.id,
         directory=release.path,
-        command=filled(opened, service.command, release.path, service.port or port),
+        command=filled(application, service.command, release.path, service.port or port),
         environment=environment,
         port=port,
         user=service.user or None,
@@ -33,25 +35,27 @@ def instance_of(opened: Opened, name: str, service: Service, release: Release, p
     )
 
 
-def on_a_free_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
+def on_a_free_port(application: ApplicationContext, instance: ServiceInstance) -> ServiceInstance:
     """Return an instance that does not run, with another port if another process uses its own.
 
     Return it unchanged if no gate sends visitors there, because then visitors know its port. Start it at once.
     """
-    leads = opened.loaded.configuration.gate.kind != "none"
+    leads = application.loaded.configuration.gate.kind != "none"
     if instance.port is None or not leads or can_be_reached(instance.port):
         return instance
     port = free_loopback_port()
-    if not opened.runtime.tells_port:
+    if not application.runtime.tells_port:
         return replace(instance, port=port)
-    service = configured(opened, instance)
+    service = configured(application, instance)
     # A command that is no longer configured cannot get another port; the start will show whether its port is free.
     if service is None:
         return instance
-    command = filled(opened, service.command, instance.directory, service.port or port)
+    command = filled(application, service.command, instance.directory, service.port or port)
     return replace(instance, port=port, command=command, environment={**instance.environment, "PORT": str(port)})
 
 
-def target_of(opened: Opened, instance: ServiceInstance) -> str:
+def target_of(application: ApplicationContext, instance: ServiceInstance) -> str:
     """Return where the gate reaches a web: a port of this machine, or its name for a proxy in a container."""
-    return opened.runtime.address_of(instance, inside=opened.proxy is not None and opened.proxy.is_inside)
+    return application.runtime.address_of(
+        instance, inside=application.proxy is not None and application.proxy.is_inside
+    )

@@ -18,10 +18,10 @@ def console(session: Session, arguments: tuple[str, ...]) -> None:
 
     app = session.app()
     parts.refuse_without_task(app, "console")
-    release = parts.refuse_second_install(app)
+    release = parts.require_installed(app)
     command = [*app.loaded.configuration.tasks.console, *arguments]
-    environment = app.opened.resolved_environment(release)
+    environment = app.context.resolved_environment(release)
     service = app.loaded.configuration.task_service()
     raise SystemExit(
-        app.opened.runtime.run_console(service, release.path, command, environment, terminal=sys.stdin.isatty())
+        app.context.runtime.run_console(service, release.path, command, environment, terminal=sys.stdin.isatty())
     )

@@ -44,7 +44,7 @@ def off(session: Session) -> None:
 def status(session: Session) -> None:
     """Print whether the gate is closed, by whom and since when."""
     app = session.app()
-    state = app.opened.gate.state()
+    state = app.context.gate.state()
     if state.open:
         session.renderer.line("open: visitors reach the application")
     if state.hold is not None:

@@ -32,7 +32,7 @@ def build(session: Session, reference: str, dry_run: bool) -> None:
 def list_(session: Session) -> None:
     """List packages, oldest first."""
     app = session.app()
-    found = app.opened.packages.packages()
+    found = app.context.packages.packages()
     session.renderer.table(
         ["PACKAGE", "COMMIT", "BUILT", "SIZE"],
         [[item.id, item.commit[:12], item.built_at, human_bytes(item.size_bytes)] for item in found],
@@ -49,7 +49,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
     from holdfast.operations import install, upgrade
 
     app = session.changing_app()
-    first = app.opened.current_release() is None
+    first = app.context.current_release() is None
     plan = install.plan(app, reference) if first else upgrade.plan(app, reference)
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
 
@@ -67,6 +67,6 @@ def prune(session: Session, dry_run: bool) -> None:
         session.confirm(f"Remove {len(unused)} packages?", tuple(unused))
         with app.runner.lock("change").acquire("package prune"):
             for name in unused:
-                app.opened.packages.remove(name)
+                app.context.packages.remove(name)
     session.renderer.line("\n".join(unused) or "no package is unused")
     session.renderer.result({"removed": [] if dry_run else unused, "unused": unused})

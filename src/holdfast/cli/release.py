@@ -21,8 +21,8 @@ def list_(session: Session) -> None:
     from holdfast.steps.release import known_releases
 
     app = session.app()
-    found = known_releases(app.opened)
-    current = app.opened.current_release()
+    found = known_releases(app.context)
+    current = app.context.current_release()
     session.renderer.table(
         ["RELEASE", "PACKAGE", "COMMIT", "DEPLOYED", ""],
         [

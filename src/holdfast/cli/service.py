@@ -23,7 +23,7 @@ def status(session: Session) -> None:
     from holdfast.reports.status import with_stopped
 
     app = session.app()
-    found, ended = with_stopped(app, app.opened.runtime.statuses())
+    found, ended = with_stopped(app, app.context.runtime.statuses())
     session.renderer.table(
         ["SERVICE", "STATE", "PID", "UP"],
         [[item.name, item.detail, str(item.pid or "-"), human_seconds(item.uptime_seconds)] for item in found],

@@ -16,7 +16,7 @@ from holdfast.errors import CancelledError, HoldfastError, UsageError
 
 if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
     from holdfast.application.application import App
-    from holdfast.config.load import Loaded
+    from holdfast.config.load import ResolvedConfig
     from holdfast.model import Plan
     from holdfast.system.host import Host
 
@@ -41,7 +41,7 @@ class Session:
                 self._host.announce = lambda line: self.renderer.aside(f"$ {line}")
         return self._host
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> ResolvedConfig:
         from holdfast.config.load import load
 
         return load(self.config, self.environment)
@@ -50,7 +50,7 @@ class Session:
         """Return the open application; its journal is closed when the process ends."""
         return self.opened(self.loaded(), self.host)
 
-    def opened(self, loaded: Loaded, host: Host | None = None) -> App:
+    def opened(self, loaded: ResolvedConfig, host: Host | None = None) -> App:
         """Return the open application of a configuration.
 
         Each of two applications needs a host of its own, because a host logs for one of them.

@@ -28,7 +28,7 @@ _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ResolvedConfig:
     """A valid configuration, the folder its paths are relative to, and the origin of each key.
 
     `operator` is the configuration without the release's own file; `refused` are keys of that file that a release may
@@ -38,7 +38,7 @@ class Loaded:
     configuration: Configuration
     root: Path
     origins: Mapping[str, str] = field(default_factory=dict)
-    operator: Loaded | None = None
+    operator: ResolvedConfig | None = None
     refused: tuple[str, ...] = ()
 
     def path(self, text: str) -> Path:
@@ -82,10 +82,10 @@ class _Dumped(msgspec.Struct):
     configuration: dict[str, object]
 
 
-def undump(value: Mapping[str, object]) -> Loaded:
+def undump(value: Mapping[str, object]) -> ResolvedConfig:
     """Return the configuration with which an operation began."""
     found = msgspec.convert(value, _Dumped)
-    return Loaded(validate(found.configuration, Configuration), Path(found.root))
+    return ResolvedConfig(validate(found.configuration, Configuration), Path(found.root))
 
 
 def find_file(given: str | None) -> Path:
@@ -155,7 +155,7 @@ def _merge_preset(target: dict[str, object], extends: object, origin: str, origi
     _merge(target, found, extends, origins)
 
 
-def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
+def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedConfig:
     """Return the operator's configuration with what a release's own holdfast.toml may set.
 
     What another release set before is dropped: its tasks and services do not belong to this one. Raise
@@ -180,7 +180,7 @@ def merge_release(loaded: Loaded, text: str, origin: str) -> Loaded:
             overlay.name,
             origins,
         )
-    return Loaded(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
+    return ResolvedConfig(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
 
 
 def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -209,12 +209,12 @@ def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, .
     return {**own, "services": taken}, tuple(refused)
 
 
-def _overlay_of(loaded: Loaded) -> Path | None:
+def _overlay_of(loaded: ResolvedConfig) -> Path | None:
     path = loaded.root / f"holdfast.{loaded.configuration.application.environment}.toml"
     return path if path.is_file() else None
 
 
-def load(given: str | None = None, environment: str | None = None) -> Loaded:
+def load(given: str | None = None, environment: str | None = None) -> ResolvedConfig:
     """Read, merge and check the files. Raise NotFoundError, or ConfigurationError with every problem."""
     path = find_file(given)
     base = _read(path)
@@ -233,7 +233,7 @@ def load(given: str | None = None, environment: str | None = None) -> Loaded:
             raise ConfigurationError(f"there is no environment {environment!r}", [f"{overlay} does not exist"])
         application["environment"] = chosen
     configuration = _validate(merged, origins, str(path))
-    loaded = Loaded(configuration, path.parent, origins)
+    loaded = ResolvedConfig(configuration, path.parent, origins)
     own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
     if own.is_file():
         loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
@@ -277,7 +277,7 @@ def _inside(inner: Path, outer: Path) -> bool:
     return inner == outer or outer in inner.parents
 
 
-def _folder_problems(loaded: Loaded) -> list[str]:
+def _folder_problems(loaded: ResolvedConfig) -> list[str]:
     """Return the problems of folders that lie in one another."""
     configuration = loaded.configuration
     problems = []

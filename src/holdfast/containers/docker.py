@@ -64,7 +64,7 @@ class Engine:
                 next_step=f"Start it, or give this user the right to use it. Test it with `{self.name} version`.",
             ) from error
 
-    def await_back(self) -> None:
+    def wait_available(self) -> None:
         """Wait for an engine that may be restarting, for example after a crash. Raise StepError."""
         deadline = time.monotonic() + _BACK_SECONDS
         while True:

@@ -16,14 +16,14 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
 
     Raise RefusedError where a release is installed, services are not containers, or a database does not exist.
     """
-    current = app.opened.current_release()
+    current = app.context.current_release()
     if current is not None:
         raise RefusedError(f"{current.label} is already installed here", next_step="Run: holdfast status")
-    if not app.opened.runtime.takes_over:
+    if not app.context.runtime.takes_over:
         raise RefusedError("only containers can be taken over", next_step="Run: holdfast install REF")
     commit, label = parts.resolve(app, reference)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
-    datasets = parts.all_there(app, parts.choose(app))
+    datasets = parts.require_existing(app, parts.choose(app))
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
         AdoptContainers(release),
@@ -34,7 +34,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     else:
         # The front may need the port that the web has now, so the web is stopped first.
         closing: list[PlannedStep] = [StopServices(), CloseGate("Holdfast takes over")]
-        if app.opened.proxy is not None:
+        if app.context.proxy is not None:
             closing.reverse()  # nothing is stopped if the proxy does not obey
         steps += [
             *closing,
@@ -49,5 +49,5 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
         after_commit=after,
         notes=tuple(notes),
         parameters=parts.parameters(app, release),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )

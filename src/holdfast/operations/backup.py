@@ -17,9 +17,9 @@ from holdfast.steps.service_steps import ResumeServices, StopServices
 
 
 def vault(app: App) -> Vault:
-    if app.opened.vault is None:
+    if app.context.vault is None:
         raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
-    return app.opened.vault
+    return app.context.vault
 
 
 def plan(
@@ -38,9 +38,9 @@ def plan(
     vault(app)
     level = consistency or app.loaded.configuration.backup.consistency
     chosen = parts.choose(app, only, except_)
-    installed = app.opened.current_release() is not None
+    installed = app.context.current_release() is not None
     otherwise = " If it was lost, run `holdfast backup restore latest`; to leave it out, add `--except NAME`."
-    datasets = parts.all_there(app, chosen, otherwise) if installed else parts.existing(app, chosen)
+    datasets = parts.require_existing(app, chosen, otherwise) if installed else parts.only_existing(app, chosen)
     stops = level == "quiesce"
     steps: list[PlannedStep] = [
         parts.preflight(
@@ -63,7 +63,7 @@ def plan(
         after_commit=tuple(after),
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
         parameters=PlanParameters(level=level),
     )
 

@@ -44,7 +44,7 @@ def plan(
     Raise RefusedError, NotFoundError, UsageError or DamagedError.
     """
     refuse(app, source, unsanitized=unsanitized)
-    release = parts.refuse_second_install(app)
+    release = parts.require_installed(app)
     chosen = parts.choose(app, only, (*except_, *([] if "code" in except_ else ["code"])))
     wanted = (*chosen.databases, *chosen.files)
     found = backups.find(source, reference, wanted)
@@ -57,9 +57,9 @@ def plan(
     vault = OtherVault(kind, str(place), source.loaded.owner)
     taken = Chosen(found.id, dict.fromkeys((*databases, *files), found.id), databases, files, release, vault)
     title = f"clone of {_named(source)} to {_named(app)}"
-    stopping, completing = parts.stopped_and_saved(app, databases, title, safety=safety)
-    present = parts.existing(app, parts.Datasets(databases, files, False))
-    recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
+    stopping, completing = parts.stop_with_safety_backup_steps(app, databases, title, safety=safety)
+    present = parts.only_existing(app, parts.Datasets(databases, files, False))
+    recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps: list[PlannedStep] = [
         parts.preflight(app, present, with_backup=safety, adopts=True),
@@ -89,7 +89,7 @@ def plan(
         also_locks=("backup",),
         notes=(*_notes(app, source, found.instant, (*databases, *files), wanted), *checks.notes),
         parameters=parts.parameters(app, release, set=found.id),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )
 
 
@@ -145,8 +145,8 @@ def _trees(app: App) -> list[Path]:
 
 def _places(app: App) -> set[tuple[str, str]]:
     found = {("the path", str(path)) for path in _trees(app)}
-    found |= {("the state directory", str(app.loaded.state)), ("the releases", str(app.opened.releases))}
-    if (place := app.opened.runtime.place()) is not None:
+    found |= {("the state directory", str(app.loaded.state)), ("the releases", str(app.context.releases))}
+    if (place := app.context.runtime.place()) is not None:
         found.add(place)
     return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}
 
@@ -156,6 +156,6 @@ def _database(app: App, item: Database) -> str:
     if item.path:
         return str(app.loaded.path(item.path))
     where = item.container
-    if where.startswith("compose:") and app.opened.containers is not None:
-        where = app.opened.containers.container_of(where.removeprefix("compose:"))
+    if where.startswith("compose:") and app.context.containers is not None:
+        where = app.context.containers.container_of(where.removeprefix("compose:"))
     return f"{item.name} of {where.rpartition(':')[2] or f'{item.host}:{item.port}'}"

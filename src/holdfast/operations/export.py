@@ -69,7 +69,7 @@ def _folder(app: App, folder: str) -> Path:
     configuration = app.loaded.configuration
     places = {f"dataset {name}": app.loaded.path(item.path) for name, item in configuration.files.items()}
     places |= {f"vault {name}": app.loaded.path(item.path) for name, item in configuration.vaults.items()}
-    places |= {"state directory": app.loaded.state, "folder of releases": app.opened.releases}
+    places |= {"state directory": app.loaded.state, "folder of releases": app.context.releases}
     for what, place in places.items():
         if target.is_relative_to(place.resolve()):
             raise RefusedError(

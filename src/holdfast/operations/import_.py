@@ -46,9 +46,9 @@ def plan_database(
         load, more = _cold(app, name, source, scratch)
     else:
         load = _dump(app, name, source)
-    release = app.opened.current_release()
-    present = parts.existing(app, parts.choose(app))
-    stopping, completing = parts.stopped_and_saved(app, (name,), f"import into {name}", safety=safety)
+    release = app.context.current_release()
+    present = parts.only_existing(app, parts.choose(app))
+    stopping, completing = parts.stop_with_safety_backup_steps(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
     references = app.loaded.configuration.backup.references
     steps: list[PlannedStep] = [
@@ -78,7 +78,7 @@ def plan_database(
         steps=tuple(steps),
         after_commit=after,
         also_locks=("backup",),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
         parameters=parts.parameters(app, release),
         notes=(
             f"Everything in database {name} is replaced. The replaced database is kept for {keep}.",
@@ -103,7 +103,7 @@ def _dump(app: App, name: str, source: str) -> ImportDatabase:
 
 def _cold(app: App, name: str, source: str, scratch: str) -> tuple[ImportDataDirectory, dict[str, int]]:
     """Return the step, and the bytes it needs by path. Raise NotFoundError or RefusedError."""
-    if name not in app.opened.cold:
+    if name not in app.context.cold:
         raise RefusedError(
             f"database {name} is not a PostgreSQL database: --cold reads only data directories of PostgreSQL"
         )
@@ -153,10 +153,10 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
         source = str(Path(source).absolute())
         if not Path(source).exists():
             raise NotFoundError(f"there is no {source}")
-        root = app.opened.files[name].root
+        root = app.context.files[name].root
         if Path(source).is_dir() and (Path(source) == root or root in Path(source).parents):
             raise RefusedError(f"{source} is inside the dataset {name} itself")
-    present = parts.existing(app, parts.choose(app, only=(name,)))
+    present = parts.only_existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     steps: list[PlannedStep] = [parts.preflight(app, present, with_backup=safety, stops=False)]
@@ -175,7 +175,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
         steps=tuple(steps),
         after_commit=(UnpinBackup(safety=True),) if safety else (),
         also_locks=("backup",),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
         parameters=parts.parameters(app, None),
         notes=(
             f"{what}. The replaced files are kept for {keep}.",

@@ -18,7 +18,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
 
     Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
     """
-    current = app.opened.current_release()
+    current = app.context.current_release()
     if current is not None and not wipe:
         raise RefusedError(
             f"{current.label} is already installed here",
@@ -38,7 +38,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     commit, label = parts.resolve(app, reference)
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
-    datasets = parts.existing(app, parts.choose(app))
+    datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)
     if wipe:
         notes.append(
@@ -80,5 +80,5 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parts.parameters(app, release, start_all=True),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )

@@ -33,6 +33,6 @@ def _holds_nobody(app: App) -> tuple[str, ...]:
     """Return a note for an operator whose gate cannot hold visitors."""
     if app.loaded.configuration.gate.kind == "none":
         return ('Visitors are not held: gate.kind is "none", so they reach the application without a gate.',)
-    if not app.opened.gate.answers():
+    if not app.context.gate.answers():
         return ("Visitors are not held yet: the gate is not running. It will hold them once it runs.",)
     return ()

@@ -22,5 +22,5 @@ def plan(app: App, reference: str) -> Plan:
 
 def unused(app: App) -> list[str]:
     """Return the packages of which no release is kept."""
-    used = {release.commit for release in releases.known_releases(app.opened)}
-    return [package.id for package in app.opened.packages.packages() if package.commit not in used]
+    used = {release.commit for release in releases.known_releases(app.context)}
+    return [package.id for package in app.context.packages.packages() if package.commit not in used]

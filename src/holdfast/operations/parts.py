@@ -52,18 +52,18 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
     )
 
 
-def existing(app: App, datasets: Datasets) -> Datasets:
+def only_existing(app: App, datasets: Datasets) -> Datasets:
     """Return the datasets without databases that do not exist yet."""
-    present = tuple(name for name in datasets.databases if app.opened.databases[name].inspect()["exists"])
+    present = tuple(name for name in datasets.databases if app.context.databases[name].inspect()["exists"])
     return Datasets(present, datasets.files, datasets.code)
 
 
-def all_there(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
+def require_existing(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
     """Return the same datasets, for a plan that must not silently omit a database.
 
     `otherwise`: advice besides correcting the configuration. Raise RefusedError where a database does not exist.
     """
-    present = existing(app, datasets)
+    present = only_existing(app, datasets)
     missing = [name for name in datasets.databases if name not in present.databases]
     if missing:
         names = ", ".join(f"databases.{name}" for name in missing)
@@ -81,7 +81,7 @@ def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
     # The id names a folder and services, also in configuration files; a tag may be long and contain any character.
     name = _UNFIT.sub("-", label)[:_NAME_LETTERS].strip("-.") or "release"
     identifier, number = f"{stamp}-{name}", 1
-    while (app.opened.releases / identifier).exists():
+    while (app.context.releases / identifier).exists():
         number += 1
         identifier = f"{stamp}.{number}-{name}"
     return Release(
@@ -89,16 +89,16 @@ def new_release(app: App, package_id: str, label: str, commit: str) -> Release:
         package=package_id,
         label=label,
         commit=commit,
-        path=str(app.opened.releases / identifier),
+        path=str(app.context.releases / identifier),
         deployed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 
 
 def resolve(app: App, reference: str) -> tuple[str, str]:
     """Return commit and label of a git reference or of a stored package. Raise NotFoundError."""
-    package: Package | None = app.opened.find_package(reference)
+    package: Package | None = app.context.find_package(reference)
     try:
-        return app.opened.packages.resolve(reference)
+        return app.context.packages.resolve(reference)
     except NotFoundError:
         if package is None:
             raise
@@ -107,7 +107,7 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
     """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.opened.packages.file_of(commit, FILE_NAME), label)
+    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
 
 
 def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
@@ -115,7 +115,7 @@ def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
 
     Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
     """
-    before = app.opened.loaded
+    before = app.context.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
         merged = merge_release(before, text if text is not None else "", origin)
@@ -159,7 +159,7 @@ def preflight(
 
     `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
-    need = {**needs(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
+    need = {**disk_requirements(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
     return Preflight(
         need_bytes=need,
         reserve=reserve,
@@ -170,14 +170,14 @@ def preflight(
     )
 
 
-def needs(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
+def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
     """Return the bytes needed by path: restore points next to each database, dumps in the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
-        facts = app.opened.databases[name].inspect()
+        facts = app.context.databases[name].inspect()
         size = facts["size_bytes"]
-        private = app.opened.databases[name].private_folder
+        private = app.context.databases[name].private_folder
         where = str(private.parent) if private is not None else (facts.get("data_folder") if copies else None)
         if where:
             found[where] = found.get(where, 1 << 20) + size
@@ -210,7 +210,7 @@ def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool 
     ]
 
 
-def late_backup(
+def finalize_backup_steps(
     datasets: Datasets, reason: str, *, tolerant: bool = False, safety: bool = False
 ) -> tuple[PlannedStep, PlannedStep]:
     """Return the two steps of a backup: its files in the window, its databases after the commit.
@@ -222,7 +222,7 @@ def late_backup(
     return files, databases
 
 
-def stopped_and_saved(
+def stop_with_safety_backup_steps(
     app: App, replaced: Sequence[str], title: str, *, safety: bool
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps that close the gate, stop services and make the safety backup, and its closing steps.
@@ -236,10 +236,10 @@ def stopped_and_saved(
         return stop, []
     if not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    present = existing(app, choose(app))
+    present = only_existing(app, choose(app))
     databases = tuple(name for name in present.databases if name in replaced)
     saved = Datasets(databases, present.files, present.code)
-    files, dumps = late_backup(saved, f"before the {title}", tolerant=True, safety=True)
+    files, dumps = finalize_backup_steps(saved, f"before the {title}", tolerant=True, safety=True)
     return [backup_copy(saved), *stop, files], [dumps]
 
 
@@ -260,15 +260,15 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     `origin`: the backup that it comes from. The release of that backup ran on this very database and knows it.
     """
     same = origin is not None and release is not None and origin.release.get("commit") == release.commit
-    if release is None or same or not migrations.known(app.opened):
+    if release is None or same or not migrations.known(app.context):
         return MigrationChecks()
     before = CheckLoadedMigrations(release)
-    if migrations.names_itself(app.opened):
+    if migrations.names_itself(app.context):
         note = "Migrations are compared after the swap, because migrations.applied names the live database itself."
         return MigrationChecks((), (CheckMigrations(release, "maintenance"),), (note,))
-    if migrations.asks_a_command(app.opened):
+    if migrations.asks_a_command(app.context):
         note = "If the release cannot list its migrations with the present database, they are compared after the swap."
-    elif migrations.may_need_views(app.opened):
+    elif migrations.may_need_views(app.context):
         note = "If migrations.applied needs a view or a function, migrations are compared after the swap."
     else:
         return MigrationChecks((before,))
@@ -318,10 +318,10 @@ def parameters(
     )
 
 
-def refuse_second_install(app: App) -> Release:
-    release = app.opened.current_release()
+def require_installed(app: App) -> Release:
+    release = app.context.current_release()
     if release is None:
-        over = "\nTo take over the running containers, run: holdfast adopt" if app.opened.runtime.takes_over else ""
+        over = "\nTo take over the running containers, run: holdfast adopt" if app.context.runtime.takes_over else ""
         raise RefusedError("nothing is installed here", next_step=f"Run: holdfast install REF{over}")
     if not Path(release.path).is_dir():
         raise RefusedError(

@@ -84,8 +84,8 @@ def plan(app: App) -> Plan:
 def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:
     """Return the kept earlier releases, each with the backup of its data, if there is one."""
     found = []
-    for release in releases.known_releases(app.opened)[1 : max(app.loaded.configuration.releases.keep, 2)]:
-        backup = releases.data_of(app.opened, release, sets)
+    for release in releases.known_releases(app.context)[1 : max(app.loaded.configuration.releases.keep, 2)]:
+        backup = releases.data_of(app.context, release, sets)
         if backup is not None:
             found.append((release, backup))
     return found

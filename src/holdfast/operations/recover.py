@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.application.context import OWNER_FILE
-from holdfast.config.load import Loaded, undump
+from holdfast.config.load import ResolvedConfig, undump
 from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.observer import Observer, SilentObserver
@@ -88,7 +88,7 @@ def abandon(app: App, reason: str) -> list[str]:
 
 
 def at_boot(
-    loaded: Loaded, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
+    loaded: ResolvedConfig, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
 ) -> list[Recovered]:
     """Do `recover --auto`: wait for mounts, start services, recover, start the rest.
 
@@ -103,7 +103,7 @@ def at_boot(
     _await_state(loaded, deadline, wait)
     app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
-        while missing := app.opened.missing_markers():
+        while missing := app.context.missing_markers():
             if time.monotonic() > deadline:
                 raise RefusedError(
                     f"data of this application is missing: there is no {', '.join(map(str, missing))}",
@@ -139,11 +139,11 @@ def _started(app: App, wait: Callable[[float], None]) -> None:
     deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
     while True:
         error = _start(app)
-        unwell = boot.unwell(app.opened)
-        if error is None and not unwell:
+        unhealthy = boot.unhealthy(app.context)
+        if error is None and not unhealthy:
             return
         if time.monotonic() > deadline:
-            raise error or boot.not_well(unwell)
+            raise error or boot.unhealthy_error(unhealthy)
         wait(_LOOK_AGAIN_SECONDS)
 
 
@@ -151,7 +151,7 @@ def _start(app: App) -> StepError | None:
     """Start services, and return what prevented it. Do nothing while an operation runs, which controls the services."""
     try:
         with Lock(app.loaded.state / "locks" / "change.lock").acquire("recover --auto"):
-            boot.start(app.opened)
+            boot.start(app.context)
     except BusyError:
         pass
     except StepError as error:
@@ -159,7 +159,7 @@ def _start(app: App) -> StepError | None:
     return None
 
 
-def _await_state(loaded: Loaded, deadline: float, wait: Callable[[float], None]) -> None:
+def _await_state(loaded: ResolvedConfig, deadline: float, wait: Callable[[float], None]) -> None:
     """Wait until the state directory is mounted.
 
     Opening it before would create another one, without the operation that is open. Raise RefusedError after a deadline.

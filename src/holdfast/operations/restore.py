@@ -64,8 +64,10 @@ def plan(
     release = _release(app, found, datasets.code)
     supersedes = _stuck(app)
     safety = safety and supersedes is None
-    stopping, completing = parts.stopped_and_saved(app, datasets.databases, f"restore of {found.id}", safety=safety)
-    recorded_in = migrations.database_of(app.opened) if migrations.known(app.opened) else ""
+    stopping, completing = parts.stop_with_safety_backup_steps(
+        app, datasets.databases, f"restore of {found.id}", safety=safety
+    )
+    recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.MigrationChecks()
     if recorded_in in datasets.databases:
         checks = parts.check_loaded(app, release, sources[recorded_in])
@@ -88,7 +90,7 @@ def plan(
         notes += _configuration_notes(app, found)
     if references == ("latest",) and newest.id != found.id:
         notes.append(f"{newest.id} is newer, but contains only {', '.join(newest.datasets) or 'no data'}.")
-    if release is not None and release != app.opened.current_release():
+    if release is not None and release != app.context.current_release():
         notes.append(f"The code changes to release {release.label}.")
     missing = [name for name in (*chosen.databases, *chosen.files) if name not in sources]
     if missing:
@@ -106,7 +108,7 @@ def plan(
         after_commit=after,
         also_locks=("backup",),
         notes=tuple(notes),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
     )
 
@@ -131,7 +133,7 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
             "Existing files that differ are kept as NAME.before-ID, where ID is that of the operation.",
             "Running services use the old configuration until `holdfast service restart`.",
         ),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )
 
 
@@ -178,7 +180,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
         ),
         after_commit=(HandOver(dataset, name),),
         notes=(f"{dataset} has the content of {found.instant}. The live database is not changed.",),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )
 
 
@@ -202,9 +204,9 @@ def _release(app: App, found: Backup, code: bool) -> Release | None:
     """Return the release to run afterwards: that of the backup, or the present one."""
     if code and all(field in found.release for field in ("id", "commit", "path")):
         release = Release(**{field: found.release.get(field, "") for field in _RELEASE_FIELDS})
-        current = app.opened.current_release()
+        current = app.context.current_release()
         return current if current is not None and current.id == release.id else release
-    return app.opened.current_release()
+    return app.context.current_release()
 
 
 def _steps(

@@ -30,20 +30,22 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
 
     Raise RefusedError with the later writes, or NotFoundError.
     """
-    current = parts.refuse_second_install(app)
+    current = parts.require_installed(app)
     target = _target(app, current, to)
-    if gone := app.opened.runtime.missing_images(target.path):
+    if gone := app.context.runtime.missing_images(target.path):
         raise RefusedError(
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
     own = Path(target.path) / "holdfast.toml"
     notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
-    found = releases.data_of(app.opened, target, backups.vault(app).backups()) if app.opened.vault is not None else None
+    found = (
+        releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
+    )
     if discard_writes_since is None:
         why = _why_not(app, target, found, keep_data=keep_data)
         if why:
-            raise _refusal(app, target, found, why, keep_data=not migrations.known(app.opened))
+            raise _refusal(app, target, found, why, keep_data=not migrations.known(app.context))
         return _code_only(app, current, target, notes)
     if found is None:
         raise NotFoundError(
@@ -60,7 +62,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
 
 def _to(app: App, target: Release) -> str:
     """Return the option that chooses a target; empty for the default one."""
-    current = app.opened.current_release()
+    current = app.context.current_release()
     return "" if current is not None and _target(app, current, None).id == target.id else f"--to {target.id} "
 
 
@@ -69,14 +71,14 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
 
     Without configured migrations the schema shows whether it changed. Nothing shows what a task did to contents alone.
     """
-    if migrations.known(app.opened):
-        unknown = migrations.unknown_to(app.opened, target)
+    if migrations.known(app.context):
+        unknown = migrations.unknown_to(app.context, target)
         return f"does not know the applied migrations {', '.join(unknown)}" if unknown else ""
-    if keep_data or not app.opened.databases:
+    if keep_data or not app.context.databases:
         return ""
     if found is None:
         return "may have had another schema; the backup of its data is gone"
-    changed = migrations.changed_schemas(app.opened, found.release.get("schema", {}))
+    changed = migrations.changed_schemas(app.context, found.release.get("schema", {}))
     if changed:
         return f"had another schema in {', '.join(changed)}"
     migrated = _migrated_since(app, target)
@@ -102,7 +104,7 @@ def _migrates(step: StepRecord) -> bool:
 
 
 def _target(app: App, current: Release, to: str | None) -> Release:
-    for release in releases.known_releases(app.opened):
+    for release in releases.known_releases(app.context):
         if release.id != current.id and (to is None or to in (release.id, release.label, release.commit)):
             return release
     raise NotFoundError(
@@ -125,7 +127,7 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
         )
     days = app.loaded.configuration.upgrade.keep_replaced
     changes = []
-    for name, database in app.opened.databases.items():
+    for name, database in app.context.databases.items():
         before = found.datasets.get(name, {}).get("rows", {})
         for table, facts in database.tables().items():
             if table not in before:
@@ -144,7 +146,7 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
-    if gated and any(item.kind == "web" for item in services.wanted(app.opened)):
+    if gated and any(item.kind == "web" for item in services.wanted(app.context)):
         steps: list[PlannedStep] = [StartServices(target, ("web", "worker"), during="rollback")]
         after = upgrade.beside_after(target)
     else:
@@ -164,16 +166,18 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )
 
 
 def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Plan:
-    datasets = parts.existing(app, parts.choose(app))
+    datasets = parts.only_existing(app, parts.choose(app))
     databases = tuple(name for name in app.loaded.configuration.databases if name in found.datasets)
     files = tuple(name for name in app.loaded.configuration.files if name in found.datasets)
     chosen = Chosen(found.id, dict.fromkeys(found.datasets, found.id), databases, files, target)
-    stopping, completing = parts.stopped_and_saved(app, databases, f"rollback to {target.label}", safety=True)
+    stopping, completing = parts.stop_with_safety_backup_steps(
+        app, databases, f"rollback to {target.label}", safety=True
+    )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=True),
         CheckBackup(*chosen),
@@ -199,5 +203,5 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         also_locks=("backup",),
         parameters=parts.parameters(app, target, set=found.id),
         notes=(*notes, f"Everything written since {found.instant} leaves the application."),
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )

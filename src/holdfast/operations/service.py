@@ -18,20 +18,20 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
     Raise UsageError for a service that is not configured, RefusedError where nothing is installed or a restart could
     not start a service again.
     """
-    parts.refuse_second_install(app)
+    parts.require_installed(app)
     for name in names:
         if name not in app.loaded.configuration.services:
             raise UsageError(
                 f"there is no service {name!r}", next_step=f"Known: {', '.join(app.loaded.configuration.services)}."
             )
     if action != "stop":
-        app.opened.require_markers()
+        app.context.require_markers()
     # A start also starts what a stop of the same services stopped with them; the plan fixes these names.
-    again = stopped.stopped_with(app.opened, names) if action != "stop" else []
+    again = stopped.stopped_with(app.context, names) if action != "stop" else []
     wanted = [*names, *again]
     if action == "restart":
-        services.refuse_unstartable(app.opened, wanted)
-    along = stopped.leading_to(app.opened, names) if action != "start" else []
+        services.refuse_unstartable(app.context, wanted)
+    along = stopped.leading_to(app.context, names) if action != "start" else []
     notes = (
         [f"{', '.join(along)} is {_PAST[action]} with {', '.join(names)}, because it sends visitors there."]
         if along

@@ -31,7 +31,7 @@ def plan(
 
     Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
-    current = parts.refuse_second_install(app)
+    current = parts.require_installed(app)
     known_services = list(app.loaded.configuration.services)
     commit, label = parts.resolve(app, reference)
     if commit == current.commit and not again:
@@ -43,8 +43,8 @@ def plan(
     notes = parts.adopt_release_configuration(app, commit, label)
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     backup = backup and bool(app.loaded.configuration.vaults)
-    saved = parts.existing(app, parts.choose(app, except_=backup_except))
-    everything = parts.existing(app, parts.choose(app))
+    saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
+    everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     if mode == "maintenance":
         steps, after = _maintenance(app, release, commit, saved, backup)
@@ -67,7 +67,7 @@ def plan(
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parameters,
-        barrier_paths=tuple(app.opened.barrier_paths()),
+        barrier_paths=tuple(app.context.barrier_paths()),
     )
 
 
@@ -96,7 +96,7 @@ def _restore_points(app: App) -> list[str]:
         None,
     )
     notes = []
-    for name, database in app.opened.databases.items():
+    for name, database in app.context.databases.items():
         facts = database.inspect()
         if facts["exists"]:
             notes.append(
@@ -112,7 +112,7 @@ def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
-    files, databases = parts.late_backup(saved, f"before the upgrade to {label}")
+    files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
         BuildPackage(commit, label),
         UnpackRelease(release),
@@ -148,7 +148,7 @@ def has_backend(app: App) -> bool:
     """Return whether the web reaches another service by itself: two versions of both would share one address."""
     configuration = app.loaded.configuration
     configured = [configuration.service_kind(name) for name in configuration.services]
-    return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.opened))]
+    return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.context))]
 
 
 def _refuse_without_front(app: App, mode: Mode) -> None:
@@ -162,7 +162,7 @@ def _refuse_without_front(app: App, mode: Mode) -> None:
             f"a {mode} upgrade needs a gate that can send visitors from the old web to the new one",
             next_step='Set `gate.kind` to "front", "nginx" or "caddy", or upgrade in maintenance mode.',
         )
-    if not any(instance.kind == "web" for instance in services.wanted(app.opened)):
+    if not any(instance.kind == "web" for instance in services.wanted(app.context)):
         raise RefusedError(
             f"a {mode} upgrade starts the new web next to the old one, and no web is running",
             next_step="Run `holdfast service start`, or upgrade in maintenance mode.",

@@ -63,7 +63,7 @@ def _environment(app: App) -> list[Problem]:
     names += [
         name
         for name in child_environment.ENGINE
-        if os.environ.get(name) and os.environ[name] != app.opened.host.engine.get(name)
+        if os.environ.get(name) and os.environ[name] != app.context.host.engine.get(name)
     ]
     if not names:
         return []
@@ -80,7 +80,7 @@ def _environment(app: App) -> list[Problem]:
 def _trust(app: App) -> list[Problem]:
     """Return notes on trees of other accounts in which Holdfast works as root."""
     found = []
-    for name, files in app.opened.files.items():
+    for name, files in app.context.files.items():
         if os.geteuid() == 0 and files.root.is_dir() and files.root.stat().st_uid != 0:
             found.append(
                 Problem(
@@ -109,9 +109,9 @@ def _tools(app: App) -> list[Problem]:
             )
         )
     for name, service in app.loaded.configuration.services.items():
-        if app.opened.containers is not None:
+        if app.context.containers is not None:
             break  # The programs are those of the images.
-        if app.loaded.configuration.source.python is not None and app.opened.current_release() is None:
+        if app.loaded.configuration.source.python is not None and app.context.current_release() is None:
             break  # The first release brings the programs in its virtual environment.
         program = service.command[0]
         if (
@@ -141,7 +141,7 @@ def _tools(app: App) -> list[Problem]:
 
 
 def _in_release(app: App, program: str) -> bool:
-    return (app.opened.current_link / ".venv" / "bin" / program).exists()
+    return (app.context.current_link / ".venv" / "bin" / program).exists()
 
 
 def _operations(app: App) -> list[Problem]:
@@ -176,18 +176,18 @@ def _state(app: App) -> list[Problem]:
 
 
 def _owner(app: App) -> list[Problem]:
-    app.opened.check_owner()
+    app.context.check_owner()
     return []
 
 
 def _drivers(app: App) -> list[Problem]:
-    found = app.opened.runtime.check()
-    if app.opened.current_release() is None:
+    found = app.context.runtime.check()
+    if app.context.current_release() is None:
         found = [_before_install(app, problem) for problem in found]
-    found += app.opened.gate.check()
-    for files in app.opened.files.values():
+    found += app.context.gate.check()
+    for files in app.context.files.values():
         found += files.check()
-    for database in app.opened.databases.values():
+    for database in app.context.databases.values():
         found += database.check()
     return found
 
@@ -199,14 +199,14 @@ def _before_install(app: App, problem: Problem) -> Problem:
     """
     if problem.severity != "warning":
         return problem
-    adopt = "; if its containers are already running: holdfast adopt" if app.opened.runtime.takes_over else ""
+    adopt = "; if its containers are already running: holdfast adopt" if app.context.runtime.takes_over else ""
     return replace(problem, advice=f"holdfast install REF{adopt}")
 
 
 def _space(app: App) -> list[Problem]:
     found = []
     seen = set()
-    for path in app.opened.barrier_paths():
+    for path in app.context.barrier_paths():
         existing = Path(path)
         while not existing.exists():
             existing = existing.parent
@@ -235,7 +235,7 @@ def _secrets(app: App) -> list[Problem]:
         if not is_secret(value):
             continue
         try:
-            app.opened.host.resolve_secret(value)
+            app.context.host.resolve_secret(value)
         except HoldfastError as error:
             found.append(Problem(key, "error", error.what, f"Make {value} readable for this user."))
             continue
@@ -252,7 +252,7 @@ def _secrets(app: App) -> list[Problem]:
 
 
 def _vault(app: App) -> list[Problem]:
-    vault = app.opened.vault
+    vault = app.context.vault
     if vault is None:
         return [
             Problem(
@@ -312,8 +312,8 @@ def _timestamp(text: str) -> float:
 
 def _tokens(app: App) -> list[str]:
     """Return the tokens of what operations keep next to databases and in files datasets."""
-    beside = [token for database in app.opened.databases.values() for token in database.tokens()]
-    return beside + [folder.name for folder in preflight.private_folders(app.opened)]
+    beside = [token for database in app.context.databases.values() for token in database.tokens()]
+    return beside + [folder.name for folder in preflight.private_folders(app.context)]
 
 
 def _left_overs(app: App) -> list[Problem]:
@@ -321,14 +321,14 @@ def _left_overs(app: App) -> list[Problem]:
     found = []
     for operation in sorted({token.partition(".")[0] for token in _tokens(app)}):
         record = app.journal.operation(operation)
-        if record is not None and preflight.is_in_no_backup(app.opened, record):
+        if record is not None and preflight.is_in_no_backup(app.context, record):
             message = f"data replaced by {operation} ({record.title}) is kept next to the live data and is in no backup"
             advice = (
                 f"Once nothing needs it, remove everything that has {operation} in its name: nothing removes it"
                 " automatically."
             )
             found.append(Problem("restore point", "warning", message, advice))
-    for folder in preflight.private_folders(app.opened):
+    for folder in preflight.private_folders(app.context):
         if app.journal.operation(folder.name.partition(".")[0]) is None:
             found.append(
                 Problem(

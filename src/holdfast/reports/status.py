@@ -28,13 +28,13 @@ def report(app: App) -> Report:
         ("application", f"{application.name}, {application.environment} ({app.loaded.environment_type})")
     )
     found.data["application"] = {"name": application.name, "environment": application.environment}
-    release = app.opened.current_release()
+    release = app.context.current_release()
     found.lines.append(
         ("release", f"{release.label} ({release.commit[:12]}), deployed {release.deployed_at}" if release else "none")
     )
     found.data["release"] = asdict(release) if release else None
     _operations(app, found)
-    gate = app.opened.gate.state()
+    gate = app.context.gate.state()
     words = (
         "open"
         if gate.open
@@ -43,7 +43,7 @@ def report(app: App) -> Report:
     found.lines.append(("gate", words))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
     try:
-        statuses: dict[str, ServiceStatus] | None = app.opened.runtime.statuses()
+        statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()
         nothing = "no service is running"
     except StepError as error:
         statuses, nothing = None, error.what
@@ -61,7 +61,7 @@ def with_stopped(
     app: App, statuses: Mapping[str, ServiceStatus] | None
 ) -> tuple[list[ServiceStatus], list[JsonObject]]:
     """Return running services and then stopped ones, and who stopped the latter as data for programs."""
-    ended = stopped.stopped(app.opened, statuses)
+    ended = stopped.stopped(app.context, statuses)
     running = sorted((statuses or {}).values(), key=lambda item: item.name)
     return [*running, *(item.status for item in ended)], [asdict(item) for item in ended]
 
@@ -82,7 +82,7 @@ def _operations(app: App, found: Report) -> None:
 
 
 def _backups(app: App, found: Report) -> None:
-    vault = app.opened.vault
+    vault = app.context.vault
     if vault is None:
         found.lines.append(("backup", "no vault is configured"))
         found.data["last_backup"] = None
@@ -121,18 +121,18 @@ def updates(app: App, found: Report, *, fetch: bool) -> None:
     found.data["updates"] = data
     if fetch:
         try:
-            app.opened.packages.fetch()
+            app.context.packages.fetch()
             data["fetched"] = True
         except StepError as error:
             # The remote's own message is not printed, because an address may contain a password.
             _problem(found, data, f"{error.what}; showing what was fetched before")
-    release = app.opened.current_release()
+    release = app.context.current_release()
     if release is None:
         found.lines.append(("updates", "no release is deployed"))
         return
     before = len(found.lines)
     _sources(app, found, data, release)
-    if app.opened.containers is not None:
+    if app.context.containers is not None:
         _images(app, found, data, release)
     if len(found.lines) == before:
         found.lines.append(("updates", "nothing newer is known"))
@@ -145,7 +145,7 @@ def _problem(found: Report, data: Updates, what: str) -> None:
 
 def _sources(app: App, found: Report, data: Updates, release: Release) -> None:
     try:
-        newer = app.opened.packages.newer(release.commit)
+        newer = app.context.packages.newer(release.commit)
     except (NotFoundError, StepError) as error:
         _problem(found, data, error.what)
         return
@@ -159,8 +159,8 @@ def _sources(app: App, found: Report, data: Updates, release: Release) -> None:
 
 def _images(app: App, found: Report, data: Updates, release: Release) -> None:
     try:
-        data["images_moved"] = cast(ImageKeeping, app.opened.packages).moved(Path(release.path))
-        data["images_gone"] = app.opened.runtime.missing_images(release.path)
+        data["images_moved"] = cast(ImageKeeping, app.context.packages).moved(Path(release.path))
+        data["images_gone"] = app.context.runtime.missing_images(release.path)
     except (StepError, OSError) as error:
         _problem(
             found,

@@ -94,7 +94,7 @@ def model_of(project: Project, host: Host, findings: list[str]) -> Model | None:
     """Return Compose's model of the project's files; None, with a finding, if it has none."""
     try:
         compose = compose_of(project)
-        return compose.model(host.capture(compose.resolving()))
+        return compose.model(host.capture(compose.config_argv()))
     except CommandFailedError as error:
         said = error.output_tail.strip() or error.what
         findings.append(

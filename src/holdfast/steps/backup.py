@@ -13,7 +13,7 @@ import msgspec
 import zstandard
 
 from holdfast import VERSION
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Package, Snapshot, Stored
@@ -24,10 +24,10 @@ from holdfast.system import durable
 _SLACK_BYTES = 4 << 20
 
 
-def vault_of(opened: Opened) -> Vault:
-    if opened.vault is None:
+def vault_of(application: ApplicationContext) -> Vault:
+    if application.vault is None:
         raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
-    return opened.vault
+    return application.vault
 
 
 class CopyFacts(StepFacts):
@@ -50,8 +50,8 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
     def title(self) -> str:
         return "copy files to the vault while everything runs"
 
-    def do(self, opened: Opened, context: Context[CopyFacts]) -> None:
-        vault = vault_of(opened)
+    def do(self, application: ApplicationContext, context: Context[CopyFacts]) -> None:
+        vault = vault_of(application)
         known = vault.backups()[-1:]  # their totals show how much is left
         run = vault.begin(context.operation)
         stored = {}
@@ -59,14 +59,14 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
             total = next((item.datasets[name]["size_bytes"] for item in known if name in item.datasets), None)
             stored[name] = run.store_tree(
                 name,
-                opened.files[name],
+                application.files[name],
                 keep_vanished=False,
                 check=context.check_cancelled,
                 progress=_of_total(context.progress, total),
             )
         context.facts.run, context.facts.written = context.operation, stored
         context.record()
-        need = sum(opened.databases[name].inspect()["size_bytes"] for name in self.databases)
+        need = sum(application.databases[name].inspect()["size_bytes"] for name in self.databases)
         vault_path = run.folder
         if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
             raise NoSpaceError(
@@ -74,10 +74,10 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
                 next_step="Free space there, or run: holdfast backup prune",
             )
 
-    def undo(self, opened: Opened, context: Context[CopyFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[CopyFacts]) -> None:
         """Remove what was copied. A published backup stays, because it is whole."""
-        if opened.vault is not None:
-            opened.vault.abandon(context.operation)
+        if application.vault is not None:
+            application.vault.abandon(context.operation)
 
 
 def copied(context: OperationContext) -> dict[str, Stored]:
@@ -117,10 +117,10 @@ class FinishBackup(TypedStep[FinishFacts], frozen=True):
     def title(self) -> str:
         return f"dump databases and copy changed files ({self.level})"
 
-    def do(self, opened: Opened, context: Context[FinishFacts]) -> None:
-        run = vault_of(opened).run(context.operation)
+    def do(self, application: ApplicationContext, context: Context[FinishFacts]) -> None:
+        run = vault_of(application).run(context.operation)
         taken = consistency.take(
-            opened,
+            application,
             run,
             context,
             level=self.level,
@@ -131,11 +131,11 @@ class FinishBackup(TypedStep[FinishFacts], frozen=True):
         )
         datasets = files_facts(taken)
         for name in self.databases:
-            datasets[name] = database_facts(opened, run, name, taken.snapshots[name])
+            datasets[name] = database_facts(application, run, name, taken.snapshots[name])
         if self.code:
-            store_code(opened, run, context)
-        store_configuration(opened, run, tolerant=self.safety)
-        manifest = manifest_of(opened, context.operation, taken, datasets, reason=self.reason, safety=self.safety)
+            store_code(application, run, context)
+        store_configuration(application, run, tolerant=self.safety)
+        manifest = manifest_of(application, context.operation, taken, datasets, reason=self.reason, safety=self.safety)
         for warning in taken.warnings:
             context.say(warning)
             manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
@@ -152,10 +152,10 @@ def files_facts(taken: consistency.Instant) -> dict[str, Facts]:
     return {name: {"kind": "files", **msgspec.to_builtins(totals)} for name, totals in taken.stored.items()}
 
 
-def database_facts(opened: Opened, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
+def database_facts(application: ApplicationContext, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
     """Return what a manifest says of a database."""
-    database = opened.databases[name]
-    dump = consistency.dump_path(opened, run.folder, name)
+    database = application.databases[name]
+    dump = consistency.dump_path(application, run.folder, name)
     return {
         "kind": database.kind,
         "size_bytes": _size_bytes(dump),
@@ -178,7 +178,7 @@ def totals_of(datasets: Mapping[str, Facts]) -> tuple[int, int]:
 
 
 def manifest_of(
-    opened: Opened,
+    application: ApplicationContext,
     operation: str,
     taken: consistency.Instant,
     datasets: dict[str, Facts],
@@ -187,15 +187,15 @@ def manifest_of(
     safety: bool,
     with_migrations: bool = True,
 ) -> Backup:
-    vault = vault_of(opened)
+    vault = vault_of(application)
     existing = vault.backups()
-    release = opened.current_release()
-    application = opened.loaded.configuration.application
+    release = application.current_release()
+    settings = application.loaded.configuration.application
     size_bytes, new_bytes = totals_of(datasets)
     facts: Facts = asdict(release) if release is not None else {}
-    if migrations.known(opened):
+    if migrations.known(application):
         if with_migrations:
-            facts["migrations"] = migrations.applied(opened)
+            facts["migrations"] = migrations.applied(application)
     else:
         facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
     return Backup(
@@ -204,8 +204,8 @@ def manifest_of(
         created_at=taken.instant,
         instant=taken.instant,
         consistency=taken.level,
-        application=application.name,
-        environment=application.environment,
+        application=settings.name,
+        environment=settings.environment,
         operation=operation,
         release=facts,
         datasets=datasets,
@@ -217,28 +217,28 @@ def manifest_of(
         safety=safety,
         instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
-        secrets_inside=bool(opened.loaded.configuration.backup.config_files),
+        secrets_inside=bool(application.loaded.configuration.backup.config_files),
     )
 
 
-def store_code(opened: Opened, run: VaultRun, context: OperationContext) -> None:
+def store_code(application: ApplicationContext, run: VaultRun, context: OperationContext) -> None:
     """Store the package of the current release, hard-linked to that of an earlier backup if it is the same."""
-    release = opened.current_release()
-    mode = opened.loaded.configuration.backup.code
+    release = application.current_release()
+    mode = application.loaded.configuration.backup.code
     if release is None or mode == "none":
         return
-    package = opened.find_package(release.commit)
+    package = application.find_package(release.commit)
     if package is None:
         context.say(f"the package of release {release.label} is gone; the backup records only its commit")
         durable.write_file(run.folder / "code.json", json.dumps({"commit": release.commit, "label": release.label}))
         return
     durable.write_file(run.folder / "code.json", json.dumps(asdict(package), indent=1))
     if mode == "archive":
-        _link_or_copy_archive(opened, run, package)
+        _link_or_copy_archive(application, run, package)
 
 
-def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> None:
-    vault = vault_of(opened)
+def _link_or_copy_archive(application: ApplicationContext, run: VaultRun, package: Package) -> None:
+    vault = vault_of(application)
     target = run.folder / "code.tar.zst"
     for backup in reversed(vault.backups()):
         stored = backup.files.get("code.tar.zst")
@@ -248,15 +248,15 @@ def _link_or_copy_archive(opened: Opened, run: VaultRun, package: Package) -> No
     durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)
 
 
-def store_configuration(opened: Opened, run: VaultRun, *, tolerant: bool = False) -> None:
+def store_configuration(application: ApplicationContext, run: VaultRun, *, tolerant: bool = False) -> None:
     """Store holdfast.toml, its overlays and backup.config_files, without datasets and Holdfast's own files.
 
     A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back.
     """
-    root = opened.loaded.root
+    root = application.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))
-    names += opened.loaded.configuration.backup.config_files
-    others = {Path(place) for place in opened.places()}
+    names += application.loaded.configuration.backup.config_files
+    others = {Path(place) for place in application.places()}
 
     def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
@@ -305,17 +305,17 @@ class PublishBackup(TypedStep[PublishFacts], frozen=True):
     def title(self) -> str:
         return "commit the backup"
 
-    def do(self, opened: Opened, context: Context[PublishFacts]) -> None:
-        vault = vault_of(opened)
+    def do(self, application: ApplicationContext, context: Context[PublishFacts]) -> None:
+        vault = vault_of(application)
         set_id = vault.publish(context.operation)
         if self.pin:
             vault.pin(set_id, context.operation, True)
         context.facts.set_id = set_id
         context.record()
 
-    def undo(self, opened: Opened, context: Context[PublishFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[PublishFacts]) -> None:
         """Remove the pin. The backup stays."""
-        _unpin(opened, context.operation)
+        _unpin(application, context.operation)
 
 
 class UnpinBackup(TypedStep[NoFacts], frozen=True):
@@ -330,14 +330,14 @@ class UnpinBackup(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "unpin the safety backup" if self.safety else "unpin the backup"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        _unpin(opened, context.operation)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        _unpin(application, context.operation)
 
 
-def _unpin(opened: Opened, operation: str) -> None:
-    for backup in opened.vault.backups() if opened.vault is not None else ():
-        if backup.operation == operation and opened.vault is not None:
-            opened.vault.pin(backup.id, operation, False)
+def _unpin(application: ApplicationContext, operation: str) -> None:
+    for backup in application.vault.backups() if application.vault is not None else ():
+        if backup.operation == operation and application.vault is not None:
+            application.vault.pin(backup.id, operation, False)
 
 
 class PruneFacts(StepFacts):
@@ -355,6 +355,6 @@ class PruneBackups(TypedStep[PruneFacts], frozen=True):
     def title(self) -> str:
         return "remove backups and unreferenced content"
 
-    def do(self, opened: Opened, context: Context[PruneFacts]) -> None:
-        context.facts.counts = dict(vault_of(opened).prune(self.remove, context.operation))
+    def do(self, application: ApplicationContext, context: Context[PruneFacts]) -> None:
+        context.facts.counts = dict(vault_of(application).prune(self.remove, context.operation))
         context.record()

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from holdfast.application import health
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import StepError
 from holdfast.steps import gate, services
 
 _ENDED = ("fatal", "exited", "unknown", "stopped", "stopping")  # and not started again by the runtime
 
 
-def start(opened: Opened) -> None:
+def start(application: ApplicationContext) -> None:
     """Start what should run, even services that gave up, and the gate while an operation is open. Idempotent.
 
     The caller makes sure that no operation runs. Raise StepError.
     """
-    if opened.journal.unfinished():
-        gate.ensure_running(opened)
-    services.start_wanted(opened, ended_alone=_ENDED)
+    if application.journal.unfinished():
+        gate.ensure_running(application)
+    services.start_wanted(application, ended_alone=_ENDED)
 
 
-def unwell(opened: Opened) -> dict[str, str]:
+def unhealthy(application: ApplicationContext) -> dict[str, str]:
     """Return the unhealthy services that should run, and why."""
     found = {}
     try:
-        statuses = opened.runtime.statuses()
+        statuses = application.runtime.statuses()
     except StepError as error:  # an engine that is coming back
-        return {instance.service: error.what for instance in services.wanted(opened)}
-    for instance in services.wanted(opened):
+        return {instance.service: error.what for instance in services.wanted(application)}
+    for instance in services.wanted(application):
         status = statuses.get(instance.name)
-        service = health.configured(opened, instance)
+        service = health.configured(application, instance)
         well, said = True, ""
         if status is None or not status.running:
             well, said = False, status.detail if status is not None else "gone"
         elif service is not None and (service.health or service.health_command):
-            well, said, _ = health.is_well(opened, instance, service)
+            well, said, _ = health.is_healthy(application, instance, service)
         elif status.detail != "running":  # a service that is starting may still end
             well, said = False, status.detail
         if not well:
@@ -42,7 +42,7 @@ def unwell(opened: Opened) -> dict[str, str]:
     return found
 
 
-def not_well(found: dict[str, str]) -> StepError:
+def unhealthy_error(found: dict[str, str]) -> StepError:
     return StepError(
         "not healthy after this boot: " + "; ".join(f"{name} ({why})" for name, why in found.items()),
         state="Every service that should run was started.",

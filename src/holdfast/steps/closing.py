@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot
@@ -49,15 +49,15 @@ class CompleteBackup(TypedStep[CompleteFacts], frozen=True):
     def title(self) -> str:
         return f"dump the {'replaced databases' if self.safety else 'restore point'} into the backup"
 
-    def do(self, opened: Opened, context: Context[CompleteFacts]) -> None:
-        vault = backup.vault_of(opened)
+    def do(self, application: ApplicationContext, context: Context[CompleteFacts]) -> None:
+        vault = backup.vault_of(application)
         run_id, set_id = _last_pass(context)
         if all(one.id != set_id for one in vault.backups()):
             run, manifest = vault.resume(run_id)
             manifest.reason = self.reason  # drop what a dead attempt added
             for name in self.databases:
                 if name not in manifest.datasets:  # else a dead attempt had already added it
-                    self._add(opened, context, run, manifest, name)
+                    self._add(application, context, run, manifest, name)
             run.finish(manifest)
             if vault.publish(run.id) != set_id:
                 raise StepError(f"the vault published another backup than {set_id}")
@@ -74,22 +74,24 @@ class CompleteBackup(TypedStep[CompleteFacts], frozen=True):
         context.facts.set_id, context.facts.kept = set_id, kept
         context.record()
 
-    def _add(self, opened: Opened, context: OperationContext, run: VaultRun, manifest: Backup, name: str) -> None:
+    def _add(
+        self, application: ApplicationContext, context: OperationContext, run: VaultRun, manifest: Backup, name: str
+    ) -> None:
         """Add a database to the backup, unless it cannot be read and the step is tolerant. Idempotent."""
-        target = consistency.dump_path(opened, run.folder, name)
+        target = consistency.dump_path(application, run.folder, name)
         try:
-            snapshot = _dump(opened, context, name, target)
+            snapshot = _dump(application, context, name, target)
         except (StepError, DamagedError, OSError) as error:
-            if not self.tolerant or _may_pass(opened, name, error, target):
+            if not self.tolerant or _may_pass(application, name, error, target):
                 raise
             try:
-                snapshot = _dump(opened, context, name, target)  # a broken database fails again
+                snapshot = _dump(application, context, name, target)  # a broken database fails again
             except (StepError, DamagedError, OSError) as again:
-                warning = _kept_warning(opened, context.operation, name, again)
+                warning = _kept_warning(application, context.operation, name, again)
                 context.say(warning)
                 manifest.reason = f"{manifest.reason}; {warning}"
                 return
-        manifest.datasets[name] = backup.database_facts(opened, run, name, snapshot)
+        manifest.datasets[name] = backup.database_facts(application, run, name, snapshot)
         manifest.size_bytes, manifest.new_bytes = backup.totals_of(manifest.datasets)
         if "schema" in manifest.release:
             manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
@@ -103,11 +105,11 @@ def _last_pass(context: OperationContext) -> tuple[str, str]:
     return taken.run, taken.set_id
 
 
-def _kept_warning(opened: Opened, operation: str, name: str, error: Exception) -> str:
+def _kept_warning(application: ApplicationContext, operation: str, name: str, error: Exception) -> str:
     what = error.what if isinstance(error, HoldfastError) else str(error)
-    return opened.host.redactor.text(
+    return application.host.redactor.text(
         f"the replaced database {name} could not be dumped and is kept next to the new one for"
-        f" {opened.loaded.configuration.upgrade.keep_replaced}, with {operation} in its name:"
+        f" {application.loaded.configuration.upgrade.keep_replaced}, with {operation} in its name:"
         f" {what.splitlines()[0]}"
     )
 
@@ -121,14 +123,14 @@ def _replaced(context: OperationContext) -> dict[str, str | None]:
     return (loaded.databases if loaded is not None else None) or {}  # none if only files were replaced
 
 
-def _may_pass(opened: Opened, name: str, error: Exception, target: Path) -> bool:
+def _may_pass(application: ApplicationContext, name: str, error: Exception, target: Path) -> bool:
     """Return whether the failure says nothing about the database: an ended program, an unavailable server or vault."""
     if isinstance(error, CommandFailedError) and (
         error.exit_code_of_command < 0 or error.exit_code_of_command in _ENDED_BY_SIGNAL
     ):
         return True
     try:
-        opened.databases[name].inspect()
+        application.databases[name].inspect()
         durable.write_file(target, b"can be written")
         target.unlink()
     except (HoldfastError, OSError):
@@ -136,7 +138,7 @@ def _may_pass(opened: Opened, name: str, error: Exception, target: Path) -> bool
     return False
 
 
-def _dump(opened: Opened, context: OperationContext, name: str, target: Path) -> Snapshot:
+def _dump(application: ApplicationContext, context: OperationContext, name: str, target: Path) -> Snapshot:
     """Dump a database; leave nothing at the target on a failure.
 
     Raise NoSpaceError for a full vault, else StepError, DamagedError or OSError.
@@ -145,7 +147,7 @@ def _dump(opened: Opened, context: OperationContext, name: str, target: Path) ->
     if identity is None:
         raise StepError(f"database {name} did not exist")
     try:
-        return opened.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
+        return application.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
     except (HoldfastError, OSError) as error:
         # A dump program reports a full disk only as text.
         full = lacks_space(error) or durable.free_bytes(target.parent) < _SLACK_BYTES
@@ -171,13 +173,13 @@ class TidyReplaced(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "keep the replaced data" if self.keep_replaced else "drop the replaced data"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         if self.keep_replaced:
             return
         completed = context.facts_of(CompleteBackup)
         kept = (completed.kept if completed is not None else None) or []
-        for name, database in opened.databases.items():
+        for name, database in application.databases.items():
             if name not in kept:
                 database.discard(context.operation)
-        for files in opened.files.values():
+        for files in application.files.values():
             files.discard(context.operation)

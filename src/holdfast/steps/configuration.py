@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import DamagedError
 from holdfast.steps.backup import vault_of
 from holdfast.steps.typed import Context, StepFacts, TypedStep
@@ -65,18 +65,18 @@ class RestoreConfiguration(TypedStep[ConfigurationFacts], frozen=True):
     def title(self) -> str:
         return "restore configuration" if self.over else "restore missing configuration"
 
-    def do(self, opened: Opened, context: Context[ConfigurationFacts]) -> None:
-        folder = vault_of(opened).folder(self.set)
+    def do(self, application: ApplicationContext, context: Context[ConfigurationFacts]) -> None:
+        folder = vault_of(application).folder(self.set)
         created: list[str] = []
         replaced: list[str] = []
         if not (folder / ARCHIVE).exists():
             return
         with _archive(folder) as archive:
             for member in archive:
-                target = opened.loaded.root / _safe(member)
-                if not _is_reached(opened.loaded.root, target):
+                target = application.loaded.root / _safe(member)
+                if not _is_reached(application.loaded.root, target):
                     continue
-                content = _content(opened.loaded.root, archive, member)
+                content = _content(application.loaded.root, archive, member)
                 exists = os.path.lexists(target)
                 if exists and (not self.over or member.isdir() or _is_same(target, member, content)):
                     continue
@@ -89,16 +89,16 @@ class RestoreConfiguration(TypedStep[ConfigurationFacts], frozen=True):
         if created or replaced:
             context.say(f"configuration restored: {', '.join(sorted({*created, *replaced}))}")
 
-    def undo(self, opened: Opened, context: Context[ConfigurationFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[ConfigurationFacts]) -> None:
         for name in reversed(context.facts.created or []):
-            target = opened.loaded.root / name
+            target = application.loaded.root / name
             if target.is_dir() and not target.is_symlink():
                 with contextlib.suppress(OSError):  # it contains other files by now
                     target.rmdir()
             else:
                 durable.unlink(target)
         for name in context.facts.replaced or []:
-            target = opened.loaded.root / name
+            target = application.loaded.root / name
             if os.path.lexists(_aside(target, context.operation)):
                 durable.rename(_aside(target, context.operation), target)
 

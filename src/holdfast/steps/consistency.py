@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.config.schema import References
-from holdfast.drivers.protocols.datasets import Fix, FixAll
+from holdfast.drivers.protocols.datasets import JointSnapshotFn, SnapshotFn
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.engine.journal import utc_now
 from holdfast.errors import StepError
@@ -46,13 +46,13 @@ class Instant:
     warnings: list[str] = field(default_factory=list)
 
 
-def dump_path(opened: Opened, folder: Path, name: str) -> Path:
+def dump_path(application: ApplicationContext, folder: Path, name: str) -> Path:
     """Return the file of a database's dump in a backup's folder."""
-    return folder / f"database.{name}.{opened.databases[name].extension}"
+    return folder / f"database.{name}.{application.databases[name].extension}"
 
 
 def take(
-    opened: Opened,
+    application: ApplicationContext,
     run: VaultRun,
     context: OperationContext,
     *,
@@ -68,27 +68,27 @@ def take(
 
     Raise StepError if the level cannot be reached and no fallback is configured.
     """
-    configuration = opened.loaded.configuration.backup
+    configuration = application.loaded.configuration.backup
     taken: Instant
     if level == "pause" and databases:
         try:
-            taken = _paused(opened, run, context, databases, files, asks=not tolerant)
-            _compare_references(opened, run, taken, databases if not tolerant else (), files)
+            taken = _paused(application, run, context, databases, files, asks=not tolerant)
+            _compare_references(application, run, taken, databases if not tolerant else (), files)
         except NamesMissingError:
             raise
         except StepError as error:
             if configuration.fallback != "live":
                 raise
             context.say(f"level pause was not reached ({error.what}); the backup is at level live, as configured")
-            taken = _live(opened, run, context, databases, files)
+            taken = _live(application, run, context, databases, files)
             taken.warnings.append(f"level pause was not reached: {error.what}")
     elif level == "live":
-        taken = _live(opened, run, context, databases, files, tolerant=tolerant)
+        taken = _live(application, run, context, databases, files, tolerant=tolerant)
     else:
-        snapshots = {name: _snapshot(opened, run, name, asks=not tolerant) for name in databases}
-        stored_now = _pass(opened, run, context.check_cancelled, context, files, keep=False)()
+        snapshots = {name: _snapshot(application, run, name, asks=not tolerant) for name in databases}
+        stored_now = _pass(application, run, context.check_cancelled, context, files, keep=False)()
         taken = Instant(level, utc_now(), stored=stored_now, snapshots=snapshots)
-        _compare_references(opened, run, taken, databases if not tolerant else (), files)
+        _compare_references(application, run, taken, databases if not tolerant else (), files)
     for name, totals in taken.stored.items():
         if name in stored:
             totals.new_bytes += stored[name].new_bytes
@@ -96,10 +96,12 @@ def take(
     return taken
 
 
-def _fix(opened: Opened, run: VaultRun, name: str, fix: Fix, *, asks: bool) -> Callable[[], Snapshot]:
+def _fix(
+    application: ApplicationContext, run: VaultRun, name: str, fix: SnapshotFn, *, asks: bool
+) -> Callable[[], Snapshot]:
     """Fix the instant of one database; `asks`: also query the files that it names."""
-    queries = _queries(name, opened.loaded.configuration.backup.references) if asks else []
-    return fix(dump_path(opened, run.folder, name), queries, COUNT_SECONDS)
+    queries = _queries(name, application.loaded.configuration.backup.references) if asks else []
+    return fix(dump_path(application, run.folder, name), queries, COUNT_SECONDS)
 
 
 class NamesMissingError(StepError):
@@ -107,25 +109,25 @@ class NamesMissingError(StepError):
 
 
 def _compare_references(
-    opened: Opened, run: VaultRun, taken: Instant, databases: Sequence[str], files: Sequence[str]
+    application: ApplicationContext, run: VaultRun, taken: Instant, databases: Sequence[str], files: Sequence[str]
 ) -> None:
     """Raise NamesMissingError where the backup lacks files that one of the databases names."""
-    references = opened.loaded.configuration.backup.references
+    references = application.loaded.configuration.backup.references
     if references is None or references.database not in databases or references.files not in files:
         return
     missing = _resolve(run, references, _referenced(taken.snapshots[references.database]), {})
     if missing:
-        _tell_missing(opened, references, missing, taken, tolerant=False)
+        _tell_missing(application, references, missing, taken, tolerant=False)
 
 
 def _tell_missing(
-    opened: Opened, references: References, missing: Sequence[str], taken: Instant, *, tolerant: bool
+    application: ApplicationContext, references: References, missing: Sequence[str], taken: Instant, *, tolerant: bool
 ) -> None:
     what = f"{len(missing)} files that the database names are not in the backup, for example {missing[0]}"
     if tolerant:
         taken.warnings.append(what)
         return
-    root = opened.files[references.files].root
+    root = application.files[references.files].root
     raise NamesMissingError(
         what,
         next_step=f"Check that {root} is mounted and complete. Put the files back, or correct backup.references.query,"
@@ -138,12 +140,12 @@ def _queries(name: str, references: References | None) -> list[str]:
     return [references.query] if references is not None and references.database == name else []
 
 
-def _groups(opened: Opened, databases: Sequence[str]) -> list[list[str]]:
+def _groups(application: ApplicationContext, databases: Sequence[str]) -> list[list[str]]:
     """Return the databases in groups that one transaction can see; every other one is alone."""
     groups: list[list[str]] = []
     for name in databases:
         for group in groups:
-            if opened.databases[group[0]].hold_with([opened.databases[name]]) is not None:
+            if application.databases[group[0]].joint_snapshot([application.databases[name]]) is not None:
                 group.append(name)
                 break
         else:
@@ -152,25 +154,25 @@ def _groups(opened: Opened, databases: Sequence[str]) -> list[list[str]]:
 
 
 @contextmanager
-def _holding(opened: Opened, names: Sequence[str]) -> Iterator[FixAll]:
+def _holding(application: ApplicationContext, names: Sequence[str]) -> Iterator[JointSnapshotFn]:
     """Yield a function that fixes the instant of databases of one group, without holding writers."""
-    first, *others = (opened.databases[name] for name in names)
-    together = first.hold_with(others) if others else None
+    first, *others = (application.databases[name] for name in names)
+    together = first.joint_snapshot(others) if others else None
     if together is not None:
         with together as fix_all:
             yield fix_all
         return
-    with first.hold(None) as fix:
+    with first.freeze_writes(None) as fix:
         yield lambda orders, budget_seconds: [fix(*orders[0], budget_seconds)]
 
 
-def _snapshot(opened: Opened, run: VaultRun, name: str, *, asks: bool) -> Snapshot:
-    with opened.databases[name].hold(None) as fix:
-        return _fix(opened, run, name, fix, asks=asks)()
+def _snapshot(application: ApplicationContext, run: VaultRun, name: str, *, asks: bool) -> Snapshot:
+    with application.databases[name].freeze_writes(None) as fix:
+        return _fix(application, run, name, fix, asks=asks)()
 
 
 def _pass(
-    opened: Opened,
+    application: ApplicationContext,
     run: VaultRun,
     check: Callable[[], None],
     context: OperationContext,
@@ -180,14 +182,14 @@ def _pass(
 ) -> Callable[[], dict[str, Stored]]:
     """Read what changed since the last pass; return a function that writes the listings."""
     finishes = {
-        name: run.read_tree(name, opened.files[name], keep_vanished=keep, check=check, progress=context.progress)
+        name: run.read_tree(name, application.files[name], keep_vanished=keep, check=check, progress=context.progress)
         for name in files
     }
     return lambda: {name: finish() for name, finish in finishes.items()}
 
 
 def _paused(
-    opened: Opened,
+    application: ApplicationContext,
     run: VaultRun,
     context: OperationContext,
     databases: Sequence[str],
@@ -196,12 +198,12 @@ def _paused(
     asks: bool,
 ) -> Instant:
     """Hold writers for the last pass only; a pass that takes too long releases them and is tried again."""
-    limit = opened.loaded.configuration.backup.pause_limit_seconds
+    limit = application.loaded.configuration.backup.pause_limit_seconds
     for attempt in range(1, _HOLD_ATTEMPTS + 1):
         # So that little is left for the pass with writers held.
-        _pass(opened, run, context.check_cancelled, context, files, keep=False)()
+        _pass(application, run, context.check_cancelled, context, files, keep=False)()
         with ExitStack() as stack:
-            holds = {name: stack.enter_context(opened.databases[name].hold(limit)) for name in databases}
+            holds = {name: stack.enter_context(application.databases[name].freeze_writes(limit)) for name in databases}
             began = time.monotonic()
 
             def within(began: float = began) -> None:
@@ -210,14 +212,14 @@ def _paused(
                     raise StepError(f"the last pass over the files takes longer than {limit:g} s with writers held")
 
             try:
-                finish_files = _pass(opened, run, within, context, files, keep=False)
+                finish_files = _pass(application, run, within, context, files, keep=False)
             except StepError:
                 if attempt == _HOLD_ATTEMPTS:
                     raise
                 continue
             instant = utc_now()
             # Fix all instants first, because finishing the dumps takes time.
-            finishes = {name: _fix(opened, run, name, fix, asks=asks) for name, fix in holds.items()}
+            finishes = {name: _fix(application, run, name, fix, asks=asks) for name, fix in holds.items()}
             snapshots = {name: finish() for name, finish in finishes.items()}
             held = max(snapshot.held_seconds for snapshot in snapshots.values())
             return Instant("pause", instant, held, 0.0, finish_files(), snapshots)
@@ -225,7 +227,7 @@ def _paused(
 
 
 def _live(
-    opened: Opened,
+    application: ApplicationContext,
     run: VaultRun,
     context: OperationContext,
     databases: Sequence[str],
@@ -234,24 +236,26 @@ def _live(
     tolerant: bool = False,
 ) -> Instant:
     """Take the instant without holding writers; if a file that the database names is missing, take it again."""
-    references = opened.loaded.configuration.backup.references
+    references = application.loaded.configuration.backup.references
     lacked: set[tuple[str, str | None]] = set()
     for attempt in range(1, _CHANGING_ATTEMPTS + 1):
         with ExitStack() as stack:
-            groups = [(names, stack.enter_context(_holding(opened, names))) for names in _groups(opened, databases)]
+            groups = [
+                (names, stack.enter_context(_holding(application, names))) for names in _groups(application, databases)
+            ]
             if attempt > 1:
                 # The last pass was before a whole dump. Short-lived files are only in a pass near the instant.
-                _pass(opened, run, context.check_cancelled, context, files, keep=True)()
+                _pass(application, run, context.check_cancelled, context, files, keep=True)()
             earlier = {name: _digests(run.listing(name)) for name in files if references and references.files == name}
             instant = utc_now()
             # The pass follows the instants as closely as it can; the dumps are finished after it.
             began = time.monotonic()
             finishes: dict[str, Callable[[], Snapshot]] = {}
             for names, fix in groups:
-                orders = [(dump_path(opened, run.folder, name), _queries(name, references)) for name in names]
+                orders = [(dump_path(application, run.folder, name), _queries(name, references)) for name in names]
                 finishes.update(zip(names, fix(orders, COUNT_SECONDS), strict=True))
             apart = time.monotonic() - began if len(groups) > 1 else 0.0
-            stored = _pass(opened, run, context.check_cancelled, context, files, keep=True)()
+            stored = _pass(application, run, context.check_cancelled, context, files, keep=True)()
             snapshots = {name: finishes[name]() for name in databases}
         held = max((snapshot.held_seconds for snapshot in snapshots.values()), default=0.0)
         taken = Instant("live", instant, held, apart, stored, snapshots)
@@ -262,13 +266,13 @@ def _live(
         if not missing:
             return taken
         if tolerant:
-            _tell_missing(opened, references, missing, taken, tolerant=True)
+            _tell_missing(application, references, missing, taken, tolerant=True)
             return taken
         lacks = {(path, wanted[path]) for path in missing}
         stays = attempt >= _LIVE_ATTEMPTS and bool(lacked & lacks)
         lacked = lacks
         if stays or attempt == _CHANGING_ATTEMPTS:
-            _tell_missing(opened, references, missing, taken, tolerant=False)
+            _tell_missing(application, references, missing, taken, tolerant=False)
         context.say(f"{len(missing)} files changed during the snapshot; taking it again")
     raise AssertionError("unreachable")
 

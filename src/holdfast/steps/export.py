@@ -12,7 +12,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.interchange.folder import write_folder
 from holdfast.drivers.interchange.tarball import write_tar
 from holdfast.drivers.protocols.vaults import OpenSet
@@ -27,10 +27,10 @@ SUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
 
 
-def hidden(opened: Opened, folder: Path, id: str) -> Path:
+def hidden(application: ApplicationContext, folder: Path, id: str) -> Path:
     """Return where an export is written: the same path for each attempt, and no other application's."""
-    application = opened.loaded.configuration.application
-    return folder / f".{id}.{application.name}.{application.environment}.export"
+    settings = application.loaded.configuration.application
+    return folder / f".{id}.{settings.name}.{settings.environment}.export"
 
 
 def taken(path: Path) -> RefusedError:
@@ -84,7 +84,7 @@ class WriteExport(TypedStep[WriteFacts], frozen=True):
     def title(self) -> str:
         return "write the backup as plain files"
 
-    def do(self, opened: Opened, context: Context[WriteFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[WriteFacts]) -> None:
         folder = Path(self.folder)
         for where, need in self.need_bytes.items():
             if (free := durable.free_bytes(where)) < need:
@@ -107,26 +107,28 @@ class WriteExport(TypedStep[WriteFacts], frozen=True):
             context.progress(done, self.size_bytes, "bytes")
 
         for chosen in self.sets:
-            self._write(opened, folder, chosen, passed)
+            self._write(application, folder, chosen, passed)
         durable.sync_filesystem(folder)
         durable.sync_directory(folder)
 
-    def _write(self, opened: Opened, folder: Path, chosen: ChosenSet, passed: Callable[[int], None]) -> None:
-        target = hidden(opened, folder, chosen.id)
+    def _write(
+        self, application: ApplicationContext, folder: Path, chosen: ChosenSet, passed: Callable[[int], None]
+    ) -> None:
+        target = hidden(application, folder, chosen.id)
         durable.remove_tree(target)  # a killed export may have left files that its undo could not reach
         if os.path.lexists(folder / chosen.id):
             raise taken(folder / chosen.id)
         os.mkdir(target, 0o700)
-        source = backup.vault_of(opened).open_set(chosen.id)
+        source = backup.vault_of(application).open_set(chosen.id)
         with _SumsFile(target / SUMS) as sums:
             _write_set(source, target, chosen, self.format, sums, passed)
 
-    def undo(self, opened: Opened, context: Context[WriteFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[WriteFacts]) -> None:
         folder = Path(self.folder)
         if not folder.is_dir():
             return  # for example of a removed disk; the next export of that backup removes what is left there
         for chosen in self.sets:
-            durable.remove_tree(hidden(opened, folder, chosen.id))
+            durable.remove_tree(hidden(application, folder, chosen.id))
         if context.facts.created and not any(folder.iterdir()):
             folder.rmdir()
 
@@ -152,10 +154,10 @@ class PublishExport(TypedStep[PublishExportFacts], frozen=True):
     def title(self) -> str:
         return "put the plain files in place"
 
-    def do(self, opened: Opened, context: Context[PublishExportFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[PublishExportFacts]) -> None:
         folder = Path(self.folder)
         for exported in self.sets:
-            source, target = hidden(opened, folder, exported.id), folder / exported.id
+            source, target = hidden(application, folder, exported.id), folder / exported.id
             if not source.is_dir():
                 if target.is_dir():
                     continue

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import target_of
 from holdfast.errors import StepError
 from holdfast.steps import services
 from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
 
-def ensure_running(opened: Opened) -> bool:
+def ensure_running(application: ApplicationContext) -> bool:
     """Start the gate's own server where it has one; return whether it was not running."""
-    instance = opened.gate.instance()
+    instance = application.gate.instance()
     if instance is None:
         return False
-    if _runs(opened):
-        services.start_gate(opened)
+    if _runs(application):
+        services.start_gate(application)
         return False
-    problems = [problem for problem in opened.gate.check() if problem.severity == "error"]
+    problems = [problem for problem in application.gate.check() if problem.severity == "error"]
     if problems:
         raise StepError(problems[0].message, next_step=problems[0].advice)
-    services.start_gate(opened)
+    services.start_gate(application)
     return True
 
 
-def _runs(opened: Opened) -> bool:
-    instance = opened.gate.instance()
-    status = opened.gate_runtime.statuses().get(instance.name) if instance is not None else None
+def _runs(application: ApplicationContext) -> bool:
+    instance = application.gate.instance()
+    status = application.gate_runtime.statuses().get(instance.name) if instance is not None else None
     return status is not None and status.running
 
 
@@ -49,23 +49,23 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
     def title(self) -> str:
         return "close the gate"
 
-    def do(self, opened: Opened, context: Context[GateFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[GateFacts]) -> None:
         reason = {"operation": context.operation, "comment": self.comment}
-        opened.gate.close(reason)
+        application.gate.close(reason)
         if context.facts.started is None:  # recorded first: a server that was started and then forgotten keeps its port
-            context.facts.started = opened.gate.instance() is not None and not _runs(opened)
+            context.facts.started = application.gate.instance() is not None and not _runs(application)
             context.record()
-        if ensure_running(opened):
-            opened.gate.close(reason)
+        if ensure_running(application):
+            application.gate.close(reason)
 
-    def undo(self, opened: Opened, context: Context[GateFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[GateFacts]) -> None:
         """Lead visitors to the committed release again; an operator's own hold stays."""
-        opened.gate.open()
-        instance = opened.gate.instance()
-        if instance is not None and context.facts.started and opened.current_release() is None:
-            opened.gate_runtime.stop(instance.name)
-        elif opened.current_release() is not None:
-            services.start_gate(opened)
+        application.gate.open()
+        instance = application.gate.instance()
+        if instance is not None and context.facts.started and application.current_release() is None:
+            application.gate_runtime.stop(instance.name)
+        elif application.current_release() is not None:
+            services.start_gate(application)
 
 
 class OpenGate(TypedStep[NoFacts], frozen=True):
@@ -80,13 +80,13 @@ class OpenGate(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "send visitors to the new version, drain the old one" if self.drains else "open the gate"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        web = [instance for instance in services.started(opened, context.operation) if instance.kind == "web"]
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        web = [instance for instance in services.started(application, context.operation) if instance.kind == "web"]
         release = context.commit_facts.release
         if web and release is not None:
-            opened.gate.route(release.id, target_of(opened, web[0]))
-        ensure_running(opened)
-        opened.gate.open()
+            application.gate.route(release.id, target_of(application, web[0]))
+        ensure_running(application)
+        application.gate.open()
 
 
 class HoldFacts(StepFacts):
@@ -106,16 +106,16 @@ class HoldGate(TypedStep[HoldFacts], frozen=True):
     def title(self) -> str:
         return "maintenance off" if self.hold is None else "maintenance on"
 
-    def do(self, opened: Opened, context: Context[HoldFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[HoldFacts]) -> None:
         if context.facts.previous is msgspec.UNSET:
-            present = opened.gate.state().hold
+            present = application.gate.state().hold
             context.facts.previous = dict(present) if present is not None else None
             context.record()
-        opened.gate.hold(self.hold)
-        holder = (opened.gate.state().operation or {}).get("operation")
-        if self.hold is None and holder not in {record.id for record in opened.journal.unfinished()}:
-            opened.gate.open()  # an operation that was abandoned has left it closed
+        application.gate.hold(self.hold)
+        holder = (application.gate.state().operation or {}).get("operation")
+        if self.hold is None and holder not in {record.id for record in application.journal.unfinished()}:
+            application.gate.open()  # an operation that was abandoned has left it closed
 
-    def undo(self, opened: Opened, context: Context[HoldFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[HoldFacts]) -> None:
         if context.facts.previous is not msgspec.UNSET:
-            opened.gate.hold(context.facts.previous)
+            application.gate.hold(context.facts.previous)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import StepError
 from holdfast.steps.typed import Context, StepFacts, TypedStep, WarningFacts
@@ -28,8 +28,8 @@ class RowFacts(StepFacts):
     """The tables of each database."""
 
 
-def _counted(opened: Opened, database: Dataset) -> Counts:
-    budget = opened.loaded.configuration.guard.budget_seconds
+def _counted(application: ApplicationContext, database: Dataset) -> Counts:
+    budget = application.loaded.configuration.guard.budget_seconds
     return msgspec.convert(database.tables(budget_seconds=budget), Counts)
 
 
@@ -42,10 +42,10 @@ class CountRows(TypedStep[RowFacts], frozen=True):
     def title(self) -> str:
         return "count rows"
 
-    def do(self, opened: Opened, context: Context[RowFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[RowFacts]) -> None:
         context.facts.tables = {
-            name: _counted(opened, database)
-            for name, database in opened.databases.items()
+            name: _counted(application, database)
+            for name, database in application.databases.items()
             if database.inspect()["exists"]
         }
         context.record()
@@ -60,19 +60,19 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
     def title(self) -> str:
         return "compare rows"
 
-    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
         """Raise StepError if rows of a table vanished; a renamed table with equal columns and rows lost nothing."""
         earlier = context.facts_of(CountRows)
         problems: list[tuple[str, str, str]] = []
         warnings: list[str] = []
         for name, before in ((earlier.tables if earlier is not None else None) or {}).items():
-            after = _counted(opened, opened.databases[name])
+            after = _counted(application, application.databases[name])
             taken: set[str] = set()  # a new table can be the new name of at most one vanished table
             for table, counted in before.items():
                 verdict = _vanished(table, counted, before, after, taken)
                 if verdict is None:
                     warnings.append(f"{name}.{table} was not counted{_why(counted)}")
-                elif verdict and table not in opened.loaded.configuration.guard.may_shrink:
+                elif verdict and table not in application.loaded.configuration.guard.may_shrink:
                     problems.append((name, table, verdict))
         if warnings:
             context.facts.warnings = warnings
@@ -80,7 +80,7 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
             for warning in warnings:
                 context.say(warning)
         if problems:
-            raise _rows_vanished(problems, opened.loaded.configuration.guard.may_shrink)
+            raise _rows_vanished(problems, application.loaded.configuration.guard.may_shrink)
 
 
 def _why(counted: TableCount) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.interchange import dump_source, incoming, unpack
 from holdfast.errors import RefusedError
 from holdfast.steps.candidates import CandidateFacts
@@ -36,19 +36,19 @@ class ImportDatabase(TypedStep[CandidateFacts], frozen=True):
         format = f" ({self.format})" if self.format else ""
         return f"load {named(self.source)}{format} as a candidate for database {self.database}"
 
-    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        _load(opened, context, self.database, self.source)
+    def do(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        _load(application, context, self.database, self.source)
 
-    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        opened.databases[self.database].discard(context.operation)
+    def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        application.databases[self.database].discard(context.operation)
 
 
-def _load(opened: Opened, context: Context[CandidateFacts], name: str, dump: str) -> None:
-    database = opened.databases[name]
+def _load(application: ApplicationContext, context: Context[CandidateFacts], name: str, dump: str) -> None:
+    database = application.databases[name]
     identity = database.inspect()["identity"]
     with dump_source.opened(dump) as source:
         candidate = database.load(context.operation, source)
-    durable.barrier(opened.barrier_paths())
+    durable.barrier(application.barrier_paths())
     context.facts.candidates, context.facts.databases = {name: candidate}, {name: identity}
     context.record()
 
@@ -68,21 +68,21 @@ class ImportDataDirectory(TypedStep[CandidateFacts], frozen=True):
     def title(self) -> str:
         return f"load the data directory {named(self.source)} as a candidate for database {self.database}"
 
-    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        newest = int(re.sub(r"^\D*(\d+).*", r"\1", opened.databases[self.database].inspect()["tool"]))
+    def do(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        newest = int(re.sub(r"^\D*(\d+).*", r"\1", application.databases[self.database].inspect()["tool"]))
         scratch = Path(self.scratch)
-        self._clear(opened)
+        self._clear(application)
         scratch.mkdir(0o700)
         try:
             (scratch / "unpacked").mkdir(0o700)
-            self._unpack(opened, context, newest)
-            dump = opened.cold[self.database].dump(scratch, scratch / "unpacked", newest)
+            self._unpack(application, context, newest)
+            dump = application.cold[self.database].dump(scratch, scratch / "unpacked", newest)
             durable.remove_tree(scratch / "unpacked")
-            _load(opened, context, self.database, str(dump))
+            _load(application, context, self.database, str(dump))
         finally:
-            self._clear(opened)
+            self._clear(application)
 
-    def _unpack(self, opened: Opened, context: Context[CandidateFacts], newest: int) -> None:
+    def _unpack(self, application: ApplicationContext, context: Context[CandidateFacts], newest: int) -> None:
         scratch = Path(self.scratch)
         known = looking = False
 
@@ -92,7 +92,7 @@ class ImportDataDirectory(TypedStep[CandidateFacts], frozen=True):
             context.check_cancelled()
             if not known:
                 looking = True
-                known = opened.cold[self.database].known(scratch, scratch / "unpacked", newest)
+                known = application.cold[self.database].known(scratch, scratch / "unpacked", newest)
                 looking = False
 
         try:
@@ -105,14 +105,14 @@ class ImportDataDirectory(TypedStep[CandidateFacts], frozen=True):
                 )
             raise
 
-    def _clear(self, opened: Opened) -> None:
+    def _clear(self, application: ApplicationContext) -> None:
         """Remove the scratch folder."""
-        opened.cold[self.database].end(Path(self.scratch))
+        application.cold[self.database].end(Path(self.scratch))
         durable.remove_tree(Path(self.scratch))
 
-    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        self._clear(opened)
-        opened.databases[self.database].discard(context.operation)
+    def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        self._clear(application)
+        application.databases[self.database].discard(context.operation)
 
 
 class ImportFiles(TypedStep[NoFacts], frozen=True):
@@ -132,8 +132,8 @@ class ImportFiles(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return f"copy files into {self.files}" + (f"/{self.below}" if self.below else "")
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        files = opened.files[self.files]
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        files = application.files[self.files]
         folder = files.workspace(f"{context.operation}.import")
         unpack.unpack(self.source, folder, context.check_cancelled)
         found = incoming.Incoming(folder, self.below, files.root)
@@ -142,7 +142,7 @@ class ImportFiles(TypedStep[NoFacts], frozen=True):
         files.apply(context.operation)
         durable.remove_tree(folder)
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
-        files = opened.files[self.files]
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        files = application.files[self.files]
         files.revert(context.operation)
         files.discard(context.operation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import StepError
 from holdfast.model import Backup, Stored
 from holdfast.steps import backup, consistency
@@ -35,25 +35,29 @@ class TakeLastPass(TypedStep[LastPassFacts], frozen=True):
     def title(self) -> str:
         return "copy files that changed since the backup"
 
-    def do(self, opened: Opened, context: Context[LastPassFacts]) -> None:
-        vault = backup.vault_of(opened)
+    def do(self, application: ApplicationContext, context: Context[LastPassFacts]) -> None:
+        vault = backup.vault_of(application)
         if context.facts_of(backup.PublishBackup) is not None:  # the first pass became a backup of its own
             run, stored = vault.begin(f"{context.operation}.last"), dict[str, Stored]()
         else:
             run, stored = vault.run(context.operation), backup.copied(context)
-        taken = consistency.take(opened, run, context, level="quiesce", databases=(), files=self.files, stored=stored)
+        taken = consistency.take(
+            application, run, context, level="quiesce", databases=(), files=self.files, stored=stored
+        )
         if self.code:
-            backup.store_code(opened, run, context)
-        backup.store_configuration(opened, run, tolerant=self.safety)
-        manifest = self._manifest(opened, context, taken)
+            backup.store_code(application, run, context)
+        backup.store_configuration(application, run, tolerant=self.safety)
+        manifest = self._manifest(application, context, taken)
         run.finish(manifest)
         context.facts.run, context.facts.set_id = run.id, manifest.id
         context.record()
 
-    def _manifest(self, opened: Opened, context: OperationContext, taken: consistency.Instant) -> Backup:
+    def _manifest(
+        self, application: ApplicationContext, context: OperationContext, taken: consistency.Instant
+    ) -> Backup:
         def manifest_of(*, with_migrations: bool) -> Backup:
             return backup.manifest_of(
-                opened,
+                application,
                 context.operation,
                 taken,
                 backup.files_facts(taken),
@@ -70,6 +74,6 @@ class TakeLastPass(TypedStep[LastPassFacts], frozen=True):
             context.say(f"applied migrations are not known: {error.what}")
             return manifest_of(with_migrations=False)
 
-    def undo(self, opened: Opened, context: Context[LastPassFacts]) -> None:
-        if opened.vault is not None:
-            opened.vault.abandon(f"{context.operation}.last")
+    def undo(self, application: ApplicationContext, context: Context[LastPassFacts]) -> None:
+        if application.vault is not None:
+            application.vault.abandon(f"{context.operation}.last")

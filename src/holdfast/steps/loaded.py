@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import StepError
 from holdfast.model import Release
 from holdfast.steps import migrations
@@ -29,14 +29,14 @@ class CheckLoadedMigrations(TypedStep[LoadedFacts], frozen=True):
     def title(self) -> str:
         return "compare migrations"
 
-    def do(self, opened: Opened, context: Context[LoadedFacts]) -> None:
-        applied = _applied(opened, context, self.release)
-        shipped = _shipped(opened, context, self.release) if applied is not None else None
+    def do(self, application: ApplicationContext, context: Context[LoadedFacts]) -> None:
+        applied = _applied(application, context, self.release)
+        shipped = _shipped(application, context, self.release) if applied is not None else None
         if applied is None or shipped is None:
             return
-        unknown = migrations.not_in(opened, applied, shipped)
-        migrations.refuse_unknown(self.release, migrations.incompatible(opened, unknown))
-        context.facts.verified = [migrations.database_of(opened)]
+        unknown = migrations.not_in(application, applied, shipped)
+        migrations.refuse_unknown(self.release, migrations.incompatible(application, unknown))
+        context.facts.verified = [migrations.database_of(application)]
         context.record()
 
 
@@ -49,18 +49,18 @@ class CheckReferences(TypedStep[WarningFacts], frozen=True):
     def title(self) -> str:
         return "look for the files that the candidate database names"
 
-    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
-        references = opened.loaded.configuration.backup.references
+    def do(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
+        references = application.loaded.configuration.backup.references
         identity = _candidate(context, references.database) if references is not None else None
         if references is None or identity is None:
             return
         try:
-            with opened.sql_database(references.database).candidate(context.operation, identity) as candidate:
+            with application.sql_database(references.database).candidate(context.operation, identity) as candidate:
                 named = {str(row[0]) for row in candidate.query(references.query)}
         except StepError as error:
             context.say(f"the files that the candidate database names could not be listed: {error.what}")
             return
-        named -= {entry.path for entry in opened.files[references.files].scan() if entry.kind == "file"}
+        named -= {entry.path for entry in application.files[references.files].scan() if entry.kind == "file"}
         if named:
             note = (
                 f"{len(named)} files that the candidate database names are not in {references.files}, for example"
@@ -77,16 +77,16 @@ def _candidate(context: OperationContext, database: str) -> str | None:
     return ((found.candidates if found is not None else None) or {}).get(database)
 
 
-def _applied(opened: Opened, context: OperationContext, release: Release) -> list[str] | None:
+def _applied(application: ApplicationContext, context: OperationContext, release: Release) -> list[str] | None:
     """Return the migrations of the database that will be live; None where only the swap shows them."""
-    name = migrations.database_of(opened)
+    name = migrations.database_of(application)
     identity = _candidate(context, name)
     if identity is None:
-        return migrations.applied(opened, release)
-    needs_table = migrations.may_need_views(opened)
+        return migrations.applied(application, release)
+    needs_table = migrations.may_need_views(application)
     try:
-        with opened.sql_database(name).candidate(context.operation, identity) as candidate:
-            return migrations.applied_in(opened, candidate, release, needs_table=needs_table)
+        with application.sql_database(name).candidate(context.operation, identity) as candidate:
+            return migrations.applied_in(application, candidate, release, needs_table=needs_table)
     except StepError as error:
         if not needs_table:
             raise
@@ -94,12 +94,12 @@ def _applied(opened: Opened, context: OperationContext, release: Release) -> lis
         return None
 
 
-def _shipped(opened: Opened, context: OperationContext, release: Release) -> list[str] | None:
+def _shipped(application: ApplicationContext, context: OperationContext, release: Release) -> list[str] | None:
     """Return what a release ships; None where its command fails, for example with a broken live database."""
     try:
-        return migrations.shipped(opened, release)
+        return migrations.shipped(application, release)
     except StepError as error:
-        if not migrations.asks_a_command(opened):
+        if not migrations.asks_a_command(application):
             raise
         _say_later(context, error)
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Release
 from holdfast.steps import services, tasks
@@ -34,15 +34,15 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
     def title(self) -> str:
         return f"compare migrations{' that could not be compared before the swap' if self.left else ''}"
 
-    def do(self, opened: Opened, context: Context[PendingFacts]) -> None:
-        if not known(opened):
-            self._refuse_unknown_migrations(opened)
+    def do(self, application: ApplicationContext, context: Context[PendingFacts]) -> None:
+        if not known(application):
+            self._refuse_unknown_migrations(application)
             return
         loaded = context.facts_of(CheckLoadedMigrations)
         if loaded is not None and loaded.verified:
             return  # the candidate, which is the live database by now, was already checked
-        refuse_unknown(self.release, unknown_to(opened, self.release))
-        waiting = pending(opened, self.release)
+        refuse_unknown(self.release, unknown_to(application, self.release))
+        waiting = pending(application, self.release)
         context.facts.pending = waiting
         context.record()
         if self.mode == "source" and waiting:
@@ -52,31 +52,31 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
                 " code tolerates them.",
             )
         if self.mode == "rolling" and waiting:
-            _refuse_rolling(opened, waiting)
+            _refuse_rolling(application, waiting)
 
-    def _refuse_unknown_migrations(self, opened: Opened) -> None:
+    def _refuse_unknown_migrations(self, application: ApplicationContext) -> None:
         """Refuse a mode in which migrations have to be known."""
-        if self.mode in ("rolling", "source") and opened.loaded.configuration.tasks.migrate:
+        if self.mode in ("rolling", "source") and application.loaded.configuration.tasks.migrate:
             raise RefusedError(
                 f"a {self.mode} upgrade needs to know the migrations",
                 next_step="Describe them under [migrations], or upgrade in maintenance mode.",
             )
 
 
-def _refuse_rolling(opened: Opened, waiting: list[str]) -> None:
+def _refuse_rolling(application: ApplicationContext, waiting: list[str]) -> None:
     """Refuse migrations that cannot run while the old version serves."""
-    if opened.loaded.configuration.migrations.on_start:
+    if application.loaded.configuration.migrations.on_start:
         raise RefusedError(
             f"the web runs {', '.join(waiting)} when it starts, next to the old one and before it is verified",
             next_step="Upgrade in maintenance mode.",
         )
-    bad = incompatible(opened, waiting)
+    bad = incompatible(application, waiting)
     if bad:
         raise RefusedError(
             f"a rolling upgrade needs migrations that the old code tolerates; not declared as such: {', '.join(bad)}",
             next_step="Declare them under `migrations.compatible` if they are, or upgrade in maintenance mode.",
         )
-    if not opened.loaded.configuration.migrations.transactional:
+    if not application.loaded.configuration.migrations.transactional:
         raise RefusedError(
             "migrations of this database are not transactional; a failed one would stay half done",
             next_step="Upgrade in maintenance mode.",
@@ -94,12 +94,14 @@ class VerifyMigrations(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "look for migrations that the start did not apply"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Raise StepError where the web is serving without all migrations."""
-        left = pending(opened, self.release)
+        left = pending(application, self.release)
         if left:
-            begun = services.ordered(services.started(opened, context.operation), stopping=False)
-            output = opened.host.redactor.text(opened.runtime.output_tail(begun[0].name).strip()) if begun else ""
+            begun = services.ordered(services.started(application, context.operation), stopping=False)
+            output = (
+                application.host.redactor.text(application.runtime.output_tail(begun[0].name).strip()) if begun else ""
+            )
             raise StepError(
                 f"release {self.release.label} serves, but its start did not apply all migrations: {', '.join(left)}",
                 state=output,
@@ -126,14 +128,14 @@ class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
     def title(self) -> str:
         return f"run {self.task} while the old version serves"
 
-    def do(self, opened: Opened, context: Context[MigrateFacts]) -> None:
-        context.facts.before = applied(opened)
+    def do(self, application: ApplicationContext, context: Context[MigrateFacts]) -> None:
+        context.facts.before = applied(application)
         context.record()
-        tasks.run(opened, self.release, self.task, context.operation)
+        tasks.run(application, self.release, self.task, context.operation)
 
-    def undo(self, opened: Opened, context: Context[MigrateFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[MigrateFacts]) -> None:
         """Record which migrations stay: data is never restored here."""
-        now = applied(opened)
+        now = applied(application)
         before = set(now if context.facts.before is None else context.facts.before)
         stayed = [name for name in now if name not in before]
         if stayed:
@@ -143,5 +145,5 @@ class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
             )
             context.record()
 
-    def describe(self, opened: Opened) -> list[str]:
-        return tasks.describe(opened, self.release, self.task)
+    def describe(self, application: ApplicationContext) -> list[str]:
+        return tasks.describe(application, self.release, self.task)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
 from holdfast.errors import RefusedError, StepError
@@ -20,68 +20,68 @@ _DJANGO_APPLIED = "SELECT app || '.' || name FROM django_migrations"
 _DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")
 
 
-def known(opened: Opened) -> bool:
-    return opened.loaded.configuration.migrations.kind != "none"
+def known(application: ApplicationContext) -> bool:
+    return application.loaded.configuration.migrations.kind != "none"
 
 
-def database_of(opened: Opened) -> str:
+def database_of(application: ApplicationContext) -> str:
     """Return the name of the database that records the applied migrations."""
-    configured = opened.loaded.configuration.migrations.database
-    return configured or next(iter(opened.loaded.configuration.databases))
+    configured = application.loaded.configuration.migrations.database
+    return configured or next(iter(application.loaded.configuration.databases))
 
 
-def _applied_sql(opened: Opened) -> str:
-    migrations = opened.loaded.configuration.migrations
+def _applied_sql(application: ApplicationContext) -> str:
+    migrations = application.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return FRAMEWORKS[migrations.kind].applied
     return migrations.applied if migrations.kind in ("files", "version") else _DJANGO_APPLIED
 
 
-def applied(opened: Opened, release: Release | None = None) -> list[str]:
+def applied(application: ApplicationContext, release: Release | None = None) -> list[str]:
     """Return the names of applied migrations in the live database; empty where their table does not exist yet.
 
     An unpacked release adds the ancestors of those that the database names.
     """
-    database = opened.sql_database(database_of(opened))
+    database = application.sql_database(database_of(application))
     if not database.inspect()["exists"]:
         return []
-    return applied_in(opened, database, release)
+    return applied_in(application, database, release)
 
 
 def applied_in(
-    opened: Opened, database: Queryable, release: Release | None = None, *, needs_table: bool = False
+    application: ApplicationContext, database: Queryable, release: Release | None = None, *, needs_table: bool = False
 ) -> list[str]:
     """Return the applied migrations of one database, which may be a candidate; as `applied` does.
 
     Raise StepError for a table that does not exist with `needs_table`.
     """
-    sql = _applied_sql(opened)
+    sql = _applied_sql(application)
     try:
         rows = database.query(sql)
     except StepError:
         if not needs_table and not any(table in sql for table in database.tables(budget_seconds=0)):
             return []
         raise
-    release = release or opened.current_release()
-    migrations = opened.loaded.configuration.migrations
+    release = release or application.current_release()
+    migrations = application.loaded.configuration.migrations
     return applied_names(migrations.kind, rows, Path(release.path) if release is not None else None, migrations.shipped)
 
 
-def shipped(opened: Opened, release: Release) -> list[str]:
+def shipped(application: ApplicationContext, release: Release) -> list[str]:
     """Return the names of the migrations that a release ships."""
-    migrations = opened.loaded.configuration.migrations
+    migrations = application.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
     if migrations.kind == "version":
         return [_version_in(release, migrations.shipped, migrations.pattern)]
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
-    configured = opened.loaded.configuration.tasks
+    configured = application.loaded.configuration.tasks
     with (
         tempfile.TemporaryFile() as printed
     ):  # it may have thousands of lines, of which messages keep only the last ones
         words = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
-        tasks.invoke(opened, release, words, {}, printed)
+        tasks.invoke(application, release, words, {}, printed)
         printed.seek(0)
         found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
     return sorted(match[2] for match in found if match is not None)
@@ -107,9 +107,9 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def not_in(opened: Opened, names: Sequence[str], others: Sequence[str]) -> list[str]:
+def not_in(application: ApplicationContext, names: Sequence[str], others: Sequence[str]) -> list[str]:
     """Return the migrations that are not among others; for versions, those that are newer."""
-    if opened.loaded.configuration.migrations.kind == "version":
+    if application.loaded.configuration.migrations.kind == "version":
         newest = max(map(_number, others), default=())
         return [name for name in names if _number(name) > newest]
     known_names = set(others)
@@ -132,45 +132,45 @@ def fingerprint(tables: Mapping[str, Facts]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def changed_schemas(opened: Opened, known_schemas: Mapping[str, str]) -> list[str]:
+def changed_schemas(application: ApplicationContext, known_schemas: Mapping[str, str]) -> list[str]:
     """Return the databases whose schema is not the recorded one."""
     return [
         name
         for name, digest in known_schemas.items()
-        if name in opened.databases
-        and opened.databases[name].inspect()["exists"]
-        and fingerprint(opened.databases[name].tables(budget_seconds=0)) != digest
+        if name in application.databases
+        and application.databases[name].inspect()["exists"]
+        and fingerprint(application.databases[name].tables(budget_seconds=0)) != digest
     ]
 
 
-def pending(opened: Opened, release: Release) -> list[str]:
-    return not_in(opened, shipped(opened, release), applied(opened, release))
+def pending(application: ApplicationContext, release: Release) -> list[str]:
+    return not_in(application, shipped(application, release), applied(application, release))
 
 
-def unknown_to(opened: Opened, release: Release) -> list[str]:
+def unknown_to(application: ApplicationContext, release: Release) -> list[str]:
     """Return applied migrations that a release does not ship and that are not declared as compatible."""
-    return incompatible(opened, not_in(opened, applied(opened, release), shipped(opened, release)))
+    return incompatible(application, not_in(application, applied(application, release), shipped(application, release)))
 
 
-def asks_a_command(opened: Opened) -> bool:
+def asks_a_command(application: ApplicationContext) -> bool:
     """Return whether a release lists its migrations by its own command, which connects to the live database."""
-    return opened.loaded.configuration.migrations.kind == "django"
+    return application.loaded.configuration.migrations.kind == "django"
 
 
-def may_need_views(opened: Opened) -> bool:
+def may_need_views(application: ApplicationContext) -> bool:
     """Return whether the query may read what a candidate database has only after the swap."""
-    custom = opened.loaded.configuration.migrations.kind in ("files", "version")
-    return custom and not opened.sql_database(database_of(opened)).candidate_has_views
+    custom = application.loaded.configuration.migrations.kind in ("files", "version")
+    return custom and not application.sql_database(database_of(application)).candidate_has_views
 
 
-def names_itself(opened: Opened) -> bool:
+def names_itself(application: ApplicationContext) -> bool:
     """Return whether the query names the live database, for example `SELECT name FROM shop.migrations`."""
-    name = opened.loaded.configuration.databases[database_of(opened)].name
-    return bool(name) and re.search(rf"\b{re.escape(name)}\b[`\"]?\s*\.", _applied_sql(opened)) is not None
+    name = application.loaded.configuration.databases[database_of(application)].name
+    return bool(name) and re.search(rf"\b{re.escape(name)}\b[`\"]?\s*\.", _applied_sql(application)) is not None
 
 
-def incompatible(opened: Opened, names: Sequence[str]) -> list[str]:
-    patterns = opened.loaded.configuration.migrations.compatible
+def incompatible(application: ApplicationContext, names: Sequence[str]) -> list[str]:
+    patterns = application.loaded.configuration.migrations.compatible
     return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
@@ -45,41 +45,41 @@ class Preflight(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "run the preflight checks"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Check. Raise RefusedError, NoSpaceError or OwnerMismatchError."""
-        opened.check_owner()
+        application.check_owner()
         if not self.adopts:
-            opened.require_markers()
+            application.require_markers()
         if self.saves_configuration:
-            opened.require_config_files()
-        self._check_data(opened)
-        self._check_services(opened)
-        self._check_space(opened)
-        _check_secrets(opened)
-        opened.claim()
-        remove_outdated(opened)
+            application.require_config_files()
+        self._check_data(application)
+        self._check_services(application)
+        self._check_space(application)
+        _check_secrets(application)
+        application.claim()
+        remove_outdated(application)
         if self.reserve:
-            opened.reserve()
+            application.reserve()
 
-    def _check_data(self, opened: Opened) -> None:
-        found = [problem for files in opened.files.values() for problem in files.check()]
-        found += [problem for database in opened.databases.values() for problem in database.check()]
+    def _check_data(self, application: ApplicationContext) -> None:
+        found = [problem for files in application.files.values() for problem in files.check()]
+        found += [problem for database in application.databases.values() for problem in database.check()]
         refuse_errors(found, replaced=self.adopts)
         if self.reserve:  # an undo may be necessary
-            for files in opened.files.values():
+            for files in application.files.values():
                 files.refuse_mounts()
 
-    def _check_services(self, opened: Opened) -> None:
-        configuration = opened.loaded.configuration
+    def _check_services(self, application: ApplicationContext) -> None:
+        configuration = application.loaded.configuration
         if self.stops:
             made_anew = not self.taken_over and configuration.gate.kind != "none"
-            refuse_tied(opened, list(configuration.services), in_order=made_anew)
+            refuse_tied(application, list(configuration.services), in_order=made_anew)
         if self.taken_over:
-            for problem in opened.gate.check():
+            for problem in application.gate.check():
                 raise RefusedError(problem.message, next_step=problem.advice)
-            _refuse_strange_containers(opened, stops=self.stops)
+            _refuse_strange_containers(application, stops=self.stops)
 
-    def _check_space(self, opened: Opened) -> None:
+    def _check_space(self, application: ApplicationContext) -> None:
         for where, need in self.need_bytes.items():
             free = durable.free_bytes(where)
             if free < need:
@@ -88,15 +88,15 @@ class Preflight(TypedStep[NoFacts], frozen=True):
                     next_step="Free space there (`holdfast backup prune`, `holdfast package prune`), then run the"
                     " command again.",
                 )
-        if durable.free_bytes(opened.loaded.state) < _STATE_BYTES:
-            raise NoSpaceError(f"the state directory {opened.loaded.state} is full", next_step="Free space there.")
+        if durable.free_bytes(application.loaded.state) < _STATE_BYTES:
+            raise NoSpaceError(f"the state directory {application.loaded.state} is full", next_step="Free space there.")
 
 
-def _check_secrets(opened: Opened) -> None:
-    configuration = opened.loaded.configuration
+def _check_secrets(application: ApplicationContext) -> None:
+    configuration = application.loaded.configuration
     for environment in (configuration.environment, *(item.environment for item in configuration.services.values())):
         for value in filter(is_secret, environment.values()):
-            opened.host.resolve_secret(value)
+            application.host.resolve_secret(value)
 
 
 def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:
@@ -106,15 +106,15 @@ def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:
             raise RefusedError(problem.message, next_step=problem.advice)
 
 
-def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
+def _refuse_strange_containers(application: ApplicationContext, *, stops: bool) -> None:
     """Raise RefusedError for unmanaged containers and missing images.
 
     A container that an operator started by hand would go on through a migration; without images an undo is impossible.
     """
-    release = opened.current_release()
-    if opened.containers is None or (release is None and not stops):
+    release = application.current_release()
+    if application.containers is None or (release is None and not stops):
         return
-    for name, service in opened.containers.unmanaged().items():
+    for name, service in application.containers.unmanaged().items():
         if release is None:
             raise RefusedError(
                 f"container {name} of service {service} is already running",
@@ -123,49 +123,49 @@ def _refuse_strange_containers(opened: Opened, *, stops: bool) -> None:
             )
         raise RefusedError(
             f"container {name} of service {service} is running, but Holdfast did not start it",
-            next_step=f"{opened.containers.engine_name} rm --force {name}; holdfast service restart {service}",
+            next_step=f"{application.containers.engine_name} rm --force {name}; holdfast service restart {service}",
         )
-    if release is not None and (gone := opened.runtime.missing_images(release.path)):
+    if release is not None and (gone := application.runtime.missing_images(release.path)):
         raise RefusedError(
             f"images of the current release are gone: {', '.join(gone)}",
             next_step=f"To build them again, run: holdfast package build {release.commit}",
         )
 
 
-def remove_outdated(opened: Opened) -> None:
+def remove_outdated(application: ApplicationContext) -> None:
     """Remove restore points and replaced data that were kept long enough, except of unfinished operations."""
-    keep_seconds = opened.loaded.configuration.upgrade.kept_seconds()
-    unfinished = {record.id for record in opened.journal.unfinished()}
-    for folder in private_folders(opened):
+    keep_seconds = application.loaded.configuration.upgrade.kept_seconds()
+    unfinished = {record.id for record in application.journal.unfinished()}
+    for folder in private_folders(application):
         operation = folder.name.partition(".")[0]
-        record = opened.journal.operation(operation)
-        if record is None or operation in unfinished or is_in_no_backup(opened, record):
+        record = application.journal.operation(operation)
+        if record is None or operation in unfinished or is_in_no_backup(application, record):
             continue
         if time.time() - folder.stat().st_mtime > keep_seconds:
             durable.remove_tree(folder)
-            for files in opened.files.values():
+            for files in application.files.values():
                 files.discard(operation)
-    for database in opened.databases.values():
+    for database in application.databases.values():
         for token in database.tokens() if database.private_folder is None else ():
             operation = token.partition(".")[0]
-            record = opened.journal.operation(operation)
-            if record is None or operation in unfinished or is_in_no_backup(opened, record):
+            record = application.journal.operation(operation)
+            if record is None or operation in unfinished or is_in_no_backup(application, record):
                 continue
             if time.time() - timegm(time.strptime(record.started_at, "%Y-%m-%dT%H:%M:%SZ")) > keep_seconds:
                 database.discard(operation)
 
 
-def is_in_no_backup(opened: Opened, record: OperationRecord) -> bool:
+def is_in_no_backup(application: ApplicationContext, record: OperationRecord) -> bool:
     """Return whether an operation was abandoned or superseded after it replaced data that is in no backup."""
-    done = {step.name for step in opened.journal.steps(record.id) if step.state is StepState.DONE}
+    done = {step.name for step in application.journal.steps(record.id) if step.state is StepState.DONE}
     closed = record.outcome in (Outcome.ABANDONED, Outcome.SUPERSEDED)
     return closed and LAST_PASS in done and COMPLETE not in done
 
 
-def private_folders(opened: Opened) -> list[Path]:
+def private_folders(application: ApplicationContext) -> list[Path]:
     """Return the folders that operations keep next to databases and in files datasets."""
     found = []
-    for marker in opened.owner_markers():
+    for marker in application.owner_markers():
         if marker.parent.is_dir() and marker.parent.name.startswith(".holdfast"):
             found += [marker.parent / name for name in os.listdir(marker.parent) if (marker.parent / name).is_dir()]
     return found

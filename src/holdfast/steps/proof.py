@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import OpenSet
 from holdfast.errors import CancelledError, DamagedError, HoldfastError
 from holdfast.model import Backup
@@ -29,16 +29,20 @@ class ProveDatabases(OfBackup[NoFacts], frozen=True):
     def title(self) -> str:
         return f"load candidate databases of {', '.join(self.databases)}, compare and drop them"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        _prove(opened, context.operation, self.set, self.databases, partial(self.open_set_of, opened))
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        _prove(application, context.operation, self.set, self.databases, partial(self.open_set_of, application))
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
-        for database in opened.databases.values():
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        for database in application.databases.values():
             database.discard(context.operation)
 
 
 def _prove(
-    opened: Opened, operation: str, set_id: str, databases: Sequence[str], open_set: Callable[[str], OpenSet]
+    application: ApplicationContext,
+    operation: str,
+    set_id: str,
+    databases: Sequence[str],
+    open_set: Callable[[str], OpenSet],
 ) -> None:
     """Prove databases. Raise DamagedError naming each that cannot be loaded, once all were tried."""
     failed: list[str] = []
@@ -46,15 +50,15 @@ def _prove(
     for name in databases:
         try:
             found, _, _, folder = open_set(name)
-            dump = consistency.dump_path(opened, folder, name)
-            opened.databases[name].prepare(operation, dump, engine_facts(found, name))
+            dump = consistency.dump_path(application, folder, name)
+            application.databases[name].prepare(operation, dump, engine_facts(found, name))
         except CancelledError:
             raise
         except HoldfastError as error:
             failed.append(f"{name}: {error.what}")
             advice += [error.next_step] if error.next_step else []
         finally:
-            opened.databases[name].discard(operation)
+            application.databases[name].discard(operation)
     if failed:
         raise DamagedError(
             f"backup {set_id} cannot be restored: {'; '.join(failed)}",
@@ -78,22 +82,22 @@ class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
     def title(self) -> str:
         return "prove that new databases can be restored"
 
-    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
         published = context.facts_of(backup.PublishBackup)
         set_id = context.commit_facts.set_id or (published.set_id if published is not None else None)
-        if set_id is None or not opened.loaded.configuration.backup.prove:
+        if set_id is None or not application.loaded.configuration.backup.prove:
             return
-        source = backup.vault_of(opened).open_set(set_id)
-        path = opened.loaded.state / "proven.json"
+        source = backup.vault_of(application).open_set(set_id)
+        path = application.loaded.state / "proven.json"
         known = durable.read_json(path, dict[str, str]) if path.exists() else {}
         for name in self.databases:
             mark = _mark_of(source[0], name)
-            if known.get(name) == mark or not _has_room(opened, source[0], name):
+            if known.get(name) == mark or not _has_room(application, source[0], name):
                 continue
             try:
-                _prove(opened, context.operation, set_id, [name], lambda _: source)
+                _prove(application, context.operation, set_id, [name], lambda _: source)
             except HoldfastError as error:  # even errors of the server: after the commit nothing here is a failure
-                opened.host.warn(f"{error.what}\n{error.next_step}".rstrip())
+                application.host.warn(f"{error.what}\n{error.next_step}".rstrip())
                 context.facts.warnings = [error.what]
                 context.record()
             else:
@@ -115,7 +119,7 @@ def _mark_of(found: Backup, name: str) -> str:
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 
-def _has_room(opened: Opened, found: Backup, name: str) -> bool:
+def _has_room(application: ApplicationContext, found: Backup, name: str) -> bool:
     """Return whether a candidate leaves as much space as it takes, as far as that can be seen from here."""
-    private = opened.databases[name].private_folder
+    private = application.databases[name].private_folder
     return private is None or durable.free_bytes(private.parent) > 2 * found.datasets[name]["size_bytes"] + _SLACK_BYTES

@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Release
@@ -37,21 +37,21 @@ class BuildPackage(TypedStep[PackageFacts], frozen=True):
     def title(self) -> str:
         return f"build the package of {self.label}"
 
-    def do(self, opened: Opened, context: Context[PackageFacts]) -> None:
-        package = opened.packages.build(self.commit, self.label, context.operation)
+    def do(self, application: ApplicationContext, context: Context[PackageFacts]) -> None:
+        package = application.packages.build(self.commit, self.label, context.operation)
         context.facts.package = package.id
         context.record()
-        images = _images(opened)
-        for release in known_releases(opened) if images is not None else ():
+        images = _images(application)
+        for release in known_releases(application) if images is not None else ():
             if images is not None and release.commit == package.commit:
                 images.refresh(Path(release.path), package)
 
-    def undo(self, opened: Opened, context: Context[PackageFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[PackageFacts]) -> None:
         """Remove an unfinished build. A finished package stays: it is whole and changes nothing."""
-        opened.packages.abandon(context.operation)
+        application.packages.abandon(context.operation)
 
-    def describe(self, opened: Opened) -> list[str]:
-        build = opened.loaded.configuration.source.build
+    def describe(self, application: ApplicationContext) -> list[str]:
+        build = application.loaded.configuration.source.build
         return [f"git archive {self.commit}", *(" ".join(command) for command in build)]
 
 
@@ -75,9 +75,9 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
     def title(self) -> str:
         return f"unpack {self.release.label}"
 
-    def do(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
         release = self.release
-        package = opened.find_package(release.commit)
+        package = application.find_package(release.commit)
         if package is None:
             raise NotFoundError(
                 f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
@@ -86,19 +86,19 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
         durable.make_directory(path.parent, 0o755)
         context.facts.path, context.facts.created = release.path, True
         context.record()
-        opened.packages.unpack(package, path, asdict(release))
-        link_shared(opened, path)
+        application.packages.unpack(package, path, asdict(release))
+        link_shared(application, path)
         durable.sync_filesystem(path)
-        refuse_unfit(opened, release)
-        self._refuse_beside(opened, context)
+        refuse_incompatible(application, release)
+        self._refuse_beside(application, context)
 
-    def _refuse_beside(self, opened: Opened, context: OperationContext) -> None:
+    def _refuse_beside(self, application: ApplicationContext, context: OperationContext) -> None:
         """Raise RefusedError where services that should start next to the old ones cannot."""
-        configuration = opened.loaded.configuration
+        configuration = application.loaded.configuration
         names = [name for name in configuration.services if configuration.service_kind(name) in self.beside]
         if not names:
             return
-        against, without = opened.runtime.beside(self.release.path, names)
+        against, without = application.runtime.beside(self.release.path, names)
         if against:
             raise RefusedError(
                 f"release {self.release.label} cannot start next to the old one: " + "; ".join(against),
@@ -107,35 +107,35 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
         for text in without:
             context.say(text)
 
-    def undo(self, opened: Opened, context: Context[UnpackFacts]) -> None:
-        remove_unpacked(opened, context)
+    def undo(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
+        remove_unpacked(application, context)
 
 
-def remove_unpacked(opened: Opened, context: Context[UnpackFacts]) -> None:
+def remove_unpacked(application: ApplicationContext, context: Context[UnpackFacts]) -> None:
     """Remove the folder of a release if this operation created it."""
-    opened.packages.abandon(context.operation)
+    application.packages.abandon(context.operation)
     if context.facts.created and context.facts.path is not None:
         durable.remove_tree(context.facts.path)
 
 
-def refuse_unfit(opened: Opened, release: Release) -> None:
+def refuse_incompatible(application: ApplicationContext, release: Release) -> None:
     """Raise RefusedError for a release whose services cannot run, before anything is stopped for it."""
-    found = opened.runtime.refused(release.path)
+    found = application.runtime.refused(release.path)
     if found:
         raise RefusedError(f"release {release.label} cannot run: " + "; ".join(found))
 
 
-def link_shared(opened: Opened, release: Path) -> None:
+def link_shared(application: ApplicationContext, release: Path) -> None:
     """Create the folders of the datasets, and the links to shared paths in a new release. Idempotent."""
-    datasets = {opened.loaded.path(item.path) for item in opened.loaded.configuration.files.values()}
+    datasets = {application.loaded.path(item.path) for item in application.loaded.configuration.files.values()}
     for dataset in datasets:
         durable.make_directory(dataset, 0o755)
-    for database in opened.databases.values():
+    for database in application.databases.values():
         if database.private_folder is not None:
             durable.make_directory(database.private_folder.parent, 0o755)
-    for inside, shared in opened.loaded.configuration.source.shared.items():
+    for inside, shared in application.loaded.configuration.source.shared.items():
         link = Path(os.path.normpath(release / inside))
-        target = opened.loaded.path(shared)
+        target = application.loaded.path(shared)
         if release not in link.parents:
             raise RefusedError(f"source.shared: {inside!r} is outside the release")
         if link.is_symlink() or link.is_file():
@@ -166,54 +166,56 @@ class SwitchRelease(TypedStep[SwitchFacts], frozen=True):
     def title(self) -> str:
         return f"switch to {self.release.label}"
 
-    def do(self, opened: Opened, context: Context[SwitchFacts]) -> None:
-        images = _images(opened)
+    def do(self, application: ApplicationContext, context: Context[SwitchFacts]) -> None:
+        images = _images(application)
         tags = images.tags(Path(self.release.path)) if images is not None else {}
         if context.facts.previous is msgspec.UNSET:
-            link = opened.current_link
+            link = application.current_link
             context.facts.previous = os.readlink(link) if link.is_symlink() else None
             context.facts.tags = images.tagged(tags) if images is not None else {}
             context.record()
         if images is not None:
             images.tag(tags)
-        durable.point_link(opened.current_link, os.path.relpath(self.release.path, opened.current_link.parent))
+        durable.point_link(
+            application.current_link, os.path.relpath(self.release.path, application.current_link.parent)
+        )
 
-    def undo(self, opened: Opened, context: Context[SwitchFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[SwitchFacts]) -> None:
         previous = context.facts.previous
         if previous is msgspec.UNSET:
             return
-        images = _images(opened)
+        images = _images(application)
         if images is not None:
             images.tag(context.facts.tags or {})
         if previous is None:
-            durable.unlink(opened.current_link)
+            durable.unlink(application.current_link)
         else:
-            durable.point_link(opened.current_link, previous)
+            durable.point_link(application.current_link, previous)
 
-    def describe(self, opened: Opened) -> list[str]:
+    def describe(self, application: ApplicationContext) -> list[str]:
         return [f"current -> {self.release.path}"]
 
 
-def _images(opened: Opened) -> ImageKeeping | None:
+def _images(application: ApplicationContext) -> ImageKeeping | None:
     """Return the store of packages if packages are images."""
-    return cast(ImageKeeping, opened.packages) if opened.containers is not None else None
+    return cast(ImageKeeping, application.packages) if application.containers is not None else None
 
 
-def known_releases(opened: Opened) -> list[Release]:
+def known_releases(application: ApplicationContext) -> list[Release]:
     """Return committed releases whose folder exists, newest first, each once."""
     found: dict[str, Release] = {}
-    for record in opened.journal.committed():
+    for record in application.journal.committed():
         value = record.commit_facts.get("release")
         if value and value["id"] not in found and Path(value["path"]).is_dir():
             found[value["id"]] = Release(**value)
     return list(found.values())
 
 
-def data_of(opened: Opened, release: Release, sets: Sequence[Backup]) -> Backup | None:
+def data_of(application: ApplicationContext, release: Release, sets: Sequence[Backup]) -> Backup | None:
     """Return the backup with a release's last data, made by the change that replaced it; None without one."""
     replaced: list[str] = []
     running = ""
-    for record in reversed(opened.journal.committed()):
+    for record in reversed(application.journal.committed()):
         found = record.commit_facts.get("release", {}).get("id")
         if found and found != running:
             if running == release.id:
@@ -236,14 +238,14 @@ class PruneReleases(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "remove old releases"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        keep = max(opened.loaded.configuration.releases.keep, 2)
-        releases = known_releases(opened)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        keep = max(application.loaded.configuration.releases.keep, 2)
+        releases = known_releases(application)
         kept = {release.id for release in releases[:keep]}
         for release in releases[keep:]:
             durable.remove_tree(release.path)
-        packages = opened.packages.packages()
+        packages = application.packages.packages()
         used = {release.commit for release in releases if release.id in kept}
         spare = [package for package in packages if package.commit not in used]
         for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
-            opened.packages.remove(package.id)
+            application.packages.remove(package.id)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import OpenSet, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
@@ -64,14 +64,14 @@ class OfBackup(TypedStep[FactsT], frozen=True):
     vault: OtherVault | None = None
     """The vault of another environment; None for the own one."""
 
-    def source_vault(self, opened: Opened) -> Vault:
+    def source_vault(self, application: ApplicationContext) -> Vault:
         if self.vault is None:
-            return backup.vault_of(opened)
-        return open_vault_of(self.vault.kind, Path(self.vault.path), self.vault.owner, opened.host)
+            return backup.vault_of(application)
+        return open_vault_of(self.vault.kind, Path(self.vault.path), self.vault.owner, application.host)
 
-    def open_set_of(self, opened: Opened, dataset: str) -> OpenSet:
+    def open_set_of(self, application: ApplicationContext, dataset: str) -> OpenSet:
         """Return the backup that a dataset is taken from. Raise DamagedError."""
-        return self.source_vault(opened).open_set(self.sets[dataset])
+        return self.source_vault(application).open_set(self.sets[dataset])
 
 
 class PinSource(OfBackup[NoFacts], frozen=True):
@@ -84,11 +84,11 @@ class PinSource(OfBackup[NoFacts], frozen=True):
     def title(self) -> str:
         return f"pin backup {self.set} of {self.vault.environment if self.vault is not None else ''}"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        self.source_vault(opened).pin(self.set, context.operation, True)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        self.source_vault(application).pin(self.set, context.operation, True)
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
-        _unpin(self, opened, context.operation)
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        _unpin(self, application, context.operation)
 
 
 class UnpinSource(OfBackup[NoFacts], frozen=True):
@@ -100,14 +100,14 @@ class UnpinSource(OfBackup[NoFacts], frozen=True):
     def title(self) -> str:
         return f"unpin backup {self.set} of {self.vault.environment if self.vault is not None else ''}"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        _unpin(self, opened, context.operation)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        _unpin(self, application, context.operation)
 
 
-def _unpin(step: PinSource | UnpinSource, opened: Opened, operation: str) -> None:
+def _unpin(step: PinSource | UnpinSource, application: ApplicationContext, operation: str) -> None:
     """Remove a pin. If that vault is gone, so are its pins."""
     if step.vault is not None and Path(step.vault.path).is_dir():
-        step.source_vault(opened).pin(step.set, operation, False)
+        step.source_vault(application).pin(step.set, operation, False)
 
 
 # --- checking ------------------------------------------------------------------------------------------
@@ -127,31 +127,31 @@ class CheckBackup(OfBackup[CheckFacts], frozen=True):
     def title(self) -> str:
         return "check the backup"
 
-    def do(self, opened: Opened, context: Context[CheckFacts]) -> None:
-        found, _, _, _ = self.source_vault(opened).open_set(self.set)
+    def do(self, application: ApplicationContext, context: Context[CheckFacts]) -> None:
+        found, _, _, _ = self.source_vault(application).open_set(self.set)
         for name in (*self.databases, *self.files):
-            source = self.open_set_of(opened, name)[0]
+            source = self.open_set_of(application, name)[0]
             if name not in source.datasets:
                 raise RefusedError(
                     f"backup {source.id} has no dataset {name}; it has {', '.join(sorted(source.datasets))}",
                     next_step="Choose datasets with `--only` or `--except`.",
                 )
-        self._check_space(opened)
+        self._check_space(application)
         for name in self.files:
             try:
-                difference.check(opened.files[name], name, self.open_set_of(opened, name), context)
+                difference.check(application.files[name], name, self.open_set_of(application, name), context)
             except DamagedError as error:
                 error.next_step = _OTHER_BACKUP
                 raise
-        if self.release is not None and migrations.known(opened) and self.databases:
-            _check_code_fits(opened, self.release, found)
+        if self.release is not None and migrations.known(application) and self.databases:
+            _check_code_fits(application, self.release, found)
         context.facts.set_id = self.set
         context.record()
 
-    def _check_space(self, opened: Opened) -> None:
-        need = sum(self.open_set_of(opened, name)[0].datasets[name]["size_bytes"] for name in self.databases)
+    def _check_space(self, application: ApplicationContext) -> None:
+        need = sum(self.open_set_of(application, name)[0].datasets[name]["size_bytes"] for name in self.databases)
         for name in self.databases:
-            private = opened.databases[name].private_folder
+            private = application.databases[name].private_folder
             if private is not None and (free := durable.free_bytes(private.parent)) < need + _SLACK_BYTES:
                 raise NoSpaceError(
                     f"database {name} has {free >> 20} MiB free next to it; the restore needs {need >> 20} MiB",
@@ -159,13 +159,15 @@ class CheckBackup(OfBackup[CheckFacts], frozen=True):
                 )
 
 
-def _check_code_fits(opened: Opened, release: Release, found: Backup) -> None:
+def _check_code_fits(application: ApplicationContext, release: Release, found: Backup) -> None:
     if found.release.get("commit") == release.commit:
         return  # it ran on this very database, maybe with migrations that were declared compatible with it
     if not Path(release.path).is_dir():
         return  # it is unpacked from the backup first, whose code knows its own database
     applied: list[str] = found.release.get("migrations", [])
-    older = migrations.incompatible(opened, migrations.not_in(opened, applied, migrations.shipped(opened, release)))
+    older = migrations.incompatible(
+        application, migrations.not_in(application, applied, migrations.shipped(application, release))
+    )
     if older:
         raise RefusedError(
             f"release {release.label} is older than the database in the backup: it does not know {', '.join(older)}",
@@ -192,34 +194,34 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
     def title(self) -> str:
         return "unpack the release if it is missing"
 
-    def do(self, opened: Opened, context: Context[UnpackFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
         release = self.release
         path = Path(release.path)
         if path.is_dir() and (path / ".holdfast-release.json").exists():
-            if gone := opened.runtime.missing_images(release.path):
+            if gone := application.runtime.missing_images(release.path):
                 raise RefusedError(
                     f"images of {release.label} are gone: {', '.join(gone)}",
                     next_step=f"To build them again, run: holdfast package build {release.commit}",
                 )
             return
-        package = opened.find_package(release.commit) or self._package_of_backup(opened)
+        package = application.find_package(release.commit) or self._package_of_backup(application)
         durable.make_directory(path.parent, 0o755)
         context.facts.path, context.facts.created = release.path, True
         context.record()
-        opened.packages.unpack(package, path, asdict(release))
-        link_shared(opened, path)
+        application.packages.unpack(package, path, asdict(release))
+        link_shared(application, path)
 
-    def _package_of_backup(self, opened: Opened) -> Package:
-        archive = backup.vault_of(opened).folder(self.set) / "code.tar.zst"
+    def _package_of_backup(self, application: ApplicationContext) -> Package:
+        archive = backup.vault_of(application).folder(self.set) / "code.tar.zst"
         if not archive.exists():
             raise RefusedError(
                 f"the code of release {self.release.label} is neither in the package store nor in the backup",
                 next_step=f"Run `holdfast package build {self.release.commit}`, or restore with `--except code`.",
             )
-        return opened.packages.adopt(archive)
+        return application.packages.adopt(archive)
 
-    def undo(self, opened: Opened, context: Context[UnpackFacts]) -> None:
-        remove_unpacked(opened, context)
+    def undo(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
+        remove_unpacked(application, context)
 
 
 # --- databases -----------------------------------------------------------------------------------------
@@ -240,23 +242,25 @@ class LoadDatabases(OfBackup[CandidateFacts], frozen=True):
             return f"load a candidate database of {', '.join(self.databases)}"
         return "load candidate databases"
 
-    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
         candidates: dict[str, str] = {}
         identities: dict[str, str | None] = {}
         for name in self.databases:
-            database = opened.databases[name]
-            found, _, _, folder = self.open_set_of(opened, name)
+            database = application.databases[name]
+            found, _, _, folder = self.open_set_of(application, name)
             identities[name] = database.inspect()["identity"]
             facts = {**engine_facts(found, name), "elsewhere": self.vault is not None}
-            candidates[name] = database.prepare(context.operation, consistency.dump_path(opened, folder, name), facts)
+            candidates[name] = database.prepare(
+                context.operation, consistency.dump_path(application, folder, name), facts
+            )
             if self.into:
                 database.hand_over(context.operation, self.into, rehearsal=True)
-        durable.barrier(opened.barrier_paths())
+        durable.barrier(application.barrier_paths())
         context.facts.candidates, context.facts.databases = candidates, identities
         context.record()
 
-    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        for database in opened.databases.values():
+    def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        for database in application.databases.values():
             database.discard(context.operation)
 
 
@@ -277,8 +281,8 @@ class HandOver(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return f"rename it to {self.new_name}"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        database = opened.databases[self.database]
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        database = application.databases[self.database]
         database.hand_over(context.operation, self.new_name)
         database.discard(context.operation)
 
@@ -296,18 +300,18 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
     def title(self) -> str:
         return "copy files that differ" if self.vault is not None else "restore files by difference"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:
-            _, listing, fetch, _ = self.open_set_of(opened, name)
+            _, listing, fetch, _ = self.open_set_of(application, name)
             try:
-                opened.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
+                application.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
             except DamagedError as error:
                 error.next_step = _OTHER_BACKUP
                 raise
         for name in self.files:
-            opened.files[name].apply(context.operation)
+            application.files[name].apply(context.operation)
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:
-            opened.files[name].revert(context.operation)
-            opened.files[name].discard(context.operation)
+            application.files[name].revert(context.operation)
+            application.files[name].discard(context.operation)

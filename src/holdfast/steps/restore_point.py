@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import OpenSet
 from holdfast.errors import StepError
 from holdfast.model import Entry, Release
@@ -25,20 +25,20 @@ class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):
     def title(self) -> str:
         return "make the restore point"
 
-    def do(self, opened: Opened, context: Context[CandidateFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
         identities: dict[str, str | None] = {}
         candidates: dict[str, str] = {}
-        for name, database in opened.databases.items():
+        for name, database in application.databases.items():
             facts = database.inspect()
             identities[name] = facts["identity"]
             if facts["exists"]:
                 candidates[name] = database.prepare(context.operation, None, {})
-        durable.barrier(opened.barrier_paths())
+        durable.barrier(application.barrier_paths())
         context.facts.databases, context.facts.candidates = identities, candidates
         context.record()
 
-    def undo(self, opened: Opened, context: Context[CandidateFacts]) -> None:
-        _discard(opened, context.operation)
+    def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
+        _discard(application, context.operation)
 
 
 class DropRestorePoint(TypedStep[NoFacts], frozen=True):
@@ -50,14 +50,14 @@ class DropRestorePoint(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "drop the restore point"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        _discard(opened, context.operation)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        _discard(application, context.operation)
 
 
-def _discard(opened: Opened, operation: str) -> None:
-    for database in opened.databases.values():
+def _discard(application: ApplicationContext, operation: str) -> None:
+    for database in application.databases.values():
         database.discard(operation)
-    for files in opened.files.values():
+    for files in application.files.values():
         files.discard(operation)
 
 
@@ -80,12 +80,12 @@ class WipeData(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "remove the data"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         identities = _restore_point(context).databases or {}
-        for name, database in opened.databases.items():
+        for name, database in application.databases.items():
             if database.inspect()["identity"] == identities.get(name):
                 database.swap(context.operation, None, f"{context.operation}.wiped")
-        for files in opened.files.values():
+        for files in application.files.values():
             token = f"{context.operation}.wiped"
             if not files.staged(token):
                 files.stage(token, (), _nothing, context.check_cancelled)
@@ -109,29 +109,29 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "allow changes to the data"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Do nothing: the journal has what the undo needs."""
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Put databases back by a rename, and files by difference from the backup of this operation."""
         if not any((context.started(RunTask), context.started(StartServices), context.started(WipeData))):
             return
         point = _restore_point(context)
         candidates, identities = point.candidates or {}, point.databases or {}
-        for name, database in opened.databases.items():
+        for name, database in application.databases.items():
             candidate = candidates.get(name)
             if candidate is not None:
                 database.swap(context.operation, candidate, f"{context.operation}.failed")
             elif identities.get(name) is None:
                 database.swap(context.operation, None, f"{context.operation}.failed")
-        self._put_files_back(opened, context)
+        self._put_files_back(application, context)
 
-    def _put_files_back(self, opened: Opened, context: OperationContext) -> None:
+    def _put_files_back(self, application: ApplicationContext, context: OperationContext) -> None:
         if not self.files:
             return
-        _, listing, fetch, _ = _saved(opened, context)
+        _, listing, fetch, _ = _saved(application, context)
         for name in self.files:
-            files = opened.files[name]
+            files = application.files[name]
             attempt = 1
             while files.staged(f"{context.operation}.back{attempt}"):
                 attempt += 1
@@ -140,11 +140,11 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
             files.apply(token)
 
 
-def _saved(opened: Opened, context: OperationContext) -> OpenSet:
+def _saved(application: ApplicationContext, context: OperationContext) -> OpenSet:
     """Return what this operation saved last before anything changed: an unlisted run or a committed backup."""
     last_pass, published = context.facts_of(TakeLastPass), context.facts_of(PublishBackup)
-    if opened.vault is not None and last_pass is not None and last_pass.run is not None:
-        return opened.vault.open_run(last_pass.run)
-    if opened.vault is not None and published is not None and published.set_id is not None:
-        return opened.vault.open_set(published.set_id)
+    if application.vault is not None and last_pass is not None and last_pass.run is not None:
+        return application.vault.open_run(last_pass.run)
+    if application.vault is not None and published is not None and published.set_id is not None:
+        return application.vault.open_set(published.set_id)
     raise StepError("the backup of this operation is not known; files cannot be restored")

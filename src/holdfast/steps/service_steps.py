@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from holdfast.application.context import Opened
-from holdfast.application.health import configured, is_well, verify
+from holdfast.application.context import ApplicationContext
+from holdfast.application.health import configured, is_healthy, verify
 from holdfast.application.instances import instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
@@ -57,26 +57,26 @@ class StopServices(TypedStep[StopFacts], frozen=True):
     def title(self) -> str:
         return "stop services in order"
 
-    def do(self, opened: Opened, context: Context[StopFacts]) -> None:
-        memory = remembered(opened, context.operation, "stopped")
+    def do(self, application: ApplicationContext, context: Context[StopFacts]) -> None:
+        memory = remembered(application, context.operation, "stopped")
         if not memory.exists():
-            running = wanted(opened)
+            running = wanted(application)
             superseded = context.plan_parameters.supersedes
             if not running and superseded:  # that operation stopped them and never started them again
-                running = load_instances(remembered(opened, superseded, "stopped"))
+                running = load_instances(remembered(application, superseded, "stopped"))
             save_instances(memory, running)
             context.facts.ran = [instance.name for instance in running]
-            context.facts.verified = _well(opened, running)
+            context.facts.verified = _well(application, running)
             context.record()
-        set_wanted(opened, [])
+        set_wanted(application, [])
         instances = load_instances(memory)
         for instance in ordered(instances, stopping=True):
-            _stop(opened, context, instance)
-        _stop_others(opened, instances)
+            _stop(application, context, instance)
+        _stop_others(application, instances)
 
-    def undo(self, opened: Opened, context: Context[StopFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[StopFacts]) -> None:
         """Start only what ran before."""
-        _start_stopped(opened, context, context.facts.verified or [])
+        _start_stopped(application, context, context.facts.verified or [])
 
 
 class ResumeServices(TypedStep[NoFacts], frozen=True):
@@ -88,14 +88,14 @@ class ResumeServices(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return "start services again"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         stopped = context.facts_of(StopServices)
-        _start_stopped(opened, context, (stopped.verified if stopped is not None else None) or [])
+        _start_stopped(application, context, (stopped.verified if stopped is not None else None) or [])
 
 
-def _stop(opened: Opened, context: Context[_WarningsT], instance: ServiceInstance) -> None:
+def _stop(application: ApplicationContext, context: Context[_WarningsT], instance: ServiceInstance) -> None:
     """Stop an instance; note it if it had to be killed, because its work was cut off."""
-    killed = opened.runtime.stop(instance.name)
+    killed = application.runtime.stop(instance.name)
     if killed is not None:
         note = (
             f"service {instance.service} had to be killed after {killed:g} s: it did not end by itself within its"
@@ -106,54 +106,54 @@ def _stop(opened: Opened, context: Context[_WarningsT], instance: ServiceInstanc
         context.record()
 
 
-def _well(opened: Opened, running: Sequence[ServiceInstance]) -> list[str]:
+def _well(application: ApplicationContext, running: Sequence[ServiceInstance]) -> list[str]:
     """Return the healthy instances, which an undo can verify. An unhealthy web says nothing about its backends."""
-    statuses = opened.runtime.statuses()
+    statuses = application.runtime.statuses()
     well = []
     for item in running:
         status = statuses.get(item.name)
         stands = status is not None and status.running and status.healthy is not False
-        if stands and is_well(opened, item, configured(opened, item))[0]:
+        if stands and is_healthy(application, item, configured(application, item))[0]:
             well.append(item.name)
     if any(item.kind == "web" and item.name not in well for item in running):
         well = [item.name for item in running if item.name in well and item.kind != "backend"]
     return well
 
 
-def _stop_others(opened: Opened, known: Sequence[ServiceInstance]) -> None:
+def _stop_others(application: ApplicationContext, known: Sequence[ServiceInstance]) -> None:
     """End what runs and should not, left by a killed command or by an abandoned operation."""
-    gate = opened.gate.instance()
+    gate = application.gate.instance()
     names = {instance.name for instance in known} | ({gate.name} if gate is not None else set())
-    for name in opened.runtime.statuses():
+    for name in application.runtime.statuses():
         if name not in names:
-            opened.runtime.stop(name)
-    opened.runtime.end_unmanaged()
+            application.runtime.stop(name)
+    application.runtime.end_unmanaged()
 
 
-def _start_stopped(opened: Opened, context: OperationContext, verified: Sequence[str]) -> None:
+def _start_stopped(application: ApplicationContext, context: OperationContext, verified: Sequence[str]) -> None:
     """Start what this operation has stopped, and verify what was healthy before."""
-    memory = remembered(opened, context.operation, "stopped")
+    memory = remembered(application, context.operation, "stopped")
     if not memory.exists():
         return
     ran = load_instances(memory)
-    instances = [on_usable_port(opened, instance) for instance in ran]
+    instances = [on_usable_port(application, instance) for instance in ran]
     if instances != ran:
         save_instances(memory, instances)
     for instance in ordered(instances, stopping=False):
-        opened.runtime.start(instance)
-        route_visitors(opened, instance)
+        application.runtime.start(instance)
+        route_visitors(application, instance)
     for instance in ordered(instances, stopping=False):
         if instance.name in verified:
-            verify(opened, instance, context, patient=True)
+            verify(application, instance, context, patient=True)
         else:
-            _wait_for_unwell(opened, instance, context)
-    set_wanted(opened, instances)
+            _wait_for_unwell(application, instance, context)
+    set_wanted(application, instances)
 
 
-def _wait_for_unwell(opened: Opened, instance: ServiceInstance, context: OperationContext) -> None:
+def _wait_for_unwell(application: ApplicationContext, instance: ServiceInstance, context: OperationContext) -> None:
     """Wait for a service that was unhealthy when it was stopped; it may have become healthy, or not."""
     try:
-        verify(opened, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
+        verify(application, instance, context, at_most_seconds=_UNWELL_SECONDS, patient=True)
     except StepError as error:
         context.say(f"unhealthy as before the operation: {error.what}")
 
@@ -198,40 +198,40 @@ class StartServices(TypedStep[StartFacts], frozen=True):
             return _TITLES_DURING[self.during]
         return _TITLES.get(self.kinds, "start and verify the services")
 
-    def do(self, opened: Opened, context: Context[StartFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[StartFacts]) -> None:
         """Start. If another process took a port between its choice and its use, choose another port."""
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             try:
-                self._start(opened, context)
+                self._start(application, context)
                 return
             except PortTakenError:
                 if attempt == _PORT_ATTEMPTS:
                     raise
-                self.undo(opened, context)
+                self.undo(application, context)
                 context.facts.ports = {}  # chosen again
                 context.record()
 
-    def _start(self, opened: Opened, context: Context[StartFacts]) -> None:
-        start_wanted(opened)  # the serving services may have ended together with a runtime that died
-        instances = self._instances(opened, context)
+    def _start(self, application: ApplicationContext, context: Context[StartFacts]) -> None:
+        start_wanted(application)  # the serving services may have ended together with a runtime that died
+        instances = self._instances(application, context)
         context.facts.instances = [instance.name for instance in instances]
         context.record()
-        memory = remembered(opened, context.operation, "started")
+        memory = remembered(application, context.operation, "started")
         names = {instance.name for instance in instances}
         earlier = [item for item in load_instances(memory) if item.name not in names]
         save_instances(memory, [*earlier, *instances])
-        begin = partial(_begin, opened)
+        begin = partial(_begin, application)
         begun = [item for item in ordered(instances, stopping=False) if self._tried(context, item, begin)]
         backends = [item for item in begun if item.kind == "backend"]
         for instance in begun:  # the others start meanwhile
-            self._tried(context, instance, partial(_prove, opened, context, backends))
+            self._tried(context, instance, partial(_prove, application, context, backends))
 
-    def _instances(self, opened: Opened, context: Context[StartFacts]) -> list[ServiceInstance]:
+    def _instances(self, application: ApplicationContext, context: Context[StartFacts]) -> list[ServiceInstance]:
         """Return the instances to start, and put the ports of webs into the facts."""
-        services = opened.loaded.configuration.services
-        kind = opened.loaded.configuration.service_kind
-        ran = ran_before(opened, context)
-        present = opened.runtime.services_of(self.release.path, services)
+        services = application.loaded.configuration.services
+        kind = application.loaded.configuration.service_kind
+        ran = ran_before(application, context)
+        present = application.runtime.services_of(self.release.path, services)
         ports = dict(context.facts.ports or {})
         instances = []
         for name in services:
@@ -240,7 +240,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
                 continue
             if kind(name) == "web" and name not in ports:
                 ports[name] = free_loopback_port()
-            instances.append(instance_of(opened, name, services[name], self.release, ports.get(name)))
+            instances.append(instance_of(application, name, services[name], self.release, ports.get(name)))
         context.facts.ports = ports
         return instances
 
@@ -261,14 +261,14 @@ class StartServices(TypedStep[StartFacts], frozen=True):
             return False
         return True
 
-    def undo(self, opened: Opened, context: Context[StartFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[StartFacts]) -> None:
         """Stop what this step has started."""
-        for instance in ordered(started(opened, context.operation), stopping=True):
+        for instance in ordered(started(application, context.operation), stopping=True):
             if instance.release == self.release.id and instance.kind in self.kinds:
-                _stop(opened, context, instance)
+                _stop(application, context, instance)
 
-    def describe(self, opened: Opened) -> list[str]:
-        configuration = opened.loaded.configuration
+    def describe(self, application: ApplicationContext) -> list[str]:
+        configuration = application.loaded.configuration
         return [
             " ".join(item.command)
             for key, item in configuration.services.items()
@@ -276,33 +276,36 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         ]
 
 
-def ran_before(opened: Opened, context: OperationContext) -> set[str] | None:
+def ran_before(application: ApplicationContext, context: OperationContext) -> set[str] | None:
     """Return the services that ran before the operation; None if nothing was installed."""
-    memory = remembered(opened, context.operation, "stopped")
-    instances = load_instances(memory) if memory.exists() else wanted(opened)
-    if not instances and (opened.current_release() is None or not memory.exists()):
+    memory = remembered(application, context.operation, "stopped")
+    instances = load_instances(memory) if memory.exists() else wanted(application)
+    if not instances and (application.current_release() is None or not memory.exists()):
         return None
     ran = {instance.service for instance in instances}
     served = [instance.service for instance in instances if instance.kind in WEB]
-    kind = opened.loaded.configuration.service_kind
+    kind = application.loaded.configuration.service_kind
     # Web and backend serve together: if one ran, a release that has both needs both.
-    return ran | {name for name in opened.loaded.configuration.services if served and kind(name) in WEB}
+    return ran | {name for name in application.loaded.configuration.services if served and kind(name) in WEB}
 
 
-def _begin(opened: Opened, instance: ServiceInstance) -> None:
-    opened.runtime.start(replace(instance, comes_back=False))  # until the commit
-    held = opened.gate.state().operation
+def _begin(application: ApplicationContext, instance: ServiceInstance) -> None:
+    application.runtime.start(replace(instance, comes_back=False))  # until the commit
+    held = application.gate.state().operation
     # The gate is closed: before the commit only a client with the cookie sees the new web.
     if instance.kind == "web" and held is not None:
-        opened.gate.close(held, target_of(opened, instance))
+        application.gate.close(held, target_of(application, instance))
 
 
 def _prove(
-    opened: Opened, context: OperationContext, backends: Sequence[ServiceInstance], instance: ServiceInstance
+    application: ApplicationContext,
+    context: OperationContext,
+    backends: Sequence[ServiceInstance],
+    instance: ServiceInstance,
 ) -> None:
-    verify(opened, instance, context, backends=backends if instance.kind == "web" else ())
-    if instance.kind == "web" and opened.proxy is not None:
-        opened.proxy.try_out(target_of(opened, instance))
+    verify(application, instance, context, backends=backends if instance.kind == "web" else ())
+    if instance.kind == "web" and application.proxy is not None:
+        application.proxy.probe_upstream(target_of(application, instance))
 
 
 def _is_new(context: OperationContext, name: str) -> bool:
@@ -323,19 +326,19 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
     def title(self) -> str:
         return "stop the old version" if self.retire else "make the started services permanent"
 
-    def do(self, opened: Opened, context: Context[WarningFacts]) -> None:
-        new = started(opened, context.operation)
+    def do(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
+        new = started(application, context.operation)
         names = {instance.name for instance in new}
-        memory = remembered(opened, context.operation, "stopped")
+        memory = remembered(application, context.operation, "stopped")
         if self.retire and not memory.exists():
-            save_instances(memory, wanted(opened))  # a new scheduler starts later, where the old one ran
-        old = [instance for instance in wanted(opened) if instance.name not in names]
-        set_wanted(opened, [*new, *(instance for instance in old if self.retire)])
+            save_instances(memory, wanted(application))  # a new scheduler starts later, where the old one ran
+        old = [instance for instance in wanted(application) if instance.name not in names]
+        set_wanted(application, [*new, *(instance for instance in old if self.retire)])
         for instance in ordered(old, stopping=True):
-            _stop(opened, context, instance)
-        set_wanted(opened, new)
+            _stop(application, context, instance)
+        set_wanted(application, new)
         for instance in ordered(new, stopping=False):
-            opened.runtime.start(instance)
+            application.runtime.start(instance)
 
 
 # --- the operator's own command -------------------------------------------------------------------------
@@ -372,58 +375,64 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         """Return the words that name the other services; empty if there are none."""
         return f", with {', '.join([*self.along, *self.again])}" if self.along or self.again else ""
 
-    def do(self, opened: Opened, context: Context[CommandFacts]) -> None:
-        memory = remembered(opened, context.operation, "before")
+    def do(self, application: ApplicationContext, context: Context[CommandFacts]) -> None:
+        memory = remembered(application, context.operation, "before")
         if not memory.exists():
-            save_instances(memory, wanted(opened))
+            save_instances(memory, wanted(application))
         before = load_instances(memory)
         affected = chosen(before, self.action, self.names)
         if self.action != "start":
-            refuse_tied(opened, [instance.service for instance in affected])
+            refuse_tied(application, [instance.service for instance in affected])
             for instance in ordered(affected, stopping=True):
-                _stop(opened, context, instance)
+                _stop(application, context, instance)
         if self.action == "stop":
             context.facts.stopped = [instance.service for instance in affected]
             context.record()
-            set_wanted(opened, [instance for instance in before if instance not in affected])
+            set_wanted(application, [instance for instance in before if instance not in affected])
         else:
-            self._start(opened, context, memory, [*affected, *self._new_instances(opened, before)])
+            self._start(application, context, memory, [*affected, *self._new_instances(application, before)])
 
-    def _new_instances(self, opened: Opened, before: Sequence[ServiceInstance]) -> list[ServiceInstance]:
+    def _new_instances(
+        self, application: ApplicationContext, before: Sequence[ServiceInstance]
+    ) -> list[ServiceInstance]:
         """Return instances of the services that are to run and did not."""
-        release = opened.current_release()
+        release = application.current_release()
         ran = {instance.service for instance in before}
-        services = opened.loaded.configuration.services
+        services = application.loaded.configuration.services
         made = []
         for name in self.names or services:
             if release is not None and name not in ran:
-                is_web = opened.loaded.configuration.service_kind(name) == "web"
+                is_web = application.loaded.configuration.service_kind(name) == "web"
                 port = free_loopback_port() if is_web else None
-                made.append(instance_of(opened, name, services[name], release, port))
+                made.append(instance_of(application, name, services[name], release, port))
         return made
 
     def _start(
-        self, opened: Opened, context: OperationContext, memory: Path, instances: Sequence[ServiceInstance]
+        self,
+        application: ApplicationContext,
+        context: OperationContext,
+        memory: Path,
+        instances: Sequence[ServiceInstance],
     ) -> None:
-        release = opened.current_release()
-        now = {instance.name: on_usable_port(opened, instance) for instance in instances}
+        release = application.current_release()
+        now = {instance.name: on_usable_port(application, instance) for instance in instances}
         affected = list(now.values())
         before = [now.get(instance.name, instance) for instance in load_instances(memory)]
         save_instances(memory, before)  # an undo sends visitors to the port on which a web was started meanwhile
         for instance in ordered(affected, stopping=False):
-            opened.runtime.start(instance)
-            verify(opened, instance, context)
+            application.runtime.start(instance)
+            verify(application, instance, context)
             if instance.kind == "web" and release is not None:
-                opened.gate.route(release.id, target_of(opened, instance))
-        set_wanted(opened, [*(item for item in before if item not in affected), *affected])
+                application.gate.route(release.id, target_of(application, instance))
+        set_wanted(application, [*(item for item in before if item not in affected), *affected])
         if affected:
-            start_wanted(opened)  # start all, because a runtime that died has ended the others, too
+            start_wanted(application)  # start all, because a runtime that died has ended the others, too
 
-    def undo(self, opened: Opened, context: Context[CommandFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[CommandFacts]) -> None:
         """Start what should have run before."""
-        memory = remembered(opened, context.operation, "before")
+        memory = remembered(application, context.operation, "before")
         if memory.exists():
             before = load_instances(memory)
-            set_wanted(opened, before)
-            _stop_others(opened, before)
-            start_wanted(opened)
+            set_wanted(application, before)
+            _stop_others(application, before)
+            start_wanted(application)

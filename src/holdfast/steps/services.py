@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import on_a_free_port, target_of
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import ServiceInstance, ServiceStatus
@@ -37,13 +37,13 @@ def save_instances(path: Path, instances: Iterable[ServiceInstance]) -> None:
     durable.write_file(path, json.dumps([asdict(instance) for instance in instances], indent=1))
 
 
-def wanted(opened: Opened) -> list[ServiceInstance]:
+def wanted(application: ApplicationContext) -> list[ServiceInstance]:
     """Return the instances that should run now; empty while an operation has them stopped."""
-    return load_instances(opened.loaded.state / "services.json")
+    return load_instances(application.loaded.state / "services.json")
 
 
-def set_wanted(opened: Opened, instances: Iterable[ServiceInstance]) -> None:
-    save_instances(opened.loaded.state / "services.json", instances)
+def set_wanted(application: ApplicationContext, instances: Iterable[ServiceInstance]) -> None:
+    save_instances(application.loaded.state / "services.json", instances)
 
 
 def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[ServiceInstance]:
@@ -52,73 +52,75 @@ def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[Ser
     return sorted(instances, key=lambda instance: order.index(instance.kind))
 
 
-def start_gate(opened: Opened) -> None:
+def start_gate(application: ApplicationContext) -> None:
     """Start the gate's own server, if it has one, and wait until it answers. Idempotent."""
-    instance = opened.gate.instance()
+    instance = application.gate.instance()
     if instance is None:
         return
-    opened.gate_runtime.start(instance)
+    application.gate_runtime.start(instance)
     deadline = time.monotonic() + _GATE_SECONDS
-    while not opened.gate.answers():
+    while not application.gate.answers():
         if time.monotonic() > deadline:
-            raise StepError("the gate does not answer", state=opened.gate_runtime.output_tail(instance.name))
+            raise StepError("the gate does not answer", state=application.gate_runtime.output_tail(instance.name))
         time.sleep(_POLL_SECONDS)
 
 
-def remembered(opened: Opened, operation: str, name: str) -> Path:
+def remembered(application: ApplicationContext, operation: str, name: str) -> Path:
     """Return the file in which an operation keeps instances for its undo."""
-    return opened.operation_folder(operation) / f"{name}.json"
+    return application.operation_folder(operation) / f"{name}.json"
 
 
-def stopped_by(opened: Opened, operation: str) -> list[ServiceInstance]:
+def stopped_by(application: ApplicationContext, operation: str) -> list[ServiceInstance]:
     """Return what an operation has stopped; write nothing."""
-    return load_instances(opened.loaded.state / "operations" / operation / "stopped.json")
+    return load_instances(application.loaded.state / "operations" / operation / "stopped.json")
 
 
-def started(opened: Opened, operation: str) -> list[ServiceInstance]:
+def started(application: ApplicationContext, operation: str) -> list[ServiceInstance]:
     """Return what an operation has started."""
-    return load_instances(remembered(opened, operation, "started"))
+    return load_instances(remembered(application, operation, "started"))
 
 
 # --- starting ------------------------------------------------------------------------------------------
 
 
-def on_usable_port(opened: Opened, instance: ServiceInstance) -> ServiceInstance:
+def on_usable_port(application: ApplicationContext, instance: ServiceInstance) -> ServiceInstance:
     """Return an instance, with another port if it is down and another process uses its port."""
-    moved = on_a_free_port(opened, instance)
-    status = opened.runtime.statuses().get(instance.name) if moved != instance else None
+    moved = on_a_free_port(application, instance)
+    status = application.runtime.statuses().get(instance.name) if moved != instance else None
     return instance if status is not None and status.running else moved
 
 
-def route_visitors(opened: Opened, instance: ServiceInstance) -> None:
+def route_visitors(application: ApplicationContext, instance: ServiceInstance) -> None:
     """Send visitors to a web of the release that they use, if it has another port than before."""
-    state = opened.gate.state()
+    state = application.gate.state()
     if instance.kind == "web" and state.release == instance.release:
-        target = target_of(opened, instance)
+        target = target_of(application, instance)
         if state.target != target:
-            opened.gate.route(instance.release, target)
+            application.gate.route(instance.release, target)
 
 
-def start_wanted(opened: Opened, names: Sequence[str] = (), *, ended_alone: Sequence[str] = ()) -> list[str]:
+def start_wanted(
+    application: ApplicationContext, names: Sequence[str] = (), *, ended_alone: Sequence[str] = ()
+) -> list[str]:
     """Start what should run and does not, at boot and for `service start`. Idempotent.
 
     With statuses `ended_alone`, leave a service to its runtime if that is about to start it again.
     """
     begun = []
-    if not names and wanted(opened):
-        start_gate(opened)
-    statuses: Mapping[str, ServiceStatus] = opened.runtime.statuses()
-    for instance in ordered(wanted(opened), stopping=False):
+    if not names and wanted(application):
+        start_gate(application)
+    statuses: Mapping[str, ServiceStatus] = application.runtime.statuses()
+    for instance in ordered(wanted(application), stopping=False):
         if names and instance.service not in names:
             continue
         status = statuses.get(instance.name)
         if status is None or (not status.running and (not ended_alone or status.detail in ended_alone)):
-            if (moved := on_a_free_port(opened, instance)) != instance:
-                set_wanted(opened, [moved if item == instance else item for item in wanted(opened)])
+            if (moved := on_a_free_port(application, instance)) != instance:
+                set_wanted(application, [moved if item == instance else item for item in wanted(application)])
                 instance = moved
-            opened.runtime.start(instance)
+            application.runtime.start(instance)
             begun.append(instance.service)
-        route_visitors(opened, instance)
+        route_visitors(application, instance)
     return begun
 
 
@@ -131,25 +133,25 @@ def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str])
     return named
 
 
-def refuse_tied(opened: Opened, names: Sequence[str], *, in_order: bool = False) -> None:
+def refuse_tied(application: ApplicationContext, names: Sequence[str], *, in_order: bool = False) -> None:
     """Raise RefusedError for containers that could not be created again, before anything is stopped.
 
     `in_order`: all of them are removed, each in its turn.
     """
-    kind = opened.loaded.configuration.service_kind
+    kind = application.loaded.configuration.service_kind
     order = sorted(names, key=lambda name: STOP_ORDER.index(kind(name))) if in_order else []
-    for name, other in opened.runtime.tied(names, order).items():
+    for name, other in application.runtime.tied(names, order).items():
         raise RefusedError(
             f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
             next_step=f"Remove that `depends_on` from the Compose files and start {other} again.",
         )
 
 
-def refuse_unstartable(opened: Opened, names: Sequence[str]) -> None:
+def refuse_unstartable(application: ApplicationContext, names: Sequence[str]) -> None:
     """Refuse a restart of services that could not be started again, before it begins. Raise HoldfastError."""
-    for instance in chosen(wanted(opened), "restart", names):
-        opened.host.resolved(instance.environment)
-        if gone := opened.runtime.missing_images(instance.directory, [instance.service]):
+    for instance in chosen(wanted(application), "restart", names):
+        application.host.resolved(instance.environment)
+        if gone := application.runtime.missing_images(instance.directory, [instance.service]):
             raise RefusedError(
                 f"the image of service {instance.service} is gone: {', '.join(gone)}",
                 state="Nothing was changed.",

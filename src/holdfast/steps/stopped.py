@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import StepError
 from holdfast.model import ServiceStatus
@@ -47,79 +47,79 @@ class Stopped:
         return ServiceStatus(self.service, running=False, pid=None, uptime_seconds=0.0, detail=self.text)
 
 
-def stopped(opened: Opened, statuses: Mapping[str, ServiceStatus] | None) -> list[Stopped]:
+def stopped(application: ApplicationContext, statuses: Mapping[str, ServiceStatus] | None) -> list[Stopped]:
     """Return the services of the current release that do not run; `statuses` is None if the runtime has none."""
-    if opened.current_release() is None:
+    if application.current_release() is None:
         return []
-    wanted = {instance.service for instance in services.wanted(opened)}
-    present = {_service_of(opened, name) for name in statuses or ()}
-    missing = [name for name in _services(opened) if name not in present]
+    wanted = {instance.service for instance in services.wanted(application)}
+    present = {_service_of(application, name) for name in statuses or ()}
+    missing = [name for name in _services(application) if name not in present]
     found = []
     for name in missing:
         if name in wanted:
             found += [Stopped(name, should_run=True)] if statuses is not None else []
         else:
-            found.append(_by_open_operation(opened, name) or _by_command(opened, name) or Stopped(name))
+            found.append(_by_open_operation(application, name) or _by_command(application, name) or Stopped(name))
     return found
 
 
-def leading_to(opened: Opened, names: Sequence[str]) -> list[str]:
+def leading_to(application: ApplicationContext, names: Sequence[str]) -> list[str]:
     """Return the services that a stop or restart of others takes along."""
-    chosen = services.chosen(services.wanted(opened), "stop", names)
+    chosen = services.chosen(services.wanted(application), "stop", names)
     return [instance.service for instance in chosen if names and instance.service not in names]
 
 
-def stopped_with(opened: Opened, names: Sequence[str]) -> list[str]:
+def stopped_with(application: ApplicationContext, names: Sequence[str]) -> list[str]:
     """Return what was stopped only because these services were, and is started with them again."""
-    running = {instance.service for instance in services.wanted(opened)}
+    running = {instance.service for instance in services.wanted(application)}
     found = []
-    for name in _services(opened) if names else ():
+    for name in _services(application) if names else ():
         if name not in names and name not in running:
-            last = _by_command(opened, name)
+            last = _by_command(application, name)
             if last is not None and set(last.together_with) & set(names):
                 found.append(name)
     return found
 
 
-def _services(opened: Opened) -> list[str]:
+def _services(application: ApplicationContext) -> list[str]:
     """Return the configured services that the current release has."""
-    names = list(opened.loaded.configuration.services)
-    release = opened.current_release()
+    names = list(application.loaded.configuration.services)
+    release = application.current_release()
     if release is not None:
         with contextlib.suppress(OSError, StepError):  # its folder may be gone, which `status` reports
-            return opened.runtime.services_of(release.path, names)
+            return application.runtime.services_of(release.path, names)
     return names
 
 
-def _service_of(opened: Opened, instance: str) -> str:
+def _service_of(application: ApplicationContext, instance: str) -> str:
     """Return the service of an instance's name, which consists of the service and a release."""
-    for item in services.wanted(opened):
+    for item in services.wanted(application):
         if item.name == instance:
             return item.service
-    fits = [name for name in opened.loaded.configuration.services if instance.startswith(f"{name}-")]
+    fits = [name for name in application.loaded.configuration.services if instance.startswith(f"{name}-")]
     return max(fits, key=len, default=instance)
 
 
-def _by_open_operation(opened: Opened, service: str) -> Stopped | None:
-    for record in opened.journal.unfinished():
-        if service in {instance.service for instance in services.stopped_by(opened, record.id)}:
+def _by_open_operation(application: ApplicationContext, service: str) -> Stopped | None:
+    for record in application.journal.unfinished():
+        if service in {instance.service for instance in services.stopped_by(application, record.id)}:
             return Stopped(service, record.id, record.title, record.user, record.started_at, is_open=True)
     return None
 
 
-def _by_command(opened: Opened, service: str) -> Stopped | None:
+def _by_command(application: ApplicationContext, service: str) -> Stopped | None:
     """Return the newest `service stop` that stopped this service."""
-    for record, names, ended in _stops(opened):
+    for record, names, ended in _stops(application):
         if service in ended:
             others = () if service in names or not names else tuple(names)
             return Stopped(service, record.id, record.title, record.user, record.started_at, others)
     return None
 
 
-def _stops(opened: Opened) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
+def _stops(application: ApplicationContext) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
     """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
-    for record in opened.journal.committed(["service.stop"]):
-        (step,) = opened.journal.steps(record.id)
+    for record in application.journal.committed(["service.stop"]):
+        (step,) = application.journal.steps(record.id)
         names = step_in(CommandServices, step).names
-        asked = names or list(opened.loaded.configuration.services)
+        asked = names or list(application.loaded.configuration.services)
         yield record, names, [*asked, *(facts_in(CommandServices, step.facts).stopped or ())]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Release
 from holdfast.steps.candidates import CandidateFacts
@@ -50,18 +50,18 @@ class SwapDatabases(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return f"put the {self.origin} {'database' if self.origin == 'imported' else 'databases'} in place"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         facts = _loaded(context)
         identities = facts.databases or {}
         for name, candidate in (facts.candidates or {}).items():
-            identity = opened.databases[name].inspect()["identity"]
+            identity = application.databases[name].inspect()["identity"]
             if identity not in (identities[name], candidate):
                 raise RefusedError(
                     f"database {name} was replaced by another program during the restore",
                     next_step="Find out which one, then run the command again.",
                 )
-            opened.databases[name].swap(context.operation, candidate, f"{context.operation}.replaced")
+            application.databases[name].swap(context.operation, candidate, f"{context.operation}.replaced")
 
-    def undo(self, opened: Opened, context: Context[NoFacts]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name, identity in (_loaded(context).databases or {}).items():
-            opened.databases[name].swap(context.operation, identity, f"{context.operation}.undone")
+            application.databases[name].swap(context.operation, identity, f"{context.operation}.undone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.engine.handlers import Handler
 from holdfast.steps import (
     adopt,
@@ -91,6 +91,6 @@ def functions() -> dict[str, tuple[Callable[..., object], ...]]:
     return {name: (kind.do, kind.undo) for name, kind in TABLE.items()}
 
 
-def handlers(opened: Opened) -> dict[str, Handler]:
+def handlers(application: ApplicationContext) -> dict[str, Handler]:
     """Return the code of every step for the engine, bound to one application."""
-    return {name: handler(kind, opened) for name, kind in TABLE.items()}
+    return {name: handler(kind, application) for name, kind in TABLE.items()}

@@ -6,15 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Literal
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.model import Release
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system.host import CommandResult
 
 
-def command(opened: Opened, task: Task) -> list[str]:
+def command(application: ApplicationContext, task: Task) -> list[str]:
     """Return the configured command of a task; empty if the application has none."""
-    found: list[str] = getattr(opened.loaded.configuration.tasks, task)
+    found: list[str] = getattr(application.loaded.configuration.tasks, task)
     return list(found)
 
 
@@ -34,37 +34,41 @@ class RunTask(TypedStep[NoFacts], frozen=True):
     def title(self) -> str:
         return f"run {self.task}"
 
-    def do(self, opened: Opened, context: Context[NoFacts]) -> None:
-        run(opened, self.release, self.task, context.operation)
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        run(application, self.release, self.task, context.operation)
 
-    def describe(self, opened: Opened) -> list[str]:
-        return describe(opened, self.release, self.task)
+    def describe(self, application: ApplicationContext) -> list[str]:
+        return describe(application, self.release, self.task)
 
 
-def run(opened: Opened, release: Release, task: Task, operation: str) -> None:
+def run(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
     """Run a task to its end, with database sessions that the fence of this operation can end."""
     environment: dict[str, str] = {}
-    for database in opened.databases.values():
+    for database in application.databases.values():
         environment.update(database.session_environment(operation))
-    invoke(opened, release, command(opened, task), environment)
+    invoke(application, release, command(application, task), environment)
 
 
-def describe(opened: Opened, release: Release, task: Task) -> list[str]:
+def describe(application: ApplicationContext, release: Release, task: Task) -> list[str]:
     """Return the exact command of a task."""
-    return [f"cd {release.path} && " + " ".join(command(opened, task))]
+    return [f"cd {release.path} && " + " ".join(command(application, task))]
 
 
 def invoke(
-    opened: Opened, release: Release, argv: Sequence[str], more: Mapping[str, str], output: IO[bytes] | None = None
+    application: ApplicationContext,
+    release: Release,
+    argv: Sequence[str],
+    more: Mapping[str, str],
+    output: IO[bytes] | None = None,
 ) -> CommandResult:
     """Run a command in a release to its end; its output goes to the log, or to `output`.
 
     Raise what Host.run raises.
     """
-    environment = {**opened.resolved_environment(release), **more}
-    limit = opened.loaded.configuration.limits.task_timeout_seconds
-    operation = opened.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
-    service = opened.loaded.configuration.task_service()
-    return opened.runtime.run_task(
+    environment = {**application.resolved_environment(release), **more}
+    limit = application.loaded.configuration.limits.task_timeout_seconds
+    operation = application.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
+    service = application.loaded.configuration.task_service()
+    return application.runtime.run_task(
         service, release.path, argv, environment, operation, timeout_seconds=limit, output=output
     )

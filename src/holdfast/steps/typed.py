@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from holdfast.application.context import Opened
+from holdfast.application.context import ApplicationContext
 from holdfast.engine.handlers import Handler, StepContext
 from holdfast.engine.records import StepRecord
 from holdfast.errors import RefusedError
@@ -121,14 +121,14 @@ class TypedStep(msgspec.Struct, Generic[FactsT], frozen=True, forbid_unknown_fie
         found: dict[str, object] = msgspec.json.decode(msgspec.json.encode(self))
         return found
 
-    def do(self, opened: Opened, context: Context[FactsT]) -> None:
+    def do(self, application: ApplicationContext, context: Context[FactsT]) -> None:
         """Act. Raise HoldfastError or OSError, upon which the operation is undone."""
         raise NotImplementedError
 
-    def undo(self, opened: Opened, context: Context[FactsT]) -> None:
+    def undo(self, application: ApplicationContext, context: Context[FactsT]) -> None:
         """Bring back the state before `do`, wherever it was interrupted."""
 
-    def describe(self, opened: Opened) -> list[str]:
+    def describe(self, application: ApplicationContext) -> list[str]:
         """Return the exact commands, for the dry run."""
         return []
 
@@ -138,20 +138,22 @@ class TypedStep(msgspec.Struct, Generic[FactsT], frozen=True, forbid_unknown_fie
 AnyStep: TypeAlias = TypedStep[Any]
 
 
-def handler(kind: type[AnyStep], opened: Opened) -> Handler:
+def handler(kind: type[AnyStep], application: ApplicationContext) -> Handler:
     """Return the code of a step for the engine, bound to one application."""
 
-    def bound(act: Callable[[AnyStep, Opened, Context[msgspec.Struct]], None]) -> Callable[[StepContext], None]:
+    def bound(
+        act: Callable[[AnyStep, ApplicationContext, Context[msgspec.Struct]], None],
+    ) -> Callable[[StepContext], None]:
         def run(context: StepContext) -> None:
             facts = _read(context.facts, kind.facts_type, kind.name)
-            act(_read(context.parameters, kind, kind.name), opened, Context(context, facts))
+            act(_read(context.parameters, kind, kind.name), application, Context(context, facts))
 
         return run
 
     return Handler(
         do=bound(kind.do),
         undo=bound(kind.undo) if kind.is_undone else None,
-        describe=lambda parameters: _read(parameters, kind, kind.name).describe(opened),
+        describe=lambda parameters: _read(parameters, kind, kind.name).describe(application),
         check=lambda parameters, facts: check(kind, parameters, facts),
     )
 

@@ -81,16 +81,16 @@ class Kept:
             return
         below = processes.descendants(self._keeper, processes.table())
         if self.pid in below:
-            processes.signal_known({self.pid: below[self.pid]}, number)
+            processes.signal_processes({self.pid: below[self.pid]}, number)
 
     def end(self, grace_seconds: float) -> None:
         """End it with what it started, found by descent or session: SIGTERM, SIGKILL after a grace period."""
-        processes.signal_known(self._members(), signal.SIGTERM)
+        processes.signal_processes(self._members(), signal.SIGTERM)
         deadline = time.monotonic() + grace_seconds
         while self._members() and time.monotonic() < deadline:
             time.sleep(0.02)
         while members := self._members():
-            processes.signal_known(members, signal.SIGKILL)
+            processes.signal_processes(members, signal.SIGKILL)
             time.sleep(0.01)
         self.wait()
 
@@ -183,7 +183,7 @@ class Keeper:
         self._connection.sendall(body)
 
     def alive(self) -> bool:
-        return bool(processes.living({self.identity.pid: self.identity.started}))
+        return bool(processes.still_running({self.identity.pid: self.identity.started}))
 
     def let_go(self) -> None:
         """Let go of it: it ends as soon as nothing is left of what it started."""
@@ -316,7 +316,7 @@ def end_recorded(
             processes.await_end(holding, _LET_GO_SECONDS)
         left = present()
         if not left:  # it holds only monitors of containers, or was stopped
-            processes.signal_known(holding, signal.SIGKILL)
+            processes.signal_processes(holding, signal.SIGKILL)
             processes.await_end(holding, _LET_GO_SECONDS)
         else:
             _, left = processes.end(present, grace_seconds=0, wait_seconds=wait_seconds)
@@ -330,7 +330,7 @@ def end_recorded(
 
 
 def _living_keepers(record: Path) -> dict[int, int]:
-    return processes.living({one.pid: one.started for one in _read(record).keepers})
+    return processes.still_running({one.pid: one.started for one in _read(record).keepers})
 
 
 Process = subprocess.Popen[bytes] | Kept

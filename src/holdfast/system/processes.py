@@ -104,7 +104,7 @@ def variable_of(pid: int, name: str) -> str | None:
 def await_end(known: Mapping[int, int], seconds: float) -> None:
     """Wait until these have ended, at most for some seconds."""
     descriptors = []
-    for pid in living(known):
+    for pid in still_running(known):
         with contextlib.suppress(ProcessLookupError):
             descriptors.append(os.pidfd_open(pid))
     _wait_for_end(descriptors, seconds)
@@ -186,11 +186,11 @@ def end(
     """
     left = find()
     count = len(left)
-    signal_known(left, signal.SIGTERM)
+    signal_processes(left, signal.SIGTERM)
     await_end(left, grace_seconds)
     deadline = time.monotonic() + wait_seconds
     while left := find():
-        signal_known(left, signal.SIGKILL)
+        signal_processes(left, signal.SIGKILL)
         await_end(left, 1.0)
         if time.monotonic() > deadline:
             break
@@ -203,7 +203,7 @@ def end_processes_with(prefix: str, *, grace_seconds: float, wait_seconds: float
     return [Process(pid, command_of(pid)) for pid in left]
 
 
-def working_in(folder: str) -> list[int]:
+def with_cwd_under(folder: str) -> list[int]:
     """Return processes, without this one, that work in a folder or below it (proc(5) cwd), if this user may see it."""
     found = []
     for pid in proc.numbers():
@@ -223,14 +223,14 @@ def end_processes_in(folder: str, *, wait_seconds: float) -> list[int]:
     The children of a server may have no environment by which to find them.
     """
     deadline = time.monotonic() + wait_seconds
-    while left := working_in(folder):
+    while left := with_cwd_under(folder):
         for pid in left:
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
                 continue
             try:
-                if pid in working_in(folder):  # no other process got the number meanwhile
+                if pid in with_cwd_under(folder):  # no other process got the number meanwhile
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
@@ -269,7 +269,7 @@ def namespace_of(pid: int | str = "self") -> str:
     return os.readlink(f"/proc/{pid}/ns/pid")
 
 
-def titled(title: str, namespace: str) -> dict[int, int]:
+def find_by_title(title: str, namespace: str) -> dict[int, int]:
     """Return processes of a namespace whose title begins so, each with its start in clock ticks since boot."""
     found = {}
     for pid in proc.numbers():
@@ -291,7 +291,7 @@ def parent_of(pid: int) -> int:
     return proc.stat(pid).parent
 
 
-def living(known: Mapping[int, int]) -> dict[int, int]:
+def still_running(known: Mapping[int, int]) -> dict[int, int]:
     """Return those that still exist, each with its start."""
     found = {}
     for pid, start in known.items():
@@ -301,15 +301,15 @@ def living(known: Mapping[int, int]) -> dict[int, int]:
     return found
 
 
-def signal_known(known: Mapping[int, int], number: int) -> None:
+def signal_processes(known: Mapping[int, int], number: int) -> None:
     """Signal those that still exist, through pidfds."""
-    for pid in living(known):
+    for pid in still_running(known):
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            if pid in living({pid: known[pid]}):
+            if pid in still_running({pid: known[pid]}):
                 signal.pidfd_send_signal(descriptor, number)
         except (ProcessLookupError, PermissionError):
             pass

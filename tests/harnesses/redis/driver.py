@@ -23,8 +23,8 @@ from typing import Any
 import redis
 
 from holdfast.drivers.databases.opening import Opening
-from holdfast.drivers.interchange.dump_source import Foreign
-from holdfast.drivers.protocols.datasets import Dataset, Fix
+from holdfast.drivers.interchange.dump_source import DumpSource
+from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 
@@ -137,11 +137,11 @@ class RedisKeySpace:
 
     # --- dumps -------------------------------------------------------------------------------------
 
-    def hold_with(self, others: Sequence[Dataset]) -> None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> None:
         """Return None: no transaction sees several servers."""
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         if not self.inspect()["exists"]:
             raise StepError(f"database {self.name}: writers cannot be held: there is no such key space")
         began = time.monotonic()
@@ -229,7 +229,7 @@ class RedisKeySpace:
         if others:
             raise RefusedError(f"database {self.name} is still open in {len(others)} connections")
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         raise RefusedError(f"{source.title} is of the format {source.format}, which Redis does not read")
 
     @contextmanager

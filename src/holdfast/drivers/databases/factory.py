@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import cast
 
 from holdfast.config import kinds
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.databases.opening import OpenDataDirectory, OpenDataset, Opening
 from holdfast.drivers.protocols.containers import Containers
-from holdfast.drivers.protocols.databases import Cold, Database
+from holdfast.drivers.protocols.databases import Database, OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host
 
 
-def open_databases(loaded: Loaded, host: Host, containers: Containers | None) -> dict[str, Dataset]:
+def open_databases(loaded: ResolvedConfig, host: Host, containers: Containers | None) -> dict[str, Dataset]:
     """Return a driver for each database. Raise ConfigurationError for an unknown kind, or one that is asked by SQL."""
     found = {
         name: opener(item.kind, f"databases.{name}.kind")(Opening(name, item, loaded, host, containers))
@@ -41,7 +41,9 @@ def opener(kind: str, key: str) -> OpenDataset:
     return cast(OpenDataset, import_module(kinds.DATABASES[kind]).open_dataset)  # the contract suite proves its type
 
 
-def open_data_directories(loaded: Loaded, host: Host, containers: Containers | None) -> dict[str, Cold]:
+def open_data_directories(
+    loaded: ResolvedConfig, host: Host, containers: Containers | None
+) -> dict[str, OfflineDataDirectory]:
     """Return what reads a data directory, for each database of a kind that has such a reader."""
     found = {}
     for name, item in loaded.configuration.databases.items():

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers.protocols.containers import Containers
-from holdfast.drivers.protocols.databases import Cold
+from holdfast.drivers.protocols.databases import OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.model import Server
 from holdfast.system.host import Host
@@ -21,7 +21,7 @@ class Opening:
     name: str
     """The name of the section, by which messages call the dataset."""
     settings: DatabaseSettings
-    loaded: Loaded
+    loaded: ResolvedConfig
     host: Host
     containers: Containers | None
 
@@ -52,4 +52,4 @@ class Opening:
 
 
 OpenDataset = Callable[[Opening], Dataset]
-OpenDataDirectory = Callable[[Opening], Cold]
+OpenDataDirectory = Callable[[Opening], OfflineDataDirectory]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass
 from holdfast.drivers.protocols.files import Files
 from holdfast.system.host import Host
@@ -21,7 +21,7 @@ def _local() -> Callable[..., Files]:
 KINDS: Mapping[str, DriverClass[Files]] = {"local": _local}
 
 
-def open_files(loaded: Loaded, host: Host) -> dict[str, Files]:
+def open_files(loaded: ResolvedConfig, host: Host) -> dict[str, Files]:
     """Return a driver for each tree."""
     if not loaded.configuration.files:
         return {}
@@ -38,7 +38,7 @@ def open_files(loaded: Loaded, host: Host) -> dict[str, Files]:
     }
 
 
-def _databases_in(loaded: Loaded, files_path: str) -> list[str]:
+def _databases_in(loaded: ResolvedConfig, files_path: str) -> list[str]:
     """Return patterns of the database files below a dataset: those are saved as databases, never as files."""
     root = loaded.path(files_path)
     patterns = []

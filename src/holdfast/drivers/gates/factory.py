@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass, driver
 from holdfast.drivers.protocols.containers import Containers
 from holdfast.drivers.protocols.gates import Gate
@@ -46,7 +46,7 @@ PROXIES: Mapping[str, DriverClass[Product]] = {"caddy": _caddy, "nginx": _nginx}
 """Proxies of the operator, by what differs among them."""
 
 
-def open_gate(loaded: Loaded) -> Gate:
+def open_gate(loaded: ResolvedConfig) -> Gate:
     """Return the gate, where it is no proxy of the operator. Raise ConfigurationError for an unknown kind."""
     gate = loaded.configuration.gate
     folder = loaded.state / "front"
@@ -62,29 +62,29 @@ def open_gate(loaded: Loaded) -> Gate:
     )
 
 
-def open_proxy(loaded: Loaded, host: Host, containers: Containers | None) -> ProxyGate | None:
+def open_proxy(loaded: ResolvedConfig, host: Host, containers: Containers | None) -> ProxyGate | None:
     """Return the gate, where it is a proxy of the operator."""
     gate = loaded.configuration.gate
     if gate.kind not in PROXIES:
         return None
     from holdfast.containers.engines import engine_named
     from holdfast.drivers.gates.proxy.driver import ProxyGate
-    from holdfast.drivers.gates.proxy.location import Place
-    from holdfast.drivers.gates.proxy.probe import Door
+    from holdfast.drivers.gates.proxy.location import ProxyLocation
+    from holdfast.drivers.gates.proxy.probe import SiteProbe
 
     engine, _, name = gate.container.partition(":")
     if engine == "compose":
         if containers is None:
             raise ConfigurationError("holdfast.toml is wrong", ["gate.container: needs runtime.kind compose"])
-        place = Place(host, engine_named(containers.engine_name, host), partial(containers.container_of, name))
+        place = ProxyLocation(host, engine_named(containers.engine_name, host), partial(containers.container_of, name))
     else:
-        place = Place(host, engine_named(engine, host) if engine else None, partial(str, name))
+        place = ProxyLocation(host, engine_named(engine, host) if engine else None, partial(str, name))
     return ProxyGate(
         loaded.state / "front",
         loaded.path(gate.include),
         driver(PROXIES, gate.kind, "gate.kind")(place, gate.config),
         place,
-        Door(gate.check_url, gate.check_host),
+        SiteProbe(gate.check_url, gate.check_host),
         message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "",
         drain_seconds=gate.drain_seconds,

@@ -35,7 +35,7 @@ class GateFacts(TypedDict, total=False):
     led_to: list[str] | None
 
 
-class Record:
+class GateStateFile:
     """The file `gate.json` of a folder. Changes are made while holding `locked`."""
 
     def __init__(self, folder: Path) -> None:

@@ -30,7 +30,7 @@ SQL, CUSTOM, TAR, DIRECTORY, SQLITE = (
 
 
 @dataclass(frozen=True)
-class Foreign:
+class DumpSource:
     """A dump opened for reading. `path` is set where the dump is uncompressed, so that it may be read twice."""
 
     title: str
@@ -48,7 +48,7 @@ class Foreign:
 
 
 @contextmanager
-def opened(source: str) -> Iterator[Foreign]:
+def opened(source: str) -> Iterator[DumpSource]:
     """Open a file, a folder of pg_dump, or the standard input (`-`).
 
     Raise NotFoundError, RefusedError, DamagedError.
@@ -56,7 +56,7 @@ def opened(source: str) -> Iterator[Foreign]:
     if source != "-" and Path(source).is_dir():
         if not (Path(source) / "toc.dat").is_file():
             raise RefusedError(f"{source} is a folder without toc.dat, so it is not in pg_dump's directory format")
-        yield Foreign(source, DIRECTORY, io.BytesIO(), Path(source))
+        yield DumpSource(source, DIRECTORY, io.BytesIO(), Path(source))
         return
     title = "the standard input" if source == "-" else source
     with ExitStack() as layers:
@@ -68,7 +68,7 @@ def opened(source: str) -> Iterator[Foreign]:
         except ERRORS as error:
             raise DamagedError(f"{title} is damaged or truncated: {error}") from error
         path = Path(source) if source != "-" and not count else None
-        yield Foreign(title, _format(head, title), cast(BinaryIO, stream), path)
+        yield DumpSource(title, _format(head, title), cast(BinaryIO, stream), path)
 
 
 def _format(head: bytes, title: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.system.host import Host
@@ -31,13 +31,13 @@ def _images() -> Callable[..., Packages]:
 KINDS: Mapping[str, DriverClass[Packages]] = {"archive": _archive, "images": _images}
 
 
-def open_packages(loaded: Loaded, host: Host, compose: tuple[Callable[..., Words], str] | None) -> Packages:
+def open_packages(loaded: ResolvedConfig, host: Host, compose: tuple[Callable[..., Words], str] | None) -> Packages:
     """Return what builds packages; with images where there is a Compose command for sources, given with its engine."""
     archives = _open_archives(loaded, host)
     return archives if compose is None else _open_images(loaded, host, archives, *compose)
 
 
-def _open_archives(loaded: Loaded, host: Host) -> Packages:
+def _open_archives(loaded: ResolvedConfig, host: Host) -> Packages:
     source = loaded.configuration.source
     return _archive()(
         loaded.state / "packages",
@@ -51,7 +51,7 @@ def _open_archives(loaded: Loaded, host: Host) -> Packages:
 
 
 def _open_images(
-    loaded: Loaded, host: Host, archives: Packages, commands: Callable[..., Words], engine: str
+    loaded: ResolvedConfig, host: Host, archives: Packages, commands: Callable[..., Words], engine: str
 ) -> Packages:
     from holdfast.drivers.packages.images.build_script import BuildScript
 
@@ -74,7 +74,7 @@ def _open_images(
     )
 
 
-def _files_beside(loaded: Loaded) -> dict[str, Path]:
+def _files_beside(loaded: ResolvedConfig) -> dict[str, Path]:
     """Return what Compose files may name and no commit has: environment files and others next to holdfast.toml."""
     configuration = loaded.configuration
     names = [*configuration.runtime.env_files, *configuration.backup.config_files]

@@ -27,7 +27,7 @@ class Database(Queryable, Dataset, Protocol):
         """Return a reader as every dataset does, which also answers queries."""
 
 
-class Cold(Protocol):
+class OfflineDataDirectory(Protocol):
     """A reader of a database in the data directory of a server that was shut down."""
 
     def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.model import (
     Facts,
     Problem,
     Snapshot,
 )
 
-Fix = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
+SnapshotFn = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
 """Fix the instant of a dump into a new file, and return the function that finishes the dump.
 
 The arguments are the file, the queries whose answers the snapshot holds, and the seconds that counting rows may take.
@@ -25,7 +25,7 @@ Only a dataset that answers SQL is given queries.
 """
 
 
-FixAll = Callable[[Sequence[tuple[Path, Sequence[str]]], float], list[Callable[[], Snapshot]]]
+JointSnapshotFn = Callable[[Sequence[tuple[Path, Sequence[str]]], float], list[Callable[[], Snapshot]]]
 """Do the same for several datasets at one instant, each with its own file and queries."""
 
 
@@ -54,13 +54,13 @@ class DatasetReading(Countable, Protocol):
         Add `data_folder`, the folder in which a server on this machine keeps its data, if it can be determined.
         """
 
-    def hold(self, limit_seconds: float | None) -> AbstractContextManager[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> AbstractContextManager[SnapshotFn]:
         """Hold writers until the instant is fixed; with None, do not hold them.
 
         Afterwards they go on as soon as the engine allows it. Raise StepError if writers cannot be held in time.
         """
 
-    def hold_with(self, others: Sequence[Dataset]) -> AbstractContextManager[FixAll] | None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> AbstractContextManager[JointSnapshotFn] | None:
         """Fix the instant of this dataset and then others in one transaction, without holding writers.
 
         Return None where their engine has no transaction that sees all of them.
@@ -85,7 +85,7 @@ class DatasetSwapping(Protocol):
         and settings do not apply here. Idempotent: an earlier candidate of the token is replaced.
         """
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         """Make a candidate, as `prepare` does, from a dump that another tool made; it gets the live dataset's owner.
 
         Raise RefusedError for a format that the engine does not read, DamagedError for an incomplete dump.

@@ -48,5 +48,5 @@ class Proxy(Protocol):
     def is_inside(self) -> bool:
         """Return whether the proxy runs in a container, and reaches others over their networks."""
 
-    def try_out(self, target: str) -> None:
+    def probe_upstream(self, target: str) -> None:
         """Prove that the proxy reaches a web service that has no visitors yet. Idempotent. Raise StepError."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.errors import StepError
@@ -38,12 +38,12 @@ def _compose() -> Callable[..., ComposeRuntime]:
 KINDS: Mapping[str, DriverClass[Runtime]] = {"supervisor": _supervisor, "compose": _compose}
 
 
-def open_supervisor(loaded: Loaded, host: Host) -> Runtime:
+def open_supervisor(loaded: ResolvedConfig, host: Host) -> Runtime:
     """Return the runtime of processes of this machine."""
     return _supervisor()(loaded.state / "supervisor", loaded.mark, host)
 
 
-def open_compose(loaded: Loaded, host: Host) -> ComposeRuntime | None:
+def open_compose(loaded: ResolvedConfig, host: Host) -> ComposeRuntime | None:
     """Return the runtime of containers, where it is configured."""
     configuration = loaded.configuration
     if configuration.runtime.kind != "compose":
@@ -62,7 +62,7 @@ def open_compose(loaded: Loaded, host: Host) -> ComposeRuntime | None:
     )
 
 
-def project_of(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Project:
+def project_of(loaded: ResolvedConfig, sources: Path, folder: Path, name: str = "") -> Project:
     """Return the Compose project that a tree of sources describes; its paths are relative to `folder`."""
     from holdfast.drivers.runtimes.compose.project import Project, env_files_in, files_in
 
@@ -77,21 +77,21 @@ def project_of(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> P
     )
 
 
-def compose_commands(loaded: Loaded) -> tuple[Callable[..., Compose], str] | None:
+def compose_commands(loaded: ResolvedConfig) -> tuple[Callable[..., Compose], str] | None:
     """Return what makes the operator's Compose command for sources, and its engine; None without containers."""
     if loaded.configuration.runtime.kind != "compose":
         return None
     return partial(compose_command, loaded), project_of(loaded, loaded.root, loaded.root).engine
 
 
-def compose_command(loaded: Loaded, sources: Path, folder: Path, name: str = "") -> Compose:
+def compose_command(loaded: ResolvedConfig, sources: Path, folder: Path, name: str = "") -> Compose:
     """Return the operator's Compose command for such a project."""
     from holdfast.drivers.runtimes.compose.cli.select import compose_of
 
     return compose_of(project_of(loaded, sources, folder, name))
 
 
-def with_volume_folders(loaded: Loaded, compose: ComposeRuntime) -> Loaded:
+def with_volume_folders(loaded: ResolvedConfig, compose: ComposeRuntime) -> ResolvedConfig:
     """Return the configuration with the folders in which the engine keeps the volumes that are datasets.
 
     While the engine does not answer, the folders that it named last are used, because a recovery may come before the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from holdfast.config.load import Loaded
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass, driver
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.system.host import Host
@@ -20,7 +20,7 @@ def _local() -> Callable[[Path, str, Host], Vault]:
 KINDS: Mapping[str, DriverClass[Vault]] = {"local": _local}
 
 
-def open_vault(loaded: Loaded, host: Host) -> Vault | None:
+def open_vault(loaded: ResolvedConfig, host: Host) -> Vault | None:
     """Return the vault that is configured, if one is. Raise ConfigurationError for an unknown kind."""
     for name, item in loaded.configuration.vaults.items():
         return driver(KINDS, item.kind, f"vaults.{name}.kind")(loaded.path(item.path), loaded.owner, host)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.sql.container_exec import Container, running
-from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, open_session
 from holdfast.errors import CommandFailedError, StepError
 from holdfast.model import Server
 from holdfast.system.host import Host
@@ -127,7 +127,7 @@ class Clients:
         )
 
     @contextmanager
-    def session(self, database: str = "", *, opened: bool = True) -> Iterator[Session]:
+    def session(self, database: str = "", *, application: bool = True) -> Iterator[Session]:
         """Yield a session that stays. Raise SqlError at the first use if the connection failed.
 
         One that is not `opened` has the server's own settings, which suffices to ask for the product.
@@ -135,9 +135,9 @@ class Clients:
         argv = self._batch("--xml", "--unbuffered", *([f"--database={database}"] if database else []))
         with (
             running(self.container, self.environment(), self.host) as run,
-            conversation(self.host, _Xml(), argv, run.environment, run.end) as session,
+            open_session(self.host, _Xml(), argv, run.environment, run.end) as session,
         ):
-            if opened:
+            if application:
                 session.run(_OPENING + self.dialect.opening)
             yield session
 

@@ -42,7 +42,7 @@ _NO_ROUTINE = re.compile(r"ERROR 1305 ")
 _CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a full disk
 
 
-class Places:
+class ShadowDatabases:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
         """Take `name`, the dataset's, for messages."""
         self._name = name

@@ -31,11 +31,11 @@ from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
 from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.sql.container_exec import end_inside
-from holdfast.drivers.databases.sql.session import local_folder, once_back
+from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
-from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.drivers.protocols.datasets import Dataset, Fix, FixAll
+from holdfast.drivers.protocols.datasets import Dataset, JointSnapshotFn, SnapshotFn
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -97,14 +97,14 @@ class MariadbDatabase:
         self.database = database
         self._clients = Clients(server, host, self.dialect)
         self._server = server
-        self._places = copies.Places(name, database, self._clients)
-        self._source = snapshots.Source(name, database, self._clients, self._places)
+        self._shadows = copies.ShadowDatabases(name, database, self._clients)
+        self._source = snapshots.Source(name, database, self._clients, self._shadows)
 
     # --- looking -----------------------------------------------------------------------------------
 
     def inspect(self) -> Facts:
         with self._clients.session() as session:
-            identity = self._places.identity(session)
+            identity = self._shadows.identity(session)
             version = session.value("SELECT VERSION()")
             folder = session.value("SELECT @@datadir")
             size = session.value(
@@ -156,12 +156,12 @@ class MariadbDatabase:
     # --- copies ------------------------------------------------------------------------------------
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         self._refuse_missing()
-        with snapshots.hold(self._source, limit_seconds) as fix:
+        with snapshots.freeze_writes(self._source, limit_seconds) as fix:
             yield fix
 
-    def hold_with(self, others: Sequence[Dataset]) -> AbstractContextManager[FixAll] | None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> AbstractContextManager[JointSnapshotFn] | None:
         """Read databases of one server in one transaction; return None for other databases."""
         mates = [other for other in others if isinstance(other, MariadbDatabase) and other._server == self._server]
         if len(mates) < len(others):
@@ -170,7 +170,7 @@ class MariadbDatabase:
 
     @staticmethod
     @contextmanager
-    def _hold_together(databases: Sequence[MariadbDatabase]) -> Iterator[FixAll]:
+    def _hold_together(databases: Sequence[MariadbDatabase]) -> Iterator[JointSnapshotFn]:
         for database in databases:
             database._refuse_missing()
         with snapshots.hold_together([database._source for database in databases]) as fix:
@@ -179,7 +179,7 @@ class MariadbDatabase:
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
         """Dump the database; rows are counted while they pass, whatever the budget."""
         with self._clients.session() as session:
-            place = self._places.find(session, token, identity)
+            place = self._shadows.find(session, token, identity)
         with self._clients.session(place) as session:
             columns = snapshots.columns(session, place)
             properties, script = markers.script_of(session, place)
@@ -188,7 +188,7 @@ class MariadbDatabase:
                 "charset": properties,
                 "binlog": None,
             }
-            beside = snapshots.shared_out(self._clients, session, place, facts)
+            beside = snapshots.plan_parallel_dump(self._clients, session, place, facts)
             has_defaults = bool(catalogue.sequence_defaults(session, place))
         part = Part(place, target, [markers.MARKER], script, beside, has_defaults)
         dump = Dump(self._clients, [part], history=bool(facts["history"]))
@@ -201,18 +201,18 @@ class MariadbDatabase:
     @contextmanager
     def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
         with self._clients.session() as session:
-            place = self._places.find(session, token, identity)
+            place = self._shadows.find(session, token, identity)
         yield type(self)(self.name, place, self._server, self._clients.host)
 
     # --- candidates and swap -----------------------------------------------------------------------
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
-            return self._places.copy(token)
+            return self._shadows.copy(token)
         with self._clients.session() as session:
             self._refuse_others(session, facts)
             keeps_definers = bool(catalogue.rights(session) & catalogue.DEFINING)
-        candidate = self._places.empty(token, facts.get("charset", ""))
+        candidate = self._shadows.empty(token, facts.get("charset", ""))
         reading = Reading(source)
         try:
             self._clients.feed(candidate, reading.tables(), self.dialect.loading)
@@ -222,12 +222,12 @@ class MariadbDatabase:
         script = reading.programs
         if keeps_definers:
             try:
-                return self._places.settle(candidate, script)
+                return self._shadows.settle(candidate, script)
             except DamagedError:  # a definer may be an account for which this one has too few rights
                 with self._clients.session() as session:
                     catalogue.drop_programs(session, candidate)
-        self._places.warn_of_definers(script)
-        return self._places.settle(candidate, stored_objects.without_definers(script))
+        self._shadows.warn_of_definers(script)
+        return self._shadows.settle(candidate, stored_objects.without_definers(script))
 
     def _not_loaded(self, title: str, error: CommandFailedError, origin: str = "") -> DamagedError:
         writer = f", which {origin} wrote," if origin else ""
@@ -237,14 +237,14 @@ class MariadbDatabase:
             next_step=_PACKET_ADVICE if _TOO_LARGE.search(said) else "",
         )
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         if source.format != dump_source.SQL:
             raise RefusedError(
                 f"{source.title} is of the format {source.format}, which {self.dialect.product} does not read"
             )
         with self._clients.session() as session:
-            properties = self._places.properties(session, self.database)
-        candidate = self._places.empty(token, properties)
+            properties = self._shadows.properties(session, self.database)
+        candidate = self._shadows.empty(token, properties)
         origin = Origin()
         lines = adapted(rewriting.with_all_dates(origin.noted(source.chunks())), source.title)
         try:
@@ -254,9 +254,9 @@ class MariadbDatabase:
         with self._clients.session() as session:
             if not catalogue.base_tables(session, candidate):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")
-            script = self._places.script(candidate)
+            script = self._shadows.script(candidate)
             catalogue.drop_programs(session, candidate)
-        return self._places.settle(candidate, script)
+        return self._shadows.settle(candidate, script)
 
     def _refuse_others(self, session: Session, facts: Facts) -> None:
         """Raise RefusedError for the dump of a newer server, or of the other product, before anything changes."""
@@ -285,22 +285,22 @@ class MariadbDatabase:
                     raise DamagedError(f"database {self.name}: table {table} has {loaded} rows instead of {expected}")
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        self._places.swap(token, identity, aside)
+        self._shadows.swap(token, identity, aside)
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._places.hand_over(token, name, rehearsal)
+        self._shadows.hand_over(token, name, rehearsal)
 
     def discard(self, token: str) -> None:
-        self._places.discard(token)
+        self._shadows.discard(token)
 
     def tokens(self) -> list[str]:
-        return self._places.tokens()
+        return self._shadows.tokens()
 
     def owner(self) -> str | None:
-        return self._places.owner()
+        return self._shadows.owner()
 
     def claim(self, owner: str) -> None:
-        self._places.claim(owner)
+        self._shadows.claim(owner)
 
     # --- sessions and state --------------------------------------------------------------------------
 
@@ -320,10 +320,10 @@ class MariadbDatabase:
             with self._clients.session() as session:
                 self._end_busy(session)
 
-        once_back(look, self.name)
+        retry_until_available(look, self.name)
 
     def _end_busy(self, session: Session) -> None:
-        places = [self.database, *self._places.own(session)]
+        places = [self.database, *self._shadows.own(session)]
         began = time.monotonic()
         suspects = {number for number, *_ in catalogue.sessions(session, places)}
         while suspects and time.monotonic() - began < _GRACE_SECONDS:
@@ -356,7 +356,7 @@ class MariadbDatabase:
         The session is not opened, because the settings of an opened one work only on its own product.
         """
         try:
-            with self._clients.session(opened=False) as session:
+            with self._clients.session(application=False) as session:
                 version = session.value("SELECT VERSION()") or ""
         except StepError:
             return ""

@@ -44,7 +44,7 @@ def largest(sizes_bytes: Mapping[str, int]) -> str | None:
     return name
 
 
-def halves(table: str, key: Key) -> list[Share]:
+def split_by_key(table: str, key: Key) -> list[Share]:
     """Split one table between two programs. Every row is in one of the two: no key is NULL."""
     column = identifier(key.column)
     middle = (key.least + key.greatest + 1) // 2

@@ -17,11 +17,11 @@ from typing import Any
 
 from holdfast.drivers.databases.mariadb import catalogue, checks
 from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier
-from holdfast.drivers.databases.mariadb.copies import Places
+from holdfast.drivers.databases.mariadb.copies import ShadowDatabases
 from holdfast.drivers.databases.mariadb.dump import Dump, Part
-from holdfast.drivers.databases.mariadb.parallel import Share, half, halves, largest
+from holdfast.drivers.databases.mariadb.parallel import Share, half, largest, split_by_key
 from holdfast.drivers.databases.mariadb.plain_sql import Quotes
-from holdfast.drivers.protocols.datasets import Fix, FixAll
+from holdfast.drivers.protocols.datasets import JointSnapshotFn, SnapshotFn
 from holdfast.errors import StepError
 from holdfast.model import Facts, Snapshot
 
@@ -40,7 +40,7 @@ class Source:
     name: str
     database: str
     clients: Clients
-    places: Places
+    places: ShadowDatabases
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Lock:
 
 
 @contextmanager
-def hold(source: Source, limit_seconds: float | None) -> Iterator[Fix]:
+def freeze_writes(source: Source, limit_seconds: float | None) -> Iterator[SnapshotFn]:
     """Yield the function that fixes one database; with a limit, its tables are locked until the dump has begun."""
     with _sessions([source]) as (stack, sessions):
         locked = [] if limit_seconds is None else [stack.enter_context(_locked(source, limit_seconds))]
@@ -72,7 +72,7 @@ def hold(source: Source, limit_seconds: float | None) -> Iterator[Fix]:
 
 
 @contextmanager
-def hold_together(sources: Sequence[Source]) -> Iterator[FixAll]:
+def hold_together(sources: Sequence[Source]) -> Iterator[JointSnapshotFn]:
     """Yield the function that fixes several databases of one server in one transaction, without locks."""
     with _sessions(sources) as (stack, sessions):
         yield partial(_fix, stack, sources, sessions, [], 0.0)
@@ -159,13 +159,17 @@ def _take(source: Source, session: Session, target: Path, *, held: bool, lock: _
     facts = facts_of(source, session, source.database, held=held)
     found = columns(session, source.database)
     # The lock's own session asks, because another one could wait behind a statement that waits to change a table.
-    beside = shared_out(source.clients, lock.session, source.database, facts, lock.tables) if lock is not None else []
+    beside = (
+        plan_parallel_dump(source.clients, lock.session, source.database, facts, lock.tables)
+        if lock is not None
+        else []
+    )
     has_defaults = bool(catalogue.sequence_defaults(session, source.database))
     part = Part(source.database, target, views, beside=beside, has_sequence_defaults=has_defaults)
     return _Taken(source, session, found, facts, part)
 
 
-def shared_out(
+def plan_parallel_dump(
     clients: Clients, session: Session, database: str, facts: Facts, locked: Sequence[str] | None = None
 ) -> list[Share]:
     """Return the shares of further dump programs, of tables that are all `locked` or unreachable for others.
@@ -182,7 +186,7 @@ def shared_out(
     sizes = {name: known.get(name, 0) for name in tables}
     most = largest(sizes)
     key = catalogue.number_key(session, database, most) if most is not None else None
-    return halves(most, key) if most is not None and key is not None else half(sizes)
+    return split_by_key(most, key) if most is not None and key is not None else half(sizes)
 
 
 def _finish(dump: Dump, taken: _Taken, queries: Sequence[str], held_seconds: float) -> Snapshot:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from holdfast.drivers.databases.sql.container_exec import Container, running
-from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, conversation
+from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, open_session
 from holdfast.model import Server
 from holdfast.system.host import Host
 
@@ -141,7 +141,7 @@ class Clients:
         )
         with (
             running(self.container, self.environment(), self.host) as run,
-            conversation(self.host, _Psql(), argv, run.environment, run.end) as session,
+            open_session(self.host, _Psql(), argv, run.environment, run.end) as session,
         ):
             yield session
 

@@ -28,7 +28,7 @@ _KIND = "coalesce(backend_type, 'client backend')"
 _INVALID = "-2"  # connection limit after a drop that was cut short: the database can only be dropped
 
 
-class Places:
+class ShadowDatabases:
     def __init__(self, name: str, database: str, clients: Clients) -> None:
         """Take `name`, the dataset's, for messages."""
         self._name = name

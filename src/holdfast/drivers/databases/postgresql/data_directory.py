@@ -81,7 +81,7 @@ class Run:
         return [*self.words, f"{self.folder}/{program}", *words]
 
 
-class ColdDirectory:
+class OfflineDirectoryReader:
     """A reader of data directories for one configured database. `mark` labels this application's containers."""
 
     def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
@@ -406,5 +406,7 @@ def _refuse_parts(data: Path) -> None:
             raise RefusedError(f"the data directory has no {name}: it is incomplete", next_step=_BY_HAND)
 
 
-def open_data_directory(opening: Opening) -> ColdDirectory:
-    return ColdDirectory(opening.name, opening.settings.name, opening.server, opening.loaded.mark, opening.host)
+def open_data_directory(opening: Opening) -> OfflineDirectoryReader:
+    return OfflineDirectoryReader(
+        opening.name, opening.settings.name, opening.server, opening.loaded.mark, opening.host
+    )

@@ -35,11 +35,11 @@ from holdfast.drivers.databases.postgresql.client import (
 from holdfast.drivers.databases.postgresql.plain_sql import adapted
 from holdfast.drivers.databases.postgresql.search_path import references, with_search_path
 from holdfast.drivers.databases.sql.container_exec import end_inside
-from holdfast.drivers.databases.sql.session import local_folder, once_back
+from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
-from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.drivers.protocols.datasets import Dataset, Fix
+from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
@@ -65,13 +65,13 @@ class PostgresqlDatabase:
         self.database = database
         self._host = host
         self._clients = Clients(server, host)
-        self._places = copies.Places(name, database, self._clients)
+        self._shadows = copies.ShadowDatabases(name, database, self._clients)
         self._archives = Archives(name, self._clients)
 
     # --- looking -----------------------------------------------------------------------------------
 
     def inspect(self) -> Facts:
-        with self._places.maintenance() as session:
+        with self._shadows.maintenance() as session:
             found = session.rows(
                 f"SELECT oid, pg_database_size(oid) FROM pg_database WHERE datname = {literal(self.database)}"
             )
@@ -118,7 +118,7 @@ class PostgresqlDatabase:
             counter.run(_READING)
             counter.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
             answers = [list(counter.rows(sql)) for sql in queries]
-            facts = self._places.properties.facts(counter)
+            facts = self._shadows.properties.facts(counter)
             size = int(counter.value("SELECT pg_database_size(current_database())") or 0)
             tables = meanwhile.submit(counted, counter, budget_seconds)
             self._archives.write(database, snapshot, target, size)
@@ -126,7 +126,7 @@ class PostgresqlDatabase:
             return Snapshot(tables.result(), facts, answers)
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         """Lock every table against writers, in a few attempts with a lock time-out too short for visitors to notice."""
         self._refuse_missing()
         began = time.monotonic()
@@ -181,22 +181,22 @@ class PostgresqlDatabase:
 
         return finish
 
-    def hold_with(self, others: Sequence[Dataset]) -> None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> None:
         """Return None: a snapshot covers only one database."""
 
     # --- candidates and swap -----------------------------------------------------------------------
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
-            return self._places.copy(token)
+            return self._shadows.copy(token)
         self._refuse_newer(facts)
         self._archives.check(source)
-        candidate = self._places.candidate(token)
+        candidate = self._shadows.candidate(token)
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
-        if facts.get("elsewhere") or not self._places.properties.has_roles(facts):
-            owner, _ = self._places.like_live()
+        if facts.get("elsewhere") or not self._shadows.properties.has_roles(facts):
+            owner, _ = self._shadows.like_live()
             words += _mapped_to(owner)
-        identity = self._places.empty(token, facts)
+        identity = self._shadows.empty(token, facts)
         left_out = self._not_to_be_made(candidate, facts)
         with self._archives.without_extensions(left_out, source) as chosen:
             try:
@@ -204,13 +204,13 @@ class PostgresqlDatabase:
                     self._archives.load(*words, *chosen, dump=source, jobs=self._clients.server.jobs, search_path=None)
                 except CommandFailedError as error:
                     self._raise_unless_missing(error)
-                    identity = self._places.empty(token, facts)
+                    identity = self._shadows.empty(token, facts)
                     self._load_by_path(candidate, [*words, *chosen], source, str(facts.get("search_path", "")))
             except StepError as error:
                 raise DamagedError(
                     f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
                 ) from error
-        self._places.settle_loaded(candidate, facts)
+        self._shadows.settle_loaded(candidate, facts)
         self._compare(candidate, facts.get("rows", {}))
         return identity
 
@@ -219,7 +219,7 @@ class PostgresqlDatabase:
 
         The text is looked at only where the server's messages are in English.
         """
-        with self._places.maintenance() as session:
+        with self._shadows.maintenance() as session:
             language = session.value("SELECT current_setting('lc_messages')") or "C"
         in_english = language.startswith(("C", "POSIX", "en"))
         if in_english and "ERROR:" in error.output_tail and "does not exist" not in error.output_tail:
@@ -264,27 +264,27 @@ class PostgresqlDatabase:
 
     @contextmanager
     def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
-        with self._places.maintenance() as session:
-            place = self._places.find(session, identity)
-        with self._places.reachable(place):
+        with self._shadows.maintenance() as session:
+            place = self._shadows.find(session, identity)
+        with self._shadows.reachable(place):
             yield PostgresqlDatabase(self.name, place, self._clients.server, self._host)
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
-        with self._places.maintenance() as session:
-            place = self._places.find(session, identity)
-        with self._places.reachable(place), self._clients.session(place) as exporter:
+        with self._shadows.maintenance() as session:
+            place = self._shadows.find(session, identity)
+        with self._shadows.reachable(place), self._clients.session(place) as exporter:
             exporter.run(_READING)
             return self._dump(place, exporter, _export(exporter), target, [], budget_seconds)
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         if source.format not in (dump_source.SQL, dump_source.CUSTOM, dump_source.TAR, dump_source.DIRECTORY):
             raise RefusedError(f"{source.title} is of the format {source.format}, which PostgreSQL does not read")
         if source.path is not None:
             self._archives.refuse_folder(source.path)
-        owner, facts = self._places.like_live()
-        path = self._places.search_path()
-        identity = self._places.empty(token, facts)
-        candidate = self._places.candidate(token)
+        owner, facts = self._shadows.like_live()
+        path = self._shadows.search_path()
+        identity = self._shadows.empty(token, facts)
+        candidate = self._shadows.candidate(token)
         try:
             try:
                 self._run(candidate, owner, source, None)
@@ -292,27 +292,27 @@ class PostgresqlDatabase:
                 self._raise_unless_missing(error)
                 if source.path is None:  # a stream is read once
                     raise
-                identity = self._places.empty(token, facts)
+                identity = self._shadows.empty(token, facts)
                 with dump_source.opened(str(source.path)) as again:
                     self._run(candidate, owner, again, path)
         except CommandFailedError as error:
             raise DamagedError(
                 f"database {self.name}: {source.title} could not be loaded: {error.output_tail.strip() or error.what}"
             ) from error
-        self._places.settle_loaded(candidate, {"search_path": path})
+        self._shadows.settle_loaded(candidate, {"search_path": path})
         with self._clients.session(candidate) as session:
             if not session.rows(TABLES):
                 raise DamagedError(f"database {self.name}: {source.title} holds no table")
         return identity
 
-    def _run(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
+    def _run(self, candidate: str, owner: str | None, source: DumpSource, search_path: str | None) -> None:
         """Load with the search path of the dump, which is mostly empty, or another one. Raise CommandFailedError."""
         if source.format == dump_source.SQL:
             self._run_sql(candidate, owner, source, search_path)
         else:
             self._run_archive(candidate, owner, source, search_path)
 
-    def _run_archive(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
+    def _run_archive(self, candidate: str, owner: str | None, source: DumpSource, search_path: str | None) -> None:
         """Load an archive; objects get the live database's owner, and no grants to others are restored."""
         words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
@@ -321,7 +321,7 @@ class PostgresqlDatabase:
         else:
             self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
 
-    def _run_sql(self, candidate: str, owner: str | None, source: Foreign, search_path: str | None) -> None:
+    def _run_sql(self, candidate: str, owner: str | None, source: DumpSource, search_path: str | None) -> None:
         """Load SQL in restricted mode, because a dump from elsewhere must not run psql's own commands."""
         self._refuse_unrestricted()
         key = secrets.token_hex(16)
@@ -345,7 +345,7 @@ class PostgresqlDatabase:
 
     def _refuse_newer(self, facts: Facts) -> None:
         """Raise RefusedError for the dump of a newer server, before anything changes."""
-        with self._places.maintenance() as session:
+        with self._shadows.maintenance() as session:
             version = int(session.value("SELECT current_setting('server_version_num')") or 0)
         if version // 10000 < int(facts.get("server_version", 0)) // 10000:
             raise RefusedError(
@@ -364,22 +364,22 @@ class PostgresqlDatabase:
                 raise DamagedError(f"database {self.name}: table {table} has {loaded} rows instead of {expected}")
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        self._places.swap(identity, aside)
+        self._shadows.swap(identity, aside)
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._places.hand_over(token, name, rehearsal)
+        self._shadows.hand_over(token, name, rehearsal)
 
     def discard(self, token: str) -> None:
-        self._places.discard(token)
+        self._shadows.discard(token)
 
     def tokens(self) -> list[str]:
-        return self._places.tokens()
+        return self._shadows.tokens()
 
     def owner(self) -> str | None:
-        return self._places.owner()
+        return self._shadows.owner()
 
     def claim(self, owner: str) -> None:
-        self._places.claim(owner)
+        self._shadows.claim(owner)
 
     # --- sessions and state --------------------------------------------------------------------------
 
@@ -391,15 +391,15 @@ class PostgresqlDatabase:
 
         def terminate() -> None:
             end_inside(self._clients.container, operation, self._host)
-            with self._places.maintenance() as session:
-                self._places.terminate(session, f"application_name = {literal(application_name(operation))}")
+            with self._shadows.maintenance() as session:
+                self._shadows.terminate(session, f"application_name = {literal(application_name(operation))}")
 
-        once_back(terminate, self.name)
+        retry_until_available(terminate, self.name)
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
         try:
-            with self._places.maintenance() as session:
+            with self._shadows.maintenance() as session:
                 found = [Problem(subject, *one) for one in checks.problems(session, self.database)]
                 found += self._tool_problems(subject, session)
                 open_now = session.rows(

@@ -152,7 +152,7 @@ def local_folder(server: Server, path: str | None) -> str | None:
     return path
 
 
-def once_back(action: Callable[[], None], name: str) -> None:
+def retry_until_available(action: Callable[[], None], name: str) -> None:
     """Do something in a server that may be restarting, because the state there must be known.
 
     Raise StepError when the server is not available in time.
@@ -173,7 +173,7 @@ def _short(sql: str) -> str:
 
 
 @contextmanager
-def conversation(
+def open_session(
     host: Host,
     client: Client,
     argv: Sequence[str],

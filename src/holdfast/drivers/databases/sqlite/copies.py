@@ -30,7 +30,7 @@ def side_files(main: Path) -> list[str]:
     return [ending for ending in SIDE_FILES if Path(f"{main}{ending}").exists()]
 
 
-class Places:
+class ShadowDatabases:
     def __init__(self, name: str, path: Path) -> None:
         """Take `name`, the dataset's, for messages, and `path`, that of the live file."""
         self._name = name

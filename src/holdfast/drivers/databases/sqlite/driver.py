@@ -20,11 +20,11 @@ from urllib.parse import quote
 
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.sqlite import copies, plain_sql
-from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, Places, side_files
+from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, ShadowDatabases, side_files
 from holdfast.drivers.interchange import dump_source
-from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.drivers.protocols.datasets import Dataset, Fix
+from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, RefusedError, StepError
 from holdfast.model import Facts, Problem, Snapshot
 from holdfast.system import durable
@@ -45,8 +45,8 @@ class SqliteDatabase:
         self._mode = "immutable=1" if at_rest else "rw"
         # The real path, because SQLite keeps its side files next to the real file and a rename would move only a link.
         self.path = Path(os.path.realpath(path))
-        self._places = Places(name, self.path)
-        self.private_folder = self._places.folder
+        self._shadows = ShadowDatabases(name, self.path)
+        self.private_folder = self._shadows.folder
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -95,10 +95,10 @@ class SqliteDatabase:
             raise StepError(f"database {self.name} ({path}) cannot be read: {error}") from error
 
     @staticmethod
-    def _tables(opened: sqlite3.Connection, budget_seconds: float) -> dict[str, Facts]:
+    def _tables(application: sqlite3.Connection, budget_seconds: float) -> dict[str, Facts]:
         deadline = time.monotonic() + budget_seconds
         found: dict[str, Facts] = {}
-        with closing(opened) as connection:
+        with closing(application) as connection:
             connection.execute("PRAGMA query_only=1")
             names = connection.execute(
                 "SELECT name FROM sqlite_master WHERE type='table'"
@@ -182,7 +182,7 @@ class SqliteDatabase:
         return Snapshot(self._tables(self._connect(dump, mode="immutable=1"), budget_seconds), answers=answers)
 
     @contextmanager
-    def hold(self, limit_seconds: float | None) -> Iterator[Fix]:
+    def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:
         if limit_seconds is None:
             yield self._fix
             return
@@ -220,7 +220,7 @@ class SqliteDatabase:
                 if holder.in_transaction:
                     holder.execute("ROLLBACK")
 
-    def hold_with(self, others: Sequence[Dataset]) -> None:
+    def joint_snapshot(self, others: Sequence[Dataset]) -> None:
         """Return None: no transaction is durable over several files, and none reads them at one instant."""
 
     # --- candidates and swap -----------------------------------------------------------------------
@@ -241,7 +241,7 @@ class SqliteDatabase:
         durable.make_directory(folder)
         candidate, part = folder / "candidate", folder / "part"
         if source is None:
-            self._places.refuse_open()
+            self._shadows.refuse_open()
             self._fold()
             durable.clone_or_copy(self.path, part)
             self._verify(part, "quick_check")
@@ -263,10 +263,10 @@ class SqliteDatabase:
 
     @contextmanager
     def candidate(self, token: str, identity: str) -> Iterator[Queryable]:
-        yield SqliteDatabase(self.name, self._places.find(identity), at_rest=True)
+        yield SqliteDatabase(self.name, self._shadows.find(identity), at_rest=True)
 
     def dump(self, token: str, identity: str, target: Path, budget_seconds: float) -> Snapshot:
-        found = self._places.find(identity)
+        found = self._shadows.find(identity)
         with self._readable(found):
             if side_files(found):
                 return self._fix(target, [], budget_seconds, source=found)()
@@ -276,7 +276,7 @@ class SqliteDatabase:
             self._verify(target, "quick_check")
             return self._look(target, [], budget_seconds)
 
-    def load(self, token: str, source: Foreign) -> str:
+    def load(self, token: str, source: DumpSource) -> str:
         """Make a candidate of a database file, or of the statements of `.dump`."""
         if source.format not in (dump_source.SQLITE, dump_source.SQL):
             raise RefusedError(f"{source.title} is of the format {source.format}, which SQLite does not read")
@@ -296,16 +296,16 @@ class SqliteDatabase:
             raw.unlink()
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
-        self._places.swap(identity, aside)
+        self._shadows.swap(identity, aside)
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._places.hand_over(token, name, rehearsal)
+        self._shadows.hand_over(token, name, rehearsal)
 
     def discard(self, token: str) -> None:
-        self._places.discard(token)
+        self._shadows.discard(token)
 
     def tokens(self) -> list[str]:
-        return self._places.tokens()
+        return self._shadows.tokens()
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"

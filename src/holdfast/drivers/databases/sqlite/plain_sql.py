@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 from holdfast.drivers.interchange.compressed import ERRORS
-from holdfast.drivers.interchange.dump_source import Foreign
+from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.errors import DamagedError
 
 
-def execute(target: Path, source: Foreign) -> None:
+def execute(target: Path, source: DumpSource) -> None:
     """Make a database file from the statements. Raise DamagedError."""
     statement = ""
     with closing(sqlite3.connect(target, isolation_level=None)) as connection:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from holdfast.drivers.gates.state_file import GateFacts, Record
+from holdfast.drivers.gates.state_file import GateFacts, GateStateFile
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 
@@ -36,7 +36,7 @@ class FrontGate:
         self, folder: Path, listen: str, *, message: str = "", template: str = "", drain_seconds: float = 10
     ) -> None:
         self._folder = folder
-        self._record = Record(folder)
+        self._record = GateStateFile(folder)
         self._socket = folder / "front.sock"
         self._listen = listen
         self._message = message

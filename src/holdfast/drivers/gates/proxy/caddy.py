@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from holdfast.drivers.gates.proxy.driver import GATE_HEADER, GATE_PATH, PREVIEW_COOKIE, View
-from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.location import ProxyLocation
 from holdfast.errors import StepError
 from holdfast.system import connections, durable
 
@@ -39,7 +39,7 @@ _FIRST = 999_999_999_999  # numbers count down, so that each new name sorts befo
 class Caddy:
     name = "caddy"
 
-    def __init__(self, place: Place, config: str = "") -> None:
+    def __init__(self, place: ProxyLocation, config: str = "") -> None:
         self._place = place
         self._config = ["--config", config or _CONFIG, "--adapter", "caddyfile"]
 
@@ -52,7 +52,7 @@ class Caddy:
     def follows_without_reload(self) -> bool:
         return True
 
-    def lead(self, folder: Path, view: View) -> None:
+    def apply_routing(self, folder: Path, view: View) -> None:
         now, pages = folder / _FOLDER / "now", folder / _FOLDER / "pages"
         for each in (now, pages / view.mark):
             durable.make_directory(each, _PUBLIC_FOLDER)

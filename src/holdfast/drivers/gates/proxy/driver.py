@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.drivers.gates import maintenance_page
-from holdfast.drivers.gates.proxy.location import Place
-from holdfast.drivers.gates.proxy.probe import Answer, Door
-from holdfast.drivers.gates.state_file import GateFacts, Record
+from holdfast.drivers.gates.proxy.location import ProxyLocation
+from holdfast.drivers.gates.proxy.probe import Answer, SiteProbe
+from holdfast.drivers.gates.state_file import GateFacts, GateStateFile
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 from holdfast.system import durable
@@ -80,7 +80,7 @@ class Product(Protocol):
     def follows_without_reload(self) -> bool:
         """Return whether the proxy follows everything but a change of the text once `lead` returned."""
 
-    def lead(self, folder: Path, view: View) -> None:
+    def apply_routing(self, folder: Path, view: View) -> None:
         """Write the state that the proxy reads with each request, durably and effective at once. Idempotent."""
 
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
@@ -98,15 +98,15 @@ class ProxyGate:
         folder: Path,
         include: Path,
         product: Product,
-        place: Place,
-        door: Door,
+        place: ProxyLocation,
+        door: SiteProbe,
         *,
         message: str = "",
         template: str = "",
         drain_seconds: float = 10,
     ) -> None:
         self._folder = folder
-        self._record = Record(folder)
+        self._record = GateStateFile(folder)
         self._include = include
         self._product = product
         self._place = place
@@ -200,7 +200,7 @@ class ProxyGate:
 
     def _write(self, text: str, view: View) -> None:
         durable.make_directory(self._include.parent, 0o755)
-        self._product.lead(self._include.parent, view)
+        self._product.apply_routing(self._include.parent, view)
         durable.write_file(self._include, text, _INCLUDE_MODE)
 
     def _test(self, present: str | None, before: GateFacts) -> None:
@@ -266,7 +266,7 @@ class ProxyGate:
     def is_inside(self) -> bool:
         return self._place.is_container
 
-    def try_out(self, target: str) -> None:
+    def probe_upstream(self, target: str) -> None:
         """Prove that requests through the proxy reach a web service that has no visitors. Raise StepError.
 
         Idempotent. Holders of the preview's cookie reach it from then on.

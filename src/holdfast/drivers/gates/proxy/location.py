@@ -17,7 +17,7 @@ _DNS_OF_DOCKER = "127.0.0.11"  # documentation of Docker, "Embedded DNS server"
 
 
 @dataclass(frozen=True)
-class Place:
+class ProxyLocation:
     """The machine or container of the proxy.
 
     `named` returns the container's name; without an engine it is this machine.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.drivers.gates.proxy.driver import GATE_HEADER, GATE_PATH, PREVIEW_COOKIE, View
-from holdfast.drivers.gates.proxy.location import Place
+from holdfast.drivers.gates.proxy.location import ProxyLocation
 from holdfast.system import processes
 
 _PAGE = "/.holdfast/page"
@@ -33,7 +33,7 @@ _LOOK_SECONDS = 0.02
 class Nginx:
     name = "nginx"
 
-    def __init__(self, place: Place, config: str = "") -> None:
+    def __init__(self, place: ProxyLocation, config: str = "") -> None:
         self._place = place
         self._config = ["-c", config] if config else []
 
@@ -46,7 +46,7 @@ class Nginx:
     def follows_without_reload(self) -> bool:
         return False
 
-    def lead(self, folder: Path, view: View) -> None:
+    def apply_routing(self, folder: Path, view: View) -> None:
         pass  # the file contains everything
 
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
@@ -139,7 +139,7 @@ class _Worker:
 def _workers(namespace: str) -> dict[int, _Worker]:
     """Return the workers of every nginx of a namespace: others may run besides this one."""
     found = {}
-    for pid, started in processes.titled(_TITLE, namespace).items():
+    for pid, started in processes.find_by_title(_TITLE, namespace).items():
         with contextlib.suppress(OSError):  # it has ended
             found[pid] = _Worker(started, processes.parent_of(pid), processes.known_inside_as(pid))
     return found
@@ -159,7 +159,7 @@ def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> in
 def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
     """Wait until old workers accept no more connections, which their title shows."""
     deadline = time.monotonic() + _ACCEPTING_SECONDS
-    while processes.living(workers).keys() - processes.titled(_ENDING_TITLE, namespace).keys():
+    while processes.still_running(workers).keys() - processes.find_by_title(_ENDING_TITLE, namespace).keys():
         if time.monotonic() > deadline:
             return  # a hanging worker is ended later with the rest
         time.sleep(_LOOK_SECONDS)
@@ -168,12 +168,12 @@ def _wait_for_last_visitor(workers: Mapping[int, int], namespace: str) -> None:
 def _end(workers: Mapping[int, int], seconds: float) -> None:
     """Wait until the workers ended by themselves, then end them, which cuts their requests."""
     deadline = time.monotonic() + seconds
-    while processes.living(workers) and time.monotonic() < deadline:
+    while processes.still_running(workers) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
     deadline = time.monotonic() + _CUT_SECONDS
-    while left := processes.living(workers):
+    while left := processes.still_running(workers):
         late = time.monotonic() > deadline
-        processes.signal_known(left, signal.SIGKILL if late else signal.SIGTERM)
+        processes.signal_processes(left, signal.SIGKILL if late else signal.SIGTERM)
         if time.monotonic() > deadline + _CUT_SECONDS:
             return  # they belong to another user
         time.sleep(_LOOK_SECONDS)

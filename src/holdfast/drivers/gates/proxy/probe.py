@@ -21,7 +21,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Door:
+class SiteProbe:
     """The visitors' entrance: requests go to `url`, with `name` as the site's name where the URL has another one."""
 
     url: str

@@ -57,9 +57,9 @@ class Sources(Protocol):
 class Words(Protocol):
     """The Compose commands for a tree of sources: to resolve its model, and to build it."""
 
-    def resolving(self) -> list[str]: ...
+    def config_argv(self) -> list[str]: ...
     def model(self, output: str) -> Model: ...
-    def building(self) -> list[str]: ...
+    def build_argv(self) -> list[str]: ...
 
 
 class Projects(Protocol):
@@ -220,7 +220,7 @@ class ImagePackages:
         durable.write_file(tree.parent / _TAGS, json.dumps(before, indent=1))
         try:
             if built:
-                self._host.run(words.building(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds)
+                self._host.run(words.build_argv(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds)
             kept = {service: self._keep(model, service) for service in self._of(model)}
         finally:
             self.tag(before)
@@ -264,7 +264,7 @@ class ImagePackages:
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
     def _resolved(self, words: Words) -> Model:
-        return words.model(self._host.capture(words.resolving(), timeout_seconds=_ENGINE_SECONDS))
+        return words.model(self._host.capture(words.config_argv(), timeout_seconds=_ENGINE_SECONDS))
 
     def _keep(self, model: Model, service: str, *, built: bool | None = None) -> Image:
         name = _names(model)[service]

@@ -161,7 +161,7 @@ class ComposeRuntime(ProjectContainers):
         file = self._folder / f"{instance.name}.json"
         self._write(made, file)
         durable.write_file(self._folder / NAME_FILE, project)
-        argv = self._compose.starting(made, file, instance.service, names)
+        argv = self._compose.up_argv(made, file, instance.service, names)
         try:
             environment = {**self._host.resolved(instance.environment), **QUIET}
             self._host.run(argv, environment=environment, timeout_seconds=_START_SECONDS)
@@ -311,11 +311,11 @@ class ComposeRuntime(ProjectContainers):
         # A file of its own, because a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         self._write(wanted, file)
-        return self._compose.running_once(wanted, file, service, command, terminal=terminal)
+        return self._compose.run_argv(wanted, file, service, command, terminal=terminal)
 
     def end_tasks(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
-        self._engine.await_back()
+        self._engine.wait_available()
         ours = f"{APPLICATION_LABEL}={self._mark}"
         for item in self._engine.containers(ours, f"{OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
@@ -351,7 +351,7 @@ class ComposeRuntime(ProjectContainers):
         file = self._folder / f"task-none-{secrets.token_hex(4)}.json"
         self._write(made, file)
         try:
-            self._host.capture(self._compose.checking(project, file))
+            self._host.capture(self._compose.check_argv(project, file))
         except CommandFailedError as error:
             return [f"service {service} cannot be started by itself: {error.output_tail.strip()}"]
         finally:

@@ -69,13 +69,13 @@ class Project:
 class Compose(Protocol):
     """The argv of a Compose program: for the project, and for Holdfast's models of one service."""
 
-    def resolving(self) -> list[str]:
+    def config_argv(self) -> list[str]:
         """Return the argv that prints the project's model."""
 
     def model(self, output: str) -> Model:
         """Return the printed model in the form of `docker compose config --format json`. Raise ConfigurationError."""
 
-    def building(self) -> list[str]:
+    def build_argv(self) -> list[str]:
         """Return the argv that builds the project's images, in the folder of its files."""
 
     def contents(self, made: Model, file: Path) -> Mapping[Path, str]:
@@ -84,16 +84,16 @@ class Compose(Protocol):
     def refused(self, name: str, service: Service) -> list[str]:
         """Return settings of a service in a model that this command does not support."""
 
-    def checking(self, name: str, file: Path) -> list[str]:
+    def check_argv(self, name: str, file: Path) -> list[str]:
         """Return the argv of a command that fails where a model cannot be read."""
 
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
         """Return the model for one more container of a service that already has containers with these names."""
 
-    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
+    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
         """Return the argv that starts that one; existing containers stay as they are."""
 
-    def running_once(
+    def run_argv(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
     ) -> list[str]:
         """Return the argv that runs a command in a new container, which is removed; its exit code is the command's."""

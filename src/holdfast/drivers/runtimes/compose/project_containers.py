@@ -93,7 +93,7 @@ class ProjectContainers:
             return self._project.name or known.read_text()
         if not all(path.exists() for path in self._project.files):
             return ""
-        return str(self._compose.model(self._host.capture(self._compose.resolving()))["name"])
+        return str(self._compose.model(self._host.capture(self._compose.config_argv()))["name"])
 
     def _not_ours(self, running: Iterable[Known]) -> list[Known]:
         ours = {container.id for container in self._ours()}

@@ -106,7 +106,7 @@ class SupervisorRuntime(ProcessRuntime):
     def _end_everything(self) -> None:
         """End every process that was ever started here. Raise StepError where one cannot be ended."""
         found = self._recorded_processes(self._started_ones())
-        processes.signal_known(found, signal.SIGTERM)
+        processes.signal_processes(found, signal.SIGTERM)
         _, left = keeper_client.end_recorded(
             self._record,
             hint=f"HOLDFAST_INSTANCE={self._mark}/",
@@ -114,7 +114,7 @@ class SupervisorRuntime(ProcessRuntime):
             wait_seconds=_END_SECONDS,
         )
         _, stays = processes.end(
-            lambda: processes.living(found), grace_seconds=_END_GRACE_SECONDS, wait_seconds=_END_SECONDS
+            lambda: processes.still_running(found), grace_seconds=_END_GRACE_SECONDS, wait_seconds=_END_SECONDS
         )
         if left or stays:
             pid = next(iter(stays), 0) or left[0].pid
@@ -254,7 +254,7 @@ class SupervisorRuntime(ProcessRuntime):
         found |= self._processes_of(name)
         if not self._runs_another(name):
             found |= self._orphans()
-        _, left = processes.end(lambda: processes.living(found), grace_seconds=1, wait_seconds=_END_SECONDS)
+        _, left = processes.end(lambda: processes.still_running(found), grace_seconds=1, wait_seconds=_END_SECONDS)
         if left:
             pid = next(iter(left))
             raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
@@ -343,7 +343,11 @@ class SupervisorRuntime(ProcessRuntime):
         if status is None or status.pid is None:
             return None
         started = read(self._programs / f"{name}.started")
-        if started is not None and started.pid == status.pid and processes.living({started.pid: started.started}):
+        if (
+            started is not None
+            and started.pid == status.pid
+            and processes.still_running({started.pid: started.started})
+        ):
             return started.release
         return processes.variable_of(status.pid, "HOLDFAST_RELEASE")
 

@@ -51,7 +51,7 @@ class TreeStore:
             part.mkdir(mode=0o700, exist_ok=True)
         self._known = known
         self._host = host if (os.cpu_count() or 1) > 1 else None
-        self._there: DigestTable | None = None
+        self._known_digests: DigestTable | None = None
         self._packs_of_workers: list[str] = []
         self._local = threading.local()
         self._writers: list[PackWriter] = []
@@ -59,7 +59,7 @@ class TreeStore:
         self._lock = threading.Lock()
         self._can_clone = True
         self._check: Callable[[], None] = lambda: None
-        self.kept_all = True
+        self.parent_fully_reused = True
 
     def store(
         self,
@@ -82,7 +82,7 @@ class TreeStore:
             merged = Merge(scan(one.by_name), earlier, keep_vanished, self._stored)
             one.run(merged)
         self._packs_of_workers += one.packs
-        self.kept_all = self.kept_all and not merged.lost
+        self.parent_fully_reused = self.parent_fully_reused and not merged.lost
         return totals, one.linked
 
     def close_packs(self) -> None:
@@ -178,11 +178,11 @@ class TreeStore:
 
     def _is_new(self, digest: bytes) -> bool:
         """Return whether this is the first content of a digest, and remember the digest."""
-        if self._there is None:
+        if self._known_digests is None:
             with self._lock:
-                if self._there is None:
-                    self._there = known_digests(self._known)
-        return self._there.add_new(digest)
+                if self._known_digests is None:
+                    self._known_digests = known_digests(self._known)
+        return self._known_digests.add_new(digest)
 
     def _object(self, entry: Entry, source: int, size: int) -> int:
         """Copy a large file into the run, as a reflink where possible, and hash the copy."""

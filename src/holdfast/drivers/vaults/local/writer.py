@@ -148,7 +148,7 @@ class LocalRun:
             merged = Merge(read_listing(fresh), read_listing(earlier), keep_vanished, lambda _: True, changed)
             path = self._new_listing(name)
             totals.files, totals.size_bytes = self._write(path, (entry for entry, _ in merged))
-            self._store.kept_all = self._store.kept_all and not merged.lost
+            self._store.parent_fully_reused = self._store.parent_fully_reused and not merged.lost
             self._passes[name] = path
             watched.listed(path, linked)
             return totals
@@ -176,7 +176,7 @@ class LocalRun:
         """Replace a listing, for example where a row means an earlier version of a file."""
         path = self._new_listing(name)
         self._write(path, listing)
-        self._store.kept_all = False
+        self._store.parent_fully_reused = False
         self._passes[name] = path
         self.watched.pop(name, None)  # its changes refer to the other listing
 
@@ -212,7 +212,7 @@ class LocalRun:
         """Return the parent's packs that this backup still uses."""
         if self._parent is None or not self._parent.packs:
             return []
-        if self._store.kept_all and self._parent_listings().keys() <= self._passes.keys():
+        if self._store.parent_fully_reused and self._parent_listings().keys() <= self._passes.keys():
             return self._parent.packs  # each was in use, and no file that uses one is gone
         contents = Contents(self._vault, self._parent.packs)
         if contents.problems:

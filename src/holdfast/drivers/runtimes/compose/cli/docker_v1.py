@@ -18,7 +18,7 @@ from holdfast.drivers.runtimes.compose.cli.short_syntax import mount, one_enviro
 class ClassicCompose(DockerCompose):
     """The commands of version 2, whose argv it shares, with other output and other input."""
 
-    def resolving(self) -> list[str]:
+    def config_argv(self) -> list[str]:
         one_environment_file(self._project)
         return self._words("config")
 

@@ -31,14 +31,14 @@ class DockerCompose:
             *more,
         ]
 
-    def resolving(self) -> list[str]:
+    def config_argv(self) -> list[str]:
         return self._words("config", "--format", "json")
 
     def model(self, output: str) -> Model:
         found: Model = json.loads(output)
         return found
 
-    def building(self) -> list[str]:
+    def build_argv(self) -> list[str]:
         return self._words("build")
 
     # --- for one model of Holdfast's -----------------------------------------------------------------
@@ -63,13 +63,13 @@ class DockerCompose:
     def refused(self, name: str, service: Service) -> list[str]:
         return []
 
-    def checking(self, name: str, file: Path) -> list[str]:
+    def check_argv(self, name: str, file: Path) -> list[str]:
         return self._for(name, file, "config", "--quiet")
 
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
         return models.beside(made, service) if names else made
 
-    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
+    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
         return self._for(
             made["name"],
             file,
@@ -84,7 +84,7 @@ class DockerCompose:
             service,
         )
 
-    def running_once(
+    def run_argv(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
     ) -> list[str]:
         given = [] if terminal else ["-T"]

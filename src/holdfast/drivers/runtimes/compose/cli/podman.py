@@ -36,14 +36,14 @@ class PodmanCompose:
         files = [word for path in self._project.files for word in ("--file", str(path))]
         return [*self._project.command, "--in-pod=false", given, *named, *chosen, *files, *more]
 
-    def resolving(self) -> list[str]:
+    def config_argv(self) -> list[str]:
         return self._words("config")
 
     def model(self, output: str) -> Model:
         """Return the printed model in the one form. Raise ConfigurationError."""
         return printed(output, self._project, escaped=False)
 
-    def building(self) -> list[str]:
+    def build_argv(self) -> list[str]:
         return self._words("build")
 
     # --- for one model of Holdfast's -----------------------------------------------------------------
@@ -64,7 +64,7 @@ class PodmanCompose:
             if "\n" in value
         ]
 
-    def checking(self, name: str, file: Path) -> list[str]:
+    def check_argv(self, name: str, file: Path) -> list[str]:
         return self._for(name, file, [], "config", "--quiet")
 
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
@@ -97,11 +97,11 @@ class PodmanCompose:
         inherited = [f"--env={name}" for name, value in variables.items() if value is None]
         return [f"--env-file={file.with_suffix('.env')}", *inherited, *stop]
 
-    def starting(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
+    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
         words = ["up", "--detach", "--no-deps", "--no-build", "--no-recreate", service]
         return self._for(made["name"], file, self._given(made, file, service), *words)
 
-    def running_once(
+    def run_argv(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False
     ) -> list[str]:
         given = [] if terminal else ["-T"]
