@@ -17,6 +17,7 @@ from holdfast.containers.docker import Engine
 from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError
 from holdfast.system.host import Host
+from tests.proof import patience
 from tests.servers import docker
 
 
@@ -106,6 +107,7 @@ def answering(folder: Path, *answers: bytes) -> Iterator[tuple[EngineApi, list[s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(folder / "engine"))
         listener.listen()
+        listener.settimeout(patience.limit(1))
 
         def serve() -> None:
             connection, _ = listener.accept()

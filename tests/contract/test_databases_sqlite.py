@@ -285,6 +285,28 @@ def test_a_database_is_looked_at_while_its_side_files_come_and_go(database: Sqli
         process.wait(patience.limit(10))
 
 
+def test_a_damaged_index_of_a_full_text_search_stops_no_restore(path: Path, quick_folder: Path) -> None:
+    """The module is known, but cannot open its table: that is damage, which a restore replaces."""
+    database = SqliteDatabase("main", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE VIRTUAL TABLE search USING fts5(text)")
+        connection.execute("INSERT INTO search VALUES ('word')")
+    snapshot(database, quick_folder / "dump")
+    assert database.check() == []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'search_config'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * size : root * size] = b"\xff" * size
+    path.write_bytes(content)
+    (problem,) = database.check()
+    assert problem.severity == "warning"
+    database.swap("op", database.prepare("op", quick_folder / "dump", {}), "op.replaced")
+    assert database.check() == []
+    assert database.query("SELECT text FROM search WHERE search MATCH 'word'") == [("word",)]
+
+
 def test_what_only_the_application_can_look_at_is_no_damage(path: Path, quick_folder: Path) -> None:
     """An index over its own collation and its own function, and a table of its own module; the library has none."""
     with closing(sqlite3.connect(path)) as connection, connection:

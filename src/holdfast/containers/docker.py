@@ -107,7 +107,7 @@ class Engine:
         return False
 
     def inspected(self, ids: Sequence[str]) -> list[Known]:
-        """Return the facts about those containers that exist."""
+        """Return the facts about those of these containers, by id or name, that exist."""
         if not ids:
             return []
         if self._api is not None:
@@ -115,8 +115,8 @@ class Engine:
         try:
             found: list[Known] = json.loads(self.ask("container", "inspect", *ids))
         except CommandFailedError:
-            listed = set(self.ask("ps", "--all", "--quiet", "--no-trunc").split())
-            left = [id for id in ids if id in listed]
+            known = self.ask("ps", "--all", "--no-trunc", "--format={{.ID}} {{.Names}}").replace(",", " ").split()
+            left = [id for id in ids if id in known]
             if left == list(ids):
                 raise
             return Engine.inspected(self, left)  # some are gone meanwhile
@@ -214,5 +214,5 @@ class Engine:
     def volumes_of(self, image: str) -> list[str]:
         """Return the folders that an image declares as volumes. Raise CommandFailedError where there is no image."""
         if self._api is not None and (known := self._api.image(image)) is not None:
-            return list(known["Config"].get("Volumes") or {})
+            return list((known.get("Config") or {}).get("Volumes") or {})
         return list(json.loads(self.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {})

@@ -11,8 +11,6 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import StepError
 from holdfast.model import ServiceStatus
 from holdfast.steps import services
-from holdfast.steps.service_steps import CommandServices
-from holdfast.steps.typed import facts_in, step_in
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,7 @@ def _stops(application: ApplicationContext) -> Iterator[tuple[OperationRecord, S
     """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
     for record in application.journal.committed(["service.stop"]):
         (step,) = application.journal.steps(record.id)
-        names = step_in(CommandServices, step).names
+        # Not as the step's class reads it: a later version may have written more, and nothing is done upon this.
+        names: list[str] = step.parameters.get("names") or []
         asked = names or list(application.loaded.configuration.services)
-        yield record, names, [*asked, *(facts_in(CommandServices, step.facts).stopped or ())]
+        yield record, names, [*asked, *(step.facts.get("stopped") or ())]

@@ -330,6 +330,7 @@ class SqliteDatabase:
         found = []
         try:
             mode = self.query("PRAGMA journal_mode")[0][0]
+            unknown = self._of_unknown_modules()
         except StepError as error:  # only a warning, because a restore replaces the file
             return [Problem(subject, "warning", error.what, "Run `holdfast backup restore latest` to restore it.")]
         if mode in ("off", "memory"):
@@ -341,7 +342,7 @@ class SqliteDatabase:
                     f"Run: sqlite3 {self.path} 'PRAGMA journal_mode=WAL'",
                 )
             )
-        if unknown := self._of_unknown_modules():
+        if unknown:
             found.append(
                 Problem(
                     subject,

@@ -83,6 +83,6 @@ class BuildScript:
         clone = tree.parent / "clone"
         git = ["git", "-C", str(tree)]
         host.run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(self.repository), str(clone)])
-        (clone / ".git").rename(tree / ".git")
+        durable.move(clone / ".git", tree / ".git")
         host.run([*git, "update-ref", "--no-deref", "HEAD", commit])
         host.run([*git, "read-tree", "HEAD"])
