@@ -30,6 +30,7 @@ from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
 from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
 from holdfast.drivers.databases.opening import Opening
+from holdfast.drivers.databases.shadows import WithShadows
 from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
@@ -83,7 +84,7 @@ _PACKET_ADVICE = (
 )
 
 
-class MariadbDatabase:
+class MariadbDatabase(WithShadows):
     dialect = MARIADB
     kind = "mariadb"
     extension = "sql.zst"
@@ -98,6 +99,7 @@ class MariadbDatabase:
         self._clients = Clients(server, host, self.dialect)
         self._server = server
         self._shadows = copies.ShadowDatabases(name, database, self._clients)
+        super().__init__(self._shadows)
         self._source = snapshots.Source(name, database, self._clients, self._shadows)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -286,15 +288,6 @@ class MariadbDatabase:
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         self._shadows.swap(token, identity, aside)
-
-    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._shadows.hand_over(token, name, rehearsal)
-
-    def discard(self, token: str) -> None:
-        self._shadows.discard(token)
-
-    def tokens(self) -> list[str]:
-        return self._shadows.tokens()
 
     def owner(self) -> str | None:
         return self._shadows.owner()

@@ -34,6 +34,7 @@ from holdfast.drivers.databases.postgresql.client import (
 )
 from holdfast.drivers.databases.postgresql.plain_sql import adapted
 from holdfast.drivers.databases.postgresql.search_path import references, with_search_path
+from holdfast.drivers.databases.shadows import WithShadows
 from holdfast.drivers.databases.sql.container_exec import end_inside
 from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
@@ -52,7 +53,7 @@ _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _NO_LOCK = "55P03"
 
 
-class PostgresqlDatabase:
+class PostgresqlDatabase(WithShadows):
     kind = "postgresql"
     extension = "dump"
     copied_by = "a template copy, which is a file copy by the server"
@@ -66,6 +67,7 @@ class PostgresqlDatabase:
         self._host = host
         self._clients = Clients(server, host)
         self._shadows = copies.ShadowDatabases(name, database, self._clients)
+        super().__init__(self._shadows)
         self._archives = Archives(name, self._clients)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -365,15 +367,6 @@ class PostgresqlDatabase:
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         self._shadows.swap(identity, aside)
-
-    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._shadows.hand_over(token, name, rehearsal)
-
-    def discard(self, token: str) -> None:
-        self._shadows.discard(token)
-
-    def tokens(self) -> list[str]:
-        return self._shadows.tokens()
 
     def owner(self) -> str | None:
         return self._shadows.owner()

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from holdfast.drivers.databases.opening import Opening
+from holdfast.drivers.databases.shadows import WithShadows
 from holdfast.drivers.databases.sqlite import copies, plain_sql
 from holdfast.drivers.databases.sqlite.copies import SIDE_FILES, ShadowDatabases, side_files
 from holdfast.drivers.interchange import dump_source
@@ -33,7 +34,7 @@ _BUSY_SECONDS = 30.0
 _PAGES = 4096
 
 
-class SqliteDatabase:
+class SqliteDatabase(WithShadows):
     kind = "sqlite"
     extension = "sqlite3"
     copied_by = "a copy of the file"
@@ -46,6 +47,7 @@ class SqliteDatabase:
         # The real path, because SQLite keeps its side files next to the real file and a rename would move only a link.
         self.path = Path(os.path.realpath(path))
         self._shadows = ShadowDatabases(name, self.path)
+        super().__init__(self._shadows)
         self.private_folder = self._shadows.folder
 
     # --- looking -----------------------------------------------------------------------------------
@@ -297,15 +299,6 @@ class SqliteDatabase:
 
     def swap(self, token: str, identity: str | None, aside: str) -> None:
         self._shadows.swap(identity, aside)
-
-    def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._shadows.hand_over(token, name, rehearsal)
-
-    def discard(self, token: str) -> None:
-        self._shadows.discard(token)
-
-    def tokens(self) -> list[str]:
-        return self._shadows.tokens()
 
     def check(self) -> list[Problem]:
         subject = f"databases.{self.name}"
