@@ -33,12 +33,12 @@ ROW = "COPY public.entry (text) FROM stdin;\none\n"
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from holdfast.drivers.databases.postgresql.data_directory import ColdDirectory
+from holdfast.drivers.databases.postgresql.data_directory import OfflineDirectoryReader
 from holdfast.system.host import Host
 from holdfast.model import Server
-ColdDirectory._chosen = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+OfflineDirectoryReader._chosen = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 place, container, operation = json.loads(sys.argv[1])
-directory = ColdDirectory("main", "app", Server(container=container), "test", Host(operation=operation))
+directory = OfflineDirectoryReader("main", "app", Server(container=container), "test", Host(operation=operation))
 directory.dump(Path(place), Path(place) / "unpacked", 99)
 """
 
