@@ -172,7 +172,7 @@ class Story:
         self.run("status")
         self.run("recover", serves=serves)
         seconds = time.monotonic() - started
-        self.operations.append((name, "recovered: old version, old data", seconds, self.load.longest_gap(name)))
+        self.operations.append((name, "recovered, with its old data", seconds, self.load.longest_gap(name)))
 
     def look_at_visitors(self, after: str, serves: str) -> None:
         """Let visitors notice the end of a command. Raise HoldfastError if they did not get what they should."""
@@ -348,8 +348,9 @@ def _account(story: Story, table: Table, started: float) -> dict[str, object]:
     answers = story.load.counts.answers
     line = story.line
     line("")
+    line("WAIT is the longest time that a visitor waited for an answer.")
     table(
-        ["OPERATION", "END", "TOOK", "LONGEST WAIT OF VISITORS"],
+        ["OPERATION", "END", "TOOK", "WAIT"],
         [[name, end, f"{took:.1f} s", f"{gap:.2f} s"] for name, end, took, gap in story.operations],
     )
     line("")
