@@ -86,6 +86,17 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True)
+class ReleaseCommand:
+    """A command that runs in the way a service of a release does."""
+
+    service: str
+    directory: str
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    """Its variables, with resolved secrets."""
+
+
+@dataclass(frozen=True)
 class Running:
     """A container of a service that Holdfast did not start; `port` is its published port on this machine."""
 

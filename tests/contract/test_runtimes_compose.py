@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, RefusedError, StepError
-from holdfast.model import ServiceInstance, ServiceStatus
-from holdfast.system.host import Host
+from holdfast.model import ReleaseCommand, ServiceInstance, ServiceStatus
 from holdfast.system.ports import free_loopback_port
 from tests import containers
 from tests.contract import projects
@@ -415,8 +414,8 @@ def test_a_start_that_died_in_its_middle_leaves_one_container(made: Containers) 
 
 def run(made: Containers, code: str, environment: dict[str, str] | None = None) -> str:
     environment = environment or {}
-    argv = made.runtime._task_argv("web", str(made.folder), [sys.executable, "-c", code], environment, OPERATION)
-    return Host().run(argv, environment=environment, cwd="/").output_tail
+    command = ReleaseCommand("web", str(made.folder), [sys.executable, "-c", code], environment)
+    return made.runtime.run_task(command, OPERATION).output_tail
 
 
 def test_a_one_off_command_ends_with_its_own_exit_code_and_leaves_nothing(made: Containers) -> None:
@@ -433,7 +432,8 @@ def test_a_one_off_command_ends_with_its_own_exit_code_and_leaves_nothing(made: 
 
 
 def test_a_one_off_command_whose_client_was_killed_is_ended(made: Containers) -> None:
-    argv = made.runtime._task_argv("web", str(made.folder), [sys.executable, "-c", STUBBORN], {}, OPERATION)
+    command = ReleaseCommand("web", str(made.folder), [sys.executable, "-c", STUBBORN], {})
+    argv = made.runtime._task_argv(command, OPERATION)
     client = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert client.stdout is not None and b"deaf" in client.stdout.readline()
     os.kill(client.pid, signal.SIGKILL)

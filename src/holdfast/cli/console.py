@@ -14,14 +14,13 @@ from holdfast.cli.session import Session, common
 @common
 def console(session: Session, arguments: tuple[str, ...]) -> None:
     """Run the application's console in the current release, on this terminal."""
+    from holdfast.model import ReleaseCommand
     from holdfast.operations import parts
 
     app = session.app()
     parts.refuse_without_task(app, "console")
     release = parts.require_installed(app)
-    command = [*app.loaded.configuration.tasks.console, *arguments]
+    argv = [*app.loaded.configuration.tasks.console, *arguments]
     environment = app.context.resolved_environment(release)
-    service = app.loaded.configuration.task_service()
-    raise SystemExit(
-        app.context.runtime.run_console(service, release.path, command, environment, terminal=sys.stdin.isatty())
-    )
+    command = ReleaseCommand(app.loaded.configuration.task_service(), release.path, argv, environment)
+    raise SystemExit(app.context.runtime.run_console(command, terminal=sys.stdin.isatty()))

@@ -76,7 +76,7 @@ class Known(TypedDict, total=False):
 
 
 class ImageConfig(TypedDict, total=False):
-    """How a container of an image starts unless it is told otherwise."""
+    """The defaults with which a container of an image starts."""
 
     Cmd: list[str] | None
     Entrypoint: list[str] | None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Literal
 
 from holdfast.application.context import ApplicationContext
-from holdfast.model import Release
+from holdfast.model import Release, ReleaseCommand
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system.host import CommandResult
 
@@ -69,6 +69,5 @@ def invoke(
     limit = application.loaded.configuration.limits.task_timeout_seconds
     operation = application.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
     service = application.loaded.configuration.task_service()
-    return application.runtime.run_task(
-        service, release.path, argv, environment, operation, timeout_seconds=limit, output=output
-    )
+    command = ReleaseCommand(service, release.path, argv, environment)
+    return application.runtime.run_task(command, operation, timeout_seconds=limit, output=output)

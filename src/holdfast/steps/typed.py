@@ -133,7 +133,7 @@ class TypedStep(msgspec.Struct, Generic[FactsT], frozen=True, forbid_unknown_fie
         return []
 
 
-# Steps of all kinds stand in one table and in one plan. Each has facts of its own type, and mypy has no other word for
+# One table and one plan hold steps of all kinds. Each has facts of its own type, and mypy has no other word for
 # a list of them, because a context is written to as well as read.
 AnyStep: TypeAlias = TypedStep[Any]
 

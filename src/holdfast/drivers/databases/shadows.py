@@ -1,8 +1,8 @@
-"""What drivers leave to the part that knows the databases next to the live one."""
+"""The methods of a dataset that the part with the databases next to the live one carries out."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 
 class Shadows(Protocol):
@@ -15,17 +15,20 @@ class Shadows(Protocol):
     def tokens(self) -> list[str]: ...
 
 
-class WithShadows:
-    """The methods of a dataset that its shadows carry out."""
+_ShadowsT = TypeVar("_ShadowsT", bound=Shadows)
 
-    def __init__(self, shadows: Shadows) -> None:
-        self._next_to_it = shadows
+
+class WithShadows(Generic[_ShadowsT]):
+    """A driver whose shadow databases answer for themselves."""
+
+    def __init__(self, shadows: _ShadowsT) -> None:
+        self._shadows = shadows
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:
-        self._next_to_it.hand_over(token, name, rehearsal)
+        self._shadows.hand_over(token, name, rehearsal)
 
     def discard(self, token: str) -> None:
-        self._next_to_it.discard(token)
+        self._shadows.discard(token)
 
     def tokens(self) -> list[str]:
-        return self._next_to_it.tokens()
+        return self._shadows.tokens()

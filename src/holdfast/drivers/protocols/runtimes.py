@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
 from holdfast.model import (
     Problem,
+    ReleaseCommand,
     ServiceInstance,
     ServiceStatus,
 )
@@ -92,10 +93,7 @@ class RunsCommands(Protocol):
 
     def run_task(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         operation: str,
         *,
         timeout_seconds: float | None = None,
@@ -105,10 +103,7 @@ class RunsCommands(Protocol):
 
     def run_console(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         *,
         terminal: bool,
     ) -> int:

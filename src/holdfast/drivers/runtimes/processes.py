@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
 
-from holdfast.model import ServiceInstance
+from holdfast.model import ReleaseCommand, ServiceInstance
 from holdfast.system.host import CommandResult, Host
 
 
@@ -48,19 +48,16 @@ class ProcessRuntime:
 
     def run_task(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         operation: str,
         *,
         timeout_seconds: float | None = None,
         output: IO[bytes] | None = None,
     ) -> CommandResult:
         return self._host.run(
-            command,
-            cwd=directory,
-            environment=environment,
+            command.argv,
+            cwd=command.directory,
+            environment=command.environment,
             timeout_seconds=timeout_seconds,
             output=output,
             as_application=True,
@@ -68,14 +65,11 @@ class ProcessRuntime:
 
     def run_console(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         *,
         terminal: bool,
     ) -> int:
-        return self._host.interactive(command, cwd=directory, environment=environment)
+        return self._host.interactive(command.argv, cwd=command.directory, environment=command.environment)
 
     def end_tasks(self, operation: str) -> None:
         """Do nothing: the fence ends an operation's processes on this machine."""

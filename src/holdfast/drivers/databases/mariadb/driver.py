@@ -84,7 +84,7 @@ _PACKET_ADVICE = (
 )
 
 
-class MariadbDatabase(WithShadows):
+class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
     dialect = MARIADB
     kind = "mariadb"
     extension = "sql.zst"
@@ -98,8 +98,7 @@ class MariadbDatabase(WithShadows):
         self.database = database
         self._clients = Clients(server, host, self.dialect)
         self._server = server
-        self._shadows = copies.ShadowDatabases(name, database, self._clients)
-        super().__init__(self._shadows)
+        super().__init__(copies.ShadowDatabases(name, database, self._clients))
         self._source = snapshots.Source(name, database, self._clients, self._shadows)
 
     # --- looking -----------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _NO_LOCK = "55P03"
 
 
-class PostgresqlDatabase(WithShadows):
+class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
     kind = "postgresql"
     extension = "dump"
     copied_by = "a template copy, which is a file copy by the server"
@@ -66,8 +66,7 @@ class PostgresqlDatabase(WithShadows):
         self.database = database
         self._host = host
         self._clients = Clients(server, host)
-        self._shadows = copies.ShadowDatabases(name, database, self._clients)
-        super().__init__(self._shadows)
+        super().__init__(copies.ShadowDatabases(name, database, self._clients))
         self._archives = Archives(name, self._clients)
 
     # --- looking -----------------------------------------------------------------------------------

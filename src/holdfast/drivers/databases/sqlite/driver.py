@@ -34,7 +34,7 @@ _BUSY_SECONDS = 30.0
 _PAGES = 4096
 
 
-class SqliteDatabase(WithShadows):
+class SqliteDatabase(WithShadows[ShadowDatabases]):
     kind = "sqlite"
     extension = "sqlite3"
     copied_by = "a copy of the file"
@@ -46,8 +46,7 @@ class SqliteDatabase(WithShadows):
         self._mode = "immutable=1" if at_rest else "rw"
         # The real path, because SQLite keeps its side files next to the real file and a rename would move only a link.
         self.path = Path(os.path.realpath(path))
-        self._shadows = ShadowDatabases(name, self.path)
-        super().__init__(self._shadows)
+        super().__init__(ShadowDatabases(name, self.path))
         self.private_folder = self._shadows.folder
 
     # --- looking -----------------------------------------------------------------------------------

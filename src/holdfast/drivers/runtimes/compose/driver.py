@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -37,7 +37,7 @@ from holdfast.errors import (
     RefusedError,
     StepError,
 )
-from holdfast.model import Problem, ServiceInstance, ServiceStatus
+from holdfast.model import Problem, ReleaseCommand, ServiceInstance, ServiceStatus
 from holdfast.system import durable
 from holdfast.system.host import CommandResult, Host
 from holdfast.system.ports import listeners_on
@@ -258,60 +258,45 @@ class ComposeRuntime(ProjectContainers):
 
     def run_task(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         operation: str,
         *,
         timeout_seconds: float | None = None,
         output: IO[bytes] | None = None,
     ) -> CommandResult:
-        argv = self._task_argv(service, directory, command, environment, operation)
+        argv = self._task_argv(command, operation)
         try:
             return self._host.run(
-                argv, cwd="/", environment=environment, timeout_seconds=timeout_seconds, output=output
+                argv, cwd="/", environment=command.environment, timeout_seconds=timeout_seconds, output=output
             )
         finally:
             self.end_tasks(operation)  # if only its client was ended, the container goes on
 
     def run_console(
         self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        command: ReleaseCommand,
         *,
         terminal: bool,
     ) -> int:
         own = f"console-{os.getpid()}"
-        argv = self._task_argv(service, directory, command, environment, own, terminal=terminal)
-        code = self._host.interactive(argv, cwd=directory, environment=environment)
+        argv = self._task_argv(command, own, terminal=terminal)
+        code = self._host.interactive(argv, cwd=command.directory, environment=command.environment)
         self.end_tasks(own)
         return code
 
-    def _task_argv(
-        self,
-        service: str,
-        directory: str,
-        command: Sequence[str],
-        variables: Iterable[str],
-        operation: str,
-        *,
-        terminal: bool = False,
-    ) -> list[str]:
-        """Return the argv that runs a command in a container of a release; its exit code is the command's.
+    def _task_argv(self, command: ReleaseCommand, operation: str, *, terminal: bool = False) -> list[str]:
+        """Return the argv that runs a command in a container of its release; its exit code is the command's.
 
-        The command receives those of `variables` that are set in the environment in which the argv is run. The
-        container is removed afterwards.
+        The values of its variables are taken from the environment in which the argv is run. The container is removed
+        afterwards.
         """
-        model = self._read(Path(directory))
-        image = self._image_of(service, directory)
-        wanted = models.task_model(model, service, image["tag"], variables, self._mark, operation)
+        model = self._read(Path(command.directory))
+        image = self._image_of(command.service, command.directory)
+        wanted = models.task_model(model, command.service, image["tag"], command.environment, self._mark, operation)
         # A file of its own, because a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         self._write(wanted, file)
-        return self._compose.run_argv(wanted, file, service, command, terminal=terminal)
+        return self._compose.run_argv(wanted, file, command.service, command.argv, terminal=terminal)
 
     def end_tasks(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
