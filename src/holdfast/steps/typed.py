@@ -14,7 +14,6 @@ import msgspec
 
 from holdfast.application.context import ApplicationContext
 from holdfast.engine.handlers import Handler, StepContext
-from holdfast.engine.records import StepRecord
 from holdfast.errors import RefusedError
 from holdfast.model import CommitFacts, Facts, PlanParameters
 
@@ -162,14 +161,6 @@ def check(kind: type[AnyStep], parameters: Mapping[str, object], facts: Facts) -
     """Raise RefusedError where a step of a journal has parameters or facts that this version does not know."""
     _read(parameters, kind, kind.name)
     _read(facts, kind.facts_type, kind.name)
-
-
-_StepT = TypeVar("_StepT", bound=AnyStep)
-
-
-def step_in(kind: type[_StepT], record: StepRecord) -> _StepT:
-    """Return a step of the journal with its parameters. Raise RefusedError for those of another version."""
-    return _read(record.parameters, kind, kind.name)
 
 
 def facts_in(kind: type[TypedStep[FactsT]], facts: Facts) -> FactsT:
