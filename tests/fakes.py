@@ -64,8 +64,12 @@ class FakeRuntime(ProcessRuntime):
             return {}
         return {name: ServiceStatus(name, True, pid, 1.0, "running") for name, (_, pid) in self.instances.items()}
 
-    def start(self, instance: ServiceInstance) -> None:
+    def start(self, *instances: ServiceInstance) -> None:
         self.prepare()
+        for instance in instances:
+            self._start(instance)
+
+    def _start(self, instance: ServiceInstance) -> None:
         known = self.instances.get(instance.name)
         instance = replace(instance, comes_back=True)
         if known is not None and known[0] == instance:
@@ -76,8 +80,9 @@ class FakeRuntime(ProcessRuntime):
             raise StepError(f"{instance.name} does not stay up", state=self._output[instance.name])
         self.instances[instance.name] = (instance, next(self._pids))
 
-    def stop(self, name: str) -> float | None:
-        return self.killed_after.get(name) if self.instances.pop(name, None) is not None else None
+    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+        stopped = [name for name in names if self.instances.pop(name, None) is not None]
+        return {name: self.killed_after[name] for name in stopped if name in self.killed_after}
 
     def release_of(self, name: str) -> str | None:
         return self.instances[name][0].release if name in self.instances else None

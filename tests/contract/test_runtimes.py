@@ -281,9 +281,8 @@ def test_one_that_had_to_be_killed_is_known_from_one_that_ended(supervisor: Supe
     supervisor.start(instance("web", folder, STUBBORN))
     supervisor.start(instance("webber", folder, stop_timeout_seconds=60))
     eventually(lambda: "deaf" in supervisor.output_tail("web") and "here" in supervisor.output_tail("webber"))
-    assert supervisor.stop("webber") is None
-    assert supervisor.stop("web") == 1
-    assert supervisor.stop("web") is None, "it is gone"
+    assert supervisor.stop("webber", "web") == {"web": 1}
+    assert supervisor.stop("web") == {}, "it is gone"
 
 
 def test_a_daemon_that_a_service_left_ends_with_the_last_service(supervisor: SupervisorRuntime, folder: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_words_of_the_operators_own_command() -> None:
         "json",
     ]
     made = {"name": "shop", "services": {"web": {}}}
-    assert compose.up_argv(made, Path("/m.json"), "web", ["shop-web-1"])[-3:] == ["--scale", "web=2", "web"]
+    assert compose.creation_argv(made, Path("/m.json"), {"web": 1})[-3:] == ["--scale", "web=2", "web"]
     assert compose.run_argv(made, Path("/m.json"), "web", ["true"])[-2:] == ["web", "true"]
 
 
@@ -171,7 +171,7 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     made = {"name": "shop", "services": {"web": {"environment": environment, "stop_grace_period": "1m30s"}}}
     placed = compose.placed(made, "web", ["shop_web_1"])
     assert placed["services"]["web"]["container_name"] == "shop_web_2"
-    words = compose.up_argv(placed, Path("/m.json"), "web", ["shop_web_1"])
+    words = compose.creation_argv(placed, Path("/m.json"), {"web": 1})
     assert "--podman-run-args=--env-file=/m.env --env=PASSWORD --stop-timeout=90" in words
     files = compose.contents(placed, Path("/m.json"))
     assert files[Path("/m.env")] == "KEY=a $b 'c'\n"

@@ -26,6 +26,8 @@ UNRECORDED = {
     "references.check_loaded",
     "release.adopt",
     "restore.configuration",
+    "services.prepare",
+    "services.remove",
 }
 
 

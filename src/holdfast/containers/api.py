@@ -1,9 +1,10 @@
-"""Questions to a Docker engine by its HTTP API, on its unix socket.
+"""Questions to a Docker engine, and changes of containers, by its HTTP API on its unix socket.
 
 A question costs a millisecond; the same one by the client program costs 30 to 50 ms of a processor, and an upgrade asks
-some hundred times. What changes something goes by the client, which a step's kill and its undo already reckon with.
-Facts from the documentation of the API: paths carry its version, which the engine names in the answer to `_ping`; the
-client prints the answers for containers as they are.
+some hundred times. Several changes are under way side by side, each on a connection of its own. Facts from the
+documentation of the API: paths carry its version, which the engine names in the answer to `_ping`; the client prints
+the answers for containers as they are; a container that is in the wanted state already answers 304. The client sends
+the same requests, so a change whose sender was killed goes on in the engine as one of a killed client does.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from holdfast.containers.facts import Known, KnownImage, ListedImage
 from holdfast.errors import CommandFailedError
+from holdfast.system import fault_points
 
 _SOCKET = "/var/run/docker.sock"
 _UNIX = "unix://"
 _SECONDS = 60.0
 _NOT_FOUND = 404
 _OK = 200
+_CHANGED = (200, 201, 204, 304)
 
 _AnswerT = TypeVar("_AnswerT")
 
@@ -37,6 +41,20 @@ class _Listed(TypedDict):
 
 class _Information(TypedDict):
     DockerRootDir: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of one container: the rest of the path after the container's, and what is sent with it."""
+
+    id: str
+    path: str
+    method: str = "POST"
+    body: Mapping[str, object] | None = None
+    seconds: float = _SECONDS
+    """How long its answer may take."""
+    may_be_gone: bool = False
+    """Whether a container that does not exist needs no change."""
 
 
 class EngineApi:
@@ -98,11 +116,46 @@ class EngineApi:
         with self._connected() as connection:
             return self._get(connection, KnownImage, f"images/{quote(name, safe='/:@')}/json")
 
+    def change(self, what: str, changes: Sequence[Change]) -> dict[str, str]:
+        """Make changes side by side; return by container what went wrong. `what` names them all."""
+        fault_points.reach(f"before engine {what}")
+        failed: dict[str, str] = {}
+        with ExitStack() as stack:
+            sent = []
+            for item in changes:
+                try:
+                    connection = stack.enter_context(self._connected(item.seconds))
+                    self._send(connection, item)
+                    sent.append((item, connection))
+                except (CommandFailedError, OSError, http.client.HTTPException) as error:
+                    failed[item.id] = _reason(error)
+            fault_points.reach(f"during engine {what}")
+            for item, connection in sent:
+                try:
+                    answer = connection.getresponse()
+                    text = answer.read()
+                except (OSError, http.client.HTTPException) as error:
+                    failed[item.id] = _reason(error)
+                    continue
+                if answer.status not in _CHANGED and not (item.may_be_gone and answer.status == _NOT_FOUND):
+                    failed[item.id] = _message(text)
+        fault_points.reach(f"after engine {what}")
+        return failed
+
+    def _send(self, connection: http.client.HTTPConnection, change: Change) -> None:
+        headers = {"Host": "docker", "Content-Type": "application/json"}
+        body = json.dumps(change.body) if change.body is not None else None
+        path = f"{self._prefix()}/containers/{quote(change.id, safe='')}{change.path}"
+        connection.request(change.method, path, body=body, headers=headers)
+
     # --- requests ----------------------------------------------------------------------------------
 
+    def _prefix(self) -> str:
+        return f"/v{self._version}" if self._version else ""
+
     @contextmanager
-    def _connected(self) -> Iterator[http.client.HTTPConnection]:
-        connection = _Connection(self._path)
+    def _connected(self, seconds: float = _SECONDS) -> Iterator[http.client.HTTPConnection]:
+        connection = _Connection(self._path, seconds)
         try:
             if not self._version:
                 answer = self._answer(connection, "/_ping")
@@ -122,8 +175,8 @@ class EngineApi:
         self, connection: http.client.HTTPConnection, kind: type[_AnswerT], path: str, **query: str
     ) -> _AnswerT | None:
         """Return the answer, which the engine documents as this kind; None for an object that does not exist."""
-        version = f"/v{self._version}" if self._version else ""
-        answer = self._answer(connection, f"{version}/{path}?{urlencode(query)}" if query else f"{version}/{path}")
+        place = f"{self._prefix()}/{path}"
+        answer = self._answer(connection, f"{place}?{urlencode(query)}" if query else place)
         text = answer.read()
         if answer.status == _NOT_FOUND:
             return None
@@ -147,14 +200,26 @@ class EngineApi:
 class _Connection(http.client.HTTPConnection):
     """A connection to a unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("docker", timeout=_SECONDS)
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("docker", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "output_tail", "") or error or type(error).__name__)
+
+
+def _message(text: bytes) -> str:
+    """Return what an answer of the engine says is wrong."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[-2000:].decode(errors="replace")
 
 
 def _socket_of(environment: Mapping[str, str]) -> Path | None:

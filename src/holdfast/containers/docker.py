@@ -1,4 +1,4 @@
-"""A container engine: facts about containers and images, by its API where it has one here, and their removal.
+"""A container engine: facts about containers and images, by its API where it has one here, and changes of containers.
 
 An error of the client is never taken for the absence of something: the engine may be restarting.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
-from holdfast.containers.api import EngineApi
+from holdfast.containers.api import Change, EngineApi
 from holdfast.containers.facts import Known
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.system.host import Host
@@ -24,8 +24,9 @@ _REMOVAL_SECONDS = 20.0
 _BACK_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _KILLED = 128 + 9  # the exit code of a container whose process was killed
-# Containers in these states always refuse a stop: Podman's is `removing` after a removal that was killed half-way.
-_BEYOND_A_STOP = ("removing", "dead")
+# Containers in these states need no stop, or always refuse it: Podman's is `removing` after a removal that was killed
+# half-way.
+_WITHOUT_A_STOP = ("created", "removing", "dead")
 
 
 class Engine:
@@ -122,40 +123,101 @@ class Engine:
             return Engine.inspected(self, left)  # some are gone meanwhile
         return found
 
-    def remove(self, container: Known) -> float | None:
-        """End and remove a container with its own stop signal and grace period; its volumes stay.
+    def start(self, ids: Sequence[str]) -> dict[str, str]:
+        """Start containers side by side; return by container why it did not start."""
+        return self._change("start", (), ids, {id: Change(id, "/start", seconds=_DO_SECONDS) for id in ids})
 
-        Nothing may start it again from here on, even if the machine crashes meanwhile. Return the seconds after which
-        the engine had to kill it; None where it ended by itself. Raise StepError.
+    def set_policies(self, policies: Mapping[str, str]) -> None:
+        """Set the restart policies of containers, each in the syntax of `docker update`. Raise CommandFailedError."""
+        for policy in sorted(set(policies.values())):
+            name, _, attempts = policy.partition(":")
+            wanted = {"Name": name, **({"MaximumRetryCount": int(attempts)} if attempts else {})}
+            ids = [id for id, given in policies.items() if given == policy]
+            changes = {id: Change(id, "/update", body={"RestartPolicy": wanted}) for id in ids}
+            _raise_first(self._change("update", (f"--restart={policy}",), ids, changes))
+
+    def _change(
+        self, verb: str, options: Sequence[str], ids: Sequence[str], changes: Mapping[str, Change], *, limit: float = 0
+    ) -> dict[str, str]:
+        """Change containers side by side, which a Ctrl-C must not leave half done; return by container what failed.
+
+        `options` are those of the client, `limit` the seconds that it may take.
         """
-        id = container["Id"]
-        killed = None
-        grace = container["Config"].get("StopTimeout") or _GRACE_SECONDS
-        deadline = time.monotonic() + grace + _REMOVAL_SECONDS
-        while True:
-            try:
-                if self.changes_policies and container["HostConfig"]["RestartPolicy"]["Name"] not in ("no", ""):
-                    self.do("update", "--restart=no", id)
-                if container["State"]["Status"] == "paused":  # a paused one would not receive the stop signal
-                    self.do("unpause", id)
-                if container["State"]["Status"] not in _BEYOND_A_STOP:
-                    began = time.monotonic()
-                    self.do("stop", id, timeout_seconds=grace + _ASK_SECONDS)
-                    if time.monotonic() - began >= grace and self._was_killed(id):
-                        killed = float(grace)
-                self.do("rm", "--force", id)
-                return killed
-            except CommandFailedError as error:  # perhaps the container is removing itself
-                if not (found := self.inspected([id])):
-                    return killed
-                container = found[0]
-                if time.monotonic() > deadline:
-                    raise StepError(f"container {id[:12]} cannot be ended: {error.output_tail.strip()}") from error
-            time.sleep(_LOOK_SECONDS)
+        if not ids:
+            return {}
+        if self._api is None:
+            return self._changed_by_the_client(verb, options, ids, limit or _DO_SECONDS)
+        words = [self.name, verb, *options, *(id[:12] for id in ids)]
+        self._host.announce(" ".join(words))
+        self._host.log({"kind": "command", "argv": words, "cwd": ""})
+        failed = self._api.change(f"{verb} {len(ids)}", [changes[id] for id in ids])
+        for text in failed.values():
+            self._host.log({"kind": "output", "text": text})
+        return failed
 
-    def _was_killed(self, id: str) -> bool:
-        """Return whether a stopped container was ended by SIGKILL."""
-        return any(item["State"].get("ExitCode") == _KILLED for item in self.inspected([id]))
+    def _changed_by_the_client(
+        self, verb: str, options: Sequence[str], ids: Sequence[str], limit: float
+    ) -> dict[str, str]:
+        try:
+            self.do(verb, *options, *ids, timeout_seconds=limit)
+        except CommandFailedError as error:
+            if len(ids) == 1:
+                return {ids[0]: error.output_tail.strip() or error.what}
+            failed: dict[str, str] = {}  # of several, the client does not say clearly which one
+            for id in ids:
+                failed |= self._changed_by_the_client(verb, options, [id], limit)
+            return failed
+        return {}
+
+    def remove(self, container: Known) -> float | None:
+        """End and remove one container, as `end` does; return the seconds after which it had to be killed."""
+        return self.end([container]).get(container["Id"])
+
+    def end(self, containers: Sequence[Known], *, keep: Collection[str] = ()) -> dict[str, float]:
+        """End containers side by side, each with its own stop signal and grace period; remove all but those to `keep`.
+
+        Volumes stay. Nothing may start one of them again from here on, even if the machine crashes meanwhile. Return
+        the seconds after which the engine had to kill a container, by id; such a container is removed in any case.
+        Raise StepError.
+        """
+        killed: dict[str, float] = {}
+        left = list(containers)
+        graces = {item["Id"]: float(item["Config"].get("StopTimeout") or _GRACE_SECONDS) for item in left}
+        deadline = time.monotonic() + max(graces.values(), default=0) + _REMOVAL_SECONDS
+        while left:
+            try:
+                self._end_once(left, graces, keep, killed)
+                return killed
+            except CommandFailedError as error:  # perhaps a container is removing itself
+                left = self.inspected([item["Id"] for item in left])
+                if left and time.monotonic() > deadline:
+                    names = ", ".join(item["Id"][:12] for item in left)
+                    raise StepError(f"container {names} cannot be ended: {error.output_tail.strip()}") from error
+            time.sleep(_LOOK_SECONDS)
+        return killed
+
+    def _end_once(
+        self, containers: Sequence[Known], graces: Mapping[str, float], keep: Collection[str], killed: dict[str, float]
+    ) -> None:
+        if self.changes_policies:
+            policies = {item["Id"]: item["HostConfig"]["RestartPolicy"]["Name"] for item in containers}
+            self.set_policies({id: "no" for id, policy in policies.items() if policy not in ("no", "")})
+        paused = [item["Id"] for item in containers if item["State"]["Status"] == "paused"]
+        # A paused one would not receive the stop signal.
+        _raise_first(self._change("unpause", (), paused, {id: Change(id, "/unpause") for id in paused}))
+        running = [item["Id"] for item in containers if item["State"]["Status"] not in _WITHOUT_A_STOP]
+        if running:
+            began = time.monotonic()
+            limit = max(graces[id] for id in running) + _ASK_SECONDS
+            stops = {id: Change(id, "/stop", seconds=limit, may_be_gone=True) for id in running}
+            _raise_first(self._change("stop", (), running, stops, limit=limit))
+            took = time.monotonic() - began
+            late = [id for id in running if took >= graces[id]]
+            found = self.inspected(late)
+            killed |= {item["Id"]: graces[item["Id"]] for item in found if item["State"].get("ExitCode") == _KILLED}
+        gone = [item["Id"] for item in containers if item["Id"] not in keep or item["Id"] in killed]
+        removals = {id: Change(id, "?force=1", "DELETE", may_be_gone=True) for id in gone}
+        _raise_first(self._change("rm", ("--force",), gone, removals))
 
     def storage(self) -> str:
         """Return the folder in which the engine keeps images and containers."""
@@ -216,3 +278,8 @@ class Engine:
         if self._api is not None and (known := self._api.image(image)) is not None:
             return list((known.get("Config") or {}).get("Volumes") or {})
         return list(json.loads(self.ask("image", "inspect", "--format={{json .Config.Volumes}}", image)) or {})
+
+
+def _raise_first(failed: Mapping[str, str]) -> None:
+    for id, text in failed.items():
+        raise CommandFailedError(f"container {id[:12]}: {text}", exit_code_of_command=1, output_tail=text)

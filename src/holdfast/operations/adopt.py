@@ -8,7 +8,8 @@ from holdfast.model import Plan, PlannedStep
 from holdfast.operations import parts
 from holdfast.steps.adopt import AdoptContainers
 from holdfast.steps.gate import CloseGate, OpenGate
-from holdfast.steps.service_steps import BEHIND, WEB, AdoptServices, StartServices, StopServices
+from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.services import BEHIND, WEB
 
 
 def plan(app: App, reference: str = "HEAD") -> Plan:

@@ -50,7 +50,7 @@ def plan(
     ]
     after: list[PlannedStep] = []
     if stops:
-        steps += [CloseGate("backup"), StopServices()]
+        steps += [CloseGate("backup"), StopServices(keeps=True)]
         after += [ResumeServices(), OpenGate()]
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(PublishBackup())

@@ -21,7 +21,9 @@ from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
-from holdfast.steps.service_steps import BEHIND, WEB, StartServices, StopServices
+from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
+from holdfast.steps.service_steps import StartServices, StopServices
+from holdfast.steps.services import BEHIND, WEB
 from holdfast.steps.tasks import RunTask, Task
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -231,16 +233,16 @@ def stop_with_safety_backup_steps(
 
     Raise RefusedError where there is no vault for it.
     """
-    stop: list[PlannedStep] = [CloseGate(title), StopServices()]
+    stop: list[PlannedStep] = [CloseGate(title), StopServices(keeps=True)]
     if not safety:
-        return stop, []
+        return stop, [RemoveStopped()]
     if not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     present = only_existing(app, choose(app))
     databases = tuple(name for name in present.databases if name in replaced)
     saved = Datasets(databases, present.files, present.code)
     files, dumps = finalize_backup_steps(saved, f"before the {title}", tolerant=True, safety=True)
-    return [backup_copy(saved), *stop, files], [dumps]
+    return [backup_copy(saved), *stop, files], [RemoveStopped(), dumps]
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,11 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
     verify = VerifyMigrations(release)
     return [web, verify, *compare, behind]
+
+
+def prepare(app: App, release: Release, *tasks: Task) -> PlannedStep:
+    """Return the step that makes ahead what the services of a release and those of these tasks that exist need."""
+    return PrepareServices(release, tuple(name for name in tasks if getattr(app.loaded.configuration.tasks, name)))
 
 
 def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:

@@ -13,6 +13,7 @@ from holdfast.steps.guard import CountRows
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
+from holdfast.steps.service_preparation import RemoveStopped
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
 _WORTH_TELLING_SECONDS = 0.1
@@ -121,8 +122,9 @@ def _maintenance(
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
+        parts.prepare(app, release, "migrate", "warm_cache"),
         CloseGate(f"upgrade to {label}"),
-        StopServices(),
+        StopServices(keeps=True),
         CountRows(),
     ]
     if backup:
@@ -137,6 +139,7 @@ def _maintenance(
     after: list[PlannedStep] = [
         AdoptServices(),
         OpenGate(),
+        RemoveStopped(),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
         PruneReleases(),

@@ -13,7 +13,10 @@ from holdfast.application.health import configured, is_healthy, verify
 from holdfast.application.instances import instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
+from holdfast.steps.service_preparation import PrepareServices, planned
 from holdfast.steps.services import (
+    BEHIND,
+    WEB,
     chosen,
     load_instances,
     on_usable_port,
@@ -25,13 +28,12 @@ from holdfast.steps.services import (
     set_wanted,
     start_wanted,
     started,
+    stop_groups,
     wanted,
 )
 from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep, WarningFacts
 from holdfast.system.ports import free_loopback_port
 
-WEB = ("backend", "web")
-BEHIND = ("worker", "scheduler")
 _UNWELL_SECONDS = 10.0  # visitors wait meanwhile
 _PORT_ATTEMPTS = 3
 _WarningsT = TypeVar("_WarningsT", bound=WarningFacts)
@@ -53,6 +55,9 @@ class StopServices(TypedStep[StopFacts], frozen=True):
     name = "services.stop"
     is_undone = True
 
+    keeps: bool = False
+    """Whether a later step starts the same instances again or removes what the runtime keeps of them."""
+
     @property
     def title(self) -> str:
         return "stop services in order"
@@ -70,9 +75,9 @@ class StopServices(TypedStep[StopFacts], frozen=True):
             context.record()
         set_wanted(application, [])
         instances = load_instances(memory)
-        for instance in ordered(instances, stopping=True):
-            _stop(application, context, instance)
-        _stop_others(application, instances)
+        _stop(application, context, instances, keep=self.keeps)
+        prepared = context.facts_of(PrepareServices)
+        _stop_others(application, {item.name for item in instances} | set((prepared and prepared.instances) or []))
 
     def undo(self, application: ApplicationContext, context: Context[StopFacts]) -> None:
         """Start only what ran before."""
@@ -93,17 +98,24 @@ class ResumeServices(TypedStep[NoFacts], frozen=True):
         _start_stopped(application, context, (stopped.verified if stopped is not None else None) or [])
 
 
-def _stop(application: ApplicationContext, context: Context[_WarningsT], instance: ServiceInstance) -> None:
-    """Stop an instance; note it if it had to be killed, because its work was cut off."""
-    killed = application.runtime.stop(instance.name)
-    if killed is not None:
-        note = (
-            f"service {instance.service} had to be killed after {killed:g} s: it did not end by itself within its"
-            " stop_timeout_seconds"
-        )
-        context.say(note)
-        context.facts.warnings = [*(context.facts.warnings or []), note]
-        context.record()
+def _stop(
+    application: ApplicationContext,
+    context: Context[_WarningsT],
+    instances: Sequence[ServiceInstance],
+    *,
+    keep: bool = False,
+) -> None:
+    """Stop instances in order; note one that had to be killed, because its work was cut off."""
+    by_name = {instance.name: instance for instance in instances}
+    for together in stop_groups(instances):
+        for name, seconds in application.runtime.stop(*(item.name for item in together), keep=keep).items():
+            note = (
+                f"service {by_name[name].service} had to be killed after {seconds:g} s: it did not end by itself within"
+                " its stop_timeout_seconds"
+            )
+            context.say(note)
+            context.facts.warnings = [*(context.facts.warnings or []), note]
+            context.record()
 
 
 def _well(application: ApplicationContext, running: Sequence[ServiceInstance]) -> list[str]:
@@ -120,13 +132,11 @@ def _well(application: ApplicationContext, running: Sequence[ServiceInstance]) -
     return well
 
 
-def _stop_others(application: ApplicationContext, known: Sequence[ServiceInstance]) -> None:
+def _stop_others(application: ApplicationContext, known: set[str]) -> None:
     """End what runs and should not, left by a killed command or by an abandoned operation."""
     gate = application.gate.instance()
-    names = {instance.name for instance in known} | ({gate.name} if gate is not None else set())
-    for name in application.runtime.statuses():
-        if name not in names:
-            application.runtime.stop(name)
+    names = known | ({gate.name} if gate is not None else set())
+    application.runtime.stop(*(name for name in application.runtime.statuses() if name not in names))
     application.runtime.end_unmanaged()
 
 
@@ -139,15 +149,28 @@ def _start_stopped(application: ApplicationContext, context: OperationContext, v
     instances = [on_usable_port(application, instance) for instance in ran]
     if instances != ran:
         save_instances(memory, instances)
+    application.runtime.start(*ordered(instances, stopping=False))
     for instance in ordered(instances, stopping=False):
-        application.runtime.start(instance)
         route_visitors(application, instance)
     for instance in ordered(instances, stopping=False):
         if instance.name in verified:
-            verify(application, instance, context, patient=True)
+            _verify_again(application, instance, context)
         else:
             _wait_for_unwell(application, instance, context)
     set_wanted(application, instances)
+
+
+def _verify_again(application: ApplicationContext, instance: ServiceInstance, context: OperationContext) -> None:
+    """Verify a service that ran before. If it does not come up as it was kept, start it anew."""
+    try:
+        verify(application, instance, context, patient=True)
+    except StepError as error:
+        if not application.runtime.keeps_stopped:
+            raise
+        context.say(f"{error.what}; it is made anew")
+        application.runtime.stop(instance.name)
+        application.runtime.start(instance)
+        verify(application, instance, context, patient=True)
 
 
 def _wait_for_unwell(application: ApplicationContext, instance: ServiceInstance, context: OperationContext) -> None:
@@ -213,36 +236,23 @@ class StartServices(TypedStep[StartFacts], frozen=True):
 
     def _start(self, application: ApplicationContext, context: Context[StartFacts]) -> None:
         start_wanted(application)  # the serving services may have ended together with a runtime that died
-        instances = self._instances(application, context)
+        prepared = context.facts_of(PrepareServices)
+        ports = context.facts.ports if context.facts.ports is not None else (prepared.ports if prepared else None)
+        instances, context.facts.ports = planned(application, context, self.release, self.kinds, ports or {})
         context.facts.instances = [instance.name for instance in instances]
         context.record()
         memory = remembered(application, context.operation, "started")
         names = {instance.name for instance in instances}
         earlier = [item for item in load_instances(memory) if item.name not in names]
         save_instances(memory, [*earlier, *instances])
-        begin = partial(_begin, application)
-        begun = [item for item in ordered(instances, stopping=False) if self._tried(context, item, begin)]
+        begun = ordered(instances, stopping=False)
+        if self.tolerant:  # one that does not start must not keep the others from it
+            begun = [item for item in begun if self._tried(context, item, lambda item: _begin(application, [item]))]
+        else:
+            _begin(application, begun)
         backends = [item for item in begun if item.kind == "backend"]
         for instance in begun:  # the others start meanwhile
             self._tried(context, instance, partial(_prove, application, context, backends))
-
-    def _instances(self, application: ApplicationContext, context: Context[StartFacts]) -> list[ServiceInstance]:
-        """Return the instances to start, and put the ports of webs into the facts."""
-        services = application.loaded.configuration.services
-        kind = application.loaded.configuration.service_kind
-        ran = ran_before(application, context)
-        present = application.runtime.services_of(self.release.path, services)
-        ports = dict(context.facts.ports or {})
-        instances = []
-        for name in services:
-            ran_or_new = ran is None or name in ran or _is_new(context, name)
-            if name not in present or kind(name) not in self.kinds or not ran_or_new:
-                continue
-            if kind(name) == "web" and name not in ports:
-                ports[name] = free_loopback_port()
-            instances.append(instance_of(application, name, services[name], self.release, ports.get(name)))
-        context.facts.ports = ports
-        return instances
 
     def _tried(
         self, context: OperationContext, instance: ServiceInstance, action: Callable[[ServiceInstance], None]
@@ -263,9 +273,9 @@ class StartServices(TypedStep[StartFacts], frozen=True):
 
     def undo(self, application: ApplicationContext, context: Context[StartFacts]) -> None:
         """Stop what this step has started."""
-        for instance in ordered(started(application, context.operation), stopping=True):
-            if instance.release == self.release.id and instance.kind in self.kinds:
-                _stop(application, context, instance)
+        begun = started(application, context.operation)
+        mine = [item for item in begun if item.release == self.release.id and item.kind in self.kinds]
+        _stop(application, context, mine)
 
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration
@@ -276,25 +286,14 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         ]
 
 
-def ran_before(application: ApplicationContext, context: OperationContext) -> set[str] | None:
-    """Return the services that ran before the operation; None if nothing was installed."""
-    memory = remembered(application, context.operation, "stopped")
-    instances = load_instances(memory) if memory.exists() else wanted(application)
-    if not instances and (application.current_release() is None or not memory.exists()):
-        return None
-    ran = {instance.service for instance in instances}
-    served = [instance.service for instance in instances if instance.kind in WEB]
-    kind = application.loaded.configuration.service_kind
-    # Web and backend serve together: if one ran, a release that has both needs both.
-    return ran | {name for name in application.loaded.configuration.services if served and kind(name) in WEB}
-
-
-def _begin(application: ApplicationContext, instance: ServiceInstance) -> None:
-    application.runtime.start(replace(instance, comes_back=False))  # until the commit
+def _begin(application: ApplicationContext, instances: Sequence[ServiceInstance]) -> None:
+    """Start instances side by side; none of them comes back by itself until the commit."""
+    application.runtime.start(*(replace(instance, comes_back=False) for instance in instances))
     held = application.gate.state().operation
-    # The gate is closed: before the commit only a client with the cookie sees the new web.
-    if instance.kind == "web" and held is not None:
-        application.gate.close(held, target_of(application, instance))
+    for instance in instances:
+        # The gate is closed: before the commit only a client with the cookie sees the new web.
+        if instance.kind == "web" and held is not None:
+            application.gate.close(held, target_of(application, instance))
 
 
 def _prove(
@@ -306,12 +305,6 @@ def _prove(
     verify(application, instance, context, backends=backends if instance.kind == "web" else ())
     if instance.kind == "web" and application.proxy is not None:
         application.proxy.probe_upstream(target_of(application, instance))
-
-
-def _is_new(context: OperationContext, name: str) -> bool:
-    """Return whether a service is new in this release; then it starts with the release."""
-    known = context.plan_parameters.known_services
-    return known is not None and name not in known
 
 
 class AdoptServices(TypedStep[WarningFacts], frozen=True):
@@ -334,11 +327,9 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
             save_instances(memory, wanted(application))  # a new scheduler starts later, where the old one ran
         old = [instance for instance in wanted(application) if instance.name not in names]
         set_wanted(application, [*new, *(instance for instance in old if self.retire)])
-        for instance in ordered(old, stopping=True):
-            _stop(application, context, instance)
+        _stop(application, context, old)
         set_wanted(application, new)
-        for instance in ordered(new, stopping=False):
-            application.runtime.start(instance)
+        application.runtime.start(*ordered(new, stopping=False))
 
 
 # --- the operator's own command -------------------------------------------------------------------------
@@ -383,8 +374,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         affected = chosen(before, self.action, self.names)
         if self.action != "start":
             refuse_tied(application, [instance.service for instance in affected])
-            for instance in ordered(affected, stopping=True):
-                _stop(application, context, instance)
+            _stop(application, context, affected)
         if self.action == "stop":
             context.facts.stopped = [instance.service for instance in affected]
             context.record()
@@ -434,5 +424,5 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         if memory.exists():
             before = load_instances(memory)
             set_wanted(application, before)
-            _stop_others(application, before)
+            _stop_others(application, {item.name for item in before})
             start_wanted(application)

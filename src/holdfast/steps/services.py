@@ -17,7 +17,10 @@ from holdfast.errors import RefusedError, StepError
 from holdfast.model import ServiceInstance, ServiceStatus
 from holdfast.system import durable
 
+WEB = ("backend", "web")
+BEHIND = ("worker", "scheduler")
 STOP_ORDER = ("scheduler", "worker", "web", "backend")
+_STOP_TOGETHER = (("scheduler", "web"), ("worker",), ("backend",))
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 
@@ -50,6 +53,13 @@ def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[Ser
     """Return instances in the order of a stop: schedulers, workers, web, backend; the reverse for a start."""
     order = STOP_ORDER if stopping else tuple(reversed(STOP_ORDER))
     return sorted(instances, key=lambda instance: order.index(instance.kind))
+
+
+def stop_groups(instances: Iterable[ServiceInstance]) -> list[list[ServiceInstance]]:
+    """Return instances in groups that stop side by side: what makes work, then what does it, then what both need."""
+    known = list(instances)
+    groups = [[instance for instance in known if instance.kind in kinds] for kinds in _STOP_TOGETHER]
+    return [group for group in groups if group]
 
 
 def start_gate(application: ApplicationContext) -> None:

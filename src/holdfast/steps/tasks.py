@@ -43,10 +43,27 @@ class RunTask(TypedStep[NoFacts], frozen=True):
 
 def run(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
     """Run a task to its end, with database sessions that the fence of this operation can end."""
+    invoke(application, release, command(application, task), _sessions(application, operation))
+
+
+def prepare(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
+    """Make ahead what the run of a task needs."""
+    wanted = _in_release(application, release, command(application, task), _sessions(application, operation))
+    application.runtime.prepare_task(wanted, operation)
+
+
+def _sessions(application: ApplicationContext, operation: str) -> dict[str, str]:
     environment: dict[str, str] = {}
     for database in application.databases.values():
         environment.update(database.session_environment(operation))
-    invoke(application, release, command(application, task), environment)
+    return environment
+
+
+def _in_release(
+    application: ApplicationContext, release: Release, argv: Sequence[str], more: Mapping[str, str]
+) -> ReleaseCommand:
+    environment = {**application.resolved_environment(release), **more}
+    return ReleaseCommand(application.loaded.configuration.task_service(), release.path, argv, environment)
 
 
 def describe(application: ApplicationContext, release: Release, task: Task) -> list[str]:
@@ -65,9 +82,7 @@ def invoke(
 
     Raise what Host.run raises.
     """
-    environment = {**application.resolved_environment(release), **more}
     limit = application.loaded.configuration.limits.task_timeout_seconds
     operation = application.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
-    service = application.loaded.configuration.task_service()
-    command = ReleaseCommand(service, release.path, argv, environment)
-    return application.runtime.run_task(command, operation, timeout_seconds=limit, output=output)
+    wanted = _in_release(application, release, argv, more)
+    return application.runtime.run_task(wanted, operation, timeout_seconds=limit, output=output)

@@ -18,22 +18,33 @@ from holdfast.system.host import CommandResult
 class RunsServices(Protocol):
     """Instances are identified by name; nothing starts by itself after a reboot."""
 
+    keeps_stopped: bool
+    """Whether a stopped instance can be kept, so that its next start continues with the files that it wrote."""
+
     def prepare(self) -> None:
         """Make the runtime answer; start it if it belongs to Holdfast. Idempotent."""
 
     def statuses(self) -> dict[str, ServiceStatus]:
         """Return the status of every known instance; empty while the runtime is down."""
 
-    def start(self, instance: ServiceInstance) -> None:
-        """Start an instance, replacing another definition of that name; a running equal one stays. Idempotent.
+    def create(self, *instances: ServiceInstance) -> None:
+        """Make ahead, while others serve, what the start of these instances needs; nothing runs. Idempotent.
 
-        Return once the start has begun: the caller verifies that the instance stays up and is healthy. Raise StepError.
+        A start makes what is missing. `stop` removes what was made. Raise StepError.
         """
 
-    def stop(self, name: str) -> float | None:
-        """Stop and forget an instance; an unknown one is fine. Idempotent.
+    def start(self, *instances: ServiceInstance) -> None:
+        """Start instances side by side, replacing other definitions of their names; a running equal one stays.
 
-        Return the seconds after which it had to be killed; None where it ended by itself.
+        Return once the starts have begun: the caller verifies that each instance stays up and is healthy. Idempotent.
+        Raise StepError.
+        """
+
+    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+        """Stop and forget instances side by side; an unknown one is fine. Idempotent.
+
+        With `keep`, what a next start of the same instance can use is kept, where there is something; it is removed by
+        a stop without. Return by name the seconds after which an instance had to be killed.
         """
 
     def end_unmanaged(self) -> None:
@@ -90,6 +101,12 @@ class KnowsReleases(Protocol):
 
 class RunsCommands(Protocol):
     """The application's one-off commands, which run in the way the services of a release do."""
+
+    def prepare_task(self, command: ReleaseCommand, operation: str) -> None:
+        """Make ahead, while others serve, what the same command of this operation needs; nothing runs.
+
+        `end_tasks` removes it. Raise what `Host.run` raises.
+        """
 
     def run_task(
         self,

@@ -15,6 +15,7 @@ class ProcessRuntime:
 
     takes_over = False
     tells_port = True
+    keeps_stopped = False
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -45,6 +46,12 @@ class ProcessRuntime:
 
     def address_of(self, instance: ServiceInstance, *, inside: bool) -> str:
         return f"127.0.0.1:{instance.port}"
+
+    def create(self, *instances: ServiceInstance) -> None:
+        """Do nothing: a process needs nothing that is made ahead."""
+
+    def prepare_task(self, command: ReleaseCommand, operation: str) -> None:
+        """Do nothing: a process needs nothing that is made ahead."""
 
     def run_task(
         self,

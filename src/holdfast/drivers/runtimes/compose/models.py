@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 from holdfast.containers.container import (
@@ -144,6 +144,25 @@ def named(made: Model, instance: ServiceInstance) -> Model:
     return {**made, "services": {instance.service: service}}
 
 
+def merged(made: Sequence[Model]) -> Model:
+    """Return one model with the services of several of one project."""
+    return {**made[0], "services": {name: service for each in made for name, service in each["services"].items()}}
+
+
+def fit_together(first: ServiceInstance, second: ServiceInstance) -> bool:
+    """Return whether two instances are of one release and can be in one model, created with one environment."""
+    pairs = ((value, second.environment.get(name)) for name, value in first.environment.items())
+    clash = any(
+        other is not None and value != other and (is_secret(value) or is_secret(other)) for value, other in pairs
+    )
+    return first.directory == second.directory and first.service != second.service and not clash
+
+
+def secret_values(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables whose values are in no file, and come from the environment of Compose itself."""
+    return {name: value for name, value in environment.items() if is_secret(value)}
+
+
 def task_model(
     model: Model, service_name: str, image: str, variables: Iterable[str], application: str, operation: str
 ) -> Model:
@@ -158,6 +177,17 @@ def task_model(
     service["stop_grace_period"] = _TASK_GRACE
     service["labels"] = {APPLICATION_LABEL: application, OPERATION_LABEL: operation}
     return _alone(model, service_name, service)
+
+
+def prepared_task(made: Model, service_name: str, argv: Sequence[str]) -> Model:
+    """Return the model of a one-off command whose container is created ahead, as a service of another name.
+
+    So it is never taken for a container of the service itself, on the network too.
+    """
+    service: Service = {**made["services"][service_name], "command": [_literal(word) for word in argv]}
+    labels = service.get("labels") or {}
+    service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
+    return {**made, "services": {f"{service_name}-task": service}}
 
 
 def beside(made: Model, service: str) -> Model:

@@ -67,7 +67,10 @@ class Project:
 
 
 class Compose(Protocol):
-    """The argv of a Compose program: for the project, and for Holdfast's models of one service."""
+    """The argv of a Compose program: for the project, and for Holdfast's models."""
+
+    starts_what_it_creates: bool
+    """Whether it cannot create a container without starting it, nor several by one command."""
 
     def config_argv(self) -> list[str]:
         """Return the argv that prints the project's model."""
@@ -90,8 +93,11 @@ class Compose(Protocol):
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
         """Return the model for one more container of a service that already has containers with these names."""
 
-    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
-        """Return the argv that starts that one; existing containers stay as they are."""
+    def creation_argv(self, made: Model, file: Path, present: Mapping[str, int]) -> list[str]:
+        """Return the argv that creates one more container of each service; existing containers stay as they are.
+
+        `present` counts those that each service has.
+        """
 
     def run_argv(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False

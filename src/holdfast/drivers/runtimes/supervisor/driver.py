@@ -15,7 +15,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -182,8 +182,12 @@ class SupervisorRuntime(ProcessRuntime):
             sort_keys=True,
         )
 
-    def start(self, instance: ServiceInstance) -> None:
+    def start(self, *instances: ServiceInstance) -> None:
         self.prepare()
+        for instance in instances:
+            self._start(instance)
+
+    def _start(self, instance: ServiceInstance) -> None:
         definition = self._definition(instance)
         path = self._programs / f"{instance.name}.json"
         status = self.statuses().get(instance.name)
@@ -233,34 +237,41 @@ class SupervisorRuntime(ProcessRuntime):
             ]
         )
 
-    def stop(self, name: str) -> float | None:
-        found = self._processes_of(name)
+    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+        """Stop services side by side. `keep` makes no difference: a process leaves nothing that is started again."""
+        found = {name: self._processes_of(name) for name in names}
         log = self._folder / "supervisord.log"
         seen_bytes = log.stat().st_size if log.exists() else 0
-        killed = None
-        if self._answers():
-            try:
-                self._call("stopProcess", name, False)
-            except RefusedCallError as fault:
-                if not fault.text.startswith(("BAD_NAME", "NOT_RUNNING")):
-                    raise StepError(f"{name} cannot be stopped: {fault.text}") from fault
-            self._wait_until_stopped(name)
-            killed = self._killed_after(name, log, seen_bytes)
-            try:
-                self._call("removeProcessGroup", name)
-            except RefusedCallError as fault:
-                if not fault.text.startswith("BAD_NAME"):
-                    raise StepError(f"{name} cannot be removed: {fault.text}") from fault
-        found |= self._processes_of(name)
-        if not self._runs_another(name):
-            found |= self._orphans()
+        killed: dict[str, float] = {}
+        if names and self._answers():
+            for name in names:
+                self._call_unless("stopProcess", name, False, tolerated=("BAD_NAME", "NOT_RUNNING"))
+            for name in names:
+                self._wait_until_stopped(name)
+                if (seconds := self._killed_after(name, log, seen_bytes)) is not None:
+                    killed[name] = seconds
+                self._call_unless("removeProcessGroup", name, tolerated=("BAD_NAME",))
+        orphans = self._orphans() if names and not self._runs_another(names) else {}
+        for name in names:
+            self._end_processes(name, {**found[name], **self._processes_of(name), **orphans})
+            for ending in ("conf", "json", "started"):
+                durable.unlink(self._programs / f"{name}.{ending}")
+        return killed
+
+    def _call_unless(self, call: str, name: str, *arguments: object, tolerated: tuple[str, ...]) -> None:
+        """Call supervisord; that there is nothing to do is fine. Raise StepError."""
+        try:
+            self._call(call, name, *arguments)
+        except RefusedCallError as fault:
+            if not fault.text.startswith(tolerated):
+                raise StepError(f"supervisord refuses {call} of {name}: {fault.text}") from fault
+
+    def _end_processes(self, name: str, found: dict[int, int]) -> None:
+        """End processes that a service left. Raise StepError where one cannot be ended."""
         _, left = processes.end(lambda: processes.still_running(found), grace_seconds=1, wait_seconds=_END_SECONDS)
         if left:
             pid = next(iter(left))
             raise StepError(f"process {pid} ({processes.command_of(pid)}) of {name} cannot be ended")
-        for ending in ("conf", "json", "started"):
-            durable.unlink(self._programs / f"{name}.{ending}")
-        return killed
 
     def _killed_after(self, name: str, log: Path, seen_bytes: int) -> float | None:
         """Return the seconds after which supervisord killed a program, from its log; None where it did not."""
@@ -309,10 +320,10 @@ class SupervisorRuntime(ProcessRuntime):
                 found |= {pid: start, **processes.descendants(Identity(pid, start), table)}
         return {pid: start for pid, start in found.items() if not table[pid].ended}
 
-    def _runs_another(self, name: str) -> bool:
-        """Return whether another service of the application runs; a gate's own server does not count."""
+    def _runs_another(self, names: Collection[str]) -> bool:
+        """Return whether a service of the application other than these runs; a gate's own server does not count."""
         for other, status in self.statuses().items():
-            if other != name and status.running:
+            if other not in names and status.running:
                 started = read(self._programs / f"{other}.started")
                 if started is None or started.release:
                     return True
@@ -355,8 +366,7 @@ class SupervisorRuntime(ProcessRuntime):
         return _tail(self._output / f"{name}.log")
 
     def shut_down(self) -> None:
-        for name in list(self.statuses()):
-            self.stop(name)
+        self.stop(*self.statuses())
         if self._answers():
             self._call("shutdown")
             deadline = time.monotonic() + _START_SECONDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.drivers.compose_model import Model, Service
@@ -12,6 +12,8 @@ from holdfast.drivers.runtimes.compose.project import QUIET, Project
 
 
 class DockerCompose:
+    starts_what_it_creates = False
+
     def __init__(self, project: Project) -> None:
         self._project = project
 
@@ -69,20 +71,10 @@ class DockerCompose:
     def placed(self, made: Model, service: str, names: Sequence[str]) -> Model:
         return models.beside(made, service) if names else made
 
-    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
-        return self._for(
-            made["name"],
-            file,
-            "up",
-            "--detach",
-            "--no-deps",
-            "--no-build",
-            "--no-recreate",
-            "--quiet-pull",
-            "--scale",
-            f"{service}={len(names) + 1}",
-            service,
-        )
+    def creation_argv(self, made: Model, file: Path, present: Mapping[str, int]) -> list[str]:
+        scales = [word for name, count in present.items() for word in ("--scale", f"{name}={count + 1}")]
+        options = ("--no-start", "--no-deps", "--no-build", "--no-recreate", "--quiet-pull")
+        return self._for(made["name"], file, "up", *options, *scales, *present)
 
     def run_argv(
         self, made: Model, file: Path, service: str, command: Sequence[str], *, terminal: bool = False

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.drivers.compose_model import Model, Service
@@ -26,6 +26,8 @@ _OUT_OF_MODEL = ("environment", "stop_grace_period")
 
 
 class PodmanCompose:
+    starts_what_it_creates = True  # only `podman run` is given the file with values
+
     def __init__(self, project: Project) -> None:
         self._project = project
 
@@ -97,7 +99,8 @@ class PodmanCompose:
         inherited = [f"--env={name}" for name, value in variables.items() if value is None]
         return [f"--env-file={file.with_suffix('.env')}", *inherited, *stop]
 
-    def up_argv(self, made: Model, file: Path, service: str, names: Sequence[str]) -> list[str]:
+    def creation_argv(self, made: Model, file: Path, present: Mapping[str, int]) -> list[str]:
+        (service,) = present
         words = ["up", "--detach", "--no-deps", "--no-build", "--no-recreate", service]
         return self._for(made["name"], file, self._given(made, file, service), *words)
 
