@@ -20,7 +20,7 @@ from holdfast.system import durable
 WEB = ("backend", "web")
 BEHIND = ("worker", "scheduler")
 STOP_ORDER = ("scheduler", "worker", "web", "backend")
-_STOP_TOGETHER = (("scheduler", "web"), ("worker",), ("backend",))
+_STOP_TOGETHER = (("scheduler", "worker", "web"), ("backend",))
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 
@@ -56,7 +56,7 @@ def ordered(instances: Iterable[ServiceInstance], *, stopping: bool) -> list[Ser
 
 
 def stop_groups(instances: Iterable[ServiceInstance]) -> list[list[ServiceInstance]]:
-    """Return instances in groups that stop side by side: what makes work, then what does it, then what both need."""
+    """Return instances in groups that stop side by side; what the others may need for their last work comes last."""
     known = list(instances)
     groups = [[instance for instance in known if instance.kind in kinds] for kinds in _STOP_TOGETHER]
     return [group for group in groups if group]

@@ -54,6 +54,7 @@ class Host:
 
     engine: Mapping[str, str] = field(default_factory=dict)
     """The address of the container engine, whatever the shell's variables say."""
+    _closing: list[Callable[[], None]] = field(default_factory=list)
     _keeper: Keeper | None = None
     _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,9 +63,15 @@ class Host:
         self.operation, self.record = operation, record
 
     def leave(self) -> None:
-        """End the operation's part; what it left running goes on."""
+        """End the operation's part; what it left running goes on, and what was kept open for it is closed."""
+        while self._closing:
+            self._closing.pop()()
         self.let_go()
         self.operation = self.record = None
+
+    def at_leave(self, close: Callable[[], None]) -> None:
+        """Call a function when the operation is left."""
+        self._closing.append(close)
 
     def let_go(self) -> None:
         """Leave running processes to their keeper, which ends with the last of them; later commands get a new one."""

@@ -39,6 +39,7 @@ def counted(session: Session, budget_seconds: float) -> dict[str, Facts]:
             found[name]["rows"] = int(session.value(f"SELECT count(*) FROM {place}") or 0)
         except SqlError as error:
             if error.sql_state in (_TIMED_OUT, _NO_RIGHT):
-                break
+                return found  # the error has ended the session
             raise
+    session.run("SET statement_timeout = 0")
     return found

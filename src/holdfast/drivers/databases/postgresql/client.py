@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from holdfast.drivers.databases.sql.container_exec import Container, running
+from holdfast.drivers.databases.sql.kept_sessions import KeptSessions
 from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session, SqlError, open_session
 from holdfast.model import Server
 from holdfast.system.host import Host
@@ -65,6 +66,7 @@ class Clients:
         self.server = server
         self.host = host
         self.container = Container.of(server)
+        self.kept = KeptSessions(host, self.session)
 
     def argv(self, program: str, *words: str) -> list[str]:
         if self.container is None:

@@ -39,7 +39,7 @@ class ShadowDatabases:
 
     @contextmanager
     def maintenance(self) -> Iterator[Session]:
-        with self._clients.session(self._clients.server.maintenance) as session:
+        with self._clients.kept.session(self._clients.server.maintenance) as session:
             yield session
 
     def _beside(self, token: str) -> str:
@@ -191,6 +191,8 @@ class ShadowDatabases:
     # --- the live one ------------------------------------------------------------------------------------
 
     def _close(self, session: Session, database: str) -> None:
+        """Let nobody connect any more, and close sessions of our own that are idle."""
+        self._clients.kept.release(database)
         session.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS false")
 
     def _open(self, session: Session, database: str) -> None:

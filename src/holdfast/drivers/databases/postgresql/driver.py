@@ -95,12 +95,14 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
             raise StepError(f"database {self.name}: the server has no database {self.database!r}")
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with self._clients.session(self.database) as session:
+        with self._clients.kept.session(self.database) as session:
             session.run("BEGIN READ ONLY")
-            return list(session.rows(sql))
+            found = list(session.rows(sql))
+            session.run("ROLLBACK")
+            return found
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
-        with self._clients.session(self.database) as session:
+        with self._clients.kept.session(self.database) as session:
             return counted(session, budget_seconds)
 
     # --- copies ------------------------------------------------------------------------------------

@@ -204,4 +204,4 @@ def open_session(
 
 def _changes(sql: str) -> bool:
     """Return whether a statement changes something, so that an end before, during or after it is worth a test."""
-    return not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION"))
+    return not sql.startswith(("SELECT", "COPY", "SET", "BEGIN ISOLATION", "BEGIN READ ONLY", "ROLLBACK"))
