@@ -116,6 +116,13 @@ class ComposeRuntime(InstanceContainers):
             return self._host.run(
                 argv, cwd="/", environment=command.environment, timeout_seconds=timeout_seconds, output=output
             )
+        except CommandFailedError as error:
+            # The operator knows the command, and not the one that runs it in a container.
+            shown = self._host.redactor.text(" ".join(command.argv))
+            error.what = (
+                f"`{shown}` in a container of {command.service} ended with exit code {error.exit_code_of_command}"
+            )
+            raise
         finally:
             self._end_tasks(operation, waiting=False)  # if only its client was ended, the container goes on
 

@@ -351,7 +351,8 @@ class InstanceContainers(ProjectContainers):
         """
         given = [re.escape(label(container.known, name)) for name in (PROJECT, SERVICE)]
         usual = re.fullmatch("[-_]".join([*given, r"\d+"]), str(container.known["Name"]).lstrip("/")) is not None
-        return usual and container.running and (self._engine.changes_policies or container.restart_policy == "no")
+        ended_well = container.running or self._waits(container)
+        return usual and ended_well and (self._engine.changes_policies or container.restart_policy == "no")
 
     def shut_down(self) -> None:
         self.stop(*self.statuses())

@@ -185,9 +185,9 @@ def prepared_task(made: Model, service_name: str, argv: Sequence[str]) -> Model:
     So it is never taken for a container of the service itself, on the network too.
     """
     service: Service = {**made["services"][service_name], "command": [_literal(word) for word in argv]}
-    labels = service.get("labels") or {}
-    service["labels"] = {**labels, DEFINITION_LABEL: _digest(service)}
-    return {**made, "services": {f"{service_name}-task": service}}
+    digest = _digest(service)
+    service["labels"] = {**(service.get("labels") or {}), DEFINITION_LABEL: digest}
+    return {**made, "services": {f"{service_name}-task-{digest}": service}}
 
 
 def beside(made: Model, service: str) -> Model:
