@@ -80,7 +80,7 @@ class FakeRuntime(ProcessRuntime):
             raise StepError(f"{instance.name} does not stay up", state=self._output[instance.name])
         self.instances[instance.name] = (instance, next(self._pids))
 
-    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+    def stop(self, *names: str, keep: bool = False, at_most_seconds: float | None = None) -> dict[str, float]:
         stopped = [name for name in names if self.instances.pop(name, None) is not None]
         return {name: self.killed_after[name] for name in stopped if name in self.killed_after}
 

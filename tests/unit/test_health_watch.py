@@ -78,6 +78,14 @@ def test_it_is_settled_once_it_is_healthy_and_stayed_up(
     assert seen.is_settled(TERMS) is settled
 
 
+def test_a_health_check_that_has_turned_unhealthy_is_not_waited_for() -> None:
+    """A container may still be `starting`; it is `unhealthy` after as many failures as its own check allows."""
+    seen = Seen(3.0, replace(RUNNING, healthy=False, detail="unhealthy"))
+    assert judge(seen, TERMS) == Failed("its health check has turned unhealthy")
+    assert judge(seen, PATIENT) == Pending()
+    assert judge(Seen(3.0, replace(RUNNING, healthy=False, detail="starting")), TERMS) == Pending()
+
+
 def test_the_release_decides_in_the_end() -> None:
     assert judge(Seen(2.0, RUNNING, healthy=True, release="r2"), TERMS) == Healthy()
     assert judge(Seen(2.0, RUNNING, healthy=True, release="r1"), TERMS) == Failed("it runs release r1")

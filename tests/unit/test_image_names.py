@@ -33,9 +33,9 @@ class Engine:
         if self.failures >= 0:
             if check:
                 raise CommandFailedError("It fails", exit_code_of_command=1, output_tail="")
-            return SimpleNamespace(exit_code=1)
+            return SimpleNamespace(exit_code=1, output_tail="It fails")
         self.name = argv[2] if argv[1] == "tag" else ""
-        return SimpleNamespace(exit_code=0)
+        return SimpleNamespace(exit_code=0, output_tail="")
 
 
 def give_back(engine: Engine, id: str) -> str:

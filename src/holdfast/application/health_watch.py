@@ -10,6 +10,7 @@ _RETRIED = ("backoff", "exited")  # the process ended, and the runtime starts it
 _DEAD = ("fatal", "unknown")
 _BROKEN = (500, 501)
 _NOT_YET = (502, 503, 504)
+_UNHEALTHY = "unhealthy"  # of a container: as many failures in a row as its health check allows, after its start period
 _BROKEN_SECONDS, _BROKEN_SETTLES = 5.0, 3
 
 
@@ -135,6 +136,8 @@ def judge(seen: Seen, terms: Terms) -> Verdict:
         return PortTaken() if seen.port_taken else Failed(_not_up(seen.status))
     if seen.restarted and not terms.patient:
         return Failed("it was restarted while it was verified")
+    if seen.status is not None and seen.status.detail == _UNHEALTHY and not terms.patient:
+        return Failed("its health check has turned unhealthy")
     if seen.release is not None:
         if seen.release != terms.release:
             return Failed(f"it runs release {seen.release}")

@@ -45,7 +45,7 @@ class _Information(TypedDict):
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one container: the rest of the path after the container's, and what is sent with it."""
+    """A change of one container or image: its path in the API, and what is sent with it."""
 
     id: str
     path: str
@@ -54,7 +54,34 @@ class Change:
     seconds: float = _SECONDS
     """How long its answer may take."""
     may_be_gone: bool = False
-    """Whether a container that does not exist needs no change."""
+    """Whether something that does not exist needs no change."""
+
+    @classmethod
+    def container(
+        cls,
+        id: str,
+        verb: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        seconds: float = _SECONDS,
+        may_be_gone: bool = False,
+    ) -> Change:
+        return cls(id, f"containers/{quote(id, safe='')}/{verb}", "POST", body, seconds, may_be_gone)
+
+    @classmethod
+    def removal(cls, id: str) -> Change:
+        return cls(id, f"containers/{quote(id, safe='')}?force=1", "DELETE", may_be_gone=True)
+
+    @classmethod
+    def name(cls, image: str, name: str) -> Change:
+        """Return the change that gives an image a name with its tag."""
+        repository, _, tag = name.rpartition(":")
+        return cls(name, f"images/{quote(image, safe=':')}/tag?{urlencode({'repo': repository, 'tag': tag})}")
+
+    @classmethod
+    def nameless(cls, name: str, *, prune: bool) -> Change:
+        """Return the change that takes a name away; an image whose last name it was is deleted."""
+        return cls(name, f"images/{quote(name, safe='/:')}?noprune={int(not prune)}", "DELETE")
 
 
 class EngineApi:
@@ -117,7 +144,7 @@ class EngineApi:
             return self._get(connection, KnownImage, f"images/{quote(name, safe='/:@')}/json")
 
     def change(self, what: str, changes: Sequence[Change]) -> dict[str, str]:
-        """Make changes side by side; return by container what went wrong. `what` names them all."""
+        """Make changes side by side; return by id what went wrong. `what` names them all."""
         fault_points.reach(f"before engine {what}")
         failed: dict[str, str] = {}
         with ExitStack() as stack:
@@ -145,8 +172,7 @@ class EngineApi:
     def _send(self, connection: http.client.HTTPConnection, change: Change) -> None:
         headers = {"Host": "docker", "Content-Type": "application/json"}
         body = json.dumps(change.body) if change.body is not None else None
-        path = f"{self._prefix()}/containers/{quote(change.id, safe='')}{change.path}"
-        connection.request(change.method, path, body=body, headers=headers)
+        connection.request(change.method, f"{self._prefix()}/{change.path}", body=body, headers=headers)
 
     # --- requests ----------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class Engine:
 
     def start(self, ids: Sequence[str]) -> dict[str, str]:
         """Start containers side by side; return by container why it did not start."""
-        return self._change("start", (), ids, {id: Change(id, "/start", seconds=_DO_SECONDS) for id in ids})
+        return self._change("start", (), ids, {id: Change.container(id, "start", seconds=_DO_SECONDS) for id in ids})
 
     def set_policies(self, policies: Mapping[str, str]) -> None:
         """Set the restart policies of containers, each in the syntax of `docker update`. Raise CommandFailedError."""
@@ -133,7 +133,7 @@ class Engine:
             name, _, attempts = policy.partition(":")
             wanted = {"Name": name, **({"MaximumRetryCount": int(attempts)} if attempts else {})}
             ids = [id for id, given in policies.items() if given == policy]
-            changes = {id: Change(id, "/update", body={"RestartPolicy": wanted}) for id in ids}
+            changes = {id: Change.container(id, "update", body={"RestartPolicy": wanted}) for id in ids}
             _raise_first(self._change("update", (f"--restart={policy}",), ids, changes))
 
     def _change(
@@ -173,20 +173,24 @@ class Engine:
         """End and remove one container, as `end` does; return the seconds after which it had to be killed."""
         return self.end([container]).get(container["Id"])
 
-    def end(self, containers: Sequence[Known], *, keep: Collection[str] = ()) -> dict[str, float]:
+    def end(
+        self, containers: Sequence[Known], *, keep: Collection[str] = (), at_most_seconds: float | None = None
+    ) -> dict[str, float]:
         """End containers side by side, each with its own stop signal and grace period; remove all but those to `keep`.
 
-        Volumes stay. Nothing may start one of them again from here on, even if the machine crashes meanwhile. Return
-        the seconds after which the engine had to kill a container, by id; such a container is removed in any case.
-        Raise StepError.
+        `at_most_seconds` shortens the grace periods. Volumes stay. Nothing may start one of them again from here on,
+        even if the machine crashes meanwhile. Return the seconds after which the engine had to kill a container, by id;
+        such a container is removed in any case. Raise StepError.
         """
         killed: dict[str, float] = {}
         left = list(containers)
         graces = {item["Id"]: float(item["Config"].get("StopTimeout") or _GRACE_SECONDS) for item in left}
+        if at_most_seconds is not None:
+            graces = {id: min(grace, at_most_seconds) for id, grace in graces.items()}
         deadline = time.monotonic() + max(graces.values(), default=0) + _REMOVAL_SECONDS
         while left:
             try:
-                self._end_once(left, graces, keep, killed)
+                self._end_once(left, graces, keep, killed, hurried=at_most_seconds is not None)
                 return killed
             except CommandFailedError as error:  # perhaps a container is removing itself
                 left = self.inspected([item["Id"] for item in left])
@@ -197,27 +201,35 @@ class Engine:
         return killed
 
     def _end_once(
-        self, containers: Sequence[Known], graces: Mapping[str, float], keep: Collection[str], killed: dict[str, float]
+        self,
+        containers: Sequence[Known],
+        graces: Mapping[str, float],
+        keep: Collection[str],
+        killed: dict[str, float],
+        *,
+        hurried: bool,
     ) -> None:
         if self.changes_policies:
             policies = {item["Id"]: item["HostConfig"]["RestartPolicy"]["Name"] for item in containers}
             self.set_policies({id: "no" for id, policy in policies.items() if policy not in ("no", "")})
         paused = [item["Id"] for item in containers if item["State"]["Status"] == "paused"]
         # A paused one would not receive the stop signal.
-        _raise_first(self._change("unpause", (), paused, {id: Change(id, "/unpause") for id in paused}))
+        _raise_first(self._change("unpause", (), paused, {id: Change.container(id, "unpause") for id in paused}))
         running = [item["Id"] for item in containers if item["State"]["Status"] not in _WITHOUT_A_STOP]
         if running:
             began = time.monotonic()
             limit = max(graces[id] for id in running) + _ASK_SECONDS
-            stops = {id: Change(id, "/stop", seconds=limit, may_be_gone=True) for id in running}
-            _raise_first(self._change("stop", (), running, stops, limit=limit))
+            # One limit for all where the client stops them, because it takes only one.
+            shortest = int(min(graces[id] for id in running))
+            verbs = {id: f"stop?t={int(graces[id])}" if hurried else "stop" for id in running}
+            stops = {id: Change.container(id, verbs[id], seconds=limit, may_be_gone=True) for id in running}
+            _raise_first(self._change("stop", (f"--time={shortest}",) if hurried else (), running, stops, limit=limit))
             took = time.monotonic() - began
             late = [id for id in running if took >= graces[id]]
             found = self.inspected(late)
             killed |= {item["Id"]: graces[item["Id"]] for item in found if item["State"].get("ExitCode") == _KILLED}
         gone = [item["Id"] for item in containers if item["Id"] not in keep or item["Id"] in killed]
-        removals = {id: Change(id, "?force=1", "DELETE", may_be_gone=True) for id in gone}
-        _raise_first(self._change("rm", ("--force",), gone, removals))
+        _raise_first(self._change("rm", ("--force",), gone, {id: Change.removal(id) for id in gone}))
 
     def storage(self) -> str:
         """Return the folder in which the engine keeps images and containers."""
@@ -265,6 +277,31 @@ class Engine:
         if self._api is not None:
             return [str(item["Id"]) for item in self._api.images()]
         return self.ask("image", "ls", "--quiet", "--no-trunc").split()
+
+    def tag(self, id: str, name: str) -> str:
+        """Give an image a name with its tag; return what went wrong, empty if nothing."""
+        if self._api is None or "@" in name:
+            return self._told("tag", id, name)
+        self._host.announce(f"{self.name} tag {id} {name}")
+        self._host.log({"kind": "command", "argv": [self.name, "tag", id, name], "cwd": ""})
+        return self._api.change("tag", [Change.name(id, name)]).get(name, "")
+
+    def untag(self, name: str, *, prune: bool = False) -> str:
+        """Take a name from an image; return what went wrong, empty if nothing.
+
+        `prune`: also delete images without a name that only this one was built on.
+        """
+        words = ["rmi", *([] if prune else ["--no-prune"]), name]
+        if self._api is None or "@" in name:
+            return self._told(*words)
+        self._host.announce(" ".join([self.name, *words]))
+        self._host.log({"kind": "command", "argv": [self.name, *words], "cwd": ""})
+        return self._api.change("rmi", [Change.nameless(name, prune=prune)]).get(name, "")
+
+    def _told(self, *words: str) -> str:
+        argv = [self.name, *words]
+        found = self._host.run(argv, ignore_cancel=True, check=False, timeout_seconds=_ASK_SECONDS)
+        return "" if found.exit_code == 0 else found.output_tail.strip() or "it failed"
 
     def nameless(self, label: str) -> list[str]:
         """Return the ids of images with a label that have no name."""

@@ -35,6 +35,7 @@ from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep, 
 from holdfast.system.ports import free_loopback_port
 
 _UNWELL_SECONDS = 10.0  # visitors wait meanwhile
+_UNDO_STOP_SECONDS = 2.0  # visitors wait meanwhile, and what the service has written is put back
 _PORT_ATTEMPTS = 3
 _WarningsT = TypeVar("_WarningsT", bound=WarningFacts)
 
@@ -104,11 +105,14 @@ def _stop(
     instances: Sequence[ServiceInstance],
     *,
     keep: bool = False,
+    at_most_seconds: float | None = None,
 ) -> None:
     """Stop instances in order; note one that had to be killed, because its work was cut off."""
     by_name = {instance.name: instance for instance in instances}
     for together in stop_groups(instances):
-        for name, seconds in application.runtime.stop(*(item.name for item in together), keep=keep).items():
+        names = [item.name for item in together]
+        late = application.runtime.stop(*names, keep=keep, at_most_seconds=at_most_seconds)
+        for name, seconds in late.items() if at_most_seconds is None else ():
             note = (
                 f"service {by_name[name].service} had to be killed after {seconds:g} s: it did not end by itself within"
                 " its stop_timeout_seconds"
@@ -275,7 +279,8 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         """Stop what this step has started."""
         begun = started(application, context.operation)
         mine = [item for item in begun if item.release == self.release.id and item.kind in self.kinds]
-        _stop(application, context, mine)
+        hurried = context.plan_parameters.mode == "maintenance"  # in the other modes no data is put back
+        _stop(application, context, mine, at_most_seconds=_UNDO_STOP_SECONDS if hurried else None)
 
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration

@@ -40,11 +40,12 @@ class RunsServices(Protocol):
         Raise StepError.
         """
 
-    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+    def stop(self, *names: str, keep: bool = False, at_most_seconds: float | None = None) -> dict[str, float]:
         """Stop and forget instances side by side; an unknown one is fine. Idempotent.
 
         With `keep`, what a next start of the same instance can use is kept, where there is something; it is removed by
-        a stop without. Return by name the seconds after which an instance had to be killed.
+        a stop without. `at_most_seconds` shortens the time that each of them has to end by itself, where the runtime
+        can shorten it. Return by name the seconds after which an instance had to be killed.
         """
 
     def end_unmanaged(self) -> None:

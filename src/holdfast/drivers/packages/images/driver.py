@@ -278,7 +278,7 @@ class ImagePackages:
     def _tagged(self, model: Model, service: str, id: str, *, built: bool | None = None) -> Image:
         """Tag an image; its tag contains its id, so that it never refers to another image."""
         tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
-        self._host.run([self._engine, "tag", id, tag], timeout_seconds=_ENGINE_SECONDS)
+        self._names.give(tag, id)
         by_compose = bool(model["services"][service].get("build"))
         return Image(_names(model)[service], tag, id, by_compose if built is None else built)
 
@@ -325,7 +325,7 @@ class ImagePackages:
         for package in known:
             for tag in self._tags_of(package) if package.id == id else ():
                 if tag not in others and self._names.id(tag):
-                    self._host.run([self._engine, "rmi", tag], check=False, timeout_seconds=_ENGINE_SECONDS)
+                    self._names.take_away(tag)
         self._sources.remove(id)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from holdfast.containers.docker import Engine
-from holdfast.system.host import CommandResult, Host
+from holdfast.errors import CommandFailedError
+from holdfast.system.host import Host
 
 _ENGINE_SECONDS = 60
 _UNSAID = ("localhost/", "docker.io/library/", "docker.io/")
@@ -71,20 +72,29 @@ class ImageNames:
         for name, id in ids.items():
             if self.id(name) == id:
                 continue
-            words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
-            if self._do(*words, check=False).exit_code == 0:
+            if not self._give(name, id):
                 continue
             # A name must not stay on the other image because the engine was down for a moment: it answers now, or the
             # step fails. But a name is only for the operator's convenience: one whose image somebody removed, or that a
             # container still needs, must not stop an undo.
             known = self._ids()
             if not id or id.removeprefix("sha256:") in known:
-                self._do(*words, check=bool(id))
+                why = self._give(name, id)
+                if why and id:
+                    raise CommandFailedError(f"image {name}: {why}", exit_code_of_command=1, output_tail=why)
 
-    def _do(self, *words: str, check: bool) -> CommandResult:
-        return self._host.run(
-            [self._engine.name, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS
-        )
+    def give(self, name: str, id: str) -> None:
+        """Give a name with its tag to an image. Raise CommandFailedError."""
+        if why := self._engine.tag(id, name):
+            raise CommandFailedError(f"image {name}: {why}", exit_code_of_command=1, output_tail=why)
+
+    def take_away(self, name: str) -> None:
+        """Take a name away, with the image if it was the last one, unless something needs it."""
+        self._engine.untag(name, prune=True)
+
+    def _give(self, name: str, id: str) -> str:
+        """Give a name to an image, or take it away; return what went wrong, empty if nothing."""
+        return self._engine.tag(id, exact(name)) if id else self._engine.untag(name)
 
     def _ids(self) -> set[str]:
         """Return the ids of all images.

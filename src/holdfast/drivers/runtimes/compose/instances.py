@@ -319,11 +319,13 @@ class InstanceContainers(ProjectContainers):
         except FileNotFoundError:
             return False
 
-    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
+    def stop(self, *names: str, keep: bool = False, at_most_seconds: float | None = None) -> dict[str, float]:
         found = self._by_name()
-        return self._remove({name: found.get(name, []) for name in names}, keep=keep)
+        return self._remove({name: found.get(name, []) for name in names}, keep=keep, at_most_seconds=at_most_seconds)
 
-    def _remove(self, found: Mapping[str, Sequence[Container]], *, keep: bool = False) -> dict[str, float]:
+    def _remove(
+        self, found: Mapping[str, Sequence[Container]], *, keep: bool = False, at_most_seconds: float | None = None
+    ) -> dict[str, float]:
         """End the containers of instances; return the seconds after which each had to be killed, by instance."""
         containers = [container for each in found.values() for container in each]
         if containers:
@@ -332,7 +334,9 @@ class InstanceContainers(ProjectContainers):
             if found[name]:
                 durable.write_file(self._ending(name), "")
         kept = {name: each[0].id for name, each in found.items() if keep and len(each) == 1 and self._may_stay(each[0])}
-        killed = self._engine.end([container.known for container in containers], keep=kept.values())
+        killed = self._engine.end(
+            [container.known for container in containers], keep=kept.values(), at_most_seconds=at_most_seconds
+        )
         late = {container.name: killed[container.id] for container in containers if container.id in killed}
         for name in found:
             if name in kept and name not in late:

@@ -237,8 +237,11 @@ class SupervisorRuntime(ProcessRuntime):
             ]
         )
 
-    def stop(self, *names: str, keep: bool = False) -> dict[str, float]:
-        """Stop services side by side. `keep` makes no difference: a process leaves nothing that is started again."""
+    def stop(self, *names: str, keep: bool = False, at_most_seconds: float | None = None) -> dict[str, float]:
+        """Stop services side by side. `keep` makes no difference: a process leaves nothing that is started again.
+
+        Neither does `at_most_seconds`: supervisord takes the time from the definition of a program.
+        """
         found = {name: self._processes_of(name) for name in names}
         log = self._folder / "supervisord.log"
         seen_bytes = log.stat().st_size if log.exists() else 0
