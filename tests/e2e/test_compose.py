@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.operations import upgrade
+from holdfast.system.host import Host
+from holdfast.system.keeper_client import Process
 from tests import containers
 from tests.compose_site import ComposeSite
 from tests.e2e.cli import run, run_json
@@ -67,6 +70,28 @@ def test_an_upgrade_and_a_rollback(adopted: ComposeSite) -> None:
     assert adopted.get("/") == (200, {"version": "v1", "entries": 120})
     assert adopted.image_of("web") == old
     assert adopted.fingerprint() == before
+
+
+def test_an_upgrade_starts_few_processes(adopted: ComposeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine's API answers needs no client, and the clients of a database stay for the next step."""
+    begun: list[str] = []
+    window: list[str] = []
+    spawn = Host._spawn
+
+    def counted(host: Host, argv: Sequence[str], **options: Any) -> Process:
+        begun.append(" ".join(map(str, argv)))
+        if adopted.get("/")[0] == 503:
+            window.append(begun[-1])
+        return spawn(host, argv, **options)
+
+    monkeypatch.setattr(Host, "_spawn", counted)
+    app = adopted.open()
+    try:
+        app.run(upgrade.plan(app, "v2"))
+    finally:
+        app.close()
+    assert len(begun) <= 40, "\n".join(begun)
+    assert len(window) <= 4, "\n".join(window)
 
 
 @pytest.mark.combination
