@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase

@@ -8,11 +8,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.postgresql import archive
 from holdfast.drivers.databases.postgresql.client import Clients

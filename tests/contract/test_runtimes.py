@@ -6,10 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime

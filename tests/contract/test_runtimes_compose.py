@@ -12,11 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, RefusedError, StepError
 from holdfast.model import ReleaseCommand, ServiceInstance, ServiceStatus

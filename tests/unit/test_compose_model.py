@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.cli.select import compose_of

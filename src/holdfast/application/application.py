@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from holdfast.application.context import ApplicationContext
 from holdfast.config.load import ResolvedConfig
@@ -16,8 +17,7 @@ from holdfast.engine.runner import Result, Runner
 from holdfast.model import Plan
 
 
-@dataclass
-class App:
+class App(msgspec.Struct):
     context: ApplicationContext
     runner: Runner
     command: str

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.protocols.containers import Containers
@@ -29,8 +30,7 @@ OWNER_FILE = "owner.json"
 RESERVE_BYTES = 4 << 20
 
 
-@dataclass
-class ApplicationContext:
+class ApplicationContext(msgspec.Struct):
     loaded: ResolvedConfig
     host: Host
     journal: Journal
@@ -42,7 +42,7 @@ class ApplicationContext:
     packages: Packages
     gate_runtime: Runtime
     """The runtime of the gate's own server, which always runs on this machine."""
-    cold: Mapping[str, OfflineDataDirectory] = field(default_factory=dict)
+    cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""

@@ -7,14 +7,15 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.errors import HoldfastError
 from holdfast.model import Outcome, Problem
-from holdfast.operations import prune
 from holdfast.steps import preflight
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -291,7 +292,7 @@ def _vault(app: App) -> list[Problem]:
                 "backup", "error", f"backup {name} is damaged", "Run `holdfast backup verify`, then make a new backup."
             )
         )
-    sets = prune.complete(app, [backup for backup in vault.backups() if not backup.safety])
+    sets = whole_backups.whole(app.loaded, [backup for backup in vault.backups() if not backup.safety])
     if not sets:
         found.append(Problem("backup", "warning", "there is no backup yet", "holdfast backup create"))
     elif time.time() - _timestamp(sets[-1].created_at) > _OLD_BACKUP_SECONDS:

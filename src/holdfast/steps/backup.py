@@ -6,11 +6,11 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 import zstandard
+from msgspec.structs import asdict
 
 from holdfast import VERSION
 from holdfast.application.context import ApplicationContext

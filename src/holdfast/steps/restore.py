@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import asdict
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import OpenSet, Vault

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from msgspec.structs import replace
+
 from holdfast.application.context import ApplicationContext
-from holdfast.application.health import configured, is_healthy, verify
-from holdfast.application.instances import instance_of, target_of
+from holdfast.application.health import is_healthy, verify
+from holdfast.application.instances import configured, instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps.services import (

@@ -8,8 +8,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from holdfast.system import proc
 from holdfast.system.proc import Stat
@@ -20,14 +21,12 @@ _BECOMING_SECONDS = 0.5
 _SETTLED_SECONDS = 0.02
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     pid: int
     command: str
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """One process, not a later one with its number: its start is in clock ticks since boot."""
 
     pid: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,4 +113,4 @@ def with_volume_folders(loaded: ResolvedConfig, compose: ComposeRuntime) -> Reso
     if places != known:
         durable.write_file(memory, json.dumps(places, indent=1))
     found = {name: structs.replace(item, path=places[item.volume]) for name, item in volumes.items()}
-    return replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))
+    return structs.replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))

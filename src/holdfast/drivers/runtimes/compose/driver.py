@@ -16,9 +16,10 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
+
+from msgspec.structs import replace
 
 from holdfast.containers.container import (
     APPLICATION_LABEL,

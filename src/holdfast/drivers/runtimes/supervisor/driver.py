@@ -65,7 +65,7 @@ class SupervisorRuntime(ProcessRuntime):
 
     # --- the server --------------------------------------------------------------------------------
 
-    def _call(self, name: str, *arguments: object) -> object:
+    def _call(self, name: str, *arguments: str | bool) -> object:
         if name not in _CHANGING:
             return interface.call(self._socket, name, *arguments)
         fault_points.reach(f"before call {name}")
