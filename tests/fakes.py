@@ -31,9 +31,10 @@ from holdfast.model import (
     Snapshot,
 )
 from holdfast.system.host import Host
-from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
+from tests.contract.fake_files import FakeFiles
+from tests.contract.memory_vault import MemoryVault, sha256
 
-__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault", "Step"]
+__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "MemoryVault", "Step"]
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,9 @@ def second_processes() -> list[Process]:
 
 
 def restored(keeper: Keeper, id: str, host: Host) -> LocalFiles:
-    _, listing, fetch, _ = keeper.vault.open_set(id)
+    source = keeper.vault.open_set(id)
     target = LocalFiles("target", keeper.files.root.parent / "target", host=host)
-    target.stage("restore", listing("media"), fetch, no_check)
+    target.stage("restore", source.listing("media"), source.fetch, no_check)
     target.apply("restore")
     return target
 
@@ -120,7 +120,7 @@ def test_files_at_rest_are_not_looked_at_by_the_scan(keeper: Keeper, monkeypatch
     assert len(named) > FILES // 4
     assert keeper.wrong() == []
     assert keeper.restored(id, "target") == before
-    listing = {entry.path: entry for entry in keeper.vault.open_set(id)[1]("media")}
+    listing = {entry.path: entry for entry in keeper.vault.open_set(id).listing("media")}
     for path, entry in listing.items():
         status = os.lstat(root / os.fsdecode(entry.raw_path()))
         assert (entry.inode, entry.ctime_ns, entry.mode) == (

@@ -84,8 +84,8 @@ def _imported(folder: Path, *arguments: str) -> set[str]:
     ("arguments", "more"),
     [(["status"], set()), (["--help"], {"msgspec", "sqlite3", "tomllib", "holdfast.config", "holdfast.model"})],
 )
-def test_a_light_command_imports_nothing_heavy(tmp_path: Path, arguments: list[str], more: set[str]) -> None:
-    (tmp_path / "holdfast.toml").write_text(_CONFIGURATION)
-    imported = _imported(tmp_path, *arguments)
+def test_a_light_command_imports_nothing_heavy(quick_folder: Path, arguments: list[str], more: set[str]) -> None:
+    (quick_folder / "holdfast.toml").write_text(_CONFIGURATION)
+    imported = _imported(quick_folder, *arguments)
     assert "holdfast.cli.main" in imported
     assert (imported & (_HEAVY | more)) == set()

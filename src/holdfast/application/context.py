@@ -94,7 +94,7 @@ class ApplicationContext(msgspec.Struct):
         paths += self.runtime.storage_paths()
         paths += [self.loaded.path(item.path) for item in configuration.files.values()]
         paths += [folder.parent for folder in self._private_folders()]
-        paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        paths += self._vault_folders()
         return [str(path) for path in paths]
 
     def places(self) -> list[Path]:
@@ -102,10 +102,15 @@ class ApplicationContext(msgspec.Struct):
         configuration = self.loaded.configuration
         found = [self.loaded.state, self.releases, self.current_link]
         found += [self.loaded.path(item.path) for item in configuration.files.values()]
-        found += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        found += self._vault_folders()
         files = [self.loaded.path(item.path) for item in configuration.databases.values() if item.path]
         found += [Path(f"{path}{ending}") for path in files for ending in ("", "-wal", "-shm", "-journal")]
         return found + self._private_folders()
+
+    def _vault_folders(self) -> list[Path]:
+        """Return the folder of the vault, if it is one of this machine."""
+        folder = self.vault.capabilities.folder if self.vault is not None else None
+        return [folder] if folder is not None else []
 
     # --- owner markers -----------------------------------------------------------------------------
 

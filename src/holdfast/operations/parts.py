@@ -171,7 +171,7 @@ def preflight(
 
 
 def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
-    """Return the bytes needed by path: restore points next to each database, dumps in the vault, one copy of each."""
+    """Return the bytes needed by path: restore points next to each database, dumps for the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
@@ -182,9 +182,12 @@ def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies
         if where:
             found[where] = found.get(where, 1 << 20) + size
         total += size
-    if with_backup:
-        for item in app.loaded.configuration.vaults.values():
-            found[str(app.loaded.path(item.path))] = (2 * total if copies else total) + (1 << 20)
+    if with_backup and app.context.vault is not None:
+        vault = app.context.vault.capabilities
+        if vault.folder is not None:
+            found[str(vault.folder)] = (2 * total if copies else total) + (1 << 20)
+        if not vault.in_place:  # dumps are made next to the state and streamed from there
+            found[str(app.loaded.state)] = total + (1 << 20)
     return found
 
 

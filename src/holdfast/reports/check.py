@@ -270,14 +270,14 @@ def _vault(app: App) -> list[Problem]:
                 "Add [databases.NAME] and [files.NAME] for everything that the application writes.",
             )
         )
-    for name, item in app.loaded.configuration.vaults.items():
-        path = app.loaded.path(item.path)
+    path = vault.capabilities.folder
+    for name in app.loaded.configuration.vaults if path is not None and path.exists() else ():
         devices = {
             app.loaded.path(files.path).stat().st_dev
             for files in app.loaded.configuration.files.values()
             if app.loaded.path(files.path).exists()
         }
-        if path.exists() and path.stat().st_dev in devices:
+        if path is not None and path.stat().st_dev in devices:
             found.append(
                 Problem(
                     f"vaults.{name}",

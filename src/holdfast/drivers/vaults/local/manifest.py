@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -90,10 +90,12 @@ def sums(folder: Path) -> tuple[bytes, dict[str, StoredFile]]:
     return text.encode(), found
 
 
-def wrong_files(folder: Path, backup: Backup) -> list[str]:
-    """Return the problems of the files in a backup's own folder."""
+def wrong_files(folder: Path, backup: Backup, only: Collection[str] | None = None) -> list[str]:
+    """Return the problems of the files in a backup's own folder, or only of some of them."""
     problems = []
     for name, facts in backup.files.items():
+        if only is not None and name not in only:
+            continue
         path = folder / name
         if not path.is_file():
             problems.append(f"{folder.name}/{name} is missing")

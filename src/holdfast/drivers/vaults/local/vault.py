@@ -10,11 +10,11 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.drivers.protocols.vaults import OpenSet, Progress
+from holdfast.drivers.protocols.vaults import Capabilities, Progress
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
 from holdfast.model import Backup
@@ -22,6 +22,7 @@ from holdfast.system import durable
 from holdfast.system.host import Host
 
 if TYPE_CHECKING:
+    from holdfast.drivers.vaults.local.reader import LocalBackup
     from holdfast.drivers.vaults.local.watched import Watched
     from holdfast.drivers.vaults.local.writer import LocalRun
 
@@ -31,6 +32,8 @@ _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
 
 
 class LocalVault:
+    kind = "local"
+
     def __init__(self, path: Path, owner: str, host: Host | None = None) -> None:
         """Do everything in this process where there is no host."""
         self._host = host
@@ -39,6 +42,20 @@ class LocalVault:
         self._runs: dict[str, LocalRun] = {}
         self._lock: int | None = None
         self._watched: tuple[str, dict[str, Watched]] | None = None  # trees watched for changes since a backup
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(folder=self.path, in_place=True, links=True)
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def free_bytes(self) -> int:
+        return durable.free_bytes(self.path)
 
     # --- opening -----------------------------------------------------------------------------------
 
@@ -222,16 +239,16 @@ class LocalVault:
             found.problems.append(error.what)
         return found.run([folder for folder in self._set_folders() if id in (None, folder.name)])
 
-    def open_set(self, id: str) -> OpenSet:
+    def open_set(self, id: str, only: Collection[str] | None = None) -> LocalBackup:
         folder = self.path / "backups" / id
         if not folder.is_dir():
             raise NotFoundError(
                 f"there is no backup {id} in {self.path}", next_step="Run `holdfast backup list` to see them."
             )
-        return self._open(folder)
+        return self._open(folder, only)
 
-    def open_run(self, run: str) -> OpenSet:
-        return self._open(self._finished(run))
+    def open_run(self, run: str) -> LocalBackup:
+        return self._open(self._finished(run), None)
 
     def _finished(self, run: str) -> Path:
         folder = self.path / "tmp" / run / "set"
@@ -239,22 +256,19 @@ class LocalVault:
             raise NotFoundError(f"the unfinished backup {run} is not in the vault {self.path}")
         return folder
 
-    def _open(self, folder: Path) -> OpenSet:
-        from holdfast.drivers.vaults.local.listing import read_listing
-        from holdfast.drivers.vaults.local.reader import Contents
+    def _open(self, folder: Path, only: Collection[str] | None) -> LocalBackup:
+        from holdfast.drivers.vaults.local.reader import LocalBackup
 
         self._check_owner()
-        backup = manifests.read_manifest(folder)
-        problems = manifests.problems_of(folder, backup)
-        contents = Contents(self.path, backup.packs)
-        problems += contents.problems
+        found = LocalBackup(self.path, folder, manifests.read_manifest(folder))
+        problems = found.problems(only)
         if problems:
             raise DamagedError(
-                f"backup {backup.id} is damaged: {'; '.join(problems[:3])}",
+                f"backup {found.manifest.id} is damaged: {'; '.join(problems[:3])}",
                 state="Nothing was changed.",
                 next_step="Choose another backup. `holdfast backup verify` lists all damage.",
             )
-        return backup, lambda name: read_listing(folder / f"files.{name}.jsonl.zst"), contents.fetch, folder
+        return found
 
     # --- pins and pruning --------------------------------------------------------------------------
 
