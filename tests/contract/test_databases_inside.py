@@ -313,9 +313,9 @@ def test_a_password_goes_in_by_the_environment_alone(harness: Inside, monkeypatc
     clients = driver("main", "app", reached, host)._clients  # type: ignore[call-arg]  # a server's driver
     argv = clients.argv("printenv")
     assert "correct-horse" not in " ".join(argv)
-    words = [*argv[: argv.index("printenv") + 1], variable]
+    arguments = [*argv[: argv.index("printenv") + 1], variable]
     told = subprocess.run(
-        words, env=host.environment(clients.environment()), capture_output=True, text=True, check=True
+        arguments, env=host.environment(clients.environment()), capture_output=True, text=True, check=True
     )
     assert told.stdout == "correct-horse-battery\n"
 

@@ -267,8 +267,8 @@ def test_a_second_dump_program_that_fails_fails_the_dump(
     server.run(name, "CREATE TABLE second (a INT)", user=USER)
     own = Clients.dump
 
-    def dump(self: Clients, sink: Any, *words: str, names: Sequence[str], **options: Any) -> None:
-        own(self, sink, *words, names=names, **options)
+    def dump(self: Clients, sink: Any, *arguments: str, names: Sequence[str], **options: Any) -> None:
+        own(self, sink, *arguments, names=names, **options)
         if len(names) > 1:
             raise StepError("the second ended badly")
 

@@ -119,15 +119,15 @@ def test_one_that_somebody_paused_is_ended(made: Containers) -> None:
 
 def test_one_whose_removal_was_killed_is_removed(made: Containers) -> None:
     """At moments of its whole length. Docker's goes on without its client; Podman's is left half done."""
-    words = [made.client, "rm", "--force", *(["--time=0"] if made.client == "podman" else [])]
+    arguments = [made.client, "rm", "--force", *(["--time=0"] if made.client == "podman" else [])]
     made.runtime.start(instance(made))
     begun = time.monotonic()
-    subprocess.run([*words, *ids(made)], check=True, capture_output=True)
+    subprocess.run([*arguments, *ids(made)], check=True, capture_output=True)
     length = time.monotonic() - begun
     moments = 24 if made.client == "podman" else 3
     for moment in range(moments):
         made.runtime.start(instance(made))
-        removal = subprocess.Popen([*words, *ids(made)], stdout=subprocess.DEVNULL)
+        removal = subprocess.Popen([*arguments, *ids(made)], stdout=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             removal.wait(length * moment / moments)
         removal.kill()
@@ -155,8 +155,16 @@ def start_theirs(made: Containers) -> None:
     model = json.loads((made.folder / "compose.json").read_text())
     theirs = {key: value for key, value in model.items() if key != "name"}
     (made.folder / "theirs.json").write_text(json.dumps(theirs))
-    words = [*made.command, "--project-name", made.name, "--file", str(made.folder / "theirs.json"), "up", "--detach"]
-    subprocess.run(words, capture_output=True, check=True)
+    arguments = [
+        *made.command,
+        "--project-name",
+        made.name,
+        "--file",
+        str(made.folder / "theirs.json"),
+        "up",
+        "--detach",
+    ]
+    subprocess.run(arguments, capture_output=True, check=True)
 
 
 def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
@@ -390,7 +398,7 @@ def test_a_start_that_died_in_its_middle_leaves_one_container(made: Containers) 
     model = json.loads(file.read_text())
     model["services"]["web"].pop("container_name", None)
     file.write_text(json.dumps(model))
-    words = [
+    arguments = [
         *made.command,
         "--project-name",
         made.name,
@@ -402,7 +410,7 @@ def test_a_start_that_died_in_its_middle_leaves_one_container(made: Containers) 
         "--scale",
         "web=2",
     ]
-    subprocess.run(words, capture_output=True, check=True)
+    subprocess.run(arguments, capture_output=True, check=True)
     assert len(ids(made)) == 2
     made.runtime.start(instance(made))
     assert len(ids(made)) == 1

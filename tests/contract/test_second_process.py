@@ -18,6 +18,7 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults.local import tree_pass
 from holdfast.drivers.vaults.local.small_files import TINY_BYTES
 from holdfast.drivers.vaults.local.vault import LocalVault
+from holdfast.drivers.vaults.local.writer import LocalRun
 from holdfast.errors import DamagedError, StepError
 from holdfast.system.host import OPERATION_VARIABLE, Host
 from holdfast.system.processes import Process, processes_with
@@ -211,6 +212,7 @@ def test_its_death_fails_the_backup(keeper: Keeper, number: int, monkeypatch: py
 
 def test_what_its_end_meets_is_raised_here_as_it_is(keeper: Keeper) -> None:
     run = keeper.vault.begin("run1")
+    assert isinstance(run, LocalRun)
     (run.folder.parent / "packs").rename(run.folder.parent / "elsewhere")
     with pytest.raises(OSError, match="No such file"):
         run.store_tree("media", keeper.files, keep_vanished=False, check=no_check, progress=no_progress)

@@ -18,7 +18,7 @@ from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
-from tests.contract.test_vaults import Keeper, no_check, no_progress
+from tests.contract.test_vaults import Keeper, no_check, no_progress, write
 from tests.proof import patience
 
 OWNER = "guestbook.production"
@@ -209,7 +209,7 @@ def test_a_directory_that_became_a_file_takes_what_was_below_it_along(
     (media / "zz").rmdir()
     (media / "zz").write_bytes(b"a file now")
     run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
-    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    write(run, "database.main.fake", b"a dump")
     run.finish(keeper.manifest("run1"))
     id = keeper.vault.publish("run1")
     assert keeper.wrong(id) == []
@@ -231,7 +231,7 @@ def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
     (keeper.files.root / "zz").rmdir()
     (keeper.files.root / "zz").write_bytes(b"a file now")
     run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
-    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    write(run, "database.main.fake", b"a dump")
     run.finish(keeper.manifest("run1"))
     (problem,) = keeper.wrong(keeper.vault.publish("run1"))
     assert "zz/one" in problem and "cannot be restored" in problem

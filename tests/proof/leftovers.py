@@ -88,8 +88,8 @@ class Run:
     def _detach(self) -> list[str]:
         if os.geteuid() != 0 or shutil.which("losetup") is None:
             return []
-        words = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
-        listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+        arguments = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
+        listed = subprocess.run(arguments, capture_output=True, text=True, check=False).stdout.splitlines()
         ours = [line.split()[0] for line in listed if any(f" {folder}/" in line for folder in self.folders)]
         for device in ours:
             subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)

@@ -1,4 +1,4 @@
-"""What the engine is told: models and words, without an engine."""
+"""What the engine is told: models and commands, without an engine."""
 
 from __future__ import annotations
 
@@ -171,18 +171,18 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     made = {"name": "shop", "services": {"web": {"environment": environment, "stop_grace_period": "1m30s"}}}
     placed = compose.placed(made, "web", ["shop_web_1"])
     assert placed["services"]["web"]["container_name"] == "shop_web_2"
-    words = compose.up_argv(placed, Path("/m.json"), "web", ["shop_web_1"])
-    assert "--podman-run-args=--env-file=/m.env --env=PASSWORD --stop-timeout=90" in words
+    arguments = compose.up_argv(placed, Path("/m.json"), "web", ["shop_web_1"])
+    assert "--podman-run-args=--env-file=/m.env --env=PASSWORD --stop-timeout=90" in arguments
     files = compose.contents(placed, Path("/m.json"))
     assert files[Path("/m.env")] == "KEY=a $b 'c'\n"
     assert "environment" not in json.loads(files[Path("/m.json")])["services"]["web"]
     assert compose.refused("web", {"environment": {"KEY": "one\ntwo"}})
 
 
-@pytest.mark.parametrize("words", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
-def test_a_command_that_is_not_known_is_refused(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
+def test_a_command_that_is_not_known_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError, match="not a known Compose command"):
-        compose_of(Project(words, Path("/shop"), ()))
+        compose_of(Project(arguments, Path("/shop"), ()))
 
 
 def test_podman_compose_takes_one_environment_file() -> None:

@@ -279,8 +279,8 @@ def test_a_free_port_can_be_bound() -> None:
 )
 def test_a_port_whose_connections_go_elsewhere_is_not_free() -> None:
     """The rules of published ports outlive a container engine that was killed, and bind(2) does not see them."""
-    words = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    arguments = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
     assert answer == ["True", "False"]
 
 

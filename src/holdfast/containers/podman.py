@@ -23,7 +23,7 @@ _DIGEST = "sha256:"
 
 
 class PodmanEngine(Engine):
-    version_words = ("version", "--format={{.Client.Version}}")
+    version_arguments = ("version", "--format={{.Client.Version}}")
     storage_words = ("info", "--format={{.Store.GraphRoot}}")
     not_one_off = ()
     changes_policies = False

@@ -58,9 +58,9 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
     )
 
 
-def is_reference(app: App, word: str) -> bool:
+def is_reference(app: App, text: str) -> bool:
     """Return whether a word can only mean a backup."""
-    return word == "latest" or any(item.id.startswith(word) for item in backups.vault(app).backups())
+    return text == "latest" or any(item.id.startswith(text) for item in backups.vault(app).backups())
 
 
 def _folder(app: App, folder: str) -> Path:

@@ -36,12 +36,12 @@ def report(app: App) -> Report:
     found.data["release"] = asdict(release) if release else None
     _operations(app, found)
     gate = app.context.gate.state()
-    words = (
+    text = (
         "open"
         if gate.open
         else f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
     )
-    found.lines.append(("gate", words))
+    found.lines.append(("gate", text))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
     try:
         statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()

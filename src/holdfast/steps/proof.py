@@ -92,8 +92,8 @@ class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
         path = application.loaded.state / "proven.json"
         known = durable.read_json(path, dict[str, str]) if path.exists() else {}
         for name in self.databases:
-            mark = _mark_of(source.manifest, name)
-            if known.get(name) == mark or not _has_room(application, source.manifest, name):
+            digest = _what_decides(source.manifest, name)
+            if known.get(name) == digest or not _has_room(application, source.manifest, name):
                 continue
             try:
                 _prove(application, context.operation, set_id, [name], lambda _: source)
@@ -102,14 +102,14 @@ class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
                 context.facts.warnings = [error.what]
                 context.record()
             else:
-                known[name] = mark
+                known[name] = digest
                 durable.write_file(path, json.dumps(known))
 
 
-def _mark_of(found: Backup, name: str) -> str:
+def _what_decides(found: Backup, name: str) -> str:
     """Return a digest of what decides whether a dump can be loaded: engine, extensions, tables, migrations."""
     facts = found.datasets[name]
-    words = [
+    decisive = [
         facts["kind"],
         facts["tool"],
         sorted(facts.get("rows", {})),
@@ -117,7 +117,7 @@ def _mark_of(found: Backup, name: str) -> str:
         found.release.get("migrations"),
         found.release.get("schema"),
     ]
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _has_room(application: ApplicationContext, found: Backup, name: str) -> bool:

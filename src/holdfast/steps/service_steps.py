@@ -373,7 +373,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
 
     @property
     def others(self) -> str:
-        """Return the words that name the other services; empty if there are none."""
+        """Return the text that names the other services; empty if there are none."""
         return f", with {', '.join([*self.along, *self.again])}" if self.along or self.again else ""
 
     def do(self, application: ApplicationContext, context: Context[CommandFacts]) -> None:

@@ -47,7 +47,7 @@ class Configuration(Section, frozen=True, kw_only=True):
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
     ] = {}
     services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
-    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of words.")] = field(
+    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of arguments.")] = field(
         default_factory=Tasks
     )
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)

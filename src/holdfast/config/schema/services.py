@@ -27,8 +27,8 @@ class Runtime(Section, frozen=True):
         list[str],
         Meta(
             min_length=1,
-            description="Your own Compose command as a list of words: `docker compose`, `docker-compose` (1.29, 2) or"
-            " `podman-compose` (compose).",
+            description="Your own Compose command as a list of arguments: `docker compose`, `docker-compose` (1.29, 2)"
+            " or `podman-compose` (compose).",
         ),
     ] = field(default_factory=lambda: ["docker", "compose"])
     files: Annotated[
@@ -67,7 +67,7 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
+            description="Command as a list of arguments; {port}, {release}, {root} and {python} are replaced."
             " Default in containers: the command of the image."
         ),
     ] = []

@@ -25,7 +25,7 @@ class PythonSource(Section, frozen=True):
 class Source(Section, frozen=True):
     repository: Annotated[str, Meta(description="Path of the git repository, relative to holdfast.toml.")] = "."
     build: Annotated[
-        list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of words.")
+        list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of arguments.")
     ] = []
     images: Annotated[
         list[Argv],

@@ -132,8 +132,8 @@ class ArchivePackages:
         return self._host.capture(["git", "-C", str(self._repository), "show", f"{commit}:{name}"])
 
     def fetch(self) -> None:
-        words = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
-        self._host.capture(words, timeout_seconds=_FETCH_SECONDS)
+        argv = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
+        self._host.capture(argv, timeout_seconds=_FETCH_SECONDS)
 
     def newer(self, commit: str) -> Newer:
         return updates.newer(self._git, commit)

@@ -48,7 +48,7 @@ class DatasetReading(Countable, Protocol):
     kind: str
     extension: str
     copied_by: str
-    """The way a restore point is made, in words for operators."""
+    """The way a restore point is made, as operators read it."""
 
     def inspect(self) -> Facts:
         """Return `exists`, `identity` (survives renames, changes with a swap), `size_bytes` and `tool`.

@@ -34,7 +34,7 @@ class Dialect:
     product: str
     client: str
     dumper: str
-    dumper_words: tuple[str, ...]
+    dumper_options: tuple[str, ...]
     """Arguments of every call of the dump program."""
     rows_on_lines: bool
     """Whether the dump program begins a line with every row, rather than with every statement."""

@@ -58,7 +58,7 @@ MARIADB = Dialect(
     product="MariaDB",
     client="mariadb",
     dumper="mariadb-dump",
-    dumper_words=(),
+    dumper_options=(),
     rows_on_lines=True,
     opening=", max_statement_time = 0, check_constraint_checks = 0",
     loading=", check_constraint_checks = 0",

@@ -93,7 +93,7 @@ MYSQL = Dialect(
     dumper="mysqldump",
     # These options avoid a right on tablespaces, statistics that another server cannot use, and transaction identifiers
     # that it may not accept.
-    dumper_words=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
+    dumper_options=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
     rows_on_lines=False,
     opening=", max_execution_time = 0, information_schema_stats_expiry = 0",
     loading="",

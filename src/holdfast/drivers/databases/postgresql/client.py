@@ -66,11 +66,11 @@ class Clients:
         self.host = host
         self.container = Container.of(server)
 
-    def argv(self, program: str, *words: str) -> list[str]:
+    def argv(self, program: str, *arguments: str) -> list[str]:
         if self.container is None:
-            return [program, *words]
+            return [program, *arguments]
         password = ["PGPASSWORD"] if self.server.password else []
-        return self.container.argv([program, *words], [*self._settings(), *password])
+        return self.container.argv([program, *arguments], [*self._settings(), *password])
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the variables that say where the server is and who connects.
@@ -105,20 +105,20 @@ class Clients:
     def run(
         self,
         program: str,
-        *words: str,
+        *arguments: str,
         stdin: IO[bytes] | None = None,
         output: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> str:
         """Run a client to its end; return the end of its output. Raise CommandFailedError, CancelledError."""
-        argv = self.argv(program, *words)
+        argv = self.argv(program, *arguments)
         with running(self.container, environment or self.environment(), self.host) as run:
             return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 
-    def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
+    def feed(self, program: str, *arguments: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
         """Run a client with a stream as its input. Raise what `run` and `chunks` raise."""
         with running(self.container, environment, self.host) as run:
-            self.host.feed(self.argv(program, *words), chunks, environment=run.environment)
+            self.host.feed(self.argv(program, *arguments), chunks, environment=run.environment)
 
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:

@@ -77,16 +77,16 @@ class Container:
 
         No value of a variable appears in the argv.
         """
-        words = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
-        return [self.engine, "exec", "--interactive", *words, self.name, *command]
+        options = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
+        return [self.engine, "exec", "--interactive", *options, self.name, *command]
 
     def ending(self, mark: str) -> list[str]:
         """Return the argv that ends the processes with a variable, `NAME=value`, in their environment; without our own.
 
         It runs as the container's own user, like the others: root may not read the environment of others' processes.
         """
-        words = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
-        return [self.engine, "exec", self.name, *words]
+        options = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
+        return [self.engine, "exec", self.name, *options]
 
     def inspection(self) -> list[str]:
         """Return the argv that prints `true` while the container runs."""

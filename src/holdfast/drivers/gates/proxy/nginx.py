@@ -150,8 +150,8 @@ def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> in
 
     Return None where that worker is not known any more, because somebody else reloaded too.
     """
-    words = answer.split(" ")
-    answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
+    parts = answer.split(" ")
+    answered = int(parts[1]) if len(parts) == 2 and parts[1].isdigit() else 0
     known = [*_workers(namespace).values(), *before.values()]
     return next((worker.master for worker in known if worker.inside == answered), None)
 

@@ -71,19 +71,19 @@ class ImageNames:
         for name, id in ids.items():
             if self.id(name) == id:
                 continue
-            words = ["tag", id, name] if id else ["rmi", "--no-prune", name]
-            if self._do(*words, check=False).exit_code == 0:
+            arguments = ["tag", id, name] if id else ["rmi", "--no-prune", name]
+            if self._do(*arguments, check=False).exit_code == 0:
                 continue
             # A name must not stay on the other image because the engine was down for a moment: it answers now, or the
             # step fails. But a name is only for the operator's convenience: one whose image somebody removed, or that a
             # container still needs, must not stop an undo.
             known = self._ids()
             if not id or id.removeprefix("sha256:") in known:
-                self._do(*words, check=bool(id))
+                self._do(*arguments, check=bool(id))
 
-    def _do(self, *words: str, check: bool) -> CommandResult:
+    def _do(self, *arguments: str, check: bool) -> CommandResult:
         return self._host.run(
-            [self._engine.name, *words], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS
+            [self._engine.name, *arguments], ignore_cancel=True, check=check, timeout_seconds=_ENGINE_SECONDS
         )
 
     def _ids(self) -> set[str]:

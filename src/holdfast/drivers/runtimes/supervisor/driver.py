@@ -206,13 +206,13 @@ class SupervisorRuntime(ProcessRuntime):
                 raise StepError(f"{instance.service} does not start: {fault.text}") from fault
 
     def _program(self, instance: ServiceInstance, definition: Path) -> str:
-        words = [
+        argv = [
             sys.executable,
             "-m",
             "holdfast.drivers.runtimes.supervisor.launch",
             f"{self._programs.name}/{definition.name}",
         ]
-        command = shlex.join(words)
+        command = shlex.join(argv)
         return "\n".join(
             [
                 f"[program:{instance.name}]",
