@@ -32,8 +32,8 @@ class App(msgspec.Struct):
     def journal(self) -> Journal:
         return self.context.journal
 
-    def follow(self, loaded: ResolvedConfig) -> None:
-        """Obey another configuration from now on: the same one with what a release brings of its own."""
+    def use_configuration(self, loaded: ResolvedConfig) -> None:
+        """Use another configuration from now on: the same one with what a release brings of its own."""
         self.context.loaded = loaded
         self.rewire(self.context)
 

@@ -123,7 +123,7 @@ def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
-        app.follow(merged)
+        app.use_configuration(merged)
     keys = {key for key, value in merged.origins.items() if value == origin}
     gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
     notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
