@@ -178,9 +178,9 @@ class PostgresqlStore:
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""
-        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}-"
+        prefix = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}-"
         names = postgresql.psql(self._folder, "postgres", "SELECT datname FROM pg_database").split("\n")
-        return [name for name in names if name.startswith(mark)]
+        return [name for name in names if name.startswith(prefix)]
 
     def _drop(self, *names: str) -> None:
         for name in names:
@@ -268,9 +268,9 @@ class MariadbStore:
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""
-        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+        prefix = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
         names = self._run("", "SELECT schema_name FROM information_schema.schemata").split("\n")
-        return [name for name in names if name.startswith(mark)]
+        return [name for name in names if name.startswith(prefix)]
 
     def _drop(self, *names: str) -> None:
         for name in names:

@@ -45,21 +45,21 @@ def literal(text: str) -> str:
 
 
 class _Xml:
-    """Syntax of the clients. The mark is a row of its own; values cannot look like it, their brackets are escaped."""
+    """Syntax of the clients. The end marker is a row of its own; no value looks like it, its brackets are escaped."""
 
-    mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
+    end_marker = b'<field name="holdfast_end">1</field>\n  </row>\n</resultset>\n'
 
     def order(self, sql: str) -> bytes:
         text = sql.rstrip()
         if not text.endswith("DELIMITER ;"):
             text = text.rstrip(";") + "\n;"  # a comment may end the text
-        return f"{text}\nSELECT 1 AS holdfast_mark;\n".encode()
+        return f"{text}\nSELECT 1 AS holdfast_end;\n".encode()
 
     def selection(self, sql: str) -> str:
         return sql
 
     def rows(self, answer: bytes) -> list[Row]:
-        found = answer.rpartition(b"<?xml")[0]  # the mark's own result set is left out
+        found = answer.rpartition(b"<?xml")[0]  # the end marker's own result set is left out
         return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
 
     def error(self, text: bytes) -> tuple[str, str]:

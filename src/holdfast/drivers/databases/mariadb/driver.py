@@ -64,7 +64,7 @@ MARIADB = Dialect(
     loading=", check_constraint_checks = 0",
     counting="SET STATEMENT max_statement_time = {seconds:.3f} FOR SELECT COUNT(*) FROM {table}",
     position=_position,
-    owner_mark=ownership.InComment(),
+    owner_marker=ownership.InComment(),
     oldest=(10, 6),  # the first release that undoes a RENAME of many tables after a crash in its middle
     too_old="before 10.6 it cannot rename many tables as one",
     partitions_at_risk=True,

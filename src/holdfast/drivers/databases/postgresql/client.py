@@ -19,7 +19,7 @@ from holdfast.system.host import Host
 
 __all__ = ["Clients", "Session", "SqlError", "application_name", "identifier", "literal", "quoted", "table_name"]
 
-_MARK = b"\\.holdfast"
+_END_MARKER = b"\\.holdfast"
 _STATE = re.compile(rb":\s+([0-9A-Z]{5}):\s")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
@@ -38,13 +38,13 @@ def application_name(operation: str) -> str:
 
 
 class _Psql:
-    """Syntax of psql. The mark is on a line of its own, which no row can be: there a backslash would be doubled."""
+    """Syntax of psql. The end marker is a line of its own, which no row can be: there a backslash would be doubled."""
 
-    mark = b"\n" + _MARK + b"\n"
+    end_marker = b"\n" + _END_MARKER + b"\n"
 
     def order(self, sql: str) -> bytes:
-        # The empty line before it makes even an answer without rows end with the mark.
-        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
+        # The empty line before it makes even an answer without rows end with the marker.
+        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_END_MARKER.decode()}'\n".encode()
 
     def selection(self, sql: str) -> str:
         return f"COPY (\n{sql.rstrip().rstrip(';')}\n) TO STDOUT"

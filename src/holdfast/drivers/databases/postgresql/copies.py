@@ -327,5 +327,5 @@ class ShadowDatabases:
             comment = self._comment(session)
             if self._oid(session, self._database) is None or OWNER_MARK.search(comment or ""):
                 return
-            marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
-            session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
+            with_marker = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
+            session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(with_marker)}")

@@ -69,7 +69,7 @@ class Nginx:
         return drain
 
     def text(self, view: View) -> str:
-        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.mark} $pid"; }}'
+        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.state_tag} $pid"; }}'
         if view.seed is not None:
             return f"{view.seed.rstrip()}\n{gate}\n"
         lines = [
@@ -99,7 +99,7 @@ _PLAIN = "types { } default_type text/plain; access_log off; add_header Cache-Co
 
 
 def _page(path: str, kind: str, body: str, view: View) -> list[str]:
-    given = {**view.headers, GATE_HEADER: view.mark}
+    given = {**view.headers, GATE_HEADER: view.state_tag}
     parts = _parts(body)
     return [
         f"location = {path} {{",
