@@ -183,11 +183,13 @@ def test_one_that_cannot_be_removed_for_another_needs_it_is_told(made: Container
     stay = [sys.executable, "-c", STAY]
     made.write({"web": {"command": stay}, "proxy": {"command": stay, "depends_on": ["web"]}})
     start_theirs(made)
-    assert made.runtime.tied(["web"], ["proxy", "web"]) == {}
-    tied = made.runtime.tied(["web"], [])
-    assert tied == ({f"{made.name}_web_1": f"{made.name}_proxy_1"} if made.client == "podman" else {})
-    made.engine("stop", "--time=0", tied.get(f"{made.name}_web_1", ids(made)[0]))
-    assert made.runtime.tied(["web"], ["proxy", "web"]) == tied, "one that does not run is stopped by nobody"
+    assert made.runtime.blocked_by_dependents(["web"], ["proxy", "web"]) == {}
+    blocked = made.runtime.blocked_by_dependents(["web"], [])
+    assert blocked == ({f"{made.name}_web_1": f"{made.name}_proxy_1"} if made.client == "podman" else {})
+    made.engine("stop", "--time=0", blocked.get(f"{made.name}_web_1", ids(made)[0]))
+    assert made.runtime.blocked_by_dependents(["web"], ["proxy", "web"]) == blocked, (
+        "one that does not run is stopped by nobody"
+    )
 
 
 def test_one_on_trial_does_not_come_back_and_one_that_is_kept_does_as_its_files_say(made: Containers) -> None:

@@ -95,7 +95,7 @@ class Engine:
         found = self.containers(f"{PROJECT}={project}", *self.not_one_off, *labels) if project else []
         return [item for item in found if not self.is_one_off(item)]
 
-    def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    def blocked_by_dependents(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Return names of containers of these services that cannot be removed, each with the one that prevents it.
 
         Containers of services earlier in `order` count as removed already.

@@ -19,7 +19,7 @@ from holdfast.steps.services import (
     load_instances,
     on_usable_port,
     ordered,
-    refuse_tied,
+    refuse_blocked,
     remembered,
     route_visitors,
     save_instances,
@@ -383,7 +383,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         before = load_instances(memory)
         affected = chosen(before, self.action, self.names)
         if self.action != "start":
-            refuse_tied(application, [instance.service for instance in affected])
+            refuse_blocked(application, [instance.service for instance in affected])
             for instance in ordered(affected, stopping=True):
                 _stop(application, context, instance)
         if self.action == "stop":

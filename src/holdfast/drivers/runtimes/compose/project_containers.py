@@ -102,8 +102,8 @@ class ProjectContainers:
     def unmanaged(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, SERVICE) for item in self._not_ours(self._running())}
 
-    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
-        return self._engine.tied(self.project_name(), services, order)
+    def blocked_by_dependents(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        return self._engine.blocked_by_dependents(self.project_name(), services, order)
 
     def end_unmanaged(self) -> None:
         for item in self._not_ours(self._running_of_anyone()):
