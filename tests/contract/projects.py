@@ -51,9 +51,9 @@ class Containers:
             json.dumps({name: {"name": docker.IMAGE, "tag": tag, "id": id, "built": False} for name in services})
         )
 
-    def another(self, mark: str) -> ComposeRuntime:
+    def another(self, environment_id: str) -> ComposeRuntime:
         """Of another application, with the same project."""
-        return runtime(self.folder, self.name, tuple(self.command), mark, state="another")
+        return runtime(self.folder, self.name, tuple(self.command), environment_id, state="another")
 
 
 def mounts() -> list[dict[str, Any]]:
@@ -73,9 +73,11 @@ def started(client: str) -> tuple[str, ...]:
     return (client,) if client == "docker-compose" else ("docker", "compose")
 
 
-def runtime(folder: Path, name: str, arguments: tuple[str, ...], mark: str, state: str = "s") -> ComposeRuntime:
+def runtime(
+    folder: Path, name: str, arguments: tuple[str, ...], environment_id: str, state: str = "s"
+) -> ComposeRuntime:
     command = Project(arguments, folder, (folder / "compose.json",), name=name)
-    return ComposeRuntime(folder / state, mark, Host(), command, ports={"web": 0, "worker": 0})
+    return ComposeRuntime(folder / state, environment_id, Host(), command, ports={"web": 0, "worker": 0})
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def of_operation(harness: Inside, host: Host) -> PostgresqlDatabase | MariadbDat
 
 
 def inside(harness: Inside, variable: str) -> list[str]:
-    """What goes on in the container with a mark in its environment."""
+    """What goes on in the container with a variable in its environment."""
     look = (
         """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline;"""
         " done 2> /dev/null; true"

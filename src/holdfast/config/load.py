@@ -66,8 +66,8 @@ class ResolvedConfig(msgspec.Struct, frozen=True):
         return f"{application.name}.{application.environment} ({self.state})"
 
     @property
-    def mark(self) -> str:
-        """What tells the processes of this application from those of every other one on the machine."""
+    def environment_id(self) -> str:
+        """Return what tells the processes of this environment from those of every other one on the machine."""
         application = self.configuration.application
         return f"{application.name}.{application.environment}@{self.state}"
 

@@ -65,8 +65,8 @@ class Story:
         return self.application / "holdfast.toml"
 
     @property
-    def mark(self) -> str:
-        """Return the identity of the application, with which the marks of all its services begin.
+    def environment_id(self) -> str:
+        """Return the identity of the application, with which the instances of all its services begin.
 
         The demo's own commands have it without the name of a service, so that none of them is taken for a service. What
         they start inherits it.
@@ -96,7 +96,7 @@ class Story:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the demo adds to the environment of its commands."""
-        return {"HOLDFAST_INSTANCE": self.mark}
+        return {"HOLDFAST_INSTANCE": self.environment_id}
 
     def _hear(self, record: Mapping[str, object]) -> None:
         """Keep what a command prints, for a failure of it."""
@@ -232,7 +232,7 @@ class Story:
         """End all processes of the demo and remove its folder; return what could not be removed."""
         self.load.ask_to_stop()
         # Visitors may wait for an answer of the processes that are ended here, so join them afterwards.
-        left = end_processes_with(f"HOLDFAST_INSTANCE={self.mark}", grace_seconds=5, wait_seconds=10)
+        left = end_processes_with(f"HOLDFAST_INSTANCE={self.environment_id}", grace_seconds=5, wait_seconds=10)
         self.load.stop()
         remains = [f"process {process.pid} ({process.command})" for process in left]
         if not keep:

@@ -243,8 +243,8 @@ class _SumsFile:
 
     def add(self, name: bytes, sha256: str) -> None:
         escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-        mark = b"\\" if escaped != name else b""
-        self._file.write(mark + sha256.encode() + b"  " + escaped + b"\n")
+        sign = b"\\" if escaped != name else b""
+        self._file.write(sign + sha256.encode() + b"  " + escaped + b"\n")
 
     def __enter__(self) -> _SumsFile:
         return self

@@ -39,7 +39,7 @@ KINDS: Mapping[str, DriverClass[Runtime]] = {"supervisor": _supervisor, "compose
 
 def open_supervisor(loaded: ResolvedConfig, host: Host) -> Runtime:
     """Return the runtime of processes of this machine."""
-    return _supervisor()(loaded.state / "supervisor", loaded.mark, host)
+    return _supervisor()(loaded.state / "supervisor", loaded.environment_id, host)
 
 
 def open_compose(loaded: ResolvedConfig, host: Host) -> ComposeRuntime | None:
@@ -51,7 +51,7 @@ def open_compose(loaded: ResolvedConfig, host: Host) -> ComposeRuntime | None:
     web = next((name for name in ports if configuration.service_kind(name) == "web"), "")
     return _compose()(
         loaded.state / "compose",
-        loaded.mark,
+        loaded.environment_id,
         host,
         project_of(loaded, loaded.root, loaded.root),
         ports=ports,

@@ -82,14 +82,14 @@ class Run:
 
 
 class OfflineDirectoryReader:
-    """A reader of data directories for one configured database. `mark` labels this application's containers."""
+    """A reader of data directories for one configured database. `environment_id` labels its containers."""
 
-    def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
+    def __init__(self, name: str, database: str, server: Server, environment_id: str, host: Host) -> None:
         """Take `name`, the dataset's, and `database`, that in `server`, whose container's image has the programs."""
         self._name = name
         self._database = database
         self._container = Container.of(server)
-        self._labels = f"holdfast.application={mark}"
+        self._labels = f"holdfast.application={environment_id}"
         self._host = host
 
     def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
@@ -408,5 +408,5 @@ def _refuse_parts(data: Path) -> None:
 
 def open_data_directory(opening: Opening) -> OfflineDirectoryReader:
     return OfflineDirectoryReader(
-        opening.name, opening.settings.name, opening.server, opening.loaded.mark, opening.host
+        opening.name, opening.settings.name, opening.server, opening.loaded.environment_id, opening.host
     )

@@ -55,7 +55,7 @@ class ComposeRuntime(ProjectContainers):
     def __init__(
         self,
         folder: Path,
-        mark: str,
+        environment_id: str,
         host: Host,
         project: Project,
         *,
@@ -70,7 +70,7 @@ class ComposeRuntime(ProjectContainers):
         this machine that only Holdfast uses. With `reached_inside` it has a name of its own on its networks, for a
         proxy there.
         """
-        super().__init__(folder, mark, host, project, ports)
+        super().__init__(folder, environment_id, host, project, ports)
         self._web = web
         self._keep_ports = keep_ports
         self._reached_inside = reached_inside
@@ -107,7 +107,13 @@ class ComposeRuntime(ProjectContainers):
         policy = policy if instance.comes_back or fixed else "no"
         inside = self._port_inside(model, instance) if instance.port else 0
         wanted = models.instance_model(
-            model, instance, image, self._mark, inside, keep_ports=self._keep_ports, restart=policy if fixed else "no"
+            model,
+            instance,
+            image,
+            self._environment_id,
+            inside,
+            keep_ports=self._keep_ports,
+            restart=policy if fixed else "no",
         )
         if self._reached_inside and instance.kind == "web":
             wanted = models.named(wanted, instance)
@@ -293,7 +299,9 @@ class ComposeRuntime(ProjectContainers):
         """
         model = self._read(Path(command.directory))
         image = self._image_of(command.service, command.directory)
-        wanted = models.task_model(model, command.service, image["tag"], command.environment, self._mark, operation)
+        wanted = models.task_model(
+            model, command.service, image["tag"], command.environment, self._environment_id, operation
+        )
         # A file of its own, because a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         self._write(wanted, file)
@@ -302,7 +310,7 @@ class ComposeRuntime(ProjectContainers):
     def end_tasks(self, operation: str) -> None:
         """End an operation's one-off containers; wait for an engine that is restarting. Idempotent. Raise StepError."""
         self._engine.wait_available()
-        ours = f"{APPLICATION_LABEL}={self._mark}"
+        ours = f"{APPLICATION_LABEL}={self._environment_id}"
         for item in self._engine.containers(ours, f"{OPERATION_LABEL}={operation}"):
             self._engine.remove(item)
         for file in self._folder.glob(f"task-{operation}-*"):
@@ -325,7 +333,7 @@ class ComposeRuntime(ProjectContainers):
             found += models.volumes_without_name(name, service, self._engine.volumes_of(image))
             found += self._compose.refused(name, service)
             found += sources_mounted(name, service, Path(directory), self._project.folder)
-            made = models.task_model(model, name, image, [], self._mark, "none")
+            made = models.task_model(model, name, image, [], self._environment_id, "none")
             found += self._unread(name, model["name"], made)
         return found
 
