@@ -1,7 +1,5 @@
 """What runs: the runtime, its services, the one-off commands and their time-outs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -53,7 +51,7 @@ class Runtime(Section, frozen=True):
         str, Meta(description="Service whose image the tasks run in. Default: the backend, else the web (compose).")
     ] = ""
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind == "compose":
             if self.task_service and self.task_service not in configuration.services:
                 return [f"task_service: there is no service {self.task_service!r}"]
@@ -122,7 +120,7 @@ class Service(Section, frozen=True):
         Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
     ] = {}
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         kind, runtime = configuration.service_kind(name), configuration.runtime.kind
         problems = []
         if runtime == "compose":
