@@ -133,11 +133,11 @@ class ComposeSite:
         self.add("no-start", "v2", lambda folder: _write(folder / "app.py", "raise SystemExit('no')\n"))
         self.add("loses", "v2", lambda folder: _write(folder / "migrations" / "0009_loses.py", _LOSES))
 
-    def _engine(self, *words: str) -> str:
-        return containers.engine(*words, client=self.client)
+    def _engine(self, *arguments: str) -> str:
+        return containers.engine(*arguments, client=self.client)
 
-    def git(self, *words: str) -> str:
-        return containers.git(self.folder, *words)
+    def git(self, *arguments: str) -> str:
+        return containers.git(self.folder, *arguments)
 
     # --- what its operator did -------------------------------------------------------------------------
 
@@ -200,9 +200,9 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
 config_files = [".env"]
 """
 
-    def compose(self, *words: str) -> str:
+    def compose(self, *arguments: str) -> str:
         """The operator's own command."""
-        argv = [*self._command, *words]
+        argv = [*self._command, *arguments]
         done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -266,7 +266,7 @@ config_files = [".env"]
 
     def sql(self, statement: str, database: str = "guestbook", *, check: bool = True) -> str:
         label = "--filter=label=com.docker.compose.service=database"
-        words = [
+        arguments = [
             "psql",
             "-XqAt",
             "-v",
@@ -280,7 +280,7 @@ config_files = [".env"]
             "-c",
             statement,
         ]
-        argv = [self.client, "exec", *self.containers(label)[:1], *words]
+        argv = [self.client, "exec", *self.containers(label)[:1], *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()

@@ -19,14 +19,14 @@ WORKER = "import time\nwhile True:\n    time.sleep(0.2)\n"
 DYING_WORKER = "raise SystemExit(3)\n"
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     argv = ["git", "-C", str(folder), "-c", "user.name=Guestbook", "-c", "user.email=guestbook@example.invalid"]
-    return subprocess.run([*argv, *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([*argv, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def engine(*words: str, client: str = "docker") -> str:
+def engine(*arguments: str, client: str = "docker") -> str:
     """What the engine's client prints."""
-    return subprocess.run([client, *words], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([client, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 # A service that notes in a file if it meets a database between two versions, whose migration is not of its code.

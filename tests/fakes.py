@@ -8,11 +8,12 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import DumpSource
@@ -30,9 +31,10 @@ from holdfast.model import (
     Snapshot,
 )
 from holdfast.system.host import Host
-from tests.contract.fake_storage import FakeFiles, FakeVault, sha256
+from tests.contract.fake_files import FakeFiles
+from tests.contract.memory_vault import MemoryVault, sha256
 
-__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "FakeVault", "Step"]
+__all__ = ["FakeDatabase", "FakeFiles", "FakeGate", "FakePackages", "FakeRuntime", "MemoryVault", "Step"]
 
 
 @dataclass(frozen=True)

@@ -135,17 +135,28 @@ class PostgresqlStore:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def dump(self, target: Path) -> None:
-        words = ["pg_dump", "-h", self._folder, "-p", str(postgresql.PostgresqlServer.port), "-U", "postgres", "-Fc"]
-        target.write_bytes(gzip.compress(subprocess.run([*words, self.name], capture_output=True, check=True).stdout))
+        arguments = [
+            "pg_dump",
+            "-h",
+            self._folder,
+            "-p",
+            str(postgresql.PostgresqlServer.port),
+            "-U",
+            "postgres",
+            "-Fc",
+        ]
+        target.write_bytes(
+            gzip.compress(subprocess.run([*arguments, self.name], capture_output=True, check=True).stdout)
+        )
 
     def cold(self, target: Path, *, running: bool = False) -> None:
         """Return a tar of the data directory of another server with these rows, shut down before or `running`."""
         server = postgresql.PostgresqlServer()
         try:
             server.create_if_missing(self.name)
-            words = ["-h", self._folder, "-p", str(server.port), "-U", "postgres"]
-            text = subprocess.run(["pg_dump", *words, self.name], capture_output=True, check=True).stdout
-            words = [
+            arguments = ["-h", self._folder, "-p", str(server.port), "-U", "postgres"]
+            text = subprocess.run(["pg_dump", *arguments, self.name], capture_output=True, check=True).stdout
+            arguments = [
                 "-X",
                 "-q",
                 "-v",
@@ -157,7 +168,7 @@ class PostgresqlStore:
                 "-U",
                 "postgres",
             ]
-            subprocess.run(["psql", *words, "-d", self.name], input=text, stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(["psql", *arguments, "-d", self.name], input=text, stdout=subprocess.DEVNULL, check=True)
             if not running:
                 server.stop()
             with tarfile.open(target, "w:gz", compresslevel=1) as archive:
@@ -167,9 +178,9 @@ class PostgresqlStore:
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""
-        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}-"
+        prefix = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}-"
         names = postgresql.psql(self._folder, "postgres", "SELECT datname FROM pg_database").split("\n")
-        return [name for name in names if name.startswith(mark)]
+        return [name for name in names if name.startswith(prefix)]
 
     def _drop(self, *names: str) -> None:
         for name in names:
@@ -201,7 +212,7 @@ class MariadbStore:
     module = APPLICATIONS / "mariadb.py"
     kind = "mariadb"
     server: type[MariadbServer] = MariadbServer
-    dump_words: tuple[str, ...] = ()
+    dump_options: tuple[str, ...] = ()
 
     @staticmethod
     def shared() -> AbstractContextManager[MariadbServer]:
@@ -235,7 +246,7 @@ class MariadbStore:
             server.create_if_missing(name)
             return cls(server.socket, name)
 
-    def _dumped(self, *words: str) -> bytes:
+    def _dumped(self, *arguments: str) -> bytes:
         argv = [
             self.server.dumper,
             "--no-defaults",
@@ -243,8 +254,8 @@ class MariadbStore:
             "--user=root",
             "--routines",
             "--events",
-            *self.dump_words,
-            *words,
+            *self.dump_options,
+            *arguments,
             self.name,
         ]
         return subprocess.run(argv, capture_output=True, check=True).stdout
@@ -257,9 +268,9 @@ class MariadbStore:
 
     def _beside(self) -> list[str]:
         """Databases of Holdfast's beside this one: the names carry its digest."""
-        mark = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+        prefix = f"hf-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
         names = self._run("", "SELECT schema_name FROM information_schema.schemata").split("\n")
-        return [name for name in names if name.startswith(mark)]
+        return [name for name in names if name.startswith(prefix)]
 
     def _drop(self, *names: str) -> None:
         for name in names:
@@ -313,7 +324,7 @@ class EnclosedMariadbStore(MariadbStore):
 class MysqlStore(MariadbStore):
     kind = "mysql"
     server = MysqlServer
-    dump_words = ("--set-gtid-purged=OFF",)
+    dump_options = ("--set-gtid-purged=OFF",)
 
     @staticmethod
     def shared() -> AbstractContextManager[MariadbServer]:

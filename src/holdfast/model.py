@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 import msgspec
@@ -49,8 +48,7 @@ class PlannedStep(Protocol):
     def parameters(self) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True)
-class ServiceInstance:
+class ServiceInstance(msgspec.Struct, frozen=True):
     """One service of one release as the runtime knows it; `name` is unique in the application."""
 
     name: str
@@ -71,8 +69,7 @@ class ServiceInstance:
     """The port on which it listens in its container, from the configuration of its release; 0 if not configured."""
 
 
-@dataclass(frozen=True)
-class ServiceStatus:
+class ServiceStatus(msgspec.Struct, frozen=True):
     name: str
     running: bool
     pid: int | None
@@ -85,19 +82,21 @@ class ServiceStatus:
     """Whether the runtime itself holds the port, so that no other process can use it."""
 
 
-@dataclass(frozen=True)
-class ReleaseCommand:
+class ReleaseCommand(msgspec.Struct, frozen=True):
     """A command that runs in the way a service of a release does."""
 
     service: str
     directory: str
     argv: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str]
     """Its variables, with resolved secrets."""
 
+    def __repr__(self) -> str:
+        """Return all but the secrets."""
+        return f"ReleaseCommand(service={self.service!r}, directory={self.directory!r}, argv={self.argv!r})"
 
-@dataclass(frozen=True)
-class Running:
+
+class Running(msgspec.Struct, frozen=True):
     """A container of a service that Holdfast did not start; `port` is its published port on this machine."""
 
     id: str
@@ -105,8 +104,7 @@ class Running:
     port: int | None = None
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(msgspec.Struct, frozen=True):
     """An immutable build. `id` is `<label>-<commit12>`; `digest` is the SHA-256 of the archive."""
 
     id: str
@@ -119,8 +117,7 @@ class Package:
     format: int = 1
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """A package that was deployed here at one time."""
 
     id: str
@@ -159,8 +156,7 @@ class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     remove: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """An ordered list of steps; those in `after_commit` run only forward, once the commit is durable.
 
     `lock` is `change`, `backup` or `gate`; the operator reads `notes` before anything runs.
@@ -173,7 +169,7 @@ class Plan:
     lock: str = "change"
     also_locks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    parameters: PlanParameters = field(default_factory=PlanParameters)
+    parameters: PlanParameters = msgspec.field(default_factory=PlanParameters)
     barrier_paths: tuple[str, ...] = ()
 
     @property
@@ -181,15 +177,13 @@ class Plan:
         return self.steps + self.after_commit
 
 
-@dataclass(frozen=True)
-class NewerTag:
+class NewerTag(msgspec.Struct, frozen=True):
     name: str
     commit: str
     created_at: str
 
 
-@dataclass(frozen=True)
-class Newer:
+class Newer(msgspec.Struct, frozen=True):
     """What a repository has beyond a commit: tags, newest first, and by how many commits branches are ahead."""
 
     tags: list[NewerTag]
@@ -198,8 +192,7 @@ class Newer:
     ahead: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """A finding of `check`: what, how bad (`error`, `warning`, or a `note` that needs no action), what to run.
 
     `in_content`: the problem is in data that a restore replaces, so it does not prevent a restore.
@@ -216,8 +209,7 @@ JsonObject = dict[str, object]
 """A JSON object whose values are looked at before they are used."""
 
 
-@dataclass(frozen=True)
-class GateState:
+class GateState(msgspec.Struct, frozen=True):
     """The state of a gate: `hold` is the operator's maintenance, `operation` an operation's; it is open without both.
 
     `target` is host:port of the web that visitors reach, `release` the committed release that it serves.
@@ -273,8 +265,7 @@ class Entry(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}, gc=Fals
         return self.raw_path().replace(b"/", b"\0")
 
 
-@dataclass(frozen=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """Paths below the root of a tree: `entries` that changed themselves, `trees` with everything below them."""
 
     entries: frozenset[bytes] = frozenset()
@@ -294,8 +285,7 @@ class Changed:
         return False
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """A database server as its clients reach it. `password` is a secret reference; empty values mean defaults.
 
     Defaults are those of the clients. If `container` is set (`docker:NAME`), clients run inside it, and host and port
@@ -313,8 +303,7 @@ class Server:
     find_container: Callable[[], str] | None = None
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """A database's dump at one instant.
 
     It has the rows and columns of its tables, what the engine must know to load it again, and the rows that queries
@@ -322,7 +311,7 @@ class Snapshot:
     """
 
     tables: Mapping[str, Facts]
-    facts: Facts = field(default_factory=dict)
+    facts: Facts = msgspec.field(default_factory=dict)
     answers: Sequence[list[tuple[Any, ...]]] = ()
     held_seconds: float = 0.0
 

@@ -17,7 +17,7 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.operation_log import OperationLog
 from holdfast.engine.runner import Runner
-from holdfast.steps.table import handlers
+from holdfast.steps.handlers import StepHandlers
 from holdfast.system.host import Host
 
 
@@ -37,7 +37,7 @@ def open_app(
     host.log = OperationLog(loaded.state / "logs", host).write
     runner = Runner(
         journal,
-        handlers(application),
+        StepHandlers(application),
         host,
         observer or SilentObserver(),
         Cancellation(),

@@ -274,10 +274,10 @@ class MariadbBench(Bench):
         return "mariadb < dump", f"mariadb {self.place} other < plain.sql"
 
     def hook(self) -> str:
-        words = f"--socket={self.server.socket}"
+        arguments = f"--socket={self.server.socket}"
         return (
-            f"  mysql_databases:\n    - name: app\n      username: {ADMINISTRATOR}\n      options: '{words}'\n"
-            f"      list_options: '{words}'\n"
+            f"  mysql_databases:\n    - name: app\n      username: {ADMINISTRATOR}\n      options: '{arguments}'\n"
+            f"      list_options: '{arguments}'\n"
         )
 
     def remove(self) -> None:

@@ -54,8 +54,8 @@ def _backup(vault: LocalVault, files: LocalFiles) -> dict[str, Any]:
 def _restore(vault: LocalVault, files: LocalFiles) -> dict[str, Any]:
     latest = vault.latest()
     assert latest is not None
-    _, listing, fetch, _ = vault.open_set(latest.id)
-    moves = files.stage("restore", listing(files.name), fetch, _nothing)
+    source = vault.open_set(latest.id)
+    moves = files.stage("restore", source.listing(files.name), source.fetch, _nothing)
     files.apply("restore")
     files.discard("restore")
     return {"moves": moves}

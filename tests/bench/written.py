@@ -37,10 +37,10 @@ def site(*, adopted: bool) -> Iterator[ConnectAccess]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def holdfast(made: ConnectAccess, *words: str) -> str:
-    done = run(made, *words)
+def holdfast(made: ConnectAccess, *arguments: str) -> str:
+    done = run(made, *arguments)
     if done.returncode != 0:
-        raise SystemExit(f"{words}: {done.stderr}")
+        raise SystemExit(f"{arguments}: {done.stderr}")
     return done.stdout
 
 
@@ -67,8 +67,8 @@ def by_the_page(made: ConnectAccess) -> list[tuple[float, float]]:
     def back() -> None:
         made.compose("run", "--rm", "postgres", "restore", backup)
         made.git("checkout", "--quiet", "v1")
-        for words in (["build"], ["down"], ["up", "-d"]):
-            made.compose(*words)
+        for arguments in (["build"], ["down"], ["up", "-d"]):
+            made.compose(*arguments)
         made.wait()
 
     found = [measured(made.web_port, update)]
@@ -80,8 +80,8 @@ def by_holdfast(made: ConnectAccess) -> list[tuple[float, float]]:
     found = [measured(made.port, lambda: holdfast(made, "upgrade", "v2") and None)]
     refused = run(made, "rollback").stderr
     instant = refused.partition("--discard-writes-since ")[2].split()[0]
-    words = ("rollback", "--discard-writes-since", instant)
-    return [*found, measured(made.port, lambda: holdfast(made, *words) and None)]
+    arguments = ("rollback", "--discard-writes-since", instant)
+    return [*found, measured(made.port, lambda: holdfast(made, *arguments) and None)]
 
 
 def middle(rounds: list[list[tuple[float, float]]], part: int, which: int) -> float:

@@ -36,8 +36,8 @@ class Containers:
     def client(self) -> str:
         return self.runtime.engine_name
 
-    def engine(self, *words: str) -> str:
-        return containers.engine(*words, client=self.client)
+    def engine(self, *arguments: str) -> str:
+        return containers.engine(*arguments, client=self.client)
 
     def write(self, services: Mapping[str, Mapping[str, Any]], tag: str = docker.IMAGE, **more: Any) -> None:
         """Makes the release's model and images anew."""
@@ -51,9 +51,9 @@ class Containers:
             json.dumps({name: {"name": docker.IMAGE, "tag": tag, "id": id, "built": False} for name in services})
         )
 
-    def another(self, mark: str) -> ComposeRuntime:
+    def another(self, environment_id: str) -> ComposeRuntime:
         """Of another application, with the same project."""
-        return runtime(self.folder, self.name, tuple(self.command), mark, state="another")
+        return runtime(self.folder, self.name, tuple(self.command), environment_id, state="another")
 
 
 def mounts() -> list[dict[str, Any]]:
@@ -73,16 +73,18 @@ def started(client: str) -> tuple[str, ...]:
     return (client,) if client == "docker-compose" else ("docker", "compose")
 
 
-def runtime(folder: Path, name: str, words: tuple[str, ...], mark: str, state: str = "s") -> ComposeRuntime:
-    command = Project(words, folder, (folder / "compose.json",), name=name)
-    return ComposeRuntime(folder / state, mark, Host(), command, ports={"web": 0, "worker": 0})
+def runtime(
+    folder: Path, name: str, arguments: tuple[str, ...], environment_id: str, state: str = "s"
+) -> ComposeRuntime:
+    command = Project(arguments, folder, (folder / "compose.json",), name=name)
+    return ComposeRuntime(folder / state, environment_id, Host(), command, ports={"web": 0, "worker": 0})
 
 
 @contextmanager
 def project(folder: Path, client: str = "docker") -> Iterator[Containers]:
-    words = started(client)
+    arguments = started(client)
     name = f"contract-{folder.name.lower().replace('_', '0')}"
-    made = Containers(runtime(folder, name, words, f"contract@{folder}"), folder, name, words)
+    made = Containers(runtime(folder, name, arguments, f"contract@{folder}"), folder, name, arguments)
     made.write({"web": {}, "worker": {}})
     try:
         yield made
@@ -95,7 +97,7 @@ def images(
     folder: Path, sources: ArchivePackages, script: BuildScript | None = None, client: str = "docker"
 ) -> Iterator[ImagePackages]:
     """Yield a store of images of a project whose Compose file is in its sources, or else outside of them."""
-    words = started(client)
+    arguments = started(client)
     instance = folder / "instance"
     instance.mkdir()
     (instance / "compose.yml").write_text(json.dumps({"services": {"web": {"image": docker.IMAGE}}}))
@@ -103,7 +105,7 @@ def images(
     prefix = f"holdfast/{name}"
 
     def project(tree: Path, place: Path, known: str = "") -> Compose:
-        return compose_of(Project(words, place, files_in([], tree, instance), name=known or name))
+        return compose_of(Project(arguments, place, files_in([], tree, instance), name=known or name))
 
     packages = folder / "packages"
     yield ImagePackages(

@@ -34,8 +34,8 @@ def _ordered(found: list[Known]) -> list[Known]:
     return [{**item, "Mounts": sorted(item["Mounts"], key=lambda mount: mount["Destination"])} for item in found]
 
 
-def _docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def engines() -> Iterator[tuple[Engine, Engine]]:
         _docker("create", f"--name={_NAMES[2]}", *usual, docker.IMAGE, "true")
         recipe = f"FROM {docker.IMAGE}\nLABEL {LABEL}=1\nVOLUME /data /more\n"
         for text in (recipe, recipe.replace("LABEL", "ENV A=1\nLABEL")):  # the first one loses its name to the second
-            words = ["docker", "build", "--quiet", "--tag=api-image:one", "-"]
-            subprocess.run(words, input=text, text=True, capture_output=True, check=True)
+            arguments = ["docker", "build", "--quiet", "--tag=api-image:one", "-"]
+            subprocess.run(arguments, input=text, text=True, capture_output=True, check=True)
         _docker("tag", "api-image:one", "registry.example:5000/shop/api-image:two")
         api, client = Engine("docker", Host()), ByClient("docker", Host())
         assert api._api is not None

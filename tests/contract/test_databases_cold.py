@@ -97,8 +97,8 @@ def dumped(scratch: Path, container: str = "", database: str = "app", newest: in
 
 
 def one_offs() -> list[str]:
-    words = ["docker", "ps", "--all", "--quiet", f"--filter=label=holdfast.operation={OPERATION}"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    arguments = ["docker", "ps", "--all", "--quiet", f"--filter=label=holdfast.operation={OPERATION}"]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_a_clean_directory_in_a_folder_is_dumped(server: PostgresqlServer, scratch: Path) -> None:
@@ -254,8 +254,8 @@ def test_an_image_of_another_version_is_named(server: PostgresqlServer, scratch:
 
 
 def die_while_it_runs(scratch: Path, container: str) -> None:
-    words = json.dumps([str(scratch), container, OPERATION])
-    done = subprocess.run([sys.executable, "-c", KILLED, words], capture_output=True, text=True, check=False)
+    arguments = json.dumps([str(scratch), container, OPERATION])
+    done = subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

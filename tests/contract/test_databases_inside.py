@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
@@ -83,22 +83,22 @@ def of_operation(harness: Inside, host: Host) -> PostgresqlDatabase | MariadbDat
     return driver("main", name, harness.reached, host)
 
 
-def inside(harness: Inside, mark: str) -> list[str]:
-    """What goes on in the container with a mark in its environment."""
+def inside(harness: Inside, variable: str) -> list[str]:
+    """What goes on in the container with a variable in its environment."""
     look = (
         """for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ | grep -qxF "$1" && tr '\\0' ' ' < $p/cmdline;"""
         " done 2> /dev/null; true"
     )
     box = container_of(harness)
     done = subprocess.run(
-        [box.engine, "exec", box.name, "sh", "-c", look, "sh", mark], capture_output=True, text=True, check=True
+        [box.engine, "exec", box.name, "sh", "-c", look, "sh", variable], capture_output=True, text=True, check=True
     )
     return done.stdout.split("\n") if done.stdout else []
 
 
-def eventually_inside(harness: Inside, mark: str) -> None:
+def eventually_inside(harness: Inside, variable: str) -> None:
     deadline = patience.deadline(60)
-    while not inside(harness, mark):
+    while not inside(harness, variable):
         assert time.monotonic() < deadline, "nothing began inside"
         time.sleep(0.1)
 
@@ -121,11 +121,11 @@ def slow_dump(harness: Inside) -> Path:
 def test_a_cancelled_load_ends_inside_too(harness: Inside) -> None:
     cancelled = threading.Event()
     host = Host(operation="20260101-000000-cancelled", cancelled=cancelled.is_set)
-    mark = f"{OPERATION_VARIABLE}={host.operation}"
+    variable = f"{OPERATION_VARIABLE}={host.operation}"
 
     def cancel() -> None:
         try:
-            eventually_inside(harness, mark)
+            eventually_inside(harness, variable)
             time.sleep(0.5)
         finally:
             cancelled.set()
@@ -137,7 +137,7 @@ def test_a_cancelled_load_ends_inside_too(harness: Inside) -> None:
             of_operation(harness, host).load("op", source)
     finally:
         waiter.join()
-    assert inside(harness, mark) == []
+    assert inside(harness, variable) == []
     harness.database.discard("op")
     harness.database.end_sessions("20260101-000000-cancelled")
     assert busy(harness) == ""
@@ -177,33 +177,33 @@ def test_a_statement_that_is_not_waited_for_ends_inside(harness: Inside) -> None
 
 def test_what_a_killed_command_left_inside_is_ended_by_its_operation_alone(harness: Inside) -> None:
     killed, others = (f"20260101-000000-{secrets.token_hex(4)}" for _ in range(2))  # another worker may be at it too
-    mark, other = (f"{OPERATION_VARIABLE}={name}" for name in (killed, others))
+    mine, other = (f"{OPERATION_VARIABLE}={name}" for name in (killed, others))
     box = container_of(harness)
-    for variable in (mark, other):
+    for variable in (mine, other):
         name, _, value = variable.partition("=")
         argv = box.argv(["sleep", "600"], [])
         with subprocess.Popen(argv, env={**os.environ, name: value}, stdin=subprocess.PIPE) as client:
             eventually_inside(harness, variable)
             client.kill()
-    assert inside(harness, mark), "it should run on, or there were nothing to end"
+    assert inside(harness, mine), "it should run on, or there were nothing to end"
     harness.database.end_sessions(killed)
-    assert inside(harness, mark) == []
+    assert inside(harness, mine) == []
     assert inside(harness, other)
     end_inside(box, others, Host())
     assert inside(harness, other) == []
-    assert processes_with(f"{mark}\0") == []
+    assert processes_with(f"{mine}\0") == []
 
 
 def test_one_that_ignores_signals_is_killed(harness: Inside) -> None:
     deaf = f"20260101-000000-{secrets.token_hex(4)}"
-    mark = f"{OPERATION_VARIABLE}={deaf}"
+    variable = f"{OPERATION_VARIABLE}={deaf}"
     argv = container_of(harness).argv(["sh", "-c", "trap '' INT TERM; exec sleep 600"], [])
     environment = {**os.environ, OPERATION_VARIABLE: deaf}
     with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE) as client:
-        eventually_inside(harness, mark)
+        eventually_inside(harness, variable)
         client.kill()
     end_inside(container_of(harness), deaf, Host())
-    assert inside(harness, mark) == []
+    assert inside(harness, variable) == []
 
 
 def test_a_dump_whose_program_dies_is_none(harness: Inside) -> None:
@@ -313,9 +313,9 @@ def test_a_password_goes_in_by_the_environment_alone(harness: Inside, monkeypatc
     clients = driver("main", "app", reached, host)._clients  # type: ignore[call-arg]  # a server's driver
     argv = clients.argv("printenv")
     assert "correct-horse" not in " ".join(argv)
-    words = [*argv[: argv.index("printenv") + 1], variable]
+    arguments = [*argv[: argv.index("printenv") + 1], variable]
     told = subprocess.run(
-        words, env=host.environment(clients.environment()), capture_output=True, text=True, check=True
+        arguments, env=host.environment(clients.environment()), capture_output=True, text=True, check=True
     )
     assert told.stdout == "correct-horse-battery\n"
 

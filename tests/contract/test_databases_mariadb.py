@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pymysql
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.mariadb import catalogue, copies, dump, parallel, snapshots
 from holdfast.drivers.databases.mariadb.client import Clients, identifier
@@ -267,8 +267,8 @@ def test_a_second_dump_program_that_fails_fails_the_dump(
     server.run(name, "CREATE TABLE second (a INT)", user=USER)
     own = Clients.dump
 
-    def dump(self: Clients, sink: Any, *words: str, names: Sequence[str], **options: Any) -> None:
-        own(self, sink, *words, names=names, **options)
+    def dump(self: Clients, sink: Any, *arguments: str, names: Sequence[str], **options: Any) -> None:
+        own(self, sink, *arguments, names=names, **options)
         if len(names) > 1:
             raise StepError("the second ended badly")
 

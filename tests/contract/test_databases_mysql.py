@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.mariadb.dump_output import RowCounter

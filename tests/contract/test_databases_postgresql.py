@@ -8,11 +8,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.postgresql import archive
 from holdfast.drivers.databases.postgresql.client import Clients
@@ -240,11 +240,11 @@ def test_sessions_that_give_up_leave_a_dump_by_one(
     name: str, database: PostgresqlDatabase, quick_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Clients.run
-    words: list[str] = []
+    formats: list[str] = []
 
     def giving_up(self: Clients, program: str, *arguments: str, output: IO[bytes] | None = None) -> str:
-        nonlocal words
-        words += [word for word in arguments if word.startswith("--format")]
+        nonlocal formats
+        formats += [word for word in arguments if word.startswith("--format")]
         if "--format=directory" in arguments:
             (quick_folder / "dump" / "toc.dat").touch()
             raise CommandFailedError("could not obtain lock on relation", exit_code_of_command=1)
@@ -253,7 +253,7 @@ def test_sessions_that_give_up_leave_a_dump_by_one(
     monkeypatch.setattr(archive, "_PARALLEL_BYTES", 0)
     monkeypatch.setattr(Clients, "run", giving_up)
     taken = snapshot(database, quick_folder / "dump")
-    assert words == ["--format=directory", "--format=custom"]
+    assert formats == ["--format=directory", "--format=custom"]
     assert (taken.tables["entry"]["rows"], (quick_folder / "dump").is_file()) == (500, True)
 
 
@@ -321,8 +321,8 @@ CREATE VIEW app.v AS SELECT lower(a) AS l FROM app.t WHERE a IN ('ONE', 'TWO') A
 
 def definitions(server: PostgresqlServer, name: str) -> list[str]:
     """Return what pg_dump writes of a database, content and all, but the key that differs in each dump."""
-    words = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", name]
-    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    command = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", name]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [line for line in text.splitlines() if "restrict" not in line]
 
 
@@ -351,12 +351,16 @@ def test_functions_that_name_others_without_their_schema_are_loaded(
     assert catalogue_entry(server, unqualified) == entry
 
 
-@pytest.mark.parametrize("words", [(), ("-Fc",), ("-Fd",)], ids=["SQL", "custom", "directory"])
+@pytest.mark.parametrize("options", [(), ("-Fc",), ("-Fd",)], ids=["SQL", "custom", "directory"])
 def test_a_dump_of_another_tool_with_such_functions_is_imported(
-    server: PostgresqlServer, unqualified: str, database: PostgresqlDatabase, quick_folder: Path, words: tuple[str, ...]
+    server: PostgresqlServer,
+    unqualified: str,
+    database: PostgresqlDatabase,
+    quick_folder: Path,
+    options: tuple[str, ...],
 ) -> None:
     source = quick_folder / "dump"
-    argv = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", ROLE, *words, "-f", str(source)]
+    argv = ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", ROLE, *options, "-f", str(source)]
     subprocess.run([*argv, unqualified], check=True)
     before = definitions(server, unqualified)
     with dump_source.opened(str(source)) as dump:

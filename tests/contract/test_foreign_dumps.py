@@ -55,9 +55,9 @@ def database(server: PostgresqlServer, name: str) -> PostgresqlDatabase:
     return PostgresqlDatabase("main", name, reached, Host(operation=OPERATION))
 
 
-def pg_dump(server: PostgresqlServer, name: str, *words: str) -> bytes:
+def pg_dump(server: PostgresqlServer, name: str, *arguments: str) -> bytes:
     return subprocess.run(
-        ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", *words, name],
+        ["pg_dump", "-h", str(server.folder), "-p", str(server.port), "-U", "postgres", *arguments, name],
         capture_output=True,
         check=True,
     ).stdout
@@ -80,26 +80,26 @@ def check_content(server: PostgresqlServer, name: str) -> None:
 
 # Each format as it is and by zstd; each compression with one text and one archive format.
 OWN_TOOLS = [
-    (words, compression)
-    for words in ((), ("--inserts",), ("--create",), ("-Fc",), ("-Ft",))
+    (arguments, compression)
+    for arguments in ((), ("--inserts",), ("--create",), ("-Fc",), ("-Ft",))
     for compression in COMPRESSIONS
-    if compression in ("plain", "zstd") or words in ((), ("-Fc",))
+    if compression in ("plain", "zstd") or arguments in ((), ("-Fc",))
 ]
 
 
 @pytest.mark.parametrize(
-    ("words", "compression"), OWN_TOOLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
+    ("arguments", "compression"), OWN_TOOLS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else value
 )
 def test_a_dump_of_the_engines_own_tool(
     server: PostgresqlServer,
     name: str,
     database: PostgresqlDatabase,
     quick_folder: Path,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     compression: str,
 ) -> None:
     path = quick_folder / "misleading.jpg"
-    path.write_bytes(COMPRESSIONS[compression](pg_dump(server, name, *words)))
+    path.write_bytes(COMPRESSIONS[compression](pg_dump(server, name, *arguments)))
     server.run(name, "DROP TABLE entry; CREATE TABLE later (a INTEGER)")
     bring(database, path)
     check_content(server, name)
@@ -131,7 +131,7 @@ def test_the_standard_input(
     check_content(server, name)
 
 
-@pytest.mark.parametrize("words", [(), ("-Fc",), ("-Ft",)], ids=["sql", "custom", "tar"])
+@pytest.mark.parametrize("arguments", [(), ("-Fc",), ("-Ft",)], ids=["sql", "custom", "tar"])
 @pytest.mark.parametrize("compression", ["plain", "gzip", "zstd"])
 @pytest.mark.parametrize("part", [0.3, 0.6])  # the last part of a tar is padding, and nobody misses it
 def test_a_dump_that_was_cut_changes_nothing(
@@ -139,11 +139,11 @@ def test_a_dump_that_was_cut_changes_nothing(
     name: str,
     database: PostgresqlDatabase,
     quick_folder: Path,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     compression: str,
     part: float,
 ) -> None:
-    whole = COMPRESSIONS[compression](pg_dump(server, name, *words))
+    whole = COMPRESSIONS[compression](pg_dump(server, name, *arguments))
     (quick_folder / "dump").write_bytes(whole[: int(len(whole) * part)])
     before = database.inspect()["identity"], database.tables()
     with pytest.raises(HoldfastError):

@@ -58,8 +58,8 @@ def database(server: MariadbServer, name: str) -> MariadbDatabase:
     return driver("main", name, Server(host=server.socket, user=USER), Host(operation=OPERATION))
 
 
-def own_dump(server: MariadbServer, name: str, *words: str) -> bytes:
-    return server.dumped(name, "--routines", "--events", *words)
+def own_dump(server: MariadbServer, name: str, *arguments: str) -> bytes:
+    return server.dumped(name, "--routines", "--events", *arguments)
 
 
 def bring(database: MariadbDatabase, source: Path) -> None:
@@ -84,7 +84,7 @@ def check_content(server: MariadbServer, name: str) -> None:
     assert server.run(name, definers) == f"{USER}@localhost"
 
 
-WORDS = [
+ARGUMENTS = [
     (),
     ("--databases",),
     ("--skip-extended-insert", "--complete-insert"),
@@ -93,18 +93,18 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=" ".join)
 @pytest.mark.parametrize("packed", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
 def test_a_dump_of_the_engines_own_tool(
     server: MariadbServer,
     name: str,
     database: MariadbDatabase,
     quick_folder: Path,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     packed: object,
 ) -> None:
     path = quick_folder / "misleading.jpg"
-    path.write_bytes(packed(own_dump(server, name, *words)))
+    path.write_bytes(packed(own_dump(server, name, *arguments)))
     # An account cannot read a routine of another one's; `check` says so.
     server.run(
         name, "DROP TABLE entry; DROP VIEW some; DROP PROCEDURE p; DROP EVENT yearly; CREATE TABLE later (a INT)"

@@ -214,8 +214,8 @@ class Visited(Visitor):
         instance = self.gate.instance()
         assert instance is not None
         self._log = open(folder / "front.out", "wb")
-        words = [*command, str(folder)] if command else instance.command
-        self._process = subprocess.Popen(words, env=dict(os.environ), stdout=self._log, stderr=self._log)
+        arguments = [*command, str(folder)] if command else instance.command
+        self._process = subprocess.Popen(arguments, env=dict(os.environ), stdout=self._log, stderr=self._log)
         deadline = patience.deadline(30)
         while not self.gate.answers():
             assert self._process.poll() is None, (folder / "front.out").read_text()

@@ -29,8 +29,8 @@ class Shop:
     commits: dict[str, str]
     client: str
 
-    def engine(self, *words: str) -> str:
-        return containers.engine(*words, client=self.client)
+    def engine(self, *arguments: str) -> str:
+        return containers.engine(*arguments, client=self.client)
 
     def id(self, name: str) -> str:
         return containers.id_of(name, client=self.client)

@@ -6,10 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.runtimes.supervisor.driver import SupervisorRuntime
@@ -127,10 +127,10 @@ def test_output_is_kept(runtime: Runtime, folder: Path) -> None:
 
 @pytest.fixture
 def supervisor(folder: Path) -> Iterator[SupervisorRuntime]:
-    mark = f"contract@{folder}"
-    yield SupervisorRuntime(folder / STATE, mark, Host())
-    SupervisorRuntime(folder / STATE, mark, Host()).shut_down()
-    end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
+    environment_id = f"contract@{folder}"
+    yield SupervisorRuntime(folder / STATE, environment_id, Host())
+    SupervisorRuntime(folder / STATE, environment_id, Host()).shut_down()
+    end_processes_with(f"HOLDFAST_INSTANCE={environment_id}/", grace_seconds=0, wait_seconds=10)
 
 
 def test_a_service_sees_its_environment_and_folder(supervisor: SupervisorRuntime, folder: Path) -> None:
@@ -155,27 +155,27 @@ def test_stop_ends_one_that_ignores_the_signal_and_its_children(supervisor: Supe
     supervisor.start(instance("deaf", folder, STUBBORN))
     supervisor.start(instance("forks", folder, FORKS))
     eventually(lambda: "deaf" in supervisor.output_tail("deaf") and "forked" in supervisor.output_tail("forks"))
-    mark = f"HOLDFAST_INSTANCE=contract@{folder}"
-    assert len(processes_with(f"{mark}/forks\0")) == 2
+    variable = f"HOLDFAST_INSTANCE=contract@{folder}"
+    assert len(processes_with(f"{variable}/forks\0")) == 2
     supervisor.stop("deaf")
     supervisor.stop("forks")
-    assert processes_with(f"{mark}/deaf\0") == []
-    assert processes_with(f"{mark}/forks\0") == []
+    assert processes_with(f"{variable}/deaf\0") == []
+    assert processes_with(f"{variable}/forks\0") == []
 
 
 def test_a_killed_supervisord_leaves_no_second_service_behind(supervisor: SupervisorRuntime, folder: Path) -> None:
     supervisor.start(instance("web", folder))
     eventually(lambda: "here I am" in supervisor.output_tail("web"))
-    mark = f"HOLDFAST_INSTANCE=contract@{folder}"
-    (server,) = processes_with(f"{mark}/supervisord\0")
+    variable = f"HOLDFAST_INSTANCE=contract@{folder}"
+    (server,) = processes_with(f"{variable}/supervisord\0")
     os.kill(server.pid, 9)
-    eventually(lambda: processes_with(f"{mark}/supervisord\0") == [])
-    assert len(processes_with(f"{mark}/web\0")) == 1
+    eventually(lambda: processes_with(f"{variable}/supervisord\0") == [])
+    assert len(processes_with(f"{variable}/web\0")) == 1
     again = SupervisorRuntime(folder / STATE, f"contract@{folder}", Host())
     assert again.statuses() == {}
     again.start(instance("web", folder))
     eventually(lambda: again.release_of("web") == "r1")
-    assert len(processes_with(f"{mark}/web\0")) == 1
+    assert len(processes_with(f"{variable}/web\0")) == 1
 
 
 def test_nothing_starts_by_itself_with_the_server(supervisor: SupervisorRuntime, folder: Path) -> None:

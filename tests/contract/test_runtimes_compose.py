@@ -12,11 +12,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.errors import CommandFailedError, ConfigurationError, PortTakenError, RefusedError, StepError
 from holdfast.model import ReleaseCommand, ServiceInstance, ServiceStatus
@@ -119,15 +119,15 @@ def test_one_that_somebody_paused_is_ended(made: Containers) -> None:
 
 def test_one_whose_removal_was_killed_is_removed(made: Containers) -> None:
     """At moments of its whole length. Docker's goes on without its client; Podman's is left half done."""
-    words = [made.client, "rm", "--force", *(["--time=0"] if made.client == "podman" else [])]
+    arguments = [made.client, "rm", "--force", *(["--time=0"] if made.client == "podman" else [])]
     made.runtime.start(instance(made))
     begun = time.monotonic()
-    subprocess.run([*words, *ids(made)], check=True, capture_output=True)
+    subprocess.run([*arguments, *ids(made)], check=True, capture_output=True)
     length = time.monotonic() - begun
     moments = 24 if made.client == "podman" else 3
     for moment in range(moments):
         made.runtime.start(instance(made))
-        removal = subprocess.Popen([*words, *ids(made)], stdout=subprocess.DEVNULL)
+        removal = subprocess.Popen([*arguments, *ids(made)], stdout=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             removal.wait(length * moment / moments)
         removal.kill()
@@ -155,8 +155,16 @@ def start_theirs(made: Containers) -> None:
     model = json.loads((made.folder / "compose.json").read_text())
     theirs = {key: value for key, value in model.items() if key != "name"}
     (made.folder / "theirs.json").write_text(json.dumps(theirs))
-    words = [*made.command, "--project-name", made.name, "--file", str(made.folder / "theirs.json"), "up", "--detach"]
-    subprocess.run(words, capture_output=True, check=True)
+    arguments = [
+        *made.command,
+        "--project-name",
+        made.name,
+        "--file",
+        str(made.folder / "theirs.json"),
+        "up",
+        "--detach",
+    ]
+    subprocess.run(arguments, capture_output=True, check=True)
 
 
 def test_containers_of_the_project_that_are_not_ours_stay(made: Containers) -> None:
@@ -175,11 +183,13 @@ def test_one_that_cannot_be_removed_for_another_needs_it_is_told(made: Container
     stay = [sys.executable, "-c", STAY]
     made.write({"web": {"command": stay}, "proxy": {"command": stay, "depends_on": ["web"]}})
     start_theirs(made)
-    assert made.runtime.tied(["web"], ["proxy", "web"]) == {}
-    tied = made.runtime.tied(["web"], [])
-    assert tied == ({f"{made.name}_web_1": f"{made.name}_proxy_1"} if made.client == "podman" else {})
-    made.engine("stop", "--time=0", tied.get(f"{made.name}_web_1", ids(made)[0]))
-    assert made.runtime.tied(["web"], ["proxy", "web"]) == tied, "one that does not run is stopped by nobody"
+    assert made.runtime.blocked_by_dependents(["web"], ["proxy", "web"]) == {}
+    blocked = made.runtime.blocked_by_dependents(["web"], [])
+    assert blocked == ({f"{made.name}_web_1": f"{made.name}_proxy_1"} if made.client == "podman" else {})
+    made.engine("stop", "--time=0", blocked.get(f"{made.name}_web_1", ids(made)[0]))
+    assert made.runtime.blocked_by_dependents(["web"], ["proxy", "web"]) == blocked, (
+        "one that does not run is stopped by nobody"
+    )
 
 
 def test_one_on_trial_does_not_come_back_and_one_that_is_kept_does_as_its_files_say(made: Containers) -> None:

@@ -18,6 +18,7 @@ from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.vaults.local import tree_pass
 from holdfast.drivers.vaults.local.small_files import TINY_BYTES
 from holdfast.drivers.vaults.local.vault import LocalVault
+from holdfast.drivers.vaults.local.writer import LocalRun
 from holdfast.errors import DamagedError, StepError
 from holdfast.system.host import OPERATION_VARIABLE, Host
 from holdfast.system.processes import Process, processes_with
@@ -63,9 +64,9 @@ def second_processes() -> list[Process]:
 
 
 def restored(keeper: Keeper, id: str, host: Host) -> LocalFiles:
-    _, listing, fetch, _ = keeper.vault.open_set(id)
+    source = keeper.vault.open_set(id)
     target = LocalFiles("target", keeper.files.root.parent / "target", host=host)
-    target.stage("restore", listing("media"), fetch, no_check)
+    target.stage("restore", source.listing("media"), source.fetch, no_check)
     target.apply("restore")
     return target
 
@@ -120,7 +121,7 @@ def test_files_at_rest_are_not_looked_at_by_the_scan(keeper: Keeper, monkeypatch
     assert len(named) > FILES // 4
     assert keeper.wrong() == []
     assert keeper.restored(id, "target") == before
-    listing = {entry.path: entry for entry in keeper.vault.open_set(id)[1]("media")}
+    listing = {entry.path: entry for entry in keeper.vault.open_set(id).listing("media")}
     for path, entry in listing.items():
         status = os.lstat(root / os.fsdecode(entry.raw_path()))
         assert (entry.inode, entry.ctime_ns, entry.mode) == (
@@ -211,6 +212,7 @@ def test_its_death_fails_the_backup(keeper: Keeper, number: int, monkeypatch: py
 
 def test_what_its_end_meets_is_raised_here_as_it_is(keeper: Keeper) -> None:
     run = keeper.vault.begin("run1")
+    assert isinstance(run, LocalRun)
     (run.folder.parent / "packs").rename(run.folder.parent / "elsewhere")
     with pytest.raises(OSError, match="No such file"):
         run.store_tree("media", keeper.files, keep_vanished=False, check=no_check, progress=no_progress)

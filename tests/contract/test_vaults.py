@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.drivers.protocols.vaults import OpenSet, Vault
+from holdfast.drivers.protocols.vaults import StoredBackup, Vault, VaultRun
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup
 from tests import harnesses
@@ -25,12 +25,25 @@ def no_progress(done: int, total: int | None, unit: str) -> None:
     pass
 
 
+def write(run: VaultRun, name: str, content: bytes) -> None:
+    with run.write(name) as file:
+        file.write(content)
+
+
+def read(source: StoredBackup, name: str) -> bytes:
+    with source.open(name) as file:
+        return file.read()
+
+
 class Keeper:
     """A vault and a tree of files that goes into it."""
 
-    def __init__(self, vault: Vault, files: LocalFiles) -> None:
+    def __init__(
+        self, vault: Vault, files: LocalFiles, damage: Callable[[str, str], None] = lambda id, name: None
+    ) -> None:
         self.vault = vault
         self.files = files
+        self.damage = damage
         self.count = 0
 
     def manifest(self, run: str) -> Backup:
@@ -54,12 +67,11 @@ class Keeper:
         )
 
     def finish(self, run: str, dump: bytes = b"a dump") -> None:
-        application = self.vault.begin(run)
-        application.store_tree("media", self.files, keep_vanished=False, check=no_check, progress=no_progress)
-        (application.folder / "database.main.fake").write_bytes(dump)
-        (application.folder / "database.parts.fake").mkdir()
-        (application.folder / "database.parts.fake" / "1").write_bytes(dump)
-        application.finish(self.manifest(run))
+        begun = self.vault.begin(run)
+        begun.store_tree("media", self.files, keep_vanished=False, check=no_check, progress=no_progress)
+        write(begun, "database.main.fake", dump)
+        write(begun, "database.parts.fake/1", dump)
+        begun.finish(self.manifest(run))
 
     def make(self, run: str) -> str:
         self.finish(run)
@@ -75,10 +87,9 @@ class Keeper:
         """What a set gives back in an empty folder."""
         return self.put(name, self.vault.open_set(id))
 
-    def put(self, name: str, application: OpenSet) -> dict[bytes, tuple[object, ...]]:
-        _, listing, fetch, _ = application
+    def put(self, name: str, source: StoredBackup) -> dict[bytes, tuple[object, ...]]:
         target = LocalFiles("target", self.files.root.parent / name)
-        target.stage("restore", listing("media"), fetch, no_check)
+        target.stage("restore", source.listing("media"), source.fetch, no_check)
         target.apply("restore")
         return trees.look(target.root)
 
@@ -86,7 +97,8 @@ class Keeper:
 @pytest.fixture(params=list(VAULTS))
 def keeper(request: pytest.FixtureRequest, quick_folder: Path) -> Keeper:
     trees.plain(quick_folder / "media")
-    return Keeper(VAULTS[request.param](quick_folder / "vault"), LocalFiles("media", quick_folder / "media"))
+    harness = VAULTS[request.param](quick_folder / "vault")
+    return Keeper(harness.vault, LocalFiles("media", quick_folder / "media"), harness.damage)
 
 
 def test_a_set_gives_back_what_was_put_in(keeper: Keeper) -> None:
@@ -94,10 +106,10 @@ def test_a_set_gives_back_what_was_put_in(keeper: Keeper) -> None:
     original = trees.look(keeper.files.root)
     trees.clear(keeper.files.root)
     assert keeper.restored(id, "again") == original
-    manifest, listing, _, folder = keeper.vault.open_set(id)
-    assert (manifest.id, manifest.operation, manifest.sequence) == (id, "run1", 1)
-    assert (folder / "database.main.fake").read_bytes() == b"a dump"
-    assert {entry.raw_path() for entry in listing("media")} == set(original)
+    source = keeper.vault.open_set(id)
+    assert (source.manifest.id, source.manifest.operation, source.manifest.sequence) == (id, "run1", 1)
+    assert read(source, "database.main.fake") == read(source, "database.parts.fake/1") == b"a dump"
+    assert {entry.raw_path() for entry in source.listing("media")} == set(original)
     assert keeper.wrong() == []
 
 
@@ -145,10 +157,9 @@ def test_abandon_removes_a_run_and_leaves_what_was_published(keeper: Keeper) -> 
 
 
 def test_begin_replaces_an_earlier_attempt(keeper: Keeper) -> None:
-    first = keeper.vault.begin("run1")
-    (first.folder / "left over").write_bytes(b"x")
+    write(keeper.vault.begin("run1"), "left over", b"x")
     id = keeper.make("run1")
-    assert [path.name for path in keeper.vault.folder(id).iterdir() if path.name == "left over"] == []
+    assert "left over" not in keeper.vault.open_set(id).manifest.files
     assert keeper.restored(id, "again") == trees.look(keeper.files.root)
 
 
@@ -209,8 +220,8 @@ def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keep
     assert keeper.put("unpublished", keeper.vault.open_run("run2")) == before
     for content in (b"of an attempt that died", b"more"):
         run, manifest = keeper.vault.resume("run2")
-        (run.folder / "database.more.fake").unlink(missing_ok=True)
-        (run.folder / "database.more.fake").write_bytes(content)
+        run.remove("database.more.fake")
+        write(run, "database.more.fake", content)
         run.finish(manifest)
     second = keeper.vault.publish("run2")
     for _ in range(2):
@@ -219,11 +230,8 @@ def test_a_finished_run_is_read_and_added_to_before_it_is_published(keeper: Keep
     assert keeper.vault.prune([], "run3")["swept"] == 0, "the second one has everything that the first one had"
     assert keeper.wrong() == []
     assert keeper.restored(second, "published") == before
-    folder = keeper.vault.open_set(second)[3]
-    assert {path.name: path.read_bytes() for path in folder.glob("database.m*")} == {
-        "database.main.fake": b"a dump",
-        "database.more.fake": b"more",
-    }
+    source = keeper.vault.open_set(second)
+    assert (read(source, "database.main.fake"), read(source, "database.more.fake")) == (b"a dump", b"more")
     for name in ("run2", "run7"):
         with pytest.raises(NotFoundError):
             keeper.vault.resume(name)
@@ -269,9 +277,7 @@ def test_prune_removes_sets_and_what_no_other_set_uses(keeper: Keeper) -> None:
 
 def test_a_damaged_set_is_found_refused_and_never_swept(keeper: Keeper) -> None:
     whole, damaged = keeper.make("run1"), keeper.make("run2")
-    path = keeper.vault.folder(damaged) / "database.main.fake"
-    os.chmod(path, 0o600)
-    path.write_bytes(b"A dump")
+    keeper.damage(damaged, "database.main.fake")
     assert keeper.wrong(whole) == []
     assert len(keeper.wrong(damaged)) == 1
     assert len(keeper.wrong()) == 1
@@ -279,6 +285,65 @@ def test_a_damaged_set_is_found_refused_and_never_swept(keeper: Keeper) -> None:
         keeper.vault.open_set(damaged)
     with pytest.raises(DamagedError):
         keeper.vault.prune([whole], "prune1")
-    path.write_bytes(b"a dump")
+    assert read(keeper.vault.open_set(damaged, ["database.parts.fake/1"]), "database.parts.fake/1") == b"a dump"
+    with pytest.raises(DamagedError):
+        keeper.vault.open_set(damaged, ["database.main.fake"])
+    keeper.damage(damaged, "database.main.fake")
     assert keeper.ids() == [whole, damaged], "the refused prune removed nothing"
     assert keeper.wrong() == []
+
+
+# --- the backup's own files -----------------------------------------------------------------------------
+
+
+def test_a_file_exists_once_it_is_written_to_its_end(keeper: Keeper) -> None:
+    run = keeper.vault.begin("run1")
+    with pytest.raises(HoldfastError):
+        with run.write("config.fake") as file:
+            file.write(b"half of it")
+            raise HoldfastError("the disk is full")
+    with pytest.raises(FileNotFoundError):
+        run.size_of("config.fake")
+    for content in (b"first", b"the second one"):
+        write(run, "config.fake", content)
+        assert run.size_of("config.fake") == len(content)
+    run.finish(keeper.manifest("run1"))
+    source = keeper.vault.open_set(keeper.vault.publish("run1"))
+    assert set(source.manifest.files) == {"config.fake"}, "nothing of the failed attempt is in it"
+    assert read(source, "config.fake") == b"the second one"
+    with pytest.raises(DamagedError):
+        source.open("database.main.fake")
+
+
+def test_a_folder_of_files_has_one_size_and_is_removed_as_a_whole(keeper: Keeper) -> None:
+    run = keeper.vault.begin("run1")
+    for name in ("database.parts.fake/1", "database.parts.fake/2", "code.fake"):
+        write(run, name, b"12345")
+    assert run.size_of("database.parts.fake") == 10
+    for _ in range(2):
+        run.remove("database.parts.fake")
+    run.finish(keeper.manifest("run1"))
+    assert set(keeper.vault.open_set(keeper.vault.publish("run1")).manifest.files) == {"code.fake"}
+
+
+def test_what_a_vault_says_of_itself_is_so(keeper: Keeper) -> None:
+    can = keeper.vault.capabilities
+    id = keeper.make("run1")
+    assert keeper.vault.exists()
+    assert keeper.vault.kind and keeper.vault.location
+    source, run = keeper.vault.open_set(id), keeper.vault.begin("run2")
+    assert (source.place_of("database.main.fake") is not None) is can.in_place
+    assert (run.place_of("database.main.fake") is not None) is can.in_place
+    place = run.place_of("database.more.fake")
+    if place is not None:
+        place.write_bytes(b"by a program")
+        assert run.size_of("database.more.fake") == len(b"by a program")
+    if can.links:
+        run.link("database.main.fake", id)
+        assert run.size_of("database.main.fake") == len(b"a dump")
+    run.finish(keeper.manifest("run2"))
+    written = set(keeper.vault.open_set(keeper.vault.publish("run2")).manifest.files)
+    expected = {"database.more.fake": can.in_place, "database.main.fake": can.links}
+    assert written == {name for name, is_there in expected.items() if is_there}
+    if can.folder is not None:
+        assert can.folder.is_dir() and keeper.vault.free_bytes() is not None

@@ -18,7 +18,7 @@ from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
 from tests.contract import trees
-from tests.contract.test_vaults import Keeper, no_check, no_progress
+from tests.contract.test_vaults import Keeper, no_check, no_progress, write
 from tests.proof import patience
 
 OWNER = "guestbook.production"
@@ -66,6 +66,10 @@ def vault_path(keeper: Keeper) -> Path:
     return keeper.vault.path
 
 
+def backup_folder(keeper: Keeper, id: str) -> Path:
+    return vault_path(keeper) / "backups" / id
+
+
 def all_files(keeper: Keeper) -> list[Path]:
     found = sorted(path for path in vault_path(keeper).rglob("*") if path.is_file())
     for path in found:
@@ -78,8 +82,8 @@ def refused_before_anything_is_visible(keeper: Keeper, id: str, number: int) -> 
     target = LocalFiles("target", keeper.files.root.parent / f"t{number}")
     target.root.mkdir()
     try:
-        _, listing, fetch, _ = keeper.vault.open_set(id)
-        target.stage("restore", listing("media"), fetch, no_check)
+        source = keeper.vault.open_set(id)
+        target.stage("restore", source.listing("media"), source.fetch, no_check)
     except DamagedError:
         return set(os.listdir(target.root)) <= {".holdfast"}
     return False
@@ -133,7 +137,7 @@ def test_every_file_missing_or_cut_is_found_and_never_restored(keeper: Keeper, h
 
 def test_a_damaged_manifest_is_named_not_listed_and_stops_prune(keeper: Keeper) -> None:
     damaged, whole = keeper.make("run1"), keeper.make("run2")
-    path = keeper.vault.folder(damaged) / "manifest.json"
+    path = backup_folder(keeper, damaged) / "manifest.json"
     text = path.read_bytes()
     os.chmod(path, 0o600)
     path.write_bytes(text.replace(b"guestbook", b"Guestbook"))
@@ -205,7 +209,7 @@ def test_a_directory_that_became_a_file_takes_what_was_below_it_along(
     (media / "zz").rmdir()
     (media / "zz").write_bytes(b"a file now")
     run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
-    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    write(run, "database.main.fake", b"a dump")
     run.finish(keeper.manifest("run1"))
     id = keeper.vault.publish("run1")
     assert keeper.wrong(id) == []
@@ -227,7 +231,7 @@ def test_a_listing_that_a_restore_would_refuse_is_found_by_verification(
     (keeper.files.root / "zz").rmdir()
     (keeper.files.root / "zz").write_bytes(b"a file now")
     run.store_tree("media", keeper.files, keep_vanished=True, check=no_check, progress=no_progress)
-    (run.folder / "database.main.fake").write_bytes(b"a dump")
+    write(run, "database.main.fake", b"a dump")
     run.finish(keeper.manifest("run1"))
     (problem,) = keeper.wrong(keeper.vault.publish("run1"))
     assert "zz/one" in problem and "cannot be restored" in problem
@@ -333,17 +337,17 @@ def test_a_newer_vault_is_refused_with_what_to_do(keeper: Keeper) -> None:
 
 def test_a_newer_set_is_refused_and_never_swept(keeper: Keeper) -> None:
     old, new = keeper.make("run1"), keeper.make("run2")
-    newer(keeper.vault.folder(new) / "manifest.json")
+    newer(backup_folder(keeper, new) / "manifest.json")
     for action in (lambda: keeper.vault.open_set(new), lambda: keeper.vault.prune([old], "prune1")):
         with pytest.raises(HoldfastError, match="format"):
             action()
-    assert keeper.vault.folder(old).is_dir()
-    assert keeper.vault.folder(new).is_dir()
+    assert backup_folder(keeper, old).is_dir()
+    assert backup_folder(keeper, new).is_dir()
 
 
 def test_names_that_lead_out_of_the_set_are_refused(keeper: Keeper) -> None:
     id = keeper.make("run1")
-    path = keeper.vault.folder(id) / "manifest.json"
+    path = backup_folder(keeper, id) / "manifest.json"
     value = json.loads(path.read_text())
     value.pop("sha256_of_the_rest")
     for key, wrong in (("files", {"../../x": {"size_bytes": 0, "sha256": ""}}), ("packs", ["../x"])):
@@ -361,12 +365,12 @@ def test_the_vault_is_closed_to_others_and_contents_are_read_only(keeper: Keeper
     assert vault_path(keeper).stat().st_mode & 0o777 == 0o700
     for path in vault_path(keeper).rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
-        if path.is_file() and (path.parent == keeper.vault.folder(id) or {"packs", "objects"} & set(path.parts)):
+        if path.is_file() and (path.parent == backup_folder(keeper, id) or {"packs", "objects"} & set(path.parts)):
             assert path.stat().st_mode & 0o222 == 0, path
 
 
 def test_the_sums_verify_without_holdfast(keeper: Keeper) -> None:
-    folder = keeper.vault.folder(keeper.make("run1"))
+    folder = backup_folder(keeper, keeper.make("run1"))
     done = subprocess.run(
         ["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, check=False, timeout=patience.limit(30)
     )
@@ -408,8 +412,8 @@ def test_hard_links_keep_their_attributes_through_a_restore_that_changes_nothing
     os.link(folder / "media" / "a", folder / "media" / "b")
     keeper = Keeper(LocalVault(folder / "vault", OWNER), LocalFiles("media", folder / "media"))
     before = trees.look(keeper.files.root)
-    _, listing, fetch, _ = keeper.vault.open_set(keeper.make("run1"))
-    keeper.files.stage("restore", listing("media"), fetch, no_check)
+    source = keeper.vault.open_set(keeper.make("run1"))
+    keeper.files.stage("restore", source.listing("media"), source.fetch, no_check)
     keeper.files.apply("restore")
     assert trees.look(keeper.files.root) == before
 

@@ -26,16 +26,18 @@ class Placed(Configured, Protocol):
     folder: Path
 
 
-def words_of(site: Configured, *words: str) -> list[str]:
+def arguments_of(site: Configured, *arguments: str) -> list[str]:
     """Return the arguments of a command on a site; what follows `--` stays behind it."""
     command, separator, rest = (
-        (words[: words.index("--")], ["--"], words[words.index("--") + 1 :]) if "--" in words else (words, [], ())
+        (arguments[: arguments.index("--")], ["--"], arguments[arguments.index("--") + 1 :])
+        if "--" in arguments
+        else (arguments, [], ())
     )
     return [*command, "--yes", "--config", str(site.config), *separator, *rest]
 
 
-def argv(site: Configured, *words: str) -> list[str]:
-    return [sys.executable, "-m", "holdfast", *words_of(site, *words)]
+def argv(site: Configured, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "holdfast", *arguments_of(site, *arguments)]
 
 
 @functools.cache
@@ -47,7 +49,7 @@ def _zygote() -> Zygote:
 
 def run(
     site: Configured,
-    *words: str,
+    *arguments: str,
     timeout: float = 240,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     afresh: bool = False,
@@ -56,29 +58,31 @@ def run(
     timeout = patience.limit(timeout)
     if not afresh and _zygote().lock.acquire(blocking=False):
         try:
-            return _zygote().run(words_of(site, *words), timeout, stdin)
+            return _zygote().run(arguments_of(site, *arguments), timeout, stdin)
         finally:
             _zygote().lock.release()
-    return subprocess.run(argv(site, *words), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False)
+    return subprocess.run(
+        argv(site, *arguments), capture_output=True, text=True, timeout=timeout, stdin=stdin, check=False
+    )
 
 
-def succeed(site: Configured, *words: str) -> str:
+def succeed(site: Configured, *arguments: str) -> str:
     """What a command printed that is to end well."""
-    done = run(site, *words)
+    done = run(site, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def run_json(site: Configured, *words: str) -> dict[str, Any]:
-    done = run(site, *words, "--json")
+def run_json(site: Configured, *arguments: str) -> dict[str, Any]:
+    done = run(site, *arguments, "--json")
     value: dict[str, Any] = json.loads(done.stdout)
     return value
 
 
-def start(site: Placed, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+def start(site: Placed, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Starts a command and leaves it running; its output goes to a file beside the site."""
     with open(site.folder / "command.log", "ab") as log:
-        return subprocess.Popen(argv(site, *words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
+        return subprocess.Popen(argv(site, *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
 
 
 def output(site: Placed) -> str:

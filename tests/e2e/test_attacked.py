@@ -66,8 +66,17 @@ consistency = "live"
         (repository / "migrate.py").write_text(_MIGRATE)
         self._commit("v2")
 
-    def _git(self, *words: str) -> None:
-        command = ["git", "-C", str(self.folder / "repository"), "-c", "user.name=t", "-c", "user.email=t@t", *words]
+    def _git(self, *arguments: str) -> None:
+        command = [
+            "git",
+            "-C",
+            str(self.folder / "repository"),
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            *arguments,
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
     def _commit(self, version: str) -> None:
@@ -114,9 +123,9 @@ def _try(
     put_right: Callable[[], None],
 ) -> None:
     for number in range(rounds):
-        for name, words in commands.items():
+        for name, arguments in commands.items():
             put_right()
-            done = run(application, *words)
+            done = run(application, *arguments)
             assert "Traceback" not in done.stderr, done.stderr
             ends[f"{name} {done.returncode}"] += 1
             if done.returncode in (7, 8):  # the attacker took away what an undo needs: that is said, and nothing else

@@ -61,7 +61,7 @@ def test_a_backup_without_a_database_that_was_there_is_none(installed: Site) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("arguments", "code", "says"),
     [
         (("upgrade", "v99"), 4, "v99"),
         (("upgrade", "--", "-x"), 4, "-x"),
@@ -78,9 +78,9 @@ def test_a_backup_without_a_database_that_was_there_is_none(installed: Site) -> 
         (("nonsense",), 2, "nonsense"),
     ],
 )
-def test_what_does_not_exist_is_named(installed: Site, words: tuple[str, ...], code: int, says: str) -> None:
+def test_what_does_not_exist_is_named(installed: Site, arguments: tuple[str, ...], code: int, says: str) -> None:
     before = installed.fingerprint()
-    done = run(installed, *words)
+    done = run(installed, *arguments)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -88,22 +88,22 @@ def test_what_does_not_exist_is_named(installed: Site, words: tuple[str, ...], c
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [("backup", "create"), ("backup", "create", "--consistency", "live"), ("upgrade", "v2"), ("service", "start")],
 )
 def test_uploads_whose_disk_is_not_mounted_are_not_taken_for_the_uploads(
-    installed: Site, words: tuple[str, ...]
+    installed: Site, arguments: tuple[str, ...]
 ) -> None:
     sets = sorted((installed.vault / "backups").iterdir())
     installed.media.rename(installed.folder / "disk")
     installed.media.mkdir()
-    done = run(installed, *words)
+    done = run(installed, *arguments)
     assert done.returncode == 4 and "Mount the disk" in done.stderr, done.stderr
     assert list(installed.media.iterdir()) == [], "an empty mount point is not marked as the data"
     assert sorted((installed.vault / "backups").iterdir()) == sets
     installed.media.rmdir()
     (installed.folder / "disk").rename(installed.media)
-    done = run(installed, *words)
+    done = run(installed, *arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -127,16 +127,16 @@ def only_whole(site: Site) -> str:
     return str([backup["id"] for backup in found if "main" in backup["datasets"]][-1])
 
 
-@pytest.mark.parametrize("words", [("backup", "create"), ("upgrade", "v2")])
-def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("backup", "create"), ("upgrade", "v2")])
+def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, arguments: tuple[str, ...]) -> None:
     text = installed.config.read_text()
     installed.config.write_text(text.replace("[backup]", '[backup]\nconfig_files = ["keys.env"]'))
     sets = sorted((installed.vault / "backups").iterdir())
-    done = run(installed, *words)
+    done = run(installed, *arguments)
     assert done.returncode == 4 and "keys.env" in done.stderr
     assert sorted((installed.vault / "backups").iterdir()) == sets
     (installed.app_folder / "keys.env").write_text("SECRET=1")
-    done = run(installed, *words)
+    done = run(installed, *arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -144,9 +144,9 @@ def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, words:
 def test_a_caller_that_closed_streams_gets_its_backup(installed: Site, closed: str) -> None:
     """As a daemon or a job of cron may; and nothing that is opened takes a stream's number."""
     before = len(run_json(installed, "backup", "list")["data"]["backups"])
-    words = shlex.join(argv(installed, "backup", "create"))
+    arguments = shlex.join(argv(installed, "backup", "create"))
     done = subprocess.run(
-        ["sh", "-c", f"umask 077; exec {words} {closed}"], capture_output=True, text=True, check=False
+        ["sh", "-c", f"umask 077; exec {arguments} {closed}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(run_json(installed, "backup", "list")["data"]["backups"]) == before + 1
@@ -201,8 +201,8 @@ def test_a_vault_of_a_newer_format_is_refused(installed: Site) -> None:
     value = manifest.unseal(path)
     path.write_bytes(manifest.sealed({**value, "format": 99}))
     before = installed.fingerprint()
-    for words in (("backup", "create"), ("backup", "restore", "latest"), ("upgrade", "v2")):
-        done = run(installed, *words)
+    for arguments in (("backup", "create"), ("backup", "restore", "latest"), ("upgrade", "v2")):
+        done = run(installed, *arguments)
         assert done.returncode in (4, 6), done.stderr
         assert "format 99" in done.stderr
     assert installed.fingerprint() == before
@@ -348,10 +348,10 @@ def on_postgresql() -> Iterator[Site]:
         yield site
 
 
-@pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
+@pytest.mark.parametrize("arguments", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
 @pytest.mark.parametrize("why", ["no right", "unreachable", "wrong role"])
 def test_what_postgresql_cannot_do_is_said_before_anything_changes(
-    on_postgresql: Site, words: tuple[str, ...], why: str
+    on_postgresql: Site, arguments: tuple[str, ...], why: str
 ) -> None:
     site = on_postgresql
     before = site.fingerprint()
@@ -364,7 +364,7 @@ def test_what_postgresql_cannot_do_is_said_before_anything_changes(
                 site.config.write_text(text.replace(f'host = "{server.folder}"', f'host = "{site.folder}"'))
             else:
                 site.config.write_text(text.replace(f'user = "{postgresql.ROLE}"', 'user = "nobody"', 1))
-            done = run(site, *words)
+            done = run(site, *arguments)
         finally:
             server.run("postgres", f"ALTER ROLE {postgresql.ROLE} CREATEDB")
             site.config.write_text(text)
@@ -396,10 +396,10 @@ def on_mariadb() -> Iterator[Site]:
         yield site
 
 
-@pytest.mark.parametrize("words", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
+@pytest.mark.parametrize("arguments", [("upgrade", "v2"), ("backup", "create", "--consistency", "quiesce")])
 @pytest.mark.parametrize("why", ["no right", "unreachable", "wrong account"])
 def test_what_mariadb_cannot_do_is_said_before_anything_changes(
-    on_mariadb: Site, words: tuple[str, ...], why: str
+    on_mariadb: Site, arguments: tuple[str, ...], why: str
 ) -> None:
     site = on_mariadb
     assert isinstance(site.store, MariadbStore)
@@ -414,7 +414,7 @@ def test_what_mariadb_cannot_do_is_said_before_anything_changes(
                 site.config.write_text(text.replace(f'host = "{server.socket}"', f'host = "{site.folder}/socket"'))
             else:
                 site.config.write_text(text.replace(f'user = "{mariadb.USER}"', 'user = "nobody"', 1))
-            done = run(site, *words)
+            done = run(site, *arguments)
         finally:
             server.run("mysql", f"GRANT ALL ON `hf-%`.* TO {account}")
             site.config.write_text(text)

@@ -32,8 +32,8 @@ def adopted(client: str, folder: Path) -> Iterator[ComposeSite]:
     made = ComposeSite(folder, slow=4.0, worker=containers.WITNESS, client=client)
     try:
         made.start()
-        for words in (("adopt",), ("upgrade", "v2")):
-            done = run(made, *words)
+        for arguments in (("adopt",), ("upgrade", "v2")):
+            done = run(made, *arguments)
             assert done.returncode == 0, done.stderr
         yield made
     finally:

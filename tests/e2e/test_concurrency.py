@@ -47,9 +47,9 @@ def test_two_backups_and_a_prune_at_the_same_time(big: Site) -> None:
     before = whole(big)
     processes = [
         subprocess.Popen(
-            argv(big, *words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            argv(big, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for words in (("backup", "create"), ("backup", "create"), ("backup", "prune"))
+        for arguments in (("backup", "create"), ("backup", "create"), ("backup", "prune"))
     ]
     results = []
     for process in processes:

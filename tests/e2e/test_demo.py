@@ -77,7 +77,7 @@ def test_the_demo_holds_from_a_wheel_in_a_path_with_a_blank(installed: Path) -> 
 # --- what is left ----------------------------------------------------------------------------------
 
 
-def mark(place: Path) -> str:
+def variable_of(place: Path) -> str:
     """Return the beginning of what all processes of a demo have in their environment, if its folder is in a place."""
     return f"HOLDFAST_INSTANCE=guestbook.production@{place}/"
 
@@ -86,7 +86,7 @@ def mark(place: Path) -> str:
 def place(folder: Path) -> Iterator[Path]:
     """Give a folder in which a demo makes its own."""
     yield folder
-    end_processes_with(mark(folder), grace_seconds=0, wait_seconds=10)
+    end_processes_with(variable_of(folder), grace_seconds=0, wait_seconds=10)
 
 
 def demo_in(place: Path) -> subprocess.Popen[str]:
@@ -136,7 +136,7 @@ def test_a_signal_in_an_upgrade_leaves_nothing(place: Path, numbers: list[signal
     try:
         read_until(process, "$ holdfast upgrade v2")
         eventually(lambda: list(place.glob("holdfast-demo-*/guestbook/releases/*-v2")))
-        running = commands(processes_with(mark(place)))
+        running = commands(processes_with(variable_of(place)))
         for part in ("supervisord", "front.server", "app.py", "-m holdfast upgrade v2"):
             assert part in running
         for number in numbers:
@@ -148,7 +148,7 @@ def test_a_signal_in_an_upgrade_leaves_nothing(place: Path, numbers: list[signal
     assert process.returncode == 130, rest
     assert rest.splitlines()[-1] == f"Error: the demo was stopped ({numbers[0].name}); everything it made was removed"
     assert "Traceback" not in rest and "All of it held." not in rest
-    assert processes_with(mark(place)) == []
+    assert processes_with(variable_of(place)) == []
     assert list(place.iterdir()) == []
 
 
@@ -156,7 +156,7 @@ def test_a_lost_terminal_in_the_first_step_leaves_nothing(place: Path) -> None:
     process = demo_in(place)
     try:
         read_until(process, "$ holdfast install v1")
-        eventually(lambda: processes_with(mark(place)))
+        eventually(lambda: processes_with(variable_of(place)))
         process.send_signal(signal.SIGHUP)
         rest, _ = process.communicate(timeout=patience.limit(60))
     finally:
@@ -164,7 +164,7 @@ def test_a_lost_terminal_in_the_first_step_leaves_nothing(place: Path) -> None:
         process.wait()
     assert process.returncode == 130, rest
     assert rest.splitlines()[-1] == "Error: the demo was stopped (SIGHUP); everything it made was removed"
-    assert processes_with(mark(place)) == []
+    assert processes_with(variable_of(place)) == []
     assert list(place.iterdir()) == []
 
 
@@ -197,7 +197,7 @@ def test_the_first_step_that_fails_is_the_last(
     assert error[-2] == "The demo stopped here; everything it made was removed."
     assert "holdfast demo --keep" in error[-1]
     assert "All of it held." not in done.output
-    assert processes_with(mark(place)) == []
+    assert processes_with(variable_of(place)) == []
     assert list(place.iterdir()) == []
 
 
@@ -213,7 +213,7 @@ def test_a_failed_demo_keeps_its_folder_if_asked(
     (kept,) = place.iterdir()
     assert f"its folder is kept: {kept}" in envelope["error"]["state"]
     assert envelope["error"]["next_step"].endswith(f"holdfast log list --config {kept}/guestbook/holdfast.toml")
-    assert processes_with(mark(place)) == []
+    assert processes_with(variable_of(place)) == []
 
 
 # --- what held -------------------------------------------------------------------------------------

@@ -114,9 +114,9 @@ class Shop:
         (repository / "holdfast.toml").write_text('[migrations]\ncompatible = ["notes.0003_*"]\n')
         commit("v5")
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.config)],
+            [sys.executable, "-m", "holdfast", *arguments, "--yes", "--config", str(self.config)],
             capture_output=True,
             text=True,
             timeout=patience.limit(240),

@@ -122,8 +122,14 @@ def test_folders_that_are_refused(plain: Site, folder: Path) -> None:
     for place in (plain.media, plain.media / "x", folder / "link", plain.vault, plain.state / "x", folder / "no" / "x"):
         done = run(plain, "backup", "export", "latest", str(place))
         assert done.returncode == 4, (place, done.stderr)
-    for words in (("latest",), (newest(plain),), ("a", "b", "c"), ("--all", "a", "b"), (str(folder), "--only", "no")):
-        assert run(plain, "backup", "export", *words).returncode == 2, words
+    for arguments in (
+        ("latest",),
+        (newest(plain),),
+        ("a", "b", "c"),
+        ("--all", "a", "b"),
+        (str(folder), "--only", "no"),
+    ):
+        assert run(plain, "backup", "export", *arguments).returncode == 2, arguments
     assert trees.look(plain.media).keys() == {
         os.fsencode(path.relative_to(plain.media)) for path in plain.media.rglob("*") if ".holdfast" not in path.parts
     }

@@ -326,7 +326,7 @@ def test_archives_do_not_leave_their_target(site: Site, folder: Path, kind: str)
 
 
 def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
-    for words, code in [
+    for arguments, code in [
         (("database", str(folder / "none")), 4),
         (("files", str(folder / "none"), "--into", "media"), 4),
         (("files", str(folder), "--into", "nothing"), 2),
@@ -334,6 +334,6 @@ def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
         (("files", str(site.repository), "--into", "media/../out"), 4),
         (("files", str(site.repository), "--into", "media/.holdfast/x"), 4),
     ]:
-        done = run(site, "import", *words)
-        assert done.returncode == code, (words, done.stderr)
+        done = run(site, "import", *arguments)
+        assert done.returncode == code, (arguments, done.stderr)
         assert "Traceback" not in done.stderr

@@ -91,8 +91,8 @@ def test_one_on_the_standard_input_of_an_older_version_is_migrated(served: Site,
     source = data_directory(served, folder / "directory.tar.gz")
     served.operate("upgrade", "v2")
     with open(source, "rb") as stream:
-        words = ("import", "database", "-", "--cold", "--scratch", str(folder / "scratch"))
-        done = run(served, *words, stdin=stream)
+        arguments = ("import", "database", "-", "--cold", "--scratch", str(folder / "scratch"))
+        done = run(served, *arguments, stdin=stream)
     assert done.returncode == 0, done.stderr
     assert served.get("/")[1] == {"version": "v2", "entries": 120}
     assert nothing_left(folder / "scratch")
@@ -120,8 +120,8 @@ def test_another_version_is_refused_before_all_is_unpacked(served: Site, folder:
             archive.addfile(member, io.BytesIO(content))
     os.truncate(folder / "directory.tar", 1 << 19)
     before = served.fingerprint()
-    words = ("import", "database", str(folder / "directory.tar"), "--cold", "--scratch", str(folder / "scratch"))
-    done = run(served, *words)
+    arguments = ("import", "database", str(folder / "directory.tar"), "--cold", "--scratch", str(folder / "scratch"))
+    done = run(served, *arguments)
     assert done.returncode == 4, done.stderr
     assert "PostgreSQL 98" in done.stderr
     assert never_stopped(served)
@@ -193,8 +193,8 @@ def one_offs(site: Site) -> list[str]:
     app = site.open()
     operation = app.journal.operations(1)[0].id
     app.close()
-    words = ["docker", "ps", "--all", "--quiet", f"--filter=label=holdfast.operation={operation}"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    arguments = ["docker", "ps", "--all", "--quiet", f"--filter=label=holdfast.operation={operation}"]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_killed_while_the_private_server_runs(either: str, served: Site, folder: Path) -> None:

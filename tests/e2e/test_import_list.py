@@ -37,8 +37,8 @@ def dumps(site: Site) -> Path:
     return place
 
 
-def listed(site: Site, *words: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = run_json(site, "import", "list", *words)["data"]["dumps"]
+def listed(site: Site, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = run_json(site, "import", "list", *arguments)["data"]["dumps"]
     return found
 
 

@@ -196,12 +196,12 @@ def test_an_undo_gives_up_a_port_that_somebody_else_took(at_v2: Site) -> None:
     assert port_of_web(at_v2) != port
 
 
-@pytest.mark.parametrize("words", [("recover", "--auto"), ("service", "start")])
-def test_a_start_gives_up_a_port_that_somebody_else_took(at_v2: Site, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("recover", "--auto"), ("service", "start")])
+def test_a_start_gives_up_a_port_that_somebody_else_took(at_v2: Site, arguments: tuple[str, ...]) -> None:
     port = port_of_web(at_v2)
     at_v2.shut_down()
     with somebody_else_on(port):
-        done = run(at_v2, *words)
+        done = run(at_v2, *arguments)
         assert done.returncode == 0, done.stderr
         wait_until_it_answers(at_v2)
         assert at_v2.get("/")[1]["version"] == "v2"

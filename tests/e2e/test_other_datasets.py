@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli import words_of
+from tests.e2e.cli import arguments_of
 from tests.harnesses.redis import RedisHarness, opened
 from tests.proof import patience
 from tests.site import Site
@@ -26,8 +26,8 @@ main()
 """
 
 
-def run(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-c", _COMMAND, *words_of(site, *words)]
+def run(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", _COMMAND, *arguments_of(site, *arguments)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=patience.limit(60))
 
 

@@ -36,11 +36,11 @@ def newest(site: Site) -> str:
     return str(run_json(site, "backup", "list")["data"]["backups"][-1]["id"])
 
 
-def look_into(site: Site, folder: Path, *words: str) -> int:
+def look_into(site: Site, folder: Path, *arguments: str) -> int:
     """Restores under another name by the command line; how many entries are there."""
     store = site.store
     if isinstance(store, PostgresqlStore):
-        done = run(site, "backup", "restore", *words, "--into", f"{store.name}look")
+        done = run(site, "backup", "restore", *arguments, "--into", f"{store.name}look")
         assert done.returncode == 0, done.stderr
         with postgresql.shared() as server:
             found = server.run(f"{store.name}look", "SELECT count(*) FROM entries", user=postgresql.ROLE)
@@ -50,12 +50,12 @@ def look_into(site: Site, folder: Path, *words: str) -> int:
         name = f"{store.name}look"
         with store.shared() as server:
             server.run("mysql", f"GRANT ALL ON `{name}`.* TO {mariadb.USER}@localhost")
-            done = run(site, "backup", "restore", *words, "--into", name)
+            done = run(site, "backup", "restore", *arguments, "--into", name)
             assert done.returncode == 0, done.stderr
             found = server.run(name, "SELECT SUM(entries), shout('a') FROM authors", user=mariadb.USER)
             server.run("mysql", f"DROP DATABASE `{name}`")
         return int(found.split("\t")[0])
-    done = run(site, "backup", "restore", *words, "--into", str(folder / "look.sqlite3"))
+    done = run(site, "backup", "restore", *arguments, "--into", str(folder / "look.sqlite3"))
     assert done.returncode == 0, done.stderr
     with closing(sqlite3.connect(folder / "look.sqlite3")) as connection:
         return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])

@@ -15,7 +15,7 @@ from tests.standins.project import PERSONS, UPLOADS
 from tests.standins.uso import Uso
 from tests.standins.visitor import Visitor, ask, get
 
-pytestmark = [pytest.mark.combination]  # Holdfast's own tests on them start them by the same words
+pytestmark = [pytest.mark.combination]  # Holdfast's own tests on them start them by the same commands
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_connect_access_by_its_own_pages(connect_access: ConnectAccess) -> None:
 
     site.compose("run", "--rm", "postgres", "restore", backup)
     site.git("checkout", "--quiet", old)
-    for words in (["build"], ["down"], ["up", "-d"]):
-        site.compose(*words)
+    for arguments in (["build"], ["down"], ["up", "-d"]):
+        site.compose(*arguments)
     site.wait()
     assert get(site.web_port) == (200, {"version": "v1", **rows})
     assert site.fingerprint() == before

@@ -212,9 +212,9 @@ class Real:
             f"[limits]\ntask_timeout_seconds = {patience.limit(120)}\n{services}"
         )
 
-    def _git(self, *words: str) -> None:
+    def _git(self, *arguments: str) -> None:
         subprocess.run(
-            ["git", "-c", "user.name=R", "-c", "user.email=r@example.invalid", "-C", str(self.repository), *words],
+            ["git", "-c", "user.name=R", "-c", "user.email=r@example.invalid", "-C", str(self.repository), *arguments],
             check=True,
             capture_output=True,
         )

@@ -77,9 +77,9 @@ def _repeats(label: str) -> bool:
     The engine is asked until a service is well, and a tree that is removed has however many folders it has: their
     number means nothing. Before a write of the journal all is as after the change before it.
     """
-    words = label.split()
-    if words[0] == "capture":
-        return words[1] in ("docker", "podman") and words[2] in CONTAINER_LOOKS
+    arguments = label.split()
+    if arguments[0] == "capture":
+        return arguments[1] in ("docker", "podman") and arguments[2] in CONTAINER_LOOKS
     return label.startswith(("rename to .removed-", "before journal"))
 
 

@@ -117,8 +117,8 @@ class Ground:
         operation = self.rng.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
         if "{set}" in operation and not self.sets:
             operation = "backup create"
-        words = {"good": self.rng.choice(GOOD), "bad": self.rng.choice(BAD)}
-        return operation.format(set=self.rng.choice(sorted(self.sets)) if self.sets else "", **words)
+        arguments = {"good": self.rng.choice(GOOD), "bad": self.rng.choice(BAD)}
+        return operation.format(set=self.rng.choice(sorted(self.sets)) if self.sets else "", **arguments)
 
     def run_and_kill(self, operation: str) -> bool:
         """Run a command and kill it after a while; False if it was faster."""
@@ -147,9 +147,9 @@ class Ground:
         )
         assert done.returncode in (0, 4), f"recover: {done.returncode}\n{done.stderr}"
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            argv(self.site, *words), capture_output=True, text=True, timeout=_MOST_SECONDS, check=False
+            argv(self.site, *arguments), capture_output=True, text=True, timeout=_MOST_SECONDS, check=False
         )
 
     def round(self, number: int) -> str:

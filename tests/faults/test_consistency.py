@@ -157,9 +157,11 @@ def rows_and_files(app: App) -> tuple[dict[str, dict[str, str]], dict[str, str]]
     """From the newest set: table -> file -> digest, and the digests of the files in the listing."""
     assert app.context.vault is not None
     newest = app.context.vault.backups()[-1]
-    _, listing, _, folder = app.context.vault.open_set(newest.id)
-    files = {entry.path: entry.sha256 for entry in listing("media") if entry.kind == "file"}
-    return {table: rows_of(folder, table) for table in ("inside", "outside")}, files
+    source = app.context.vault.open_set(newest.id)
+    files = {entry.path: entry.sha256 for entry in source.listing("media") if entry.kind == "file"}
+    dumped = source.place_of("")
+    assert dumped is not None
+    return {table: rows_of(dumped, table) for table in ("inside", "outside")}, files
 
 
 def rows_of(folder: Path, table: str) -> dict[str, str]:

@@ -14,8 +14,7 @@ from types import ModuleType
 
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate
-from holdfast.drivers.protocols.vaults import Vault
-from tests.harnesses.harness import OpenHarness, OpenPackages, OpenRuntime
+from tests.harnesses.harness import OpenHarness, OpenPackages, OpenRuntime, OpenVault
 
 
 def _modules() -> Iterator[ModuleType]:
@@ -37,7 +36,7 @@ def files() -> dict[str, Callable[[Path], Files]]:
     return {name: found for module in _modules() for name, found in getattr(module, "FILES", {}).items()}
 
 
-def vaults() -> dict[str, Callable[[Path], Vault]]:
+def vaults() -> dict[str, OpenVault]:
     return {name: found for module in _modules() for name, found in getattr(module, "VAULTS", {}).items()}
 
 

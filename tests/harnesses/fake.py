@@ -9,9 +9,17 @@ from pathlib import Path
 
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate
-from holdfast.drivers.protocols.vaults import Vault
-from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
-from tests.harnesses.harness import History, OpenHarness, OpenPackages, OpenRuntime, SqlHarness, WriterHeldError
+from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, MemoryVault
+from tests.harnesses.harness import (
+    History,
+    OpenHarness,
+    OpenPackages,
+    OpenRuntime,
+    OpenVault,
+    SqlHarness,
+    VaultHarness,
+    WriterHeldError,
+)
 
 
 class FakeHarness(SqlHarness):
@@ -41,10 +49,20 @@ def packages(folder: Path, history: History) -> AbstractContextManager[FakePacka
     return nullcontext(FakePackages(folder / "packages", history.files, names))
 
 
+def vault(folder: Path) -> VaultHarness:
+    found = MemoryVault()
+
+    def damage(id: str, name: str) -> None:
+        content = found.sets[id].files[name]
+        found.sets[id].files[name] = bytes([content[0] ^ 1]) + content[1:]
+
+    return VaultHarness(found, damage)
+
+
 ANSWERS_SQL = True
 DATASETS: Mapping[str, OpenHarness] = {"fake": opened}
 FILES: Mapping[str, Callable[[Path], Files]] = {"fake": FakeFiles}
-VAULTS: Mapping[str, Callable[[Path], Vault]] = {"fake": FakeVault}
+VAULTS: Mapping[str, OpenVault] = {"fake": vault}
 GATES: Mapping[str, Callable[[Path], Gate]] = {"fake": lambda folder: FakeGate()}
 RUNTIMES: Mapping[str, OpenRuntime] = {"fake": lambda folder: nullcontext(FakeRuntime())}
 PACKAGES: Mapping[str, OpenPackages] = {"fake": packages}

@@ -13,6 +13,7 @@ from holdfast.drivers.protocols.databases import Database
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.drivers.protocols.runtimes import Runtime
+from holdfast.drivers.protocols.vaults import Vault
 from holdfast.model import Snapshot
 from tests.contract.dumps import snapshot
 
@@ -146,6 +147,15 @@ class SqlHarness(Harness):
             return [row[0] for row in database.query(self.rows)]
 
 
+@dataclass(frozen=True)
+class VaultHarness:
+    """A vault, and the damage that a disk does to it."""
+
+    vault: Vault
+    damage: Callable[[str, str], None]
+    """Changes a byte of a backup's own file, given with the backup's id, or changes it back."""
+
+
 OpenHarness = Callable[[Path], AbstractContextManager[Harness]]
 """Opens a harness; it takes an empty folder for the files of one test."""
 
@@ -161,5 +171,7 @@ class History:
     """The content of each commit."""
 
 
+OpenVault = Callable[[Path], VaultHarness]
+"""Opens a vault; it takes a folder for itself that does not exist."""
 OpenRuntime = Callable[[Path], AbstractContextManager[Runtime]]
 OpenPackages = Callable[[Path, History], AbstractContextManager[Packages]]

@@ -16,11 +16,11 @@ STATE = "a 50% 'd' %d"  # people have such folders
 
 @contextmanager
 def opened(folder: Path) -> Iterator[SupervisorRuntime]:
-    mark = f"contract@{folder}"
-    made = SupervisorRuntime(folder / STATE, mark, Host())
+    environment_id = f"contract@{folder}"
+    made = SupervisorRuntime(folder / STATE, environment_id, Host())
     yield made
     made.shut_down()
-    end_processes_with(f"HOLDFAST_INSTANCE={mark}/", grace_seconds=0, wait_seconds=10)
+    end_processes_with(f"HOLDFAST_INSTANCE={environment_id}/", grace_seconds=0, wait_seconds=10)
 
 
 RUNTIMES: Mapping[str, OpenRuntime] = {"supervisor": opened}

@@ -16,11 +16,11 @@ landed = "{landed}"
 
 def main() -> None:
     """Write the next number, and the commit that everything since is compared with."""
-    words = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
-    if subprocess.run(words, capture_output=True, text=True, check=True).stdout:
+    arguments = ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"]
+    if subprocess.run(arguments, capture_output=True, text=True, check=True).stdout:
         sys.exit("There are changes that are not committed: a submission begins from what landed.")
-    words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    head = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    arguments = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    head = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
     number, _ = submission()
     SUBMISSION.write_text(_TEXT.format(number=number + 1, landed=head))
     print(f"submission {number + 1}, from {head[:12]}: commit {SUBMISSION.relative_to(ROOT)} with the work")

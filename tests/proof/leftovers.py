@@ -64,7 +64,7 @@ class Run:
 
     def _processes(self) -> Iterator[tuple[int, str]]:
         """Yield living processes of this run but this one."""
-        mark = f"{_VARIABLE}={self.id}".encode()
+        variable = f"{_VARIABLE}={self.id}".encode()
         for path in Path("/proc").iterdir():
             if not path.name.isdigit() or int(path.name) == os.getpid():
                 continue
@@ -73,7 +73,7 @@ class Run:
                 if not command:  # a zombie, or a thread of the kernel
                     continue
                 in_group = f"/holdfast-tests-{self.id}-" in (path / "cgroup").read_text()
-                if in_group or mark in (path / "environ").read_bytes().split(b"\0"):
+                if in_group or variable in (path / "environ").read_bytes().split(b"\0"):
                     yield int(path.name), command[:100]
 
     # --- what only root has ------------------------------------------------------------------------
@@ -88,8 +88,8 @@ class Run:
     def _detach(self) -> list[str]:
         if os.geteuid() != 0 or shutil.which("losetup") is None:
             return []
-        words = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
-        listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+        arguments = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
+        listed = subprocess.run(arguments, capture_output=True, text=True, check=False).stdout.splitlines()
         ours = [line.split()[0] for line in listed if any(f" {folder}/" in line for folder in self.folders)]
         for device in ours:
             subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)

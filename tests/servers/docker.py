@@ -134,7 +134,7 @@ class DockerEngine:
     def new_name(self) -> str:
         return f"box{next(self._numbers)}"
 
-    def run_words(self, folder: Path, account: str) -> list[str]:
+    def run_arguments(self, folder: Path, account: str) -> list[str]:
         """What is put before a command to run it in a container of its own, until it ends, without a network."""
         mounts = [f"--volume={path}:{path}:ro" for path in _READ_ONLY if os.path.exists(path)]
         return [
@@ -160,8 +160,8 @@ class DockerEngine:
     def halt(self) -> None:
         """As when the machine does: the engine and all that runs in its containers, at one moment."""
         running = subprocess.run(["docker", "ps", "--quiet"], capture_output=True, text=True, check=True).stdout.split()
-        words = ["docker", "inspect", "--format={{.State.Pid}}", *running]
-        first = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() if running else []
+        arguments = ["docker", "inspect", "--format={{.State.Pid}}", *running]
+        first = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split() if running else []
         self.kill()
         for pid in first:
             with contextlib.suppress(ProcessLookupError):
@@ -199,7 +199,7 @@ class Enclosed(OnMachine):
 
     def _as_account(self, group: int) -> list[str]:
         self._name = engine().new_name()
-        return engine().run_words(self.folder, f"{pwd.getpwnam(self.account).pw_uid}:{group}")
+        return engine().run_arguments(self.folder, f"{pwd.getpwnam(self.account).pw_uid}:{group}")
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -125,7 +125,7 @@ class MariadbServer(OnMachine):
         assert done.returncode == 0, done.stderr + done.stdout
 
     def start(self) -> None:
-        words = [f"--{name}={value}" for name, value in self._settings.items()]
+        arguments = [f"--{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -135,7 +135,7 @@ class MariadbServer(OnMachine):
                     f"--datadir={self._data}",
                     f"--socket={self.place / 'socket'}",
                     f"--pid-file={self.place / 'pid'}",
-                    *words,
+                    *arguments,
                 ],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -175,9 +175,9 @@ class MariadbServer(OnMachine):
     def run(self, database: str, sql: str, *, user: str = ADMINISTRATOR) -> str:
         return mariadb(self.socket, database, sql, user, self.client)
 
-    def dumped(self, name: str, *words: str) -> bytes:
+    def dumped(self, name: str, *arguments: str) -> bytes:
         """What the server's own dump program prints of a database, asked by the administrator."""
-        argv = [self.dumper, "--no-defaults", f"--socket={self.socket}", f"--user={ADMINISTRATOR}", *words, name]
+        argv = [self.dumper, "--no-defaults", f"--socket={self.socket}", f"--user={ADMINISTRATOR}", *arguments, name]
         return subprocess.run(argv, capture_output=True, check=True).stdout
 
     def exists(self, database: str) -> bool:

@@ -48,12 +48,12 @@ runroot = "{folder}/run"
 _NAMES = Path("/run/containers/networks/aardvark-dns")
 
 
-def _words(*words: str) -> list[str]:
-    return subprocess.run(["podman", *words], capture_output=True, text=True, check=True).stdout.split()
+def _lines_of(*arguments: str) -> list[str]:
+    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True).stdout.split()
 
 
 def _of_each(form: str, ids: list[str]) -> list[str]:
-    return _words("inspect", f"--format={form}", *ids) if ids else []
+    return _lines_of("inspect", f"--format={form}", *ids) if ids else []
 
 
 def _kill(pids: list[str]) -> None:
@@ -87,14 +87,14 @@ class PodmanEngine:
 
     def halt(self) -> None:
         """As when the machine does: all that runs in containers and what watches it, at one moment."""
-        self._ran = _words("ps", "--quiet", "--no-trunc")
+        self._ran = _lines_of("ps", "--quiet", "--no-trunc")
         self._places = _of_each("{{.NetworkSettings.SandboxKey}}", self._ran)
         # The watchers first: nobody is to note how the others ended.
         _kill(_of_each("{{.State.ConmonPid}} {{.State.Pid}}", self._ran))
 
     def kill(self) -> None:
         """What runs in containers. No server of Podman's could die: what watches each of them starts it again."""
-        _kill(_of_each("{{.State.Pid}}", _words("ps", "--quiet", "--no-trunc")))
+        _kill(_of_each("{{.State.Pid}}", _lines_of("ps", "--quiet", "--no-trunc")))
 
     def start(self) -> None:
         """Do what the machine's start does with `podman-restart.service`, without traces of the run before."""
@@ -110,8 +110,8 @@ class PodmanEngine:
             subprocess.run(["runc", "delete", "--force", id], capture_output=True, check=False)
         shutil.rmtree(self._folder / "tmp", ignore_errors=True)
         shutil.rmtree(self._folder / "run", ignore_errors=True)
-        words = ["podman", "start", "--all", "--filter=restart-policy=always"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        arguments = ["podman", "start", "--all", "--filter=restart-policy=always"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         self._ran = []
 
@@ -123,10 +123,10 @@ class PodmanEngine:
     def _forget_ports(self) -> None:
         """Remove the rules for these containers' old addresses, which a kernel that has just started lacks."""
         saved = subprocess.run(["iptables-save", "-t", "nat"], capture_output=True, text=True, check=True).stdout
-        for words in map(shlex.split, saved.splitlines()):
-            if words[:2] == ["-A", "NETAVARK-HOSTPORT-DNAT"] and any(id in " ".join(words) for id in self._ran):
-                subprocess.run(["iptables", "-t", "nat", "-D", *words[1:]], check=True)
-                subprocess.run(["iptables", "-t", "nat", "-F", words[-1]], check=True)
+        for arguments in map(shlex.split, saved.splitlines()):
+            if arguments[:2] == ["-A", "NETAVARK-HOSTPORT-DNAT"] and any(id in " ".join(arguments) for id in self._ran):
+                subprocess.run(["iptables", "-t", "nat", "-D", *arguments[1:]], check=True)
+                subprocess.run(["iptables", "-t", "nat", "-F", arguments[-1]], check=True)
 
     def _unmount(self) -> None:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]

@@ -111,19 +111,23 @@ class PostgresqlServer(OnMachine):
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self._prefix = self._as_account(account.pw_gid)
         self._databases = 0
-        words = ["-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]
+        arguments = ["-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]
         template.write_data_directory(
             self.folder / "data",
             str(binaries / "initdb"),
-            words,
-            lambda _: self._call("initdb", "-D", str(self._data), *words),
+            arguments,
+            lambda _: self._call("initdb", "-D", str(self._data), *arguments),
         )
         self.start()
         self.run("postgres", f"CREATE ROLE {ROLE} LOGIN CREATEDB")
 
-    def _call(self, program: str, *words: str) -> None:
+    def _call(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [*self._prefix, str(self._binaries / program), *words], cwd="/", capture_output=True, text=True, check=False
+            [*self._prefix, str(self._binaries / program), *arguments],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 
@@ -142,7 +146,7 @@ class PostgresqlServer(OnMachine):
             time.sleep(0.02)
 
     def _launch(self) -> None:
-        words = [f"-c{name}={value}" for name, value in self._settings.items()]
+        arguments = [f"-c{name}={value}" for name, value in self._settings.items()]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -154,7 +158,7 @@ class PostgresqlServer(OnMachine):
                     str(self.place),
                     "-p",
                     str(self.port),
-                    *words,
+                    *arguments,
                 ],
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -244,8 +248,8 @@ def image() -> str:
         for path in (binaries, binaries.parent / "lib", share, *places):
             if path.exists():
                 tar.add(path)
-    words = ["docker", "import", "--change", f"ENV PATH=/usr/bin:{binaries}", "-", IMAGE]
-    subprocess.run(words, input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True)
+    arguments = ["docker", "import", "--change", f"ENV PATH=/usr/bin:{binaries}", "-", IMAGE]
+    subprocess.run(arguments, input=tree.getvalue(), stdout=subprocess.DEVNULL, check=True)
     return IMAGE
 
 

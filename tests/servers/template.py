@@ -17,13 +17,13 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "holdfast-tests" / "data"
 
 
-def write_data_directory(target: Path, program: str, words: Sequence[str], make: Callable[[Path], None]) -> None:
-    """Write a server's new data directory; `make` does so where there is none yet of this program and these words."""
+def write_data_directory(target: Path, program: str, arguments: Sequence[str], make: Callable[[Path], None]) -> None:
+    """Write a server's new data directory; `make` does so where there is none of this program and arguments."""
     found = shutil.which(program)
     assert found is not None, program
     status = os.stat(found)
     key = hashlib.sha256(
-        f"{os.path.realpath(found)} {status.st_size} {status.st_mtime_ns} {words}".encode()
+        f"{os.path.realpath(found)} {status.st_size} {status.st_mtime_ns} {arguments}".encode()
     ).hexdigest()
     cache = _cache()
     cache.mkdir(parents=True, exist_ok=True)

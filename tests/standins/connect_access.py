@@ -95,8 +95,8 @@ class ConnectAccess:
         """From now on `git pull origin master` brings this one."""
         self._upstream_git("branch", "--force", "master", version)
 
-    def _upstream_git(self, *words: str) -> str:
-        return containers.git(self.upstream, *words)
+    def _upstream_git(self, *arguments: str) -> str:
+        return containers.git(self.upstream, *arguments)
 
     # --- what its operator did -------------------------------------------------------------------------
 
@@ -160,11 +160,11 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
 config_files = [".env_{self.environment}"]
 """
 
-    def git(self, *words: str) -> str:
-        return containers.git(self.folder, *words)
+    def git(self, *arguments: str) -> str:
+        return containers.git(self.folder, *arguments)
 
-    def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """As its pages have it: `docker compose -f production.yml --env-file .env_production WORDS`."""
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As its pages have it: `docker compose -f production.yml --env-file .env_production ARGUMENTS`."""
         argv = [
             self._engine,
             "compose",
@@ -172,19 +172,19 @@ config_files = [".env_{self.environment}"]
             f"{self.environment}.yml",
             "--env-file",
             f".env_{self.environment}",
-            *words,
+            *arguments,
         ]
         return subprocess.run(
             argv, cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
 
-    def compose(self, *words: str) -> str:
-        done = self.attempt(*words)
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    def compose(self, *arguments: str) -> str:
+        done = self.attempt(*arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def manage(self, *words: str) -> str:
-        return self.compose("run", "--rm", "django", "python", "backend/manage.py", *words)
+    def manage(self, *arguments: str) -> str:
+        return self.compose("run", "--rm", "django", "python", "backend/manage.py", *arguments)
 
     def start(self) -> None:
         """First installation by the page; example data."""

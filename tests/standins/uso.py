@@ -110,8 +110,8 @@ class Uso:
         """From now on `git pull origin main` brings this one."""
         self._upstream_git("branch", "--force", "main", f"{version}^{{commit}}")
 
-    def _upstream_git(self, *words: str) -> str:
-        return containers.git(self.upstream, *words)
+    def _upstream_git(self, *arguments: str) -> str:
+        return containers.git(self.upstream, *arguments)
 
     # --- what its operator did -------------------------------------------------------------------------
 
@@ -151,8 +151,8 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
         """A configuration whose state and vault lie in the test's own folder; nothing else of it is changed."""
         return elsewhere(text, self.state)
 
-    def git(self, *words: str) -> str:
-        return containers.git(self.checkout, *words)
+    def git(self, *arguments: str) -> str:
+        return containers.git(self.checkout, *arguments)
 
     def build(self) -> subprocess.CompletedProcess[str]:
         """By the project's own script, whose exit code is that of its last clean-up."""
@@ -166,9 +166,9 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
             check=False,
         )
 
-    def attempt(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._command, *words],
+            [*self._command, *arguments],
             cwd=self.instance,
             capture_output=True,
             text=True,
@@ -176,13 +176,13 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
             check=False,
         )
 
-    def compose(self, *words: str) -> str:
-        done = self.attempt(*words)
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    def compose(self, *arguments: str) -> str:
+        done = self.attempt(*arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def manage(self, *words: str) -> str:
-        return self.compose("exec", "-T", "uso", "python", "manage.py", *words)
+    def manage(self, *arguments: str) -> str:
+        return self.compose("exec", "-T", "uso", "python", "manage.py", *arguments)
 
     def start(self) -> None:
         """First installation by the page; example data."""
@@ -235,9 +235,9 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
         return visitor.get(port or self.port, "/uploads/", content)
 
     def sql(self, statement: str, database: str = PACKAGE) -> str:
-        words = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "usonline", "-d", database, "-c", statement]
+        arguments = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "usonline", "-d", database, "-c", statement]
         (id,) = self.containers("--filter=label=com.docker.compose.service=database")
-        return self._engine("exec", id, *words)
+        return self._engine("exec", id, *arguments)
 
     def containers(self, *more: str) -> list[str]:
         return self._engine(
@@ -268,7 +268,7 @@ references = {{ database = "main", files = "media", query = "SELECT DISTINCT fil
         listed = self._engine("images", "--format={{.Repository}}:{{.Tag}}").splitlines()
         return [image for image in listed if image.removeprefix("localhost/").startswith(("usonline:", "holdfast/uso"))]
 
-    def _engine(self, *words: str) -> str:
-        done = subprocess.run([self.engine, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
+    def _engine(self, *arguments: str) -> str:
+        done = subprocess.run([self.engine, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout.strip()

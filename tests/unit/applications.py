@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from holdfast.application.application import App
 from holdfast.application.context import ApplicationContext
@@ -19,7 +20,7 @@ from holdfast.engine.runner import Runner
 from holdfast.model import Backup, CommitFacts, Facts, PlanParameters
 from holdfast.steps.typed import AnyStep, handler
 from holdfast.system.host import Host
-from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, FakeVault
+from tests.fakes import FakeDatabase, FakeFiles, FakeGate, FakePackages, FakeRuntime, MemoryVault
 
 
 def make_app(folder: Path, **sections: Any) -> App:
@@ -45,7 +46,7 @@ def make_app(folder: Path, **sections: Any) -> App:
         gate_runtime=runtime,
         databases={"main": FakeDatabase()},
         files={"media": FakeFiles(folder / "shared" / "media")},
-        vault=FakeVault(folder / "vault"),
+        vault=MemoryVault(),
         gate=FakeGate(),
         packages=FakePackages(folder / "packages", {}, {}),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from holdfast.application.application import App
@@ -62,7 +62,7 @@ def test_closing_steps_of_a_stuck_operation_are_pending_once_it_committed(app: A
     assert record is not None
     (step,) = app.journal.steps(operation)
     for committed, said in ((True, "pending"), (False, "not run")):
-        stuck = dataclasses.replace(record, outcome=Outcome.STUCK, committed=committed)
+        stuck = msgspec.structs.replace(record, outcome=Outcome.STUCK, committed=committed)
         assert log.state_of(step, stuck) == said
 
 
@@ -81,7 +81,7 @@ def test_before_the_installation_the_programs_of_the_release_are_not_missed(app:
     assert found["runtime"] == "holdfast install REF"
     operation = operation_of(app)
     release = Release("r", "r", "v1", "c" * 40, str(app.loaded.root), "2026-01-01T00:00:00Z")
-    app.journal.commit(operation, {"release": dataclasses.asdict(release)})
+    app.journal.commit(operation, {"release": msgspec.structs.asdict(release)})
     app.journal.finish(operation, Outcome.COMMITTED)
     found = advice(app)
     assert "no-such-program" in found["services.web"]

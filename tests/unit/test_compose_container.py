@@ -1,4 +1,4 @@
-"""What an engine says of one container, in the words of the rest."""
+"""What an engine says of one container, as the rest calls it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What the engine is told: models and words, without an engine."""
+"""What the engine is told: models and commands, without an engine."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.cli.select import compose_of
@@ -179,10 +179,10 @@ def test_no_value_of_a_variable_is_a_word_of_podmans() -> None:
     assert compose.refused("web", {"environment": {"KEY": "one\ntwo"}})
 
 
-@pytest.mark.parametrize("words", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
-def test_a_command_that_is_not_known_is_refused(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("podman", "compose"), ("docker",), ("compose",), ("docker", "stack")])
+def test_a_command_that_is_not_known_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError, match="not a known Compose command"):
-        compose_of(Project(words, Path("/shop"), ()))
+        compose_of(Project(arguments, Path("/shop"), ()))
 
 
 def test_podman_compose_takes_one_environment_file() -> None:

@@ -202,8 +202,8 @@ def test_one_without_environment_session_parent_and_name_is_ended(operation: str
 
 def test_a_command_whose_keeper_was_killed_too_is_ended(operation: str, record: Path, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    words = f"echo $$ > {ready}.new; mv {ready}.new {ready}; sleep 600"
-    pid = killed_holdfast(operation, record, "env", "-i", "/bin/sh", "-c", words, ready=ready)
+    arguments = f"echo $$ > {ready}.new; mv {ready}.new {ready}; sleep 600"
+    pid = killed_holdfast(operation, record, "env", "-i", "/bin/sh", "-c", arguments, ready=ready)
     os.kill(keeper_of(record), signal.SIGKILL)
     assert pid in {process.pid for process in fence.survivors(operation, record)}
     fence.end_children(operation, record)
@@ -269,8 +269,8 @@ def test_the_monitor_of_a_container_and_what_is_below_it_go_on(operation: str, r
     monitor = tmp_path / "conmon"
     shutil.copy(shutil.which("sleep") or "/bin/sleep", monitor)
     ready = tmp_path / "ready"
-    words = f"env -i {monitor} 600 & echo $! > {ready}.new; mv {ready}.new {ready}; sleep 600"
-    pid = killed_holdfast(operation, record, "/bin/sh", "-c", words, ready=ready)
+    arguments = f"env -i {monitor} 600 & echo $! > {ready}.new; mv {ready}.new {ready}; sleep 600"
+    pid = killed_holdfast(operation, record, "/bin/sh", "-c", arguments, ready=ready)
     keeper = keeper_of(record)
     try:
         assert pid not in {process.pid for process in fence.survivors(operation, record)}

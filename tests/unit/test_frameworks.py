@@ -1,4 +1,4 @@
-"""Applied and shipped migrations in the same words, for each framework."""
+"""Applied and shipped migrations under the same names, for each framework."""
 
 from __future__ import annotations
 

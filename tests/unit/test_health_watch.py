@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from holdfast.application.health_watch import Failed, Healthy, Pending, PortTaken, Seen, Terms, is_down, judge
 from holdfast.model import ServiceInstance, ServiceStatus

@@ -24,15 +24,15 @@ from holdfast.system.ports import can_be_reached, free_loopback_port
 from holdfast.system.processes import processes_with
 from tests.proof import patience
 
-MARK = "HOLDFAST_TEST_HOST"
+VARIABLE = "HOLDFAST_TEST_HOST"
 
 
 @pytest.fixture
-def mark() -> Iterator[str]:
+def value() -> Iterator[str]:
     """A variable that marks what one test starts; whatever carries it at the end is killed."""
     value = f"{os.getpid()}-{time.monotonic_ns()}"
     yield value
-    for process in processes_with(f"{MARK}={value}\0"):
+    for process in processes_with(f"{VARIABLE}={value}\0"):
         os.kill(process.pid, signal.SIGKILL)
 
 
@@ -53,14 +53,14 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..
         host.leave()
 
 
-def left(mark: str) -> list[str]:
-    return [process.command for process in processes_with(f"{MARK}={mark}\0")]
+def left(value: str) -> list[str]:
+    return [process.command for process in processes_with(f"{VARIABLE}={value}\0")]
 
 
-def ended(mark: str, patience_seconds: float = 20) -> bool:
+def ended(value: str, patience_seconds: float = 20) -> bool:
     """Whether all are gone; one that was killed takes a moment to disappear."""
     deadline = patience.deadline(patience_seconds)
-    while left(mark):
+    while left(value):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
@@ -101,13 +101,13 @@ def test_standard_output_goes_to_a_file_and_errors_to_the_log(make: Callable[...
 
 
 def test_children_carry_the_operations_mark_and_a_server_does_not(
-    make: Callable[..., Host], quick_folder: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+    make: Callable[..., Host], quick_folder: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv(OPERATION_VARIABLE, "an older one")
     host = make(operation="op-1")
     assert host.run(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]).output_tail == "op-1\n"
     assert host.capture(["sh", "-c", f"echo ${OPERATION_VARIABLE}"]) == "op-1\n"
-    pid = host.start_server(["sleep", "600"], cwd="/", log_path=quick_folder / "log", environment={MARK: mark})
+    pid = host.start_server(["sleep", "600"], cwd="/", log_path=quick_folder / "log", environment={VARIABLE: value})
     assert OPERATION_VARIABLE.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -117,42 +117,42 @@ _STUBBORN_FAMILY = "trap '' TERM; sleep 600 & sleep 601 & echo ready; while :; d
 
 
 @pytest.mark.parametrize("script", ["sleep 600 & sleep 601 & wait", "sleep 600 | sleep 601"])
-def test_a_time_out_ends_the_whole_session(make: Callable[..., Host], script: str, mark: str) -> None:
+def test_a_time_out_ends_the_whole_session(make: Callable[..., Host], script: str, value: str) -> None:
     with pytest.raises(CommandTimeoutError, match="time-out"):
-        make().run(["bash", "-c", script], environment={MARK: mark}, timeout_seconds=0.3)
-    assert ended(mark)
+        make().run(["bash", "-c", script], environment={VARIABLE: value}, timeout_seconds=0.3)
+    assert ended(value)
 
 
 def test_a_time_out_ends_those_that_ignore_sigterm(
-    make: Callable[..., Host], mark: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Host], value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holdfast.system.keeper_client._GRACE_SECONDS", 0.2)
     with pytest.raises(CommandTimeoutError):
-        make().run(["bash", "-c", _STUBBORN_FAMILY], environment={MARK: mark}, timeout_seconds=0.3)
-    assert ended(mark)
+        make().run(["bash", "-c", _STUBBORN_FAMILY], environment={VARIABLE: value}, timeout_seconds=0.3)
+    assert ended(value)
 
 
-def test_a_time_out_ends_background_jobs_of_the_session(make: Callable[..., Host], mark: str) -> None:
+def test_a_time_out_ends_background_jobs_of_the_session(make: Callable[..., Host], value: str) -> None:
     with pytest.raises(CommandTimeoutError):
-        make().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={MARK: mark}, timeout_seconds=0.3)
-    assert ended(mark, patience_seconds=1)
+        make().run(["bash", "-c", "set -m; sleep 600 & wait"], environment={VARIABLE: value}, timeout_seconds=0.3)
+    assert ended(value, patience_seconds=1)
 
 
-def test_a_time_out_ends_one_that_never_stops_writing(make: Callable[..., Host], mark: str) -> None:
-    rescue = threading.Timer(3, lambda: [os.kill(item.pid, 9) for item in processes_with(f"{MARK}={mark}\0")])
+def test_a_time_out_ends_one_that_never_stops_writing(make: Callable[..., Host], value: str) -> None:
+    rescue = threading.Timer(3, lambda: [os.kill(item.pid, 9) for item in processes_with(f"{VARIABLE}={value}\0")])
     rescue.start()
     try:
         with pytest.raises(CommandTimeoutError):
-            make(log=json.dumps).run(["yes"], environment={MARK: mark}, timeout_seconds=0.3)
+            make(log=json.dumps).run(["yes"], environment={VARIABLE: value}, timeout_seconds=0.3)
     finally:
         rescue.cancel()
         rescue.join()
 
 
-def test_cancel_ends_the_whole_session_and_can_be_ignored(make: Callable[..., Host], mark: str) -> None:
+def test_cancel_ends_the_whole_session_and_can_be_ignored(make: Callable[..., Host], value: str) -> None:
     with pytest.raises(CancelledError):
-        make(cancelled=lambda: True).run(["bash", "-c", "sleep 600 & wait"], environment={MARK: mark})
-    assert ended(mark)
+        make(cancelled=lambda: True).run(["bash", "-c", "sleep 600 & wait"], environment={VARIABLE: value})
+    assert ended(value)
     result = make(cancelled=lambda: True).run(["echo", "done"], ignore_cancel=True)
     assert result.output_tail == "done\n"
 
@@ -160,10 +160,10 @@ def test_cancel_ends_the_whole_session_and_can_be_ignored(make: Callable[..., Ho
 PATH = {"PATH": os.environ.get("PATH", os.defpath)}
 
 
-def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(make: Callable[..., Host], mark: str) -> None:
-    result = make().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={MARK: mark})
+def test_a_daemon_that_keeps_the_output_open_does_not_hold_us(make: Callable[..., Host], value: str) -> None:
+    result = make().run(["bash", "-c", "setsid sleep 600 & echo started"], environment={VARIABLE: value})
     assert (result.exit_code, result.output_tail) == (0, "started\n")
-    assert len(left(mark)) == 1
+    assert len(left(value)) == 1
 
 
 # --- secrets ------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_what_a_command_prints_is_poured_whole(make: Callable[..., Host]) -> Non
     assert taken == b"".join(bytes([number % 251]) * 8000 for number in range(5000))
 
 
-def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], mark: str) -> None:
+def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], value: str) -> None:
     def sink(chunk: bytes) -> None:
         raise OSError("no more")
 
@@ -186,9 +186,9 @@ def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], mark: str
         make().pour(
             [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"],
             sink,
-            environment={MARK: mark},
+            environment={VARIABLE: value},
         )
-    assert ended(mark)
+    assert ended(value)
 
 
 def test_pouring_tells_how_a_command_failed(make: Callable[..., Host]) -> None:
@@ -247,12 +247,14 @@ def test_a_secret_that_is_not_utf8(kind: str, quick_folder: Path, monkeypatch: p
 _BECOMES_ITSELF = '$ENV{TURN}++; exit if $ENV{TURN} > 2000; exec "perl", "-e", $ENV{SCRIPT}'
 
 
-def test_a_process_that_keeps_becoming_another_program_is_always_found(mark: str) -> None:
-    process = subprocess.Popen(["perl", "-e", _BECOMES_ITSELF], env={MARK: mark, "SCRIPT": _BECOMES_ITSELF, **PATH})
+def test_a_process_that_keeps_becoming_another_program_is_always_found(value: str) -> None:
+    process = subprocess.Popen(
+        ["perl", "-e", _BECOMES_ITSELF], env={VARIABLE: value, "SCRIPT": _BECOMES_ITSELF, **PATH}
+    )
     try:
         missed = looks = 0
         while process.poll() is None:
-            found = left(mark)
+            found = left(value)
             looks += 1
             if not found:
                 time.sleep(0.05)  # one that is ending has no environment any more, and for a moment is not ended
@@ -279,8 +281,8 @@ def test_a_free_port_can_be_bound() -> None:
 )
 def test_a_port_whose_connections_go_elsewhere_is_not_free() -> None:
     """The rules of published ports outlive a container engine that was killed, and bind(2) does not see them."""
-    words = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]
-    answer = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    arguments = ["unshare", "--net", "sh", "-e", "-c", _RULES, "sh", sys.executable]
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
     assert answer == ["True", "False"]
 
 
@@ -292,9 +294,9 @@ iptables -t nat -A OUTPUT -p tcp --dport 20000 -j DNAT --to-destination 127.0.0.
 """
 
 
-def test_processes_are_found_by_a_whole_variable(mark: str) -> None:
-    calls: list[Callable[[], list[str]]] = [lambda: left(mark), lambda: left(mark[:-1])]
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={MARK: mark})
+def test_processes_are_found_by_a_whole_variable(value: str) -> None:
+    calls: list[Callable[[], list[str]]] = [lambda: left(value), lambda: left(value[:-1])]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={VARIABLE: value})
     try:
         deadline = patience.deadline(30)
         while not calls[0]():

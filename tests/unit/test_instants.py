@@ -11,7 +11,7 @@ import pytest
 from holdfast.application.application import App
 from holdfast.drivers.protocols.datasets import Dataset, JointSnapshotFn, SnapshotFn
 from holdfast.model import Snapshot
-from holdfast.steps import consistency
+from holdfast.steps import consistency, vault_files
 from tests.fakes import FakeDatabase
 from tests.unit.applications import make_app, make_context
 
@@ -55,10 +55,9 @@ def taken(app: App, *databases: FakeDatabase) -> consistency.Instant:
     assert app.context.vault is not None
     context, _, _ = make_context()
     run = app.context.vault.begin("op1")
-    run.folder.mkdir(parents=True, exist_ok=True)
     found = consistency.take(app.context, run, context, level="live", databases=NAMES, files=(), stored={})
     assert set(found.snapshots) == set(NAMES)
-    assert all((run.folder / f"database.{name}.fake").exists() for name in NAMES)
+    assert all(vault_files.keep_dump(app.context, run, name) for name in NAMES)
     return found
 
 
@@ -106,7 +105,6 @@ def test_what_is_there_for_a_moment_around_the_instant_is_in_the_set(quick_folde
     assert app.context.vault is not None
     context, _, said = make_context()
     run = app.context.vault.begin("op1")
-    run.folder.mkdir(parents=True, exist_ok=True)
     run.store_tree(
         "media", app.context.files["media"], keep_vanished=False, check=lambda: None, progress=context.progress
     )

@@ -135,10 +135,10 @@ def test_one_that_fails_once_is_in_the_set(app: App, monkeypatch: pytest.MonkeyP
     database = app.context.databases["main"]
     real, failures = database.dump, [StepError("too many sessions")]
 
-    def dump(*words: Any) -> Snapshot:
+    def dump(*arguments: Any) -> Snapshot:
         if failures:
             raise failures.pop()
-        return real(*words)
+        return real(*arguments)
 
     monkeypatch.setattr(database, "dump", dump)
     assert complete(app, context, TOLERANT)["kept"] == []

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.engine.lock import Lock, Owner, boot_id, process_start_ticks
 from holdfast.errors import BusyError

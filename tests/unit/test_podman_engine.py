@@ -17,18 +17,18 @@ PODMAN = """#!/usr/bin/env python3
 import json, pathlib, sys
 place = pathlib.Path(__file__).parent
 states = json.loads((place / "states").read_text())
-words = [word for word in sys.argv[1:] if not word.startswith("--") or "=" in word]
-given = [word for word in words if word in states]
-if words[0] == "ps":
-    wanted = [word.rpartition("=")[2] for word in words if "status=" in word]
+arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--") or "=" in argument]
+given = [argument for argument in arguments if argument in states]
+if arguments[0] == "ps":
+    wanted = [argument.rpartition("=")[2] for argument in arguments if "status=" in argument]
     print(*(id for id, state in states.items() if not wanted or state in wanted), sep="\\n")
-elif words[:2] == ["container", "inspect"]:
-    if len(given) < len(words) - 2 or any(states[id] == "removing" for id in given):
+elif arguments[:2] == ["container", "inspect"]:
+    if len(given) < len(arguments) - 2 or any(states[id] == "removing" for id in given):
         sys.exit(125)
     print(json.dumps([{"Id": id, "Image": "1", "State": {"Status": states[id]}} for id in given]))
-elif words[0] == "stop" and states[given[0]] == "removing":
+elif arguments[0] == "stop" and states[given[0]] == "removing":
     sys.exit(125)
-elif words[0] == "rm":
+elif arguments[0] == "rm":
     (place / "states").write_text(json.dumps({id: state for id, state in states.items() if id not in given}))
 """
 

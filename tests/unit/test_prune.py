@@ -14,7 +14,7 @@ from holdfast.application.application import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup
 from holdfast.operations import prune
-from tests.fakes import FakeVault
+from tests.fakes import MemoryVault
 from tests.unit.applications import make_app, make_backup
 
 PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
@@ -76,11 +76,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     found.close()
 
 
-class Listed(FakeVault):
+class Listed(MemoryVault):
     """A vault whose sets are told to it."""
 
-    def __init__(self, path: Path, sets: list[Backup]) -> None:
-        super().__init__(path)
+    def __init__(self, sets: list[Backup]) -> None:
+        super().__init__()
         self._listed = sorted(sets, key=lambda backup: backup.sequence)
 
     def backups(self) -> list[Backup]:
@@ -90,7 +90,7 @@ class Listed(FakeVault):
 @settings(max_examples=150, deadline=None)
 @given(sets=histories())
 def test_the_plan_never_removes_the_last_complete_set(app: App, sets: list[Backup]) -> None:
-    app.context.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(sets)
     plan = prune.plan(app)
     removed = set(plan.parameters.remove)
     complete = [backup for backup in newest_first(sets) if {"main", "media"} <= set(backup.datasets)]
@@ -107,7 +107,7 @@ def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App
     days = [(f"2026-01-{day:02d}", ("main", "media")) for day in range(1, 5)]
     days += [(f"2026-02-{day:02d}", ("main",)) for day in range(1, 9)]
     sets = [make_backup(number, f"{day}T00:00:00Z", datasets=names) for number, (day, names) in enumerate(days)]
-    app.context.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(sets)
     plan = prune.plan(app)
     assert "set-0" in plan.parameters.remove
     assert not {"set-1", "set-2", "set-3"} & set(plan.parameters.remove)
@@ -115,7 +115,7 @@ def test_the_newest_complete_sets_stay_however_many_partial_ones_follow(app: App
 
 
 def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
-    vault = Listed(Path("/nowhere"), [])
+    vault = Listed([])
     vault.broken = {"set-3"}
     app.context.vault = vault
     with pytest.raises(DamagedError, match="set-3"):
@@ -128,7 +128,7 @@ def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:
     for day in range(1, 11):
         sets.append(make_backup(2 * day, f"2026-03-{day:02d}T02:00:00Z", datasets=("main", "media")))
         sets.append(make_backup(2 * day + 1, f"2026-03-{day:02d}T10:00:00Z", datasets=("media",)))
-    app.context.vault = Listed(Path("/nowhere"), sets)
+    app.context.vault = Listed(sets)
     removed = prune.plan(app).parameters.remove
     whole = [backup.id for backup in sets if "main" in backup.datasets and backup.id not in removed]
     assert whole == [f"set-{2 * day}" for day in (8, 9, 10)]
@@ -142,7 +142,7 @@ def test_three_whole_sets_stay_whatever_the_rules_say(tmp_path: Path) -> None:
             make_backup(number, f"2026-03-{number:02d}T02:00:00Z", datasets=("main", "media")) for number in range(1, 9)
         ]
         sets[-1].safety = True
-        app.context.vault = Listed(Path("/nowhere"), sets)
+        app.context.vault = Listed(sets)
         removed = prune.plan(app).parameters.remove
         assert sorted({backup.id for backup in sets} - set(removed)) == ["set-5", "set-6", "set-7", "set-8"]
     finally:

@@ -63,9 +63,9 @@ def test_the_application_has_its_own_account() -> None:
 def test_commands_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LEADING.items():
         monkeypatch.setenv(name, value)
-    words = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
+    arguments = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
     for as_application in (False, True):
-        printed = Host().run(words, environment={"SITE": "1"}, as_application=as_application).output_tail
+        printed = Host().run(arguments, environment={"SITE": "1"}, as_application=as_application).output_tail
         assert not set(LEADING) - {"LC_ALL"} & set(printed.split("'"))
         assert "'SITE'" in printed
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.count("PGHOST") == 1
+    assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.count("PGHOST") == 1

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.application.health import _where_it_listens
 from holdfast.application.health_request import answers
@@ -55,9 +55,9 @@ def port() -> Iterator[int]:
     ],
 )
 def test_headers_are_those_of_the_configuration(port: int, headers: dict[str, str], well: bool, said: str) -> None:
-    found, words, _ = answers(port, "/", headers)
+    found, arguments, _ = answers(port, "/", headers)
     assert found is well
-    assert said in words
+    assert said in arguments
 
 
 _LISTENS = "import socket, sys; one = socket.create_server(('127.0.0.1', 0)); print(one.getsockname()[1], flush=True)"
@@ -66,8 +66,8 @@ _LISTENS = "import socket, sys; one = socket.create_server(('127.0.0.1', 0)); pr
 def test_a_service_that_listens_elsewhere_is_told() -> None:
     """The most frequent mistake in a service's command, and one that no output shows."""
     program = f"{_LISTENS}; sys.stdin.read()"
-    words = ["sh", "-c", '"$0" -c "$1"; :', sys.executable, program]  # its child has the socket
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    arguments = ["sh", "-c", '"$0" -c "$1"; :', sys.executable, program]  # its child has the socket
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         status = ServiceStatus("web-r1", True, process.pid, 9.0, "running")

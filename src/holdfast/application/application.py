@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from holdfast.application.context import ApplicationContext
 from holdfast.config.load import ResolvedConfig
@@ -16,8 +17,7 @@ from holdfast.engine.runner import Result, Runner
 from holdfast.model import Plan
 
 
-@dataclass
-class App:
+class App(msgspec.Struct):
     context: ApplicationContext
     runner: Runner
     command: str
@@ -32,8 +32,8 @@ class App:
     def journal(self) -> Journal:
         return self.context.journal
 
-    def follow(self, loaded: ResolvedConfig) -> None:
-        """Obey another configuration from now on: the same one with what a release brings of its own."""
+    def use_configuration(self, loaded: ResolvedConfig) -> None:
+        """Use another configuration from now on: the same one with what a release brings of its own."""
         self.context.loaded = loaded
         self.rewire(self.context)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from holdfast.application.context import ApplicationContext
 
 
-def filled(application: ApplicationContext, words: Iterable[str], directory: str, port: int | None) -> tuple[str, ...]:
-    """Return a command's words with a release's values in place of {port}, {release}, {root} and {python}."""
+def filled(application: ApplicationContext, argv: Iterable[str], directory: str, port: int | None) -> tuple[str, ...]:
+    """Return a command's arguments with a release's values in place of {port}, {release}, {root} and {python}."""
     python = Path(directory) / ".venv" / "bin" / "python"
     values = {
         "port": str(port or ""),
@@ -18,8 +18,8 @@ def filled(application: ApplicationContext, words: Iterable[str], directory: str
         "python": str(python) if python.exists() else "python3",
     }
     found = []
-    for word in words:
+    for argument in argv:
         for name, value in values.items():
-            word = word.replace("{" + name + "}", value)
-        found.append(word)
+            argument = argument.replace("{" + name + "}", value)
+        found.append(argument)
     return tuple(found)

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.protocols.containers import Containers
@@ -29,8 +30,7 @@ OWNER_FILE = "owner.json"
 RESERVE_BYTES = 4 << 20
 
 
-@dataclass
-class ApplicationContext:
+class ApplicationContext(msgspec.Struct):
     loaded: ResolvedConfig
     host: Host
     journal: Journal
@@ -42,7 +42,7 @@ class ApplicationContext:
     packages: Packages
     gate_runtime: Runtime
     """The runtime of the gate's own server, which always runs on this machine."""
-    cold: Mapping[str, OfflineDataDirectory] = field(default_factory=dict)
+    cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""
@@ -94,7 +94,7 @@ class ApplicationContext:
         paths += self.runtime.storage_paths()
         paths += [self.loaded.path(item.path) for item in configuration.files.values()]
         paths += [folder.parent for folder in self._private_folders()]
-        paths += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        paths += self._vault_folders()
         return [str(path) for path in paths]
 
     def places(self) -> list[Path]:
@@ -102,10 +102,15 @@ class ApplicationContext:
         configuration = self.loaded.configuration
         found = [self.loaded.state, self.releases, self.current_link]
         found += [self.loaded.path(item.path) for item in configuration.files.values()]
-        found += [self.loaded.path(item.path) for item in configuration.vaults.values()]
+        found += self._vault_folders()
         files = [self.loaded.path(item.path) for item in configuration.databases.values() if item.path]
         found += [Path(f"{path}{ending}") for path in files for ending in ("", "-wal", "-shm", "-journal")]
         return found + self._private_folders()
+
+    def _vault_folders(self) -> list[Path]:
+        """Return the folder of the vault, if it is one of this machine."""
+        folder = self.vault.capabilities.folder if self.vault is not None else None
+        return [folder] if folder is not None else []
 
     # --- owner markers -----------------------------------------------------------------------------
 

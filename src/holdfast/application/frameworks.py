@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True)
-class Framework:
+
+class Framework(msgspec.Struct, frozen=True):
     """A framework: `applied` selects names, `files` is a pattern, `name` returns the name of a file or None."""
 
     applied: str

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health_watch import Failed, Healthy, PortTaken, Seen, Terms, is_down, judge
+from holdfast.application.instances import configured
 from holdfast.config.schema import Service
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
@@ -110,11 +112,6 @@ def _where_it_listens(instance: ServiceInstance, seen: Seen) -> str:
     ports = ", ".join(map(str, found)) or "no port"
     command = command_of(seen.status.pid)
     return f"; its process {seen.status.pid} ({command}) listens on {ports}, and was given port {instance.port}"
-
-
-def configured(application: ApplicationContext, instance: ServiceInstance) -> Service | None:
-    """Return the configuration of an instance's service; None if holdfast.toml no longer has it."""
-    return application.loaded.configuration.services.get(instance.service)
 
 
 def is_healthy(application: ApplicationContext, instance: ServiceInstance, service: Service | None) -> Answer:

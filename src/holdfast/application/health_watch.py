@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from holdfast.model import ServiceInstance, ServiceStatus
 
@@ -14,8 +15,7 @@ _UNHEALTHY = "unhealthy"  # of a container: as many failures in a row as its hea
 _BROKEN_SECONDS, _BROKEN_SETTLES = 5.0, 3
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What a service must show: which release, how long it may take, and how long it must stay up.
 
     With `patient` the runtime may start a process that ended again.
@@ -32,8 +32,7 @@ class Terms:
         return max(_BROKEN_SECONDS, _BROKEN_SETTLES * self.settle_seconds)
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """What was seen of a service; times are seconds since the verification began.
 
     `since` is when its present process was first seen. What a look did not ask for has its default.
@@ -94,23 +93,19 @@ class Seen:
         return self.healthy and max(self.at - self.since, uptime) >= terms.settle_seconds
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """Nothing is decided yet."""
 
 
-@dataclass(frozen=True)
-class Healthy:
+class Healthy(msgspec.Struct, frozen=True):
     """It runs, is of its release, stays up and is healthy."""
 
 
-@dataclass(frozen=True)
-class PortTaken:
+class PortTaken(msgspec.Struct, frozen=True):
     """It failed because another process has its port."""
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """It failed; `service` is the one to blame if that is another one."""
 
     why: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
-from holdfast.application.health import configured
 from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
 from holdfast.system.ports import can_be_reached, free_loopback_port
@@ -33,6 +32,11 @@ def instance_of(
         stop_timeout_seconds=service.stop_timeout_seconds,
         port_inside=service.port,
     )
+
+
+def configured(application: ApplicationContext, instance: ServiceInstance) -> Service | None:
+    """Return the configuration of an instance's service; None if holdfast.toml no longer has it."""
+    return application.loaded.configuration.services.get(instance.service)
 
 
 def on_a_free_port(application: ApplicationContext, instance: ServiceInstance) -> ServiceInstance:

@@ -207,7 +207,7 @@ def restore(
 
 
 @backup.command()
-@click.argument("words", metavar="[ID] FOLDER", nargs=-1, required=True)
+@click.argument("arguments", metavar="[ID] FOLDER", nargs=-1, required=True)
 @click.option("--all", "all_", is_flag=True, help="All backups, instead of one.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this dataset, `code` or `config` (may be repeated).")
 @click.option(
@@ -222,7 +222,7 @@ def restore(
 @common
 def export(
     session: Session,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     all_: bool,
     only: tuple[str, ...],
     format_: Literal["tar.gz", "folder"],
@@ -234,15 +234,16 @@ def export(
     """
     from holdfast.operations import export as operation
 
-    if len(words) > 2 or (all_ and len(words) != 1):
+    if len(arguments) > 2 or (all_ and len(arguments) != 1):
         raise UsageError("export takes one ID or --all, and one FOLDER")
     app = session.changing_app()
-    if len(words) == 1 and not all_ and operation.is_reference(app, words[0]):
+    if len(arguments) == 1 and not all_ and operation.is_reference(app, arguments[0]):
         raise UsageError(
-            f"{words[0]} is a backup; the folder is missing", next_step="Name both: holdfast backup export ID FOLDER"
+            f"{arguments[0]} is a backup; the folder is missing",
+            next_step="Name both: holdfast backup export ID FOLDER",
         )
-    reference = None if all_ else words[0] if len(words) == 2 else "latest"
-    session.run(app, operation.plan(app, reference, words[-1], only=only, format=format_), dry_run=dry_run)
+    reference = None if all_ else arguments[0] if len(arguments) == 2 else "latest"
+    session.run(app, operation.plan(app, reference, arguments[-1], only=only, format=format_), dry_run=dry_run)
 
 
 @backup.command()

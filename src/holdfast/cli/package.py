@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
+from msgspec.structs import asdict
 
 from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common

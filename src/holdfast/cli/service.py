@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Literal
 
 import click
+from msgspec.structs import asdict
 
 from holdfast.cli.render import human_seconds
 from holdfast.cli.session import Session, common

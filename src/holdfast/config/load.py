@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import InvalidError, cross_problems, plain, validate
@@ -24,11 +23,11 @@ OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
 _OF_THE_OPERATOR = {"user"}
+_PRESETS = Path(__file__).parent.parent / "presets"
 _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 
-@dataclass(frozen=True)
-class ResolvedConfig:
+class ResolvedConfig(msgspec.Struct, frozen=True):
     """A valid configuration, the folder its paths are relative to, and the origin of each key.
 
     `operator` is the configuration without the release's own file; `refused` are keys of that file that a release may
@@ -37,7 +36,7 @@ class ResolvedConfig:
 
     configuration: Configuration
     root: Path
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = msgspec.field(default_factory=dict)
     operator: ResolvedConfig | None = None
     refused: tuple[str, ...] = ()
 
@@ -67,8 +66,8 @@ class ResolvedConfig:
         return f"{application.name}.{application.environment} ({self.state})"
 
     @property
-    def mark(self) -> str:
-        """What tells the processes of this application from those of every other one on the machine."""
+    def environment_id(self) -> str:
+        """Return what tells the processes of this environment from those of every other one on the machine."""
         application = self.configuration.application
         return f"{application.name}.{application.environment}@{self.state}"
 
@@ -119,8 +118,7 @@ def _read(path: Path) -> dict[str, object]:
 
 def presets() -> dict[str, str]:
     """Return the packaged presets: name -> text."""
-    folder = resources.files("holdfast.presets")
-    return {entry.name[:-5]: entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".toml")}
+    return {path.stem: path.read_text() for path in _PRESETS.glob("*.toml")}
 
 
 def _merge(

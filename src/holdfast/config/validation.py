@@ -172,7 +172,7 @@ def description_of(kind: object) -> str:
 
 
 def type_name(kind: object) -> str:
-    """Return a type in the words of the documentation."""
+    """Return a type as the documentation calls it."""
     inner = bare(kind)
     if get_origin(inner) in (Union, UnionType):
         inner = bare(next(one for one in get_args(inner) if one is not type(None)))
@@ -180,9 +180,9 @@ def type_name(kind: object) -> str:
     if origin is Literal:
         return " | ".join(get_args(inner))
     if origin is list:
-        return "list of words" if bare(get_args(inner)[0]) is str else "list of lists of words"
+        return "list of texts" if bare(get_args(inner)[0]) is str else "list of lists of texts"
     if origin is dict:
-        return "table of words"
+        return "table of texts"
     return _TYPE_NAMES[inner]
 
 
@@ -195,10 +195,10 @@ def described(kind: object) -> str:
     if " | " in name:
         return "one of " + name.replace(" | ", ", ")
     text = name if name == "text" else f"a {name}"
-    text += "".join(f" {word} {limits[key]:g}" for key, word in _WORDS.items() if key in limits)
+    text += "".join(f" {word} {limits[key]:g}" for key, word in _LIMITS_AS_TEXT.items() if key in limits)
     if limits.get("min_length"):
         text += ", not an empty one"
     return f"{text} that matches {limits['pattern']}" if "pattern" in limits else text
 
 
-_WORDS = {"ge": "of at least", "gt": "above", "le": "of at most"}
+_LIMITS_AS_TEXT = {"ge": "of at least", "gt": "above", "le": "of at most"}

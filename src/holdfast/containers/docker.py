@@ -32,7 +32,7 @@ _WITHOUT_A_STOP = ("created", "removing", "dead")
 class Engine:
     """The Docker engine; subclasses override what differs in another one."""
 
-    version_words: tuple[str, ...] = ("version", "--format={{.Server.Version}}")
+    version_arguments: tuple[str, ...] = ("version", "--format={{.Server.Version}}")
     storage_words: tuple[str, ...] = ("info", "--format={{.DockerRootDir}}")
     not_one_off: tuple[str, ...] = ("com.docker.compose.oneoff=False",)
     changes_policies = True
@@ -46,19 +46,19 @@ class Engine:
     def _api(self) -> EngineApi | None:
         return EngineApi.of(self._host.environment()) if self.has_api else None
 
-    def ask(self, *words: str) -> str:
-        return self._host.capture([self.name, *words], timeout_seconds=_ASK_SECONDS)
+    def ask(self, *arguments: str) -> str:
+        return self._host.capture([self.name, *arguments], timeout_seconds=_ASK_SECONDS)
 
-    def do(self, *words: str, timeout_seconds: float = _DO_SECONDS) -> None:
+    def do(self, *arguments: str, timeout_seconds: float = _DO_SECONDS) -> None:
         """Run a command that a Ctrl-C must not leave half done."""
-        self._host.run([self.name, *words], ignore_cancel=True, timeout_seconds=timeout_seconds)
+        self._host.run([self.name, *arguments], ignore_cancel=True, timeout_seconds=timeout_seconds)
 
     def prepare(self) -> None:
         """Raise StepError where the engine does not answer."""
         if self._api is not None and self._api.answers():
             return
         try:
-            self.ask(*self.version_words)
+            self.ask(*self.version_arguments)
         except (CommandFailedError, CommandTimeoutError) as error:
             raise StepError(
                 f"{self.name} does not answer: {error.state.strip() or error.what}",
@@ -96,7 +96,7 @@ class Engine:
         found = self.containers(f"{PROJECT}={project}", *self.not_one_off, *labels) if project else []
         return [item for item in found if not self.is_one_off(item)]
 
-    def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    def blocked_by_dependents(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Return names of containers of these services that cannot be removed, each with the one that prevents it.
 
         Containers of services earlier in `order` count as removed already.

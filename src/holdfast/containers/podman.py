@@ -23,7 +23,7 @@ _DIGEST = "sha256:"
 
 
 class PodmanEngine(Engine):
-    version_words = ("version", "--format={{.Client.Version}}")
+    version_arguments = ("version", "--format={{.Client.Version}}")
     storage_words = ("info", "--format={{.Store.GraphRoot}}")
     not_one_off = ()
     changes_policies = False
@@ -42,7 +42,7 @@ class PodmanEngine(Engine):
             return self.inspected([id for id in ids if id not in half])
         return [_as_docker_says(item) for item in found]
 
-    def tied(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    def blocked_by_dependents(self, project: str, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Return those needed by others that are not stopped before, because podman-compose enforces `depends_on`."""
         containers = self.containers(f"{PROJECT}={project}") if project else []  # one-off ones have dependencies too
         by_id = {item["Id"]: item for item in containers}

@@ -65,8 +65,8 @@ class Story:
         return self.application / "holdfast.toml"
 
     @property
-    def mark(self) -> str:
-        """Return the identity of the application, with which the marks of all its services begin.
+    def environment_id(self) -> str:
+        """Return the identity of the application, with which the instances of all its services begin.
 
         The demo's own commands have it without the name of a service, so that none of them is taken for a service. What
         they start inherits it.
@@ -91,43 +91,46 @@ class Story:
 
     # --- commands ----------------------------------------------------------------------------------
 
-    def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "holdfast", *words, "--yes", "--config", str(self.configuration)]
+    def argv(self, *command: str) -> list[str]:
+        return [sys.executable, "-m", "holdfast", *command, "--yes", "--config", str(self.configuration)]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the demo adds to the environment of its commands."""
-        return {"HOLDFAST_INSTANCE": self.mark}
+        return {"HOLDFAST_INSTANCE": self.environment_id}
 
     def _hear(self, record: Mapping[str, object]) -> None:
         """Keep what a command prints, for a failure of it."""
         if record["kind"] == "output":
             self.printed += str(record["text"])
 
-    def run(self, words: str, *, serves: str = "", expect: int = 0, name: str = "") -> None:
+    def run(self, command: str, *, serves: str = "", expect: int = 0, name: str = "") -> None:
         """Run one command as an operator would; show it, its essential output, and how long visitors waited.
 
         `serves` is the version that answers visitors afterwards. Raise HoldfastError if anything is not as expected.
         """
         self.stop.check()
-        self.line(f"$ holdfast {words}")
+        self.line(f"$ holdfast {command}")
         self.printed = ""
         if name:
             self.load.phase(name)
         started = time.monotonic()
         try:
             result = self.host.run(
-                self.argv(*words.split()), environment=self.environment(), check=False, timeout_seconds=_COMMAND_SECONDS
+                self.argv(*command.split()),
+                environment=self.environment(),
+                check=False,
+                timeout_seconds=_COMMAND_SECONDS,
             )
         except CommandTimeoutError:
             raise self.failure(
-                f"`holdfast {words}` was ended after {_COMMAND_SECONDS} seconds", f"exit code {expect} before that"
+                f"`holdfast {command}` was ended after {_COMMAND_SECONDS} seconds", f"exit code {expect} before that"
             ) from None
         seconds = time.monotonic() - started
         if result.exit_code != expect:
-            raise self.failure(f"`holdfast {words}` ended with exit code {result.exit_code}", f"exit code {expect}")
+            raise self.failure(f"`holdfast {command}` ended with exit code {result.exit_code}", f"exit code {expect}")
         for text in _essential(result.output_tail):
             self.line(f"    {text}")
-        self.look_at_visitors(f"`holdfast {words}`", serves)
+        self.look_at_visitors(f"`holdfast {command}`", serves)
         if name:
             self.operations.append(
                 (name, "ok" if expect == 0 else "undone by itself", seconds, self.load.longest_gap(name))
@@ -229,7 +232,7 @@ class Story:
         """End all processes of the demo and remove its folder; return what could not be removed."""
         self.load.ask_to_stop()
         # Visitors may wait for an answer of the processes that are ended here, so join them afterwards.
-        left = end_processes_with(f"HOLDFAST_INSTANCE={self.mark}", grace_seconds=5, wait_seconds=10)
+        left = end_processes_with(f"HOLDFAST_INSTANCE={self.environment_id}", grace_seconds=5, wait_seconds=10)
         self.load.stop()
         remains = [f"process {process.pid} ({process.command})" for process in left]
         if not keep:

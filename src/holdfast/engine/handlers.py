@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from holdfast.model import CommitFacts, Facts, PlanParameters
 
 
-@dataclass
-class StepContext:
+class StepContext(msgspec.Struct):
     """The input of a handler: its parameters, the facts that it recorded before, the facts of other steps."""
 
     operation: str
@@ -30,8 +30,7 @@ class StepContext:
         return name in self.begun
 
 
-@dataclass(frozen=True)
-class Handler:
+class Handler(msgspec.Struct, frozen=True):
     """The code of a step. Both functions are idempotent and examine the present state before they act.
 
     `describe` gives the exact commands for the dry run. A handler whose undo is None leaves nothing behind.

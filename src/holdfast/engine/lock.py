@@ -7,9 +7,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+
+import msgspec
+from msgspec.structs import asdict
 
 from holdfast.errors import BusyError
 from holdfast.system import durable, processes
@@ -34,8 +36,7 @@ def process_start_ticks(pid: int) -> int | None:
         return None
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """The holder of a lock or an operation, with enough to tell it from a later process with the same pid."""
 
     pid: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,8 +12,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import CommitFacts, Facts, Outcome, PlanParameters, StepState
 
 
-@dataclass(frozen=True)
-class StepRecord:
+class StepRecord(msgspec.Struct, frozen=True):
     position: int
     name: str
     title: str
@@ -26,8 +24,7 @@ class StepRecord:
     seconds: float
 
 
-@dataclass(frozen=True)
-class OperationRecord:
+class OperationRecord(msgspec.Struct, frozen=True):
     id: str
     sequence: int
     kind: str

@@ -48,13 +48,11 @@ def plan(
     chosen = parts.choose(app, only, (*except_, *([] if "code" in except_ else ["code"])))
     wanted = (*chosen.databases, *chosen.files)
     found = backups.find(source, reference, wanted)
-    backups.vault(source).open_set(found.id)
+    saved = backups.vault(source)
+    saved.open_set(found.id)
     databases = tuple(name for name in chosen.databases if name in only or name in found.datasets)
     files = tuple(name for name in chosen.files if name in only or name in found.datasets)
-    (kind, place), *_ = [
-        (item.kind, source.loaded.path(item.path)) for item in source.loaded.configuration.vaults.values()
-    ]
-    vault = OtherVault(kind, str(place), source.loaded.owner)
+    vault = OtherVault(saved.kind, saved.location, source.loaded.owner)
     taken = Chosen(found.id, dict.fromkeys((*databases, *files), found.id), databases, files, release, vault)
     title = f"clone of {_named(source)} to {_named(app)}"
     stopping, completing = parts.stop_with_safety_backup_steps(app, databases, title, safety=safety)
@@ -138,14 +136,16 @@ def _shared(app: App, source: App) -> list[str]:
 
 
 def _trees(app: App) -> list[Path]:
-    configuration = app.loaded.configuration
-    files = [item.path for item in configuration.files.values()]
-    return [app.loaded.path(path) for path in (*files, *(item.path for item in configuration.vaults.values()))]
+    files = [app.loaded.path(item.path) for item in app.loaded.configuration.files.values()]
+    vault = app.context.vault.capabilities.folder if app.context.vault is not None else None
+    return files if vault is None else [*files, vault]
 
 
 def _places(app: App) -> set[tuple[str, str]]:
     found = {("the path", str(path)) for path in _trees(app)}
     found |= {("the state directory", str(app.loaded.state)), ("the releases", str(app.context.releases))}
+    if (vault := app.context.vault) is not None and vault.capabilities.folder is None:
+        found.add(("the vault", vault.location))
     if (place := app.context.runtime.place()) is not None:
         found.add(place)
     return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}

@@ -58,9 +58,9 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
     )
 
 
-def is_reference(app: App, word: str) -> bool:
+def is_reference(app: App, text: str) -> bool:
     """Return whether a word can only mean a backup."""
-    return word == "latest" or any(item.id.startswith(word) for item in backups.vault(app).backups())
+    return text == "latest" or any(item.id.startswith(text) for item in backups.vault(app).backups())
 
 
 def _folder(app: App, folder: str) -> Path:
@@ -68,7 +68,8 @@ def _folder(app: App, folder: str) -> Path:
     target = Path(folder).resolve()
     configuration = app.loaded.configuration
     places = {f"dataset {name}": app.loaded.path(item.path) for name, item in configuration.files.items()}
-    places |= {f"vault {name}": app.loaded.path(item.path) for name, item in configuration.vaults.items()}
+    if (vault := backups.vault(app).capabilities.folder) is not None:
+        places["vault"] = vault
     places |= {"state directory": app.loaded.state, "folder of releases": app.context.releases}
     for what, place in places.items():
         if target.is_relative_to(place.resolve()):

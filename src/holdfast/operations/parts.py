@@ -125,7 +125,7 @@ def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
-        app.follow(merged)
+        app.use_configuration(merged)
     keys = {key for key, value in merged.origins.items() if value == origin}
     gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
     notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
@@ -173,7 +173,7 @@ def preflight(
 
 
 def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
-    """Return the bytes needed by path: restore points next to each database, dumps in the vault, one copy of each."""
+    """Return the bytes needed by path: restore points next to each database, dumps for the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
     for name in datasets.databases:
@@ -184,9 +184,12 @@ def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies
         if where:
             found[where] = found.get(where, 1 << 20) + size
         total += size
-    if with_backup:
-        for item in app.loaded.configuration.vaults.values():
-            found[str(app.loaded.path(item.path))] = (2 * total if copies else total) + (1 << 20)
+    if with_backup and app.context.vault is not None:
+        vault = app.context.vault.capabilities
+        if vault.folder is not None:
+            found[str(vault.folder)] = (2 * total if copies else total) + (1 << 20)
+        if not vault.in_place:  # dumps are made next to the state and streamed from there
+            found[str(app.loaded.state)] = total + (1 << 20)
     return found
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup, Plan, PlanParameters, Release
@@ -62,7 +63,7 @@ def plan(app: App) -> Plan:
     sets = vault.backups()
     keep = msgspec.structs.asdict(app.loaded.configuration.backup.keep)
     # Whole backups are counted separately, so that a partial one, such as a safety backup, never displaces one.
-    whole = [backup for backup in complete(app, sets) if not backup.safety]
+    whole = [backup for backup in whole_backups.whole(app.loaded, sets) if not backup.safety]
     stay = {**kept(sets, keep), **kept(whole, keep, LEAST_WHOLE)}
     for release, backup in ways_back(app, sets):
         stay.setdefault(backup.id, []).append(f"the data for a rollback to {release.label}")
@@ -89,10 +90,3 @@ def ways_back(app: App, sets: Sequence[Backup]) -> list[tuple[Release, Backup]]:
         if backup is not None:
             found.append((release, backup))
     return found
-
-
-def complete(app: App, sets: Sequence[Backup]) -> list[Backup]:
-    """Return the backups that contain every configured dataset."""
-    configuration = app.loaded.configuration
-    names = {*configuration.databases, *configuration.files}
-    return [backup for backup in sets if names <= set(backup.datasets)]

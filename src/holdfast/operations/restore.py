@@ -138,7 +138,7 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
 
 
 def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list[str]:
-    names = configuration.members(backups.vault(app).folder(found.id))
+    names = configuration.members(configuration.open_configuration(backups.vault(app), found.id))
     missing = [name for name in names if not os.path.lexists(app.loaded.root / name)]
     notes = [f"Missing configuration that comes back: {', '.join(missing)}"] if missing else []
     kept = [name for name in names if name not in missing]

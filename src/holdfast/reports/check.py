@@ -7,14 +7,15 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.errors import HoldfastError
 from holdfast.model import Outcome, Problem
-from holdfast.operations import prune
 from holdfast.steps import preflight
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -269,14 +270,14 @@ def _vault(app: App) -> list[Problem]:
                 "Add [databases.NAME] and [files.NAME] for everything that the application writes.",
             )
         )
-    for name, item in app.loaded.configuration.vaults.items():
-        path = app.loaded.path(item.path)
+    path = vault.capabilities.folder
+    for name in app.loaded.configuration.vaults if path is not None and path.exists() else ():
         devices = {
             app.loaded.path(files.path).stat().st_dev
             for files in app.loaded.configuration.files.values()
             if app.loaded.path(files.path).exists()
         }
-        if path.exists() and path.stat().st_dev in devices:
+        if path is not None and path.stat().st_dev in devices:
             found.append(
                 Problem(
                     f"vaults.{name}",
@@ -291,7 +292,7 @@ def _vault(app: App) -> list[Problem]:
                 "backup", "error", f"backup {name} is damaged", "Run `holdfast backup verify`, then make a new backup."
             )
         )
-    sets = prune.complete(app, [backup for backup in vault.backups() if not backup.safety])
+    sets = whole_backups.whole(app.loaded, [backup for backup in vault.backups() if not backup.safety])
     if not sets:
         found.append(Problem("backup", "warning", "there is no backup yet", "holdfast backup create"))
     elif time.time() - _timestamp(sets[-1].created_at) > _OLD_BACKUP_SECONDS:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Required, TypedDict, cast
 
+import msgspec
+from msgspec.structs import asdict
+
+from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
 from holdfast.model import JsonObject, Outcome, Release, ServiceStatus
-from holdfast.operations import prune
 from holdfast.steps import stopped
 
 
-@dataclass
-class Report:
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    data: JsonObject = field(default_factory=dict)
+class Report(msgspec.Struct):
+    lines: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    data: JsonObject = msgspec.field(default_factory=dict)
 
 
 def report(app: App) -> Report:
@@ -35,12 +36,12 @@ def report(app: App) -> Report:
     found.data["release"] = asdict(release) if release else None
     _operations(app, found)
     gate = app.context.gate.state()
-    words = (
+    text = (
         "open"
         if gate.open
         else f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
     )
-    found.lines.append(("gate", words))
+    found.lines.append(("gate", text))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
     try:
         statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()
@@ -89,7 +90,7 @@ def _backups(app: App, found: Report) -> None:
         return
     sets = vault.backups()
     damaged = vault.damaged()
-    whole = prune.complete(app, [backup for backup in sets if not backup.safety])
+    whole = whole_backups.whole(app.loaded, [backup for backup in sets if not backup.safety])
     if whole:
         last = whole[-1]
         found.lines.append(("backup", f"{len(sets)} backups, the last whole one {last.id} ({last.consistency})"))

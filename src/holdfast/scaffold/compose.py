@@ -17,7 +17,7 @@ from holdfast.errors import CommandFailedError, CommandTimeoutError, Configurati
 from holdfast.scaffold import scripts
 from holdfast.system.host import Host
 
-# Words in the name of an image or service that show that it is not a service of the application itself.
+# Parts of the name of an image or service that show that it is not a service of the application itself.
 _DATABASES = {"postgres": "postgresql", "postgis": "postgresql", "mariadb": "mariadb", "mysql": "mysql"}
 _BESIDE = (
     "redis",
@@ -75,19 +75,19 @@ def project_in(folder: Path, host: Host) -> Project | None:
 
 def _command_of(folder: Path, host: Host) -> tuple[str, ...]:
     """Return the command that started the folder's containers; else the first one that is installed."""
-    installed = [words for words in _COMMANDS if all(map(shutil.which, (words[0], _client_of(words))))]
+    installed = [argv for argv in _COMMANDS if all(map(shutil.which, (argv[0], _client_of(argv))))]
     label = f"--filter=label=com.docker.compose.project.working_dir={folder}"
-    for words in installed if len(installed) > 1 else ():
+    for argv in installed if len(installed) > 1 else ():
         try:
-            if host.capture([_client_of(words), "ps", "--all", "--quiet", label]).strip():
-                return words
+            if host.capture([_client_of(argv), "ps", "--all", "--quiet", label]).strip():
+                return argv
         except (CommandFailedError, CommandTimeoutError):
             continue  # it does not run
     return (installed or _COMMANDS)[0]
 
 
-def _client_of(words: tuple[str, ...]) -> str:
-    return words[0].partition("-")[0]
+def _client_of(argv: tuple[str, ...]) -> str:
+    return argv[0].partition("-")[0]
 
 
 def model_of(project: Project, host: Host, findings: list[str]) -> Model | None:
@@ -139,12 +139,12 @@ def propose(project: Project, model: Model, host: Host) -> Proposal:
             made.lines += _service(name, _kind(name, services[name]), made.findings)
             continue
         image = scripts.image_facts(str(services[name].get("image") or f"{model['name']}-{name}"), project.engine, host)
-        words = scripts.start_of(services[name], image)
-        start = scripts.script_of(words, sources)
+        argv = scripts.start_of(services[name], image)
+        start = scripts.script_of(argv, sources)
         if proxy is not None:
             made.lines += _service(name, "backend", made.findings)
             continue
-        made.lines += _web(name, scripts.port_of(services[name], image, words, start), services[name], made.findings)
+        made.lines += _web(name, scripts.port_of(services[name], image, argv, start), services[name], made.findings)
     if not own:
         made.findings.append("no service of the application itself was found: name them as [services.NAME]")
     left = [name for name in services if name not in (*own, proxy)]
@@ -166,7 +166,7 @@ def _source(mount: Mount) -> str:
 
 
 def _word_of(name: str, item: Service) -> str:
-    """Return the words that show which program a service is.
+    """Return the text that shows which program a service is.
 
     That is its image without registry and tag, and for a built one also its own name.
     """

@@ -121,8 +121,8 @@ def _services(code: Path, findings: list[str]) -> list[str]:
             name, _, command = line.partition(":")
             if not command or name.strip() == "release":
                 continue
-            words = [word.replace("$PORT", "{port}") for word in command.split()]
-            lines += [f"[services.{name.strip().lower()}]", f"command = {json.dumps(words)}", ""]
+            argv = [argument.replace("$PORT", "{port}") for argument in command.split()]
+            lines += [f"[services.{name.strip().lower()}]", f"command = {json.dumps(argv)}", ""]
         findings.append("services from the Procfile")
         return lines
     for name in ("app.py", "main.py", "server.py"):

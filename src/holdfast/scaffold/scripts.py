@@ -59,27 +59,27 @@ def image_facts(image: str, engine: str, host: Host) -> ImageConfig:
 def start_of(item: Service, image: ImageConfig) -> list[str]:
     """Return the argv that a service starts with: its own, else that of its image."""
     own = item.get("command") or image.get("Cmd") or []
-    words = shlex.split(own) if isinstance(own, str) else [str(word) for word in own]
-    return [*(str(word) for word in item.get("entrypoint") or image.get("Entrypoint") or []), *words]
+    argv = shlex.split(own) if isinstance(own, str) else [str(argument) for argument in own]
+    return [*(str(argument) for argument in item.get("entrypoint") or image.get("Entrypoint") or []), *argv]
 
 
-def script_of(words: list[str], checkout: Path) -> str:
+def script_of(argv: list[str], checkout: Path) -> str:
     """Return the text of all scripts that a start runs and the sources contain; one script may start the next."""
     texts = []
-    for word in words:
-        name = Path(word).name
+    for argument in argv:
+        name = Path(argument).name
         found = [path for path in _files(checkout) if path.name == name and _text(path).startswith("#!")]
         # Prefer the path in the sources that is most similar to that in the image; else the least deep one.
-        found.sort(key=lambda path: (-len(set(path.parts) & set(Path(word).parts)), len(path.parts)))
+        found.sort(key=lambda path: (-len(set(path.parts) & set(Path(argument).parts)), len(path.parts)))
         texts += [_text(path) for path in found[:1]]
     return "\n".join(texts)
 
 
-def port_of(item: Service, image: ImageConfig, words: list[str], script: str) -> int | None:
+def port_of(item: Service, image: ImageConfig, argv: list[str], script: str) -> int | None:
     """Return the port that a web listens on in its container; None if none or several are known."""
     said = {int(port["target"]) for port in item.get("ports") or []} | {int(port) for port in item.get("expose") or []}
     exposed = {int(text.partition("/")[0]) for text in image.get("ExposedPorts") or {}}
-    listens = {int(found) for found in _LISTENS.findall(f"{' '.join(words)}\n{script}")}
+    listens = {int(found) for found in _LISTENS.findall(f"{' '.join(argv)}\n{script}")}
     for ports in (said, listens, exposed):
         if len(ports) == 1:
             return ports.pop()

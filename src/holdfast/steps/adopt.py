@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
+
+from msgspec.structs import asdict, replace
 
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import instance_of

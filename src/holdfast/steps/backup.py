@@ -6,21 +6,22 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 import zstandard
+from msgspec.structs import asdict
 
 from holdfast import VERSION
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Package, Snapshot, Stored
-from holdfast.steps import consistency, migrations
+from holdfast.steps import consistency, migrations, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
-from holdfast.system import durable
 
+CODE_ARCHIVE, CODE_RECORD, CONFIGURATION = "code.tar.zst", "code.json", "config.tar.zst"
+"""Names of files in a backup."""
 _SLACK_BYTES = 4 << 20
 
 
@@ -67,10 +68,10 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
         context.facts.run, context.facts.written = context.operation, stored
         context.record()
         need = sum(application.databases[name].inspect()["size_bytes"] for name in self.databases)
-        vault_path = run.folder
-        if durable.free_bytes(vault_path) < need + _SLACK_BYTES:
+        free = vault.free_bytes()
+        if free is not None and free < need + _SLACK_BYTES:
             raise NoSpaceError(
-                f"the vault has {durable.free_bytes(vault_path) >> 20} MiB free; the databases need {need >> 20} MiB",
+                f"the vault has {free >> 20} MiB free; the databases need {need >> 20} MiB",
                 next_step="Free space there, or run: holdfast backup prune",
             )
 
@@ -78,6 +79,7 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
         """Remove what was copied. A published backup stays, because it is whole."""
         if application.vault is not None:
             application.vault.abandon(context.operation)
+        vault_files.remove_copies(application, context.operation)
 
 
 def copied(context: OperationContext) -> dict[str, Stored]:
@@ -153,22 +155,16 @@ def files_facts(taken: consistency.Instant) -> dict[str, Facts]:
 
 
 def database_facts(application: ApplicationContext, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
-    """Return what a manifest says of a database."""
+    """Make the dump of a database part of the backup, and return what the manifest says of it."""
     database = application.databases[name]
-    dump = consistency.dump_path(application, run.folder, name)
     return {
         "kind": database.kind,
-        "size_bytes": _size_bytes(dump),
+        "size_bytes": vault_files.keep_dump(application, run, name),
         "tool": database.inspect()["tool"],
-        "file": dump.name,
+        "file": vault_files.dump_name(application, name),
         "rows": {table: facts["rows"] for table, facts in snapshot.tables.items()},
         "engine": snapshot.facts,
     }
-
-
-def _size_bytes(dump: Path) -> int:
-    """Return the size of a dump, which is a file or a folder of files."""
-    return sum(path.stat().st_size for path in (dump.iterdir() if dump.is_dir() else [dump]))
 
 
 def totals_of(datasets: Mapping[str, Facts]) -> tuple[int, int]:
@@ -222,7 +218,7 @@ def manifest_of(
 
 
 def store_code(application: ApplicationContext, run: VaultRun, context: OperationContext) -> None:
-    """Store the package of the current release, hard-linked to that of an earlier backup if it is the same."""
+    """Store the package of the current release, without its content where an earlier backup has the same."""
     release = application.current_release()
     mode = application.loaded.configuration.backup.code
     if release is None or mode == "none":
@@ -230,22 +226,26 @@ def store_code(application: ApplicationContext, run: VaultRun, context: Operatio
     package = application.find_package(release.commit)
     if package is None:
         context.say(f"the package of release {release.label} is gone; the backup records only its commit")
-        durable.write_file(run.folder / "code.json", json.dumps({"commit": release.commit, "label": release.label}))
+        _write(run, CODE_RECORD, json.dumps({"commit": release.commit, "label": release.label}))
         return
-    durable.write_file(run.folder / "code.json", json.dumps(asdict(package), indent=1))
+    _write(run, CODE_RECORD, json.dumps(asdict(package), indent=1))
     if mode == "archive":
         _link_or_copy_archive(application, run, package)
 
 
 def _link_or_copy_archive(application: ApplicationContext, run: VaultRun, package: Package) -> None:
     vault = vault_of(application)
-    target = run.folder / "code.tar.zst"
-    for backup in reversed(vault.backups()):
-        stored = backup.files.get("code.tar.zst")
+    for backup in reversed(vault.backups()) if vault.capabilities.links else ():
+        stored = backup.files.get(CODE_ARCHIVE)
         if stored is not None and stored["sha256"] == package.digest:
-            os.link(vault.folder(backup.id) / "code.tar.zst", target)
+            run.link(CODE_ARCHIVE, backup.id)
             return
-    durable.clone_or_copy(Path(package.path) / "package.tar.zst", target)
+    vault_files.add_file(run, CODE_ARCHIVE, Path(package.path) / "package.tar.zst")
+
+
+def _write(run: VaultRun, name: str, text: str) -> None:
+    with run.write(name) as file:
+        file.write(text.encode())
 
 
 def store_configuration(application: ApplicationContext, run: VaultRun, *, tolerant: bool = False) -> None:
@@ -262,10 +262,9 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
         kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
         return member if kept and root / member.name not in others else None
 
-    unfinished = run.folder / "config.tar.zst.unfinished"
     with (
-        open(unfinished, "wb", opener=_private) as file,
-        zstandard.ZstdCompressor().stream_writer(file) as stream,
+        run.write(CONFIGURATION) as file,
+        zstandard.ZstdCompressor().stream_writer(file, closefd=False) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         for name in names:
@@ -279,12 +278,6 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
                     f"backup.config_files: {path} does not exist",
                     next_step="Put it back, or remove it from backup.config_files.",
                 )
-    durable.sync_file(unfinished)
-    durable.rename(unfinished, run.folder / "config.tar.zst")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 class PublishFacts(StepFacts):

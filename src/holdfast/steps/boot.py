@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.application import health
 from holdfast.application.context import ApplicationContext
+from holdfast.application.instances import configured
 from holdfast.errors import StepError
 from holdfast.steps import gate, services
 
@@ -29,7 +30,7 @@ def unhealthy(application: ApplicationContext) -> dict[str, str]:
         return {instance.service: error.what for instance in services.wanted(application)}
     for instance in services.wanted(application):
         status = statuses.get(instance.name)
-        service = health.configured(application, instance)
+        service = configured(application, instance)
         well, said = True, ""
         if status is None or not status.running:
             well, said = False, status.detail if status is not None else "gone"

@@ -6,13 +6,11 @@ replaced databases. A dump takes longer the more data there is, so it is made fr
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import VaultRun
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NoSpaceError, StepError, lacks_space
 from holdfast.model import Backup, Snapshot
-from holdfast.steps import backup, consistency, migrations, swap
+from holdfast.steps import backup, consistency, migrations, swap, vault_files
 from holdfast.steps.candidates import COMPLETE
 from holdfast.steps.last_pass import LastPassFacts, TakeLastPass
 from holdfast.steps.restore_point import CreateRestorePoint
@@ -20,6 +18,7 @@ from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, 
 from holdfast.system import durable
 
 _SLACK_BYTES = 1 << 20
+_TRIAL = "trial"  # a file that shows whether the vault can be written
 _ENDED_BY_SIGNAL = (128 + 9, 128 + 15)  # the exit codes that a shell or an engine reports for signals
 
 
@@ -78,14 +77,13 @@ class CompleteBackup(TypedStep[CompleteFacts], frozen=True):
         self, application: ApplicationContext, context: OperationContext, run: VaultRun, manifest: Backup, name: str
     ) -> None:
         """Add a database to the backup, unless it cannot be read and the step is tolerant. Idempotent."""
-        target = consistency.dump_path(application, run.folder, name)
         try:
-            snapshot = _dump(application, context, name, target)
+            snapshot = _dump(application, context, run, name)
         except (StepError, DamagedError, OSError) as error:
-            if not self.tolerant or _may_pass(application, name, error, target):
+            if not self.tolerant or _may_pass(application, run, name, error):
                 raise
             try:
-                snapshot = _dump(application, context, name, target)  # a broken database fails again
+                snapshot = _dump(application, context, run, name)  # a broken database fails again
             except (StepError, DamagedError, OSError) as again:
                 warning = _kept_warning(application, context.operation, name, again)
                 context.say(warning)
@@ -123,7 +121,7 @@ def _replaced(context: OperationContext) -> dict[str, str | None]:
     return (loaded.databases if loaded is not None else None) or {}  # none if only files were replaced
 
 
-def _may_pass(application: ApplicationContext, name: str, error: Exception, target: Path) -> bool:
+def _may_pass(application: ApplicationContext, run: VaultRun, name: str, error: Exception) -> bool:
     """Return whether the failure says nothing about the database: an ended program, an unavailable server or vault."""
     if isinstance(error, CommandFailedError) and (
         error.exit_code_of_command < 0 or error.exit_code_of_command in _ENDED_BY_SIGNAL
@@ -131,32 +129,33 @@ def _may_pass(application: ApplicationContext, name: str, error: Exception, targ
         return True
     try:
         application.databases[name].inspect()
-        durable.write_file(target, b"can be written")
-        target.unlink()
+        with run.write(_TRIAL) as file:
+            file.write(b"can be written")
+        run.remove(_TRIAL)
     except (HoldfastError, OSError):
         return True
     return False
 
 
-def _dump(application: ApplicationContext, context: OperationContext, name: str, target: Path) -> Snapshot:
-    """Dump a database; leave nothing at the target on a failure.
+def _dump(application: ApplicationContext, context: OperationContext, run: VaultRun, name: str) -> Snapshot:
+    """Dump a database; leave nothing of it on a failure.
 
     Raise NoSpaceError for a full vault, else StepError, DamagedError or OSError.
     """
     identity = _replaced(context)[name]
     if identity is None:
         raise StepError(f"database {name} did not exist")
+    target = vault_files.dump_path(application, run, name)
     try:
         return application.databases[name].dump(context.operation, identity, target, consistency.COUNT_SECONDS)
     except (HoldfastError, OSError) as error:
         # A dump program reports a full disk only as text.
         full = lacks_space(error) or durable.free_bytes(target.parent) < _SLACK_BYTES
-        if target.is_dir():
-            durable.remove_tree(target)
-        target.unlink(missing_ok=True)
+        vault_files.drop_dump(application, run, name)
         if full:
+            where = "the vault" if run.place_of(target.name) is not None else target.parent
             raise NoSpaceError(
-                f"the vault is full; database {name} is not in the backup of this operation yet",
+                f"{where} is full; database {name} is not in the backup of this operation yet",
                 next_step="Free space there, then run: holdfast recover",
             ) from error
         raise

@@ -11,26 +11,30 @@ from pathlib import Path
 import zstandard
 
 from holdfast.application.context import ApplicationContext
+from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.errors import DamagedError
-from holdfast.steps.backup import vault_of
+from holdfast.steps.backup import CONFIGURATION, vault_of
 from holdfast.steps.typed import Context, StepFacts, TypedStep
 from holdfast.system import durable
 
-ARCHIVE = "config.tar.zst"
+
+def open_configuration(vault: Vault, id: str) -> StoredBackup:
+    """Open a backup for its configuration alone. Raise NotFoundError or DamagedError."""
+    return vault.open_set(id, [CONFIGURATION])
 
 
-def members(folder: Path) -> list[str]:
+def members(source: StoredBackup) -> list[str]:
     """Return the names of files in a backup's configuration, relative to the folder of holdfast.toml."""
-    if not (folder / ARCHIVE).exists():
+    if CONFIGURATION not in source.manifest.files:
         return []
-    with _archive(folder) as archive:
+    with _archive(source) as archive:
         return [_safe(member) for member in archive if not member.isdir()]
 
 
 @contextlib.contextmanager
-def _archive(folder: Path) -> Iterator[tarfile.TarFile]:
+def _archive(source: StoredBackup) -> Iterator[tarfile.TarFile]:
     with (
-        open(folder / ARCHIVE, "rb") as file,
+        source.open(CONFIGURATION) as file,
         zstandard.ZstdDecompressor().stream_reader(file) as stream,
         tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
@@ -66,12 +70,12 @@ class RestoreConfiguration(TypedStep[ConfigurationFacts], frozen=True):
         return "restore configuration" if self.over else "restore missing configuration"
 
     def do(self, application: ApplicationContext, context: Context[ConfigurationFacts]) -> None:
-        folder = vault_of(application).folder(self.set)
+        source = open_configuration(vault_of(application), self.set)
         created: list[str] = []
         replaced: list[str] = []
-        if not (folder / ARCHIVE).exists():
+        if CONFIGURATION not in source.manifest.files:
             return
-        with _archive(folder) as archive:
+        with _archive(source) as archive:
             for member in archive:
                 target = application.loaded.root / _safe(member)
                 if not _is_reached(application.loaded.root, target):

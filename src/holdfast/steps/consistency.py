@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from holdfast.application.context import ApplicationContext
 from holdfast.config.schema import References
@@ -22,6 +21,7 @@ from holdfast.engine.journal import utc_now
 from holdfast.errors import StepError
 from holdfast.model import Entry, Snapshot, Stored
 from holdfast.steps.typed import OperationContext
+from holdfast.steps.vault_files import dump_path
 
 COUNT_SECONDS = 60.0  # the budget for counting the rows of a dump while it is made
 _LIVE_ATTEMPTS = 5  # while the same file is missing
@@ -44,11 +44,6 @@ class Instant:
     stored: dict[str, Stored] = field(default_factory=dict)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-
-def dump_path(application: ApplicationContext, folder: Path, name: str) -> Path:
-    """Return the file of a database's dump in a backup's folder."""
-    return folder / f"database.{name}.{application.databases[name].extension}"
 
 
 def take(
@@ -101,7 +96,7 @@ def _fix(
 ) -> Callable[[], Snapshot]:
     """Fix the instant of one database; `asks`: also query the files that it names."""
     queries = _queries(name, application.loaded.configuration.backup.references) if asks else []
-    return fix(dump_path(application, run.folder, name), queries, COUNT_SECONDS)
+    return fix(dump_path(application, run, name), queries, COUNT_SECONDS)
 
 
 class NamesMissingError(StepError):
@@ -252,7 +247,7 @@ def _live(
             began = time.monotonic()
             finishes: dict[str, Callable[[], Snapshot]] = {}
             for names, fix in groups:
-                orders = [(dump_path(application, run.folder, name), _queries(name, references)) for name in names]
+                orders = [(dump_path(application, run, name), _queries(name, references)) for name in names]
                 finishes.update(zip(names, fix(orders, COUNT_SECONDS), strict=True))
             apart = time.monotonic() - began if len(groups) > 1 else 0.0
             stored = _pass(application, run, context.check_cancelled, context, files, keep=True)()

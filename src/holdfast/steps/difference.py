@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast.drivers.entries import inside
 from holdfast.drivers.protocols.files import Files
-from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.drivers.protocols.vaults import Capabilities, StoredBackup
 from holdfast.errors import NoSpaceError
 from holdfast.model import Entry
 from holdfast.steps.typed import OperationContext
@@ -17,12 +17,11 @@ from holdfast.system import durable
 _SLACK_BYTES = 4 << 20
 
 
-def check(files: Files, name: str, opened_set: OpenSet, context: OperationContext) -> None:
+def check(files: Files, name: str, source: StoredBackup, vault: Capabilities, context: OperationContext) -> None:
     """Read the content of each file that differs from a backup, as the restore will. Visitors go on writing meanwhile.
 
     Raise DamagedError for content that does not match its digest, NoSpaceError where it does not fit.
     """
-    _, listing, fetch, folder = opened_set
     place = files.root
     while not place.is_dir():
         place = place.parent
@@ -30,17 +29,18 @@ def check(files: Files, name: str, opened_set: OpenSet, context: OperationContex
     need = 0
     # It has no name, so that nothing is left of it after a kill; it is where the restore stages its files.
     with tempfile.TemporaryFile(dir=place) as sink:
-        for entry, live in _differing(files.scan(), inside(listing(name))):
+        for entry, live in _differing(files.scan(), inside(source.listing(name))):
             context.check_cancelled()
             if not entry.sparse and (live is None or live.size != entry.size):  # else only its time may be another
                 need += entry.size
             if entry.sha256 in known:
                 continue
             known.add(entry.sha256)
-            fetch(entry, sink.fileno())
+            source.fetch(entry, sink.fileno())
             sink.seek(0)
             sink.truncate()
-    if folder.stat().st_dev != place.stat().st_dev:  # else the filesystem may share blocks of both
+    near = vault.folder is not None and vault.folder.stat().st_dev == place.stat().st_dev
+    if not near:  # else the filesystem may share blocks of both
         _require_space(place, name, need)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.interchange.folder import write_folder
 from holdfast.drivers.interchange.tarball import write_tar
-from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.drivers.protocols.vaults import StoredBackup
 from holdfast.errors import DamagedError, NoSpaceError, NotFoundError, RefusedError
 from holdfast.model import Entry
 from holdfast.steps import backup
@@ -173,13 +173,13 @@ class PublishExport(TypedStep[PublishExportFacts], frozen=True):
 
 
 def _write_set(
-    source: OpenSet, target: Path, chosen: ChosenSet, form: Format, sums: _SumsFile, passed: Callable[[int], None]
+    source: StoredBackup, target: Path, chosen: ChosenSet, form: Format, sums: _SumsFile, passed: Callable[[int], None]
 ) -> None:
-    manifest, listing, fetch, folder = source
+    manifest = source.manifest
     for name, facts in sorted(manifest.files.items()):
         if name.partition("/")[0] in chosen.stored:
             (target / name).parent.mkdir(mode=0o700, exist_ok=True)
-            _copy(folder / name, target / name, facts["sha256"], passed)
+            _copy(source, name, target / name, facts["sha256"], passed)
             sums.add(os.fsencode(name), facts["sha256"])
     for name in chosen.files:
         if form == "folder":
@@ -187,26 +187,26 @@ def _write_set(
             def wrote(path: bytes, entry: Entry, name: str = name) -> None:
                 sums.add(os.fsencode(name) + b"/" + path, entry.sha256)
 
-            write_folder(target / name, partial(listing, name), fetch, wrote, passed)
+            write_folder(target / name, partial(source.listing, name), source.fetch, wrote, passed)
             continue
         with _Hashed(target / f"{name}.tar.gz") as archive:
             taken_at = datetime.fromisoformat(manifest.instant).timestamp()
-            write_tar(archive, listing(name), fetch, target, passed, taken_at)
+            write_tar(archive, source.listing(name), source.fetch, target, passed, taken_at)
         sums.add(os.fsencode(f"{name}.tar.gz"), archive.digest())
     with _Hashed(target / "manifest.json") as copy:
-        copy.write((folder / "manifest.json").read_bytes())
+        copy.write(source.manifest_text())
     sums.add(b"manifest.json", copy.digest())
 
 
-def _copy(source: Path, target: Path, sha256: str, passed: Callable[[int], None]) -> None:
+def _copy(source: StoredBackup, name: str, target: Path, sha256: str, passed: Callable[[int], None]) -> None:
     """Copy a file of a backup. Raise DamagedError if the content is not what the manifest names."""
-    with open(source, "rb") as reader, _Hashed(target) as writer:
+    with source.open(name) as reader, _Hashed(target) as writer:
         while block := reader.read(_BLOCK_BYTES):
             writer.write(block)
             passed(len(block))
     if writer.digest() != sha256:
         raise DamagedError(
-            f"{source} is damaged: its digest does not match",
+            f"{name} of backup {source.manifest.id} is damaged: its digest does not match",
             next_step="Run `holdfast backup verify` to see all damage, and choose another backup.",
         )
 
@@ -243,8 +243,8 @@ class _SumsFile:
 
     def add(self, name: bytes, sha256: str) -> None:
         escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-        mark = b"\\" if escaped != name else b""
-        self._file.write(mark + sha256.encode() + b"  " + escaped + b"\n")
+        sign = b"\\" if escaped != name else b""
+        self._file.write(sign + sha256.encode() + b"  " + escaped + b"\n")
 
     def __enter__(self) -> _SumsFile:
         return self

@@ -80,8 +80,8 @@ def shipped(application: ApplicationContext, release: Release) -> list[str]:
     with (
         tempfile.TemporaryFile() as printed
     ):  # it may have thousands of lines, of which messages keep only the last ones
-        words = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
-        tasks.invoke(application, release, words, {}, printed)
+        argv = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
+        tasks.invoke(application, release, argv, {}, printed)
         printed.seek(0)
         found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
     return sorted(match[2] for match in found if match is not None)

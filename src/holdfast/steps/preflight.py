@@ -15,7 +15,7 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
 from holdfast.steps.candidates import COMPLETE, LAST_PASS
-from holdfast.steps.services import refuse_tied
+from holdfast.steps.services import refuse_blocked
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
 from holdfast.system.secrets import is_secret
@@ -73,7 +73,7 @@ class Preflight(TypedStep[NoFacts], frozen=True):
         configuration = application.loaded.configuration
         if self.stops:
             made_anew = not self.taken_over and configuration.gate.kind != "none"
-            refuse_tied(application, list(configuration.services), in_order=made_anew)
+            refuse_blocked(application, list(configuration.services), in_order=made_anew)
         if self.taken_over:
             for problem in application.gate.check():
                 raise RefusedError(problem.message, next_step=problem.advice)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from holdfast.application.context import ApplicationContext
-from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.drivers.protocols.vaults import StoredBackup
 from holdfast.errors import CancelledError, DamagedError, HoldfastError
 from holdfast.model import Backup
-from holdfast.steps import backup, consistency
+from holdfast.steps import backup, vault_files
 from holdfast.steps.restore import OfBackup, engine_facts
 from holdfast.steps.typed import Context, NoFacts, TypedStep, WarningFacts
 from holdfast.system import durable
@@ -35,6 +35,7 @@ class ProveDatabases(OfBackup[NoFacts], frozen=True):
     def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for database in application.databases.values():
             database.discard(context.operation)
+        vault_files.remove_copies(application, context.operation)
 
 
 def _prove(
@@ -42,16 +43,16 @@ def _prove(
     operation: str,
     set_id: str,
     databases: Sequence[str],
-    open_set: Callable[[str], OpenSet],
+    open_set: Callable[[str], StoredBackup],
 ) -> None:
     """Prove databases. Raise DamagedError naming each that cannot be loaded, once all were tried."""
     failed: list[str] = []
     advice: list[str] = []
     for name in databases:
         try:
-            found, _, _, folder = open_set(name)
-            dump = consistency.dump_path(application, folder, name)
-            application.databases[name].prepare(operation, dump, engine_facts(found, name))
+            source = open_set(name)
+            with vault_files.dump_of(application, source, name, operation) as dump:
+                application.databases[name].prepare(operation, dump, engine_facts(source.manifest, name))
         except CancelledError:
             raise
         except HoldfastError as error:
@@ -91,8 +92,8 @@ class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
         path = application.loaded.state / "proven.json"
         known = durable.read_json(path, dict[str, str]) if path.exists() else {}
         for name in self.databases:
-            mark = _mark_of(source[0], name)
-            if known.get(name) == mark or not _has_room(application, source[0], name):
+            digest = _what_decides(source.manifest, name)
+            if known.get(name) == digest or not _has_room(application, source.manifest, name):
                 continue
             try:
                 _prove(application, context.operation, set_id, [name], lambda _: source)
@@ -101,14 +102,14 @@ class ProveNewDatabases(TypedStep[WarningFacts], frozen=True):
                 context.facts.warnings = [error.what]
                 context.record()
             else:
-                known[name] = mark
+                known[name] = digest
                 durable.write_file(path, json.dumps(known))
 
 
-def _mark_of(found: Backup, name: str) -> str:
+def _what_decides(found: Backup, name: str) -> str:
     """Return a digest of what decides whether a dump can be loaded: engine, extensions, tables, migrations."""
     facts = found.datasets[name]
-    words = [
+    decisive = [
         facts["kind"],
         facts["tool"],
         sorted(facts.get("rows", {})),
@@ -116,7 +117,7 @@ def _mark_of(found: Backup, name: str) -> str:
         found.release.get("migrations"),
         found.release.get("schema"),
     ]
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _has_room(application: ApplicationContext, found: Backup, name: str) -> bool:

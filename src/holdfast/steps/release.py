@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 import msgspec
+from msgspec.structs import asdict
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping

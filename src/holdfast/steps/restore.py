@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import asdict
 
 from holdfast.application.context import ApplicationContext
-from holdfast.drivers.protocols.vaults import OpenSet, Vault
+from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Package, Release
-from holdfast.steps import backup, consistency, difference, migrations
+from holdfast.steps import backup, difference, migrations, vault_files
 from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.release import UnpackFacts, link_shared, remove_unpacked
 from holdfast.steps.typed import Context, FactsT, NoFacts, StepFacts, TypedStep
@@ -31,6 +31,7 @@ class OtherVault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: str
     path: str
+    """Its location, as a driver of that kind names it."""
     owner: str
 
     @property
@@ -67,9 +68,9 @@ class OfBackup(TypedStep[FactsT], frozen=True):
     def source_vault(self, application: ApplicationContext) -> Vault:
         if self.vault is None:
             return backup.vault_of(application)
-        return open_vault_of(self.vault.kind, Path(self.vault.path), self.vault.owner, application.host)
+        return open_vault_of(self.vault.kind, self.vault.path, self.vault.owner, application.host)
 
-    def open_set_of(self, application: ApplicationContext, dataset: str) -> OpenSet:
+    def open_set_of(self, application: ApplicationContext, dataset: str) -> StoredBackup:
         """Return the backup that a dataset is taken from. Raise DamagedError."""
         return self.source_vault(application).open_set(self.sets[dataset])
 
@@ -106,8 +107,8 @@ class UnpinSource(OfBackup[NoFacts], frozen=True):
 
 def _unpin(step: PinSource | UnpinSource, application: ApplicationContext, operation: str) -> None:
     """Remove a pin. If that vault is gone, so are its pins."""
-    if step.vault is not None and Path(step.vault.path).is_dir():
-        step.source_vault(application).pin(step.set, operation, False)
+    if step.vault is not None and (vault := step.source_vault(application)).exists():
+        vault.pin(step.set, operation, False)
 
 
 # --- checking ------------------------------------------------------------------------------------------
@@ -128,18 +129,20 @@ class CheckBackup(OfBackup[CheckFacts], frozen=True):
         return "check the backup"
 
     def do(self, application: ApplicationContext, context: Context[CheckFacts]) -> None:
-        found, _, _, _ = self.source_vault(application).open_set(self.set)
+        vault = self.source_vault(application)
+        found = vault.open_set(self.set).manifest
         for name in (*self.databases, *self.files):
-            source = self.open_set_of(application, name)[0]
+            source = self.open_set_of(application, name).manifest
             if name not in source.datasets:
                 raise RefusedError(
                     f"backup {source.id} has no dataset {name}; it has {', '.join(sorted(source.datasets))}",
                     next_step="Choose datasets with `--only` or `--except`.",
                 )
-        self._check_space(application)
+        self._check_space(application, vault)
         for name in self.files:
             try:
-                difference.check(application.files[name], name, self.open_set_of(application, name), context)
+                source_of_files = self.open_set_of(application, name)
+                difference.check(application.files[name], name, source_of_files, vault.capabilities, context)
             except DamagedError as error:
                 error.next_step = _OTHER_BACKUP
                 raise
@@ -148,8 +151,17 @@ class CheckBackup(OfBackup[CheckFacts], frozen=True):
         context.facts.set_id = self.set
         context.record()
 
-    def _check_space(self, application: ApplicationContext) -> None:
-        need = sum(self.open_set_of(application, name)[0].datasets[name]["size_bytes"] for name in self.databases)
+    def _check_space(self, application: ApplicationContext, vault: Vault) -> None:
+        manifests = {name: self.open_set_of(application, name).manifest for name in self.databases}
+        sizes = {name: manifest.datasets[name]["size_bytes"] for name, manifest in manifests.items()}
+        need = sum(sizes.values())
+        if not vault.capabilities.in_place:  # dumps are copied to this machine one after the other
+            free, copy = durable.free_bytes(application.loaded.state), max(sizes.values(), default=0)
+            if free < copy + _SLACK_BYTES:
+                raise NoSpaceError(
+                    f"{application.loaded.state} has {free >> 20} MiB free; the restore needs {copy >> 20} MiB there",
+                    next_step="Free space there, then run the command again.",
+                )
         for name in self.databases:
             private = application.databases[name].private_folder
             if private is not None and (free := durable.free_bytes(private.parent)) < need + _SLACK_BYTES:
@@ -204,24 +216,27 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
                     next_step=f"To build them again, run: holdfast package build {release.commit}",
                 )
             return
-        package = application.find_package(release.commit) or self._package_of_backup(application)
+        package = application.find_package(release.commit) or self._package_of_backup(application, context.operation)
         durable.make_directory(path.parent, 0o755)
         context.facts.path, context.facts.created = release.path, True
         context.record()
         application.packages.unpack(package, path, asdict(release))
         link_shared(application, path)
 
-    def _package_of_backup(self, application: ApplicationContext) -> Package:
-        archive = backup.vault_of(application).folder(self.set) / "code.tar.zst"
-        if not archive.exists():
+    def _package_of_backup(self, application: ApplicationContext, operation: str) -> Package:
+        names = (backup.CODE_ARCHIVE, backup.CODE_RECORD)
+        source = backup.vault_of(application).open_set(self.set, names)
+        if backup.CODE_ARCHIVE not in source.manifest.files:
             raise RefusedError(
                 f"the code of release {self.release.label} is neither in the package store nor in the backup",
                 next_step=f"Run `holdfast package build {self.release.commit}`, or restore with `--except code`.",
             )
-        return application.packages.adopt(archive)
+        with vault_files.at_hand(application, source, names, operation) as folder:
+            return application.packages.adopt(folder / backup.CODE_ARCHIVE)
 
     def undo(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
         remove_unpacked(application, context)
+        vault_files.remove_copies(application, context.operation)
 
 
 # --- databases -----------------------------------------------------------------------------------------
@@ -247,12 +262,11 @@ class LoadDatabases(OfBackup[CandidateFacts], frozen=True):
         identities: dict[str, str | None] = {}
         for name in self.databases:
             database = application.databases[name]
-            found, _, _, folder = self.open_set_of(application, name)
+            source = self.open_set_of(application, name)
             identities[name] = database.inspect()["identity"]
-            facts = {**engine_facts(found, name), "elsewhere": self.vault is not None}
-            candidates[name] = database.prepare(
-                context.operation, consistency.dump_path(application, folder, name), facts
-            )
+            facts = {**engine_facts(source.manifest, name), "elsewhere": self.vault is not None}
+            with vault_files.dump_of(application, source, name, context.operation) as dump:
+                candidates[name] = database.prepare(context.operation, dump, facts)
             if self.into:
                 database.hand_over(context.operation, self.into, rehearsal=True)
         durable.barrier(application.barrier_paths())
@@ -262,6 +276,7 @@ class LoadDatabases(OfBackup[CandidateFacts], frozen=True):
     def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
         for database in application.databases.values():
             database.discard(context.operation)
+        vault_files.remove_copies(application, context.operation)
 
 
 def engine_facts(found: Backup, name: str) -> Facts:
@@ -302,9 +317,10 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:
-            _, listing, fetch, _ = self.open_set_of(application, name)
+            source = self.open_set_of(application, name)
+            wanted = source.listing(name)
             try:
-                application.files[name].stage(context.operation, listing(name), fetch, context.check_cancelled)
+                application.files[name].stage(context.operation, wanted, source.fetch, context.check_cancelled)
             except DamagedError as error:
                 error.next_step = _OTHER_BACKUP
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.application.context import ApplicationContext
-from holdfast.drivers.protocols.vaults import OpenSet
+from holdfast.drivers.protocols.vaults import StoredBackup
 from holdfast.errors import StepError
 from holdfast.model import Entry, Release
 from holdfast.steps.backup import PublishBackup
@@ -129,18 +129,18 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
     def _put_files_back(self, application: ApplicationContext, context: OperationContext) -> None:
         if not self.files:
             return
-        _, listing, fetch, _ = _saved(application, context)
+        source = _saved(application, context)
         for name in self.files:
             files = application.files[name]
             attempt = 1
             while files.staged(f"{context.operation}.back{attempt}"):
                 attempt += 1
             token = f"{context.operation}.back{attempt}"
-            files.stage(token, listing(name), fetch, context.check_cancelled)
+            files.stage(token, source.listing(name), source.fetch, context.check_cancelled)
             files.apply(token)
 
 
-def _saved(application: ApplicationContext, context: OperationContext) -> OpenSet:
+def _saved(application: ApplicationContext, context: OperationContext) -> StoredBackup:
     """Return what this operation saved last before anything changed: an unlisted run or a committed backup."""
     last_pass, published = context.facts_of(TakeLastPass), context.facts_of(PublishBackup)
     if application.vault is not None and last_pass is not None and last_pass.run is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from msgspec.structs import replace
+
 from holdfast.application.context import ApplicationContext
-from holdfast.application.health import configured, is_healthy, verify
-from holdfast.application.instances import instance_of, target_of
+from holdfast.application.health import is_healthy, verify
+from holdfast.application.instances import configured, instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps.service_preparation import PrepareServices, planned
@@ -21,7 +22,7 @@ from holdfast.steps.services import (
     load_instances,
     on_usable_port,
     ordered,
-    refuse_tied,
+    refuse_blocked,
     remembered,
     route_visitors,
     save_instances,
@@ -368,7 +369,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
 
     @property
     def others(self) -> str:
-        """Return the words that name the other services; empty if there are none."""
+        """Return the text that names the other services; empty if there are none."""
         return f", with {', '.join([*self.along, *self.again])}" if self.along or self.again else ""
 
     def do(self, application: ApplicationContext, context: Context[CommandFacts]) -> None:
@@ -378,7 +379,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         before = load_instances(memory)
         affected = chosen(before, self.action, self.names)
         if self.action != "start":
-            refuse_tied(application, [instance.service for instance in affected])
+            refuse_blocked(application, [instance.service for instance in affected])
             _stop(application, context, affected)
         if self.action == "stop":
             context.facts.stopped = [instance.service for instance in affected]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import on_a_free_port, target_of
@@ -143,14 +144,14 @@ def chosen(before: Sequence[ServiceInstance], action: str, names: Sequence[str])
     return named
 
 
-def refuse_tied(application: ApplicationContext, names: Sequence[str], *, in_order: bool = False) -> None:
+def refuse_blocked(application: ApplicationContext, names: Sequence[str], *, in_order: bool = False) -> None:
     """Raise RefusedError for containers that could not be created again, before anything is stopped.
 
     `in_order`: all of them are removed, each in its turn.
     """
     kind = application.loaded.configuration.service_kind
     order = sorted(names, key=lambda name: STOP_ORDER.index(kind(name))) if in_order else []
-    for name, other in application.runtime.tied(names, order).items():
+    for name, other in application.runtime.blocked_by_dependents(names, order).items():
         raise RefusedError(
             f"container {name} cannot be replaced: {other} depends on it, and would have to be removed first",
             next_step=f"Remove that `depends_on` from the Compose files and start {other} again.",

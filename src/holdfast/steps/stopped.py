@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from holdfast.application.context import ApplicationContext
 from holdfast.engine.records import OperationRecord
@@ -13,8 +14,7 @@ from holdfast.model import ServiceStatus
 from holdfast.steps import services
 
 
-@dataclass(frozen=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """One service that does not run."""
 
     service: str

@@ -14,9 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
 from holdfast.system import child_environment, fault_points, pipes, secrets
@@ -28,23 +29,21 @@ _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYP
 _TAIL_BYTES = 8192
 
 
-@dataclass(frozen=True)
-class CommandResult:
+class CommandResult(msgspec.Struct, frozen=True):
     argv: tuple[str, ...]
     exit_code: int
     output_tail: str
     seconds: float
 
 
-@dataclass
-class Host:
+class Host(msgspec.Struct):
     """The runner of commands on this machine.
 
     `cancelled` is polled while a command runs; `log` receives JSON-able records. A keeper holds what runs while an
     `operation` is entered; `record` names the keeper.
     """
 
-    redactor: Redactor = field(default_factory=Redactor)
+    redactor: Redactor = msgspec.field(default_factory=Redactor)
     operation: str | None = None
     record: Path | None = None
     cancelled: Callable[[], bool] = lambda: False
@@ -52,11 +51,11 @@ class Host:
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
 
-    engine: Mapping[str, str] = field(default_factory=dict)
+    engine: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The address of the container engine, whatever the shell's variables say."""
-    _closing: list[Callable[[], None]] = field(default_factory=list)
+    _closing: list[Callable[[], None]] = msgspec.field(default_factory=list)
     _keeper: Keeper | None = None
-    _keeper_lock: threading.Lock = field(default_factory=threading.Lock)
+    _keeper_lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def enter(self, operation: str, record: Path) -> None:
         """Make all further commands part of an operation, with a record of its processes."""

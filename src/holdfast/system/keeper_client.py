@@ -19,9 +19,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from holdfast.system import cgroups, keeper, proc, processes
 from holdfast.system.processes import Identity, session_members
@@ -230,11 +231,10 @@ def _stream(
 # --- what an earlier one holds -------------------------------------------------------------------------
 
 
-@dataclass
-class _Record:
-    keepers: list[Identity] = field(default_factory=list)
-    commands: list[Identity] = field(default_factory=list)
-    groups: list[Path] = field(default_factory=list)
+class _Record(msgspec.Struct):
+    keepers: list[Identity] = msgspec.field(default_factory=list)
+    commands: list[Identity] = msgspec.field(default_factory=list)
+    groups: list[Path] = msgspec.field(default_factory=list)
 
 
 def _read(path: Path) -> _Record:

@@ -8,8 +8,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from holdfast.system import proc
 from holdfast.system.proc import Stat
@@ -20,14 +21,12 @@ _BECOMING_SECONDS = 0.5
 _SETTLED_SECONDS = 0.02
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     pid: int
     command: str
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """One process, not a later one with its number: its start is in clock ticks since boot."""
 
     pid: int
@@ -76,8 +75,8 @@ def started(pid: int) -> int:
 def command_of(pid: int) -> str:
     """Return a process's command line for display; its short name if it has none."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        return words or Path(f"/proc/{pid}/comm").read_text().strip()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return command or Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
 
@@ -94,11 +93,11 @@ def identified(found: Iterable[Process]) -> dict[int, int]:
 def variable_of(pid: int, name: str) -> str | None:
     """Return a variable of the environment that a process was started with, if it still shows it."""
     try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return None
     prefix = f"{name}=".encode()
-    return next((word.removeprefix(prefix).decode() for word in words if word.startswith(prefix)), None)
+    return next((item.removeprefix(prefix).decode() for item in variables if item.startswith(prefix)), None)
 
 
 def await_end(known: Mapping[int, int], seconds: float) -> None:
@@ -274,8 +273,8 @@ def find_by_title(title: str, namespace: str) -> dict[int, int]:
     found = {}
     for pid in proc.numbers():
         with contextlib.suppress(OSError):  # gone, or another user's
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if words.startswith(title.encode()) and namespace_of(pid) == namespace:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command.startswith(title.encode()) and namespace_of(pid) == namespace:
                 found[pid] = started(pid)
     return found
 

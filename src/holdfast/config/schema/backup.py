@@ -1,7 +1,5 @@
 """Backups: the vaults, what a backup contains, and which ones are kept."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -36,7 +34,7 @@ class References(Section, frozen=True):
         Meta(description="SELECT of paths below the dataset's folder; an optional second column has their SHA-256."),
     ]
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         problems = []
         if self.database not in configuration.databases:
             problems.append(f"database: there is no database {self.database!r}")

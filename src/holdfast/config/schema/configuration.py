@@ -1,7 +1,5 @@
 """The whole of holdfast.toml."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -47,7 +45,7 @@ class Configuration(Section, frozen=True, kw_only=True):
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
     ] = {}
     services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
-    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of words.")] = field(
+    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of arguments.")] = field(
         default_factory=Tasks
     )
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
@@ -68,7 +66,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     def problems(self) -> list[str]:
         return ["vaults: only one vault is supported"] if len(self.vaults) > 1 else []
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         webs = self.webs()
         return [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
 

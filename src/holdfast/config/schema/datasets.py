@@ -1,7 +1,5 @@
 """The data of the application: databases and trees of files."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -79,7 +77,7 @@ class Database(Section, frozen=True):
             found.append("container: is not for kind sqlite, whose file Holdfast reads itself")
         return found
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose" and self.container.startswith("compose:"):
             return [f"container: {self.container} is for runtime.kind compose"]
         return []
@@ -103,7 +101,7 @@ class Files(Section, frozen=True):
             return []
         return ["path: is missing; name a folder, or a volume of the Compose project as `volume`"]
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose" and self.volume:
             return ["volume: is for runtime.kind compose"]
         return []

@@ -1,7 +1,5 @@
 """The gate, which holds visitors during maintenance."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta
@@ -67,7 +65,7 @@ class Gate(Section, frozen=True):
         str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
     ] = ""
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind in ("front", "none"):
             problems = [f"{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(self, key)]
             if self.kind == "front" and configuration.services and not configuration.webs():

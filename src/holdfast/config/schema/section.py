@@ -1,6 +1,8 @@
-"""What all tables of holdfast.toml have in common."""
+"""What all tables of holdfast.toml have in common.
 
-from __future__ import annotations
+The modules of this package do without `from __future__ import annotations`: as texts, the annotations of all sections
+would be compiled one by one when a configuration is read, which takes longer than everything else about it.
+"""
 
 import re
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +31,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
         """Return problems that several keys of this section show together, each as `key: problem`."""
         return []
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         """Return problems that this section shows together with other sections, each as `key: problem`.
 
         `name` is what the operator named this section, such as `main` in `[databases.main]`, or else empty.

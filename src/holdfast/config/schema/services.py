@@ -1,7 +1,5 @@
 """What runs: the runtime, its services, the one-off commands and their time-outs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -27,8 +25,8 @@ class Runtime(Section, frozen=True):
         list[str],
         Meta(
             min_length=1,
-            description="Your own Compose command as a list of words: `docker compose`, `docker-compose` (1.29, 2) or"
-            " `podman-compose` (compose).",
+            description="Your own Compose command as a list of arguments: `docker compose`, `docker-compose` (1.29, 2)"
+            " or `podman-compose` (compose).",
         ),
     ] = field(default_factory=lambda: ["docker", "compose"])
     files: Annotated[
@@ -53,7 +51,7 @@ class Runtime(Section, frozen=True):
         str, Meta(description="Service whose image the tasks run in. Default: the backend, else the web (compose).")
     ] = ""
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind == "compose":
             if self.task_service and self.task_service not in configuration.services:
                 return [f"task_service: there is no service {self.task_service!r}"]
@@ -67,7 +65,7 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of words; {port}, {release}, {root} and {python} are replaced."
+            description="Command as a list of arguments; {port}, {release}, {root} and {python} are replaced."
             " Default in containers: the command of the image."
         ),
     ] = []
@@ -122,7 +120,7 @@ class Service(Section, frozen=True):
         Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
     ] = {}
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         kind, runtime = configuration.service_kind(name), configuration.runtime.kind
         problems = []
         if runtime == "compose":

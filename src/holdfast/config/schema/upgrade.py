@@ -1,7 +1,5 @@
 """Code and its upgrades: the source, migrations, the guard of rows, releases and what an upgrade keeps."""
 
-from __future__ import annotations
-
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,7 +23,7 @@ class PythonSource(Section, frozen=True):
 class Source(Section, frozen=True):
     repository: Annotated[str, Meta(description="Path of the git repository, relative to holdfast.toml.")] = "."
     build: Annotated[
-        list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of words.")
+        list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of arguments.")
     ] = []
     images: Annotated[
         list[Argv],
@@ -42,7 +40,7 @@ class Source(Section, frozen=True):
         PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
     ] = None
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":
             return ["images: is for runtime.kind compose"] if self.images else []
         return ["python: is not for containers, whose image has everything"] if self.python is not None else []
@@ -93,7 +91,7 @@ class Migrations(Section, frozen=True):
         True
     )
 
-    def problems_with(self, configuration: Configuration, name: str) -> list[str]:
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind == "none":
             return ["on_start: needs migrations.kind, which shows what a start did not apply"] * self.on_start
         problems = []

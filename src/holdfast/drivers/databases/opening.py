@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from holdfast.config.load import ResolvedConfig
 from holdfast.config.schema import Database as DatabaseSettings
@@ -16,8 +17,7 @@ from holdfast.model import Server
 from holdfast.system.host import Host
 
 
-@dataclass(frozen=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     name: str
     """The name of the section, by which messages call the dataset."""
     settings: DatabaseSettings

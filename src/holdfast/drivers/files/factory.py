@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from holdfast.config.load import ResolvedConfig
-from holdfast.drivers.kinds import DriverClass
+from holdfast.drivers.kinds import DriverClass, OpenedOnDemand
 from holdfast.drivers.protocols.files import Files
 from holdfast.system.host import Host
 
@@ -21,21 +21,16 @@ def _local() -> Callable[..., Files]:
 KINDS: Mapping[str, DriverClass[Files]] = {"local": _local}
 
 
-def open_files(loaded: ResolvedConfig, host: Host) -> dict[str, Files]:
+def open_files(loaded: ResolvedConfig, host: Host) -> Mapping[str, Files]:
     """Return a driver for each tree."""
-    if not loaded.configuration.files:
-        return {}
-    kind = KINDS["local"]()
-    return {
-        name: kind(
-            name,
-            loaded.path(item.path),
-            [*item.exclude, *_databases_in(loaded, item.path)],
-            host,
-            loaded.state / "files" / name,
-        )
-        for name, item in loaded.configuration.files.items()
-    }
+    sections = loaded.configuration.files
+
+    def open_one(name: str) -> Files:
+        item = sections[name]
+        excludes = [*item.exclude, *_databases_in(loaded, item.path)]
+        return KINDS["local"]()(name, loaded.path(item.path), excludes, host, loaded.state / "files" / name)
+
+    return OpenedOnDemand(sections, open_one)
 
 
 def _databases_in(loaded: ResolvedConfig, files_path: str) -> list[str]:

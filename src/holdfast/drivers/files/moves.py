@@ -14,9 +14,10 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
+
+import msgspec
 
 from holdfast.drivers.entries import inside
 from holdfast.drivers.files.staging import (
@@ -253,8 +254,7 @@ class Stager:
             os.link(place.path, target)
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """The location of a file: below the tree's root, or staged."""
 
     path: bytes

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import errno
 import os
+import pickle
 import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -211,6 +212,7 @@ class Makers:
     def __init__(self, fetch: Fetch, host: Host | None) -> None:
         self._fetch = fetch
         self._host = host if (os.cpu_count() or 1) > 1 else None
+        self._is_shared: bool | None = None  # whether a second process can be given the contents, once it is known
         self._worker: Worker[list[_Made], None, None] | None = None
         self._batch: list[tuple[Entry, bytes]] = []
         self._given: deque[list[tuple[Entry, bytes]]] = deque()
@@ -239,7 +241,7 @@ class Makers:
         batch, self._batch = self._batch, []
         while self._worker is not None and self._given and self._worker.has_answer():
             self._take()
-        if self._worker is None and self._host is not None and self._made >= _WORKER_FILES:
+        if self._worker is None and self._host is not None and self._made >= _WORKER_FILES and self._can_share():
             self._worker = Worker(self._host, FileMaker(self._fetch))
         if self._worker is not None and self._worker.waiting < _WORKER_BATCHES:
             self._worker.give(_order_of(batch))
@@ -248,6 +250,16 @@ class Makers:
         for entry, target in batch:
             make_file(self._fetch, entry, target)
         self._made += len(batch)
+
+    def _can_share(self) -> bool:
+        """Return whether a second process can read the contents, too: some vaults are readable only here."""
+        if self._is_shared is None:
+            try:
+                pickle.dumps(self._fetch)
+                self._is_shared = True
+            except (pickle.PicklingError, TypeError, AttributeError):
+                self._is_shared = False
+        return self._is_shared
 
     def _take(self) -> None:
         assert self._worker is not None

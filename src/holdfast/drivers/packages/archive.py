@@ -12,14 +12,12 @@ import os
 import re
 import shutil
 import sys
-import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import zstandard
+from msgspec.structs import asdict, replace
 
 from holdfast.drivers.packages import updates
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError, RefusedError
@@ -134,8 +132,8 @@ class ArchivePackages:
         return self._host.capture(["git", "-C", str(self._repository), "show", f"{commit}:{name}"])
 
     def fetch(self) -> None:
-        words = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
-        self._host.capture(words, timeout_seconds=_FETCH_SECONDS)
+        argv = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
+        self._host.capture(argv, timeout_seconds=_FETCH_SECONDS)
 
     def newer(self, commit: str) -> Newer:
         return updates.newer(self._git, commit)
@@ -150,6 +148,8 @@ class ArchivePackages:
         known = self._find(commit)
         if known is not None and self._stored(known.id)[1] == self._recipe() and _is_whole(known):
             return known
+        from holdfast.drivers.packages import tarballs  # noqa: PLC0415 # most commands only list packages
+
         durable.make_directory(self._folder)
         work = self._folder / "tmp" / run
         durable.remove_tree(work)
@@ -160,8 +160,7 @@ class ArchivePackages:
             cwd=self._repository,
             timeout_seconds=self._timeout_seconds,
         )
-        with tarfile.open(work / "source.tar") as source:
-            extract(source, tree)
+        tarballs.extract_source(work / "source.tar", tree)
         (work / "source.tar").unlink()
         if self._requirements:
             if not (tree / self._requirements).is_file():
@@ -178,13 +177,13 @@ class ArchivePackages:
         identifier = f"{label}-{commit[:12]}"
         finished = work / "package"
         durable.make_directory(finished)
-        size, digest = _pack(tree, finished / "package.tar.zst")
+        tarballs.pack(tree, finished / "package.tar.zst")
         package = Package(
             id=identifier,
             label=label,
             commit=commit,
-            digest=digest,
-            size_bytes=size,
+            digest=_digest(finished / "package.tar.zst"),
+            size_bytes=(finished / "package.tar.zst").stat().st_size,
             built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             path=str(self._folder / identifier),
         )
@@ -272,11 +271,11 @@ class ArchivePackages:
                 state="Nothing was changed.",
                 next_step=f"Run `holdfast package build {package.commit}` to build it again.",
             )
+        from holdfast.drivers.packages import tarballs  # noqa: PLC0415 # likewise
+
         durable.remove_tree(target)
         durable.make_directory(target, 0o755)
-        with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tree:
-                extract(tree, target)
+        tarballs.extract_package(archive, target)
         if (target / WHEELS).is_dir():
             self._host.run(
                 environment_command(self._python, target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds
@@ -344,71 +343,3 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
-
-
-def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield members that stay below the target. Raise DamagedError for other ones.
-
-    Absolute names, `..`, links out of the target, paths through a link and devices are refused. tarfile's own `data`
-    filter does the same, but only from Python 3.11.4 on.
-    """
-    root = os.path.normpath(target)
-    links: set[str] = set()
-    for member in tar:
-        path = os.path.normpath(os.path.join(root, member.name))
-        aim = path
-        if member.issym():
-            aim = os.path.normpath(os.path.join(os.path.dirname(path), member.linkname))
-        elif member.islnk():
-            aim = os.path.normpath(os.path.join(root, member.linkname))
-        above = path
-        while len(above) > len(root):
-            above = os.path.dirname(above)
-            if above in links:
-                raise DamagedError(f"archive member {member.name!r} is behind a link")
-        if member.isdir() and path in links:
-            raise DamagedError(f"archive member {member.name!r} is a folder where a link is already")
-        climbs = member.linkname.split("/").count("..") if member.issym() else 0
-        if (
-            climbs
-            and [part for part in member.linkname.split("/") if part not in ("", ".")][:climbs] != [".."] * climbs
-        ):
-            raise DamagedError(f"archive member {member.name!r} is a link that climbs behind a name")
-        outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
-        if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
-            raise DamagedError(f"archive member {member.name!r} leaves its target")
-        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-            raise DamagedError(f"archive member {member.name!r} is neither file, directory nor link")
-        if member.issym():
-            links.add(path)
-        member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
-        member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
-        yield member
-
-
-def extract(tar: tarfile.TarFile, target: Path) -> None:
-    """Unpack an archive below a target, checked member by member. Raise DamagedError."""
-    if hasattr(tarfile, "data_filter"):
-        # tarfile's own filter would only warn about or change members that are refused here.
-        tar.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
-    tar.extractall(target, members=_inside(tar, target))
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Return a member without the builder's name and number."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
-def _pack(tree: Path, archive: Path) -> tuple[int, str]:
-    """Write the tree as `.tar.zst`; return its size in bytes and SHA-256."""
-    descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with (
-        os.fdopen(descriptor, "wb") as file,
-        zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream,
-    ):
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for name in sorted(os.listdir(tree)):
-                tar.add(tree / name, arcname=name, filter=_plain)
-    return archive.stat().st_size, _digest(archive)

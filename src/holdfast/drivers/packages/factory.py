@@ -13,7 +13,7 @@ from holdfast.drivers.protocols.packages import Packages
 from holdfast.system.host import Host
 
 if TYPE_CHECKING:
-    from holdfast.drivers.packages.images.driver import Words
+    from holdfast.drivers.packages.images.driver import ComposeCommand
 
 
 def _archive() -> Callable[..., Packages]:
@@ -31,7 +31,9 @@ def _images() -> Callable[..., Packages]:
 KINDS: Mapping[str, DriverClass[Packages]] = {"archive": _archive, "images": _images}
 
 
-def open_packages(loaded: ResolvedConfig, host: Host, compose: tuple[Callable[..., Words], str] | None) -> Packages:
+def open_packages(
+    loaded: ResolvedConfig, host: Host, compose: tuple[Callable[..., ComposeCommand], str] | None
+) -> Packages:
     """Return what builds packages; with images where there is a Compose command for sources, given with its engine."""
     archives = _open_archives(loaded, host)
     return archives if compose is None else _open_images(loaded, host, archives, *compose)
@@ -51,7 +53,7 @@ def _open_archives(loaded: ResolvedConfig, host: Host) -> Packages:
 
 
 def _open_images(
-    loaded: ResolvedConfig, host: Host, archives: Packages, commands: Callable[..., Words], engine: str
+    loaded: ResolvedConfig, host: Host, archives: Packages, commands: Callable[..., ComposeCommand], engine: str
 ) -> Packages:
     from holdfast.drivers.packages.images.build_script import BuildScript
 

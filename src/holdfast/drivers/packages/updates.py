@@ -50,9 +50,9 @@ def _tags(git: Git, commit: str, *only: str) -> list[tuple[int, NewerTag]]:
 
 def _ahead(git: Git, commit: str) -> dict[str, int]:
     places = ("refs/heads", "refs/remotes")
-    words = ("--sort=-committerdate", "--format=%(symref)%00%(refname)%00%(refname:lstrip=2)", f"--contains={commit}")
+    options = ("--sort=-committerdate", "--format=%(symref)%00%(refname)%00%(refname:lstrip=2)", f"--contains={commit}")
     found = {}
-    lines = [line.split("\0") for line in git("for-each-ref", *words, *places).splitlines()]
+    lines = [line.split("\0") for line in git("for-each-ref", *options, *places).splitlines()]
     for reference, name in [(reference, name) for symbolic, reference, name in lines if not symbolic][:_BRANCHES]:
         count = int(git("rev-list", "--count", f"{commit}..{reference}", "--"))
         if count:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.model import (
     Facts,
     Problem,
     Snapshot,
 )
+
+if TYPE_CHECKING:  # reading the formats of other tools takes archives and compressions
+    from holdfast.drivers.interchange.dump_source import DumpSource
 
 SnapshotFn = Callable[[Path, Sequence[str], float], Callable[[], Snapshot]]
 """Fix the instant of a dump into a new file, and return the function that finishes the dump.
@@ -46,7 +48,7 @@ class DatasetReading(Countable, Protocol):
     kind: str
     extension: str
     copied_by: str
-    """The way a restore point is made, in words for operators."""
+    """The way a restore point is made, as operators read it."""
 
     def inspect(self) -> Facts:
         """Return `exists`, `identity` (survives renames, changes with a swap), `size_bytes` and `tool`.

@@ -13,7 +13,10 @@ from holdfast.model import (
 )
 
 Fetch = Callable[[Entry, int], None]
-"""Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs."""
+"""Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs.
+
+Where pickle takes it, a second process of Holdfast reads contents at the same time.
+"""
 
 
 def never() -> bool:

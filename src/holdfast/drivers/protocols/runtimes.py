@@ -84,7 +84,7 @@ class KnowsReleases(Protocol):
     def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
         """Return images of a release, or of some of its services, that are missing or differ."""
 
-    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    def blocked_by_dependents(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         """Return instances of these services that cannot be removed while another one exists, with the other's name.
 
         Those of services that come earlier in `order` count as removed already.

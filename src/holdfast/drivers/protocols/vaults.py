@@ -1,12 +1,19 @@
-"""Protocols of vaults, which keep backups."""
+"""Protocols of vaults, which keep backups. Streams, names and facts pass between a vault and steps, never its paths.
+
+A backup consists of listings and contents of trees, and of files of its own: dumps, code, configuration. The name of
+such a file has one part, or two where a dump is a folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
-from holdfast.drivers.protocols.files import Fetch, Files
+import msgspec
+
+from holdfast.drivers.protocols.files import Files
 from holdfast.model import (
     Backup,
     Entry,
@@ -17,15 +24,23 @@ Progress = Callable[[int, int | None, str], None]
 """Report the amount done, the total if known, and the unit (`bytes` or `files`)."""
 
 
-OpenSet = tuple[Backup, Callable[[str], Iterator[Entry]], Fetch, Path]
-"""The manifest, the listing of a files dataset by its name, the content, and the folder of a backup."""
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a vault can do beyond streams, and what it needs of this machine. A remote vault has the defaults."""
+
+    folder: Path | None = None
+    """The folder of this machine in which it keeps everything: it takes room there, and nothing else may be in it."""
+    in_place: bool = False
+    """Whether programs can read and write a backup's files where the vault keeps them, by `place_of`."""
+    links: bool = False
+    """Whether a file of an earlier backup can be used in a new one without being stored again, by `link`."""
 
 
 class VaultRun(Protocol):
     """An unfinished backup in the vault; invisible until published."""
 
     id: str
-    folder: Path
+
+    # --- trees of files
 
     def store_tree(
         self, name: str, files: Files, *, keep_vanished: bool, check: Callable[[], None], progress: Progress
@@ -47,12 +62,73 @@ class VaultRun(Protocol):
     def choose(self, name: str, listing: Iterator[Entry]) -> None:
         """Replace a listing, for example where a row means an earlier version of a file."""
 
+    # --- the backup's own files
+
+    def write(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a new file of the backup for writing.
+
+        It exists once the block has ended without an error, and replaces an earlier one of that name.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder of files. Idempotent."""
+
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a file, or of the files of a folder. Raise FileNotFoundError."""
+
+    def place_of(self, name: str) -> Path | None:
+        """Return where programs write a file, or a folder of files; None for a vault that is not `in_place`."""
+
+    def link(self, name: str, id: str) -> None:
+        """Use the file of that name of a published backup in this one, too, in a vault with `links`."""
+
     def finish(self, manifest: Backup) -> None:
         """Write sums and manifest and make everything durable; the backup is complete but not yet listed."""
 
 
+class StoredBackup(Protocol):
+    """A backup, or a run that is finished but not published, opened for reading."""
+
+    @property
+    def manifest(self) -> Backup: ...
+
+    def manifest_text(self) -> bytes:
+        """Return the manifest as the vault keeps it."""
+
+    def listing(self, name: str) -> Iterator[Entry]:
+        """Return the listing of a files dataset. Raise DamagedError."""
+
+    def fetch(self, entry: Entry, descriptor: int) -> None:
+        """Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs.
+
+        Where pickle takes this method, a second process of Holdfast reads contents at the same time.
+        """
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open one of the backup's own files for reading. Raise DamagedError where it is gone."""
+
+    def place_of(self, name: str) -> Path | None:
+        """Return where programs read a file, or a folder of files; None for a vault that is not `in_place`."""
+
+
 class Vault(Protocol):
-    """The folder in which backups are kept. A backup exists once published, and only complete."""
+    """The place in which backups are kept. A backup exists once published, and only complete."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def location(self) -> str:
+        """Return what opens it again together with its kind and its owner."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def exists(self) -> bool:
+        """Return whether the vault is there; it is made with the first backup."""
+
+    def free_bytes(self) -> int | None:
+        """Return the room that is left in it; None where it is not known."""
 
     def begin(self, run: str) -> VaultRun:
         """Open an unfinished backup under a run id, replacing an earlier attempt of that id."""
@@ -69,9 +145,6 @@ class Vault(Protocol):
     def new_id(self) -> str:
         """Return a new backup id, made from the UTC time, that no other backup has."""
 
-    def folder(self, id: str) -> Path:
-        """Return the folder with the files of a published backup."""
-
     def damaged(self) -> list[str]:
         """Return the ids of backups whose manifest does not verify: they are never listed and never pruned."""
 
@@ -87,13 +160,13 @@ class Vault(Protocol):
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
         """Read every byte of one backup (None: of the whole vault); return a list of the problems found."""
 
-    def open_set(self, id: str) -> OpenSet:
-        """Return the manifest, listings, content and folder of a backup.
+    def open_set(self, id: str, only: Collection[str] | None = None) -> StoredBackup:
+        """Open a backup. Raise NotFoundError, or DamagedError before returning anything of a damaged one.
 
-        Raise DamagedError before returning anything of a damaged one.
+        With `only`, only these of its own files are checked, and may be opened.
         """
 
-    def open_run(self, run: str) -> OpenSet:
+    def open_run(self, run: str) -> StoredBackup:
         """Do what `open_set` does, for a finished run that is not published."""
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ KINDS: Mapping[str, DriverClass[Runtime]] = {"supervisor": _supervisor, "compose
 
 def open_supervisor(loaded: ResolvedConfig, host: Host) -> Runtime:
     """Return the runtime of processes of this machine."""
-    return _supervisor()(loaded.state / "supervisor", loaded.mark, host)
+    return _supervisor()(loaded.state / "supervisor", loaded.environment_id, host)
 
 
 def open_compose(loaded: ResolvedConfig, host: Host) -> ComposeRuntime | None:
@@ -52,7 +51,7 @@ def open_compose(loaded: ResolvedConfig, host: Host) -> ComposeRuntime | None:
     web = next((name for name in ports if configuration.service_kind(name) == "web"), "")
     return _compose()(
         loaded.state / "compose",
-        loaded.mark,
+        loaded.environment_id,
         host,
         project_of(loaded, loaded.root, loaded.root),
         ports=ports,
@@ -114,4 +113,4 @@ def with_volume_folders(loaded: ResolvedConfig, compose: ComposeRuntime) -> Reso
     if places != known:
         durable.write_file(memory, json.dumps(places, indent=1))
     found = {name: structs.replace(item, path=places[item.volume]) for name, item in volumes.items()}
-    return replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))
+    return structs.replace(loaded, configuration=structs.replace(configuration, files={**configuration.files, **found}))

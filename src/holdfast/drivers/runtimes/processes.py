@@ -35,7 +35,7 @@ class ProcessRuntime:
     def missing_images(self, directory: str, services: Collection[str] | None = None) -> list[str]:
         return []
 
-    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+    def blocked_by_dependents(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
         return {}
 
     def storage_paths(self) -> list[Path]:

@@ -11,10 +11,10 @@ from holdfast.drivers.protocols.vaults import Vault
 from holdfast.system.host import Host
 
 
-def _local() -> Callable[[Path, str, Host], Vault]:
+def _local() -> Callable[[str, str, Host], Vault]:
     from holdfast.drivers.vaults.local.vault import LocalVault
 
-    return LocalVault
+    return lambda location, owner, host: LocalVault(Path(location), owner, host)
 
 
 KINDS: Mapping[str, DriverClass[Vault]] = {"local": _local}
@@ -23,10 +23,10 @@ KINDS: Mapping[str, DriverClass[Vault]] = {"local": _local}
 def open_vault(loaded: ResolvedConfig, host: Host) -> Vault | None:
     """Return the vault that is configured, if one is. Raise ConfigurationError for an unknown kind."""
     for name, item in loaded.configuration.vaults.items():
-        return driver(KINDS, item.kind, f"vaults.{name}.kind")(loaded.path(item.path), loaded.owner, host)
+        return driver(KINDS, item.kind, f"vaults.{name}.kind")(str(loaded.path(item.path)), loaded.owner, host)
     return None
 
 
-def open_vault_of(kind: str, path: Path, owner: str, host: Host) -> Vault:
-    """Return the vault of another environment."""
-    return driver(KINDS, kind, "vaults")(path, owner, host)
+def open_vault_of(kind: str, location: str, owner: str, host: Host) -> Vault:
+    """Return the vault of another environment, by its `location`."""
+    return driver(KINDS, kind, "vaults")(location, owner, host)

@@ -45,21 +45,21 @@ def literal(text: str) -> str:
 
 
 class _Xml:
-    """Syntax of the clients. The mark is a row of its own; values cannot look like it, their brackets are escaped."""
+    """Syntax of the clients. The end marker is a row of its own; no value looks like it, its brackets are escaped."""
 
-    mark = b'<field name="holdfast_mark">1</field>\n  </row>\n</resultset>\n'
+    end_marker = b'<field name="holdfast_end">1</field>\n  </row>\n</resultset>\n'
 
     def order(self, sql: str) -> bytes:
         text = sql.rstrip()
         if not text.endswith("DELIMITER ;"):
             text = text.rstrip(";") + "\n;"  # a comment may end the text
-        return f"{text}\nSELECT 1 AS holdfast_mark;\n".encode()
+        return f"{text}\nSELECT 1 AS holdfast_end;\n".encode()
 
     def selection(self, sql: str) -> str:
         return sql
 
     def rows(self, answer: bytes) -> list[Row]:
-        found = answer.rpartition(b"<?xml")[0]  # the mark's own result set is left out
+        found = answer.rpartition(b"<?xml")[0]  # the end marker's own result set is left out
         return [tuple(_text(field) for field in _FIELD.finditer(row[1])) for row in _ROW.finditer(found)]
 
     def error(self, text: bytes) -> tuple[str, str]:
@@ -87,13 +87,13 @@ class Clients:
         self.dialect = dialect
         self.container = Container.of(server)
 
-    def started(self, program: str, *words: str) -> list[str]:
+    def started(self, program: str, *arguments: str) -> list[str]:
         """Return the argv of a client program on this machine or inside the container."""
         if self.container is None:
-            return [program, *words]
-        return self.container.argv([program, *words], ["MYSQL_PWD"] if self.server.password else [])
+            return [program, *arguments]
+        return self.container.argv([program, *arguments], ["MYSQL_PWD"] if self.server.password else [])
 
-    def argv(self, program: str, *words: str) -> list[str]:
+    def argv(self, program: str, *arguments: str) -> list[str]:
         """Return the argv with the server's address and the user.
 
         Option files are not read, because they could contradict it.
@@ -107,7 +107,7 @@ class Clients:
             found += [f"--port={server.port}"] if server.port else []
         if server.user:
             found.append(f"--user={server.user}")
-        return self.started(program, *found, *words)
+        return self.started(program, *found, *arguments)
 
     def environment(self) -> dict[str, str]:
         """Return the variable with the password, which reaches a client only this way and never in its argv."""
@@ -115,7 +115,7 @@ class Clients:
             return {}
         return {"MYSQL_PWD": self.host.resolve_secret(self.server.password)}
 
-    def _batch(self, *words: str) -> list[str]:
+    def _batch(self, *arguments: str) -> list[str]:
         return self.argv(
             self.dialect.client,
             "--batch",
@@ -123,7 +123,7 @@ class Clients:
             "--comments",
             "--skip-local-infile",
             f"--connect-timeout={CONNECT_SECONDS}",
-            *words,
+            *arguments,
         )
 
     @contextmanager
@@ -143,14 +143,14 @@ class Clients:
 
     def feed(self, database: str, sql: Iterable[bytes], opening: str = "") -> None:
         """Run a script of statements in a database. Raise CommandFailedError, CancelledError and what `sql` raises."""
-        words = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
+        arguments = ["--max-allowed-packet=1G", f"--init-command=SET autocommit = 1{opening}", f"--database={database}"]
         with running(self.container, self.environment(), self.host) as run:
-            self.host.feed(self._batch(*words), sql, environment=run.environment)
+            self.host.feed(self._batch(*arguments), sql, environment=run.environment)
 
     def dump(
         self,
         sink: Callable[[bytes], None],
-        *words: str,
+        *arguments: str,
         names: Sequence[str],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -166,7 +166,7 @@ class Clients:
             end = (end + chunk[-_LAST_BYTES:])[-_LAST_BYTES:]
 
         argv = self.argv(
-            self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_words, *words, "--", *names
+            self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_options, *arguments, "--", *names
         )
         with running(self.container, self.environment(), self.host) as run:
             self.host.pour(argv, passed, environment=run.environment, stopped=stopped)

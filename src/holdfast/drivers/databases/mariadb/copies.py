@@ -110,7 +110,7 @@ class ShadowDatabases:
     def properties(self, session: Session, database: str) -> str:
         """Return the clauses with which CREATE DATABASE makes one like it; empty where there is no such database."""
         charset = self.charset(session, database)
-        return f"{charset} {self._clients.dialect.owner_mark.properties(session, database)}" if charset else ""
+        return f"{charset} {self._clients.dialect.owner_marker.properties(session, database)}" if charset else ""
 
     # --- candidates --------------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class ShadowDatabases:
         drop_programs(session, self._database)
         properties, script = markers.script_of(session, self._own_place)
         if properties:
-            kept = self._clients.dialect.owner_mark.kept(session, self._database, properties)
+            kept = self._clients.dialect.owner_marker.kept(session, self._database, properties)
             session.run(f"ALTER DATABASE {identifier(self._database)} {kept}")
         try:
             self._clients.feed(self._database, [script])
@@ -388,11 +388,11 @@ class ShadowDatabases:
 
     def owner(self) -> str | None:
         with self._clients.session() as session:
-            return self._clients.dialect.owner_mark.read(session, self._database, self._own_place)
+            return self._clients.dialect.owner_marker.read(session, self._database, self._own_place)
 
     def claim(self, owner: str) -> None:
         with self._clients.session() as session:
-            self._clients.dialect.owner_mark.write(session, self._database, self._own_place, owner)
+            self._clients.dialect.owner_marker.write(session, self._database, self._own_place, owner)
 
 
 def _rename(moves: Iterable[tuple[str, str, str, str]]) -> str:

@@ -13,20 +13,20 @@ Finding = tuple[str, str, str]
 Version = tuple[int, int]
 
 
-class OwnerMark(Protocol):
+class OwnerMarker(Protocol):
     """The place where the server keeps a database's owner, and its properties besides the character set."""
 
     def read(self, session: Session, database: str, own_place: str) -> str | None:
         """Return the owner; None where the database is unclaimed or does not exist."""
 
     def write(self, session: Session, database: str, own_place: str, owner: str) -> None:
-        """Write the owner; leave an earlier mark as it is. Do nothing where there is no such database."""
+        """Write the owner; leave an earlier marker as it is. Do nothing where there is no such database."""
 
     def properties(self, session: Session, database: str) -> str:
-        """Return clauses of CREATE and ALTER DATABASE that follow its character set, without the mark."""
+        """Return clauses of CREATE and ALTER DATABASE that follow its character set, without the marker."""
 
     def kept(self, session: Session, database: str, properties: str) -> str:
-        """Return the same clauses in a form that keeps the mark of a database that is altered."""
+        """Return the same clauses in a form that keeps the marker of a database that is altered."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dialect:
     product: str
     client: str
     dumper: str
-    dumper_words: tuple[str, ...]
+    dumper_options: tuple[str, ...]
     """Arguments of every call of the dump program."""
     rows_on_lines: bool
     """Whether the dump program begins a line with every row, rather than with every statement."""
@@ -47,7 +47,7 @@ class Dialect:
     position: Callable[[Session, bool], str | None]
     """Return the instant's position in the binary log; the session's transaction began there, with writers held or not.
     """
-    owner_mark: OwnerMark
+    owner_marker: OwnerMarker
     oldest: Version
     too_old: str
     partitions_at_risk: bool

@@ -158,7 +158,7 @@ class Dump:
             self._clients.dump(
                 self._sink(one.part, one.counter, writer),
                 *_TABLES_ONLY,
-                *one.share.words,
+                *one.share.options,
                 names=[one.database, *one.share.tables],
                 stopped=self._stopped.is_set,
             )
@@ -191,23 +191,23 @@ class Dump:
 
     def _tables(self, packed: Sequence[zstandard.ZstdCompressionWriter]) -> None:
         names = [part.database for part in self._parts]
-        words = [
+        options = [
             f"--ignore-table={part.database}.{name}"
             for part in self._parts
             for name in (*part.left_out, *tables_of(part.beside))
         ]
-        words += ["--dump-history"] if self._history else []
+        options += ["--dump-history"] if self._history else []
         sinks = {
             part.database: self._sink(part, self._counters[part.database], writer)
             for part, writer in zip(self._parts, packed, strict=True)
         }
         splitter = Splitter(sinks)
         if len(names) > 1:
-            words += ["--databases", "--no-create-db"]
+            options += ["--databases", "--no-create-db"]
         self._clients.dump(
             splitter.feed if len(names) > 1 else sinks[names[0]],
             *_TABLES_ONLY,
-            *words,
+            *options,
             names=names,
             stopped=self._stopped.is_set,
         )

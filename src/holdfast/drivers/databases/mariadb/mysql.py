@@ -93,13 +93,13 @@ MYSQL = Dialect(
     dumper="mysqldump",
     # These options avoid a right on tablespaces, statistics that another server cannot use, and transaction identifiers
     # that it may not accept.
-    dumper_words=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
+    dumper_options=("--no-tablespaces", "--skip-column-statistics", "--set-gtid-purged=OFF"),
     rows_on_lines=False,
     opening=", max_execution_time = 0, information_schema_stats_expiry = 0",
     loading="",
     counting="SELECT /*+ MAX_EXECUTION_TIME({milliseconds}) */ COUNT(*) FROM {table}",
     position=_position,
-    owner_mark=ownership.InTable(),
+    owner_marker=ownership.InTable(),
     oldest=(8, 0),
     too_old="before 8.0 it cannot rename many tables as one",
     partitions_at_risk=False,

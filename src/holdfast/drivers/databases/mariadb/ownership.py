@@ -14,17 +14,17 @@ _ENCRYPTION = re.compile(r"DEFAULT ENCRYPTION='[YN]'")
 
 class InComment:
     def properties(self, session: Session, database: str) -> str:
-        """Return the clause of CREATE and ALTER DATABASE that gives another one the same comment, without the mark."""
+        """Return the clause of CREATE and ALTER DATABASE for another one with the same comment, without the marker."""
         comment = _MARK.sub("", self._comment(session, database) or "")
         return f"COMMENT {literal(comment)}"
 
     def kept(self, session: Session, database: str, properties: str) -> str:
-        """Return properties that leave a database its mark: the comment is last, so the mark goes into its quotes."""
+        """Return properties that leave a database its marker: the comment is last, so it goes into its quotes."""
         found = _MARK.search(self._comment(session, database) or "")
         if found is None or " COMMENT '" not in properties:
             return properties
-        mark = literal(f"[holdfast owner: {found[1]}]")[1:]
-        return properties[:-1] + ("" if properties.endswith(" COMMENT ''") else "\n") + mark
+        marker = literal(f"[holdfast owner: {found[1]}]")[1:]
+        return properties[:-1] + ("" if properties.endswith(" COMMENT ''") else "\n") + marker
 
     def _comment(self, session: Session, database: str) -> str | None:
         return session.value(
@@ -39,12 +39,12 @@ class InComment:
         comment = self._comment(session, database)
         if comment is None or _MARK.search(comment):
             return
-        marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
-        session.run(f"ALTER DATABASE {identifier(database)} COMMENT = {literal(marked)}")
+        with_marker = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
+        session.run(f"ALTER DATABASE {identifier(database)} COMMENT = {literal(with_marker)}")
 
 
 class InTable:
-    """The mark in Holdfast's own database for the live one, which no swap and no migration touches."""
+    """The marker in Holdfast's own database for the live one, which no swap and no migration touches."""
 
     def properties(self, session: Session, database: str) -> str:
         """Return the clause that gives another database the same default encryption (servers since 8.0.16)."""

@@ -32,7 +32,7 @@ class Share:
     defines: bool = True
 
     @property
-    def words(self) -> list[str]:
+    def options(self) -> list[str]:
         return ([f"--where={self.where}"] if self.where else []) + ([] if self.defines else ["--no-create-info"])
 
 

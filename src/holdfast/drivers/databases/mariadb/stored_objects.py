@@ -58,9 +58,9 @@ def programs(
     found: list[bytes] = []
     no_views = [f"--ignore-table={database}.{view}" for view in (*views, *broken)]
 
-    def part(heading: bytes, *words: str, only: Sequence[str] = (), first: bytes = b"") -> None:
+    def part(heading: bytes, *options: str, only: Sequence[str] = (), first: bytes = b"") -> None:
         pieces: list[bytes] = []
-        clients.dump(pieces.append, "--skip-lock-tables", *words, names=[database, *only], stopped=stopped)
+        clients.dump(pieces.append, "--skip-lock-tables", *options, names=[database, *only], stopped=stopped)
         text = rewriting.SANDBOX.sub(b"", b"".join(pieces))
         # The dump changes its database's collation, by name, around objects that were created under another one.
         text = rewriting.of_own_tables(text, database)

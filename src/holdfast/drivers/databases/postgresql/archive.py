@@ -34,19 +34,19 @@ class Archives:
     def write(self, database: str, snapshot: str, target: Path, size_bytes: int) -> None:
         """Dump an exported snapshot in place of an earlier attempt, and check that it is complete. Raise StepError."""
         _clear(target)
-        words = [f"--snapshot={snapshot}", "--no-password", database]
+        options = [f"--snapshot={snapshot}", "--no-password", database]
         if self._clients.container is not None:
             with open(target, "xb", opener=_private) as file:
-                self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *words, output=file)
+                self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *options, output=file)
             self._read("--file=/dev/null", dump=target)
             return
-        words.append(f"--file={target}")
-        if size_bytes < _PARALLEL_BYTES or self._clients.server.jobs < 2 or not self._write_folder(words, target):
+        options.append(f"--file={target}")
+        if size_bytes < _PARALLEL_BYTES or self._clients.server.jobs < 2 or not self._write_folder(options, target):
             target.touch(0o600)
-            self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *words)
+            self._clients.run("pg_dump", "--format=custom", _COMPRESSION, *options)
         self.check(target)
 
-    def _write_folder(self, words: Sequence[str], target: Path) -> bool:
+    def _write_folder(self, options: Sequence[str], target: Path) -> bool:
         """Dump by several sessions at the same time; return whether they could.
 
         All sessions but the first give up where another one waits for a table's exclusive lock (manual of pg_dump,
@@ -55,7 +55,7 @@ class Archives:
         target.mkdir(0o700)
         try:
             jobs = f"--jobs={self._clients.server.jobs}"
-            self._clients.run("pg_dump", "--format=directory", _COMPRESSION, jobs, *words)
+            self._clients.run("pg_dump", "--format=directory", _COMPRESSION, jobs, *options)
         except CommandFailedError:
             _clear(target)
             return False
@@ -108,39 +108,39 @@ class Archives:
                 " the server with the clients of this machine.",
             )
 
-    def restore(self, *words: str, dump: Path, jobs: int = 1, output: BinaryIO | None = None) -> None:
+    def restore(self, *options: str, dump: Path, jobs: int = 1, output: BinaryIO | None = None) -> None:
         """Run pg_restore on an archive. Raise CommandFailedError."""
         if self._clients.container is None:
-            words += (f"--jobs={jobs}",) if jobs > 1 else ()
-            self._clients.run("pg_restore", *words, str(dump), output=output)
+            options += (f"--jobs={jobs}",) if jobs > 1 else ()
+            self._clients.run("pg_restore", *options, str(dump), output=output)
             return
         with open(dump, "rb") as file:
-            self._clients.run("pg_restore", *words, stdin=file, output=output)
+            self._clients.run("pg_restore", *options, stdin=file, output=output)
 
-    def load(self, *words: str, dump: Path, jobs: int, search_path: str | None) -> None:
+    def load(self, *options: str, dump: Path, jobs: int, search_path: str | None) -> None:
         """Load an archive into a database. Raise CommandFailedError.
 
         With a search path, functions find the names that they use without a schema; `""` stands for the path that the
         role has anyway.
         """
         if search_path is None:
-            self.restore(*words, dump=dump, jobs=jobs)
+            self.restore(*options, dump=dump, jobs=jobs)
             return
         environment = self._clients.environment(**({"search_path": search_path} if search_path else {}))
         if dump.is_dir():
             with _twin(dump) as twin:
-                self._clients.run("pg_restore", *words, f"--jobs={jobs}", str(twin), environment=environment)
+                self._clients.run("pg_restore", *options, f"--jobs={jobs}", str(twin), environment=environment)
             return
-        self._clients.feed("pg_restore", *words, chunks=with_search_path(_chunks(dump)), environment=environment)
+        self._clients.feed("pg_restore", *options, chunks=with_search_path(_chunks(dump)), environment=environment)
 
-    def schema(self, *words: str, dump: Path, output: BinaryIO) -> None:
+    def schema(self, *options: str, dump: Path, output: BinaryIO) -> None:
         """Write the definitions in an archive as SQL, without owners and grants. Raise CommandFailedError."""
-        self.restore("--schema-only", "--no-owner", "--no-acl", "--file=-", *words, dump=dump, output=output)
+        self.restore("--schema-only", "--no-owner", "--no-acl", "--file=-", *options, dump=dump, output=output)
 
     def schema_of(self, database: str, output: BinaryIO) -> None:
         """Write the definitions in a database the same way. Raise CommandFailedError."""
-        words = ("--schema-only", "--no-owner", "--no-acl", "--no-password", database)
-        self._clients.run("pg_dump", *words, output=output)
+        options = ("--schema-only", "--no-owner", "--no-acl", "--no-password", database)
+        self._clients.run("pg_dump", *options, output=output)
 
 
 @contextlib.contextmanager

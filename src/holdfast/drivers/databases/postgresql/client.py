@@ -20,7 +20,7 @@ from holdfast.system.host import Host
 
 __all__ = ["Clients", "Session", "SqlError", "application_name", "identifier", "literal", "quoted", "table_name"]
 
-_MARK = b"\\.holdfast"
+_END_MARKER = b"\\.holdfast"
 _STATE = re.compile(rb":\s+([0-9A-Z]{5}):\s")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
@@ -39,13 +39,13 @@ def application_name(operation: str) -> str:
 
 
 class _Psql:
-    """Syntax of psql. The mark is on a line of its own, which no row can be: there a backslash would be doubled."""
+    """Syntax of psql. The end marker is a line of its own, which no row can be: there a backslash would be doubled."""
 
-    mark = b"\n" + _MARK + b"\n"
+    end_marker = b"\n" + _END_MARKER + b"\n"
 
     def order(self, sql: str) -> bytes:
-        # The empty line before it makes even an answer without rows end with the mark.
-        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_MARK.decode()}'\n".encode()
+        # The empty line before it makes even an answer without rows end with the marker.
+        return f"\\echo ''\n{sql.rstrip().rstrip(';')};\n\\echo '\\{_END_MARKER.decode()}'\n".encode()
 
     def selection(self, sql: str) -> str:
         return f"COPY (\n{sql.rstrip().rstrip(';')}\n) TO STDOUT"
@@ -68,11 +68,11 @@ class Clients:
         self.container = Container.of(server)
         self.kept = KeptSessions(host, self.session)
 
-    def argv(self, program: str, *words: str) -> list[str]:
+    def argv(self, program: str, *arguments: str) -> list[str]:
         if self.container is None:
-            return [program, *words]
+            return [program, *arguments]
         password = ["PGPASSWORD"] if self.server.password else []
-        return self.container.argv([program, *words], [*self._settings(), *password])
+        return self.container.argv([program, *arguments], [*self._settings(), *password])
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the variables that say where the server is and who connects.
@@ -107,20 +107,20 @@ class Clients:
     def run(
         self,
         program: str,
-        *words: str,
+        *arguments: str,
         stdin: IO[bytes] | None = None,
         output: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> str:
         """Run a client to its end; return the end of its output. Raise CommandFailedError, CancelledError."""
-        argv = self.argv(program, *words)
+        argv = self.argv(program, *arguments)
         with running(self.container, environment or self.environment(), self.host) as run:
             return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 
-    def feed(self, program: str, *words: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
+    def feed(self, program: str, *arguments: str, chunks: Iterable[bytes], environment: Mapping[str, str]) -> None:
         """Run a client with a stream as its input. Raise what `run` and `chunks` raise."""
         with running(self.container, environment, self.host) as run:
-            self.host.feed(self.argv(program, *words), chunks, environment=run.environment)
+            self.host.feed(self.argv(program, *arguments), chunks, environment=run.environment)
 
     @contextmanager
     def session(self, database: str) -> Iterator[Session]:

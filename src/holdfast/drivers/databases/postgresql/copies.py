@@ -133,15 +133,15 @@ class ShadowDatabases:
         owner, _ = self.like_live()
         with self.maintenance() as session:
             self._drop(session, candidate)
-            words = [f"CREATE DATABASE {identifier(candidate)} TEMPLATE template0"]
-            for key, word in (("encoding", "ENCODING"), ("collate", "LC_COLLATE"), ("ctype", "LC_CTYPE")):
+            clauses = [f"CREATE DATABASE {identifier(candidate)} TEMPLATE template0"]
+            for key, keyword in (("encoding", "ENCODING"), ("collate", "LC_COLLATE"), ("ctype", "LC_CTYPE")):
                 if facts.get(key):
-                    words.append(f"{word} {literal(facts[key])}")
-            words += PgLocale.from_facts(facts.get("locale")).words(session)
+                    clauses.append(f"{keyword} {literal(facts[key])}")
+            clauses += PgLocale.from_facts(facts.get("locale")).clauses(session)
             if owner is not None:
-                words.append(f"OWNER {identifier(owner)}")
+                clauses.append(f"OWNER {identifier(owner)}")
             try:
-                session.run(" ".join(words))
+                session.run(" ".join(clauses))
             except SqlError as error:
                 if error.sql_state != _NO_RIGHT:
                     raise
@@ -329,5 +329,5 @@ class ShadowDatabases:
             comment = self._comment(session)
             if self._oid(session, self._database) is None or OWNER_MARK.search(comment or ""):
                 return
-            marked = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
-            session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(marked)}")
+            with_marker = f"{comment}\n[holdfast owner: {owner}]" if comment else f"[holdfast owner: {owner}]"
+            session.run(f"COMMENT ON DATABASE {identifier(self._database)} IS {literal(with_marker)}")

@@ -66,30 +66,30 @@ jit = off
 class Run:
     """The way to run programs of one version on a scratch folder: here as another account, or in one-off containers.
 
-    `folder` has the programs on this machine; in a container they are in its PATH.
+    Each command begins with `prefix`. `folder` has the programs on this machine; in a container they are in its PATH.
     """
 
-    words: tuple[str, ...]
+    prefix: tuple[str, ...]
     folder: str
     image: str
     uid: int
     gid: int
 
-    def argv(self, program: str, *words: str) -> list[str]:
+    def argv(self, program: str, *arguments: str) -> list[str]:
         if self.image:
-            return [*self.words, f"--entrypoint={program}", self.image, *words]
-        return [*self.words, f"{self.folder}/{program}", *words]
+            return [*self.prefix, f"--entrypoint={program}", self.image, *arguments]
+        return [*self.prefix, f"{self.folder}/{program}", *arguments]
 
 
 class OfflineDirectoryReader:
-    """A reader of data directories for one configured database. `mark` labels this application's containers."""
+    """A reader of data directories for one configured database. `environment_id` labels its containers."""
 
-    def __init__(self, name: str, database: str, server: Server, mark: str, host: Host) -> None:
+    def __init__(self, name: str, database: str, server: Server, environment_id: str, host: Host) -> None:
         """Take `name`, the dataset's, and `database`, that in `server`, whose container's image has the programs."""
         self._name = name
         self._database = database
         self._container = Container.of(server)
-        self._labels = f"holdfast.application={mark}"
+        self._labels = f"holdfast.application={environment_id}"
         self._host = host
 
     def known(self, scratch: Path, unpacked: Path, newest: int) -> bool:
@@ -129,13 +129,13 @@ class OfflineDirectoryReader:
         let_read(scratch, run.gid, 0o710)
         self._refuse_unclean(run, data)
         with self._serving(run, scratch, data, major) as role:
-            words = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
-            wanted = self._chosen(run, words)
+            options = ["-w", "-h", str(scratch / "run"), "-p", "5432", "-U", role]
+            wanted = self._chosen(run, options)
             quoted = wanted.replace("\\", "\\\\").replace("'", "\\'")
             self._do(
                 run,
                 "pg_dump",
-                *words,
+                *options,
                 "--format=custom",
                 "--compress=1",
                 "--lock-wait-timeout=60s",
@@ -171,13 +171,13 @@ class OfflineDirectoryReader:
                 next_step=f"Create the account: useradd --system {ACCOUNT}",
             )
         ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}")
-        words = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
-        if self._host.run([*words, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
+        prefix = ("setpriv", *ids, "--clear-groups", "--no-new-privs")
+        if self._host.run([*prefix, "test", "-x", str(scratch.parent)], cwd="/", check=False).exit_code != 0:
             raise RefusedError(
                 f"the account {ACCOUNT}, under which the private server runs, cannot reach {scratch.parent}",
                 next_step="Choose with --scratch another folder, which every account may enter.",
             )
-        return Run(words, folder, "", user.pw_uid, user.pw_gid)
+        return Run(prefix, folder, "", user.pw_uid, user.pw_gid)
 
     def _run_in(self, container: Container, scratch: Path, major: int) -> Run:
         """Return the way to run in one-off containers of the container's image, with only the scratch folder.
@@ -197,7 +197,7 @@ class OfflineDirectoryReader:
         # Single-user mode looks up the name of its account, which the image may not have under that number.
         (scratch / "passwd").write_text(f"root:x:0:0::/:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}::/:/bin/sh\n")
         (scratch / "passwd").chmod(0o644)
-        words = [
+        prefix = [
             engine,
             "run",
             "--rm",
@@ -216,7 +216,7 @@ class OfflineDirectoryReader:
             f"--mount=type=bind,source={scratch},target={scratch}",
             f"--mount=type=bind,source={scratch / 'passwd'},target=/etc/passwd,readonly",
         ]
-        run = Run(tuple(words), "", image, uid, gid)
+        run = Run(tuple(prefix), "", image, uid, gid)
         try:
             output = self._do(run, "postgres", "--version").strip()
         except CommandFailedError as error:
@@ -233,9 +233,9 @@ class OfflineDirectoryReader:
             )
         return run
 
-    def _do(self, run: Run, program: str, *words: str) -> str:
+    def _do(self, run: Run, program: str, *arguments: str) -> str:
         """Run a program to its end; return the end of its output. Raise CommandFailedError."""
-        return self._host.run(run.argv(program, *words), cwd="/", environment={"LC_ALL": "C"}).output_tail
+        return self._host.run(run.argv(program, *arguments), cwd="/", environment={"LC_ALL": "C"}).output_tail
 
     # --- the server ----------------------------------------------------------------------------------
 
@@ -296,10 +296,10 @@ class OfflineDirectoryReader:
                     pipe.close()
         self.end(scratch)
 
-    def _chosen(self, run: Run, words: Sequence[str]) -> str:
+    def _chosen(self, run: Run, options: Sequence[str]) -> str:
         """Return the configured name where the directory has that database, else its only one. Raise RefusedError."""
         sql = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
-        output = self._host.capture(run.argv("psql", "-XAtq", "-0", *words, "-d", "template1", "-c", sql), cwd="/")
+        output = self._host.capture(run.argv("psql", "-XAtq", "-0", *options, "-d", "template1", "-c", sql), cwd="/")
         names = [name for name in output.split("\0") if name.strip("\n")]
         if self._database in names:
             return self._database
@@ -408,5 +408,5 @@ def _refuse_parts(data: Path) -> None:
 
 def open_data_directory(opening: Opening) -> OfflineDirectoryReader:
     return OfflineDirectoryReader(
-        opening.name, opening.settings.name, opening.server, opening.loaded.mark, opening.host
+        opening.name, opening.settings.name, opening.server, opening.loaded.environment_id, opening.host
     )

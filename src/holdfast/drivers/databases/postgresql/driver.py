@@ -195,20 +195,22 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
         self._refuse_newer(facts)
         self._archives.check(source)
         candidate = self._shadows.candidate(token)
-        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
+        options = ["--exit-on-error", "--no-password", f"--dbname={candidate}"]
         if facts.get("elsewhere") or not self._shadows.properties.has_roles(facts):
             owner, _ = self._shadows.like_live()
-            words += _mapped_to(owner)
+            options += _mapped_to(owner)
         identity = self._shadows.empty(token, facts)
         left_out = self._not_to_be_made(candidate, facts)
         with self._archives.without_extensions(left_out, source) as chosen:
             try:
                 try:
-                    self._archives.load(*words, *chosen, dump=source, jobs=self._clients.server.jobs, search_path=None)
+                    self._archives.load(
+                        *options, *chosen, dump=source, jobs=self._clients.server.jobs, search_path=None
+                    )
                 except CommandFailedError as error:
                     self._raise_unless_missing(error)
                     identity = self._shadows.empty(token, facts)
-                    self._load_by_path(candidate, [*words, *chosen], source, str(facts.get("search_path", "")))
+                    self._load_by_path(candidate, [*options, *chosen], source, str(facts.get("search_path", "")))
             except StepError as error:
                 raise DamagedError(
                     f"database {self.name}: {source.name} could not be loaded: {error.state or error.what}"
@@ -228,11 +230,11 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
         if in_english and "ERROR:" in error.output_tail and "does not exist" not in error.output_tail:
             raise error
 
-    def _load_by_path(self, candidate: str, words: Sequence[str], source: Path, search_path: str) -> None:
+    def _load_by_path(self, candidate: str, options: Sequence[str], source: Path, search_path: str) -> None:
         """Load a dump with a search path; every name in it must keep its meaning. Raise StepError."""
         jobs = self._clients.server.jobs
-        self._archives.load(*words, dump=source, jobs=jobs, search_path=search_path)
-        chosen = [word for word in words if word.startswith("--use-list=")]
+        self._archives.load(*options, dump=source, jobs=jobs, search_path=search_path)
+        chosen = [option for option in options if option.startswith("--use-list=")]
         with tempfile.TemporaryFile() as wanted, tempfile.TemporaryFile() as loaded:
             self._archives.schema(*chosen, dump=source, output=wanted)
             self._archives.schema_of(candidate, loaded)
@@ -317,12 +319,12 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
 
     def _run_archive(self, candidate: str, owner: str | None, source: DumpSource, search_path: str | None) -> None:
         """Load an archive; objects get the live database's owner, and no grants to others are restored."""
-        words = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
+        options = ["--exit-on-error", "--no-password", f"--dbname={candidate}", *_mapped_to(owner)]
         if source.path is not None:
             jobs = 1 if source.format == dump_source.TAR else self._clients.server.jobs  # a tar is read sequentially
-            self._archives.load(*words, dump=source.path, jobs=jobs, search_path=search_path)
+            self._archives.load(*options, dump=source.path, jobs=jobs, search_path=search_path)
         else:
-            self._clients.feed("pg_restore", *words, chunks=source.chunks(), environment=self._clients.environment())
+            self._clients.feed("pg_restore", *options, chunks=source.chunks(), environment=self._clients.environment())
 
     def _run_sql(self, candidate: str, owner: str | None, source: DumpSource, search_path: str | None) -> None:
         """Load SQL in restricted mode, because a dump from elsewhere must not run psql's own commands."""
@@ -332,9 +334,9 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
         if search_path:
             settings["search_path"] = search_path
         chunks = source.chunks() if search_path is None else with_search_path(source.chunks())
-        words = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate]
+        options = ["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", candidate]
         lines = itertools.chain([f"\\restrict {key}\n".encode()], adapted(chunks, source.title))
-        self._clients.feed("psql", *words, chunks=lines, environment=self._clients.environment(**settings))
+        self._clients.feed("psql", *options, chunks=lines, environment=self._clients.environment(**settings))
 
     def _refuse_unrestricted(self) -> None:
         text = self._host.capture(self._clients.argv("psql", "--version"))

@@ -55,7 +55,7 @@ class PgLocale:
     def as_facts(self) -> Facts:
         return asdict(self)
 
-    def words(self, session: Session) -> list[str]:
+    def clauses(self, session: Session) -> list[str]:
         """Return clauses of CREATE DATABASE. A tablespace that this server does not have is left out."""
         found = []
         if self.provider:

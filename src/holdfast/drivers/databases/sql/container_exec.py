@@ -77,16 +77,16 @@ class Container:
 
         No value of a variable appears in the argv.
         """
-        words = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
-        return [self.engine, "exec", "--interactive", *words, self.name, *command]
+        options = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
+        return [self.engine, "exec", "--interactive", *options, self.name, *command]
 
-    def ending(self, mark: str) -> list[str]:
+    def ending(self, variable: str) -> list[str]:
         """Return the argv that ends the processes with a variable, `NAME=value`, in their environment; without our own.
 
         It runs as the container's own user, like the others: root may not read the environment of others' processes.
         """
-        words = ["sh", "-c", _END, "sh", mark, str(_ROUNDS)]
-        return [self.engine, "exec", self.name, *words]
+        options = ["sh", "-c", _END, "sh", variable, str(_ROUNDS)]
+        return [self.engine, "exec", self.name, *options]
 
     def inspection(self) -> list[str]:
         """Return the argv that prints `true` while the container runs."""
@@ -102,10 +102,10 @@ def end_inside(container: Container | None, operation: str, host: Host) -> None:
         _end(container, f"{OPERATION_VARIABLE}={operation}", host)
 
 
-def _end(container: Container, mark: str, host: Host) -> None:
+def _end(container: Container, variable: str, host: Host) -> None:
     try:
         if host.capture(container.inspection()).strip() == "true":
-            host.run(container.ending(mark), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
+            host.run(container.ending(variable), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
     except (CommandFailedError, CommandTimeoutError) as error:
         raise SqlError(
             f"processes started inside the container {container.name} may still run:"

@@ -1,4 +1,4 @@
-"""A session with a database server through a client program that stays: statements in, marked answers out."""
+"""A session with a database server through a client program that stays. A marker ends each answer."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class SqlError(StepError):
 class Client(Protocol):
     """The syntax in which one client program is given statements and prints answers."""
 
-    mark: bytes
+    end_marker: bytes
     """Ends every answer, at a position where no value of a row can contain it."""
 
     def order(self, sql: str) -> bytes:
-        """Return the input for one or several statements: they and a command that makes the client print the mark."""
+        """Return the input for one or several statements: they and a command that prints the end marker."""
 
     def selection(self, sql: str) -> str:
         """Return the statement that prints the rows of a SELECT."""
 
     def rows(self, answer: bytes) -> list[Row]:
-        """Return the rows of an answer without its mark."""
+        """Return the rows of an answer without its end marker."""
 
     def error(self, text: bytes) -> tuple[str, str]:
         """Return message and SQLSTATE of the client's error output; the SQLSTATE is empty where it names none."""
@@ -108,7 +108,7 @@ class Session:
         parts = [self._rest]
         seen = self._rest
         deadline = time.monotonic() + timeout_seconds
-        while self._client.mark not in seen:
+        while self._client.end_marker not in seen:
             if self._host.cancelled():
                 self._interrupt()
                 raise CancelledError("stopped a statement on request")
@@ -121,8 +121,8 @@ class Session:
             if not chunk:
                 raise self._error(sql)
             parts.append(chunk)
-            seen = seen[-len(self._client.mark) :] + chunk
-        answer, _, self._rest = b"".join(parts).partition(self._client.mark)
+            seen = seen[-len(self._client.end_marker) :] + chunk
+        answer, _, self._rest = b"".join(parts).partition(self._client.end_marker)
         rows = self._client.rows(answer)
         if _changes(sql):
             fault_points.reach(f"after SQL {sql[:40]}")

@@ -13,10 +13,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.shadows import WithShadows

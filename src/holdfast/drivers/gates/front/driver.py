@@ -114,7 +114,8 @@ class FrontGate:
             release="",
             directory="/",
             command=(sys.executable, "-m", "holdfast.drivers.gates.front.server", str(self._folder)),
-            environment={},
+            # It only talks plain HTTP, but its HTTP library would read all certificates of the system at its start.
+            environment={"SSL_CERT_FILE": os.devnull},
             stop_timeout_seconds=15,
         )
 

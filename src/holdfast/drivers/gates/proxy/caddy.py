@@ -54,10 +54,10 @@ class Caddy:
 
     def apply_routing(self, folder: Path, view: View) -> None:
         now, pages = folder / _FOLDER / "now", folder / _FOLDER / "pages"
-        for each in (now, pages / view.mark):
+        for each in (now, pages / view.state_tag):
             durable.make_directory(each, _PUBLIC_FOLDER)
         for name, body in (("page.html", view.html), ("page.json", view.json)):
-            durable.write_file(pages / view.mark / name, body, _PUBLIC_FILE)
+            durable.write_file(pages / view.state_tag / name, body, _PUBLIC_FILE)
         found = sorted(filter(_NAME.match, os.listdir(now)))
         wanted = ",".join(_parts(view))
         if not found or found[0].partition(",")[2] != wanted:
@@ -67,9 +67,9 @@ class Caddy:
         # The previous file stays, because a request that has listed the names may still look for it.
         for other in set(os.listdir(now)) - set(sorted(filter(_NAME.match, os.listdir(now)))[:2]):
             durable.unlink(now / other)
-        shown = {view.mark, *(item.split(",")[1] for item in found)}
-        for mark in set(os.listdir(pages)) - shown:
-            durable.remove_tree(pages / mark)
+        shown = {view.state_tag, *(item.split(",")[1] for item in found)}
+        for state_tag in set(os.listdir(pages)) - shown:
+            durable.remove_tree(pages / state_tag)
 
     def watch(self, led_to: Collection[str] | None) -> Callable[[str, float | None], None]:
         places = [target.rpartition(":") for target in led_to or ()]
@@ -114,7 +114,7 @@ class Caddy:
 
     def text(self, view: View) -> str:
         if view.seed is not None:
-            gate = _block(f"handle {GATE_PATH}", "header Cache-Control no-store", f'respond "{view.mark}" 200')
+            gate = _block(f"handle {GATE_PATH}", "header Cache-Control no-store", f'respond "{view.state_tag}" 200')
             return "\n".join([view.seed.rstrip(), *gate]) + "\n"
         folder = f"{view.folder}/{_FOLDER}"
         lines = [
@@ -132,9 +132,9 @@ class Caddy:
 
 
 def _parts(view: View) -> tuple[str, ...]:
-    """Return the parts of the file's name after its number. A mark, host:port and a secret contain no comma."""
+    """Return the parts of the file's name after its number. A state's tag, host:port and a secret contain no comma."""
     state = "closed" if view.closed else "open"
-    return view.mark, state, view.headers[_RETRY], view.target, view.preview_target, view.preview_token
+    return view.state_tag, state, view.headers[_RETRY], view.target, view.preview_target, view.preview_token
 
 
 def _matcher(name: str, pattern: str) -> str:

@@ -50,7 +50,7 @@ class View:
     which the proxy sees the file's folder.
     """
 
-    mark: str
+    state_tag: str
     closed: bool
     target: str
     preview_target: str
@@ -163,7 +163,7 @@ class ProxyGate:
         # Before the first route, visitors still reach whatever the operator's own file defines.
         seed = state.get("seed") if not held and not state.get("target") else None
         return View(
-            mark=_mark(state),
+            state_tag=_state_tag(state),
             closed=held or (not state.get("target") and seed is None),
             target=state.get("target") or "",
             preview_target=(state.get("preview_target") or state.get("target") or "")
@@ -252,7 +252,7 @@ class ProxyGate:
     def _refuse_bypass(self, view: View) -> None:
         """Raise StepError where the proxy follows the file, but visitors bypass it."""
         answer = self._visit()
-        met = answer.headers.get(GATE_HEADER.lower()) == view.mark and answer.status == 503
+        met = answer.headers.get(GATE_HEADER.lower()) == view.state_tag and answer.status == 503
         if view.closed and not met:
             raise StepError(
                 f"visitors are not held: {self._door.url} answered {answer.status} instead of the maintenance page",
@@ -291,7 +291,7 @@ class ProxyGate:
 
     def answers(self) -> bool:
         state = self._record.read()
-        return bool(state) and _marked(self._ask()) == _mark(state)
+        return bool(state) and _tag_in(self._ask()) == _state_tag(state)
 
     def instance(self) -> ServiceInstance | None:
         return None
@@ -319,7 +319,7 @@ class ProxyGate:
         return None
 
 
-def _mark(state: GateFacts) -> str:
+def _state_tag(state: GateFacts) -> str:
     return f"{state.get('id')}-{state.get('generation', 0)}"
 
 
@@ -336,12 +336,12 @@ def _led_to(before: GateFacts, seed: str | None) -> list[str] | None:
     return None if seed is not None and not held and not before.get("target") else sorted(found)
 
 
-def _marked(answer: str | None) -> str:
+def _tag_in(answer: str | None) -> str:
     return (answer or "").split(" ")[0]
 
 
 def _follows(answer: str | None, view: View) -> bool:
-    return _marked(answer) == view.mark
+    return _tag_in(answer) == view.state_tag
 
 
 def _preview(state: GateFacts, target: str) -> None:

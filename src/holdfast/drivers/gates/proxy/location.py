@@ -31,11 +31,11 @@ class ProxyLocation:
     def is_container(self) -> bool:
         return self.engine is not None
 
-    def run(self, *words: str) -> None:
+    def run(self, *arguments: str) -> None:
         """Run a program of the proxy's. Raise CommandFailedError, StepError."""
         inside = [self.engine.name, "exec", self.named()] if self.engine is not None else []
         # A Ctrl-C must not leave a change half done.
-        self.host.run([*inside, *words], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
+        self.host.run([*inside, *arguments], ignore_cancel=True, timeout_seconds=_COMMAND_SECONDS)
 
     def known(self) -> Known:
         """Return the engine's facts about the container. Raise StepError where there is none."""

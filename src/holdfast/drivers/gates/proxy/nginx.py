@@ -69,7 +69,7 @@ class Nginx:
         return drain
 
     def text(self, view: View) -> str:
-        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.mark} $pid"; }}'
+        gate = f'location = {GATE_PATH} {{ {_PLAIN} return 200 "{view.state_tag} $pid"; }}'
         if view.seed is not None:
             return f"{view.seed.rstrip()}\n{gate}\n"
         lines = [
@@ -99,7 +99,7 @@ _PLAIN = "types { } default_type text/plain; access_log off; add_header Cache-Co
 
 
 def _page(path: str, kind: str, body: str, view: View) -> list[str]:
-    given = {**view.headers, GATE_HEADER: view.mark}
+    given = {**view.headers, GATE_HEADER: view.state_tag}
     parts = _parts(body)
     return [
         f"location = {path} {{",
@@ -150,8 +150,8 @@ def _master_of(answer: str, before: Mapping[int, _Worker], namespace: str) -> in
 
     Return None where that worker is not known any more, because somebody else reloaded too.
     """
-    words = answer.split(" ")
-    answered = int(words[1]) if len(words) == 2 and words[1].isdigit() else 0
+    parts = answer.split(" ")
+    answered = int(parts[1]) if len(parts) == 2 and parts[1].isdigit() else 0
     known = [*_workers(namespace).values(), *before.values()]
     return next((worker.master for worker in known if worker.inside == answered), None)
 

@@ -36,7 +36,7 @@ class SiteProbe:
         host, port = parts.hostname or "127.0.0.1", parts.port
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            # The answer is recognized by Holdfast's own mark, so the certificate does not matter.
+            # The answer is recognized by Holdfast's own tag, so the certificate does not matter.
             unverified = ssl.create_default_context()
             unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
             connection = http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=unverified)

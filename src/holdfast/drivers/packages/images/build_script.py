@@ -30,7 +30,7 @@ class BuildScript:
 
     commands: Sequence[Sequence[str]]
     repository: Path
-    mark: str
+    prefix: str
     """The label that distinguishes images begun here, for one application in one environment."""
 
     def run(
@@ -55,7 +55,7 @@ class BuildScript:
         durable.write_file(tree.parent / _NAMES, json.dumps(msgspec.to_builtins(noted), indent=1))
         self._make_checkout(tree, commit, host)
         present = {name: id for name, id in image_names.tagged(names).items() if id}
-        stand_ins = {name: image_names.stand_in(name, self.mark) for name in present}
+        stand_ins = {name: image_names.stand_in(name, self.prefix) for name in present}
         for command in self.commands:
             host.run(command, cwd=tree, environment=environment, timeout_seconds=timeout_seconds)
         after = image_names.below(repositories)
@@ -73,7 +73,7 @@ class BuildScript:
         noted = msgspec.json.decode((work / _NAMES).read_bytes(), type=_Noted)
         new = dict.fromkeys(image_names.below(noted.repositories), "")
         image_names.tag({**new, **noted.names})
-        image_names.remove_stand_ins(self.mark)
+        image_names.remove_stand_ins(self.prefix)
 
     def _make_checkout(self, tree: Path, commit: str, host: Host) -> None:
         """Make the tree a git checkout, because such scripts ask git for the version.

@@ -54,7 +54,7 @@ class Sources(Protocol):
     def remove(self, id: str) -> None: ...
 
 
-class Words(Protocol):
+class ComposeCommand(Protocol):
     """The Compose commands for a tree of sources: to resolve its model, and to build it."""
 
     def config_argv(self) -> list[str]: ...
@@ -65,7 +65,7 @@ class Words(Protocol):
 class Projects(Protocol):
     """A factory of the commands for the files of a source tree: paths in the model are those of `folder`."""
 
-    def __call__(self, sources: Path, folder: Path, name: str = "") -> Words: ...
+    def __call__(self, sources: Path, folder: Path, name: str = "") -> ComposeCommand: ...
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,16 @@ class ImagePackages:
             self._make_by_script(self._script, package, tree, ours)
             return
         # It is built in the tree, under the project's name at its own folder.
-        words = self._projects(tree, tree, ours["name"])
-        model = self._resolved(words)
+        command = self._projects(tree, tree, ours["name"])
+        model = self._resolved(command)
         built = [name for name, item in model["services"].items() if item.get("build")]
         before = self.tagged(_names(model)[name] for name in built)
         durable.write_file(tree.parent / _TAGS, json.dumps(before, indent=1))
         try:
             if built:
-                self._host.run(words.build_argv(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds)
+                self._host.run(
+                    command.build_argv(), environment=_QUIET, cwd=tree, timeout_seconds=self._timeout_seconds
+                )
             kept = {service: self._keep(model, service) for service in self._of(model)}
         finally:
             self.tag(before)
@@ -263,8 +265,8 @@ class ImagePackages:
         durable.write_file(self._folder / package.id / IMAGES, _written(kept))
         durable.write_file(self._folder / package.id / _RECIPE, recipe)
 
-    def _resolved(self, words: Words) -> Model:
-        return words.model(self._host.capture(words.config_argv(), timeout_seconds=_ENGINE_SECONDS))
+    def _resolved(self, command: ComposeCommand) -> Model:
+        return command.model(self._host.capture(command.config_argv(), timeout_seconds=_ENGINE_SECONDS))
 
     def _keep(self, model: Model, service: str, *, built: bool | None = None) -> Image:
         name = _names(model)[service]

@@ -105,21 +105,21 @@ class ImageNames:
 
     # --- detection of images that were made ----------------------------------------------------------
 
-    def stand_in(self, name: str, mark: str) -> str:
+    def stand_in(self, name: str, prefix: str) -> str:
         """Make a name refer to an equal image with another id; return that id.
 
         A container that starts by the name meanwhile runs as before, and a build that makes nothing leaves this id
         in place, which reveals it.
         """
-        recipe = f"FROM {name}\nLABEL {_STAND_IN_LABEL}={mark}\n"
+        recipe = f"FROM {name}\nLABEL {_STAND_IN_LABEL}={prefix}\n"
         self._host.feed([self._engine.name, "build", "--quiet", "--tag", name, "-"], [recipe.encode()])
         return self.id(name)
 
-    def remove_stand_ins(self, mark: str) -> None:
+    def remove_stand_ins(self, prefix: str) -> None:
         """Remove stand-ins that have no name any more. Idempotent.
 
         An image that was built on one has the label too, but also a name.
         """
-        for id in self._engine.nameless(f"{_STAND_IN_LABEL}={mark}"):
+        for id in self._engine.nameless(f"{_STAND_IN_LABEL}={prefix}"):
             argv = [self._engine.name, "rmi", id]
             self._host.run(argv, ignore_cancel=True, check=False, timeout_seconds=_ENGINE_SECONDS)

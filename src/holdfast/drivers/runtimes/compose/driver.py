@@ -34,7 +34,7 @@ class ComposeRuntime(InstanceContainers):
     def __init__(
         self,
         folder: Path,
-        mark: str,
+        environment_id: str,
         host: Host,
         project: Project,
         *,
@@ -44,7 +44,9 @@ class ComposeRuntime(InstanceContainers):
         reached_inside: bool = False,
     ) -> None:
         """Take what the instances need, and `web`, the service that answers visitors."""
-        super().__init__(folder, mark, host, project, ports=ports, keep_ports=keep_ports, reached_inside=reached_inside)
+        super().__init__(
+            folder, environment_id, host, project, ports=ports, keep_ports=keep_ports, reached_inside=reached_inside
+        )
         self._web = web
 
     def check(self) -> list[Problem]:
@@ -97,7 +99,9 @@ class ComposeRuntime(InstanceContainers):
         """Return the model of a command's container that is created ahead, its service in the model, and a file."""
         model = self._read(Path(command.directory))
         image = self._image_of(command.service, command.directory)
-        task = models.task_model(model, command.service, image["tag"], command.environment, self._mark, operation)
+        task = models.task_model(
+            model, command.service, image["tag"], command.environment, self._environment_id, operation
+        )
         made = models.prepared_task(task, command.service, command.argv)
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         return made, next(iter(made["services"])), file
@@ -155,7 +159,9 @@ class ComposeRuntime(InstanceContainers):
         """
         model = self._read(Path(command.directory))
         image = self._image_of(command.service, command.directory)
-        wanted = models.task_model(model, command.service, image["tag"], command.environment, self._mark, operation)
+        wanted = models.task_model(
+            model, command.service, image["tag"], command.environment, self._environment_id, operation
+        )
         # A file of its own, because a plan that is made meanwhile may run a command of another release.
         file = self._folder / f"task-{operation}-{secrets.token_hex(4)}.json"
         self._write(wanted, file)
@@ -174,7 +180,7 @@ class ComposeRuntime(InstanceContainers):
             durable.unlink(file)
 
     def _of_operation(self, operation: str) -> list[Known]:
-        return self._engine.containers(f"{APPLICATION_LABEL}={self._mark}", f"{OPERATION_LABEL}={operation}")
+        return self._engine.containers(f"{APPLICATION_LABEL}={self._environment_id}", f"{OPERATION_LABEL}={operation}")
 
     # --- releases ----------------------------------------------------------------------------------
 
@@ -193,7 +199,7 @@ class ComposeRuntime(InstanceContainers):
             found += models.volumes_without_name(name, service, self._engine.volumes_of(image))
             found += self._compose.refused(name, service)
             found += sources_mounted(name, service, Path(directory), self._project.folder)
-            made = models.task_model(model, name, image, [], self._mark, "none")
+            made = models.task_model(model, name, image, [], self._environment_id, "none")
             found += self._unread(name, model["name"], made)
         return found
 

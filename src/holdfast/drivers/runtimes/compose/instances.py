@@ -12,8 +12,10 @@ import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from holdfast.containers.container import DEFINITION_LABEL, Container, label
 from holdfast.containers.docker import PROJECT, SERVICE
@@ -58,7 +60,7 @@ class InstanceContainers(ProjectContainers):
     def __init__(
         self,
         folder: Path,
-        mark: str,
+        environment_id: str,
         host: Host,
         project: Project,
         *,
@@ -72,7 +74,7 @@ class InstanceContainers(ProjectContainers):
         this machine that only Holdfast uses. With `reached_inside` it has a name of its own on its networks, for a
         proxy there.
         """
-        super().__init__(folder, mark, host, project, ports)
+        super().__init__(folder, environment_id, host, project, ports)
         self._keep_ports = keep_ports
         self._reached_inside = reached_inside
 
@@ -155,7 +157,13 @@ class InstanceContainers(ProjectContainers):
         policy = policy if instance.comes_back or fixed else "no"
         inside = self._port_inside(model, instance) if instance.port else 0
         made = models.instance_model(
-            model, instance, image, self._mark, inside, keep_ports=self._keep_ports, restart=policy if fixed else "no"
+            model,
+            instance,
+            image,
+            self._environment_id,
+            inside,
+            keep_ports=self._keep_ports,
+            restart=policy if fixed else "no",
         )
         if self._reached_inside and instance.kind == "web":
             made = models.named(made, instance)

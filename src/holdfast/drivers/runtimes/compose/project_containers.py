@@ -22,10 +22,12 @@ NAME_FILE = "project"
 class ProjectContainers:
     """What the engine has of one project, by its labels."""
 
-    def __init__(self, folder: Path, mark: str, host: Host, project: Project, ports: Mapping[str, int]) -> None:
+    def __init__(
+        self, folder: Path, environment_id: str, host: Host, project: Project, ports: Mapping[str, int]
+    ) -> None:
         """Take `ports`, the configured services, each with its port in its container, if known."""
         self._folder = folder
-        self._mark = mark
+        self._environment_id = environment_id
         self._host = host
         self._project = project
         self._compose = compose_of(project)
@@ -52,7 +54,7 @@ class ProjectContainers:
             raise
 
     def _known(self) -> list[Container]:
-        found = self._engine.containers(f"{APPLICATION_LABEL}={self._mark}")
+        found = self._engine.containers(f"{APPLICATION_LABEL}={self._environment_id}")
         adopted = self._adopted.read()
         ours = [Container.labelled(item) for item in found if label(item, INSTANCE_LABEL) and item["Id"] not in adopted]
         return ours + [Container(item, **adopted[item["Id"]]) for item in self._engine.inspected(list(adopted))]
@@ -77,7 +79,7 @@ class ProjectContainers:
     def _running(self) -> list[Known]:
         """Return the running containers. Raise RefusedError where one is of another application of Holdfast's."""
         running = self._running_of_anyone()
-        refuse_others(running, self._mark, self._engine.name)
+        refuse_others(running, self._environment_id, self._engine.name)
         return running
 
     def _running_of_anyone(self) -> list[Known]:
@@ -102,12 +104,12 @@ class ProjectContainers:
     def unmanaged(self) -> dict[str, str]:
         return {str(item["Name"]).lstrip("/"): label(item, SERVICE) for item in self._not_ours(self._running())}
 
-    def tied(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
-        return self._engine.tied(self.project_name(), services, order)
+    def blocked_by_dependents(self, services: Collection[str], order: Sequence[str]) -> dict[str, str]:
+        return self._engine.blocked_by_dependents(self.project_name(), services, order)
 
     def end_unmanaged(self) -> None:
         for item in self._not_ours(self._running_of_anyone()):
-            if is_own(item, self._mark):
+            if is_own(item, self._environment_id):
                 self._engine.remove(item)
 
     def running(self, services: Sequence[str]) -> dict[str, Running]:

@@ -16,18 +16,19 @@ def running_of(engine: Engine, project: str, services: Collection[str]) -> list[
     return [item for item in found if label(item, SERVICE) in services and item["State"]["Running"]]
 
 
-def is_own(item: Known, mark: str) -> bool:
-    """Return whether Holdfast started it for the application with that mark, or did not start it at all."""
-    return label(item, APPLICATION_LABEL) in ("", mark)
+def is_own(item: Known, environment_id: str) -> bool:
+    """Return whether Holdfast started it for the environment with that id, or did not start it at all."""
+    return label(item, APPLICATION_LABEL) in ("", environment_id)
 
 
-def refuse_others(running: Iterable[Known], mark: str, engine_name: str) -> None:
-    """Raise RefusedError where Holdfast started one for an application with another mark."""
+def refuse_others(running: Iterable[Known], environment_id: str, engine_name: str) -> None:
+    """Raise RefusedError where Holdfast started one for another environment."""
     for item in running:
-        if not is_own(item, mark):
+        if not is_own(item, environment_id):
             name, other = str(item["Name"]).lstrip("/"), label(item, APPLICATION_LABEL)
             raise RefusedError(
-                f"container {name} of this Compose project was started by Holdfast for {other}, not for {mark}",
+                f"container {name} of this Compose project was started by Holdfast for {other},"
+                f" not for {environment_id}",
                 next_step="Give each environment a project of its own (COMPOSE_PROJECT_NAME, or `runtime.project`)."
                 f" Remove a container that is left over: {engine_name} rm --force {name}",
             )

@@ -49,13 +49,13 @@ class _ProcessInfo(TypedDict):
 
 
 class SupervisorRuntime(ProcessRuntime):
-    def __init__(self, folder: Path, mark: str, host: Host) -> None:
+    def __init__(self, folder: Path, environment_id: str, host: Host) -> None:
         self._folder = folder
         self._programs = folder / "programs"
         self._output = folder / "output"
         self._socket = folder / "s.sock"
         self._record = folder / "processes"
-        self._mark = mark
+        self._environment_id = environment_id
         super().__init__(host)
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise ConfigurationError(
@@ -65,7 +65,7 @@ class SupervisorRuntime(ProcessRuntime):
 
     # --- the server --------------------------------------------------------------------------------
 
-    def _call(self, name: str, *arguments: object) -> object:
+    def _call(self, name: str, *arguments: str | bool) -> object:
         if name not in _CHANGING:
             return interface.call(self._socket, name, *arguments)
         fault_points.reach(f"before call {name}")
@@ -95,7 +95,7 @@ class SupervisorRuntime(ProcessRuntime):
             cwd=str(self._folder),
             log_path=self._folder / "supervisord.out",
             record=self._record,
-            environment={"HOLDFAST_INSTANCE": f"{self._mark}/supervisord"},
+            environment={"HOLDFAST_INSTANCE": f"{self._environment_id}/supervisord"},
         )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -109,7 +109,7 @@ class SupervisorRuntime(ProcessRuntime):
         processes.signal_processes(found, signal.SIGTERM)
         _, left = keeper_client.end_recorded(
             self._record,
-            hint=f"HOLDFAST_INSTANCE={self._mark}/",
+            hint=f"HOLDFAST_INSTANCE={self._environment_id}/",
             grace_seconds=_END_GRACE_SECONDS,
             wait_seconds=_END_SECONDS,
         )
@@ -176,7 +176,7 @@ class SupervisorRuntime(ProcessRuntime):
                 "user": instance.user,
                 "environment": dict(instance.environment),
                 "release": instance.release,
-                "mark": f"{self._mark}/{instance.name}",
+                "instance": f"{self._environment_id}/{instance.name}",
             },
             indent=1,
             sort_keys=True,
@@ -210,13 +210,13 @@ class SupervisorRuntime(ProcessRuntime):
                 raise StepError(f"{instance.service} does not start: {fault.text}") from fault
 
     def _program(self, instance: ServiceInstance, definition: Path) -> str:
-        words = [
+        argv = [
             sys.executable,
             "-m",
             "holdfast.drivers.runtimes.supervisor.launch",
             f"{self._programs.name}/{definition.name}",
         ]
-        command = shlex.join(words)
+        command = shlex.join(argv)
         return "\n".join(
             [
                 f"[program:{instance.name}]",
@@ -261,7 +261,7 @@ class SupervisorRuntime(ProcessRuntime):
                 durable.unlink(self._programs / f"{name}.{ending}")
         return killed
 
-    def _call_unless(self, call: str, name: str, *arguments: object, tolerated: tuple[str, ...]) -> None:
+    def _call_unless(self, call: str, name: str, *arguments: str | bool, tolerated: tuple[str, ...]) -> None:
         """Call supervisord; that there is nothing to do is fine. Raise StepError."""
         try:
             self._call(call, name, *arguments)
@@ -300,7 +300,8 @@ class SupervisorRuntime(ProcessRuntime):
         """Return the processes of a service, each with its start, by its record and by their environment."""
         started = read(self._programs / f"{name}.started")
         found = self._recorded_processes([started] if started is not None else [])
-        return found | processes.identified(processes.processes_with(f"HOLDFAST_INSTANCE={self._mark}/{name}\0"))
+        variable = f"HOLDFAST_INSTANCE={self._environment_id}/{name}\0"
+        return found | processes.identified(processes.processes_with(variable))
 
     def _recorded_processes(self, those: Iterable[Started]) -> dict[int, int]:
         """Return the recorded processes that are alive, their descendants, and the process groups that they led.

@@ -22,7 +22,8 @@ def main() -> None:
     environment = child_environment.for_the_application(user)
     for name, value in definition["environment"].items():
         environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
-    environment["HOLDFAST_INSTANCE"] = definition["mark"]
+    # Definitions that were written before this key had its name are read, too.
+    environment["HOLDFAST_INSTANCE"] = definition.get("instance") or definition["mark"]
     environment["HOLDFAST_RELEASE"] = definition["release"]
     try:
         _record(path.with_suffix(".started"), definition["release"])

@@ -6,14 +6,14 @@ The record includes boot and namespace, because process ids mean nothing beyond 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from holdfast.system import processes
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     pid: int
     started: int
     release: str

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Set
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from holdfast.system import durable
 
 _FILE = "damaged.json"
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """The names of packs and digests of objects whose bytes do not match their names."""
 
     packs: frozenset[str] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -90,13 +90,30 @@ def sums(folder: Path) -> tuple[bytes, dict[str, StoredFile]]:
     return text.encode(), found
 
 
-def wrong_files(folder: Path, backup: Backup) -> list[str]:
-    """Return the problems of the files in a backup's own folder."""
+def wrong_files(folder: Path, backup: Backup, only: Collection[str] | None = None) -> list[str]:
+    """Return the problems of the files in a backup's own folder, or only of some of them."""
     problems = []
     for name, facts in backup.files.items():
+        if only is not None and name not in only:
+            continue
         path = folder / name
         if not path.is_file():
             problems.append(f"{folder.name}/{name} is missing")
         elif path.stat().st_size != facts["size_bytes"] or file_digest(path) != facts["sha256"]:
             problems.append(f"{folder.name}/{name} is damaged: its digest does not match")
+    return problems
+
+
+def problems_of(folder: Path, backup: Backup) -> list[str]:
+    """Return the problems of the files in a backup's own folder and of their sums."""
+    problems = wrong_files(folder, backup)
+    expected = "".join(f"{facts['sha256']}  {name}\n" for name, facts in sorted(backup.files.items()))
+    try:
+        text = (folder / "SHA256SUMS").read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        return [*problems, f"{folder.name}/SHA256SUMS cannot be read: {error}"]
+    if text != expected:
+        problems.append(f"{folder.name}/SHA256SUMS is damaged: it differs from the manifest")
+    if folder.parent.name == "backups" and backup.id != folder.name:
+        problems.append(f"{folder.name}/manifest.json belongs to {backup.id}")
     return problems

@@ -1,16 +1,19 @@
-"""Lookup and reading of a backup's contents: in its packs, or as objects."""
+"""The reading of a backup: its own files, its listings, and its contents in packs or as objects."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
+from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.digest_table import DigestTable
+from holdfast.drivers.vaults.local.listing import read_listing
 from holdfast.drivers.vaults.local.packs import index_lines, read_index, wrong_contents
 from holdfast.errors import DamagedError
-from holdfast.model import Entry
+from holdfast.model import Backup, Entry
 from holdfast.system import durable
 
 _BLOCK_BYTES = 1 << 20
@@ -38,10 +41,6 @@ class Contents:
                 self.problems.append(error.what)
                 continue
             self._packs.append(name)
-
-    def __reduce__(self) -> tuple[type[Contents], tuple[Path, list[str]]]:
-        """Pickle for another process of Holdfast, which opens its own files."""
-        return Contents, (self._vault, self._packs)
 
     def object_path(self, digest: str) -> Path:
         return self._vault / "objects" / digest[:2] / digest
@@ -134,3 +133,41 @@ class Contents:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
+
+
+class LocalBackup:
+    """A backup, or a finished run, in its folder."""
+
+    def __init__(self, vault: Path, folder: Path, manifest: Backup) -> None:
+        self._vault = vault
+        self._folder = folder
+        self._contents = Contents(vault, manifest.packs)
+        self.manifest = manifest
+
+    def problems(self, only: Collection[str] | None) -> list[str]:
+        """Return what is wrong with it; with `only`, with these of its own files."""
+        if only is not None:
+            return manifests.wrong_files(self._folder, self.manifest, only)
+        return manifests.problems_of(self._folder, self.manifest) + self._contents.problems
+
+    def manifest_text(self) -> bytes:
+        return (self._folder / "manifest.json").read_bytes()
+
+    def listing(self, name: str) -> Iterator[Entry]:
+        return read_listing(self._folder / f"files.{name}.jsonl.zst")
+
+    def fetch(self, entry: Entry, descriptor: int) -> None:
+        self._contents.fetch(entry, descriptor)
+
+    def __reduce__(self) -> tuple[type[LocalBackup], tuple[Path, Path, Backup]]:
+        """Pickle for another process of Holdfast, which opens its own files."""
+        return LocalBackup, (self._vault, self._folder, self.manifest)
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return open(self._folder / name, "rb")
+        except OSError as error:
+            raise DamagedError(f"{self._folder.name}/{name} cannot be read: {error}") from error
+
+    def place_of(self, name: str) -> Path:
+        return self._folder / name

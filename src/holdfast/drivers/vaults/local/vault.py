@@ -10,21 +10,21 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from holdfast.drivers.entries import inside
-from holdfast.drivers.protocols.vaults import OpenSet, Progress
+from holdfast.drivers.protocols.vaults import Capabilities, Progress
 from holdfast.drivers.vaults.local import manifest as manifests
-from holdfast.drivers.vaults.local.damage import Damage, read_damage, write_damage
-from holdfast.drivers.vaults.local.listing import read_digests, read_listing
-from holdfast.drivers.vaults.local.reader import Contents
-from holdfast.drivers.vaults.local.watched import Watched
-from holdfast.drivers.vaults.local.writer import LocalRun
 from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, RefusedError
 from holdfast.model import Backup
 from holdfast.system import durable
 from holdfast.system.host import Host
+
+if TYPE_CHECKING:
+    from holdfast.drivers.vaults.local.reader import LocalBackup
+    from holdfast.drivers.vaults.local.watched import Watched
+    from holdfast.drivers.vaults.local.writer import LocalRun
 
 _VAULT_FILE = "holdfast-vault.json"
 _LOCK_SECONDS = 10.0
@@ -32,6 +32,8 @@ _FOLDERS = ("objects", "packs", "tmp", "backups", "pins")
 
 
 class LocalVault:
+    kind = "local"
+
     def __init__(self, path: Path, owner: str, host: Host | None = None) -> None:
         """Do everything in this process where there is no host."""
         self._host = host
@@ -40,6 +42,20 @@ class LocalVault:
         self._runs: dict[str, LocalRun] = {}
         self._lock: int | None = None
         self._watched: tuple[str, dict[str, Watched]] | None = None  # trees watched for changes since a backup
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(folder=self.path, in_place=True, links=True)
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def free_bytes(self) -> int:
+        return durable.free_bytes(self.path)
 
     # --- opening -----------------------------------------------------------------------------------
 
@@ -108,6 +124,8 @@ class LocalVault:
     # --- writing -----------------------------------------------------------------------------------
 
     def begin(self, run: str) -> LocalRun:
+        from holdfast.drivers.vaults.local.writer import LocalRun
+
         self.create_or_open()
         self._hold(fcntl.LOCK_SH)
         latest = self.latest()
@@ -121,6 +139,8 @@ class LocalVault:
         return found
 
     def resume(self, run: str) -> tuple[LocalRun, Backup]:
+        from holdfast.drivers.vaults.local.writer import LocalRun
+
         self._check_owner()
         self._hold(fcntl.LOCK_SH)
         manifest = manifests.read_manifest(self._finished(run))
@@ -208,110 +228,27 @@ class LocalVault:
         return broken
 
     def verify(self, id: str | None, progress: Progress, check: Callable[[], None]) -> list[str]:
-        problems: list[str] = []
+        from holdfast.drivers.vaults.local.verification import Verification
+
         if id is not None and not (self.path / "backups" / id).is_dir():
             raise NotFoundError(f"there is no backup {id} in {self.path}")
+        found = Verification(self.path, progress, check)
         try:
             self._check_owner()
         except DamagedError as error:
-            problems.append(error.what)
-        packs: set[str] = set()
-        objects: set[str] = set()
-        for folder in self._set_folders():
-            if id is not None and folder.name != id:
-                continue
-            try:
-                backup = manifests.read_manifest(folder)
-            except DamagedError as error:
-                problems.append(error.what)
-                continue
-            problems += self._verify_folder(folder, backup)
-            if any(problem.startswith(f"{folder.name}/files.") for problem in problems):
-                packs.update(backup.packs)
-                continue
-            problems += self._verify_references(folder, backup, packs, objects)
-            check()
-        return problems + self._verify_contents(packs, objects, progress, check)
+            found.problems.append(error.what)
+        return found.run([folder for folder in self._set_folders() if id in (None, folder.name)])
 
-    def _verify_folder(self, folder: Path, backup: Backup) -> list[str]:
-        problems = manifests.wrong_files(folder, backup)
-        expected = "".join(f"{facts['sha256']}  {name}\n" for name, facts in sorted(backup.files.items()))
-        try:
-            text = (folder / "SHA256SUMS").read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            return [*problems, f"{folder.name}/SHA256SUMS cannot be read: {error}"]
-        if text != expected:
-            problems.append(f"{folder.name}/SHA256SUMS is damaged: it differs from the manifest")
-        if folder.parent == self.path / "backups" and backup.id != folder.name:
-            problems.append(f"{folder.name}/manifest.json belongs to {backup.id}")
-        return problems
-
-    def _verify_references(self, folder: Path, backup: Backup, packs: set[str], objects: set[str]) -> list[str]:
-        """Return the problems of the listings: missing contents, and entries that a restore would refuse."""
-        problems = []
-        contents = Contents(self.path, backup.packs)
-        problems += contents.problems
-        packs.update(backup.packs)
-        for name in backup.datasets:
-            listing = folder / f"files.{name}.jsonl.zst"
-            if not listing.exists():
-                continue
-            try:
-                for entry in inside(read_listing(listing)):
-                    if entry.kind == "file" and not contents.in_pack(entry.sha256):
-                        if not contents.object_path(entry.sha256).is_file():
-                            problems.append(
-                                f"{folder.name}: the content of {entry.path} ({entry.sha256[:12]}) is missing"
-                            )
-                        else:
-                            objects.add(entry.sha256)
-            except DamagedError as error:
-                problems.append(f"{folder.name}/{listing.name} cannot be restored: {error.what}")
-        contents.close()
-        return problems
-
-    def _verify_contents(
-        self, packs: set[str], objects: set[str], progress: Progress, check: Callable[[], None]
-    ) -> list[str]:
-        """Return the contents whose bytes do not match their names, and record them for later backups."""
-        problems = []
-        wrong_packs: set[str] = set()
-        wrong_objects: set[str] = set()
-        done, total = 0, len(packs) + len(objects)
-        for name in sorted(packs):
-            wrong = Contents(self.path, []).wrong_in_pack(name)
-            if wrong:
-                wrong_packs.add(name)
-            problems += wrong
-            done += 1
-            check()
-            progress(done, total, "contents")
-        for digest in sorted(objects):
-            path = self.path / "objects" / digest[:2] / digest
-            if manifests.file_digest(path) != digest:
-                problems.append(f"objects/{digest[:2]}/{digest} is damaged: its digest does not match")
-                wrong_objects.add(digest)
-            done += 1
-            check()
-            progress(done, total, "contents")
-        known = read_damage(self.path)
-        found = Damage((known.packs - packs) | wrong_packs, (known.objects - objects) | wrong_objects)
-        try:
-            write_damage(self.path, found)
-        except OSError as error:
-            problems.append(f"the damage cannot be recorded, so later backups may rely on damaged contents: {error}")
-        return problems
-
-    def open_set(self, id: str) -> OpenSet:
+    def open_set(self, id: str, only: Collection[str] | None = None) -> LocalBackup:
         folder = self.path / "backups" / id
         if not folder.is_dir():
             raise NotFoundError(
                 f"there is no backup {id} in {self.path}", next_step="Run `holdfast backup list` to see them."
             )
-        return self._open(folder)
+        return self._open(folder, only)
 
-    def open_run(self, run: str) -> OpenSet:
-        return self._open(self._finished(run))
+    def open_run(self, run: str) -> LocalBackup:
+        return self._open(self._finished(run), None)
 
     def _finished(self, run: str) -> Path:
         folder = self.path / "tmp" / run / "set"
@@ -319,19 +256,19 @@ class LocalVault:
             raise NotFoundError(f"the unfinished backup {run} is not in the vault {self.path}")
         return folder
 
-    def _open(self, folder: Path) -> OpenSet:
+    def _open(self, folder: Path, only: Collection[str] | None) -> LocalBackup:
+        from holdfast.drivers.vaults.local.reader import LocalBackup
+
         self._check_owner()
-        backup = manifests.read_manifest(folder)
-        problems = self._verify_folder(folder, backup)
-        contents = Contents(self.path, backup.packs)
-        problems += contents.problems
+        found = LocalBackup(self.path, folder, manifests.read_manifest(folder))
+        problems = found.problems(only)
         if problems:
             raise DamagedError(
-                f"backup {backup.id} is damaged: {'; '.join(problems[:3])}",
+                f"backup {found.manifest.id} is damaged: {'; '.join(problems[:3])}",
                 state="Nothing was changed.",
                 next_step="Choose another backup. `holdfast backup verify` lists all damage.",
             )
-        return backup, lambda name: read_listing(folder / f"files.{name}.jsonl.zst"), contents.fetch, folder
+        return found
 
     # --- pins and pruning --------------------------------------------------------------------------
 
@@ -354,48 +291,17 @@ class LocalVault:
             durable.unlink(path)
 
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+        from holdfast.drivers.vaults.local import pruning
+
         self._check_owner()
         self._hold(fcntl.LOCK_EX)
         try:
-            return self._prune(remove, run)
+            pinned = [id for id in remove if self.pins(id)]
+            return pruning.prune(self.path, self._set_folders, remove, run, pinned=pinned)
         finally:
             if self._runs:
                 self._hold(fcntl.LOCK_SH)
             self._release()
-
-    def _prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
-        broken = self.damaged()
-        if broken:
-            raise DamagedError(
-                f"Pruning is refused while a backup is damaged: {', '.join(broken)}",
-                state="Nothing was removed.",
-                next_step="Run `holdfast backup verify` to see the damage, then move the damaged folder out of the"
-                " vault.",
-            )
-        pinned = [id for id in remove if self.pins(id)]
-        if pinned:
-            raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
-        for present in self._set_folders():
-            problems = manifests.wrong_files(present, manifests.read_manifest(present))
-            if problems:
-                raise DamagedError(
-                    f"Pruning is refused while a backup is damaged: {problems[0]}",
-                    state="Nothing was removed.",
-                    next_step="Run `holdfast backup verify` to see the damage, then move the damaged folder out of the"
-                    " vault.",
-                )
-        folder = self.path / "tmp" / run
-        durable.make_directory(folder)
-        removed = 0
-        for id in remove:
-            source = self.path / "backups" / id
-            if source.is_dir():
-                durable.rename(source, folder / id)
-                removed += 1
-        swept, size = self._sweep()
-        for left in (self.path / "tmp").iterdir():  # including those of abandoned operations
-            durable.remove_tree(left)
-        return {"removed": removed, "swept": swept, "size_bytes": size}
 
     def remove(self, id: str) -> None:
         self._check_owner()
@@ -403,22 +309,3 @@ class LocalVault:
         if folder.is_dir():
             durable.rename(folder, work)
         durable.remove_tree(work)
-
-    def _sweep(self) -> tuple[int, int]:
-        """Remove packs and objects that no published backup references; the caller has checked all backups."""
-        packs: set[str] = set()
-        objects: set[str] = set()
-        for folder in self._set_folders():
-            backup = manifests.read_manifest(folder)
-            packs.update(backup.packs)
-            for name in backup.datasets:
-                listing = folder / f"files.{name}.jsonl.zst"
-                if listing.exists():
-                    objects.update(read_digests(listing))
-        dead = [path for path in (self.path / "packs").iterdir() if path.stem not in packs]
-        dead += [path for path in (self.path / "objects").glob("??/*") if path.name not in objects]
-        size = 0
-        for path in dead:
-            size += path.stat().st_size
-            os.unlink(path)
-        return len(dead), size

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from holdfast.drivers.protocols.files import WatchedTree
 from holdfast.model import Changed, Entry
@@ -11,8 +12,7 @@ from holdfast.model import Changed, Entry
 _MOST_LINKED = 10_000
 
 
-@dataclass
-class Watched:
+class Watched(msgspec.Struct):
     """A tree under watch, the listing to which its changes refer, and the names of files that have several.
 
     A change is not reported for the other names of a file: each pass looks at all of them.
@@ -20,8 +20,8 @@ class Watched:
 
     tree: WatchedTree
     listing: Path | None = None
-    linked: dict[str, list[Entry]] = field(default_factory=dict)
-    pending: Changed = field(default_factory=Changed)
+    linked: dict[str, list[Entry]] = msgspec.field(default_factory=dict)
+    pending: Changed = msgspec.field(default_factory=Changed)
     """Changes that were reported and are in no listing yet."""
 
     def changed(self) -> Changed | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.vaults import Progress
@@ -180,7 +182,40 @@ class LocalRun:
         self._passes[name] = path
         self.watched.pop(name, None)  # its changes refer to the other listing
 
+    # --- the backup's own files --------------------------------------------------------------------
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[IO[bytes]]:
+        target = self.folder / name
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        unfinished = target.with_name(f"{target.name}.unfinished")
+        with open(unfinished, "wb", opener=_private) as file:
+            yield file
+        durable.sync_file(unfinished)
+        durable.rename(unfinished, target)
+
+    def remove(self, name: str) -> None:
+        target = self.folder / name
+        if target.is_dir():
+            durable.remove_tree(target)
+        target.unlink(missing_ok=True)
+
+    def size_of(self, name: str) -> int:
+        target = self.folder / name
+        return sum(path.stat().st_size for path in (target.iterdir() if target.is_dir() else [target]))
+
+    def place_of(self, name: str) -> Path:
+        return self.folder / name
+
+    def link(self, name: str, id: str) -> None:
+        self.remove(name)
+        os.link(self._vault / "backups" / id / name, self.folder / name)
+
+    # --- the end -----------------------------------------------------------------------------------
+
     def finish(self, manifest: Backup) -> None:
+        for left in self.folder.rglob("*.unfinished"):  # of an attempt that died
+            left.unlink()
         new_packs = self._store.close()
         for name, path in self._passes.items():
             durable.move(path, self.folder / f"files.{name}.jsonl.zst")
@@ -227,3 +262,7 @@ class LocalRun:
                     used.add(pack)
         contents.close()
         return sorted(used)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

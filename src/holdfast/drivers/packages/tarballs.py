@@ -1,0 +1,92 @@
+"""The archives of packages: `.tar.zst` files, written without the builder's name and unpacked member by member."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import zstandard
+
+from holdfast.errors import DamagedError
+
+
+def extract_package(archive: Path, target: Path) -> None:
+    """Unpack a `.tar.zst` below a target. Raise DamagedError."""
+    with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as tree:
+            extract(tree, target)
+
+
+def extract_source(archive: Path, target: Path) -> None:
+    """Unpack a tar that git wrote below a target. Raise DamagedError."""
+    with tarfile.open(archive) as source:
+        extract(source, target)
+
+
+def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield members that stay below the target. Raise DamagedError for other ones.
+
+    Absolute names, `..`, links out of the target, paths through a link and devices are refused. tarfile's own `data`
+    filter does the same, but only from Python 3.11.4 on.
+    """
+    root = os.path.normpath(target)
+    links: set[str] = set()
+    for member in tar:
+        path = os.path.normpath(os.path.join(root, member.name))
+        aim = path
+        if member.issym():
+            aim = os.path.normpath(os.path.join(os.path.dirname(path), member.linkname))
+        elif member.islnk():
+            aim = os.path.normpath(os.path.join(root, member.linkname))
+        above = path
+        while len(above) > len(root):
+            above = os.path.dirname(above)
+            if above in links:
+                raise DamagedError(f"archive member {member.name!r} is behind a link")
+        if member.isdir() and path in links:
+            raise DamagedError(f"archive member {member.name!r} is a folder where a link is already")
+        climbs = member.linkname.split("/").count("..") if member.issym() else 0
+        if (
+            climbs
+            and [part for part in member.linkname.split("/") if part not in ("", ".")][:climbs] != [".."] * climbs
+        ):
+            raise DamagedError(f"archive member {member.name!r} is a link that climbs behind a name")
+        outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
+        if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
+            raise DamagedError(f"archive member {member.name!r} leaves its target")
+        if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            raise DamagedError(f"archive member {member.name!r} is neither file, directory nor link")
+        if member.issym():
+            links.add(path)
+        member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
+        member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
+        yield member
+
+
+def extract(tar: tarfile.TarFile, target: Path) -> None:
+    """Unpack an archive below a target, checked member by member. Raise DamagedError."""
+    if hasattr(tarfile, "data_filter"):
+        # tarfile's own filter would only warn about or change members that are refused here.
+        tar.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
+    tar.extractall(target, members=_inside(tar, target))
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return a member without the builder's name and number."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def pack(tree: Path, archive: Path) -> None:
+    """Write the tree as `.tar.zst`."""
+    descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with (
+        os.fdopen(descriptor, "wb") as file,
+        zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream,
+    ):
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for name in sorted(os.listdir(tree)):
+                tar.add(tree / name, arcname=name, filter=_plain)
