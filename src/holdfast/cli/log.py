@@ -105,7 +105,14 @@ def show(session: Session, operation: str) -> None:
         elif line["kind"] == "exit":
             session.renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
     steps = [
-        {"name": step.name, "state": step.state, "facts": step.facts, "error": step.error, "seconds": step.seconds}
+        {
+            "name": step.name,
+            "title": step.title,
+            "state": step.state,
+            "facts": step.facts,
+            "error": step.error,
+            "seconds": step.seconds,
+        }
         for step in app.journal.steps(record.id)
     ]
     session.renderer.result(

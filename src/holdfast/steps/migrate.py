@@ -9,7 +9,7 @@ from holdfast.errors import RefusedError, StepError
 from holdfast.model import Release
 from holdfast.steps import services, tasks
 from holdfast.steps.loaded import CheckLoadedMigrations
-from holdfast.steps.migrations import applied, incompatible, known, pending, refuse_unknown, unknown_to
+from holdfast.steps.migrations import applied, compared, incompatible, known, not_in, pending, refuse_unknown
 from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
 Mode = Literal["maintenance", "rolling", "source"]
@@ -41,8 +41,8 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
         loaded = context.facts_of(CheckLoadedMigrations)
         if loaded is not None and loaded.verified:
             return  # the candidate, which is the live database by now, was already checked
-        refuse_unknown(self.release, unknown_to(application, self.release))
-        waiting = pending(application, self.release)
+        unknown, waiting = compared(application, self.release)
+        refuse_unknown(self.release, unknown)
         context.facts.pending = waiting
         context.record()
         if self.mode == "source" and waiting:
@@ -96,7 +96,11 @@ class VerifyMigrations(TypedStep[NoFacts], frozen=True):
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Raise StepError where the web is serving without all migrations."""
-        left = pending(application, self.release)
+        checked = context.facts_of(CheckMigrations)
+        if checked is not None and checked.pending is not None:  # the release is the same, and visitors wait
+            left = not_in(application, checked.pending, applied(application, self.release))
+        else:
+            left = pending(application, self.release)
         if left:
             begun = services.ordered(services.started(application, context.operation), stopping=False)
             output = (

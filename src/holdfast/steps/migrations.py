@@ -147,6 +147,16 @@ def pending(application: ApplicationContext, release: Release) -> list[str]:
     return not_in(application, shipped(application, release), applied(application, release))
 
 
+def compared(application: ApplicationContext, release: Release) -> tuple[list[str], list[str]]:
+    """Return the applied migrations that a release does not know, as `unknown_to` does, and its pending ones.
+
+    The release is asked only once, because the command of a framework takes seconds.
+    """
+    present, ships = applied(application, release), shipped(application, release)
+    unknown = incompatible(application, not_in(application, present, ships))
+    return unknown, not_in(application, ships, present)
+
+
 def unknown_to(application: ApplicationContext, release: Release) -> list[str]:
     """Return applied migrations that a release does not ship and that are not declared as compatible."""
     return incompatible(application, not_in(application, applied(application, release), shipped(application, release)))
