@@ -149,7 +149,6 @@ volume = "{self.environment}_django_media"
 [gate]
 kind = "front"
 listen = "127.0.0.1:{self.port}"
-drain_seconds = 2
 
 [vaults.local]
 kind = "local"

@@ -137,7 +137,6 @@ images = [["env", "ENGINE={self.engine}", "./deploy/build-image.sh", "{self.web}
 [gate]
 kind = "front"
 listen = "127.0.0.1:{self.port}"
-drain_seconds = 2
 
 [vaults.local]
 kind = "local"

@@ -64,8 +64,11 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
         instance = application.gate.instance()
         if instance is not None and context.facts.started and application.current_release() is None:
             application.gate_runtime.stop(instance.name)
-        elif application.current_release() is not None:
+        elif (release := application.current_release()) is not None:
             services.start_gate(application)
+            serves = any(item.kind == "web" for item in services.wanted(application))
+            if serves and application.gate.state().hold is None:  # what is undone after this, visitors do not wait for
+                context.say(f"Visitors reach {release.label} again.")
 
 
 class OpenGate(TypedStep[NoFacts], frozen=True):
