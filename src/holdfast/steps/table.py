@@ -73,6 +73,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     restore_point.AllowChanges,
     restore_point.CreateRestorePoint,
     restore_point.DropRestorePoint,
+    restore_point.PrepareRestorePoint,
     restore_point.WipeData,
     service_steps.AdoptServices,
     service_steps.CommandServices,
