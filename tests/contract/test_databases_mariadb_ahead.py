@@ -64,6 +64,8 @@ CHANGES = {
     "old_engine": "UPDATE old_engine SET a = 'other' WHERE id = 2",
     "moved_engine": "ALTER TABLE moved_engine ENGINE = MyISAM",
     "cascading": "DELETE FROM cascading WHERE id = 1",
+    "fathers": "ALTER TABLE fathers ADD c INT NOT NULL DEFAULT 5",
+    "of_fathers": "ALTER TABLE of_fathers ADD c INT",
     "floats": "UPDATE floats SET f = 0, d = 0 WHERE id = 1",
     "small_floats": "UPDATE small_floats SET f = 1677721.25 WHERE id = 1",
     "chosen": "UPDATE chosen SET e = '' WHERE id = 1",
@@ -100,6 +102,11 @@ CREATE TABLE cascading (id INT PRIMARY KEY); INSERT INTO cascading VALUES (1), (
 CREATE TABLE cascaded (id INT PRIMARY KEY, p INT, q INT, FOREIGN KEY (p) REFERENCES cascading (id) ON DELETE CASCADE,
   FOREIGN KEY (q) REFERENCES cascading (id) ON DELETE SET NULL);
 INSERT INTO cascaded VALUES (1, 1, 2), (2, 2, 1), (3, NULL, NULL);
+CREATE TABLE fathers (id INT PRIMARY KEY); INSERT INTO fathers VALUES (1), (2);
+CREATE TABLE sons (id INT PRIMARY KEY, f INT, CONSTRAINT of_father FOREIGN KEY (f) REFERENCES fathers (id));
+INSERT INTO sons VALUES (1, 1), (2, 2);
+CREATE TABLE of_fathers (id INT PRIMARY KEY, f INT, CONSTRAINT another FOREIGN KEY (f) REFERENCES fathers (id));
+INSERT INTO of_fathers VALUES (1, 1), (2, NULL);
 CREATE TABLE floats (id INT PRIMARY KEY, f FLOAT, d DOUBLE); INSERT INTO floats VALUES (1, -0.0, -0.0), (2, 0.1, 0.1);
 CREATE TABLE small_floats (id INT PRIMARY KEY, f FLOAT); INSERT INTO small_floats VALUES (1, 1677721);
 CREATE TABLE chosen (id INT PRIMARY KEY, e ENUM('', 'a')); INSERT INTO chosen VALUES (1, 0), (2, 'a');
@@ -352,22 +359,42 @@ def test_writers_do_not_wait_while_tables_are_copied(
     database.discard(OPERATION)
 
 
+@pytest.mark.parametrize("key", ["KEY (a)", "UNIQUE (a)"], ids=["shared", "by one session"])
 def test_a_large_table_is_copied_in_pieces_and_compared_in_parts(
-    server: MariadbServer, name: str, monkeypatch: pytest.MonkeyPatch
+    server: MariadbServer, name: str, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    run(server, name, "CREATE TABLE entry (id BIGINT PRIMARY KEY, a INT)")
+    run(server, name, f"CREATE TABLE entry (id BIGINT PRIMARY KEY, a INT, {key})")
     run(server, name, f"INSERT INTO entry SELECT seq * 3 - 9000, seq FROM {numbers(5000)}")
     run(server, name, "ANALYZE TABLE entry")
-    monkeypatch.setattr("holdfast.drivers.databases.mariadb.live_copy._PIECE_BYTES", 1)
+    monkeypatch.setattr("holdfast.drivers.databases.mariadb.live_copy._PIECE_BYTES", 20_000)
     monkeypatch.setattr("holdfast.drivers.databases.mariadb.live_copy._SPLIT_BYTES", 1)
     database = opened(server, name, knowing=False, say=pytest.fail)
     facts = database.copy_ahead(OPERATION)
     assert server.run(candidate_of(server), "SELECT COUNT(*) FROM entry") == "5000"
-    run(server, name, "UPDATE entry SET a = 0 WHERE id % 7 = 0", "DELETE FROM entry WHERE id % 11 = 0")
-    run(server, name, "INSERT INTO entry VALUES (-99999, 1), (99999, 1)")
+    run(server, name, "UPDATE entry SET a = -a WHERE id % 7 = 0", "DELETE FROM entry WHERE id % 11 = 0")
+    run(server, name, "INSERT INTO entry VALUES (-99999, 10001), (99999, 10002)")
     wanted = server.run(name, "SELECT * FROM entry ORDER BY id")
     put_back(database, database.prepare(OPERATION, None, facts))
     assert server.run(name, "SELECT * FROM entry ORDER BY id") == wanted
+    database.discard(OPERATION)
+
+
+def test_a_table_of_which_most_was_written_is_copied_again(
+    server: MariadbServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(server, name, "CREATE TABLE entry (id BIGINT PRIMARY KEY, a INT)")
+    run(server, name, f"INSERT INTO entry SELECT seq, seq FROM {numbers(20_000)}", "ANALYZE TABLE entry")
+    monkeypatch.setattr("holdfast.drivers.databases.mariadb.live_copy._SPLIT_BYTES", 1)
+    monkeypatch.setattr("holdfast.drivers.databases.mariadb.live_copy._PIECE_BYTES", 50_000)
+    database = opened(server, name, knowing=False, say=pytest.fail)
+    facts = database.copy_ahead(OPERATION)
+    run(server, name, "UPDATE entry SET a = a + 1")
+    compared: list[str] = []
+    replace = comparing.replace
+    monkeypatch.setattr(comparing, "replace", lambda *what: compared.append(what[3]) or replace(*what))
+    put_back(database, database.prepare(OPERATION, None, facts))
+    assert 1 <= len(compared) < 20, "not all of its some thirty pieces"
+    assert server.run(name, "SELECT COUNT(*), SUM(a - id), MAX(id) FROM entry") == "20000\t20000\t20000"
     database.discard(OPERATION)
 
 

@@ -36,6 +36,8 @@ class TableState:
     created: str | None
     updated: str | None
     auto_increment: str | None
+    rows: int
+    """About how many rows it has."""
     row_bytes: int
     size_bytes: int
     inner: str = ""
@@ -88,7 +90,7 @@ def states(
     named = f" AND table_name = {literal(table)} AND {catalogue.is_exactly('table_name', table)}" if table else ""
     rows = session.rows(
         "SELECT table_name, engine, COALESCE(create_options, ''), create_time, update_time, auto_increment,"
-        " COALESCE(avg_row_length, 0), COALESCE(data_length, 0) FROM information_schema.tables"
+        " COALESCE(table_rows, 0), COALESCE(avg_row_length, 0), COALESCE(data_length, 0) FROM information_schema.tables"
         f" WHERE table_schema = {literal(database)} AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
         f" AND {catalogue.is_exactly('table_schema', database)}{named}"
     )
@@ -100,11 +102,12 @@ def states(
             created,
             updated,
             number,
+            int(count or 0),
             int(row or 0),
             int(size or 0),
             inner.get(encoded(str(name)) or "", ""),
         )
-        for name, engine, options, created, updated, number, row, size in rows
+        for name, engine, options, created, updated, number, count, row, size in rows
     }
 
 

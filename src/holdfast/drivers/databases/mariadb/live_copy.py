@@ -8,7 +8,6 @@ copy is made anew.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,9 +18,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from holdfast.drivers.databases.mariadb import catalogue, comparing, dump, evidence, rewriting
-from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal
-from holdfast.drivers.databases.mariadb.comparing import Shape
+from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier
+from holdfast.drivers.databases.mariadb.comparing import Comparison, Shape
 from holdfast.drivers.databases.mariadb.copies import ShadowDatabases
+from holdfast.drivers.databases.mariadb.evidence import TableState
 from holdfast.errors import CommandFailedError, StepError
 from holdfast.model import Facts
 
@@ -30,6 +30,7 @@ _CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers o
 _WITHOUT_LOCKS = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _PIECE_BYTES = 64 << 20  # of one statement ahead: what the server has to undo at most, should it be ended
 _SPLIT_BYTES = 16 << 20  # of a table, from which on several sessions compare it
+_NO_TABLE = "42S02"
 _COUNTER = re.compile(r"^(\) ENGINE=\w+) AUTO_INCREMENT=\d+", re.MULTILINE)
 
 Task = Callable[[Session], None]
@@ -47,6 +48,8 @@ class Ahead(msgspec.Struct, forbid_unknown_fields=True):
 class _Work:
     """What is left to do for a copy while the original is locked."""
 
+    states: dict[str, TableState] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
     keep: list[str] = field(default_factory=list)
     compare: list[str] = field(default_factory=list)
     """Those of `keep` that may have been written since."""
@@ -113,7 +116,7 @@ class LiveCopy:
         bound = evidence.bound(session) if knowing else ""
         found = evidence.states(session, self._database, self._clients.dialect, knowing=knowing, table=table)
         if table not in found:
-            raise SqlError(f"table {table} is gone")
+            raise SqlError(f"table {table} is gone", _NO_TABLE)
         state = found[table]
         for where in self._pieces(session, table, shape, state.row_bytes):
             session.run(
@@ -191,16 +194,17 @@ class LiveCopy:
                 self._shadows.empty(token, properties)
                 ahead.marks.clear()
             work = self._work(session, candidate, ahead, tables)
-            shapes = comparing.shapes(session, self._database)
-            session.run("SET SESSION foreign_key_checks = 0")
-            for table in catalogue.movable(session, candidate):
-                if table not in work.keep:
-                    session.run(f"DROP TABLE {self._place(table, candidate)}")
-            tasks = [
-                task for table in work.compare for task in self._comparisons(session, candidate, table, shapes[table])
-            ]
+            for table in sorted(set(catalogue.movable(session, candidate)) - set(work.keep)):
+                session.run(f"DROP TABLE {self._place(table, candidate)}")
+            tasks: list[Task] = []
+            for table in work.compare:
+                state, places = work.states[table], (self._place(table), self._place(table, candidate))
+                comparison = Comparison(work.shapes[table], *places, rows=state.rows)
+                if state.size_bytes >= _SPLIT_BYTES:
+                    comparison.split(session, max(self._clients.server.jobs, state.size_bytes // _PIECE_BYTES))
+                tasks += [comparison.run] * comparison.sessions
         self._make(token, work, versioned, tasks)
-        self._set_counters(candidate, work.keep)
+        self._set_counters(candidate, work)
 
     def _work(self, session: Session, candidate: str, ahead: Ahead, tables: Sequence[str]) -> _Work:
         """Decide for each table what is left to do."""
@@ -209,7 +213,7 @@ class LiveCopy:
         there = set(catalogue.base_tables(session, candidate))
         shapes = comparing.shapes(session, self._database)
         is_same_server = evidence.server(session) == ahead.server and evidence.now(session) >= ahead.at
-        work = _Work()
+        work = _Work(here, shapes)
         for table in tables:
             mark = ahead.marks.get(table)
             if mark is None or table not in there or not self._is_defined_alike(session, candidate, table):
@@ -221,6 +225,7 @@ class LiveCopy:
                 work.compare.append(table)
             else:
                 work.make.append(table)
+        # The largest first, so that no session begins with it when the others end.
         work.compare.sort(key=lambda table: -here[table].size_bytes)
         return work
 
@@ -232,45 +237,6 @@ class LiveCopy:
         text = session.rows(f"SHOW CREATE TABLE {self._place(table, database)}")[0][1] or ""
         lines = _COUNTER.sub(r"\1", text).encode(errors="surrogateescape").split(b"\n")
         return b"\n".join(rewriting.of_own_sequences(line, database) for line in lines)
-
-    def _comparisons(self, session: Session, candidate: str, table: str, shape: Shape) -> list[Task]:
-        """Return the tasks that make a copied table equal: several for a large one that they can share.
-
-        With a second unique key, a row of one part could remove a row of another one.
-        """
-        source, target = self._place(table), self._place(table, candidate)
-        wheres = [""]
-        key = shape.number_key
-        jobs = self._clients.server.jobs
-        if key is not None and not shape.has_unique and jobs > 1:
-            name = identifier(key)
-            least, greatest, size = session.rows(
-                f"SELECT MIN({name}), MAX({name}), (SELECT data_length FROM information_schema.tables"
-                f" WHERE table_schema = {literal(self._database)}"
-                f" AND table_name = {literal(table)} LIMIT 1) FROM {source}"
-            )[0]
-            if least is not None and greatest is not None and int(size or 0) >= _SPLIT_BYTES:
-                wheres = [
-                    f" AND {comparing.between(key, low, high, 'l.')}"
-                    for low, high in comparing.ranges(int(least), int(greatest), jobs)
-                ]
-        parts, done = deque(wheres), itertools.count(1)
-
-        def compare(session: Session) -> None:
-            session.run(comparing.replace(shape, source, target, parts.popleft()))
-            if next(done) == len(wheres):
-                self._remove_surplus(session, shape, source, target)
-
-        return [compare] * len(wheres)
-
-    def _remove_surplus(self, session: Session, shape: Shape, source: str, target: str) -> None:
-        """Remove what was deleted since. All rows of the original are there, so equal numbers mean equal tables."""
-        query = comparing.surplus(source, target)
-        if session.value(query) == "0":
-            return
-        session.run(comparing.remove(shape, source, target))
-        if session.value(query) != "0":
-            raise SqlError(f"the copy {target} does not become equal to its original")
 
     def _make(self, token: str, work: _Work, versioned: Sequence[str], tasks: Sequence[Task] = ()) -> None:
         """Create tables and sequences that are not kept, copy the rows of the former, and do other tasks meanwhile."""
@@ -297,13 +263,12 @@ class LiveCopy:
             f" SELECT {columns} FROM {self._place(table)} {history}"
         )
 
-    def _set_counters(self, candidate: str, tables: Sequence[str]) -> None:
-        """Set the next number of each table to that of its original."""
+    def _set_counters(self, candidate: str, work: _Work) -> None:
+        """Set the next number of each kept table to that of its original."""
         with self._clients.session() as session:
-            here = evidence.states(session, self._database, self._clients.dialect, knowing=False)
             there = evidence.states(session, candidate, self._clients.dialect, knowing=False)
-            for table in tables:
-                number = here[table].auto_increment
+            for table in work.keep:
+                number = work.states[table].auto_increment
                 if number is not None and number != there[table].auto_increment:
                     session.run(f"ALTER TABLE {self._place(table, candidate)} AUTO_INCREMENT = {int(number)}")
 
@@ -312,7 +277,7 @@ class LiveCopy:
     def _do(self, tasks: Sequence[Task], candidate: str, *, without_locks: bool, tolerant: bool = False) -> None:
         """Do tasks in several sessions; the candidate is their database, by which they are found if this process dies.
 
-        `tolerant`: go on without a task that fails, unless the server cannot write.
+        `tolerant`: go on without a task that fails, unless the server cannot write or is not reached.
         """
         left = deque(tasks)
         opening = f"{evidence.UTC}; {_WITHOUT_LOCKS}" if without_locks else ""
@@ -328,7 +293,7 @@ class LiveCopy:
                 except IndexError:  # another session took the last one
                     return
                 except SqlError as error:
-                    if not tolerant or _CANNOT_WRITE.search(error.what):
+                    if not tolerant or not error.sql_state or _CANNOT_WRITE.search(error.what):
                         left.clear()
                         raise
                     self._clients.host.warn(f"database {self._name}: a table is not copied ahead: {error.what}")
