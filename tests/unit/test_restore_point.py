@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.application.application import App
 from holdfast.errors import CancelledError, StepError
+from holdfast.operations import parts, upgrade
 from holdfast.steps.restore_point import CreateRestorePoint, PrepareRestorePoint
 from tests.fakes import FakeDatabase
 from tests.unit.applications import do, make_app, make_context
@@ -69,3 +70,11 @@ def test_a_database_that_does_not_exist_is_left_out(quick_folder: Path) -> None:
     do(PrepareRestorePoint(), made.context, context)
     assert recorded == {"ahead": {}}
     made.close()
+
+
+def test_the_plan_has_the_step_where_there_is_something_to_do_and_says_what(app: App) -> None:
+    assert parts.copy_ahead(app) == [PrepareRestorePoint()]
+    assert [note for note in upgrade._restore_points(app) if "Before the window, a spell is prepared." in note]
+    database_of(app).copied_ahead = ""
+    assert parts.copy_ahead(app) == []
+    assert not [note for note in upgrade._restore_points(app) if "Before the window" in note]

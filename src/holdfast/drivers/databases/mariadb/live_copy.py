@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -89,7 +89,8 @@ class LiveCopy:
                 if state.is_transactional and table not in versioned and shapes[table].columns
             ]
             ahead = Ahead(evidence.server(session), evidence.now(session), {})
-        if not tables or _differ_in_case(states):
+            named_apart = not _differ_in_case(catalogue.movable(session, self._database))
+        if not tables or not named_apart:
             return {}
         candidate = self._shadows.empty(token, properties)
         self._clients.feed(candidate, dump.structure(self._clients, self._database, views))
@@ -165,32 +166,35 @@ class LiveCopy:
             if tables:
                 holder.run(f"LOCK TABLES {', '.join(f'{self._place(table)} READ' for table in tables)}")
             with _full_disk_as_such(self._name):
-                if facts:
-                    try:
-                        self._complete(token, msgspec.convert(facts, Ahead), tables, versioned, properties)
-                        return self._settled(token)
-                    except (SqlError, CommandFailedError) as error:
-                        if _CANNOT_WRITE.search(error.what):
-                            raise
-                        self._clients.host.warn(
-                            f"database {self._name}: its copy could not be completed, so all of it is made again:"
-                            f" {error.what}"
-                        )
-                self._shadows.empty(token, properties)
-                self._make(token, _Work(make=tables), versioned)
-        return self._settled(token)
-
-    def _settled(self, token: str) -> str:
+                if not facts or not self._is_completed(token, facts, tables, versioned, properties):
+                    self._shadows.empty(token, properties)
+                    self._make(token, _Work(make=tables), versioned)
         return self._shadows.settle(self._shadows.candidate(token), self._shadows.script(self._database))
+
+    def _is_completed(
+        self, token: str, facts: Facts, tables: list[str], versioned: Sequence[str], properties: str
+    ) -> bool:
+        """Complete a copy that was begun ahead; return whether that could be done."""
+        try:
+            self._complete(token, msgspec.convert(facts, Ahead), tables, versioned, properties)
+        except (SqlError, CommandFailedError) as error:
+            if _CANNOT_WRITE.search(error.what):
+                raise
+            self._clients.host.warn(
+                f"database {self._name}: its copy could not be completed, so all of it is made again: {error.what}"
+            )
+            return False
+        return True
 
     def _complete(
         self, token: str, ahead: Ahead, tables: Sequence[str], versioned: Sequence[str], properties: str
     ) -> None:
-        """Bring a copy that was made ahead up to the live database, whose tables are locked."""
+        """Bring a copy that was begun ahead up to the live database, whose tables are locked."""
         candidate = self._shadows.candidate(token)
         with self._clients.session() as session:
             session.run(evidence.UTC)
-            if self._shadows.properties(session, candidate) != properties or _differ_in_case(tables):
+            named_apart = not _differ_in_case(catalogue.movable(session, self._database))
+            if self._shadows.properties(session, candidate) != properties or not named_apart:
                 self._shadows.empty(token, properties)
                 ahead.marks.clear()
             work = self._work(session, candidate, ahead, tables)
@@ -282,16 +286,19 @@ class LiveCopy:
         left = deque(tasks)
         opening = f"{evidence.UTC}; {_WITHOUT_LOCKS}" if without_locks else ""
 
+        def next_one() -> Task | None:
+            with suppress(IndexError):  # another session took the last one
+                return left.popleft()
+            return None
+
         def work() -> None:
             while left:
                 try:
                     with self._clients.session(candidate) as session:
                         if opening:
                             session.run(opening)
-                        while left:
-                            left.popleft()(session)
-                except IndexError:  # another session took the last one
-                    return
+                        while task := next_one():
+                            task(session)
                 except SqlError as error:
                     if not tolerant or not error.sql_state or _CANNOT_WRITE.search(error.what):
                         left.clear()
