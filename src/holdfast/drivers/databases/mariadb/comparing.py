@@ -176,7 +176,8 @@ class Comparison:
         self._source = source
         self._target = target
         self._most_changes = _GIVEN_UP * rows + 1000
-        self._changes = 0
+        self._changes: list[int] = []  # of each piece; threads append to it
+        self._given_up = False
         self._pieces = [""]
         self._left = deque(self._pieces)
         self._done = itertools.count(1)
@@ -208,16 +209,18 @@ class Comparison:
 
     def _compare(self, session: Session) -> None:
         where = self._left.popleft()
-        if self._changes <= self._most_changes:
+        if not self._given_up:
             statement = replace(self._shape, self._source, self._target, where)
             # In one request, because the client's mark behind it is a statement too.
-            self._changes += int(session.rows(f"{statement};\nSELECT ROW_COUNT()")[0][0] or 0)
+            self._changes.append(int(session.rows(f"{statement};\nSELECT ROW_COUNT()")[0][0] or 0))
+            if sum(self._changes) > self._most_changes:
+                self._given_up = True  # never taken back: from here on pieces may be left out
         if next(self._done) == len(self._pieces):
             self._finish(session)
 
     def _finish(self, session: Session) -> None:
         """Remove what was deleted since. All rows of the original are there, so equal numbers mean equal tables."""
-        if self._changes > self._most_changes:
+        if self._given_up:
             session.run(f"TRUNCATE TABLE {self._target}")
             listed = self._shape.listed
             session.run(f"INSERT INTO {self._target} ({listed}) SELECT {listed} FROM {self._source}")
