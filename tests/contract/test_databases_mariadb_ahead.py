@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.drivers.databases.mariadb import comparing, evidence
+from holdfast.drivers.databases.mariadb.client import literal
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
 from holdfast.drivers.databases.sql.session import Session
 from holdfast.errors import HoldfastError, StepError
@@ -309,13 +310,17 @@ def test_a_transaction_that_began_with_the_last_commit_and_ends_after_the_copy(
 
 @on_both
 @pytest.mark.usefixtures("without_margin")
-def test_a_server_that_was_started_again_meanwhile(product: type[MariadbServer]) -> None:
+def test_a_server_elsewhere_that_was_started_again_meanwhile(
+    product: type[MariadbServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
     own = product()
     try:
         own.create_if_missing("app")
         run(own, "app", simple("entry"), simple("resting"))
         database = opened(own, "app", knowing=True, say=pytest.fail)
         until_the_next_second(own)
+        check_the_time_zone(own, database)
         facts = database.copy_ahead(OPERATION)
         assert all(facts["marks"].values())
         run(own, "app", "UPDATE entry SET b = 5")
@@ -327,6 +332,25 @@ def test_a_server_that_was_started_again_meanwhile(product: type[MariadbServer])
         assert [own.run("app", f"SELECT * FROM {table}") for table in ("entry", "resting")] == before
     finally:
         own.remove()
+
+
+def check_the_time_zone(server: MariadbServer, database: MariadbDatabase) -> None:
+    """InnoDB shows the start of a transaction in the server's time zone, and the rest of the catalogue in another."""
+    with database._clients.session() as session, connected(server, "app") as visitor:
+        session.run(evidence.UTC)
+        began = evidence.now(session)
+        visitor.cursor().execute("BEGIN")
+        visitor.cursor().execute("SELECT * FROM entry")
+        until_the_next_second(server)
+        assert began <= evidence.bound(session) < evidence.now(session)
+        for local, utc in (
+            ("2026-07-01 12:00:00", "2026-07-01 10:00:00"),
+            ("2026-10-25 02:30:00", "2026-10-25 00:30:00"),
+            ("2026-10-25 03:30:00", "2026-10-25 02:30:00"),
+            ("2026-12-01 12:00:00", "2026-12-01 11:00:00"),
+        ):
+            found = session.value(f"SELECT {evidence.in_utc(f'CAST({literal(local)} AS DATETIME)')}")
+            assert found == utc
 
 
 def test_writers_do_not_wait_while_tables_are_copied(

@@ -77,10 +77,21 @@ def bound(session: Session) -> str:
     InnoDB's list of transactions may be a tenth of a second old, which the margin covers.
     """
     found = session.value(
-        f"SELECT LEAST(NOW() - INTERVAL {_MARGIN_SECONDS} SECOND, COALESCE((SELECT MIN(trx_started)"
+        f"SELECT LEAST(NOW() - INTERVAL {_MARGIN_SECONDS} SECOND, COALESCE((SELECT MIN({in_utc('trx_started')})"
         " FROM information_schema.innodb_trx), NOW()))"
     )
     return found or ""
+
+
+def in_utc(column: str) -> str:
+    """Return the expression for a local time of the server in UTC: the earlier one in an hour that comes twice.
+
+    InnoDB shows the start of a transaction in the server's own time zone, whatever that of the session.
+    """
+    later = f"COALESCE(CONVERT_TZ({column}, 'SYSTEM', '+00:00'), '1971-01-01 00:00:00')"
+    earlier = (f"{later} - INTERVAL {minutes} MINUTE" for minutes in (30, 60))  # no zone has another shift today
+    found = (f"IF(CONVERT_TZ({one}, '+00:00', 'SYSTEM') = {column}, {one}, {later})" for one in earlier)
+    return f"LEAST({later}, {', '.join(found)})"
 
 
 def states(
