@@ -106,6 +106,7 @@ class FakeDatabase:
     kind = "fake"
     extension = "fake"
     copied_by = "magic"
+    copied_ahead = "a spell is prepared"
     candidate_has_views = True
 
     def __init__(self, live: bytes | None = None) -> None:
@@ -117,6 +118,8 @@ class FakeDatabase:
         self.private_folder: Path | None = None
         self.claimed_by: str | None = None
         self.open_handles: list[str] = []
+        self.ahead_fails: Exception | None = None
+        self.prepared_with: list[Facts] = []
 
     def execute(self, sql: str) -> None:
         """A visitor's write."""
@@ -215,9 +218,15 @@ class FakeDatabase:
     def tokens(self) -> list[str]:
         return list(self.beside)
 
+    def copy_ahead(self, token: str) -> Facts:
+        if self.ahead_fails is not None:
+            raise self.ahead_fails
+        return {"of": token}
+
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
             self._refuse_open()
+            self.prepared_with.append(facts)
         content = self._bytes(source)
         identity = next(self._identities)
         self.beside[token] = (identity, content)

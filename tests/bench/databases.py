@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ OPERATION = "20260101-000000-bench-ab12"
 _ROWS_A_GB = 6_000_000
 _MEMORY_MB = 200
 _HOLD_SECONDS = 5.0
+_AT_REST_SECONDS = 15.0  # after which MariaDB's driver can know that nobody writes to a table
 _TIMES = 3  # Holdfast's backup and the engine's own, in turns: the middle one of each counts
 
 
@@ -64,6 +66,7 @@ class Bench:
         self.folder = folder
         self.title = f"{self.engine}, {gigabytes:g} GB"
         self.environment: dict[str, str] = {}
+        self.restored: tuple[str, float] | None = None
         self._say = say
         say(f"{self.title}: making the database")
         self.fill(int(gigabytes * _ROWS_A_GB))
@@ -96,9 +99,11 @@ class Bench:
         environment = {**os.environ, **self.environment}
         return timed(lambda: subprocess.run(argv, env=environment, cwd=self.folder, check=True, stdout=sys.stderr))
 
-    def run(self) -> list[Row]:
+    def run(self, *, points_only: bool = False) -> list[Row]:
         size = Row(f"{self.title}: size of the database", f"{self.database.inspect()['size_bytes'] / 1e9:.2f} GB")
-        return [*self._backups(), *self._restores(), *self._going_back(), size]
+        if points_only:
+            return [*self._restore_points(), *self._going_back(), size]
+        return [*self._backups(), *self._restores(), *self._restore_points(), *self._going_back(), size]
 
     def _dump(self) -> Facts:
         with self.database.freeze_writes(_HOLD_SECONDS) as fix:  # as `pause` does, which is the default
@@ -172,34 +177,73 @@ class Bench:
             )
         ]
 
-    def _going_back(self) -> list[Row]:
-        self._say(f"{self.title}: Holdfast, restore point and going back")
+    def _restore_points(self) -> list[Row]:
+        """All of a restore point in the window, and the window's part of one that was begun before."""
+        self._say(f"{self.title}: Holdfast, restore points")
         point: list[str] = []
-        copied = timed(lambda: point.append(self.database.prepare(OPERATION, None, {})))
+
+        def make(ahead: Facts) -> float:
+            return timed(lambda: point.append(self.database.prepare(OPERATION, None, ahead)))
+
+        self.sql(self.five_percent)
+        copied = make({})
+        self.database.discard(OPERATION)
+        time.sleep(_AT_REST_SECONDS)
+        ahead, ahead_seconds = self._ahead()
+        at_rest = make(ahead)
+        self.database.discard(OPERATION)
+        ahead, _ = self._ahead(self.five_percent)
+        completed = make(ahead)
+        self.point = point[-1]
+        whole = f"all of it in the window {copied:.2f} s"
+        of_rest = f"nothing written since it was begun {ahead_seconds:.2f} s before"
+        return [
+            Row(f"{self.title}: making all of the restore point in the window", f"{copied:.2f} s"),
+            Row(f"{self.title}: the window's part, {of_rest}", f"{at_rest:.2f} s", whole, at_rest / copied),
+            Row(
+                f"{self.title}: the window's part, 5 % of the rows written meanwhile",
+                f"{completed:.2f} s",
+                whole,
+                completed / copied,
+            ),
+        ]
+
+    def _going_back(self) -> list[Row]:
+        self._say(f"{self.title}: Holdfast, going back")
         digest = self.sql(self.digest)
         self.sql("UPDATE entry SET text = upper(text) WHERE kind < 50")
         self.sql("ALTER TABLE entry DROP COLUMN kind")
         began = time.monotonic()
-        self.database.swap(OPERATION, point[0], f"{OPERATION}.failed")
+        self.database.swap(OPERATION, self.point, f"{OPERATION}.failed")
         back = time.monotonic() - began
         assert self.sql(self.digest) == digest
         self.database.discard(OPERATION)
-        name, theirs = self.restored
-        return [
-            Row(
-                f"{self.title}: making the restore point", f"{copied:.2f} s", f"{name} {theirs:.2f} s", copied / theirs
-            ),
+        rows = [
             Row(
                 f"{self.title}: going back from a migration that dropped a column and rewrote half the rows",
                 f"{back:.3f} s",
                 "one second",
                 back,
                 1.0,
-            ),
-            Row(f"{self.title}: going back", f"{back:.3f} s", f"{name} {theirs:.2f} s", back / theirs, 0.1),
+            )
         ]
+        if self.restored is not None:
+            name, theirs = self.restored
+            beside = f"{name} {theirs:.2f} s"
+            rows.append(Row(f"{self.title}: going back", f"{back:.3f} s", beside, back / theirs, 0.1))
+        return rows
+
+    def _ahead(self, meanwhile: str = "SELECT 1") -> tuple[Facts, float]:
+        """Return what was done ahead while a statement ran, and in which time."""
+        found: list[Facts] = []
+        with ThreadPoolExecutor(1) as visitors:
+            written = visitors.submit(self.sql, meanwhile)
+            seconds = timed(lambda: found.append(self.database.copy_ahead(OPERATION)))
+            written.result()
+        return found[0], seconds
 
     digest: str
+    five_percent = "UPDATE entry SET text = reverse(text) WHERE id % 20 = 0"
 
 
 class PostgresqlBench(Bench):
@@ -301,6 +345,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where dumps are made and deleted again (default: TMPDIR)")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-ENGINE.md")
     parser.add_argument("--windows-only", action="store_true", help="leave the engine's own tools out")
+    parser.add_argument("--restore-points-only", action="store_true", help="leave out backups and restores")
     parser.add_argument("--page", default="", help="what the page's name has besides, as `-4gb`")
     options = parser.parse_args()
     say = partial(print, file=sys.stderr, flush=True)
@@ -317,7 +362,7 @@ def measure(engine: str, options: argparse.Namespace, say: Callable[[str], None]
         folder = Path(tempfile.mkdtemp(prefix="holdfast-bench", dir=options.folder))
         bench = ENGINES[engine](folder, gigabytes, say)
         try:
-            tables.append(table(bench.title, bench.run()))
+            tables.append(table(bench.title, bench.run(points_only=options.restore_points_only)))
         finally:
             bench.remove()
             shutil.rmtree(folder)

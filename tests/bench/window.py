@@ -96,6 +96,8 @@ def _row(site: Site, what: str, operation: str, argument: str, *, fails: bool = 
         window = visitor.seconds()
         steps = {step.name: step for step in app.journal.steps(app.journal.operations(1)[0].id)}
         app.close()
-    copying = steps["restore_point.create"].seconds if "restore_point.create" in steps and not fails else None
-    own = f"{copying:.2f} s of it the restore point" if copying is not None else ""
+    own = ""
+    if "restore_point.create" in steps and not fails:
+        before, within = (steps[f"restore_point.{name}"].seconds or 0.0 for name in ("prepare", "create"))
+        own = f"{within:.2f} s of it the restore point, after {before:.2f} s before it"
     return Row(f"{what}, in {whole:.1f} s", f"{window:.2f} s", own)

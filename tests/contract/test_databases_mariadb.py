@@ -853,7 +853,7 @@ def test_a_server_that_is_down_is_told_as_such(server: MariadbServer, name: str)
 
 
 @on_both
-@pytest.mark.parametrize("what", ["restore point", "restore"])
+@pytest.mark.parametrize("what", ["restore point", "restore point begun ahead", "restore"])
 def test_a_full_disk_of_the_server_leaves_the_live_database_as_it_is(
     product: type[MariadbServer], small_disk: Path, quick_folder: Path, what: str
 ) -> None:
@@ -867,7 +867,9 @@ def test_a_full_disk_of_the_server_leaves_the_live_database_as_it_is(
         free = os.statvfs(small_disk)
         (small_disk / "filler").write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - (12 << 20))))
         with pytest.raises(HoldfastError) as caught:
-            database.prepare(OPERATION, None if what == "restore point" else quick_folder / "dump", facts_of(taken))
+            if what == "restore":
+                database.prepare(OPERATION, quick_folder / "dump", facts_of(taken))
+            database.prepare(OPERATION, None, database.copy_ahead(OPERATION) if "ahead" in what else {})
         assert "full" in str(caught.value).lower() or "space" in str(caught.value).lower()
         (small_disk / "filler").unlink()
         database.discard(OPERATION)

@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 from msgspec.structs import replace
 
-from holdfast.drivers.databases.postgresql import archive
+from holdfast.drivers.databases.postgresql import archive, copies
 from holdfast.drivers.databases.postgresql.client import Clients
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
 from holdfast.drivers.interchange import dump_source
@@ -401,6 +401,32 @@ def test_a_strangers_session_is_named_and_refuses(
         assert server.run(name, "SELECT 1", user=ROLE) == "1", "visitors may connect again"
     assert database.tokens() == []
     database.prepare(OPERATION, None, {})
+
+
+def test_a_checkpoint_ahead_leaves_the_copy_little_to_write(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    server.run(name, "CREATE TABLE more AS SELECT n FROM generate_series(1, 50000) n")
+
+    def changed_pages() -> int:
+        server.run("postgres", "CREATE EXTENSION IF NOT EXISTS pg_buffercache")
+        return int(server.run("postgres", "SELECT count(*) FROM pg_buffercache WHERE isdirty AND reldatabase > 16383"))
+
+    assert changed_pages() > 100
+    with visitor(server, name):
+        assert database.copy_ahead(OPERATION) == {}
+        assert changed_pages() < 20
+    assert database.tokens() == []
+
+
+def test_a_server_that_fails_to_clone_copies(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of version 18 on a filesystem that cannot share blocks; this one does not know the setting at all."""
+    monkeypatch.setattr(copies, "may_clone", lambda session: True)
+    rows = server.run(name, "SELECT count(*) FROM entry")
+    database.swap(OPERATION, database.prepare(OPERATION, None, {}), f"{OPERATION}.failed")
+    assert server.run(name, "SELECT count(*) FROM entry") == rows
 
 
 def test_autovacuum_stops_neither_a_restore_point_nor_going_back(

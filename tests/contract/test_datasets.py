@@ -157,6 +157,31 @@ def test_restore_point_from_the_live_database(harness: Harness) -> None:
     assert harness.texts() == ["one", "two", "of the migration"]
 
 
+def test_a_restore_point_begun_ahead_has_what_was_written_since(harness: Harness) -> None:
+    live = harness.identity()
+    ahead = harness.dataset.copy_ahead("op")
+    assert (harness.identity(), harness.texts()) == (live, ["one", "two"])
+    harness.clear()
+    for text in ("one", "three"):
+        harness.add(text)
+    point = harness.dataset.prepare("op", None, ahead)
+    harness.add("of the migration")
+    harness.dataset.swap("op", point, "op.aside")
+    assert (harness.identity(), harness.texts()) == (point, ["one", "three"])
+    harness.dataset.swap("op", live, "op.again")
+    assert harness.texts() == ["one", "three", "of the migration"]
+
+
+def test_what_was_done_ahead_is_discarded_with_its_operation(harness: Harness) -> None:
+    ahead = harness.dataset.copy_ahead("op")
+    assert harness.dataset.copy_ahead("op") is not None, "it may be repeated"
+    harness.dataset.discard("op")
+    assert harness.dataset.tokens() == []
+    assert harness.texts() == ["one", "two"]
+    harness.dataset.swap("op", harness.dataset.prepare("op", None, ahead), "op.aside")
+    assert harness.texts() == ["one", "two"]
+
+
 def test_a_dump_of_a_restore_point_is_of_the_time_of_the_restore_point(harness: Harness) -> None:
     live = snapshot(harness.dataset, harness.folder / "live")
     point, target = harness.prepare("op", None), harness.folder / "dump"

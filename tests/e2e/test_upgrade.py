@@ -100,7 +100,7 @@ def test_the_plan_names_how_restore_points_are_made(installed: Site) -> None:
     with contextlib.closing(sqlite3.connect(installed.state / "journal.sqlite3")) as journal, journal:
         journal.execute("UPDATE step SET seconds = 3.25 WHERE name = 'restore_point.create'")
     again = run(installed, "upgrade", "v5", "--dry-run")
-    assert "Making restore points took 3.2 s last time." in again.stdout + again.stderr
+    assert "The window's part of making restore points took 3.2 s last time." in again.stdout + again.stderr
 
 
 def test_no_backup_says_what_an_undo_loses(installed: Site) -> None:

@@ -249,6 +249,7 @@ DATABASE_STEPS = {
     "backup.finish",
     "backup.complete",
     "restore_point.create",
+    "restore_point.prepare",
     "restore_point.arm",
     "restore_point.drop",
     "task.run",

@@ -120,3 +120,19 @@ def test_a_table_that_was_there_before_is_no_new_name_of_another(upgrade: Upgrad
 def test_one_new_table_is_the_new_name_of_one_table_only(upgrade: Upgrade) -> None:
     with pytest.raises(StepError, match="the table is gone"):
         upgrade("ALTER TABLE a RENAME TO c; DROP TABLE b", start=TWINS)
+
+
+def test_several_databases_are_counted_at_the_same_time(quick_folder: Path) -> None:
+    app = make_app(quick_folder)
+    other = app.context.databases["other"] = FakeDatabase()
+    for database in (app.context.databases["main"], other):
+        assert isinstance(database, FakeDatabase)
+        database.execute(START)
+    context, counted, _ = make_context()
+    do(guard.CountRows(), app.context, context)
+    assert {name: tables["entry"]["rows"] for name, tables in counted["tables"].items()} == {"main": 3, "other": 3}
+    other.execute("DELETE FROM entry")
+    context, _, _ = make_context({"guard.count": counted})
+    with pytest.raises(StepError, match=r"other\.entry: 3 rows before, 0 after"):
+        do(guard.CompareRows(), app.context, context)
+    app.close()

@@ -26,6 +26,7 @@ UNRECORDED = {
     "references.check_loaded",
     "release.adopt",
     "restore.configuration",
+    "restore_point.prepare",
     "services.prepare",
     "services.remove",
 }

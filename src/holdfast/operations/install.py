@@ -51,6 +51,8 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
     ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))
+    if wipe:
+        steps += parts.copy_ahead(app)
     steps += [CloseGate(f"installation of {label}"), StopServices()]
     if with_vault:
         steps += [

@@ -21,6 +21,7 @@ from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
+from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
 from holdfast.steps.services import BEHIND, WEB
@@ -278,6 +279,11 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
     else:
         return MigrationChecks((before,))
     return MigrationChecks((before,), (CheckMigrations(release, "maintenance", left=True),), (note,))
+
+
+def copy_ahead(app: App) -> list[PlannedStep]:
+    """Return the step that prepares restore points before a gate is closed; none if no database has a use for it."""
+    return [PrepareRestorePoint()] if any(one.copied_ahead for one in app.context.databases.values()) else []
 
 
 def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:

@@ -86,7 +86,10 @@ def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> 
 
 
 def _restore_points(app: App) -> list[str]:
-    """Return notes on how each restore point is made, how large it is, and how long they took last time."""
+    """Return notes on how each restore point is made and how large it is, and what it costs in the window.
+
+    That is what is done before the window, and how long the window's part took last time.
+    """
     last = next(
         (
             step.seconds
@@ -104,8 +107,10 @@ def _restore_points(app: App) -> list[str]:
                 f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
                 " an undo puts it back by a rename."
             )
+            if database.copied_ahead:
+                notes.append(f"Before the window, {database.copied_ahead}.")
     if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
-        notes.append(f"Making restore points took {last:.1f} s last time.")
+        notes.append(f"The window's part of making restore points took {last:.1f} s last time.")
     return notes
 
 
@@ -122,6 +127,7 @@ def _maintenance(
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
+        *parts.copy_ahead(app),
         parts.prepare(app, release, "migrate", "warm_cache"),
         CloseGate(f"upgrade to {label}"),
         StopServices(keeps=True),

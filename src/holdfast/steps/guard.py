@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
@@ -10,6 +12,8 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import StepError
 from holdfast.steps.typed import Context, StepFacts, TypedStep, WarningFacts
+
+_AT_ONCE = 4  # databases whose rows are counted
 
 
 class TableCount(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,6 +37,15 @@ def _counted(application: ApplicationContext, database: Dataset) -> Counts:
     return msgspec.convert(database.tables(budget_seconds=budget), Counts)
 
 
+def _all_counted(application: ApplicationContext, names: Sequence[str]) -> dict[str, Counts]:
+    """Return the rows of several databases, which are counted at the same time."""
+    databases = [application.databases[name] for name in names]
+    if len(names) < 2:
+        return {name: _counted(application, one) for name, one in zip(names, databases, strict=True)}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(partial(_counted, application), databases), strict=True))
+
+
 class CountRows(TypedStep[RowFacts], frozen=True):
     """Count the rows of all tables while services are stopped."""
 
@@ -43,11 +56,8 @@ class CountRows(TypedStep[RowFacts], frozen=True):
         return "count rows"
 
     def do(self, application: ApplicationContext, context: Context[RowFacts]) -> None:
-        context.facts.tables = {
-            name: _counted(application, database)
-            for name, database in application.databases.items()
-            if database.inspect()["exists"]
-        }
+        present = [name for name, database in application.databases.items() if database.inspect()["exists"]]
+        context.facts.tables = _all_counted(application, present)
         context.record()
 
 
@@ -65,8 +75,10 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
         earlier = context.facts_of(CountRows)
         problems: list[tuple[str, str, str]] = []
         warnings: list[str] = []
-        for name, before in ((earlier.tables if earlier is not None else None) or {}).items():
-            after = _counted(application, application.databases[name])
+        counted_before = (earlier.tables if earlier is not None else None) or {}
+        counted_after = _all_counted(application, list(counted_before))
+        for name, before in counted_before.items():
+            after = counted_after[name]
             taken: set[str] = set()  # a new table can be the new name of at most one vanished table
             for table, counted in before.items():
                 verdict = _vanished(table, counted, before, after, taken)

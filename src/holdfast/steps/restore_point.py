@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import StoredBackup
-from holdfast.errors import StepError
-from holdfast.model import Entry, Release
+from holdfast.errors import CancelledError, HoldfastError, StepError
+from holdfast.model import Entry, Facts, Release
 from holdfast.steps.backup import PublishBackup
 from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.service_steps import StartServices
 from holdfast.steps.tasks import RunTask
-from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep
+from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
+
+
+class AheadFacts(StepFacts):
+    ahead: dict[str, Facts] | None = None
+    """What each database returned for its restore point, by name."""
+
+
+class PrepareRestorePoint(TypedStep[AheadFacts], frozen=True):
+    """Do what can be done of restore points while visitors are served; `CreateRestorePoint` completes them."""
+
+    name = "restore_point.prepare"
+    is_undone = True
+
+    @property
+    def title(self) -> str:
+        return "prepare the restore point"
+
+    def do(self, application: ApplicationContext, context: Context[AheadFacts]) -> None:
+        """Continue without a database that fails here: its whole copy is then made while services are stopped."""
+        ahead: dict[str, Facts] = {}
+        for name, database in application.databases.items():
+            try:
+                if database.inspect()["exists"]:
+                    ahead[name] = database.copy_ahead(context.operation)
+            except CancelledError:
+                raise
+            except (HoldfastError, OSError) as error:
+                context.say(
+                    f"The restore point of {name} could not be prepared, so all of it is made while visitors wait:"
+                    f" {application.host.redactor.text(str(error))}"
+                )
+                _discard_unless_down(application, name, context.operation)
+        context.facts.ahead = ahead
+        context.record()
+
+    def undo(self, application: ApplicationContext, context: Context[AheadFacts]) -> None:
+        _discard(application, context.operation)
+
+
+def _discard_unless_down(application: ApplicationContext, name: str, operation: str) -> None:
+    """Free the space of an unfinished copy; where that fails, the next copy replaces it or the undo drops it."""
+    with suppress(HoldfastError, OSError):
+        application.databases[name].discard(operation)
 
 
 class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):
@@ -28,17 +73,21 @@ class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):
     def do(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
         identities: dict[str, str | None] = {}
         candidates: dict[str, str] = {}
+        prepared = context.facts_of(PrepareRestorePoint)
+        ahead = (prepared.ahead if prepared is not None else None) or {}
         for name, database in application.databases.items():
             facts = database.inspect()
             identities[name] = facts["identity"]
             if facts["exists"]:
-                candidates[name] = database.prepare(context.operation, None, {})
+                candidates[name] = database.prepare(context.operation, None, ahead.get(name, {}))
         durable.barrier(application.barrier_paths())
         context.facts.databases, context.facts.candidates = identities, candidates
         context.record()
 
     def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
-        _discard(application, context.operation)
+        """Leave the databases to the undo of the step before the window, which comes when visitors are back."""
+        if not context.started(PrepareRestorePoint):
+            _discard(application, context.operation)
 
 
 class DropRestorePoint(TypedStep[NoFacts], frozen=True):

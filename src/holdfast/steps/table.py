@@ -74,6 +74,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     restore_point.AllowChanges,
     restore_point.CreateRestorePoint,
     restore_point.DropRestorePoint,
+    restore_point.PrepareRestorePoint,
     restore_point.WipeData,
     service_preparation.PrepareServices,
     service_preparation.RemoveStopped,

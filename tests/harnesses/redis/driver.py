@@ -55,6 +55,7 @@ class RedisKeySpace:
     kind = "redis"
     extension = "redis"
     copied_by = "copied key by key on the same server"
+    copied_ahead = ""
 
     def __init__(self, name: str, socket: Path, number: int) -> None:
         self.name = name
@@ -209,6 +210,10 @@ class RedisKeySpace:
         return self._write(self._keys(self._find(identity)), target)
 
     # --- candidates and swap -----------------------------------------------------------------------
+
+    def copy_ahead(self, token: str) -> Facts:
+        """Do nothing: the server does not say which keys were written since."""
+        return {}
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:

@@ -49,6 +49,8 @@ class DatasetReading(Countable, Protocol):
     extension: str
     copied_by: str
     """The way a restore point is made, as operators read it."""
+    copied_ahead: str
+    """What `copy_ahead` does, as operators read it; empty where it does nothing."""
 
     def inspect(self) -> Facts:
         """Return `exists`, `identity` (survives renames, changes with a swap), `size_bytes` and `tool`.
@@ -79,12 +81,22 @@ class DatasetSwapping(Protocol):
     def private_folder(self) -> Path | None:
         """Return the folder of Holdfast's own data next to the live dataset, if it is a folder of this machine."""
 
+    def copy_ahead(self, token: str) -> Facts:
+        """Do what can be done of a copy of the live dataset while it is in use; return what `prepare` needs of it.
+
+        It never makes writers wait noticeably. What it leaves is removed by `discard`. Raise HoldfastError where it
+        fails; `prepare` then makes the whole copy.
+        """
+
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         """Make a verified candidate from the live dataset (`source` is None) or from a dump; return its identity.
 
-        A copy of the live one requires that it has no open sessions. `facts` are those of the dump's snapshot, its
-        `tables` among them. `elsewhere` in them says that the dump comes from another environment, whose roles, grants
-        and settings do not apply here. Idempotent: an earlier candidate of the token is replaced.
+        A copy of the live one requires that it has no open sessions. Its `facts` are what `copy_ahead` returned for the
+        same token, or empty. It equals the live dataset exactly, whatever was written after `copy_ahead`.
+
+        For a dump, `facts` are those of its snapshot, its `tables` among them. `elsewhere` in them says that the dump
+        comes from another environment, whose roles, grants and settings do not apply here. Idempotent: an earlier
+        candidate of the token is replaced.
         """
 
     def load(self, token: str, source: DumpSource) -> str:

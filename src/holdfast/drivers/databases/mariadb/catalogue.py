@@ -24,7 +24,7 @@ _WHOLE_NUMBERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 KINDS = ("EVENT", "TRIGGER", "VIEW", "PROCEDURE", "FUNCTION", "PACKAGE")
 
 
-def _is(column: str, database: str) -> str:
+def is_exactly(column: str, database: str) -> str:
     """Return a condition on the exact name.
 
     The catalogue ignores case when it compares, but on most servers names that differ in case are different databases.
@@ -42,7 +42,7 @@ def names(session: Session, database: str, kind: str) -> list[str]:
     }.get(kind, ("routines", "routine_name", "routine_schema", f"routine_type = '{kind}'"))
     rows = session.rows(
         f"SELECT {name} FROM information_schema.{table} WHERE {place} = {literal(database)} AND {more}"
-        f" AND {_is(place, database)} ORDER BY 1"
+        f" AND {is_exactly(place, database)} ORDER BY 1"
     )
     return [str(found) for (found,) in rows]
 
@@ -93,8 +93,8 @@ def sizes_bytes(session: Session, database: str) -> dict[str, int]:
 def number_key(session: Session, database: str, table: str) -> Key | None:
     """Return the key of a transactional table with rows whose primary key is one whole-number column, else None."""
     where = (
-        f"table_schema = {literal(database)} AND {_is('table_schema', database)}"
-        f" AND table_name = {literal(table)} AND {_is('table_name', table)}"
+        f"table_schema = {literal(database)} AND {is_exactly('table_schema', database)}"
+        f" AND table_name = {literal(table)} AND {is_exactly('table_name', table)}"
     )
     if session.value(f"SELECT engine FROM information_schema.tables WHERE {where}") != "InnoDB":
         return None
@@ -120,7 +120,7 @@ def movable(session: Session, database: str) -> list[str]:
 def _tables(session: Session, database: str, types: str) -> list[str]:
     rows = session.rows(
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = {literal(database)}"
-        f" AND table_type IN ({types}) AND {_is('table_schema', database)}"
+        f" AND table_type IN ({types}) AND {is_exactly('table_schema', database)}"
         f" AND table_name NOT IN ({literal(MARKER)}, {literal(NEXT)}) ORDER BY 1"
     )
     return [str(name) for (name,) in rows]
@@ -134,8 +134,8 @@ def sequence_defaults(session: Session, database: str) -> list[tuple[str, str, s
     pattern = literal("val(" + identifier(database) + ".")
     rows = session.rows(
         "SELECT table_name, column_name, column_default FROM information_schema.columns"
-        f" WHERE table_schema = {literal(database)}"
-        f" AND {_is('table_schema', database)} AND LOCATE({pattern}, column_default) ORDER BY 1, ordinal_position"
+        f" WHERE table_schema = {literal(database)} AND {is_exactly('table_schema', database)}"
+        f" AND LOCATE({pattern}, column_default) ORDER BY 1, ordinal_position"
     )
     return [(str(table), str(column), str(default)) for table, column, default in rows]
 
@@ -155,7 +155,7 @@ def copying(session: Session, database: str, table: str, history: bool) -> tuple
     """
     rows = session.rows(
         "SELECT column_name FROM information_schema.columns WHERE COALESCE(generation_expression, '') = ''"
-        f" AND table_schema = {literal(database)} AND {_is('table_schema', database)}"
+        f" AND table_schema = {literal(database)} AND {is_exactly('table_schema', database)}"
         f" AND BINARY table_name = {literal(table)} ORDER BY ordinal_position"
     )
     columns = [identifier(str(name)) for (name,) in rows]
@@ -177,7 +177,7 @@ def copying(session: Session, database: str, table: str, history: bool) -> tuple
 
 def sessions(session: Session, databases: Iterable[str]) -> list[tuple[str, str, str, str]]:
     """Return number, user, host and command of the sessions on databases, as far as this account may see them."""
-    chosen = " OR ".join(_is("db", name) for name in databases)
+    chosen = " OR ".join(is_exactly("db", name) for name in databases)
     rows = session.rows(
         "SELECT id, user, host, command FROM information_schema.processlist"
         f" WHERE db IS NOT NULL AND ({chosen}) AND id <> CONNECTION_ID() AND command <> 'Daemon'"

@@ -14,21 +14,16 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable
 
-from holdfast.drivers.databases.mariadb import catalogue, dump, markers, rewriting, stored_objects
+from holdfast.drivers.databases.mariadb import catalogue, markers, rewriting, stored_objects
 from holdfast.drivers.databases.mariadb.catalogue import (
     KINDS,
-    base_tables,
-    copying,
     drop_programs,
     end,
     movable,
     names,
     sessions,
-    versioned,
 )
 from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb.markers import MARKER, NEXT
@@ -39,7 +34,6 @@ _LEAVE_SECONDS = 5.0
 _NAME_CHARACTERS = 64
 _DENIED = ("42000", "28000")
 _NO_ROUTINE = re.compile(r"ERROR 1305 ")
-_CANNOT_WRITE = re.compile(r"ERROR (3|1021|1026|1030|1114) ")  # error numbers of a full disk
 
 
 class ShadowDatabases:
@@ -169,51 +163,6 @@ class ShadowDatabases:
                 f" GRANT {self._clients.dialect.definer_grant} ON *.* TO {me}; then restore again."
             )
 
-    def copy(self, token: str) -> str:
-        """Have the server copy the live database table by table; return the copy's identity.
-
-        No session may be on the live one. Raise RefusedError where one stays.
-        """
-        with self._clients.session() as session:
-            self._await_no_sessions(session)
-            properties = self.properties(session, self._database)
-            views = names(session, self._database, "VIEW")
-            kept = versioned(session, self._database)
-            tables = [
-                (table, copying(session, self._database, table, table in kept))
-                for table in base_tables(session, self._database)
-            ]
-        candidate = self.empty(token, properties)
-        with self._clients.session() as holder:
-            # Locked, because an event of the database or a session without a default database could write meanwhile.
-            if tables:
-                places = (f"{identifier(self._database)}.{identifier(table)} READ" for table, _ in tables)
-                holder.run(f"LOCK TABLES {', '.join(places)}")
-            self._clients.feed(candidate, dump.structure(self._clients, self._database, views))
-            try:
-                with ThreadPoolExecutor(self._clients.server.jobs) as pool:
-                    shares = [tables[first :: self._clients.server.jobs] for first in range(self._clients.server.jobs)]
-                    list(pool.map(partial(self._copy_rows, candidate), shares))
-            except SqlError as error:
-                if not _CANNOT_WRITE.search(error.what):
-                    raise
-                raise StepError(  # worded here, because the server calls a full disk an unknown error
-                    f"database {self._name}: the server could not write a copy: {error.what}",
-                    next_step="Check whether the server's disk is full; its log says more.",
-                ) from error
-        return self.settle(candidate, self.script(self._database))
-
-    def _copy_rows(self, candidate: str, tables: Sequence[tuple[str, tuple[str, str]]]) -> None:
-        source, target = identifier(self._database), identifier(candidate)
-        with self._clients.session() as session:
-            for table, (columns, history) in tables:
-                if history:
-                    session.run("SET system_versioning_insert_history = 1")
-                quoted = identifier(table)
-                session.run(
-                    f"INSERT INTO {target}.{quoted} ({columns}) SELECT {columns} FROM {source}.{quoted} {history}"
-                )
-
     def script(self, database: str, *, whatever_is_broken: bool = False) -> bytes:
         """Return the script that creates the triggers, routines, views and events of a database.
 
@@ -238,7 +187,7 @@ class ShadowDatabases:
             return False
         return True
 
-    def _await_no_sessions(self, session: Session) -> None:
+    def await_no_sessions(self, session: Session) -> None:
         """Wait until sessions of stopped services are gone; end other ones if that is configured, else name them.
 
         Raise RefusedError where sessions stay.

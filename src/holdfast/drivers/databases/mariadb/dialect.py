@@ -61,3 +61,5 @@ class Dialect:
     """Rights to see and end the sessions of other accounts, in the syntax of GRANT."""
     own_findings: Callable[[Session, str, Version], list[Finding]]
     """Return conditions of only this product that would stop or spoil an operation on a database."""
+    inner_tables: str
+    """The view of InnoDB's own catalogue of tables."""

@@ -28,6 +28,7 @@ from holdfast.drivers.databases.mariadb import (
 from holdfast.drivers.databases.mariadb.client import Clients, Session, SqlError, identifier, literal, server_error
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.dump import Dump, Part, Reading
+from holdfast.drivers.databases.mariadb.live_copy import LiveCopy
 from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.shadows import WithShadows
@@ -73,6 +74,7 @@ MARIADB = Dialect(
     definer_grant="SET USER",
     session_rights="PROCESS, CONNECTION ADMIN",
     own_findings=checks.history,
+    inner_tables="innodb_sys_tables",
 )
 
 
@@ -89,6 +91,7 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
     kind = "mariadb"
     extension = "sql.zst"
     copied_by = "a copy of each table by the server"
+    copied_ahead = "tables are copied; in it, those that may have been written since are compared"
     candidate_has_views = False
     private_folder = None
 
@@ -99,6 +102,7 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
         self._clients = Clients(server, host, self.dialect)
         self._server = server
         super().__init__(copies.ShadowDatabases(name, database, self._clients))
+        self._live_copy = LiveCopy(name, database, self._clients, self._shadows)
         self._source = snapshots.Source(name, database, self._clients, self._shadows)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -207,9 +211,12 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
 
     # --- candidates and swap -----------------------------------------------------------------------
 
+    def copy_ahead(self, token: str) -> Facts:
+        return self._live_copy.ahead(token)
+
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
-            return self._shadows.copy(token)
+            return self._live_copy.copy(token, facts)
         with self._clients.session() as session:
             self._refuse_others(session, facts)
             keeps_definers = bool(catalogue.rights(session) & catalogue.DEFINING)

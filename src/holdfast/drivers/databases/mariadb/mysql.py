@@ -108,6 +108,7 @@ MYSQL = Dialect(
     definer_grant="SET_ANY_DEFINER, SYSTEM_USER, SHOW_ROUTINE",
     session_rights="PROCESS, CONNECTION_ADMIN",
     own_findings=_findings,
+    inner_tables="innodb_tables",
 )
 
 

@@ -57,6 +57,7 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
     kind = "postgresql"
     extension = "dump"
     copied_by = "a template copy, which is a file copy by the server"
+    copied_ahead = "a checkpoint makes the server write what it would otherwise write in the window"
     candidate_has_views = True
     private_folder = None
 
@@ -188,6 +189,10 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
         """Return None: a snapshot covers only one database."""
 
     # --- candidates and swap -----------------------------------------------------------------------
+
+    def copy_ahead(self, token: str) -> Facts:
+        self._shadows.checkpoint(token)
+        return {}
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         if source is None:
