@@ -7,12 +7,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
+from holdfast.drivers.databases.sql.kept_sessions import KeptSessions
 from tests import containers
 from tests.memory import make_folder, remove_folder
 from tests.servers import docker, podman, postgresql
@@ -77,6 +79,22 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("HOLDFAST_", "GIT_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def _no_session_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close sessions that wait for their next use, where a test enters an operation and never leaves it."""
+    kept: list[KeptSessions] = []
+    opened = KeptSessions._opened
+
+    def noted(self: KeptSessions, database: str) -> Any:
+        kept.append(self)
+        return opened(self, database)
+
+    monkeypatch.setattr(KeptSessions, "_opened", noted)
+    yield
+    for sessions in kept:
+        sessions.release()
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ def test_a_cancelled_load_ends_inside_too(harness: Inside) -> None:
             of_operation(harness, host).load("op", source)
     finally:
         waiter.join()
+    host.leave()  # ends sessions that wait for their next use, and nothing else
     assert inside(harness, variable) == []
     harness.database.discard("op")
     harness.database.end_sessions("20260101-000000-cancelled")
@@ -249,8 +250,10 @@ def test_a_dump_that_finds_no_room_ends_inside_too(harness: Inside, small_disk: 
     subprocess.run(
         ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=1M", "count=259"], check=True, capture_output=True
     )
+    host = Host(operation="20260101-000000-full")
     with pytest.raises((StepError, OSError)):
-        snapshot(of_operation(harness, Host(operation="20260101-000000-full")), small_disk / "dump")
+        snapshot(of_operation(harness, host), small_disk / "dump")
+    host.leave()  # ends sessions that wait for their next use, and nothing else
     assert inside(harness, f"{OPERATION_VARIABLE}=20260101-000000-full") == []
 
 
