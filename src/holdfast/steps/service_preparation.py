@@ -49,7 +49,7 @@ class PrepareServices(TypedStep[PreparedFacts], frozen=True):
 
 
 class RemoveStopped(TypedStep[NoFacts], frozen=True):
-    """Remove what the runtime keeps of services that this operation has stopped or prepared and that do not run.
+    """Remove what the runtime keeps of services and tasks that this operation has stopped or prepared.
 
     This is a closing step.
     """
@@ -66,6 +66,7 @@ class RemoveStopped(TypedStep[NoFacts], frozen=True):
         old = {instance.name for instance in stopped_by(application, context.operation)}
         old |= set((prepared.instances if prepared is not None else None) or [])
         application.runtime.stop(*(name for name in application.runtime.statuses() if name in old - new))
+        application.runtime.end_tasks(context.operation)  # what was made for one whose environment changed meanwhile
 
 
 def planned(

@@ -126,8 +126,9 @@ class InstanceContainers(ProjectContainers):
 
     def _status(self, container: Container) -> ServiceStatus:
         """Return the status; a container that is being ended counts as stopped, because the engine completes that."""
-        ending = self._ending(container.name).exists()
-        return replace(container.status(), running=False, detail="stopping") if ending else container.status()
+        if self._ending(container.name).exists():
+            return replace(container.status(), running=False, detail="stopping")
+        return replace(container.status(), detail="stopped") if self._waits(container) else container.status()
 
     def release_of(self, name: str) -> str | None:
         """Return the release; None also where the container runs another image than the release's."""
