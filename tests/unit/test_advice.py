@@ -16,7 +16,7 @@ from holdfast.cli import log
 from holdfast.cli.render import Renderer
 from holdfast.cli.session import Session
 from holdfast.errors import UsageError
-from holdfast.model import Outcome, Plan, Release, StepState
+from holdfast.model import Outcome, Plan, Problem, Release, StepState
 from holdfast.operations import rollback
 from holdfast.reports import check
 from tests.fakes import Step
@@ -127,3 +127,11 @@ def test_an_application_without_data_is_warned_of(
     said = [problem.message for problem in check.problems(app)]
     assert any("contains only the code" in message for message in said) == (not databases)
     app.close()
+
+
+def test_an_open_operation_comes_after_what_its_recovery_needs(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("databases.main", "error", "service db has no container", "docker compose up --detach db")
+    monkeypatch.setattr(app.context.databases["main"], "check", lambda: [problem])
+    app.journal.finish(operation_of(app, "one"), Outcome.STUCK, error="no")
+    subjects = [found.subject for found in check.problems(app)]
+    assert subjects.index("databases.main") < subjects.index("operation")

@@ -29,12 +29,13 @@ _SEVERITIES = ("error", "warning", "note")
 def problems(app: App) -> list[Problem]:
     """Return all problems, errors first."""
     found: list[Problem] = []
+    # A recovery needs the databases and the runtime, so their errors come before an open operation.
     looks: list[Callable[[App], list[Problem]]] = [
         _tools,
-        _operations,
         _state,
         _owner,
         _drivers,
+        _operations,
         _space,
         _secrets,
         _vault,
