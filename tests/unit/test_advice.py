@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from holdfast.cli import log
 from holdfast.cli.render import Renderer
 from holdfast.cli.session import Session
 from holdfast.errors import UsageError
-from holdfast.model import Outcome, Plan, Problem, Release, StepState
+from holdfast.model import Outcome, Plan, Problem, Release, Running, StepState
 from holdfast.operations import rollback
 from holdfast.reports import check
 from tests.fakes import Step
@@ -127,6 +128,19 @@ def test_an_application_without_data_is_warned_of(
     said = [problem.message for problem in check.problems(app)]
     assert any("contains only the code" in message for message in said) == (not databases)
     app.close()
+
+
+def test_a_port_that_adopt_frees_is_no_error(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = Problem("gate", "error", "0.0.0.0:8088 cannot be opened: Address already in use")
+    gate = app.context.loaded.configuration.gate
+    monkeypatch.setattr(app.context.gate, "check", lambda: [used])
+    monkeypatch.setattr(app.context.gate, "instance", lambda: "front")
+    running = {"web": Running("id", "image", int(gate.listen.rpartition(":")[2]))}
+    monkeypatch.setattr(app.context, "containers", SimpleNamespace(running=lambda services: running))
+    (note,) = check._gate(app)
+    assert (note.severity, note.advice) == ("note", "holdfast adopt")
+    running["web"] = Running("id", "image", 1)
+    assert check._gate(app) == [used]
 
 
 def test_an_open_operation_comes_after_what_its_recovery_needs(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,7 +282,7 @@ def test_what_an_open_operation_has_stopped_is_said_to_be_its(app: App, monkeypa
     do(StopServices(), app.context, context)
     (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert (ended.service, ended.operation, ended.is_open) == ("web", operation, True)
-    assert ended.text == f"stopped by upgrade to v2 ({operation})"
+    assert ended.text == "stopped by upgrade to v2"
     app.journal.finish(operation, Outcome.UNDONE)
     (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert ended.text == "stopped", "nobody is known to have stopped it"

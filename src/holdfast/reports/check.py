@@ -186,11 +186,29 @@ def _drivers(app: App) -> list[Problem]:
     found = app.context.runtime.check()
     if app.context.current_release() is None:
         found = [_before_install(app, problem) for problem in found]
-    found += app.context.gate.check()
+    found += _gate(app)
     for files in app.context.files.values():
         found += files.check()
     for database in app.context.databases.values():
         found += database.check()
+    return found
+
+
+def _gate(app: App) -> list[Problem]:
+    """Return the gate's problems; a port that `adopt` frees is none."""
+    found = app.context.gate.check()
+    release = app.context.current_release()
+    containers = app.context.containers
+    listen = app.loaded.configuration.gate.listen
+    if release is None and found and containers is not None and app.context.gate.instance() is not None:
+        port = int(listen.rpartition(":")[2])
+        for service, running in containers.running(list(app.loaded.configuration.services)).items():
+            if running.port == port:
+                message = f"the container of {service} uses {listen}; `holdfast adopt` starts it again behind the gate"
+                return [Problem("gate", "note", message, "holdfast adopt")]
+    if release is not None and not found and not app.context.gate.answers():
+        message = "the gate does not run: visitors get no answer"
+        return [Problem("gate", "error", message, "holdfast recover --auto")]
     return found
 
 
