@@ -225,6 +225,18 @@ def test_a_damaged_manifest_is_not_listed_not_restored_not_swept(installed: Site
     assert installed.fingerprint() == before
 
 
+def test_a_partial_backup_is_never_called_whole(installed: Site) -> None:
+    assert run(installed, "backup", "create", "--only", "media").returncode == 0
+    verified = run(installed, "backup", "verify")
+    assert "3 backups verified: undamaged (2 of them partial)" in verified.stdout, "one is of the installation"
+
+
+def test_a_backup_before_the_installation_says_what_it_lacks(site: Site) -> None:
+    done = run(site, "backup", "create")
+    assert done.returncode == 0, done.stderr
+    assert "note: This backup is partial: there is no databases.main yet." in done.stderr
+
+
 def test_a_damaged_dump_stops_a_prune_before_its_commit_and_nothing_else(installed: Site) -> None:
     folder = only_set(installed)
     path = folder / "database.main.sqlite3"

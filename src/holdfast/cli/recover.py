@@ -43,6 +43,9 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
         done = operation.recover(_state(session, state), observer=observer)
     for item in done:
         session.renderer.line(f"{item.title} ({item.operation}): {item.outcome} in {human_seconds(item.seconds)}")
+        if item.outcome == "undone":
+            release = f" (release {item.release})" if item.release else ""
+            session.renderer.line(f"The state before the operation is back{release}.")
     if started:
         session.renderer.line(f"started: {', '.join(started)}")
     if not done:

@@ -314,9 +314,10 @@ class Runner:
 
     def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
         undo = self.handlers[record.name].undo
+        title = self.handlers[record.name].undo_title or record.title
         started = time.monotonic()
         if undo is not None:
-            self._observer.step_started(record.title, record.position + 1, total, undo=True)
+            self._observer.step_started(title, record.position + 1, total, undo=True)
             self.journal.step(operation, record.position, StepState.UNDOING)
             try:
                 undo(self._context(operation, record))
@@ -327,7 +328,7 @@ class Runner:
                 self.journal.step(operation, record.position, StepState.UNDO_FAILED, error=text)
                 message = f"undoing `{record.title}` failed: {text} (the operation had failed with: {why})"
                 self.journal.finish(operation, Outcome.STUCK, error=message)
-                self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
+                self._observer.step_ended(title, time.monotonic() - started, undo=True, failed=True)
                 raise StuckError(
                     message,
                     state="The steps before this one are not undone yet. `holdfast status` shows whether visitors see"
@@ -336,7 +337,7 @@ class Runner:
                     " restore ID` to supersede it; or run `holdfast recover --abandon REASON` to close it without an"
                     " undo.",
                 ) from error
-            self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=False)
+            self._observer.step_ended(title, time.monotonic() - started, undo=True, failed=False)
         self.journal.step(operation, record.position, StepState.UNDONE)
 
     # --- recovering --------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ class Recovered:
     title: str
     outcome: Outcome
     seconds: float
+    release: str
+    """The label of the release that is the current one now; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovere
     app = open_app(undump(record.configuration), command="holdfast recover", observer=observer or SilentObserver())
     try:
         result = app.runner.recover(record)
-        return Recovered(record.id, record.title, result.outcome, result.seconds)
+        release = app.context.current_release()
+        label = release.label if release is not None else ""
+        return Recovered(record.id, record.title, result.outcome, result.seconds, label)
     finally:
         app.close()
 

@@ -57,7 +57,17 @@ def problems(app: App) -> list[Problem]:
                     "Check its owner and mode.",
                 )
             )
-    return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
+    return sorted(_once(found), key=lambda problem: _SEVERITIES.index(problem.severity))
+
+
+def _once(found: list[Problem]) -> list[Problem]:
+    """Return each problem once, under the key of the configuration if it was also met elsewhere."""
+    kept: dict[tuple[str, str], Problem] = {}
+    for problem in found:
+        same = (problem.severity, problem.message)
+        if same not in kept or ("." in problem.subject and "." not in kept[same].subject):
+            kept[same] = problem
+    return list(kept.values())
 
 
 def _environment(app: App) -> list[Problem]:

@@ -290,6 +290,7 @@ class PublishBackup(TypedStep[PublishFacts], frozen=True):
 
     name = "backup.publish"
     is_undone = True
+    undo_title = "unpin the backup (it is kept)"
 
     pin: bool = False
     """Whether the backup is pinned for this operation, which still needs it."""

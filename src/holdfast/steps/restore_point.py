@@ -107,7 +107,7 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
 
     @property
     def title(self) -> str:
-        return "allow changes to the data"
+        return "let the migration write to the data"
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Do nothing: the journal has what the undo needs."""
