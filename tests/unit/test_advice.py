@@ -68,7 +68,7 @@ def test_the_log_says_what_an_undo_did_and_claims_none_for_a_step_that_has_none(
     assert record is not None
     (step,) = app.journal.steps(operation)
     kept = handler(PublishBackup, app.context).undo_title
-    assert log.state_of(step, record, undo=kept) == "done (2.0 s), unpin the backup (it is kept)"
+    assert log.state_of(step, record, undo=kept) == "done (2.0 s); undo: unpin the backup (it is kept)"
     assert log.state_of(step, record, undo=None) == "done (2.0 s)"
 
 

@@ -37,7 +37,7 @@ def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None =
     word = str(step.state) if not is_undone else "failed" if step.error else "done"
     if is_undone and not step.seconds:
         word = "begun"
-    then = "" if not is_undone or undo is None else f", {undo or 'undone'}"
+    then = "" if not is_undone or undo is None else f"; undo: {undo}" if undo else ", undone"
     return (f"{word} ({human_seconds(step.seconds)})" if step.seconds else word) + then
 
 
@@ -49,8 +49,8 @@ def list_(session: Session, number: int) -> None:
     app = session.app()
     found = app.journal.operations(number)
     session.renderer.table(
-        ["OPERATION", "OUTCOME", "TOOK", "USER", "WHAT"],
-        [[item.id, item.outcome, took(item.seconds), item.user, item.title] for item in found],
+        ["OPERATION", "OUTCOME", "TOOK", "WHAT"],
+        [[item.id, item.outcome, took(item.seconds), item.title] for item in found],
     )
     session.renderer.result(
         {

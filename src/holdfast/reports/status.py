@@ -50,6 +50,10 @@ def report(app: App) -> Report:
     found.data["services"], found.data["stopped"] = [asdict(item) for item in services], ended
     for item in services:
         found.lines.append(("service", f"{item.name}: {item.detail}"))
+    if release is None and not app.journal.unfinished():
+        found.lines.append(
+            ("run", f"holdfast {'adopt, or holdfast ' if app.context.runtime.takes_over else ''}install REF")
+        )
     if not app.journal.unfinished() and statuses is not None and not_running(app):
         found.lines.append(("run", "holdfast recover --auto"))
     _backups(app, found)

@@ -43,6 +43,7 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
 
     name = "backup.copy"
     is_undone = True
+    undo_title = "remove unfinished copies from the vault"
 
     files: tuple[str, ...]
     databases: tuple[str, ...]

@@ -101,6 +101,7 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
 
     name = "restore_point.arm"
     is_undone = True
+    undo_title = "put the data back"
 
     files: tuple[str, ...]
     """The files datasets that are in the backup of this operation."""
