@@ -45,7 +45,8 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
         session.renderer.line(f"{item.title} ({item.operation}): {item.outcome} in {human_seconds(item.seconds)}")
         if item.outcome == "undone":
             release = f" (release {item.release})" if item.release else ""
-            session.renderer.line(f"The state before the operation is back{release}.")
+            services = " `holdfast service status` shows what runs." if item.kind.startswith("service.") else ""
+            session.renderer.line(f"The state before the operation is back{release}.{services}")
     if started:
         session.renderer.line(f"started: {', '.join(started)}")
     if not done:

@@ -29,6 +29,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 @dataclass(frozen=True)
 class Recovered:
     operation: str
+    kind: str
     title: str
     outcome: Outcome
     seconds: float
@@ -80,7 +81,7 @@ def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovere
         result = app.runner.recover(record)
         release = app.context.current_release()
         label = release.label if release is not None else ""
-        return Recovered(record.id, record.title, result.outcome, result.seconds, label)
+        return Recovered(record.id, record.kind, record.title, result.outcome, result.seconds, label)
     finally:
         app.close()
 

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from holdfast.application import whole_backups
 from holdfast.application.application import App
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
+from holdfast.reports import status
 from holdfast.steps import preflight
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -196,12 +197,38 @@ def _drivers(app: App) -> list[Problem]:
     found = app.context.runtime.check()
     if app.context.current_release() is None:
         found = [_before_install(app, problem) for problem in found]
+    else:
+        found += _services(app)
     found += _gate(app)
     for files in app.context.files.values():
         found += files.check()
     for database in app.context.databases.values():
         found += database.check()
     return found
+
+
+def _services(app: App) -> list[Problem]:
+    """Return an error for services that should run and do not, unless an open operation will start them."""
+    server = app.context.gate.instance()
+    containers = app.context.containers
+    try:
+        missing = [name for name in status.not_running(app) if server is None or name != server.name]
+        strange = containers.unmanaged() if containers is not None else {}
+    except (StepError, RefusedError):  # the runtime's own check reports it
+        return []
+    if not missing or app.journal.unfinished():
+        return []
+    if containers is not None and strange:
+        return [
+            Problem(
+                "services",
+                "error",
+                f"{', '.join(missing)}: only containers run that Holdfast did not start: {', '.join(strange)}",
+                f"{containers.engine_name} rm --force {' '.join(strange)}; holdfast service start",
+            )
+        ]
+    starts = "service start" if app.context.gate.answers() else "recover --auto"
+    return [Problem("services", "error", f"not running, and should run: {', '.join(missing)}", f"holdfast {starts}")]
 
 
 def _gate(app: App) -> list[Problem]:
