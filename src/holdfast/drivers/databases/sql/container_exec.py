@@ -127,7 +127,7 @@ def missing_programs(container: Container | None, subject: str, host: Host) -> l
 
 
 _NEEDS = f"Holdfast needs sh, {', '.join(_PROGRAMS[:-1])} and {_PROGRAMS[-1]} there, to end commands in it"
-_CURE = "Use an image that has them, such as the official image of the database."
+_CURE = "Start the database from an image that has them."
 
 
 def _without(container: Container, missing: str) -> str:
