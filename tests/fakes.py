@@ -335,6 +335,10 @@ class FakePackages:
     def fetch(self) -> None:
         pass
 
+    def precedes(self, commit: str, later: str) -> bool:
+        order = list(self._commits)
+        return commit in order and later in order and order.index(commit) < order.index(later)
+
     def newer(self, commit: str) -> Newer:
         """Commits stand in their order; a name is a branch's."""
         order = list(self._commits)

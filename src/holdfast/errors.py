@@ -7,6 +7,7 @@ HoldfastError                    1  unexpected
 │   ├── AlreadyThereError        0  nothing to do; the command line reports a success
 │   ├── NotFoundError            4
 │   ├── NoSpaceError             4
+│   ├── DamagedBackupError       9  a damaged backup prevents it
 │   └── OwnerMismatchError       4
 ├── BusyError                    5  another operation runs; names the holder
 ├── OperationFailedError         6  failed and undone: the state before it is back
@@ -80,6 +81,12 @@ class NotFoundError(RefusedError):
 
 class NoSpaceError(RefusedError):
     pass
+
+
+class DamagedBackupError(RefusedError):
+    """A refusal of an operation that had begun, because of a damaged backup."""
+
+    exit_code = 9
 
 
 class OwnerMismatchError(RefusedError):

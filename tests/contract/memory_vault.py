@@ -230,12 +230,18 @@ class MemoryVault:
             raise DamagedError("; ".join(wrong))
         return MemoryBackup(self.sets[id], manifest, only)
 
-    def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+    def check_prune(self, remove: Sequence[str]) -> None:
         if any(self._wrong(id) for id in self.sets):
-            raise DamagedError("Pruning is refused while a backup is damaged")
+            raise DamagedError("pruning is refused while a backup is damaged")
+        self._refuse_pinned(remove)
+
+    def _refuse_pinned(self, remove: Sequence[str]) -> None:
         pinned = [id for id in remove if any(known == id for known, _ in self.pins)]
         if pinned:
             raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
+
+    def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+        self._refuse_pinned(remove)
         gone = [id for id in remove if self.sets.pop(id, None) is not None]
         used = {entry.sha256 for kept in self.sets.values() for part in kept.listings.values() for entry in part}
         dead = [digest for digest in self.contents if digest not in used]

@@ -48,6 +48,15 @@ def test_nothing_is_known_before_it_is_fetched(copy: Copy) -> None:
     assert found.ahead == {"origin/main": 1}, "and origin/HEAD is none of its own"
 
 
+def test_a_commit_precedes_those_that_contain_it(copy: Copy) -> None:
+    second = commit(copy.upstream, {"a": "2"}, "two")
+    assert not copy.packages.precedes(copy.first, second), "which is not known here yet"
+    copy.packages.fetch()
+    assert copy.packages.precedes(copy.first, second)
+    assert not copy.packages.precedes(second, copy.first)
+    assert not copy.packages.precedes(second, second)
+
+
 def test_ten_tags_at_most_and_the_newest_first(copy: Copy) -> None:
     for number in range(2, 14):
         commit(copy.upstream, {"a": str(number)}, str(number))

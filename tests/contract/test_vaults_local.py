@@ -143,8 +143,10 @@ def test_a_damaged_manifest_is_named_not_listed_and_stops_prune(keeper: Keeper) 
     path.write_bytes(text.replace(b"guestbook", b"Guestbook"))
     before = {path: path.stat().st_ino for path in all_files(keeper)}
     assert (keeper.vault.damaged(), keeper.ids()) == ([damaged], [whole])
-    with pytest.raises(DamagedError, match=damaged):
-        keeper.vault.prune([whole], "prune1")
+    for prune in (lambda: keeper.vault.check_prune([whole]), lambda: keeper.vault.prune([whole], "prune1")):
+        with pytest.raises(DamagedError, match=damaged) as refused:
+            prune()
+        assert str(backup_folder(keeper, damaged)) in refused.value.next_step
     assert {path: path.stat().st_ino for path in all_files(keeper)} == before
     path.write_bytes(text)
     assert keeper.ids() == [damaged, whole]
@@ -279,6 +281,7 @@ def test_another_owners_vault_is_refused_and_names_it(keeper: Keeper) -> None:
     assert not (vault_path(keeper) / "tmp" / "run2").exists()
     keeper.vault.begin("run3")
     for change in (
+        lambda: other.check_prune([id]),
         lambda: other.prune([id], "run2"),
         lambda: other.pin(id, "me", True),
         lambda: other.remove(id),
@@ -297,8 +300,9 @@ def test_nothing_is_swept_while_another_state_directory_writes(keeper: Keeper, m
     first = keeper.make("run1")
     keeper.finish("run2")
     other = LocalVault(vault_path(keeper), OWNER)
-    with pytest.raises(RefusedError, match="another process"):
-        other.prune([first], "run3")
+    for prune in (lambda: other.check_prune([first]), lambda: other.prune([first], "run3")):
+        with pytest.raises(RefusedError, match="another process"):
+            prune()
     assert keeper.vault.publish("run2") in keeper.ids()
     assert other.prune([first], "run3")["removed"] == 1
     assert keeper.wrong() == []

@@ -225,6 +225,32 @@ def test_a_damaged_manifest_is_not_listed_not_restored_not_swept(installed: Site
     assert installed.fingerprint() == before
 
 
+def test_a_partial_backup_is_never_called_whole(installed: Site) -> None:
+    assert run(installed, "backup", "create", "--only", "media").returncode == 0
+    verified = run(installed, "backup", "verify")
+    assert "3 backups verified: undamaged (2 of them partial)" in verified.stdout, "one is of the installation"
+
+
+def test_a_backup_before_the_installation_says_what_it_lacks(site: Site) -> None:
+    done = run(site, "backup", "create")
+    assert done.returncode == 0, done.stderr
+    assert "note: This backup is partial: there is no databases.main yet." in done.stderr
+
+
+def test_a_damaged_dump_stops_a_prune_before_its_commit_and_nothing_else(installed: Site) -> None:
+    folder = only_set(installed)
+    path = folder / "database.main.sqlite3"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes() + b"more")
+    for _ in range(2):
+        done = run(installed, "backup", "prune", "--yes")
+        assert done.returncode == 9, done.stderr
+        assert f"{folder.name}/database.main.sqlite3 is damaged" in done.stderr and str(folder) in done.stderr
+        assert "recover" not in done.stderr
+        assert run(installed, "backup", "create").returncode == 0
+    assert folder.is_dir()
+
+
 def test_a_damaged_dump_is_refused_before_anything_changes(installed: Site) -> None:
     path = only_set(installed) / "database.main.sqlite3"
     path.chmod(0o600)

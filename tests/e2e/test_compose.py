@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,29 @@ def test_containers_that_the_operator_made_anew_are_told_before_anything_is_stop
     done = run(adopted, "console", "--", "warm")
     assert done.returncode == 0, done.stderr
     assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
+
+
+@pytest.mark.combination
+@pytest.mark.parametrize("by_hand", ["up", "down"])
+def test_the_way_back_from_compose_by_hand(adopted: ComposeSite, by_hand: str) -> None:
+    release = run_json(adopted, "status")["data"]["release"]
+    assert release["label"] == release["commit"][:12], "the name HEAD would soon mean another commit"
+    adopted.compose(*(["up", "--detach"] if by_hand == "up" else ["down"]))
+    check = run(adopted, "check")
+    assert check.returncode == 4
+    if by_hand == "up":
+        assert "web, worker: only containers run that Holdfast did not start" in check.stdout
+        (names,) = re.findall("-> .* rm --force (.*); holdfast service start", check.stdout)
+        containers.engine("rm", "--force", *names.split())
+    else:
+        assert "services: not running, and should run: web, worker" in check.stdout
+        refused = run(adopted, "service", "start")
+        assert refused.returncode == 4 and "up --detach database" in refused.stderr
+        adopted.compose("up", "--detach", "--wait", "database")
+    done = run(adopted, "service", "start")
+    assert done.returncode == 0, done.stderr
+    assert adopted.get("/") == (200, {"version": "v1", "entries": 120})
+    assert run(adopted, "check").returncode == 0
 
 
 @pytest.mark.combination

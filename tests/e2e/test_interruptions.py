@@ -57,6 +57,7 @@ def test_one_signal_stops_the_command_and_undoes(at_v2: Site, number: signal.Sig
     process = begin_v5(at_v2)
     process.send_signal(number)
     assert process.wait(patience.limit(30)) == 130, output(at_v2)
+    assert "Stopping, and undoing what was done. (Ctrl-C again" in output(at_v2)
     assert at_v2.fingerprint() == before
     assert at_v2.get("/")[1]["version"] == "v2"
     assert run_json(at_v2, "status")["data"]["operations"] == []
@@ -68,13 +69,19 @@ def test_the_second_signal_only_stops_waiting(at_v2: Site) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(patience.limit(30)) == 130
+    assert process.wait(patience.limit(30)) == 8, "the operation is open"
     assert "holdfast recover" in output(at_v2)
     operations = run_json(at_v2, "status")["data"]["operations"]
     assert [item["state"] for item in operations] == ["interrupted"]
     refused = run(at_v2, "backup", "create")
     assert refused.returncode == 8
     assert "holdfast recover" in refused.stderr
+    status = run(at_v2, "status").stdout
+    assert "operation    upgrade to v5 (maintenance): interrupted\nbegun        20" in status
+    assert "run          holdfast recover\n" in status
+    assert max(map(len, status.splitlines())) <= 80
+    off = run(at_v2, "maintenance", "off")
+    assert "Visitors still see the maintenance page: upgrade to v5 (maintenance) is open. Run: holdfast" in off.stderr
     assert run(at_v2, "recover").returncode == 0
     assert at_v2.fingerprint() == before
     assert at_v2.get("/")[1]["version"] == "v2"
@@ -124,7 +131,7 @@ def test_recover_after_another_boot_starts_what_ran_before(at_v2: Site, monkeypa
     at_v2.shut_down()
     monkeypatch.setattr("holdfast.engine.lock.boot_id", lambda: "another")
     monkeypatch.setattr("holdfast.engine.runner.boot_id", lambda: "another")
-    done = recover.at_boot(load(str(at_v2.config)))
+    done = recover.at_boot(load(str(at_v2.config))).recovered
     assert [str(item.outcome) for item in done] == ["undone"]
     assert at_v2.fingerprint() == before
     assert at_v2.get("/")[1]["version"] == "v2"
@@ -165,7 +172,7 @@ def test_a_state_directory_that_is_not_mounted_is_waited_for(at_v2: Site, monkey
         at_v2.state.rmdir()
         hidden.rename(at_v2.state)
 
-    done = recover.at_boot(load(str(at_v2.config)), wait=mount)
+    done = recover.at_boot(load(str(at_v2.config)), wait=mount).recovered
     assert [str(item.outcome) for item in done] == ["undone"]
     assert at_v2.fingerprint() == before
 
@@ -328,7 +335,7 @@ def test_closing_steps_are_tried_again_by_the_same_boot(closing: Site, monkeypat
     closing.shut_down()
     with monkeypatch.context() as patched:
         patched.setattr(CompleteBackup, "do", late)
-        done = recover.at_boot(load(str(closing.config)), wait=lambda _: None)
+        done = recover.at_boot(load(str(closing.config)), wait=lambda _: None).recovered
     assert ([str(item.outcome) for item in done], len(asked)) == (["committed"], 3)
     wait_until_it_answers(closing)
 
@@ -418,8 +425,24 @@ def test_a_restore_supersedes_a_stuck_operation(stuck: Site) -> None:
 
 
 def test_abandon_closes_it_as_it_stands(stuck: Site) -> None:
-    assert run(stuck, "recover", "--abandon", "mended by hand").returncode == 0
+    done = run(stuck, "recover", "--abandon", "mended by hand")
+    assert done.returncode == 0
+    assert "holdfast service start" in done.stdout and "maintenance\noff" in done.stdout
     assert stuck.get("/")[0] == 503
     assert run_json(stuck, "status")["data"]["operations"] == []
     assert run(stuck, "maintenance", "off").returncode == 0
     assert run_json(stuck, "log", "list")["data"]["operations"][1]["outcome"] == "abandoned"
+
+
+def test_after_a_reboot_every_report_says_what_to_run(at_v2: Site) -> None:
+    at_v2.shut_down()
+    status, check, recovered = (run(at_v2, *arguments) for arguments in (("status",), ("check",), ("recover",)))
+    assert "gate         not running; visitors get no answer" in status.stdout
+    assert "run          holdfast recover --auto" in status.stdout
+    assert "no service is running" not in status.stdout
+    assert check.returncode == 4
+    assert "error    gate: the gate does not run: visitors get no answer" in check.stdout
+    assert "Not running, and should run: front, web. Run: holdfast recover --auto" in recovered.stdout
+    auto = run(at_v2, "recover", "--auto")
+    assert auto.stdout.splitlines() == ["started: front, web", "no operation was interrupted"]
+    assert at_v2.get("/")[0] == 200

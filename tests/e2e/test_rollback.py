@@ -152,3 +152,18 @@ def test_one_version_in_the_database_tells_what_code_knows(site: Site) -> None:
     assert (older.returncode, "is older than its database: it does not know 10" in older.stderr) == (4, True)
     source = run(site, "upgrade", "n10", "--source", "--again")
     assert source.returncode == 0, source.stderr
+
+
+def test_an_upgrade_to_an_older_release_says_what_it_is_not(site: Site) -> None:
+    assert run(site, "upgrade", "c1").returncode == 0
+    planned = run(site, "upgrade", "v1", "--dry-run")
+    assert "v1 is older than the running c1. An upgrade does not bring its data back." in planned.stdout
+    assert "older" not in run(site, "upgrade", "c2", "--dry-run").stdout
+
+
+def test_a_rolling_upgrade_without_known_migrations_is_refused_before_anything_is_built(site: Site) -> None:
+    forget_migrations(site)
+    for arguments in (("--dry-run",), ()):
+        done = run(site, "upgrade", "c1", "--rolling", *arguments)
+        assert done.returncode == 4
+        assert "needs to know the migrations" in done.stderr and "log show" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -15,10 +16,13 @@ from holdfast.cli import backup as commands
 from holdfast.cli import log
 from holdfast.cli.render import Renderer
 from holdfast.cli.session import Session
+from holdfast.engine.runner import Result
 from holdfast.errors import UsageError
-from holdfast.model import Outcome, Plan, Release, StepState
+from holdfast.model import Outcome, Plan, Problem, Release, Running, StepState
 from holdfast.operations import rollback
 from holdfast.reports import check
+from holdfast.steps.backup import PublishBackup
+from holdfast.steps.typed import handler
 from tests.fakes import Step
 from tests.unit.applications import make_app, make_backup
 
@@ -53,7 +57,19 @@ def test_the_log_tells_a_failed_step_from_one_that_never_ran(app: App) -> None:
     for position in (1, 0):
         app.journal.step(operation, position, StepState.UNDONE)
     app.journal.finish(operation, Outcome.UNDONE, error="no", seconds=3)
-    assert states(app, operation) == ["undone (2.0 s)", "failed, undone (1.0 s)", "not run"]
+    assert states(app, operation) == ["done (2.0 s), undone", "failed (1.0 s), undone", "not run"]
+
+
+def test_the_log_says_what_an_undo_did_and_claims_none_for_a_step_that_has_none(app: App) -> None:
+    operation = operation_of(app, "one")
+    app.journal.step(operation, 0, StepState.DONE, seconds=2)
+    app.journal.step(operation, 0, StepState.UNDONE)
+    record = app.journal.operation(operation)
+    assert record is not None
+    (step,) = app.journal.steps(operation)
+    kept = handler(PublishBackup, app.context).undo_title
+    assert log.state_of(step, record, undo=kept) == "done (2.0 s); undo: unpin the backup (it is kept)"
+    assert log.state_of(step, record, undo=None) == "done (2.0 s)"
 
 
 def test_closing_steps_of_a_stuck_operation_are_pending_once_it_committed(app: App) -> None:
@@ -97,6 +113,8 @@ def test_a_refused_rollback_says_for_how_long_replaced_data_is_kept(
     found = make_backup(1, "2026-01-01T00:00:00Z")
     refused = rollback._refusal(app, release, found, "is older", keep_data=False)
     assert "is also kept for 36h" in refused.next_step
+    assert "as it was at 2026-01-01T00:00:00Z" in refused.what
+    assert refused.state.startswith("Rows per table:\n") and "would lose" not in refused.state
     app.close()
 
 
@@ -127,3 +145,50 @@ def test_an_application_without_data_is_warned_of(
     said = [problem.message for problem in check.problems(app)]
     assert any("contains only the code" in message for message in said) == (not databases)
     app.close()
+
+
+def test_a_port_that_adopt_frees_is_no_error(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = Problem("gate", "error", "0.0.0.0:8088 cannot be opened: Address already in use")
+    gate = app.context.loaded.configuration.gate
+    monkeypatch.setattr(app.context.gate, "check", lambda: [used])
+    monkeypatch.setattr(app.context.gate, "instance", lambda: "front")
+    running = {"web": Running("id", "image", int(gate.listen.rpartition(":")[2]))}
+    monkeypatch.setattr(app.context, "containers", SimpleNamespace(running=lambda services: running))
+    (note,) = check._gate(app)
+    assert (note.severity, note.advice) == ("note", "holdfast adopt")
+    running["web"] = Running("id", "image", 1)
+    assert check._gate(app) == [used]
+
+
+def test_a_problem_that_several_parts_meet_is_reported_once_under_its_key() -> None:
+    met = [
+        Problem(subject, "error", "no service", "Correct it.") for subject in ("owner", "databases.main", "left_overs")
+    ]
+    assert [problem.subject for problem in check._once([*met, Problem("gate", "error", "other")])] == [
+        "databases.main",
+        "gate",
+    ]
+
+
+def test_what_was_asked_is_not_printed_again(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[str] = []
+    renderer = Renderer("backup prune")
+    monkeypatch.setattr(renderer, "note", printed.append)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr(click, "confirm", lambda *_, **options: True)
+    monkeypatch.setattr(App, "run", lambda *_, **options: Result("op", Outcome.COMMITTED, {}, 1.0))
+    plan = Plan(kind="backup.prune", title="prune", steps=(), notes=("removes one",))
+    for yes, wanted in ((False, ["removes one"]), (True, ["note: removes one"])):
+        session = Session(renderer, config=None, environment=None, yes=yes)
+        session.confirm("prune?", plan.notes)
+        session.run(app, plan)
+        assert printed == wanted
+        printed.clear()
+
+
+def test_an_open_operation_comes_after_what_its_recovery_needs(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("databases.main", "error", "service db has no container", "docker compose up --detach db")
+    monkeypatch.setattr(app.context.databases["main"], "check", lambda: [problem])
+    app.journal.finish(operation_of(app, "one"), Outcome.STUCK, error="no")
+    subjects = [found.subject for found in check.problems(app)]
+    assert subjects.index("databases.main") < subjects.index("operation")

@@ -114,7 +114,7 @@ paint = "red"
         assert by_key[key].endswith("(holdfast.toml)"), by_key[key]
     for key in ("backup.keep.last", "backup.pause_limit_seconds"):
         assert by_key[key].endswith("(holdfast.production.toml)"), by_key[key]
-    assert "unknown key" in by_key["services.batch.comand"]
+    assert "unknown key; did you mean command?" in by_key["services.batch.comand"]
     assert "is missing" in by_key["files.thumbs.path"]
 
 
@@ -200,6 +200,11 @@ def test_what_is_wrong_is_named_by_its_key(folder: Path, old: str, new: str, wan
     write(folder, GOOD.replace(old, new, 1))
     found = problems(folder)
     assert [problem for problem in found if problem.startswith(f"{wanted}:")], found
+
+
+def test_an_address_is_asked_for_in_words(folder: Path) -> None:
+    (folder / "holdfast.toml").write_text('[application]\nname = "shop"\n[gate]\nlisten = "8000"\n')
+    assert problems(folder) == ("gate.listen: must be HOST:PORT, such as 127.0.0.1:8000 (holdfast.toml)",)
 
 
 def test_a_file_that_is_no_toml_is_named_with_the_place(folder: Path) -> None:
@@ -326,7 +331,7 @@ def test_the_current_releases_file_is_read_with_the_others(folder: Path) -> None
     assert loaded.configuration.tasks.migrate == ["of", "the", "release"]
     assert loaded.origins["tasks.migrate"] == "current/holdfast.toml"
     write(folder / "current", "[tasks]\nmigrat = ['x']\n")
-    assert problems(folder) == ("tasks.migrat: unknown key (current/holdfast.toml)",)
+    assert problems(folder) == ("tasks.migrat: unknown key; did you mean migrate? (current/holdfast.toml)",)
 
 
 def test_a_release_without_sections_of_its_own_changes_nothing(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from holdfast.application.application import App
 from holdfast.errors import DamagedError
 from holdfast.model import Backup
 from holdfast.operations import prune
+from holdfast.steps.backup import PruneBackups
 from tests.fakes import MemoryVault
-from tests.unit.applications import make_app, make_backup
+from tests.unit.applications import do, make_app, make_backup, make_context
 
 PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
 START = datetime(2025, 12, 20, tzinfo=UTC)
@@ -120,6 +121,19 @@ def test_nothing_is_planned_while_a_set_is_damaged(app: App) -> None:
     app.context.vault = vault
     with pytest.raises(DamagedError, match="set-3"):
         prune.plan(app)
+
+
+def test_a_prune_that_cannot_be_done_any_more_closes_its_operation(app: App) -> None:
+    """The damage is of the moment after its commit; the next prune refuses."""
+
+    class DamagedMeanwhile(Listed):
+        def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
+            raise DamagedError("set-3 is damaged")
+
+    app.context.vault = DamagedMeanwhile([])
+    context, recorded, said = make_context()
+    do(PruneBackups(("set-1",)), app.context, context)
+    assert (said, recorded) == (["nothing was removed: set-3 is damaged"], {})
 
 
 def test_a_partial_set_takes_no_whole_ones_place(app: App) -> None:

@@ -465,3 +465,21 @@ def test_steps_that_this_version_does_not_know_are_named_and_nothing_is_touched(
     assert record.version in refused.value.next_step
     assert engine.last().outcome is Outcome.OPEN
     assert engine.done == []
+
+
+def test_an_undo_that_cannot_begin_says_what_is_missing_and_what_is_not_undone(engine: Engine) -> None:
+    def fail(context: StepContext) -> None:
+        raise StepError("the migration failed")
+
+    def cannot_end(operation: str) -> None:
+        raise StepError("the container db-1 has no grep", next_step="Install grep.")
+
+    engine.acts["do c"] = fail
+    runner = engine.runner
+    runner._end_sessions = cannot_end
+    with pytest.raises(StuckError, match=r"db-1 has no grep.*had failed with: the migration failed") as stuck:
+        runner.run(make_plan(), command="test", configuration={}, user="op")
+    assert "not undone yet" in stuck.value.state
+    assert stuck.value.next_step == "Install grep.\nThen run: holdfast recover"
+    assert engine.last().outcome is Outcome.STUCK
+    assert engine.states()[:3] == ["done", "done", "failed"]

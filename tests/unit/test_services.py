@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from holdfast.application import health, health_request
 from holdfast.application.application import App
 from holdfast.application.context import ApplicationContext
-from holdfast.errors import HoldfastError, StepError
+from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Plan, Release, ServiceInstance, ServiceStatus
+from holdfast.operations import parts, service
 from holdfast.steps import service_steps, services, stopped
 from holdfast.steps.service_steps import Action, AdoptServices, CommandServices, StartServices, StopServices
 from tests.fakes import FakeRuntime
@@ -281,7 +282,24 @@ def test_what_an_open_operation_has_stopped_is_said_to_be_its(app: App, monkeypa
     do(StopServices(), app.context, context)
     (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert (ended.service, ended.operation, ended.is_open) == ("web", operation, True)
-    assert ended.text == f"stopped by upgrade to v2 ({operation})"
+    assert ended.text == "stopped by upgrade to v2"
     app.journal.finish(operation, Outcome.UNDONE)
     (ended,) = stopped.stopped(app.context, app.context.runtime.statuses())
     assert ended.text == "stopped", "nobody is known to have stopped it"
+
+
+@pytest.mark.parametrize("action", ["start", "restart"])
+def test_nothing_is_started_while_a_database_cannot_be_reached(
+    app: App, action: Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that needs it would only fail at the end of its time, and the undo would be stuck."""
+    advice = "Run `docker compose up --detach db`."
+
+    def unreachable() -> None:
+        raise StepError("service db has no container", next_step=advice)
+
+    monkeypatch.setattr(app.context.databases["main"], "inspect", unreachable)
+    monkeypatch.setattr(parts, "require_installed", lambda app: None)
+    with pytest.raises(RefusedError, match=r"databases\.main: service db has no container") as refused:
+        service.plan(app, action, [])
+    assert refused.value.next_step == advice

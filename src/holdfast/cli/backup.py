@@ -133,6 +133,7 @@ def show(session: Session, reference: str) -> None:
 @common
 def verify(session: Session, reference: str | None, load: bool) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
+    from holdfast.application.whole_backups import whole
     from holdfast.cli.render import ProgressObserver
     from holdfast.engine.cancellation import Cancellation
     from holdfast.operations import backup as operation
@@ -154,8 +155,10 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
             state="Nothing was changed.",
             next_step="Make a new backup now, and check the disk of the vault. A restore refuses damaged data.",
         )
-    count = 1 if chosen else len(vault.backups())
-    session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: whole")
+    verified = [item for item in vault.backups() if chosen in (None, item.id)]
+    count, partial = len(verified), len(verified) - len(whole(app.loaded, verified))
+    rest = f" ({partial} of them partial)" if partial and count > 1 else " (partial)" if partial else ""
+    session.renderer.line(f"{count} backup{'s' if count != 1 else ''} verified: undamaged{rest}")
     if load:
         try:
             session.run(app, operation.plan_proof(app, reference or "latest"))

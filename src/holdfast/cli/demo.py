@@ -14,7 +14,8 @@ def demo(session: Session, keep: bool) -> None:
     """Demonstrate everything on a small application in a temporary folder, under constant load, in about a minute.
 
     The demo stops after the first step that fails, with exit code 1. Ctrl-C, SIGTERM and SIGHUP stop it, too, with exit
-    code 130. However it ends, its processes are ended, and its folder is removed unless it is to be kept.
+    code 130. However it ends, except after SIGKILL, its processes are ended, and its folder is removed unless it is to
+    be kept.
     """
     from holdfast.demo.stop import Stop
 

@@ -25,13 +25,20 @@ def took(seconds: float) -> str:
     return human_seconds(seconds) if seconds else "-"
 
 
-def state_of(step: StepRecord, operation: OperationRecord) -> str:
-    """Return the state of a step as an operator reads it, with its duration if it ran."""
+def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None = "") -> str:
+    """Return the state of a step as an operator reads it, with the duration of its action if it ran.
+
+    `undo` is the title of its undo; empty where it is the step's own, None where there is nothing to undo.
+    """
     if step.state == "pending":
         will_run = operation.outcome == "open" or (operation.outcome == "stuck" and operation.committed)
         return "pending" if will_run else "not run"
-    word = "failed, undone" if step.state == "undone" and step.error else str(step.state)
-    return f"{word} ({human_seconds(step.seconds)})" if step.seconds else word
+    is_undone = step.state == "undone"
+    word = str(step.state) if not is_undone else "failed" if step.error else "done"
+    if is_undone and not step.seconds:
+        word = "begun"
+    then = "" if not is_undone or undo is None else f"; undo: {undo}" if undo else ", undone"
+    return (f"{word} ({human_seconds(step.seconds)})" if step.seconds else word) + then
 
 
 @log.command("list")
@@ -42,8 +49,8 @@ def list_(session: Session, number: int) -> None:
     app = session.app()
     found = app.journal.operations(number)
     session.renderer.table(
-        ["OPERATION", "WHAT", "OUTCOME", "USER", "STARTED", "TOOK"],
-        [[item.id, item.title, item.outcome, item.user, item.started_at, took(item.seconds)] for item in found],
+        ["OPERATION", "OUTCOME", "TOOK", "WHAT"],
+        [[item.id, item.outcome, took(item.seconds), item.title] for item in found],
     )
     session.renderer.result(
         {
@@ -89,8 +96,10 @@ def show(session: Session, operation: str) -> None:
     }.items():
         session.renderer.line(f"{key:10} {value}")
     for step in app.journal.steps(record.id):
+        handler = app.runner.handlers.get(step.name)
+        undo = None if handler is None or handler.undo is None else handler.undo_title
         session.renderer.line(
-            f"  {step.position + 1:2}. {step.title}: {state_of(step, record)}"
+            f"  {step.position + 1:2}. {step.title}: {state_of(step, record, undo=undo)}"
             + (f" - {step.error}" if step.error else "")
         )
         for warning in step.facts.get("warnings", []):

@@ -60,7 +60,8 @@ def holdfast() -> None:
     whole, on the new version or on the old one with its old data.
 
     Exit codes: 0 done; 2 usage; 3 configuration; 4 refused, nothing changed; 5 another operation runs; 6 failed and
-    undone; 7 stuck; 8 interrupted, run `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on request.
+    undone; 7 stuck; 8 interrupted, run `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on
+    request, and undone.
     """
 
 

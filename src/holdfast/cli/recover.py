@@ -31,23 +31,54 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
         )
         closed = operation.abandon(app, abandon)
         session.renderer.line(f"closed without an undo: {', '.join(closed)}")
+        for line in _AFTER_ABANDON:
+            session.renderer.line(line)
         session.renderer.result({"abandoned": closed})
         return
+    started: list[str] = []
     if auto:
-        done = operation.at_boot(session.loaded(), observer=observer)
+        boot = operation.at_boot(session.loaded(), observer=observer)
+        done, started = boot.recovered, boot.started
     else:
         done = operation.recover(_state(session, state), observer=observer)
     for item in done:
         session.renderer.line(f"{item.title} ({item.operation}): {item.outcome} in {human_seconds(item.seconds)}")
+        if item.outcome == "undone":
+            release = f" (release {item.release})" if item.release else ""
+            services = " `holdfast service status` shows what runs." if item.kind.startswith("service.") else ""
+            session.renderer.line(f"The state before the operation is back{release}.{services}")
+    if started:
+        session.renderer.line(f"started: {', '.join(started)}")
     if not done:
-        session.renderer.line("no operation is interrupted")
+        session.renderer.line("no operation was interrupted")
+        for line in _not_running(session) if not auto and state is None else ():
+            session.renderer.line(line)
     session.renderer.result(
         {
             "recovered": [
                 {"operation": item.operation, "outcome": str(item.outcome), "seconds": item.seconds} for item in done
-            ]
+            ],
+            "started": started,
         }
     )
+
+
+_AFTER_ABANDON = (
+    "Code and database may belong to different versions. Compare the database and `current` with the release that",
+    "`holdfast status` names, run `holdfast service start`, look at the application, then run `holdfast maintenance",
+    "off`.",
+)
+
+
+def _not_running(session: Session) -> list[str]:
+    """Return what to do if services that should run do not, as after a reboot."""
+    from holdfast.reports.status import not_running
+
+    try:
+        missing = not_running(session.app())
+    except HoldfastError:  # there is no application to look at
+        return []
+    return [f"Not running, and should run: {', '.join(missing)}. Run: holdfast recover --auto"] if missing else []
 
 
 def _state(session: Session, given: str | None) -> Path:

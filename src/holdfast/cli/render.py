@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -63,15 +65,24 @@ class Renderer:
         """Print notes and progress to standard error."""
         self._write(sys.stderr, text + "\n")
 
+    def note(self, text: str) -> None:
+        """Print an indented text to standard error, on a terminal in lines of whole words."""
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+        lines = textwrap.wrap(text, width - 4, break_long_words=False, break_on_hyphens=False) if width > 20 else [text]
+        for number, line in enumerate(lines):
+            self.aside(f"{'  ' if number == 0 else '    '}{line}")
+
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print columns aligned by width; on a terminal the headings are bold."""
+        """Print columns aligned by width; on a terminal the headings are bold and long lines are cut."""
         if self.as_json:
             return
         widths = [max(len(str(row[column])) for row in [headings, *rows]) for column in range(len(headings))]
         for number, row in enumerate([headings, *rows]):
             text = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            if number == 0 and sys.stdout.isatty():
-                text = f"\033[1m{text}\033[0m"
+            if sys.stdout.isatty():
+                columns = shutil.get_terminal_size().columns
+                text = text if len(text) <= columns else f"{text[: columns - 1]}…"
+                text = f"\033[1m{text}\033[0m" if number == 0 else text
             self.line(text)
 
     def result(self, data: Mapping[str, object], *, exit_code: int = 0) -> None:

@@ -30,6 +30,7 @@ class Session:
         self.environment = environment
         self.yes = yes
         self._host: Host | None = None
+        self._losses: tuple[str, ...] = ()
 
     @property
     def host(self) -> Host:
@@ -71,7 +72,8 @@ class Session:
         if self.yes:
             return
         for loss in losses:
-            self.renderer.aside(f"  {loss}")
+            self.renderer.note(loss)
+        self._losses = losses
         if not sys.stdin.isatty():
             raise UsageError(
                 "standard input is not a terminal, so Holdfast cannot ask for confirmation",
@@ -95,9 +97,8 @@ class Session:
                 {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
             )
             return
-        for note in plan.notes:
-            if not self.renderer.as_json:
-                self.renderer.aside(f"  note: {note}")
+        for note in plan.notes if self._losses != plan.notes and not self.renderer.as_json else ():
+            self.renderer.note(f"note: {note}")
         result = app.run(plan, wait_seconds=wait_seconds)
         self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
         if result.facts.get("set_id"):

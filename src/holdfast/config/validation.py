@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
@@ -107,7 +108,7 @@ def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
 
 def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
     known = {one.name: one for one in msgspec.structs.fields(section)}
-    yield from ((f"{prefix}{name}", "unknown key") for name in value if name not in known)
+    yield from ((f"{prefix}{name}", _unknown_key(name, known)) for name in value if name not in known)
     problems: list[tuple[str, str]] = []
     for name, one in known.items():
         if name in value:
@@ -118,6 +119,11 @@ def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: 
     if not problems:
         found = msgspec.convert({name: item for name, item in value.items() if name in known}, section)
         yield from ((f"{prefix}{key}", text) for key, text in _split(found.problems()))
+
+
+def _unknown_key(name: str, known: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown key; did you mean {similar[0]}?" if similar else "unknown key"
 
 
 def _split(problems: list[str]) -> Iterator[tuple[str, str]]:
@@ -171,6 +177,16 @@ def description_of(kind: object) -> str:
     return next((meta.description for meta in metas if meta.description), "")
 
 
+def _expected(kind: object) -> str:
+    """Return a pattern in words, where it has some."""
+    while get_origin(kind) is Annotated:
+        kind, *metas = get_args(kind)
+        for meta in metas:
+            if meta.extra:
+                return str(meta.extra["expected"])
+    return ""
+
+
 def type_name(kind: object) -> str:
     """Return a type as the documentation calls it."""
     inner = bare(kind)
@@ -198,6 +214,8 @@ def described(kind: object) -> str:
     text += "".join(f" {word} {limits[key]:g}" for key, word in _LIMITS_AS_TEXT.items() if key in limits)
     if limits.get("min_length"):
         text += ", not an empty one"
+    if expected := _expected(kind):
+        return expected
     return f"{text} that matches {limits['pattern']}" if "pattern" in limits else text
 
 

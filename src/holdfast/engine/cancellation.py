@@ -5,12 +5,16 @@ SIGHUP is ignored.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
 
 from holdfast.errors import CancelledError
 
+_OPEN = 8  # the exit code for an operation that waits for a recovery
+_FIRST = b"\nStopping, and undoing what was done. (Ctrl-C again leaves it to `holdfast recover`.)\n"
+_TOO_LATE = b"\nThe operation is brought to its end first. (Ctrl-C again leaves it to `holdfast recover`.)\n"
 _SECOND = b"\nholdfast: stopped waiting; the operation is still open. Run: holdfast recover\n"
 
 
@@ -35,12 +39,10 @@ class Cancellation:
         self._undoing = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):  # no terminal any more
+            os.write(2, _SECOND if self._requested else _TOO_LATE if self._undoing else _FIRST)
         if self._requested:
-            try:
-                os.write(2, _SECOND)
-            except OSError:
-                pass  # no terminal any more
-            os._exit(130)  # the journal is durable at every point; nothing to clean up
+            os._exit(_OPEN)  # the journal is durable at every point; nothing to clean up
         self._requested = True
 
     def __enter__(self) -> Cancellation:

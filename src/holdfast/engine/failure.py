@@ -31,12 +31,9 @@ def operator_error(
         next_step = f"{error.next_step}\n{next_step}"
     if degraded is not None:
         return DegradedError(what, state=f"The old version is serving. {degraded}", next_step=next_step)
+    undone = f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back."
     if isinstance(error, CancelledError):
-        return CancelledError(what, state="Everything that had begun was undone.", next_step=next_step)
+        return CancelledError(what, state=undone, next_step=next_step)
     if isinstance(error, RefusedError):
         return type(error)(what, state="Nothing was changed; all preparations were undone.", next_step=next_step)
-    return OperationFailedError(
-        what,
-        state=f"Everything was undone in {back_seconds:.2f} s: the state before the operation is back.",
-        next_step=next_step,
-    )
+    return OperationFailedError(what, state=undone, next_step=next_step)

@@ -41,3 +41,5 @@ class Handler(msgspec.Struct, frozen=True):
     describe: Callable[[Mapping[str, Any]], list[str]] = lambda parameters: []
     check: Callable[[Mapping[str, Any], Facts], None] = lambda parameters, facts: None
     """Raise HoldfastError for parameters or facts in a journal that this version does not know."""
+    undo_title: str = ""
+    """What the operator reads while the step is undone; empty where that is the step's own title."""

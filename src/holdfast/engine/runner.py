@@ -6,6 +6,7 @@ It gets a table from step names to handlers and does not know what they do.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,6 +39,8 @@ _WARNINGS = "warnings"
 """A list of texts, which the commit keeps of all steps."""
 _DEGRADED = "degraded"
 """A text that says what an undo leaves; the operation is then degraded."""
+_SILENT_SECONDS = 3.0
+_WAITING = "waiting for the databases' servers, to end what the operation runs there"
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -294,7 +297,8 @@ class Runner:
         try:
             self._fence(operation)
         except StuckError as error:
-            self.journal.finish(operation, Outcome.STUCK, error=str(error))
+            error.what = f"{error.what} (the operation had failed with: {why})"
+            self.journal.finish(operation, Outcome.STUCK, error=error.what)
             raise
         with contextlib.suppress(OSError):  # an undo without that space reports it itself
             self._make_room()
@@ -310,9 +314,10 @@ class Runner:
 
     def _undo_step(self, operation: str, record: StepRecord, total: int, why: str) -> None:
         undo = self.handlers[record.name].undo
+        title = self.handlers[record.name].undo_title or record.title
         started = time.monotonic()
         if undo is not None:
-            self._observer.step_started(record.title, record.position + 1, total, undo=True)
+            self._observer.step_started(title, record.position + 1, total, undo=True)
             self.journal.step(operation, record.position, StepState.UNDOING)
             try:
                 undo(self._context(operation, record))
@@ -323,7 +328,7 @@ class Runner:
                 self.journal.step(operation, record.position, StepState.UNDO_FAILED, error=text)
                 message = f"undoing `{record.title}` failed: {text} (the operation had failed with: {why})"
                 self.journal.finish(operation, Outcome.STUCK, error=message)
-                self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=True)
+                self._observer.step_ended(title, time.monotonic() - started, undo=True, failed=True)
                 raise StuckError(
                     message,
                     state="The steps before this one are not undone yet. `holdfast status` shows whether visitors see"
@@ -332,7 +337,7 @@ class Runner:
                     " restore ID` to supersede it; or run `holdfast recover --abandon REASON` to close it without an"
                     " undo.",
                 ) from error
-            self._observer.step_ended(record.title, time.monotonic() - started, undo=True, failed=False)
+            self._observer.step_ended(title, time.monotonic() - started, undo=True, failed=False)
         self.journal.step(operation, record.position, StepState.UNDONE)
 
     # --- recovering --------------------------------------------------------------------------------
@@ -391,14 +396,20 @@ class Runner:
         """End every process and every session inside an engine that the operation began. Raise StuckError."""
         self._host.let_go()
         fence.end_children(operation, self.journal.record_of_processes(operation))
+        waiting = threading.Timer(_SILENT_SECONDS, self._observer.say, [_WAITING])
+        waiting.start()
         try:
             self._end_sessions(operation)
         except HoldfastError as error:
+            cause = error.next_step or "Make sure that the database server or container engine can be reached."
             raise StuckError(
-                f"commands of {operation} may still be running in an engine: {error.what}",
-                state="Nothing was examined or changed.",
-                next_step="Make sure that the engine is running and can be reached, then run: holdfast recover",
+                f"commands of {operation} may still be running: {error.what}",
+                state=f"What {operation} had begun is not undone yet, because these commands could still change data."
+                " `holdfast status` shows whether visitors see the maintenance page.",
+                next_step=f"{cause}\nThen run: holdfast recover",
             ) from error
+        finally:
+            waiting.cancel()
 
     def abandon(self, record: OperationRecord, reason: str) -> None:
         """Close an operation without an undo, by the operator's decision."""

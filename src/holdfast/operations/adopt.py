@@ -23,6 +23,8 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     if not app.context.runtime.takes_over:
         raise RefusedError("only containers can be taken over", next_step="Run: holdfast install REF")
     commit, label = parts.resolve(app, reference)
+    if reference == "HEAD":
+        label = commit[:12]  # the name would soon mean another commit
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     datasets = parts.require_existing(app, parts.choose(app))
     steps: list[PlannedStep] = [

@@ -41,6 +41,15 @@ def plan(
     installed = app.context.current_release() is not None
     otherwise = " If it was lost, run `holdfast backup restore latest`; to leave it out, add `--except NAME`."
     datasets = parts.require_existing(app, chosen, otherwise) if installed else parts.only_existing(app, chosen)
+    missing = [
+        f"{section}.{name}"
+        for section, names, present in (
+            ("databases", chosen.databases, datasets.databases),
+            ("files", chosen.files, datasets.files),
+        )
+        for name in names
+        if name not in present
+    ]
     stops = level == "quiesce"
     steps: list[PlannedStep] = [
         parts.preflight(
@@ -63,6 +72,7 @@ def plan(
         after_commit=tuple(after),
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
+        notes=(f"This backup is partial: there is no {', '.join(missing)} yet.",) if missing else (),
         barrier_paths=tuple(app.context.barrier_paths()),
         parameters=PlanParameters(level=level),
     )

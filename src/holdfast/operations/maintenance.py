@@ -7,7 +7,7 @@ import time
 
 from holdfast.application.application import App
 from holdfast.engine.journal import utc_now
-from holdfast.model import Plan
+from holdfast.model import Outcome, Plan
 from holdfast.steps.gate import HoldGate
 
 
@@ -18,7 +18,7 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         if duration_seconds is not None:
             hold["until"] = int(time.time()) + duration_seconds
     word = "on" if on else "off"
-    notes = _holds_nobody(app) if on else ()
+    notes = _holds_nobody(app) if on else _stays_closed(app)
     return Plan(
         kind=f"maintenance.{word}",
         title=f"maintenance {word}",
@@ -27,6 +27,17 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         barrier_paths=(str(app.loaded.state),),
         notes=notes,
     )
+
+
+def _stays_closed(app: App) -> tuple[str, ...]:
+    """Return a note for an operator after whose command an open operation still holds the gate."""
+    holder = (app.context.gate.state().operation or {}).get("operation")
+    for record in app.journal.unfinished():
+        if record.id == holder:
+            alive = record.outcome is not Outcome.STUCK and record.owner.alive()
+            state = "runs and will open the gate at its end." if alive else "is open. Run: holdfast recover"
+            return (f"Visitors still see the maintenance page: {record.title} {state}",)
+    return ()
 
 
 def _holds_nobody(app: App) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from holdfast.errors import DamagedError
 from holdfast.model import Backup, Plan, PlanParameters, Release
 from holdfast.operations import backup as backups
 from holdfast.steps import release as releases
-from holdfast.steps.backup import PruneBackups
+from holdfast.steps.backup import CheckPrune, PruneBackups
 
 LEAST_WHOLE = 3
 """The number of whole backups that always stay: the newest may contain data that was already damaged."""
@@ -55,7 +55,7 @@ def plan(app: App) -> Plan:
     broken = vault.damaged()
     if broken:
         raise DamagedError(
-            f"Pruning is refused while a backup is damaged: {', '.join(broken)}",
+            f"pruning is refused while a backup is damaged: {', '.join(broken)}",
             state="Nothing was changed.",
             next_step="Run `holdfast backup verify` to see what is wrong; move the damaged folder out of the vault to"
             " go on.",
@@ -73,7 +73,7 @@ def plan(app: App) -> Plan:
     return Plan(
         kind="backup.prune",
         title=f"prune {len(remove)} of {len(sets)} backups",
-        steps=(),
+        steps=(CheckPrune(tuple(remove)),),
         lock="backup",
         after_commit=(PruneBackups(tuple(remove)),),
         notes=tuple(notes),

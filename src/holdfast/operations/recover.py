@@ -29,9 +29,20 @@ _LOOK_AGAIN_SECONDS = 1.0
 @dataclass(frozen=True)
 class Recovered:
     operation: str
+    kind: str
     title: str
     outcome: Outcome
     seconds: float
+    release: str
+    """The label of the release that is the current one now; empty if there is none."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What `recover --auto` did."""
+
+    recovered: list[Recovered]
+    started: list[str]
 
 
 def take_locks(state: Path, what: str) -> list[Lock]:
@@ -68,7 +79,9 @@ def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovere
     app = open_app(undump(record.configuration), command="holdfast recover", observer=observer or SilentObserver())
     try:
         result = app.runner.recover(record)
-        return Recovered(record.id, record.title, result.outcome, result.seconds)
+        release = app.context.current_release()
+        label = release.label if release is not None else ""
+        return Recovered(record.id, record.kind, record.title, result.outcome, result.seconds, label)
     finally:
         app.close()
 
@@ -89,7 +102,7 @@ def abandon(app: App, reason: str) -> list[str]:
 
 def at_boot(
     loaded: ResolvedConfig, *, observer: Observer | None = None, wait: Callable[[float], None] = time.sleep
-) -> list[Recovered]:
+) -> Boot:
     """Do `recover --auto`: wait for mounts, start services, recover, start the rest.
 
     No service is recorded as running while an operation has it stopped. So recorded services need not wait for a
@@ -100,6 +113,7 @@ def at_boot(
     raises.
     """
     deadline = time.monotonic() + _MOUNT_WAIT_SECONDS
+    begun: dict[str, None] = {}
     _await_state(loaded, deadline, wait)
     app = open_app(loaded, command="holdfast recover --auto", observer=observer)
     try:
@@ -113,32 +127,34 @@ def at_boot(
                     " backup create --adopt-data",
                 )
             wait(1.0)
-        done = _recovered(app, observer, wait)
-        _started(app, wait)
+        done = _recovered(app, observer, wait, begun)
+        _started(app, wait, begun)
     finally:
         app.close()
-    return done
+    return Boot(done, list(begun))
 
 
-def _recovered(app: App, observer: Observer | None, wait: Callable[[float], None]) -> list[Recovered]:
+def _recovered(
+    app: App, observer: Observer | None, wait: Callable[[float], None], begun: dict[str, None]
+) -> list[Recovered]:
     """Recover until it succeeds; before each try, start services that no operation stopped, and the gate."""
     deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
     while True:
-        _start(app)
+        _start(app, begun)
         try:
             return recover(app.loaded.state, observer=observer)
         except (BusyError, StuckError, InterruptedOperationError):
             if time.monotonic() > deadline:
-                _start(app)  # a try may have taken long
+                _start(app, begun)  # a try may have taken long
                 raise
         wait(_TRY_AGAIN_SECONDS)
 
 
-def _started(app: App, wait: Callable[[float], None]) -> None:
+def _started(app: App, wait: Callable[[float], None], begun: dict[str, None]) -> None:
     """Start services until all are healthy. Raise StepError after a deadline."""
     deadline = time.monotonic() + _ENGINE_WAIT_SECONDS
     while True:
-        error = _start(app)
+        error = _start(app, begun)
         unhealthy = boot.unhealthy(app.context)
         if error is None and not unhealthy:
             return
@@ -147,11 +163,14 @@ def _started(app: App, wait: Callable[[float], None]) -> None:
         wait(_LOOK_AGAIN_SECONDS)
 
 
-def _start(app: App) -> StepError | None:
-    """Start services, and return what prevented it. Do nothing while an operation runs, which controls the services."""
+def _start(app: App, begun: dict[str, None]) -> StepError | None:
+    """Start services, note them in `begun`, and return what prevented it.
+
+    Do nothing while an operation runs, which controls the services.
+    """
     try:
         with Lock(app.loaded.state / "locks" / "change.lock").acquire("recover --auto"):
-            boot.start(app.context)
+            begun.update(dict.fromkeys(boot.start(app.context)))
     except BusyError:
         pass
     except StepError as error:

@@ -135,10 +135,11 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
                 changes.append(f"  {name}.{table}: there was no such table, {facts['rows']} rows now")
             elif facts["rows"] != before[table]:
                 changes.append(f"  {name}.{table}: {before[table]} rows then, {facts['rows']} now")
-    written = "\n".join(changes) or "  (rows per table are equal; rows may still have been changed)"
+    rows = "\n".join(changes) or "  equal in every table; rows may still have been changed"
     return RefusedError(
-        f"{target.label} {why}: it needs the data of {found.instant}",
-        state=f"Written since then; the application would lose it:\n{written}\nNothing was changed.",
+        f"{target.label} {why}: it needs the data as it was at {found.instant}",
+        state=f"Rows per table:\n{rows}\nEverything written since then would leave the application."
+        " Nothing was changed.",
         next_step=f"To go back with that data, run: holdfast rollback {_to(app, target)}--discard-writes-since"
         f" {found.instant}\n"
         f"The present data goes into a safety backup, and is also kept for {days}." + keep,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.application.application import App
-from holdfast.errors import UsageError
+from holdfast.errors import RefusedError, StepError, UsageError
 from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import services, stopped
@@ -16,7 +16,7 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
     """Return the plan of a command to services.
 
     Raise UsageError for a service that is not configured, RefusedError where nothing is installed or a restart could
-    not start a service again.
+    not start a service again, or where the server of a database cannot be reached.
     """
     parts.require_installed(app)
     for name in names:
@@ -26,6 +26,7 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
             )
     if action != "stop":
         app.context.require_markers()
+        _require_databases(app)
     # A start also starts what a stop of the same services stopped with them; the plan fixes these names.
     again = stopped.stopped_with(app.context, names) if action != "stop" else []
     wanted = [*names, *again]
@@ -47,6 +48,21 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
     )
+
+
+def _require_databases(app: App) -> None:
+    """Raise RefusedError where a database cannot be reached.
+
+    The services would fail at the end of their time for a start, and an undo needs the databases too.
+    """
+    for name, database in app.context.databases.items():
+        try:
+            database.inspect()
+        except StepError as error:
+            raise RefusedError(
+                f"databases.{name}: {error.what}",
+                next_step=error.next_step or "Start the server of the database, then run the command again.",
+            ) from error
 
 
 _PAST = {"stop": "stopped", "restart": "restarted"}

@@ -10,7 +10,7 @@ from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
-from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode
+from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, refuse_unknown_migrations
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_preparation import RemoveStopped
@@ -42,6 +42,11 @@ def plan(
             next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
     notes = parts.adopt_release_configuration(app, commit, label)
+    if app.context.packages.precedes(commit, current.commit):
+        notes.append(
+            f"{label} is older than the running {current.label}. An upgrade does not bring its data back."
+            " To go back, run: holdfast rollback"
+        )
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
@@ -52,6 +57,7 @@ def plan(
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
     else:
         _refuse_without_front(app, mode)
+        refuse_unknown_migrations(app.context, mode)
         steps, after = _beside(app, release, commit, saved, mode, backup)
         if mode == "rolling":
             notes.append(f"A rolling upgrade never restores data: if {label} is bad, its compatible migrations stay.")

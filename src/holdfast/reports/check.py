@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from holdfast.application import whole_backups
 from holdfast.application.application import App
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
+from holdfast.reports import status
 from holdfast.steps import preflight
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -29,12 +30,13 @@ _SEVERITIES = ("error", "warning", "note")
 def problems(app: App) -> list[Problem]:
     """Return all problems, errors first."""
     found: list[Problem] = []
+    # A recovery needs the databases and the runtime, so their errors come before an open operation.
     looks: list[Callable[[App], list[Problem]]] = [
         _tools,
-        _operations,
         _state,
         _owner,
         _drivers,
+        _operations,
         _space,
         _secrets,
         _vault,
@@ -56,7 +58,17 @@ def problems(app: App) -> list[Problem]:
                     "Check its owner and mode.",
                 )
             )
-    return sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity))
+    return sorted(_once(found), key=lambda problem: _SEVERITIES.index(problem.severity))
+
+
+def _once(found: list[Problem]) -> list[Problem]:
+    """Return each problem once, under the key of the configuration if it was also met elsewhere."""
+    kept: dict[tuple[str, str], Problem] = {}
+    for problem in found:
+        same = (problem.severity, problem.message)
+        if same not in kept or ("." in problem.subject and "." not in kept[same].subject):
+            kept[same] = problem
+    return list(kept.values())
 
 
 def _environment(app: App) -> list[Problem]:
@@ -185,11 +197,55 @@ def _drivers(app: App) -> list[Problem]:
     found = app.context.runtime.check()
     if app.context.current_release() is None:
         found = [_before_install(app, problem) for problem in found]
-    found += app.context.gate.check()
+    else:
+        found += _services(app)
+    found += _gate(app)
     for files in app.context.files.values():
         found += files.check()
     for database in app.context.databases.values():
         found += database.check()
+    return found
+
+
+def _services(app: App) -> list[Problem]:
+    """Return an error for services that should run and do not, unless an open operation will start them."""
+    server = app.context.gate.instance()
+    containers = app.context.containers
+    try:
+        missing = [name for name in status.not_running(app) if server is None or name != server.name]
+        strange = containers.unmanaged() if containers is not None else {}
+    except (StepError, RefusedError):  # the runtime's own check reports it
+        return []
+    if not missing or app.journal.unfinished():
+        return []
+    if containers is not None and strange:
+        return [
+            Problem(
+                "services",
+                "error",
+                f"{', '.join(missing)}: only containers run that Holdfast did not start: {', '.join(strange)}",
+                f"{containers.engine_name} rm --force {' '.join(strange)}; holdfast service start",
+            )
+        ]
+    starts = "service start" if app.context.gate.answers() else "recover --auto"
+    return [Problem("services", "error", f"not running, and should run: {', '.join(missing)}", f"holdfast {starts}")]
+
+
+def _gate(app: App) -> list[Problem]:
+    """Return the gate's problems; a port that `adopt` frees is none."""
+    found = app.context.gate.check()
+    release = app.context.current_release()
+    containers = app.context.containers
+    listen = app.loaded.configuration.gate.listen
+    if release is None and found and containers is not None and app.context.gate.instance() is not None:
+        port = int(listen.rpartition(":")[2])
+        for service, running in containers.running(list(app.loaded.configuration.services)).items():
+            if running.port == port:
+                message = f"the container of {service} uses {listen}; `holdfast adopt` starts it again behind the gate"
+                return [Problem("gate", "note", message, "holdfast adopt")]
+    if release is not None and not found and not app.context.gate.answers():
+        message = "the gate does not run: visitors get no answer"
+        return [Problem("gate", "error", message, "holdfast recover --auto")]
     return found
 
 

@@ -13,7 +13,7 @@ from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, StepError
-from holdfast.model import JsonObject, Outcome, Release, ServiceStatus
+from holdfast.model import GateState, JsonObject, Outcome, Release, ServiceStatus
 from holdfast.steps import stopped
 
 
@@ -36,26 +36,44 @@ def report(app: App) -> Report:
     found.data["release"] = asdict(release) if release else None
     _operations(app, found)
     gate = app.context.gate.state()
-    text = (
-        "open"
-        if gate.open
-        else f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
-    )
-    found.lines.append(("gate", text))
-    found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation}
+    answers = app.context.gate.answers()
+    found.lines.append(("gate", _gate_text(gate) if answers else "not running; visitors get no answer"))
+    found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation, "answers": answers}
     try:
         statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()
         nothing = "no service is running"
     except StepError as error:
         statuses, nothing = None, error.what
-    if not statuses:
-        found.lines.append(("service", nothing))
     services, ended = with_stopped(app, statuses)
+    if statuses is None or not services:
+        found.lines.append(("service", nothing))
     found.data["services"], found.data["stopped"] = [asdict(item) for item in services], ended
     for item in services:
         found.lines.append(("service", f"{item.name}: {item.detail}"))
+    if release is None and not app.journal.unfinished():
+        found.lines.append(
+            ("run", f"holdfast {'adopt, or holdfast ' if app.context.runtime.takes_over else ''}install REF")
+        )
+    if not app.journal.unfinished() and statuses is not None and not_running(app):
+        found.lines.append(("run", "holdfast recover --auto"))
     _backups(app, found)
     return found
+
+
+def _gate_text(gate: GateState) -> str:
+    if gate.open:
+        return "open"
+    return f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
+
+
+def not_running(app: App) -> list[str]:
+    """Return what should run now and does not: the gate's own server, and services. Raise StepError."""
+    if app.context.current_release() is None:
+        return []
+    server = app.context.gate.instance()
+    gate = [server.name] if server is not None and not app.context.gate.answers() else []
+    ended = stopped.stopped(app.context, app.context.runtime.statuses())
+    return [*gate, *(item.service for item in ended if item.should_run)]
 
 
 def with_stopped(
@@ -75,10 +93,13 @@ def _operations(app: App, found: Report) -> None:
         else:
             state = "running" if record.owner.alive() else "interrupted"
         open_ones.append({"id": record.id, "title": record.title, "state": state, "error": record.error})
-        advice = "" if state == "running" else "; run: holdfast recover"
-        found.lines.append(("operation", f"{record.title}: {state} ({record.owner}){advice}"))
+        process = f" (process {record.owner.pid})" if state == "running" else ""
+        found.lines.append(("operation", f"{record.title}: {state}{process}"))
+        found.lines.append(("begun", record.started_at))
         if record.error:
             found.lines.append(("", record.error.splitlines()[0]))
+        if state != "running":
+            found.lines.append(("run", "holdfast recover"))
     found.data["operations"] = open_ones
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import asdict
 from holdfast import VERSION
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
-from holdfast.errors import NoSpaceError, RefusedError, StepError
+from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Package, Snapshot, Stored
 from holdfast.steps import consistency, migrations, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
@@ -43,6 +43,7 @@ class CopyFiles(TypedStep[CopyFacts], frozen=True):
 
     name = "backup.copy"
     is_undone = True
+    undo_title = "remove unfinished copies from the vault"
 
     files: tuple[str, ...]
     databases: tuple[str, ...]
@@ -290,6 +291,7 @@ class PublishBackup(TypedStep[PublishFacts], frozen=True):
 
     name = "backup.publish"
     is_undone = True
+    undo_title = "unpin the backup (it is kept)"
 
     pin: bool = False
     """Whether the backup is pinned for this operation, which still needs it."""
@@ -333,8 +335,27 @@ def _unpin(application: ApplicationContext, operation: str) -> None:
             application.vault.pin(backup.id, operation, False)
 
 
+class CheckPrune(TypedStep[NoFacts], frozen=True):
+    """Refuse a prune before its commit; after that, one that cannot be done would stay open."""
+
+    name = "backup.check_prune"
+
+    remove: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return "verify the backups' own files"
+
+    def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        try:
+            vault_of(application).check_prune(self.remove)
+        except DamagedError as error:
+            raise DamagedBackupError(error.what, next_step=error.next_step) from error
+
+
 class PruneFacts(StepFacts):
     counts: dict[str, int] | None = None
+    """How much was removed; None where something prevented it after the commit."""
 
 
 class PruneBackups(TypedStep[PruneFacts], frozen=True):
@@ -349,5 +370,11 @@ class PruneBackups(TypedStep[PruneFacts], frozen=True):
         return "remove backups and unreferenced content"
 
     def do(self, application: ApplicationContext, context: Context[PruneFacts]) -> None:
-        context.facts.counts = dict(vault_of(application).prune(self.remove, context.operation))
+        """Prune. What prevents it only now is reported, because the next prune removes the same again."""
+        try:
+            context.facts.counts = dict(vault_of(application).prune(self.remove, context.operation))
+        except NoSpaceError:
+            raise
+        except (DamagedError, RefusedError) as error:
+            context.say(f"nothing was removed: {error.what}")
         context.record()

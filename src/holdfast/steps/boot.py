@@ -11,14 +11,17 @@ from holdfast.steps import gate, services
 _ENDED = ("fatal", "exited", "unknown", "stopped", "stopping")  # and not started again by the runtime
 
 
-def start(application: ApplicationContext) -> None:
+def start(application: ApplicationContext) -> list[str]:
     """Start what should run, even services that gave up, and the gate while an operation is open. Idempotent.
 
-    The caller makes sure that no operation runs. Raise StepError.
+    Return what was started. The caller makes sure that no operation runs. Raise StepError.
     """
+    server = application.gate.instance()
+    began = [server.name] if server is not None and not application.gate.answers() else []
     if application.journal.unfinished():
         gate.ensure_running(application)
-    services.start_wanted(application, ended_alone=_ENDED)
+    started = services.start_wanted(application, ended_alone=_ENDED)
+    return [*(began if application.gate.answers() else []), *started]
 
 
 def unhealthy(application: ApplicationContext) -> dict[str, str]:

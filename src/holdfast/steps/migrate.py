@@ -36,7 +36,7 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
 
     def do(self, application: ApplicationContext, context: Context[PendingFacts]) -> None:
         if not known(application):
-            self._refuse_unknown_migrations(application)
+            refuse_unknown_migrations(application, self.mode)
             return
         loaded = context.facts_of(CheckLoadedMigrations)
         if loaded is not None and loaded.verified:
@@ -54,13 +54,15 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
         if self.mode == "rolling" and waiting:
             _refuse_rolling(application, waiting)
 
-    def _refuse_unknown_migrations(self, application: ApplicationContext) -> None:
-        """Refuse a mode in which migrations have to be known."""
-        if self.mode in ("rolling", "source") and application.loaded.configuration.tasks.migrate:
-            raise RefusedError(
-                f"a {self.mode} upgrade needs to know the migrations",
-                next_step="Describe them under [migrations], or upgrade in maintenance mode.",
-            )
+
+def refuse_unknown_migrations(application: ApplicationContext, mode: Mode) -> None:
+    """Refuse a mode in which migrations have to be known, where they are not."""
+    unknown = not known(application) and bool(application.loaded.configuration.tasks.migrate)
+    if unknown and mode in ("rolling", "source"):
+        raise RefusedError(
+            f"a {mode} upgrade needs to know the migrations",
+            next_step="Describe them under [migrations], or upgrade in maintenance mode.",
+        )
 
 
 def _refuse_rolling(application: ApplicationContext, waiting: list[str]) -> None:

@@ -43,7 +43,7 @@ class Preflight(TypedStep[NoFacts], frozen=True):
 
     @property
     def title(self) -> str:
-        return "run the preflight checks"
+        return "check before starting"
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Check. Raise RefusedError, NoSpaceError or OwnerMismatchError."""

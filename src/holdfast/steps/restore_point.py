@@ -150,13 +150,14 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
 
     name = "restore_point.arm"
     is_undone = True
+    undo_title = "put the data back"
 
     files: tuple[str, ...]
     """The files datasets that are in the backup of this operation."""
 
     @property
     def title(self) -> str:
-        return "allow changes to the data"
+        return "let the migration write to the data"
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         """Do nothing: the journal has what the undo needs."""

@@ -288,7 +288,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         return [
             " ".join(item.command)
             for key, item in configuration.services.items()
-            if configuration.service_kind(key) in self.kinds
+            if configuration.service_kind(key) in self.kinds and item.command  # a container's is in its image
         ]
 
 
@@ -323,7 +323,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
 
     @property
     def title(self) -> str:
-        return "stop the old version" if self.retire else "make the started services permanent"
+        return "stop the old version" if self.retire else "let the services start by themselves again"
 
     def do(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
         new = started(application, context.operation)

@@ -36,7 +36,7 @@ class Stopped(msgspec.Struct, frozen=True):
         if not self.operation:
             return "stopped"
         if self.is_open:
-            return f"stopped by {self.title} ({self.operation})"
+            return f"stopped by {self.title}"
         others = f" with {', '.join(self.together_with)}" if self.together_with else ""
         return f"stopped{others} by {self.user}, {self.at}"
 

@@ -34,6 +34,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     adopt.AdoptContainers,
     backup.CopyFiles,
     backup.FinishBackup,
+    backup.CheckPrune,
     backup.PruneBackups,
     backup.PublishBackup,
     backup.UnpinBackup,

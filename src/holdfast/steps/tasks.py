@@ -68,7 +68,10 @@ def _in_release(
 
 def describe(application: ApplicationContext, release: Release, task: Task) -> list[str]:
     """Return the exact command of a task."""
-    return [f"cd {release.path} && " + " ".join(command(application, task))]
+    argv = " ".join(command(application, task))
+    if application.containers is not None:
+        return [f"(in a container of the new image) {argv}"]
+    return [f"cd {release.path} && {argv}"]
 
 
 def invoke(

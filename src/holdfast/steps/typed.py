@@ -100,6 +100,8 @@ class TypedStep(msgspec.Struct, Generic[FactsT], frozen=True, forbid_unknown_fie
     """The type argument of the class."""
     is_undone: ClassVar[bool] = False
     """Whether `undo` has anything to do."""
+    undo_title: ClassVar[str] = ""
+    """What the operator reads while the step is undone, where that is not the opposite of `title`."""
 
     def __init_subclass__(cls) -> None:
         """Keep the type argument, with which the facts of a journal are read."""
@@ -154,6 +156,7 @@ def handler(kind: type[AnyStep], application: ApplicationContext) -> Handler:
         undo=bound(kind.undo) if kind.is_undone else None,
         describe=lambda parameters: _read(parameters, kind, kind.name).describe(application),
         check=lambda parameters, facts: check(kind, parameters, facts),
+        undo_title=kind.undo_title,
     )
 
 

@@ -36,7 +36,12 @@ class Application(Section, frozen=True):
 
 class Configuration(Section, frozen=True, kw_only=True):
     extends: Annotated[
-        str, Meta(pattern=r"^(preset:[a-z][a-z0-9-]*)?$", description="Preset to start from, such as `preset:django`.")
+        str,
+        Meta(
+            pattern=r"^(preset:[a-z][a-z0-9-]*)?$",
+            description="Preset to start from, such as `preset:django`.",
+            extra={"expected": "preset:NAME, such as preset:django"},
+        ),
     ] = ""
     application: Annotated[Application, Meta(description="Which application this is.")]
     source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)

@@ -35,12 +35,18 @@ class Database(Section, frozen=True):
         ),
     ] = ""
     password: Annotated[
-        str, Meta(pattern=r"^((env|file|command):.+)?$", description="Secret reference of that role's password.")
+        str,
+        Meta(
+            pattern=r"^((env|file|command):.+)?$",
+            description="Secret reference of that role's password.",
+            extra={"expected": "env:NAME, file:PATH or command:ARGV"},
+        ),
     ] = ""
     container: Annotated[
         str,
         Meta(
             pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+            extra={"expected": "docker:NAME, podman:NAME or compose:SERVICE"},
             description="Container of the server: `docker:NAME`, or `compose:SERVICE` for a service of the Compose"
             " project. Client programs run inside it, so host and port are as seen from there; dumps come out through"
             " a pipe.",

@@ -21,9 +21,14 @@ class Gate(Section, frozen=True):
             " which includes a file that Holdfast writes."
         ),
     ] = "none"
-    listen: Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$", description="Public address of the front, host:port.")] = (
-        "127.0.0.1:8000"
-    )
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^\S+:\d{1,5}$",
+            description="Public address of the front, host:port.",
+            extra={"expected": "HOST:PORT, such as 127.0.0.1:8000"},
+        ),
+    ] = "127.0.0.1:8000"
     message: Annotated[str, Meta(description="Text of the maintenance page.")] = ""
     template: Annotated[
         str, Meta(description="Your own maintenance page: HTML with $message, $comment and $retry_after_seconds.")
@@ -42,6 +47,7 @@ class Gate(Section, frozen=True):
         str,
         Meta(
             pattern=r"^((docker|podman|compose):[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+            extra={"expected": "docker:NAME, podman:NAME or compose:SERVICE"},
             description="Container of your proxy: `docker:NAME`, or `compose:SERVICE` of the project. Default: it runs"
             " on this machine (nginx, caddy).",
         ),
@@ -57,6 +63,7 @@ class Gate(Section, frozen=True):
         str,
         Meta(
             pattern=r"^(https?://\S+)?$",
+            extra={"expected": "a URL that begins with http:// or https://"},
             description="URL that Holdfast requests to verify that your proxy obeys it:"
             " a path that your proxy sends to the web (nginx, caddy).",
         ),

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
 
 
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_-]{0,40}$",
+        extra={"expected": "at most 41 lower-case letters, digits, - and _, a letter first"},
+    ),
+]
 Argv = Annotated[list[str], Meta(min_length=1)]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -135,12 +135,17 @@ class Releases(Section, frozen=True):
 class Upgrade(Section, frozen=True):
     keep_restore_point: Annotated[
         str,
-        Meta(pattern=r"^(\d+[hd])?$", description="How long to keep a restore point after the commit, such as `24h`."),
+        Meta(
+            pattern=r"^(\d+[hd])?$",
+            extra={"expected": "a number with h or d, such as 24h"},
+            description="How long to keep a restore point after the commit, such as `24h`.",
+        ),
     ] = ""
     keep_replaced: Annotated[
         str,
         Meta(
             pattern=r"^\d+[hd]$",
+            extra={"expected": "a number with h or d, such as 24h or 7d"},
             description="How long to keep data that a restore, rollback, import or clone replaced.",
         ),
     ] = "7d"

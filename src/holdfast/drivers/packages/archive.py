@@ -135,6 +135,13 @@ class ArchivePackages:
         argv = ["git", "-C", str(self._repository), "fetch", "--tags", "--quiet"]
         self._host.capture(argv, timeout_seconds=_FETCH_SECONDS)
 
+    def precedes(self, commit: str, later: str) -> bool:
+        try:
+            self._git("merge-base", "--is-ancestor", commit, later)
+        except CommandFailedError:
+            return False
+        return commit != later
+
     def newer(self, commit: str) -> Newer:
         return updates.newer(self._git, commit)
 

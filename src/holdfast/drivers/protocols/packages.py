@@ -24,6 +24,9 @@ class References(Protocol):
     def fetch(self) -> None:
         """Fetch new commits and tags from the repository's remote. Idempotent. Raise StepError."""
 
+    def precedes(self, commit: str, later: str) -> bool:
+        """Return whether a commit is an ancestor of another one; False where one of them is unknown here."""
+
     def newer(self, commit: str) -> Newer:
         """Return what is newer than a commit, as far as it is known here.
 

@@ -169,10 +169,14 @@ class Vault(Protocol):
     def open_run(self, run: str) -> StoredBackup:
         """Do what `open_set` does, for a finished run that is not published."""
 
+    def check_prune(self, remove: Sequence[str]) -> None:
+        """Read what a prune relies on. Raise DamagedError while a backup is damaged, RefusedError for a pinned one."""
+
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
         """Remove backups and the content that no backup references any more; refuse pinned ones. Idempotent.
 
-        No other run may be under way: those that operations left are removed too.
+        `check_prune` comes first. Here only what names the content of backups is read once more. No other run may be
+        under way: those that operations left are removed too.
         """
 
     def remove(self, id: str) -> None:

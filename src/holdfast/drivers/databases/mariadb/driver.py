@@ -32,7 +32,7 @@ from holdfast.drivers.databases.mariadb.live_copy import LiveCopy
 from holdfast.drivers.databases.mariadb.plain_sql import Origin, adapted
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.shadows import WithShadows
-from holdfast.drivers.databases.sql.container_exec import end_inside
+from holdfast.drivers.databases.sql.container_exec import end_inside, missing_programs
 from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import DumpSource
@@ -339,6 +339,7 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
                 found = checks.problems(session, self.database, self.dialect)
                 views = checks.broken_views(session, self.database)
             return [
+                *missing_programs(self._clients.container, subject, self._clients.host),
                 *(Problem(subject, *one) for one in found),
                 *(Problem(subject, *one, in_content=True) for one in views),
             ]

@@ -35,7 +35,7 @@ from holdfast.drivers.databases.postgresql.client import (
 from holdfast.drivers.databases.postgresql.plain_sql import adapted
 from holdfast.drivers.databases.postgresql.search_path import references, with_search_path
 from holdfast.drivers.databases.shadows import WithShadows
-from holdfast.drivers.databases.sql.container_exec import end_inside
+from holdfast.drivers.databases.sql.container_exec import end_inside, missing_programs
 from holdfast.drivers.databases.sql.session import local_folder, retry_until_available
 from holdfast.drivers.interchange import dump_source
 from holdfast.drivers.interchange.dump_source import DumpSource
@@ -403,6 +403,7 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
             with self._shadows.maintenance() as session:
                 found = [Problem(subject, *one) for one in checks.problems(session, self.database)]
                 found += self._tool_problems(subject, session)
+                found += missing_programs(self._clients.container, subject, self._host)
                 open_now = session.rows(
                     f"SELECT 1 FROM pg_database WHERE datname = {literal(self.database)} AND datallowconn"
                     " AND has_database_privilege(oid, 'CONNECT')"

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from holdfast.drivers.databases.sql.session import SqlError
-from holdfast.errors import CommandFailedError, CommandTimeoutError
-from holdfast.model import Server
+from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
+from holdfast.model import Problem, Server
 from holdfast.system.host import OPERATION_VARIABLE, Host
 
 _CLIENT_VARIABLE = "HOLDFAST_CLIENT"
@@ -26,11 +26,20 @@ _ROUNDS = 100
 _ROUND_SECONDS = 1  # at most: some versions of `sleep` accept no fractions
 # The script looks at the environment of every process. SIGINT comes first, as from Ctrl-C, because on it a client also
 # cancels its statement.
-_END = """
-for program in seq tr grep sleep; do
-    command -v $program > /dev/null || { echo "the image has no $program" >&2; exit 127; }
+_PROGRAMS = ("tr", "grep", "sleep")
+_NO_SHELL = 127  # the exit code of `exec` for a program that is not there
+_NOT_EXECUTED = 126
+_NO_PROGRAM = 97
+_MISSING = f"""
+missing=
+for program in {" ".join(_PROGRAMS)}; do
+    command -v $program > /dev/null || missing="$missing $program"
 done
-for round in $(seq 0 "$2"); do
+[ -z "$missing" ] || {{ echo $missing >&2; exit {_NO_PROGRAM}; }}
+"""
+_END = """
+round=0
+while [ "$round" -le "$2" ]; do
     case $round in
         0) signal=INT ;;
         10) signal=TERM ;;
@@ -45,9 +54,14 @@ for round in $(seq 0 "$2"); do
     done 2> /dev/null
     [ -n "$left" ] || exit 0
     sleep 0.1 2> /dev/null || sleep 1
+    round=$((round + 1))
 done
 exit 1
 """
+
+
+class MissingProgramError(StepError):
+    """A container without a program that ends commands in it: waiting cannot change that."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +99,53 @@ class Container:
 
         It runs as the container's own user, like the others: root may not read the environment of others' processes.
         """
-        options = ["sh", "-c", _END, "sh", variable, str(_ROUNDS)]
+        options = ["sh", "-c", _MISSING + _END, "sh", variable, str(_ROUNDS)]
         return [self.engine, "exec", self.name, *options]
+
+    def looking(self) -> list[str]:
+        """Return the argv that fails as `ending` does where a program is missing, and ends nothing."""
+        return [self.engine, "exec", self.name, "sh", "-c", _MISSING]
 
     def inspection(self) -> list[str]:
         """Return the argv that prints `true` while the container runs."""
         return [self.engine, "inspect", "--type=container", "--format={{.State.Running}}", self.name]
 
 
+def missing_programs(container: Container | None, subject: str, host: Host) -> list[Problem]:
+    """Return an error for a container in which Holdfast could not end the commands that it starts there."""
+    if container is None:
+        return []
+    try:
+        host.capture(container.looking())
+    except CommandFailedError as error:
+        # Docker 20.10 reports so a shell that is not there; elsewhere the code may mean that the container is ending.
+        missing = "sh" if error.exit_code_of_command == _NOT_EXECUTED else _missing_of(error)
+        if missing is None:
+            raise
+        return [Problem(subject, "error", f"{_without(container, missing)} {_NEEDS}", _CURE)]
+    return []
+
+
+_NEEDS = f"Holdfast needs sh, {', '.join(_PROGRAMS[:-1])} and {_PROGRAMS[-1]} there, to end commands in it"
+_CURE = "Start the database from an image that has them."
+
+
+def _without(container: Container, missing: str) -> str:
+    return f"the container {container.name} has no {missing}."
+
+
+def _missing_of(error: CommandFailedError) -> str | None:
+    """Return the programs whose lack made a command fail; None where it failed for another reason."""
+    if error.exit_code_of_command == _NO_SHELL:
+        return "sh"
+    return ", ".join(error.output_tail.split()) if error.exit_code_of_command == _NO_PROGRAM else None
+
+
 def end_inside(container: Container | None, operation: str, host: Host) -> None:
     """End the processes of an operation's clients inside a container that runs.
 
-    Raise SqlError where something still runs or that cannot be determined, for example while the container restarts.
+    Raise SqlError where something still runs or that cannot be determined, for example while the container restarts,
+    and MissingProgramError.
     """
     if container is not None:
         _end(container, f"{OPERATION_VARIABLE}={operation}", host)
@@ -107,6 +156,13 @@ def _end(container: Container, variable: str, host: Host) -> None:
         if host.capture(container.inspection()).strip() == "true":
             host.run(container.ending(variable), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
     except (CommandFailedError, CommandTimeoutError) as error:
+        missing = _missing_of(error) if isinstance(error, CommandFailedError) else None
+        if missing is not None:
+            raise MissingProgramError(
+                f"commands in a container cannot be ended: {_without(container, missing)} {_NEEDS}",
+                next_step=f"Install {missing} in the running container, or start the database again from an image that"
+                " has these programs.",
+            ) from error
         raise SqlError(
             f"processes started inside the container {container.name} may still run:"
             f" {error.state.strip() or error.what}",
@@ -135,7 +191,7 @@ def running(container: Container | None, environment: Mapping[str, str], host: H
     number = secrets.token_hex(8)
 
     def end() -> None:
-        with contextlib.suppress(SqlError):  # the error that led here is the one to report
+        with contextlib.suppress(SqlError, MissingProgramError):  # the error that led here is the one to report
             _end(container, f"{_CLIENT_VARIABLE}={number}", host)
 
     try:

@@ -163,7 +163,7 @@ def retry_until_available(action: Callable[[], None], name: str) -> None:
             return action()
         except SqlError as error:
             if time.monotonic() > deadline:
-                raise StepError(f"database {name}: {error.what}") from error
+                raise StepError(f"database {name}: {error.what}", next_step=error.next_step) from error
             time.sleep(0.5)
 
 

@@ -64,11 +64,23 @@ class ProjectContainers:
         found = self._engine.of_project(self.project_name(), f"{SERVICE}={service}")
         found.sort(key=lambda item: not item["State"]["Running"])
         if not found:
+            self._refuse_unknown(service)
             raise StepError(
                 f"service {service} of project {self.project_name()} has no container",
                 next_step=f"Run `{' '.join(self._project.command)} up --detach {service}` with the project's files.",
             )
         return str(found[0]["Name"]).lstrip("/")
+
+    def _refuse_unknown(self, service: str) -> None:
+        """Raise StepError for a service that the Compose files do not have, where these can be read."""
+        if not all(path.exists() for path in self._project.files):
+            return
+        known = sorted(self._compose.model(self._host.capture(self._compose.config_argv())).get("services") or {})
+        if service not in known:
+            raise StepError(
+                f"the Compose files have no service `{service}`; they have: {', '.join(known)}",
+                next_step="Correct `container` in holdfast.toml.",
+            )
 
     def place_of(self, volume: str) -> str:
         self.prepare()

@@ -15,23 +15,11 @@ from holdfast.system import durable
 def prune(
     vault: Path, folders: Callable[[], list[Path]], remove: Sequence[str], run: str, *, pinned: Sequence[str]
 ) -> Mapping[str, int]:
-    """Remove backups and sweep contents, where every backup is whole and none of those removed is pinned.
+    """Remove backups and sweep contents, where all listings are as written and no backup to be removed is pinned.
 
     `folders` returns the folders of all backups. Raise DamagedError or RefusedError.
     """
-    broken: list[str] = []
-    wrong: list[str] = []
-    for folder in folders():
-        try:
-            wrong += manifests.wrong_files(folder, manifests.read_manifest(folder))
-        except DamagedError:
-            broken.append(folder.name)
-    if broken:
-        raise _refused(", ".join(broken))
-    if pinned:
-        raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
-    if wrong:
-        raise _refused(wrong[0])
+    check(folders(), pinned, dumps=False)
     work = vault / "tmp" / run
     durable.make_directory(work)
     removed = 0
@@ -46,12 +34,31 @@ def prune(
     return {"removed": removed, "swept": swept, "size_bytes": size}
 
 
-def _refused(damage: str) -> DamagedError:
-    return DamagedError(
-        f"Pruning is refused while a backup is damaged: {damage}",
-        state="Nothing was removed.",
-        next_step="Run `holdfast backup verify` to see the damage, then move the damaged folder out of the vault.",
-    )
+def check(folders: Sequence[Path], pinned: Sequence[str], *, dumps: bool = True) -> None:
+    """Read the backups' own files, without `dumps` only their listings. Raise DamagedError or RefusedError."""
+    wrong: dict[Path, str] = {}
+    for folder in folders:
+        try:
+            backup = manifests.read_manifest(folder)
+            only = None if dumps else [_listing(folder, name).name for name in backup.datasets]
+            problems = manifests.wrong_files(folder, backup, only)
+        except DamagedError:
+            problems = [f"{folder.name}/manifest.json is damaged"]
+        if problems:
+            wrong[folder] = problems[0]
+    if wrong:
+        raise DamagedError(
+            f"pruning is refused while a backup is damaged: {', '.join(wrong.values())}",
+            state="Nothing was removed.",
+            next_step="`holdfast backup verify` lists all damage. Move each damaged folder out of the vault, then run"
+            f" the command again:\n{chr(10).join(f'  {folder}' for folder in wrong)}",
+        )
+    if pinned:
+        raise RefusedError(f"pinned backups are not removed: {', '.join(pinned)}")
+
+
+def _listing(folder: Path, name: str) -> Path:
+    return folder / f"files.{name}.jsonl.zst"
 
 
 def _sweep(vault: Path, folders: Sequence[Path]) -> tuple[int, int]:
@@ -62,7 +69,7 @@ def _sweep(vault: Path, folders: Sequence[Path]) -> tuple[int, int]:
         backup = manifests.read_manifest(folder)
         packs.update(backup.packs)
         for name in backup.datasets:
-            listing = folder / f"files.{name}.jsonl.zst"
+            listing = _listing(folder, name)
             if listing.exists():
                 objects.update(read_digests(listing))
     dead = [path for path in (vault / "packs").iterdir() if path.stem not in packs]

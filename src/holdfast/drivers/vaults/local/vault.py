@@ -10,7 +10,8 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -290,14 +291,28 @@ class LocalVault:
         else:
             durable.unlink(path)
 
+    def check_prune(self, remove: Sequence[str]) -> None:
+        from holdfast.drivers.vaults.local import pruning
+
+        with self._alone():
+            pruning.check(self._set_folders(), self._pinned(remove))
+
     def prune(self, remove: Sequence[str], run: str) -> Mapping[str, int]:
         from holdfast.drivers.vaults.local import pruning
 
+        with self._alone():
+            return pruning.prune(self.path, self._set_folders, remove, run, pinned=self._pinned(remove))
+
+    def _pinned(self, ids: Sequence[str]) -> list[str]:
+        return [id for id in ids if self.pins(id)]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other runs out of the vault."""
         self._check_owner()
         self._hold(fcntl.LOCK_EX)
         try:
-            pinned = [id for id in remove if self.pins(id)]
-            return pruning.prune(self.path, self._set_folders, remove, run, pinned=pinned)
+            yield
         finally:
             if self._runs:
                 self._hold(fcntl.LOCK_SH)
