@@ -239,14 +239,14 @@ def stop_with_safety_backup_steps(
     """
     stop: list[PlannedStep] = [CloseGate(title), StopServices(keeps=True)]
     if not safety:
-        return stop, [RemoveStopped()]
+        return stop, remove_stopped(app)
     if not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     present = only_existing(app, choose(app))
     databases = tuple(name for name in present.databases if name in replaced)
     saved = Datasets(databases, present.files, present.code)
     files, dumps = finalize_backup_steps(saved, f"before the {title}", tolerant=True, safety=True)
-    return [backup_copy(saved), *stop, files], [RemoveStopped(), dumps]
+    return [backup_copy(saved), *stop, files], [*remove_stopped(app), dumps]
 
 
 @dataclass(frozen=True)
@@ -300,9 +300,19 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
     return [web, verify, *compare, behind]
 
 
-def prepare(app: App, release: Release, *tasks: Task) -> PlannedStep:
-    """Return the step that makes ahead what the services of a release and those of these tasks that exist need."""
-    return PrepareServices(release, tuple(name for name in tasks if getattr(app.loaded.configuration.tasks, name)))
+def prepare(app: App, release: Release, *tasks: Task) -> list[PlannedStep]:
+    """Return the step that makes ahead what the services of a release and those of these tasks that exist need.
+
+    Return none where the runtime makes nothing ahead.
+    """
+    if not app.context.runtime.creates_ahead:
+        return []
+    return [PrepareServices(release, tuple(name for name in tasks if getattr(app.loaded.configuration.tasks, name)))]
+
+
+def remove_stopped(app: App) -> list[PlannedStep]:
+    """Return the closing step that removes what the runtime keeps of stopped services; none where it keeps nothing."""
+    return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
 
 
 def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:

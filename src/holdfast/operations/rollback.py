@@ -17,7 +17,6 @@ from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.migrate import MigrateWhileServing
 from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
-from holdfast.steps.service_preparation import RemoveStopped
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
@@ -153,13 +152,13 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
         after = upgrade.beside_after(target)
     else:
         steps = [
-            parts.prepare(app, target),
+            *parts.prepare(app, target),
             CloseGate(f"rollback to {target.label}"),
             StopServices(keeps=True),
             SwitchRelease(target),
             *parts.start_all(app, target),
         ]
-        after = [AdoptServices(), OpenGate(), RemoveStopped()]
+        after = [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
@@ -185,7 +184,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         parts.preflight(app, datasets, with_backup=True),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
-        parts.prepare(app, target, "after_restore", "reindex"),
+        *parts.prepare(app, target, "after_restore", "reindex"),
         *stopping,
         SwapDatabases("earlier", *chosen),
         RestoreFiles(*chosen),

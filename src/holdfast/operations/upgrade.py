@@ -13,7 +13,6 @@ from holdfast.steps.guard import CountRows
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, refuse_unknown_migrations
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
-from holdfast.steps.service_preparation import RemoveStopped
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
 
 _WORTH_TELLING_SECONDS = 0.1
@@ -134,7 +133,7 @@ def _maintenance(
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
         *parts.copy_ahead(app),
-        parts.prepare(app, release, "migrate", "warm_cache"),
+        *parts.prepare(app, release, "migrate", "warm_cache"),
         CloseGate(f"upgrade to {label}"),
         StopServices(keeps=True),
         CountRows(),
@@ -151,7 +150,7 @@ def _maintenance(
     after: list[PlannedStep] = [
         AdoptServices(),
         OpenGate(),
-        RemoveStopped(),
+        *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
         PruneReleases(),

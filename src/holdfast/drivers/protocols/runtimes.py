@@ -27,6 +27,10 @@ class RunsServices(Protocol):
     def statuses(self) -> dict[str, ServiceStatus]:
         """Return the status of every known instance; empty while the runtime is down."""
 
+    @property
+    def creates_ahead(self) -> bool:
+        """Return whether `create` and `prepare_task` have anything to do."""
+
     def create(self, *instances: ServiceInstance) -> None:
         """Make ahead, while others serve, what the start of these instances needs; nothing runs. Idempotent.
 

@@ -15,6 +15,7 @@ class ProcessRuntime:
 
     takes_over = False
     tells_port = True
+    creates_ahead = False
     keeps_stopped = False
 
     def __init__(self, host: Host) -> None:

@@ -84,7 +84,7 @@ class ComposeRuntime(InstanceContainers):
     # --- one-off commands --------------------------------------------------------------------------
 
     def prepare_task(self, command: ReleaseCommand, operation: str) -> None:
-        if self._compose.starts_what_it_creates:
+        if not self.creates_ahead:
             return
         made, service, file = self._prepared(command, operation)
         self._write(made, file)

@@ -171,8 +171,12 @@ class InstanceContainers(ProjectContainers):
         definition = (made["services"][instance.service].get("labels") or {})[DEFINITION_LABEL]
         return _Wanted(instance, made, definition, image["id"], policy)
 
+    @property
+    def creates_ahead(self) -> bool:
+        return not self._compose.starts_what_it_creates
+
     def create(self, *instances: ServiceInstance) -> None:
-        if self._compose.starts_what_it_creates:
+        if not self.creates_ahead:
             return
         found = self._by_name()
         wanted = [item for item in map(self._wanted, instances) if not self._is_usable(item, found)]
