@@ -33,6 +33,8 @@ class HoldfastError(Exception):
 
     exit_code = 1
     default_state = ""
+    may_pass = True
+    """Whether the same may succeed a while later with nobody's help; if not, nothing waits for it."""
 
     def __init__(self, what: str, *, state: str = "", next_step: str = "") -> None:
         super().__init__(what)

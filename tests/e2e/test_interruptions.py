@@ -292,6 +292,21 @@ def test_a_recovery_at_boot_is_tried_again(at_v2: Site, monkeypatch: pytest.Monk
     wait_until_it_answers(at_v2)
 
 
+def test_a_recovery_at_boot_is_not_tried_again_where_only_the_operator_can_help(
+    at_v2: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(*arguments: object, **options: object) -> object:
+        error = StuckError("the container has no grep")
+        error.may_pass = False
+        raise error
+
+    at_v2.shut_down()
+    monkeypatch.setattr(recover, "recover", stuck)
+    with pytest.raises(StuckError):
+        recover.at_boot(load(str(at_v2.config)), wait=lambda _: pytest.fail("it waited"))
+    wait_until_it_answers(at_v2)  # the services that should run were started
+
+
 _complete = CompleteBackup.do
 
 

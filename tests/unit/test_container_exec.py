@@ -63,6 +63,29 @@ def test_a_missing_program_is_not_waited_for(make: Make, monkeypatch: pytest.Mon
     assert "Install grep, sleep" in raised.value.next_step
 
 
+def test_an_engine_that_is_not_installed_is_no_fault_of_the_container(tmp_path: Path) -> None:
+    box = Container(str(tmp_path / "no-engine"), lambda: "db-1")
+    with pytest.raises(MissingProgramError, match="no-engine cannot be started on this machine"):
+        end_inside(box, "20260101-000000-dead", Host())
+
+
+@pytest.mark.parametrize(("state", "tries"), [("28P01", 1), ("57P03", 2)])
+def test_only_a_server_that_may_come_back_is_waited_for(
+    state: str, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 1.0, 100.0])
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: next(times), sleep=lambda seconds: None))
+    met: list[str] = []
+
+    def fail() -> None:
+        met.append(state)
+        raise SqlError("no", state)
+
+    with pytest.raises(StepError) as raised:
+        retry_until_available(fail, "main")
+    assert (len(met), raised.value.may_pass) == (tries, state != "28P01")
+
+
 def test_a_container_that_cannot_be_asked_may_come_back(make: Make) -> None:
     box = make(*PROGRAMS, code=125)
     with pytest.raises(SqlError, match="may still run"):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.containers import docker
 from holdfast.containers.podman import PodmanEngine
-from holdfast.errors import CommandFailedError
+from holdfast.errors import CommandFailedError, StepError
 from holdfast.system.host import Host
 
 PODMAN = """#!/usr/bin/env python3
@@ -76,3 +77,11 @@ def test_what_cannot_be_inspected_for_another_reason_is_an_error(podman: PodmanE
     )
     with pytest.raises(CommandFailedError):
         podman.inspected(["a"])
+
+
+def test_an_engine_that_is_not_installed_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "_LOOK_SECONDS", None)  # a wait would fail
+    engine = PodmanEngine(str(folder / "no-podman"), Host())
+    with pytest.raises(StepError, match="does not answer") as raised:
+        engine.wait_available()
+    assert not raised.value.may_pass

@@ -472,7 +472,9 @@ def test_an_undo_that_cannot_begin_says_what_is_missing_and_what_is_not_undone(e
         raise StepError("the migration failed")
 
     def cannot_end(operation: str) -> None:
-        raise StepError("the container db-1 has no grep", next_step="Install grep.")
+        error = StepError("the container db-1 has no grep", next_step="Install grep.")
+        error.may_pass = False
+        raise error
 
     engine.acts["do c"] = fail
     runner = engine.runner
@@ -480,6 +482,7 @@ def test_an_undo_that_cannot_begin_says_what_is_missing_and_what_is_not_undone(e
     with pytest.raises(StuckError, match=r"db-1 has no grep.*had failed with: the migration failed") as stuck:
         runner.run(make_plan(), command="test", configuration={}, user="op")
     assert "not undone yet" in stuck.value.state
+    assert not stuck.value.may_pass
     assert stuck.value.next_step == "Install grep.\nThen run: holdfast recover"
     assert engine.last().outcome is Outcome.STUCK
     assert engine.states()[:3] == ["done", "done", "failed"]

@@ -23,6 +23,7 @@ _GRACE_SECONDS = 10  # a container's default time for its end (documentation of 
 _REMOVAL_SECONDS = 20.0
 _BACK_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+_NOT_FOUND = 127  # the client program could not be started
 _KILLED = 128 + 9  # the exit code of a container whose process was killed
 # Containers in these states need no stop, or always refuse it: Podman's is `removing` after a removal that was killed
 # half-way.
@@ -60,10 +61,12 @@ class Engine:
         try:
             self.ask(*self.version_arguments)
         except (CommandFailedError, CommandTimeoutError) as error:
-            raise StepError(
+            silent = StepError(
                 f"{self.name} does not answer: {error.state.strip() or error.what}",
                 next_step=f"Start it, or give this user the right to use it. Test it with `{self.name} version`.",
-            ) from error
+            )
+            silent.may_pass = not (isinstance(error, CommandFailedError) and error.exit_code_of_command == _NOT_FOUND)
+            raise silent from error
 
     def wait_available(self) -> None:
         """Wait for an engine that may be restarting, for example after a crash. Raise StepError."""
@@ -71,8 +74,8 @@ class Engine:
         while True:
             try:
                 return self.prepare()
-            except StepError:
-                if time.monotonic() > deadline:
+            except StepError as error:
+                if time.monotonic() > deadline or not error.may_pass:
                     raise
             time.sleep(_LOOK_SECONDS)
 

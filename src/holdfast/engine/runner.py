@@ -402,12 +402,14 @@ class Runner:
             self._end_sessions(operation)
         except HoldfastError as error:
             cause = error.next_step or "Make sure that the database server or container engine can be reached."
-            raise StuckError(
+            stuck = StuckError(
                 f"commands of {operation} may still be running: {error.what}",
                 state=f"What {operation} had begun is not undone yet, because these commands could still change data."
                 " `holdfast status` shows whether visitors see the maintenance page.",
                 next_step=f"{cause}\nThen run: holdfast recover",
-            ) from error
+            )
+            stuck.may_pass = error.may_pass
+            raise stuck from error
         finally:
             waiting.cancel()
 

@@ -143,8 +143,8 @@ def _recovered(
         _start(app, begun)
         try:
             return recover(app.loaded.state, observer=observer)
-        except (BusyError, StuckError, InterruptedOperationError):
-            if time.monotonic() > deadline:
+        except (BusyError, StuckError, InterruptedOperationError) as error:
+            if time.monotonic() > deadline or not error.may_pass:
                 _start(app, begun)  # a try may have taken long
                 raise
         wait(_TRY_AGAIN_SECONDS)

@@ -27,7 +27,7 @@ _ROUND_SECONDS = 1  # at most: some versions of `sleep` accept no fractions
 # The script looks at the environment of every process. SIGINT comes first, as from Ctrl-C, because on it a client also
 # cancels its statement.
 _PROGRAMS = ("tr", "grep", "sleep")
-_NO_SHELL = 127  # the exit code of `exec` for a program that is not there
+_NOT_FOUND = 127  # the exit code for a program that is not there
 _NOT_EXECUTED = 126
 _NO_PROGRAM = 97
 _MISSING = f"""
@@ -61,7 +61,9 @@ exit 1
 
 
 class MissingProgramError(StepError):
-    """A container without a program that ends commands in it: waiting cannot change that."""
+    """A program that ending commands in a container needs and that is not there."""
+
+    may_pass = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _without(container: Container, missing: str) -> str:
 
 def _missing_of(error: CommandFailedError) -> str | None:
     """Return the programs whose lack made a command fail; None where it failed for another reason."""
-    if error.exit_code_of_command == _NO_SHELL:
+    if error.exit_code_of_command == _NOT_FOUND:
         return "sh"
     return ", ".join(error.output_tail.split()) if error.exit_code_of_command == _NO_PROGRAM else None
 
@@ -152,22 +154,35 @@ def end_inside(container: Container | None, operation: str, host: Host) -> None:
 
 
 def _end(container: Container, variable: str, host: Host) -> None:
+    ending = False
     try:
         if host.capture(container.inspection()).strip() == "true":
+            ending = True
             host.run(container.ending(variable), ignore_cancel=True, timeout_seconds=2 * _ROUNDS * _ROUND_SECONDS)
     except (CommandFailedError, CommandTimeoutError) as error:
-        missing = _missing_of(error) if isinstance(error, CommandFailedError) else None
-        if missing is not None:
-            raise MissingProgramError(
-                f"commands in a container cannot be ended: {_without(container, missing)} {_NEEDS}",
-                next_step=f"Install {missing} in the running container, or start the database again from an image that"
-                " has these programs.",
-            ) from error
+        if isinstance(error, CommandFailedError):
+            _refuse_missing(container, error, ending=ending)
         raise SqlError(
             f"processes started inside the container {container.name} may still run:"
             f" {error.state.strip() or error.what}",
             next_step=f"Check that {container.engine} answers and that {container.name} runs,"
             " then run the command again.",
+        ) from error
+
+
+def _refuse_missing(container: Container, error: CommandFailedError, *, ending: bool) -> None:
+    """Raise MissingProgramError where a program is not there: the engine's here, or one that ends commands there."""
+    if not ending and error.exit_code_of_command == _NOT_FOUND:
+        raise MissingProgramError(
+            f"commands in a container cannot be ended: {container.engine} cannot be started on this machine",
+            next_step=f"Install {container.engine}.",
+        ) from error
+    missing = _missing_of(error) if ending else None
+    if missing is not None:
+        raise MissingProgramError(
+            f"commands in a container cannot be ended: {_without(container, missing)} {_NEEDS}",
+            next_step=f"Install {missing} in the running container, or start the database again from an image that has"
+            " these programs.",
         ) from error
 
 

@@ -21,6 +21,7 @@ from holdfast.system.host import Host
 CONNECT_SECONDS = 10
 NEVER_SECONDS = 1e9
 _RETURN_SECONDS = 60.0
+_NOT_AUTHORIZED = "28"  # the class of SQLSTATEs for a user or password that the server does not accept
 
 Row = tuple[str | None, ...]
 
@@ -162,8 +163,11 @@ def retry_until_available(action: Callable[[], None], name: str) -> None:
         try:
             return action()
         except SqlError as error:
-            if time.monotonic() > deadline:
-                raise StepError(f"database {name}: {error.what}", next_step=error.next_step) from error
+            refused = error.sql_state.startswith(_NOT_AUTHORIZED)
+            if refused or time.monotonic() > deadline:
+                final = StepError(f"database {name}: {error.what}", next_step=error.next_step)
+                final.may_pass = not refused
+                raise final from error
             time.sleep(0.5)
 
 
