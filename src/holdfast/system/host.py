@@ -50,7 +50,6 @@ class Host(msgspec.Struct):
     log: Callable[[Mapping[str, object]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
-
     engine: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The address of the container engine, whatever the shell's variables say."""
     _closing: list[Callable[[], None]] = msgspec.field(default_factory=list)
@@ -62,18 +61,19 @@ class Host(msgspec.Struct):
         self.operation, self.record = operation, record
 
     def leave(self) -> None:
-        """End the operation's part; what it left running goes on, and what was kept open for it is closed."""
-        while self._closing:
-            self._closing.pop()()
+        """End the operation's part; what it left running goes on."""
         self.let_go()
         self.operation = self.record = None
 
     def at_leave(self, close: Callable[[], None]) -> None:
-        """Call a function when the operation is left."""
+        """Call a function when the operation is left, and before its fence."""
         self._closing.append(close)
 
     def let_go(self) -> None:
-        """Leave running processes to their keeper, which ends with the last of them; later commands get a new one."""
+        """Close what waits for its next use, leave the rest to its keeper; later commands get a new one."""
+        while self._closing:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a client that does not end was killed
+                self._closing.pop()()
         with self._keeper_lock:
             if self._keeper is not None:
                 self._keeper.let_go()
