@@ -16,7 +16,7 @@ import pymysql
 import pytest
 
 from holdfast.errors import NoSpaceError
-from holdfast.steps import service_steps
+from holdfast.steps import service_preparation
 from holdfast.system import durable
 from holdfast.system.ports import free_loopback_port
 from tests import kept
@@ -185,7 +185,9 @@ def test_an_answer_from_a_strangers_port_is_not_the_new_versions(site: Site, mon
     with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as stranger:
         threading.Thread(target=stranger.serve_forever).start()
         choices = iter([stranger.server_port])
-        monkeypatch.setattr(service_steps, "free_loopback_port", lambda: next(choices, None) or free_loopback_port())
+        monkeypatch.setattr(
+            service_preparation, "free_loopback_port", lambda: next(choices, None) or free_loopback_port()
+        )
         try:
             site.operate("upgrade", "v2")
         finally:
