@@ -79,7 +79,7 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
         return "may have had another schema; the backup of its data is gone"
     changed = migrations.changed_schemas(app.context, found.release.get("schema", {}))
     if changed:
-        return f"had another schema in {', '.join(changed)}"
+        return f"may not run on the present tables of {', '.join(changed)}"
     migrated = _migrated_since(app, target)
     return f"comes from before {', '.join(migrated)}, where `migrate` may have changed contents" if migrated else ""
 
@@ -136,7 +136,7 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
                 changes.append(f"  {name}.{table}: {before[table]} rows then, {facts['rows']} now")
     rows = "\n".join(changes) or "  equal in every table; rows may still have been changed"
     return RefusedError(
-        f"{target.label} {why}: it needs the data as it was at {found.instant}",
+        f"{target.label} {why}. It needs the data as it was at {found.instant}",
         state=f"Rows per table:\n{rows}\nEverything written since then would leave the application."
         " Nothing was changed.",
         next_step=f"To go back with that data, run: holdfast rollback {_to(app, target)}--discard-writes-since"

@@ -227,7 +227,7 @@ def _services(app: App) -> list[Problem]:
                 f"{containers.engine_name} rm --force {' '.join(strange)}; holdfast service start",
             )
         ]
-    starts = "service start" if app.context.gate.answers() else "recover --auto"
+    starts = "recover --auto" if status.gate_is_down(app) else "service start"
     return [Problem("services", "error", f"not running, and should run: {', '.join(missing)}", f"holdfast {starts}")]
 
 
@@ -243,7 +243,7 @@ def _gate(app: App) -> list[Problem]:
             if running.port == port:
                 message = f"the container of {service} uses {listen}; `holdfast adopt` starts it again behind the gate"
                 return [Problem("gate", "note", message, "holdfast adopt")]
-    if release is not None and not found and not app.context.gate.answers():
+    if release is not None and not found and status.gate_is_down(app):
         message = "the gate does not run: visitors get no answer"
         return [Problem("gate", "error", message, "holdfast recover --auto")]
     return found

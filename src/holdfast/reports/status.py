@@ -36,9 +36,9 @@ def report(app: App) -> Report:
     found.data["release"] = asdict(release) if release else None
     _operations(app, found)
     gate = app.context.gate.state()
-    answers = app.context.gate.answers()
-    found.lines.append(("gate", _gate_text(gate) if answers else "not running; visitors get no answer"))
-    found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation, "answers": answers}
+    runs = not gate_is_down(app)
+    found.lines.append(("gate", _gate_text(gate) if runs else "not running; visitors get no answer"))
+    found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation, "runs": runs}
     try:
         statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()
         nothing = "no service is running"
@@ -66,12 +66,17 @@ def _gate_text(gate: GateState) -> str:
     return f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
 
 
+def gate_is_down(app: App) -> bool:
+    """Return whether the gate has a server of its own that does not run; a proxy of the operator's is not asked."""
+    return app.context.gate.instance() is not None and not app.context.gate.answers()
+
+
 def not_running(app: App) -> list[str]:
     """Return what should run now and does not: the gate's own server, and services. Raise StepError."""
     if app.context.current_release() is None:
         return []
     server = app.context.gate.instance()
-    gate = [server.name] if server is not None and not app.context.gate.answers() else []
+    gate = [server.name] if server is not None and gate_is_down(app) else []
     ended = stopped.stopped(app.context, app.context.runtime.statuses())
     return [*gate, *(item.service for item in ended if item.should_run)]
 

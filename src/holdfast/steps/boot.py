@@ -21,7 +21,7 @@ def start(application: ApplicationContext) -> list[str]:
     if application.journal.unfinished():
         gate.ensure_running(application)
     started = services.start_wanted(application, ended_alone=_ENDED)
-    return [*(began if application.gate.answers() else []), *started]
+    return [*(began if began and application.gate.answers() else []), *started]
 
 
 def unhealthy(application: ApplicationContext) -> dict[str, str]:
