@@ -101,6 +101,8 @@ class Ground:
     writer: Writer
     sets: dict[str, tuple[Ids, Ids]] = field(default_factory=dict)
     """Of each backup what it has at least and at most."""
+    earlier: set[str] = field(default_factory=set)
+    """Backups from before the first round, one of them from before the installation, when no table was there."""
     took: dict[str, float] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     checked: int = 0
@@ -110,6 +112,14 @@ class Ground:
         try:
             found = app.context.databases["main"].query("SELECT id, file, sha256 FROM entries")
             return {int(row[0]): (str(row[1]), str(row[2])) for row in found}
+        finally:
+            app.close()
+
+    def present(self) -> set[str]:
+        app = self.site.open()
+        try:
+            assert app.context.vault is not None
+            return {backup.id for backup in app.context.vault.backups()}
         finally:
             app.close()
 
@@ -216,7 +226,7 @@ class Ground:
             for file, digest in (rows[id] for id in sorted(acknowledged)):
                 content = (self.site.media / file).read_bytes()
                 assert hashlib.sha256(content).hexdigest() == digest, f"{file} has another content"
-        for id in present - known:
+        for id in present - known - self.earlier:
             self.sets[id] = (before, before | now | acknowledged)
         for id in set(self.sets) - present:
             del self.sets[id]
@@ -238,6 +248,7 @@ def main() -> None:
         assert ground.run("install", "v1").returncode == 0
         assert ground.run("upgrade", "v2").returncode == 0
         print(f"seed {options.seed}, {options.engine}", flush=True)
+        ground.earlier = ground.present()
         for number in range(1, options.rounds + 1):
             try:
                 print(ground.round(number), flush=True)

@@ -85,9 +85,8 @@ class CreateRestorePoint(TypedStep[CandidateFacts], frozen=True):
         context.record()
 
     def undo(self, application: ApplicationContext, context: Context[CandidateFacts]) -> None:
-        """Leave the databases to the undo of the step before the window, which comes when visitors are back."""
-        if not context.started(PrepareRestorePoint):
-            _discard(application, context.operation)
+        """Remove the copy, and make the live database usable again where a copy was cut short."""
+        _discard(application, context.operation)
 
 
 class DropRestorePoint(TypedStep[NoFacts], frozen=True):
