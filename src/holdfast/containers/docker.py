@@ -150,13 +150,17 @@ class Engine:
             return {}
         if self._api is None:
             return self._changed_by_the_client(verb, options, ids, limit or _DO_SECONDS)
-        words = [self.name, verb, *options, *(id[:12] for id in ids)]
-        self._host.announce(" ".join(words))
-        self._host.log({"kind": "command", "argv": words, "cwd": ""})
+        self._tell(verb, *options, *(id[:12] for id in ids))
         failed = self._api.change(f"{verb} {len(ids)}", [changes[id] for id in ids])
         for text in failed.values():
             self._host.log({"kind": "output", "text": text})
         return failed
+
+    def _tell(self, *arguments: str) -> None:
+        """Announce and log a change by the API as the command of the client that does the same."""
+        argv = [self.name, *arguments]
+        self._host.announce(" ".join(argv))
+        self._host.log({"kind": "command", "argv": argv, "cwd": ""})
 
     def _changed_by_the_client(
         self, verb: str, options: Sequence[str], ids: Sequence[str], limit: float
@@ -284,9 +288,8 @@ class Engine:
     def tag(self, id: str, name: str) -> str:
         """Give an image a name with its tag; return what went wrong, empty if nothing."""
         if self._api is None or "@" in name:
-            return self._told("tag", id, name)
-        self._host.announce(f"{self.name} tag {id} {name}")
-        self._host.log({"kind": "command", "argv": [self.name, "tag", id, name], "cwd": ""})
+            return self._asked_of_the_client("tag", id, name)
+        self._tell("tag", id, name)
         return self._api.change("tag", [Change.name(id, name)]).get(name, "")
 
     def untag(self, name: str, *, prune: bool = False) -> str:
@@ -294,16 +297,15 @@ class Engine:
 
         `prune`: also delete images without a name that only this one was built on.
         """
-        words = ["rmi", *([] if prune else ["--no-prune"]), name]
+        arguments = ["rmi", *([] if prune else ["--no-prune"]), name]
         if self._api is None or "@" in name:
-            return self._told(*words)
-        self._host.announce(" ".join([self.name, *words]))
-        self._host.log({"kind": "command", "argv": [self.name, *words], "cwd": ""})
+            return self._asked_of_the_client(*arguments)
+        self._tell(*arguments)
         return self._api.change("rmi", [Change.nameless(name, prune=prune)]).get(name, "")
 
-    def _told(self, *words: str) -> str:
-        argv = [self.name, *words]
-        found = self._host.run(argv, ignore_cancel=True, check=False, timeout_seconds=_ASK_SECONDS)
+    def _asked_of_the_client(self, *arguments: str) -> str:
+        """Run a command of the client; return what went wrong, empty if nothing."""
+        found = self._host.run([self.name, *arguments], ignore_cancel=True, check=False, timeout_seconds=_ASK_SECONDS)
         return "" if found.exit_code == 0 else found.output_tail.strip() or "it failed"
 
     def nameless(self, label: str) -> list[str]:
