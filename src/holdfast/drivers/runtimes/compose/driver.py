@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,34 +20,16 @@ from holdfast.containers.facts import Known
 from holdfast.drivers.compose_model import Model
 from holdfast.drivers.runtimes.compose import models
 from holdfast.drivers.runtimes.compose.instances import InstanceContainers
-from holdfast.drivers.runtimes.compose.project import QUIET, Project, images_of, model_of, sources_mounted
+from holdfast.drivers.runtimes.compose.project import QUIET, images_of, model_of, sources_mounted
 from holdfast.errors import CommandFailedError, RefusedError, StepError
 from holdfast.model import Problem, ReleaseCommand
 from holdfast.system import durable
-from holdfast.system.host import CommandResult, Host
+from holdfast.system.host import CommandResult
 
 
 class ComposeRuntime(InstanceContainers):
     takes_over = True
     tells_port = False  # the image decides on the port
-
-    def __init__(
-        self,
-        folder: Path,
-        environment_id: str,
-        host: Host,
-        project: Project,
-        *,
-        ports: Mapping[str, int],
-        web: str = "",
-        keep_ports: bool = False,
-        reached_inside: bool = False,
-    ) -> None:
-        """Take what the instances need, and `web`, the service that answers visitors."""
-        super().__init__(
-            folder, environment_id, host, project, ports=ports, keep_ports=keep_ports, reached_inside=reached_inside
-        )
-        self._web = web
 
     def check(self) -> list[Problem]:
         try:

@@ -65,16 +65,18 @@ class InstanceContainers(ProjectContainers):
         project: Project,
         *,
         ports: Mapping[str, int],
+        web: str = "",
         keep_ports: bool = False,
         reached_inside: bool = False,
     ) -> None:
         """Take `ports`, the configured services, each with its port in its container, if known.
 
-        With `keep_ports` a web service keeps the published ports of its files, for visitors, in addition to the port of
-        this machine that only Holdfast uses. With `reached_inside` it has a name of its own on its networks, for a
-        proxy there.
+        `web` is the one that answers visitors; empty if none does. With `keep_ports` it keeps the published ports of its
+        files, for visitors, in addition to the port of this machine that only Holdfast uses. With `reached_inside` it
+        has a name of its own on its networks, for a proxy there.
         """
         super().__init__(folder, environment_id, host, project, ports)
+        self._web = web
         self._keep_ports = keep_ports
         self._reached_inside = reached_inside
 
@@ -208,7 +210,7 @@ class InstanceContainers(ProjectContainers):
         """Return whether an instance's container is the wanted one, and runs or may be started as it is.
 
         One that is being ended may still run for a while, and must not be taken for one that stays. One that ended by
-        itself, or had to be killed, may have left in its own files what prevents its next start: it is made anew.
+        itself, or had to be killed, may have left in its own files what prevents its next start: it is created again.
         """
         containers = found.get(wanted.name, [])
         if len(containers) != 1 or self._ending(wanted.name).exists() or not wanted.is_container(containers[0]):
