@@ -22,6 +22,15 @@ from holdfast.system.host import Host
 from tests import containers
 from tests.servers import docker, podman
 
+CLIENTS = [
+    "docker",
+    *(
+        pytest.param(name, marks=pytest.mark.variant(product))
+        for name, product in (("docker-compose", "compose"), ("podman", "podman"))
+    ),
+]
+"""Parameters of a fixture that makes a project for each Compose program."""
+
 
 @dataclass
 class Containers:

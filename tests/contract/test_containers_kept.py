@@ -23,15 +23,7 @@ COUNTS = (
 )
 
 
-@pytest.fixture(
-    params=[
-        "docker",
-        *(
-            pytest.param(name, marks=pytest.mark.variant(product))
-            for name, product in (("docker-compose", "compose"), ("podman", "podman"))
-        ),
-    ]
-)
+@pytest.fixture(params=projects.CLIENTS)
 def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Containers]:
     with projects.project(folder, request.param) as found:
         yield found
@@ -81,7 +73,7 @@ def test_it_is_created_beside_the_one_that_serves_and_removed_by_a_stop(ahead: C
     assert ids(ahead) == [serves]
 
 
-def test_one_with_another_definition_by_now_is_made_anew(ahead: Containers) -> None:
+def test_one_with_another_definition_by_now_is_created_again(ahead: Containers) -> None:
     ahead.runtime.create(instance(ahead, command=tuple(SERVE), port=free_loopback_port(), port_inside=8000))
     (created,) = ids(ahead)
     ahead.runtime.start(instance(ahead, command=tuple(SERVE), port=free_loopback_port(), port_inside=8000))
@@ -170,7 +162,7 @@ def test_one_that_had_to_be_killed_is_not_kept(made: Containers) -> None:
     assert ids(made) == []
 
 
-def test_one_that_ended_by_itself_is_made_anew(made: Containers) -> None:
+def test_one_that_ended_by_itself_is_created_again(made: Containers) -> None:
     wanted = instance(made, code=COUNTS.replace("3600", "0.1"))
     made.runtime.start(wanted)
     eventually(lambda: made.runtime.statuses()["web-r1"].detail == "exited")

@@ -49,15 +49,7 @@ def instance(made: Containers, name: str = "web-r1", code: str = STAY, **changes
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(
-    params=[
-        "docker",
-        *(
-            pytest.param(name, marks=pytest.mark.variant(product))
-            for name, product in (("docker-compose", "compose"), ("podman", "podman"))
-        ),
-    ]
-)
+@pytest.fixture(params=projects.CLIENTS)
 def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Containers]:
     with projects.project(folder, request.param) as found:
         yield found
