@@ -301,9 +301,9 @@ def start_all(app: App, release: Release, *, guarded: bool = False) -> list[Plan
 
 
 def prepare(app: App, release: Release, *tasks: Task) -> list[PlannedStep]:
-    """Return the step that makes ahead what the services of a release and those of these tasks that exist need.
+    """Return the step that prepares the services of a release, and those of these tasks that exist.
 
-    Return none where the runtime makes nothing ahead.
+    Return none where the runtime creates nothing ahead.
     """
     if not app.context.runtime.creates_ahead:
         return []

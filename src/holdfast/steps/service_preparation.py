@@ -20,7 +20,7 @@ class PreparedFacts(StepFacts):
 
 
 class PrepareServices(TypedStep[PreparedFacts], frozen=True):
-    """Make ahead what the start of a release's services and its tasks need, while the old version serves."""
+    """Prepare the services and tasks of a release while the old version serves."""
 
     name = "services.prepare"
     is_undone = True

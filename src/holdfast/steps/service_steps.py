@@ -166,13 +166,13 @@ def _start_stopped(application: ApplicationContext, context: OperationContext, v
 
 
 def _verify_again(application: ApplicationContext, instance: ServiceInstance, context: OperationContext) -> None:
-    """Verify a service that ran before. If it does not come up as it was kept, start it anew."""
+    """Verify a service that ran before. If it does not come up as it was kept, create it again."""
     try:
         verify(application, instance, context, patient=True)
     except StepError as error:
         if not application.runtime.keeps_stopped:
             raise
-        context.say(f"{error.what}; it is made anew")
+        context.say(f"{error.what}; it is created again")
         application.runtime.stop(instance.name)
         application.runtime.start(instance)
         verify(application, instance, context, patient=True)

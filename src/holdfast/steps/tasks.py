@@ -47,7 +47,7 @@ def run(application: ApplicationContext, release: Release, task: Task, operation
 
 
 def prepare(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
-    """Make ahead what the run of a task needs."""
+    """Prepare the run of a task."""
     wanted = _in_release(application, release, command(application, task), _sessions(application, operation))
     application.runtime.prepare_task(wanted, operation)
 

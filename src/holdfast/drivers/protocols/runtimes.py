@@ -32,7 +32,7 @@ class RunsServices(Protocol):
         """Return whether `create` and `prepare_task` have anything to do."""
 
     def create(self, *instances: ServiceInstance) -> None:
-        """Make ahead, while others serve, what the start of these instances needs; nothing runs. Idempotent.
+        """Prepare the start of these instances while others serve; nothing runs. Idempotent.
 
         A start makes what is missing. `stop` removes what was made. Raise StepError.
         """
@@ -108,7 +108,7 @@ class RunsCommands(Protocol):
     """The application's one-off commands, which run in the way the services of a release do."""
 
     def prepare_task(self, command: ReleaseCommand, operation: str) -> None:
-        """Make ahead, while others serve, what the same command of this operation needs; nothing runs.
+        """Prepare the run of the same command of this operation while others serve; nothing runs.
 
         `end_tasks` removes it. Raise what `Host.run` raises.
         """

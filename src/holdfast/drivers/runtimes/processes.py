@@ -49,10 +49,10 @@ class ProcessRuntime:
         return f"127.0.0.1:{instance.port}"
 
     def create(self, *instances: ServiceInstance) -> None:
-        """Do nothing: a process needs nothing that is made ahead."""
+        """Do nothing: a process needs no preparation."""
 
     def prepare_task(self, command: ReleaseCommand, operation: str) -> None:
-        """Do nothing: a process needs nothing that is made ahead."""
+        """Do nothing: a process needs no preparation."""
 
     def run_task(
         self,

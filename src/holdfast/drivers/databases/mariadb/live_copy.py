@@ -3,7 +3,7 @@
 Tables of InnoDB are copied ahead, without locks on rows and so with rows of several instants. Once all tables are
 locked against writers, each of them is left as it is if there is evidence that nobody wrote to it since (`evidence`),
 else compared by its primary key (`comparing`), else copied again. A table whose definition is no longer that of its
-copy is made anew.
+copy is repeated.
 """
 
 from __future__ import annotations

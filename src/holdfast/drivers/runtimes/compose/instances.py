@@ -71,9 +71,9 @@ class InstanceContainers(ProjectContainers):
     ) -> None:
         """Take `ports`, the configured services, each with its port in its container, if known.
 
-        `web` is the one that answers visitors; empty if none does. With `keep_ports` it keeps the published ports of its
-        files, for visitors, in addition to the port of this machine that only Holdfast uses. With `reached_inside` it
-        has a name of its own on its networks, for a proxy there.
+        `web` is the one that answers visitors; empty if none does. With `keep_ports` it keeps the published ports of
+        its files, for visitors, in addition to the port of this machine that only Holdfast uses. With `reached_inside`
+        it has a name of its own on its networks, for a proxy there.
         """
         super().__init__(folder, environment_id, host, project, ports)
         self._web = web
