@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -479,6 +480,18 @@ def test_another_roles_session_is_named_where_it_cannot_be_ended(
     database.swap(OPERATION, point, f"{OPERATION}.failed")
     assert database.inspect()["identity"] == point
     server.run("postgres", "DROP ROLE reporter")
+
+
+def test_another_roles_session_that_is_ending_stops_no_swap(
+    server: PostgresqlServer, name: str, database: PostgresqlDatabase
+) -> None:
+    point = database.prepare(OPERATION, None, {})
+    with visitor(server, name, user="postgres") as session:
+        leaver = threading.Timer(0.2, session.terminate)
+        leaver.start()
+        database.swap(OPERATION, point, f"{OPERATION}.failed")
+        leaver.join()
+    assert database.inspect()["identity"] == point
 
 
 def test_a_strangers_session_is_ended_where_that_is_configured(server: PostgresqlServer, name: str) -> None:

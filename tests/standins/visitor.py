@@ -12,14 +12,14 @@ from typing import Any
 
 
 def ask(port: int, path: str, timeout_seconds: float = 30, body: bytes | None = None) -> tuple[int, bytes]:
-    """Status and content; 0 where nobody answers. With a body it is a POST."""
+    """Status and content; 0 and the reason where nobody answers. With a body it is a POST."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:
         connection.request("GET" if body is None else "POST", path, body=body)
         response = connection.getresponse()
         return response.status, response.read()
-    except (OSError, http.client.HTTPException):
-        return 0, b""
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error).encode()
     finally:
         connection.close()
 
@@ -42,6 +42,7 @@ class Visitor:
         self.statuses: collections.Counter[int] = collections.Counter()  # 0: nobody answered
         self.bodies: collections.Counter[bytes] = collections.Counter()  # of good answers
         self.errors: collections.Counter[bytes] = collections.Counter()  # what was said with status 500
+        self.unanswered: collections.Counter[bytes] = collections.Counter()  # the reasons
         self.longest_seconds = 0.0  # without a good answer
         self._port, self._path = port, path
         self._interval_seconds, self._timeout_seconds = interval_seconds, timeout_seconds
@@ -72,7 +73,7 @@ class Visitor:
             if 200 <= status < 400:
                 last_good = now
                 self.bodies[body] += 1
-            elif status == 500:
-                self.errors[body] += 1
+            elif status in (0, 500):
+                (self.errors if status else self.unanswered)[body] += 1
             self._ended.wait(self._interval_seconds)
         self.longest_seconds = max(self.longest_seconds, time.monotonic() - last_good)

@@ -254,19 +254,23 @@ class ShadowDatabases:
             time.sleep(0.05)
 
     def terminate(self, session: Session, condition: str) -> None:
-        """End sessions and wait until they are gone. Raise StepError with the name of one that stays."""
+        """End sessions and wait until they are gone. Raise StepError with the name of one that stays.
+
+        A session that this role may not end can be just ending by itself: it gets a moment.
+        """
         which = f"{condition} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL AND {_KIND} = 'client backend'"
         may = "pg_has_role(usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')"
-        deadline = time.monotonic() + _TERMINATE_SECONDS
+        begun = time.monotonic()
         while left := session.rows(f"SELECT pid, usename, {may} FROM pg_stat_activity WHERE {which}"):
+            waited = time.monotonic() - begun
             for pid, user, allowed in left:
-                if allowed != "t" or time.monotonic() > deadline:
+                if waited > (_TERMINATE_SECONDS if allowed == "t" else _LEAVE_SECONDS):
                     raise StepError(
                         f"database {self._name}: session {pid} of {user} cannot be ended by this role",
                         next_step=f"Run in SQL, as a superuser: SELECT pg_terminate_backend({pid}); then run the"
                         " command again.",
                     )
-            session.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}")
+            session.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which} AND ({may})")
             time.sleep(0.02)
 
     def swap(self, identity: str | None, aside: str) -> None:

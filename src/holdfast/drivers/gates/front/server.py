@@ -53,6 +53,7 @@ class Front:
         self._folder = folder
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[asyncio.Task[object], str] = {}
+        self._cut: set[asyncio.Task[object]] = set()  # requests that the drain ended
         self._counts: Counter[str] = Counter()
         self._busy: Counter[asyncio.BaseTransport | None] = Counter()
         self._rested: weakref.WeakKeyDictionary[asyncio.BaseTransport, float] = weakref.WeakKeyDictionary()
@@ -136,8 +137,16 @@ class Front:
                 {}, "The application does not answer at the moment.", None, request.headers.get("Accept", "")
             )
             return web.Response(status=502, headers=headers, body=body)
+        except asyncio.CancelledError:
+            # A visitor whose request outlasts the drain is told so, unless a part of the answer is already on its way.
+            if task not in self._cut or request.writer.output_size:
+                raise
+            task.uncancel()
+            self._counts["cut"] += 1
+            return self._page(request)
         finally:
             self._under_way.pop(task, None)
+            self._cut.discard(task)
 
     def _page(self, request: web.BaseRequest) -> web.Response:
         reason = self.state.get("hold") or self.state.get("operation") or {}
@@ -236,6 +245,7 @@ class Front:
         if left:
             _, late = await asyncio.wait(left, timeout=seconds)
             for task in late:
+                self._cut.add(task)
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=2)
