@@ -90,6 +90,8 @@ class ReleaseCommand(msgspec.Struct, frozen=True):
     argv: Sequence[str]
     environment: Mapping[str, str]
     """Its variables, with resolved secrets."""
+    user: str = ""
+    """The account that it runs as on this machine, if Holdfast runs as root."""
 
     def __repr__(self) -> str:
         """Return all but the secrets."""

@@ -128,6 +128,7 @@ def _maintenance(
         BuildPackage(commit, label),
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
+        *parts.tasks(app, release, "prepare"),
     ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
@@ -144,8 +145,7 @@ def _maintenance(
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.tasks(app, release, "migrate", "warm_cache"),
-        *parts.start_all(app, release, guarded=True),
+        *parts.migrate_and_start(app, release),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
@@ -195,12 +195,13 @@ def _beside(
         BuildPackage(commit, release.label),
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode),
+        *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
-        if app.loaded.configuration.tasks.migrate:
+        if app.loaded.configuration.tasks.task("migrate") is not None:
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade"))

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import asdict
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
 from holdfast.model import Backup, Facts, Package, Release
-from holdfast.steps import backup, difference, migrations, vault_files
+from holdfast.steps import backup, difference, migrations, tasks, vault_files
 from holdfast.steps.candidates import CandidateFacts
-from holdfast.steps.release import UnpackFacts, link_shared, remove_unpacked
+from holdfast.steps.release import UnpackFacts, remove_unpacked, unpack_package
 from holdfast.steps.typed import Context, FactsT, NoFacts, StepFacts, TypedStep
 from holdfast.system import durable
 
@@ -217,11 +216,9 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
                 )
             return
         package = application.find_package(release.commit) or self._package_of_backup(application, context.operation)
-        durable.make_directory(path.parent, 0o755)
-        context.facts.path, context.facts.created = release.path, True
-        context.record()
-        application.packages.unpack(package, path, asdict(release))
-        link_shared(application, path)
+        unpack_package(application, context, package, release)
+        if application.loaded.configuration.tasks.task("prepare") is not None:
+            tasks.run(application, release, "prepare", context.operation)
 
     def _package_of_backup(self, application: ApplicationContext, operation: str) -> Package:
         names = (backup.CODE_ARCHIVE, backup.CODE_RECORD)

@@ -34,16 +34,32 @@ class Source(Section, frozen=True):
     ] = []
     shared: Annotated[
         dict[str, str],
-        Meta(description="Links in each release: path in the release -> path that all releases share."),
+        Meta(
+            description="Links in each release: path in the release -> path that all releases share. What the release"
+            " ships at such a path is copied once, when the shared path does not exist yet. A missing shared path is"
+            " created as a folder if it ends with `/` or has no dot in its name; else a task creates the file."
+        ),
     ] = {}
+    writable: Annotated[
+        list[str],
+        Meta(
+            description="Paths in each release that belong to the account of the web, or of tasks, because the"
+            " application writes there: caches, compiled templates. Missing ones are created as folders."
+        ),
+    ] = []
     python: Annotated[
         PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
     ] = None
 
+    def problems(self) -> list[str]:
+        outside = [path for path in self.writable if path.startswith("/") or ".." in path.split("/")]
+        return [f"writable: {path} is not a path inside the release" for path in outside]
+
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":
             return ["images: is for runtime.kind compose"] if self.images else []
-        return ["python: is not for containers, whose image has everything"] if self.python is not None else []
+        problems = ["python: is not for containers, whose image has everything"] if self.python is not None else []
+        return problems + (["writable: is for runtime.kind supervisor"] if self.writable else [])
 
 
 class Migrations(Section, frozen=True):
