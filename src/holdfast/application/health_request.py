@@ -31,7 +31,7 @@ def answers(
     try:
         connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
         response = connection.getresponse()
-        content = response.read(_MOST_BYTES if contains else -1)
+        content = response.read(_MOST_BYTES if contains else None)
         said = f"GET {path} answered {response.status}{_advice(response)}"
         if contains and 200 <= response.status < 300 and contains.encode() not in content:
             size = f"{len(content)} bytes" if content else "nothing"

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 class PythonSource(Section, frozen=True):
     requirements: Annotated[
-        str, Meta(description="Requirements file in the repository; its wheels go into the package.")
+        str,
+        Meta(
+            description="Requirements file in the repository, or its `pyproject.toml`, `uv.lock` or `poetry.lock`;"
+            " wheels of all that it names go into the package."
+        ),
     ] = "requirements.txt"
     interpreter: Annotated[str, Meta(description="Interpreter that creates the virtual environment of a release.")] = (
         "python3"
