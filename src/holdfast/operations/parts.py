@@ -297,12 +297,13 @@ def start_all(app: App, release: Release, compare: Sequence[PlannedStep] = ()) -
     return [web, VerifyMigrations(release), *compare, behind]
 
 
-def migrate_and_start(app: App, release: Release) -> list[PlannedStep]:
+def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()) -> list[PlannedStep]:
     """Return the steps that migrate, compare the rows with those from before, and start everything.
 
-    The rows are compared right after the migration, before anything that takes long.
+    `may_shrink`: tables that may lose rows this time. The rows are compared right after the migration, before anything
+    that takes long.
     """
-    compare: list[PlannedStep] = [CompareRows()]
+    compare: list[PlannedStep] = [CompareRows(tuple(may_shrink))]
     migrates_at_start = app.loaded.configuration.migrations.on_start
     return [
         *tasks(app, release, "migrate"),

@@ -134,7 +134,24 @@ class Migrations(Section, frozen=True):
 
 
 class Guard(Section, frozen=True):
-    may_shrink: Annotated[list[str], Meta(description="Tables that an upgrade may empty or drop.")] = []
+    may_shrink: Annotated[
+        list[str],
+        Meta(
+            description="Tables that an upgrade may empty or drop, as shell patterns. `holdfast upgrade --may-shrink"
+            " TABLE` allows it once."
+        ),
+    ] = []
+    may_lose: Annotated[
+        dict[str, str],
+        Meta(description="Tables that an upgrade may take some rows from, each with the share, such as `10%`."),
+    ] = {}
+    count: Annotated[
+        dict[str, str],
+        Meta(
+            description="Tables of which only some rows must stay, each with the query that counts these, such as"
+            " `SELECT count(*) FROM options WHERE name NOT LIKE '_transient%'`."
+        ),
+    ] = {}
     budget_seconds: Annotated[
         float,
         Meta(
@@ -143,6 +160,14 @@ class Guard(Section, frozen=True):
             " tables come first; a table that is not counted gives only a warning.",
         ),
     ] = 0.75
+
+    def share(self, table: str) -> float:
+        """Return the share of a table's rows that an upgrade may take, from 0 to 1."""
+        return float(self.may_lose.get(table, "0%").removesuffix("%")) / 100
+
+    def problems(self) -> list[str]:
+        wrong = [name for name, share in self.may_lose.items() if not re.fullmatch(r"\d{1,2}(\.\d+)?%|100%", share)]
+        return [f"may_lose: {self.may_lose[name]!r} of {name} is not a share such as 10%" for name in wrong]
 
 
 class Releases(Section, frozen=True):
