@@ -117,6 +117,8 @@ class Package(msgspec.Struct, frozen=True):
     built_at: str
     path: str
     format: int = 1
+    unpacked_bytes: int = 0
+    """What its files take in a release; 0 if that was not counted."""
 
 
 class Release(msgspec.Struct, frozen=True):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
-from holdfast.model import Backup, Facts, Package, Release
-from holdfast.steps import backup, difference, migrations, tasks, vault_files
+from holdfast.model import Backup, Entry, Facts, Package, Release
+from holdfast.steps import backup, difference, migrations, release_paths, tasks, vault_files
 from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.release import UnpackFacts, remove_unpacked, unpack_package
 from holdfast.steps.typed import Context, FactsT, NoFacts, StepFacts, TypedStep
@@ -308,6 +310,9 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
     name = "files.restore"
     is_undone = True
 
+    owner: tuple[int, int] | None = None
+    """The user and group whose files become those of this environment's account, if it has another one."""
+
     @property
     def title(self) -> str:
         return "copy files that differ" if self.vault is not None else "restore files by difference"
@@ -315,7 +320,7 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:
             source = self.open_set_of(application, name)
-            wanted = source.listing(name)
+            wanted = self._given(application, source.listing(name))
             try:
                 application.files[name].stage(context.operation, wanted, source.fetch, context.check_cancelled)
             except DamagedError as error:
@@ -323,6 +328,21 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
                 raise
         for name in self.files:
             application.files[name].apply(context.operation)
+
+    def _given(self, application: ApplicationContext, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """Return entries, with the account of this environment in place of the other one's."""
+        account = release_paths.owner_of(application)
+        if self.owner is None or account.ids is None or self.owner == account.ids[:2]:
+            return entries
+        (uid, gid), (new_uid, new_gid, _) = self.owner, account.ids
+        return (
+            replace(
+                entry,
+                uid=new_uid if entry.uid == uid else entry.uid,
+                gid=new_gid if entry.gid == gid else entry.gid,
+            )
+            for entry in entries
+        )
 
     def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:

@@ -19,7 +19,7 @@ from msgspec.structs import asdict, replace
 
 from holdfast.drivers.packages import checkout, updates
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
-from holdfast.errors import CommandFailedError, DamagedError, NotFoundError
+from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
 from holdfast.model import Newer, Package
 from holdfast.system import durable
 from holdfast.system.host import Host
@@ -118,7 +118,7 @@ class ArchivePackages:
         identifier = f"{label}-{commit[:12]}"
         finished = work / "package"
         durable.make_directory(finished)
-        tarballs.pack(tree, finished / "package.tar.zst")
+        unpacked_bytes = tarballs.pack(tree, finished / "package.tar.zst")
         package = Package(
             id=identifier,
             label=label,
@@ -127,6 +127,7 @@ class ArchivePackages:
             size_bytes=(finished / "package.tar.zst").stat().st_size,
             built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             path=str(self._folder / identifier),
+            unpacked_bytes=unpacked_bytes,
         )
         self._store(finished, package, self._recipe())
         durable.remove_tree(work)
@@ -215,12 +216,23 @@ class ArchivePackages:
         from holdfast.drivers.packages import tarballs  # noqa: PLC0415 # likewise
 
         durable.remove_tree(target)
+        _require_room(package, target.parent)
         durable.make_directory(target, 0o755)
         tarballs.extract_package(archive, target)
         if (target / WHEELS).is_dir():
             self._dependencies.install(target)
         durable.sync_filesystem(target)
         durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
+
+
+def _require_room(package: Package, folder: Path) -> None:
+    """Raise NoSpaceError where a release does not fit."""
+    free = durable.free_bytes(folder)
+    if free < package.unpacked_bytes:
+        raise NoSpaceError(
+            f"{folder} has {free >> 20} MiB free; the release {package.label} needs {package.unpacked_bytes >> 20} MiB",
+            next_step="Free space there, then run the command again.",
+        )
 
 
 class _Recipe(msgspec.Struct):

@@ -11,6 +11,8 @@ import zstandard
 
 from holdfast.errors import DamagedError, RefusedError
 
+_BLOCK_BYTES = 4096  # what an entry takes besides its content
+
 
 def extract_package(archive: Path, target: Path) -> None:
     """Unpack a `.tar.zst` below a target. Raise DamagedError."""
@@ -94,8 +96,8 @@ def _plain(member: tarfile.TarInfo, tree: str) -> tarfile.TarInfo:
     return member
 
 
-def pack(tree: Path, archive: Path) -> None:
-    """Write the tree as `.tar.zst`. Raise RefusedError for a link that leaves it."""
+def pack(tree: Path, archive: Path) -> int:
+    """Write the tree as `.tar.zst`; return the size of its files. Raise RefusedError for a link that leaves it."""
     root = os.path.normpath(tree)
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
@@ -105,3 +107,4 @@ def pack(tree: Path, archive: Path) -> None:
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name in sorted(os.listdir(tree)):
                 tar.add(tree / name, arcname=name, filter=lambda member: _plain(member, root))
+            return sum(_BLOCK_BYTES + member.size for member in tar.getmembers())
