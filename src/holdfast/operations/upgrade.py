@@ -189,8 +189,8 @@ def _refuse_without_front(app: App, mode: Mode) -> None:
     if not kinds_beside(app):
         raise RefusedError(
             f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
-            next_step="Upgrade in maintenance mode. Without containers, it is possible if both commands contain {release},"
-            " such as for a socket at {release}/var/app.sock.",
+            next_step="Upgrade in maintenance mode. Without containers it is possible if both commands contain"
+            " {release}, as for a socket at {release}/var/app.sock.",
         )
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
