@@ -79,7 +79,9 @@ def find(session: Session, pattern: str, reference: str | None, all_: bool) -> N
         _stream_result(session.renderer, {"pattern": pattern}, "found", map(_found_facts, found))
         return
     lines = (line for one in found for line in _found_lines(one))
-    if not _print(session.renderer, lines, f"{'BACKUP':17}  BACKUPS  CONTENT   {'SIZE':>10}  {'MODIFIED':19}  PATH"):
+    if not _print(
+        session.renderer, lines, f"{'BACKUP':17}  BACKUPS  CONTENT   {'SIZE':>10}  {'MODIFIED (UTC)':19}  PATH"
+    ):
         session.renderer.line(f"No backup has {pattern}.")
 
 
