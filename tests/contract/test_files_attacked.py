@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from holdfast.drivers.entries import Selection
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.interchange import extraction
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Entry
 from holdfast.system import confined
 from tests.attacker import SECRET, Ground, attacking
@@ -133,21 +134,26 @@ def test_files_written_into_a_folder_of_another_account_change_nothing_outside(
         Entry("deep", "directory", "700", 65534, 65534, 1),
         *(Entry(f"deep/f{number}", "file", "600", 65534, 65534, 1, 3, sha256="x") for number in range(3)),
     ]
-    done = 0
+    for number in range(ROUNDS):  # what a cleanup that is led outside would remove
+        for name in ("media", "media/.holdfast"):
+            (ground.outside / f"new{number}" / name).mkdir(parents=True)
+    before = ground.look_outside()
+    ends: Counter[str] = Counter()
+
+    def fetch(entry: Entry, target: int) -> None:
+        os.write(target, b"new")
+        if number % 4 > 1 and entry.path == "deep/f2":
+            raise DamagedError("damaged")
+
     for number in range(ROUNDS):
         target = ground.tree / "d" / f"new{number}" if number % 2 else ground.tree / f"new{number}"
         try:
-            extraction.extract(
-                target,
-                {"media": lambda: iter(wanted)},
-                lambda entry, target: os.write(target, b"new") and None,
-                lambda: None,
-            )
-            done += 1
-        except (OSError, HoldfastError):
-            pass
-        assert ground.look_outside() == ground.before, f"round {number}"
-    assert done > 0, "the test has to write something"
+            extraction.extract(target, {"media": lambda: iter(wanted)}, fetch, lambda: None)
+            ends["done"] += 1
+        except (OSError, HoldfastError) as error:
+            ends[type(error).__name__] += 1
+    assert ground.look_outside() == before
+    assert ends["done"] and ends["DamagedError"], ends
 
 
 def test_a_private_folder_that_is_not_holdfasts_own_refuses(ground: Ground) -> None:

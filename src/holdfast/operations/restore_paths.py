@@ -39,7 +39,8 @@ def plan(app: App, reference: str, paths: Sequence[str]) -> Plan:
         effect.add_all(app, source, selection)
         notes += effect.notes()
         if not _shares_blocks(app, name):
-            need[str(_existing(app.context.files[name].root))] = effect.size_bytes + (1 << 20)
+            place = str(_existing(app.context.files[name].root))
+            need[place] = need.get(place, 1 << 20) + effect.size_bytes
     keep = app.loaded.configuration.upgrade.keep_replaced
     notes.append(f"The files go back to {found.instant}. Services keep running. Replaced files are kept for {keep}.")
     steps = tuple(ChosenPath.of(name, path) for name, path in chosen)

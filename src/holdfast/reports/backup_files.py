@@ -265,6 +265,7 @@ def _elsewhere(reader: BackupReader, folder: str) -> Path:
     if (vault := reader.vault.capabilities.folder) is not None:
         places["vault"] = vault
     places["state directory"] = loaded.state
+    places["folder of releases"] = loaded.path(loaded.configuration.releases.path)
     for what, place in places.items():
         if target.resolve().is_relative_to(place.resolve()):
             raise RefusedError(f"{target} is inside the {what} ({place})", next_step="Name a folder elsewhere.")
