@@ -76,8 +76,13 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
+_UMASK = 0o022
+
+
 def main() -> None:
     _open_streams()
+    # Other accounts read code and pages, whatever the shell's umask is. What is private has a mode of its own.
+    os.umask(_UMASK)
     try:
         holdfast.main(standalone_mode=False)
     except click.ClickException as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, PlannedStep, Release, StepState
@@ -26,8 +28,11 @@ def plan(
     backup: bool = True,
     backup_except: tuple[str, ...] = (),
     again: bool = False,
+    may_shrink: Sequence[str] = (),
 ) -> Plan:
-    """Return the plan of an upgrade. `again`: even to the release that is running.
+    """Return the plan of an upgrade.
+
+    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
 
     Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
@@ -52,7 +57,7 @@ def plan(
     everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     if mode == "maintenance":
-        steps, after = _maintenance(app, release, commit, saved, backup)
+        steps, after = _maintenance(app, release, commit, saved, backup, may_shrink)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
     else:
         _refuse_without_front(app, mode)
@@ -120,7 +125,7 @@ def _restore_points(app: App) -> list[str]:
 
 
 def _maintenance(
-    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
+    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool, may_shrink: Sequence[str]
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
@@ -128,6 +133,7 @@ def _maintenance(
         BuildPackage(commit, label),
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
+        *parts.tasks(app, release, "prepare"),
     ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
@@ -144,8 +150,7 @@ def _maintenance(
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.tasks(app, release, "migrate", "warm_cache"),
-        *parts.start_all(app, release, guarded=True),
+        *parts.migrate_and_start(app, release, may_shrink),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
@@ -195,12 +200,13 @@ def _beside(
         BuildPackage(commit, release.label),
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode),
+        *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
-        if app.loaded.configuration.tasks.migrate:
+        if app.loaded.configuration.tasks.task("migrate") is not None:
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade"))
