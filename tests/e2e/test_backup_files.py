@@ -115,7 +115,10 @@ def test_find_shows_each_version_with_the_newest_backup_that_has_it(site: Site, 
     states = [(one["backup"], one["content"]) for one in found["versions"]]
     assert states == [(ids[-2], "metadata"), (ids[-3], "changed"), (ids[-4], "same"), (ids[-5], "new")]
     [found] = data(site, "find", "one.txt", "--backup", ids[-3])["found"]
-    assert [one["backup"] for one in found["versions"]] == [ids[-3]]
+    assert [(one["backup"], one["content"]) for one in found["versions"]] == [(ids[-3], "changed")]
+    [found] = data(site, "find", "one.txt", "--backup", ids[-4])["found"]
+    assert [(one["backup"], one["content"]) for one in found["versions"]] == [(ids[-4], "same")]
+    assert data(site, "find", "one.txt", "--backup", ids[-1])["found"] == []
     lines = succeed(site, "backup", "find", "one.txt").splitlines()
     assert lines[0].split() == ["BACKUP", "BACKUPS", "CONTENT", "SIZE", "MODIFIED", "(UTC)", "PATH"]
     assert lines[1].startswith(f"{ids[-2]}        1  metadata")

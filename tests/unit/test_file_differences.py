@@ -91,8 +91,7 @@ def test_each_version_of_a_file_is_found_newest_first(several: list[Tree], joine
     vault = vault_with(several)
     old_first = [{entry.path: entry for entry in listed(tree)} for tree in several]
     found = {
-        one.versions[0].entry.path: one.versions
-        for one in backup_files.found(reader_of(vault), "*", vault.backups(), each=not joined)
+        one.versions[0].entry.path: one.versions for one in backup_files.found(reader_of(vault), "*", each=not joined)
     }
     assert found.keys() == {path for tree in old_first for path in tree}
     for path, versions in found.items():
@@ -119,7 +118,7 @@ def test_equal_listings_are_read_once_and_count_each() -> None:
     opened: list[str] = []
     reader = cast(Any, reader_of(vault))
     reader.open = lambda backup: opened.append(backup.id) or vault.open_set(backup.id, ())
-    [found] = backup_files.found(reader, "a", vault.backups())
+    [found] = backup_files.found(reader, "a")
     assert [(one.backup.id, one.state, one.backups) for one in found.versions] == [
         ("b5", "changed", 2),
         ("b3", "new", 3),

@@ -73,8 +73,7 @@ def find(session: Session, pattern: str, reference: str | None, all_: bool) -> N
     from holdfast.reports import backup_files as report
 
     reader = _reader(session)
-    sets = [reader.find(reference)] if reference is not None else reader.vault.backups()
-    found = report.found(reader, pattern, sets, each=all_)
+    found = report.found(reader, pattern, reader.find(reference) if reference is not None else None, each=all_)
     if session.renderer.as_json:
         _stream_result(session.renderer, {"pattern": pattern}, "found", map(_found_facts, found))
         return

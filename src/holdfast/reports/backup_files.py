@@ -100,21 +100,27 @@ class FoundPath(msgspec.Struct, frozen=True):
     versions: list[Version]
 
 
-def found(reader: BackupReader, pattern: str, sets: Sequence[Backup], *, each: bool = False) -> Iterator[FoundPath]:
+def found(reader: BackupReader, pattern: str, only: Backup | None = None, *, each: bool = False) -> Iterator[FoundPath]:
     """Yield the paths that match a pattern, in the order of the listings, with the backups that have them.
 
     Backups in which an entry is the same as in the next older one are joined to that one, unless `each` is set.
+    `only`: that backup alone, which is still compared with the next older one.
     """
-    newest_first = sorted(sets, key=lambda backup: backup.sequence, reverse=True)
+    newest_first = reader.vault.backups()[::-1]
     for name in dict.fromkeys(name for backup in newest_first for name in file_paths.datasets_of(backup)):
         having = [backup for backup in newest_first if name in backup.datasets]
+        if only is not None:
+            having = [backup for backup in having if backup.sequence <= only.sequence][:2]
         # Listings with the same digest are read once: in most backups of the night nothing has changed.
         digest_of = partial(_digest_of_listing, name)
         alike = [list(several) for _, several in itertools.groupby(having, digest_of)]
         matching = [_numbered(reader, one[0], name, pattern, number) for number, one in enumerate(alike)]
         for _, group in itertools.groupby(heapq.merge(*matching, key=lambda one: one[:2]), lambda one: one[0]):
             versions = _versions({number: entry for _, number, entry in group}, alike)
-            yield FoundPath(name, versions if each else _joined(versions))
+            if only is not None:
+                versions = [version for version in versions if version.backup.id == only.id]
+            if versions:
+                yield FoundPath(name, versions if each or only is not None else _joined(versions))
 
 
 def _numbered(
@@ -261,7 +267,9 @@ def _elsewhere(reader: BackupReader, folder: str) -> Path:
     """Return an absolute path that is in no dataset and in nothing of Holdfast's own. Raise RefusedError."""
     target = Path(os.path.abspath(folder))
     loaded = reader.loaded
-    places = {f"dataset {name}": loaded.path(item.path) for name, item in loaded.configuration.files.items()}
+    places = {
+        f"dataset {name}": loaded.path(item.path) for name, item in loaded.configuration.files.items() if item.path
+    }
     if (vault := reader.vault.capabilities.folder) is not None:
         places["vault"] = vault
     places["state directory"] = loaded.state
