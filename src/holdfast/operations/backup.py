@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from holdfast.application.application import App
+from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
@@ -17,9 +18,13 @@ from holdfast.steps.service_steps import ResumeServices, StopServices
 
 
 def vault(app: App) -> Vault:
-    if app.context.vault is None:
+    return require_vault(app.context.vault)
+
+
+def require_vault(found: Vault | None) -> Vault:
+    if found is None:
         raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
-    return app.context.vault
+    return found
 
 
 def plan(
@@ -111,7 +116,12 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
 
     Raise NotFoundError, or UsageError naming the candidates.
     """
-    found = vault(app).backups()
+    return find_in(vault(app), app.loaded, reference, datasets)
+
+
+def find_in(vault: Vault, loaded: ResolvedConfig, reference: str, datasets: Collection[str] = ()) -> Backup:
+    """Do the same, without an open application."""
+    found = vault.backups()
     if reference == "latest":
         if not found:
             raise NotFoundError("there is no backup yet", next_step="Run: holdfast backup create")
@@ -121,13 +131,13 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
                 f"there are only safety backups: {', '.join(backup.id for backup in found[-3:])}",
                 next_step="Name one of them by its id, or run: holdfast backup create",
             )
-        configuration = app.loaded.configuration
+        configuration = loaded.configuration
         wanted = {*datasets} or {*configuration.databases, *configuration.files}
         return max(made, key=lambda backup: (len(wanted & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:
-        if reference in vault(app).damaged():
+        if reference in vault.damaged():
             raise NotFoundError(
                 f"backup {reference} is damaged", next_step="Run `holdfast backup verify` to see what is wrong."
             )
