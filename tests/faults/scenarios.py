@@ -74,6 +74,19 @@ def changed_after_backup(site: Site) -> None:
     configured.unlink()
 
 
+SHIPPED = "migrations"
+"""What the first release ships at a path that all releases share, and that is no data."""
+
+
+def _shares_what_is_shipped(site: Site) -> None:
+    """A folder that a release ships is shared by all, and a task runs before anything is stopped."""
+    if site.project:
+        return
+    text = site.config.read_text()
+    text = text.replace("shared = {", f'writable = ["var"]\nshared = {{ "{SHIPPED}" = "shared/{SHIPPED}/",', 1)
+    site.config.write_text(text.replace("[tasks]\n", '[tasks]\nprepare = [["touch", "var/a"], ["touch", "var/b"]]\n'))
+
+
 def _several_backups(site: Site) -> None:
     for number in range(5):
         site.post(b"between backups %d" % number)
@@ -191,7 +204,7 @@ SCENARIOS = [
         "rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True
     ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
-    Scenario("install", (), lambda site: site.operate("install", "v1"), installed=False),
+    Scenario("install", (), lambda site: site.operate("install", "v1"), _shares_what_is_shipped, installed=False),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),

@@ -28,6 +28,7 @@ from tests.faults.scenarios import (
     ENGINE_SCENARIOS,
     LOST,
     SCENARIOS,
+    SHIPPED,
     Scenario,
     changed_after_backup,
 )
@@ -193,13 +194,17 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         return "old" if label == ground.old_label else "new"
     state = site.fingerprint()
     came_back = (site.app_folder / LOST).exists()
+    shared = site.app_folder / "shared" / SHIPPED
     if (state, label) == (ground.old, ground.old_label):
         assert not came_back, "configuration of an undone restore is left"
+        assert not shared.exists(), "what an undone installation put at a shared path is left"
         return "old"
     assert label == ground.new_label, f"release {label} with neither old nor new data"
     # An installation writes files anew, each with the time of its own run.
     state = site.fingerprint(times=scenario.installed)
     assert state == ground.new, f"the data at {label} are neither the old nor the new"
+    if not scenario.installed and not site.project:
+        assert (shared / "0001_entries.py").exists() and (site.app_folder / "current" / "var" / "b").exists()
     assert came_back == (scenario.before is changed_after_backup), "configuration did not come back"
     return "new"
 
