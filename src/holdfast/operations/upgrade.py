@@ -16,6 +16,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.services import WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -163,18 +164,33 @@ def _maintenance(
     return steps, after
 
 
-def has_backend(app: App) -> bool:
-    """Return whether the web reaches another service by itself: two versions of both would share one address."""
+def kinds_beside(app: App) -> tuple[str, ...]:
+    """Return the kinds of services that can start next to the old ones; none if that is not possible.
+
+    A web reaches its backend by itself. Two versions of both need two addresses, such as a socket in each release: both
+    commands name the release then.
+    """
     configuration = app.loaded.configuration
-    configured = [configuration.service_kind(name) for name in configuration.services]
-    return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.context))]
+    named = {
+        name: any("{release}" in word for word in service.command)
+        for name, service in configuration.services.items()
+        if configuration.service_kind(name) in WEB
+    }
+    running = [instance for instance in services.wanted(app.context) if instance.kind in WEB]
+    kinds = {*(configuration.service_kind(name) for name in named), *(instance.kind for instance in running)}
+    if "backend" not in kinds:
+        return ("web", "worker")
+    alone = all(any(instance.directory in word for word in instance.command) for instance in running)
+    possible = app.context.containers is None and all(named.values()) and alone
+    return (*WEB, "worker") if possible else ()
 
 
 def _refuse_without_front(app: App, mode: Mode) -> None:
-    if has_backend(app):
+    if not kinds_beside(app):
         raise RefusedError(
             f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
-            next_step="Upgrade in maintenance mode.",
+            next_step="Upgrade in maintenance mode. Without containers it is possible if both commands contain"
+            " {release}, as for a socket at {release}/var/app.sock.",
         )
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
@@ -195,7 +211,7 @@ def _beside(
 
     No undo touches the data.
     """
-    kinds = ("web", "worker")
+    kinds = kinds_beside(app)
     steps: list[PlannedStep] = [
         BuildPackage(commit, release.label),
         UnpackRelease(release, kinds),

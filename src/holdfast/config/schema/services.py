@@ -109,7 +109,7 @@ class Service(Section, frozen=True):
         Meta(
             gt=0,
             description="How long a start may take until the service is healthy. A web that answers 500 or 501 from its"
-            " first answer on is given up after 5 seconds, or after three times `settle_seconds` if that is longer. An"
+            " first answer on is given up after 3 seconds, or after three times `settle_seconds` if that is longer. An"
             " undo that starts it again waits up to two minutes longer.",
         ),
     ] = 60
