@@ -237,12 +237,31 @@ def test_files_come_back_while_the_services_go_on(site: Site, album: Path) -> No
     assert {path: now[path] for path in others} == {path: before[path] for path in others}, "also the folders' times"
     assert (album / "a" / "second name").read_bytes() == b"BESIDE A"
 
+    os.unlink(os.fsencode(album) + b"/not-utf8-\xff")
+    site.operate("restore_paths", "latest", ["media/album/not-utf8-\udcff"])
+    assert trees.look(album)[b"not-utf8-\xff"] == (*original[b"album/not-utf8-\xff"][:-1], (b"not-utf8-\xff",))
+
     succeed(site, "backup", "restore", "latest", "--path", "media/album")
     now = trees.look(site.media)
     assert {path: facts for path, facts in now.items() if path in original} == original
     assert (album / "new" / "file").read_bytes() == b"new", "what is not in the backup stays"
     assert running(site) == pids and site.store.digest() == rows
     assert (album.parent / ".holdfast").is_dir() and b"BESIDE A" in kept_contents(site)
+
+
+def test_the_notes_say_what_is_replaced_and_what_stays(site: Site, album: Path) -> None:
+    trees.file_to_directory(album)
+    trees.additions(album)
+    os.utime(album / "empty", ns=(1, -(10**20)))
+    for number in range(12):
+        (album / "a" / f"new{number}").write_text("new")
+    done = run(site, "backup", "restore", "latest", "--path", "media/album", "--dry-run")
+    assert "media/album/a-b is replaced (now a directory with everything in it, in the backup 8 bytes of" in done.stdout
+    assert "16 entries that are not in the backup stay in media." in done.stdout, "and none of the directory's"
+    assert "media/album/empty is given its earlier mode, owner or time." in done.stdout
+    shutil.rmtree(album)
+    done = run(site, "backup", "restore", "latest", "--path", "media/album", "--dry-run")
+    assert "In media, 13 entries in all: 13 brought back." in done.stdout
 
 
 def running(site: Site) -> dict[str, int | None]:

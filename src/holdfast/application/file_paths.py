@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 from holdfast.drivers.entries import Selection
 from holdfast.drivers.files.tree import is_private
@@ -41,6 +42,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def modified(entry: Entry) -> str:
+    """Return the time of an entry in UTC."""
+    seconds = entry.mtime_ns // 10**9
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):  # a file may have any time
+        return f"{seconds:19}"
 
 
 def selections(paths: Iterable[tuple[str, bytes]]) -> dict[str, Selection]:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -307,11 +306,9 @@ def _size(entry: Entry) -> str:
 
 
 def _time(entry: Entry) -> str:
-    """Return the time of last change in UTC."""
-    try:
-        return f"{datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):  # a file may have any time
-        return f"{entry.mtime_ns // 10**9:19}"
+    from holdfast.application.file_paths import modified
+
+    return modified(entry)
 
 
 def _facts(name: str, entry: Entry) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast.application import file_paths
@@ -72,8 +71,14 @@ class _Effect:
     def add_all(self, app: App, source: StoredBackup, selection: Selection) -> None:
         files = app.context.files[self._name]
         wanted = file_paths.chosen_entries(source, self._name, selection)
+        gone: bytes | None = None  # a directory in whose place a file comes, with everything in it
         for difference in differences(wanted, files.look(selection), files):
-            if selection.covers(difference.entry.raw_path()):
+            path = difference.entry.raw_path()
+            if gone is not None and path.startswith(gone):
+                continue
+            if difference.change == "changed" and difference.entry.kind == "directory":
+                gone = path + b"/"
+            if selection.covers(path):
                 self._add(difference)
             elif difference.change == "changed":
                 raise moves.not_a_directory(difference.entry)
@@ -112,9 +117,9 @@ class _Effect:
 
 
 def _described(entry: Entry) -> str:
-    if entry.kind != "file":
-        return f"a {entry.kind}"
-    return f"{entry.size:,} bytes of {datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if entry.kind == "directory":
+        return "a directory with everything in it"
+    return f"{entry.size:,} bytes of {file_paths.modified(entry)}" if entry.kind == "file" else f"a {entry.kind}"
 
 
 def _shares_blocks(app: App, name: str) -> bool:
