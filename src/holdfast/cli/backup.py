@@ -8,8 +8,8 @@ from typing import Literal
 import click
 import msgspec
 
-from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes
 from holdfast.errors import DamagedError, OperationFailedError, UsageError
 
 
@@ -134,7 +134,7 @@ def show(session: Session, reference: str) -> None:
 def verify(session: Session, reference: str | None, load: bool) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
     from holdfast.application.whole_backups import whole
-    from holdfast.cli.render import ProgressObserver
+    from holdfast.cli.progress import ProgressObserver
     from holdfast.engine.cancellation import Cancellation
     from holdfast.operations import backup as operation
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes
 
 
 @click.group("import")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.cli.render import human_seconds
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_seconds
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:

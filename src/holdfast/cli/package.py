@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from msgspec.structs import asdict
 
-from holdfast.cli.render import human_bytes
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes
 
 
 @click.group()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from holdfast.cli.render import ProgressObserver, human_seconds
+from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_seconds
 from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
 
 

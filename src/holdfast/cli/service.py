@@ -7,8 +7,8 @@ from typing import Literal
 import click
 from msgspec.structs import asdict
 
-from holdfast.cli.render import human_seconds
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_seconds
 
 
 @click.group()

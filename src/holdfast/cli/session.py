@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Concatenate
 
 import click
 
-from holdfast.cli.render import ProgressObserver, Renderer, human_seconds
+from holdfast.cli.progress import ProgressObserver
+from holdfast.cli.render import Renderer
+from holdfast.cli.text import human_seconds
 from holdfast.errors import CancelledError, HoldfastError, UsageError
 
 if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
@@ -29,6 +31,7 @@ class Session:
         self.config = config
         self.environment = environment
         self.yes = yes
+        self.observer = ProgressObserver(renderer)
         self._host: Host | None = None
         self._losses: tuple[str, ...] = ()
 
@@ -59,7 +62,7 @@ class Session:
         from holdfast.application.application import command_line
         from holdfast.wiring import open_app
 
-        return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
+        return open_app(loaded, command=command_line(sys.argv[1:]), observer=self.observer, host=host)
 
     def changing_app(self) -> App:
         """Return the application for a command that changes it; refuse while an operation waits for `recover`."""
@@ -99,6 +102,7 @@ class Session:
             return
         for note in plan.notes if self._losses != plan.notes and not self.renderer.as_json else ():
             self.renderer.note(f"note: {note}")
+        self.observer.expect([app.journal.typical_seconds(step.name) for step in plan.all_steps])
         result = app.run(plan, wait_seconds=wait_seconds)
         self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
         if result.facts.get("set_id"):

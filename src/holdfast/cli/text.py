@@ -1,0 +1,92 @@
+"""Values as a person reads them: sizes, durations, times, and text that cannot control a terminal."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_AGES = (("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
+# Characters that change the direction in which a terminal shows what follows them.
+_DIRECTIONS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+def human_bytes(size: float) -> str:
+    number, unit = _scaled(size, size)
+    return f"{number} {unit}"
+
+
+def human_part(done: float, total: float) -> str:
+    """Return how much of a size is done, both in the unit of the whole."""
+    number, _ = _scaled(done, total)
+    return f"{number} of {human_bytes(total)}"
+
+
+def _scaled(size: float, measure: float) -> tuple[str, str]:
+    """Return a size in the unit that suits another one."""
+    unit = 0
+    while measure >= 1024 and unit < len(_UNITS) - 1:
+        measure, size, unit = measure / 1024, size / 1024, unit + 1
+    return (f"{size:.0f}" if unit == 0 else f"{size:.1f}"), _UNITS[unit]
+
+
+def human_seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def whole_seconds(seconds: float) -> str:
+    """Return a duration for a display that changes every moment."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun, such as `3 backups`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _instant(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def ago(stamp: str, now: float | None = None) -> str:
+    """Return how long ago a time of the journal or the vault was, such as `3 hours ago`."""
+    seconds = (time.time() if now is None else now) - _instant(stamp)
+    for word, length in _AGES:
+        if seconds >= length:
+            return f"{counted(int(seconds // length), word)} ago"
+    return "just now"
+
+
+def local_time(stamp: str) -> str:
+    """Return a time of the journal or the vault in the time zone of this machine, with its name."""
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if stamp else "-"
+
+
+def visible(text: str) -> str:
+    """Return a text in which control characters are visible instead of effective; lines and tabulators stay."""
+    if text.isprintable():
+        return text
+    return "".join(character if _harmless(character) else _escaped(character) for character in text)
+
+
+def _harmless(character: str) -> bool:
+    code = ord(character)
+    return character in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0 or code in _DIRECTIONS)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most `width` characters; an ellipsis shows that something is missing."""
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"[: max(0, width)]
