@@ -8,6 +8,7 @@ import click
 
 from holdfast.cli.main import COMMANDS, holdfast
 from holdfast.config import reference
+from holdfast.errors import EXIT_CODES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -19,11 +20,17 @@ def commands() -> str:
         "",
         "Generated from the commands' help by `make docs`; a test verifies that it is current.",
         "",
-        "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.",
-        "",
         "```",
         _help(holdfast, "holdfast"),
         "```",
+        "",
+        "## Exit codes",
+        "",
+        "Scripts may rely on them. `holdfast help exit-codes` prints this table.",
+        "",
+        "| code | meaning |",
+        "|---|---|",
+        *(f"| {code} | {text} |" for code, text in EXIT_CODES.items()),
     ]
     context = click.Context(holdfast)
     for name in COMMANDS:

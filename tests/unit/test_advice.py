@@ -82,8 +82,17 @@ def test_closing_steps_of_a_stuck_operation_are_pending_once_it_committed(app: A
         assert log.state_of(step, stuck) == said
 
 
-def test_a_duration_that_the_journal_does_not_have_is_a_dash() -> None:
-    assert (log.took(0), log.took(0.25)) == ("-", "250 ms")
+def test_an_interrupted_operation_took_as_long_as_its_recovery_needed(app: App) -> None:
+    operation = operation_of(app)
+    record = app.journal.operation(operation)
+    assert record is not None
+    assert (log.outcome_of(record), log.took(record)) == ("running", "-")
+    gone = msgspec.structs.replace(record, owner=msgspec.structs.replace(record.owner, pid=1, start_ticks=0))
+    assert log.outcome_of(gone) == "interrupted"
+    times = {"started_at": "2026-11-30T02:00:00Z", "ended_at": "2026-11-30T02:02:05Z"}
+    recovered = msgspec.structs.replace(gone, outcome=Outcome.UNDONE, **times)
+    assert (log.outcome_of(recovered), log.took(recovered)) == ("undone", "2 min 5 s")
+    assert log.took(msgspec.structs.replace(recovered, seconds=0.25)) == "250 ms"
 
 
 def advice(app: App) -> dict[str, str]:

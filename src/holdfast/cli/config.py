@@ -6,15 +6,16 @@ import json
 
 import click
 
+from holdfast.cli.command import group
 from holdfast.cli.session import Session, common
 
 
-@click.group()
+@group()
 def config() -> None:
     """Validate, show and explain the configuration."""
 
 
-@config.command()
+@config.command(examples=[("config validate", "Every mistake at once.")])
 @common
 def validate(session: Session) -> None:
     """Check the configuration and print every problem at once."""
@@ -23,7 +24,7 @@ def validate(session: Session) -> None:
     session.renderer.result({"valid": True, "root": str(loaded.root)})
 
 
-@config.command()
+@config.command(examples=[("config show -e staging", "Which values has staging, and from where?")])
 @common
 def show(session: Session) -> None:
     """Show the merged configuration with the origin of each key."""
@@ -37,7 +38,7 @@ def show(session: Session) -> None:
     session.renderer.result({"values": values, "origins": dict(loaded.origins)})
 
 
-@config.command("help")
+@config.command("help", examples=[("config help gate.listen", "One key."), ("config help backup", "A section.")])
 @click.argument("key", required=False)
 @common
 def help_(session: Session, key: str | None) -> None:
@@ -50,7 +51,7 @@ def help_(session: Session, key: str | None) -> None:
     session.renderer.result({"lines": lines})
 
 
-@config.command()
+@config.command(examples=[("config schema > holdfast.schema.json", "For an editor that knows JSON Schema.")])
 @common
 def schema(session: Session) -> None:
     """Print the JSON Schema for editors."""

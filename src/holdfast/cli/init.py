@@ -6,10 +6,16 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(
+    examples=[
+        ("init", "Describe the application in this folder."),
+        ("init --preset django", "Begin with what is known of Django projects."),
+    ]
+)
 @click.argument("folder", default=".", type=click.Path(exists=True, file_okay=False))
 @click.option("--preset", help="Start from a preset that Holdfast contains.")
 @click.option("--force", is_flag=True, help="Replace an existing holdfast.toml.")

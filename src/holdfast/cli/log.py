@@ -7,22 +7,39 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
-from holdfast.cli.text import human_seconds
+from holdfast.cli.text import human_seconds, local_minute, local_time, local_zone, seconds_between
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from holdfast.engine.records import OperationRecord, StepRecord
 
 
-@click.group()
+@group()
 def log() -> None:
     """Show operations with every command and its output."""
 
 
-def took(seconds: float) -> str:
-    """Return a duration; `-` where the journal has none, because the process of the operation died."""
-    return human_seconds(seconds) if seconds else "-"
+def outcome_of(operation: OperationRecord) -> str:
+    """Return the outcome of an operation; `running` or `interrupted` if it has none yet."""
+    if operation.outcome != "open":
+        return str(operation.outcome)
+    return "running" if operation.owner.alive() else "interrupted"
+
+
+def duration(operation: OperationRecord) -> float:
+    """Return the seconds of an operation: up to its end by a recovery if it was interrupted; 0 if it is open."""
+    if operation.seconds or not operation.ended_at:
+        return operation.seconds
+    return seconds_between(operation.started_at, operation.ended_at)
+
+
+def took(operation: OperationRecord) -> str:
+    """Return the duration of an operation; `-` while it is open."""
+    seconds = duration(operation)
+    return human_seconds(seconds) if seconds or operation.ended_at else "-"
 
 
 def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None = "") -> str:
@@ -41,7 +58,7 @@ def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None =
     return (f"{word} ({human_seconds(step.seconds)})" if step.seconds else word) + then
 
 
-@log.command("list")
+@log.command("list", examples=[("log list -n 50", "More of them.")])
 @click.option("-n", "--number", default=20, show_default=True, help="How many.")
 @common
 def list_(session: Session, number: int) -> None:
@@ -49,8 +66,15 @@ def list_(session: Session, number: int) -> None:
     app = session.app()
     found = app.journal.operations(number)
     session.renderer.table(
-        ["OPERATION", "OUTCOME", "TOOK", "WHAT"],
-        [[item.id, item.outcome, took(item.seconds), item.title] for item in found],
+        [
+            "OPERATION",
+            Column(f"STARTED ({local_zone()})", optional=True),
+            "OUTCOME",
+            Column("TOOK", right=True),
+            Column("WHAT", wraps=True),
+        ],
+        [[item.id, local_minute(item.started_at), outcome_of(item), took(item), item.title] for item in found],
+        empty="There was no operation yet.",
     )
     session.renderer.result(
         {
@@ -60,7 +84,7 @@ def list_(session: Session, number: int) -> None:
                     "title": item.title,
                     "outcome": item.outcome,
                     "started_at": item.started_at,
-                    "seconds": item.seconds,
+                    "seconds": duration(item),
                     "user": item.user,
                 }
                 for item in found
@@ -69,7 +93,7 @@ def list_(session: Session, number: int) -> None:
     )
 
 
-@log.command()
+@log.command(examples=[("log show latest", "Why did it fail?")])
 @click.argument("operation", metavar="ID")
 @common
 def show(session: Session, operation: str) -> None:
@@ -88,10 +112,10 @@ def show(session: Session, operation: str) -> None:
         "what": record.title,
         "command": record.command,
         "user": record.user,
-        "started": record.started_at,
-        "ended": record.ended_at or "-",
-        "took": took(record.seconds),
-        "outcome": record.outcome,
+        "started": local_time(record.started_at),
+        "ended": local_time(record.ended_at),
+        "took": took(record),
+        "outcome": outcome_of(record),
         "error": record.error or "-",
     }.items():
         session.renderer.line(f"{key:10} {value}")

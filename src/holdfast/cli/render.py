@@ -26,14 +26,28 @@ if TYPE_CHECKING:
 ENVELOPE_VERSION = 1
 _BOLD, _DIM, _RED, _PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[0m"
 _LEAST_WIDTH = 20
+_LEAST_WRAPPED, _LONGEST_WORD, _GAP = 12, 20, 2
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of a table. Numbers are on the right; a column that `wraps` gives way where the terminal is narrow."""
+    """A column of a table: numbers are on the right.
+
+    Where the terminal is narrow, the text of a column that `wraps` goes on in further lines; if that is not enough,
+    `optional` columns are left out, the last one first.
+    """
 
     heading: str
     right: bool = False
     wraps: bool = False
+    optional: bool = False
+
+    def least_width(self, cells: Sequence[str]) -> int:
+        """Return the width that this column needs at least."""
+        whole = max(len(cell) for cell in (self.heading, *cells))
+        if not self.wraps:
+            return whole
+        words = (len(word) for cell in (self.heading, *cells) for word in cell.split())
+        return min(whole, max(_LEAST_WRAPPED, min(max(words, default=0), _LONGEST_WORD)))
 
 
 def note_lines(text: str, width: int) -> list[str]:
@@ -147,17 +161,19 @@ class Renderer:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for one in columns:
+        chosen, least = fitted(columns, rows, shutil.get_terminal_size().columns)
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for number in chosen:
+            one = columns[number]
             table.add_column(
                 Text(one.heading),
                 justify="right" if one.right else "left",
                 no_wrap=not one.wraps,
                 overflow="fold" if one.wraps else "ellipsis",
-                min_width=10 if one.wraps else None,
+                min_width=least[number] if one.wraps else None,
             )
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(row[number]) for number in chosen))
         console = self.console(sys.stdout)
         with console.capture() as captured:
             console.print(table)
@@ -201,13 +217,31 @@ class Renderer:
             }
             self.write(sys.stdout, json.dumps(self._envelope(False, error.exit_code, error=detail)) + "\n")
             return
-        self.write(sys.stderr, f"{self.paint('Error:', _RED, sys.stderr)} {visible(redacted)}\n")
+        said = self._wrapped(f"Error: {redacted}").removeprefix("Error:")
+        self.write(sys.stderr, f"{self.paint('Error:', _RED, sys.stderr)}{said}\n")
         if isinstance(error, ConfigurationError):
             for problem in error.problems:
-                self.write(sys.stderr, f"  {visible(problem)}\n")
+                self.write(sys.stderr, f"{self._wrapped(f'  {problem}', '    ')}\n")
         for text in (error.state, error.next_step):
             if text:
-                self.write(sys.stderr, f"{visible(text)}\n")
+                self.write(sys.stderr, f"{self._wrapped(text)}\n")
+
+    def _wrapped(self, text: str, indent: str = "") -> str:
+        """Return a text for standard error, on a terminal in lines of whole words.
+
+        Tables, output of programs and commands to copy stay as they are.
+        """
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+        lines = []
+        for line in visible(text).split("\n"):
+            is_prose = not line.startswith("   ") and "  | " not in line and ": holdfast " not in line
+            if is_prose and _LEAST_WIDTH < width < len(line):
+                lines += textwrap.wrap(
+                    line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+                )
+            else:
+                lines.append(line)
+        return "\n".join(lines)
 
     def plan(self, plan: Plan, commands: Mapping[int, Sequence[str]], seconds: Mapping[int, float | None]) -> None:
         """Print a plan for `--dry-run`."""
@@ -225,6 +259,16 @@ class Renderer:
                 self.line(f"        $ {command}")
         for path, size in plan.steps[0].parameters.get("need_bytes", {}).items() if plan.steps else ():
             self.line(f"  needs {human_bytes(size)} in {path}")
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], dict[int, int]]:
+    """Return which columns a terminal has room for, and the least width of each."""
+    chosen = list(range(len(columns)))
+    least = {number: columns[number].least_width([row[number] for row in rows]) for number in chosen}
+    for number in reversed(chosen):
+        if sum(least[one] + _GAP for one in chosen) - _GAP > width and columns[number].optional:
+            chosen = [one for one in chosen if one != number]
+    return chosen, least
 
 
 def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:

@@ -7,16 +7,18 @@ from typing import Literal
 import click
 from msgspec.structs import asdict
 
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
 from holdfast.cli.text import human_seconds
 
 
-@click.group()
+@group()
 def service() -> None:
     """Show, stop, start and restart services."""
 
 
-@service.command()
+@service.command(examples=[("service status", "What runs, and since when?")])
 @common
 def status(session: Session) -> None:
     """Show running and stopped services."""
@@ -25,8 +27,18 @@ def status(session: Session) -> None:
     app = session.app()
     found, ended = with_stopped(app, app.context.runtime.statuses())
     session.renderer.table(
-        ["SERVICE", "STATE", "PID", "UP"],
-        [[item.name, item.detail, str(item.pid or "-"), human_seconds(item.uptime_seconds)] for item in found],
+        ["SERVICE", Column("STATE", wraps=True), "HEALTH", Column("PID", right=True), Column("UP", right=True)],
+        [
+            [
+                item.name,
+                item.detail,
+                {True: "healthy", False: "unhealthy", None: ""}[item.healthy],
+                str(item.pid or "-"),
+                human_seconds(item.uptime_seconds) if item.running else "-",
+            ]
+            for item in found
+        ],
+        empty="No service is running.",
     )
     session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
 
@@ -38,7 +50,7 @@ def _run(session: Session, action: Literal["stop", "start", "restart"], names: t
     session.run(app, operation.plan(app, action, names))
 
 
-@service.command()
+@service.command(examples=[("service stop", "All of them."), ("service stop mail", "One, with what depends on it.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def stop(session: Session, names: tuple[str, ...]) -> None:
@@ -46,7 +58,7 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     _run(session, "stop", names)
 
 
-@service.command()
+@service.command(examples=[("service start", "What was stopped.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def start(session: Session, names: tuple[str, ...]) -> None:
@@ -54,7 +66,7 @@ def start(session: Session, names: tuple[str, ...]) -> None:
     _run(session, "start", names)
 
 
-@service.command()
+@service.command(examples=[("service restart web", "One of them.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def restart(session: Session, names: tuple[str, ...]) -> None:

@@ -7,10 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate
+from typing import TYPE_CHECKING, Any, Concatenate
 
 import click
 
+from holdfast.cli.command import COMMON, common_options, given_before
 from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.render import Renderer
 from holdfast.cli.text import human_seconds
@@ -100,7 +101,8 @@ class Session:
                 {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
             )
             return
-        for note in plan.notes if self._losses != plan.notes and not self.renderer.as_json else ():
+        silent = self.renderer.as_json or self.renderer.quiet
+        for note in plan.notes if self._losses != plan.notes and not silent else ():
             self.renderer.note(f"note: {note}")
         self.observer.expect([app.journal.typical_seconds(step.name) for step in plan.all_steps])
         result = app.run(plan, wait_seconds=wait_seconds)
@@ -120,26 +122,19 @@ class Session:
 def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[..., None]:
     """Add the common options, and pass a Session to the command as its first argument."""
 
-    @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
-    @click.option("-e", "--environment", metavar="NAME", help="Environment; its overlay is holdfast.NAME.toml.")
-    @click.option("-v", "--verbose", count=True, help="Print each command as it runs (-vvv: with tracebacks).")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-    @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
     @click.pass_context
     @functools.wraps(function)
-    def command(
-        context: click.Context,
-        /,
-        *,
-        config: str | None,
-        environment: str | None,
-        verbose: int,
-        as_json: bool,
-        yes: bool,
-        **options: object,
-    ) -> None:
-        renderer = Renderer(context.command_path.partition(" ")[2], as_json=as_json, verbosity=verbose)
-        session = Session(renderer, config=config, environment=environment, yes=yes)
+    def command(context: click.Context, /, **options: Any) -> None:
+        before = given_before(context)
+        given = {name: options.pop(name) or before.get(name) for name in COMMON}
+        renderer = Renderer(
+            context.command_path.partition(" ")[2],
+            as_json=bool(given["as_json"]),
+            verbosity=given["verbose"] or 0,
+            quiet=bool(given["quiet"]),
+            color=given["color"] or "auto",
+        )
+        session = Session(renderer, config=given["config"], environment=given["environment"], yes=bool(given["yes"]))
         try:
             function(session, **options)
         except HoldfastError as error:
@@ -170,6 +165,9 @@ def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[...,
                 session.renderer.aside(session.host.redactor.text(traceback.format_exc()))
             _leave(1)
 
+    # As click's own decorators do it: options stand in the reverse order until the command is made of the function.
+    parameters: list[click.Parameter] = command.__dict__.setdefault("__click_params__", [])
+    parameters.extend(reversed(common_options()))
     return command
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 from holdfast.errors import UsageError
 
 
-@click.command()
+@command(examples=[("status", "Is everything well?"), ("status --updates --fetch", "Which newer releases are there?")])
 @click.option(
     "--updates", is_flag=True, help="Also list what is newer than the current release: tags, commits, images."
 )

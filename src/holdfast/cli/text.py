@@ -35,7 +35,11 @@ def human_seconds(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 100:
         return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    minutes, left = divmod(int(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {left} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def whole_seconds(seconds: float) -> str:
@@ -68,6 +72,21 @@ def ago(stamp: str, now: float | None = None) -> str:
 def local_time(stamp: str) -> str:
     """Return a time of the journal or the vault in the time zone of this machine, with its name."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if stamp else "-"
+
+
+def local_zone() -> str:
+    """Return the present time zone of this machine, for the heading of a column."""
+    return time.strftime("%Z")
+
+
+def local_minute(stamp: str) -> str:
+    """Return a time without its zone, which is the present one of this machine, for a column."""
+    here = datetime.now().astimezone().tzinfo
+    return datetime.fromisoformat(stamp).astimezone(here).strftime("%Y-%m-%d %H:%M") if stamp else "-"
+
+
+def seconds_between(first: str, last: str) -> float:
+    return _instant(last) - _instant(first)
 
 
 def visible(text: str) -> str:
