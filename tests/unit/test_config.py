@@ -257,7 +257,11 @@ def test_the_environment_variable_chooses_and_the_option_rules(folder: Path, mon
 
 def test_an_environment_without_a_file_is_refused(folder: Path) -> None:
     write(folder)
-    assert "holdfast.stagign.toml does not exist" in problems(folder, "stagign")[0]
+    write(folder, "", "holdfast.staging.toml")
+    with pytest.raises(NotFoundError) as refused:
+        read(folder, "stagign")
+    assert refused.value.next_step.startswith("Did you mean staging? ")
+    assert "holdfast.stagign.toml" in refused.value.next_step
 
 
 def test_a_preset_is_the_ground_that_the_file_builds_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

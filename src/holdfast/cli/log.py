@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -58,6 +59,16 @@ def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None =
     return (f"{word} ({human_seconds(step.seconds)})" if step.seconds else word) + then
 
 
+def _not_found(asked: str, known: Sequence[OperationRecord], matches: Sequence[OperationRecord]) -> NotFoundError:
+    if matches:
+        names = ", ".join(record.id for record in matches[:5])
+        return NotFoundError(f"{asked!r} matches {len(matches)} operations: {names}", next_step="Give more of the id.")
+    from holdfast.config.similar import no_such
+
+    step = "Run `holdfast log list` to see the operations."
+    return no_such("operation", asked, ["latest", *(record.id for record in known)], next_step=step, cutoff=0.85)
+
+
 @log.command("list", examples=[("log list -n 50", "More of them.")])
 @click.option("-n", "--number", default=20, show_default=True, help="How many.")
 @common
@@ -102,10 +113,7 @@ def show(session: Session, operation: str) -> None:
     known = app.journal.operations(1000)
     matches = known[:1] if operation == "latest" else [item for item in known if operation in item.id]
     if len(matches) != 1:
-        raise NotFoundError(
-            f"{operation!r} matches {len(matches)} operations",
-            next_step="Run `holdfast log list` to see the operations.",
-        )
+        raise _not_found(operation, known, matches)
     record = matches[0]
     for key, value in {
         "operation": record.id,

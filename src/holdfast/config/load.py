@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.config.schema import Configuration
+from holdfast.config.similar import no_such
 from holdfast.config.validation import InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secrets import is_secret
@@ -103,6 +104,11 @@ def find_file(given: str | None) -> Path:
         next_step="Change to the application's folder, name the file with `--config`, or write one with `holdfast"
         " init`.",
     )
+
+
+def environments(path: Path) -> list[str]:
+    """Return the environments that have an overlay next to holdfast.toml."""
+    return sorted(one.name.split(".")[1] for one in path.parent.glob("holdfast.*.toml"))
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -228,7 +234,12 @@ def load(given: str | None = None, environment: str | None = None) -> ResolvedCo
         if overlay.is_file():
             _merge(merged, _read(overlay), overlay.name, origins)
         elif environment and environment != application.get("environment", "production"):
-            raise ConfigurationError(f"there is no environment {environment!r}", [f"{overlay} does not exist"])
+            raise no_such(
+                "environment",
+                environment,
+                [str(application.get("environment", "production")), *environments(path)],
+                next_step=f"To make it, write {overlay}.",
+            )
         application["environment"] = chosen
     configuration = _validate(merged, origins, str(path))
     loaded = ResolvedConfig(configuration, path.parent, origins)

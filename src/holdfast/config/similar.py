@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from holdfast.errors import NotFoundError
 
 _MOST = 3
+_MUCH_LESS = 0.12
 
 
 def similar(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
     """Return known names that are similar to one, the most similar first."""
     by_lower = {one.lower(): one for one in known}
-    return [by_lower[one] for one in difflib.get_close_matches(name.lower(), list(by_lower), _MOST, cutoff)]
+    found = difflib.get_close_matches(name.lower(), list(by_lower), _MOST, cutoff)
+    likeness = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in found]
+    return [by_lower[one] for one, value in zip(found, likeness, strict=True) if value > likeness[0] - _MUCH_LESS]
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
