@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _META = "holdfast.common"
 WIDEST_HELP = 100
@@ -35,6 +39,16 @@ COMMON = tuple(str(option.name) for option in common_options())
 _COMMON_LINE = "-c, -e, -v, -q, --json, --color and -y: see `holdfast help options`."
 
 
+def _offered(
+    parameter: click.Parameter,
+    offer: Callable[[click.Context, click.Parameter, str], list[CompletionItem]],
+    context: click.Context,
+    incomplete: str,
+) -> list[CompletionItem]:
+    """Return the known values of a parameter, or else what click offers, such as files."""
+    return offer(context, parameter, incomplete) or parameter.type.shell_complete(context, parameter, incomplete)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     if value:
         context.meta.setdefault(_META, {})[parameter.name] = value
@@ -60,6 +74,19 @@ class _Help(click.Command):
         more["context_settings"] = {**SETTINGS, **(more.get("context_settings") or {})}
         super().__init__(*arguments, **more)
         self.examples = examples
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        if more.get("resilient_parsing"):
+            self._offer_values()
+        return super().make_context(*arguments, **more)
+
+    def _offer_values(self) -> None:
+        """Let parameters offer values to a shell that completes a line."""
+        from holdfast.cli.values import offer
+
+        for parameter in self.params:
+            if not isinstance(parameter.type, click.Choice):
+                parameter.shell_complete = functools.partial(_offered, parameter, offer)  # type: ignore[method-assign]
 
     def own_options(self, context: click.Context) -> list[tuple[str, str]]:
         parameters = [one for one in self.get_params(context) if one.name not in COMMON]

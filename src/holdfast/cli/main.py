@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from holdfast import VERSION
 from holdfast.cli.command import Group, common_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Get started": {
@@ -40,10 +44,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Configuration and help": {
         "config": ("config", "Validate, show and explain the configuration."),
+        "completion": ("completion", "Print a script with which a shell completes commands and values."),
         "help": ("help", "Show the help of a command, the common options, or the exit codes."),
     },
 }
 COMMANDS: dict[str, tuple[str, str]] = {name: entry for part in SECTIONS.values() for name, entry in part.items()}
+_COMPLETE = "_HOLDFAST_COMPLETE"
 
 
 class LazyGroup(Group):
@@ -58,6 +64,13 @@ class LazyGroup(Group):
         module = importlib.import_module(f"holdfast.cli.{COMMANDS[name][0]}")
         command: click.Command = getattr(module, COMMANDS[name][0])
         return command
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return commands and options without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
@@ -121,8 +134,23 @@ def _refuse(error: click.ClickException, arguments: list[str]) -> None:
     Renderer(path.partition(" ")[2], as_json="--json" in own, color=color).error(refused, refused.what)
 
 
+def _complete() -> None:
+    """Answer a shell that completes a line. Nothing but values is ever printed, and nothing fails."""
+    with open(os.devnull, "w") as nowhere:
+        sys.stderr = nowhere
+        try:
+            holdfast.main([], prog_name="holdfast", complete_var=_COMPLETE)
+        except BaseException:
+            pass
+        finally:
+            sys.stderr = sys.__stderr__
+
+
 def main() -> None:
     _open_streams()
+    if os.environ.get(_COMPLETE):
+        _complete()
+        return
     arguments = sys.argv[1:]
     try:
         holdfast.main(arguments, prog_name="holdfast", standalone_mode=False)
