@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import msgspec
 
-from holdfast.cli.text import human_bytes, human_seconds, visible
+from holdfast.cli.forecast import Forecast
+from holdfast.cli.text import human_bytes, visible
 from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.model import Plan
 
@@ -243,7 +244,14 @@ class Renderer:
                 lines.append(line)
         return "\n".join(lines)
 
-    def plan(self, plan: Plan, commands: Mapping[int, Sequence[str]], seconds: Mapping[int, float | None]) -> None:
+    def hints(self, hints: Sequence[tuple[str, str]]) -> None:
+        """Print what to look at and what to type next."""
+        width = max((len(heading) for heading, _ in hints), default=0)
+        for heading, text in hints:
+            label = self.paint(f"{heading}:".ljust(width + 1), _DIM, sys.stdout)
+            self.write(sys.stdout, f"  {label}  {visible(text)}\n")
+
+    def plan(self, plan: Plan, commands: Mapping[int, Sequence[str]], expected: Forecast) -> None:
         """Print a plan for `--dry-run`."""
         self.line(f"Plan: {plan.title}")
         for note in plan.notes:
@@ -253,12 +261,13 @@ class Renderer:
                 self.line(
                     "  ---- commit: a failure before it undoes everything; after it only closing steps remain ----"
                 )
-            expected = seconds.get(number)
-            self.line(f"  {number:2}. {step.title}" + (f"  (about {human_seconds(expected)})" if expected else ""))
+            self.line(f"  {number:2}. {step.title}{expected.of_step(number - 1)}")
             for command in commands.get(number, ()):
-                self.line(f"        $ {command}")
+                self.line(f"        {'' if ' -> ' in command else '$ '}{command}")
         for path, size in plan.steps[0].parameters.get("need_bytes", {}).items() if plan.steps else ():
             self.line(f"  needs {human_bytes(size)} in {path}")
+        for text in expected.lines(plan.kind):
+            self.line(text)
 
 
 def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], dict[int, int]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate
 import click
 
 from holdfast.cli.command import COMMON, common_options, given_before
+from holdfast.cli.forecast import forecast
 from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.render import Renderer
 from holdfast.cli.text import human_seconds
@@ -91,24 +92,36 @@ class Session:
         if dry_run:
             handlers = app.runner.handlers
             commands = {n: handlers[step.name].describe(step.parameters) for n, step in enumerate(plan.all_steps, 1)}
-            seconds = {n: app.journal.typical_seconds(step.name) for n, step in enumerate(plan.all_steps, 1)}
-            self.renderer.plan(plan, commands, seconds)
+            has_gate = app.loaded.configuration.gate.kind != "none"
+            expected = forecast(plan, app.journal.typical_seconds, has_gate=has_gate)
+            self.renderer.plan(plan, commands, expected)
             steps = [
-                {"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": seconds[n]}
+                {"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": expected.seconds[n - 1]}
                 for n, s in enumerate(plan.all_steps, 1)
             ]
             self.renderer.result(
-                {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
+                {
+                    "title": plan.title,
+                    "notes": list(plan.notes),
+                    "steps": steps,
+                    "commit_after": len(plan.steps),
+                    "expected_seconds": expected.total_seconds,
+                    "expected_maintenance_seconds": expected.window_seconds,
+                }
             )
             return
         silent = self.renderer.as_json or self.renderer.quiet
         for note in plan.notes if self._losses != plan.notes and not silent else ():
             self.renderer.note(f"note: {note}")
-        self.observer.expect([app.journal.typical_seconds(step.name) for step in plan.all_steps])
+        self.observer.expect([app.journal.typical_seconds(step.name, step.title) for step in plan.all_steps])
         result = app.run(plan, wait_seconds=wait_seconds)
         self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
         if result.facts.get("set_id"):
             self.renderer.line(f"backup {result.facts['set_id']}")
+        if self.renderer.to_person:
+            from holdfast.cli.next_steps import after
+
+            self.renderer.hints(after(app, plan, result))
         self.renderer.result(
             {
                 "operation": result.operation,
