@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from holdfast.cli.command import group
-from holdfast.cli.render import Column
+from holdfast.cli.render import Column, Renderer
 from holdfast.cli.session import Session, common
 from holdfast.cli.text import human_seconds, local_minute, local_time, local_zone, seconds_between
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from holdfast.engine.records import OperationRecord, StepRecord
+
+_NOT_RUN = "not run"
 
 
 @group()
@@ -50,9 +53,10 @@ def state_of(step: StepRecord, operation: OperationRecord, *, undo: str | None =
     """
     if step.state == "pending":
         will_run = operation.outcome == "open" or (operation.outcome == "stuck" and operation.committed)
-        return "pending" if will_run else "not run"
+        return "pending" if will_run else _NOT_RUN
     is_undone = step.state == "undone"
-    word = str(step.state) if not is_undone else "failed" if step.error else "done"
+    failed = step.state == "failed" or (is_undone and bool(step.error))
+    word = "FAILED" if failed else "done" if is_undone else str(step.state)
     if is_undone and not step.seconds:
         word = "begun"
     then = "" if not is_undone or undo is None else f"; undo: {undo}" if undo else ", undone"
@@ -104,17 +108,7 @@ def list_(session: Session, number: int) -> None:
     )
 
 
-@log.command(examples=[("log show latest", "Why did it fail?")])
-@click.argument("operation", metavar="ID")
-@common
-def show(session: Session, operation: str) -> None:
-    """Show one operation (an id, a unique part of it, or `latest`): steps, commands, output, redacted."""
-    app = session.app()
-    known = app.journal.operations(1000)
-    matches = known[:1] if operation == "latest" else [item for item in known if operation in item.id]
-    if len(matches) != 1:
-        raise _not_found(operation, known, matches)
-    record = matches[0]
+def _head(renderer: Renderer, record: OperationRecord) -> None:
     for key, value in {
         "operation": record.id,
         "what": record.title,
@@ -126,25 +120,53 @@ def show(session: Session, operation: str) -> None:
         "outcome": outcome_of(record),
         "error": record.error or "-",
     }.items():
-        session.renderer.line(f"{key:10} {value}")
-    for step in app.journal.steps(record.id):
-        handler = app.runner.handlers.get(step.name)
-        undo = None if handler is None or handler.undo is None else handler.undo_title
-        session.renderer.line(
-            f"  {step.position + 1:2}. {step.title}: {state_of(step, record, undo=undo)}"
-            + (f" - {step.error}" if step.error else "")
-        )
-        for warning in step.facts.get("warnings", []):
-            session.renderer.line(f"      note: {warning}")
+        renderer.line(f"{key:10} {value}".replace("\n", f"\n{'':10} "))
+
+
+def _step(renderer: Renderer, step: StepRecord, state: str) -> None:
+    """Print a step that ran, or that will."""
+    if state == _NOT_RUN:
+        return
+    renderer.line(f"  {step.position + 1:2}. {step.title}: {state}")
+    for text in (*step.error.splitlines(), *(f"note: {text}" for text in step.facts.get("warnings", []))):
+        renderer.line(f"      {text}")
+
+
+def _commands(renderer: Renderer, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print commands with their output in whole lines, however it was read."""
+    for kind, those in itertools.groupby(lines, key=lambda line: line["kind"]):
+        for line in those if kind != "output" else ():
+            if kind == "command":
+                renderer.line(f"{local_time(line['at'])} $ {' '.join(line['argv'])}")
+            elif kind == "exit":
+                renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
+        if kind == "output":
+            for text in "".join(line["text"] for line in those).splitlines():
+                renderer.line(f"    {text}")
+
+
+@log.command(examples=[("log show latest", "Why did it fail?")])
+@click.argument("operation", metavar="ID")
+@common
+def show(session: Session, operation: str) -> None:
+    """Show one operation (an id, a unique part of it, or `latest`): steps, commands, output, redacted."""
+    app = session.app()
+    known = app.journal.operations(1000)
+    matches = known[:1] if operation == "latest" else [item for item in known if operation in item.id]
+    if len(matches) != 1:
+        raise _not_found(operation, known, matches)
+    record = matches[0]
     path = app.loaded.state / "logs" / f"{record.id}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for line in lines:
-        if line["kind"] == "command":
-            session.renderer.line(f"{line['at']} $ {' '.join(line['argv'])}")
-        elif line["kind"] == "output":
-            session.renderer.line("".join(f"    {text}\n" for text in line["text"].splitlines()).rstrip("\n"))
-        elif line["kind"] == "exit":
-            session.renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
+    undone = [line for line in lines if line["kind"] == "undone"]
+    _head(session.renderer, record)
+    for step in app.journal.steps(record.id):
+        handler = app.runner.handlers.get(step.name)
+        undo = None if undone or handler is None or handler.undo is None else handler.undo_title
+        _step(session.renderer, step, state_of(step, record, undo=undo))
+    for line in undone:
+        session.renderer.line(f"  undo: {line['title']}: done ({human_seconds(line['seconds'])})")
+    _commands(session.renderer, lines)
     steps = [
         {
             "name": step.name,

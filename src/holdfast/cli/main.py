@@ -28,7 +28,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "upgrade": ("upgrade", "Upgrade to a release; a bad one is undone."),
         "rollback": ("rollback", "Go back to the previous release."),
         "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
-        "service": ("service", "Show, stop, start and restart services."),
+        "service": ("service", "Show services and their output; stop, start and restart them."),
         "console": ("console", "Run the application's console with arguments."),
         "clone": ("clone", "Copy one environment's data to another."),
     },

@@ -1,4 +1,4 @@
-"""`holdfast service status | stop | start | restart [NAME]`."""
+"""`holdfast service status | logs NAME | stop | start | restart [NAME]`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from msgspec.structs import asdict
 from holdfast.cli.command import group
 from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
-from holdfast.cli.text import human_seconds
+from holdfast.cli.text import human_seconds, whole_lines
+from holdfast.errors import UsageError
 
 
 @group()
 def service() -> None:
-    """Show, stop, start and restart services."""
+    """Show services and their output; stop, start and restart them."""
 
 
 @service.command(examples=[("service status", "What runs, and since when?")])
@@ -41,6 +42,42 @@ def status(session: Session) -> None:
         empty="No service is running.",
     )
     session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
+
+
+@service.command(
+    examples=[
+        ("service logs web", "The last lines."),
+        ("service logs web -f", "And what comes, until Ctrl-C."),
+        ("service logs web --since 10m", "Of the last ten minutes (containers)."),
+    ]
+)
+@click.argument("name", metavar="NAME")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what the service prints, until Ctrl-C.")
+@click.option("--since", metavar="TIME", help="Only what is newer than this, such as 10m; for services in containers.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
+@common
+def logs(session: Session, name: str, follow: bool, since: str | None, lines: int) -> None:
+    """Show what a service printed.
+
+    NAME is a service, the front, or one instance, such as that of a release that was undone.
+    """
+    from holdfast.config.schema.section import seconds_of
+    from holdfast.reports.service_output import chosen
+
+    seconds = seconds_of(since) if since is not None else None
+    if since is not None and seconds is None:
+        raise UsageError(f"{since!r} is not a valid duration", next_step="Write it as 90s, 30m, 2h or 1d.")
+    if follow and session.renderer.as_json:
+        raise UsageError("--follow and --json contradict each other")
+    app = session.app()
+    runtime, instance, others = chosen(app, name)
+    if others and session.renderer.to_person:
+        session.renderer.aside(f"{instance}; also kept: {', '.join(others)}")
+    said = []
+    for line in whole_lines(runtime.output(instance, lines=lines, since_seconds=seconds, follow=follow)):
+        session.renderer.line(app.context.host.redactor.text(line))
+        said += [line] if session.renderer.as_json else []
+    session.renderer.result({"service": name, "instance": instance, "others": others, "lines": said})
 
 
 def _run(session: Session, action: Literal["stop", "start", "restart"], names: tuple[str, ...]) -> None:
