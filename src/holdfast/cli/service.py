@@ -23,17 +23,18 @@ def service() -> None:
 @common
 def status(session: Session) -> None:
     """Show running and stopped services."""
+    from holdfast.reports.health import with_health
     from holdfast.reports.status import with_stopped
 
     app = session.app()
-    found, ended = with_stopped(app, app.context.runtime.statuses())
+    found, ended = with_stopped(app, with_health(app, app.context.runtime.statuses()))
     session.renderer.table(
         ["SERVICE", Column("STATE", wraps=True), "HEALTH", Column("PID", right=True), Column("UP", right=True)],
         [
             [
                 item.name,
                 item.detail,
-                {True: "healthy", False: "unhealthy", None: ""}[item.healthy],
+                {True: "healthy", False: "not healthy", None: ""}[item.healthy],
                 str(item.pid or "-"),
                 human_seconds(item.uptime_seconds) if item.running else "-",
             ]
