@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from holdfast.cli.command import group
 from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
-from holdfast.cli.text import human_seconds, whole_lines
+from holdfast.cli.text import human_seconds, local_times, whole_lines
 from holdfast.errors import UsageError
 
 
@@ -33,7 +33,7 @@ def status(session: Session) -> None:
         [
             [
                 item.name,
-                item.detail,
+                local_times(item.detail),
                 {True: "healthy", False: "not healthy", None: ""}[item.healthy],
                 str(item.pid or "-"),
                 human_seconds(item.uptime_seconds) if item.running else "-",

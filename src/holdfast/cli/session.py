@@ -72,6 +72,11 @@ class Session:
         app.runner.refuse_if_interrupted()
         return app
 
+    @property
+    def can_ask(self) -> bool:
+        """Return whether somebody reads and types on a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.renderer.as_json
+
     def confirm(self, question: str, losses: tuple[str, ...] = ()) -> None:
         """Ask before something is lost. Without a terminal `--yes` is needed. Raise UsageError or CancelledError."""
         if self.yes:

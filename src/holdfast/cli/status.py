@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
-from holdfast.cli.text import ago, local_time
+from holdfast.cli.text import local_times
 from holdfast.errors import UsageError
-
-_STAMP = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\b")
-
-
-def _in_words(stamp: re.Match[str]) -> str:
-    return f"{local_time(stamp[0])} ({ago(stamp[0])})"
 
 
 @command(examples=[("status", "Is everything well?"), ("status --updates --fetch", "Which newer releases are there?")])
@@ -35,5 +27,5 @@ def status(session: Session, updates: bool, fetch: bool) -> None:
     if updates:
         operation.updates(app, report, fetch=fetch)
     for key, value in report.lines:
-        session.renderer.line(f"{key:12} {_STAMP.sub(_in_words, value)}")
+        session.renderer.line(f"{key:12} {local_times(value)}")
     session.renderer.result(report.data)

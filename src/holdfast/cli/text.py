@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _AGES = (("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
+_STAMP = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\b")
 # Characters that change the direction in which a terminal shows what follows them.
 _DIRECTIONS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
@@ -73,6 +75,11 @@ def ago(stamp: str, now: float | None = None) -> str:
 def local_time(stamp: str) -> str:
     """Return a time of the journal or the vault in the time zone of this machine, with its name."""
     return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if stamp else "-"
+
+
+def local_times(text: str) -> str:
+    """Return a text in which each time of the journal is a local one, and how long ago it was."""
+    return _STAMP.sub(lambda stamp: f"{local_time(stamp[0])} ({ago(stamp[0])})", text)
 
 
 def local_zone() -> str:

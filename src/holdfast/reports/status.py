@@ -158,11 +158,12 @@ def _backups(app: App, found: Report) -> None:
     sets = vault.backups()
     damaged = vault.damaged()
     whole = whole_backups.whole(app.loaded, [backup for backup in sets if not backup.safety])
+    count = f"{len(sets)} backup{'s' if len(sets) != 1 else ''}"
     if whole:
         last = whole[-1]
-        found.lines.append(("backup", f"{len(sets)} backups, the last whole one {last.id} ({last.consistency})"))
+        found.lines.append(("backup", f"{count}, the last whole one {last.id} ({last.consistency})"))
     elif sets:
-        found.lines.append(("backup", f"{len(sets)} backups, none of them whole; run: holdfast backup create"))
+        found.lines.append(("backup", f"{count}, none of them whole; run: holdfast backup create"))
     else:
         found.lines.append(("backup", "none yet; run: holdfast backup create"))
     for name in damaged:
