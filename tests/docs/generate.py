@@ -9,6 +9,7 @@ import click
 from holdfast.cli.main import COMMANDS, holdfast
 from holdfast.config import reference
 from holdfast.errors import EXIT_CODES
+from tests.docs import man
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -61,10 +62,15 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reference" / "configuration.md": reference.markdown(),
         DOCS / "reference" / "commands.md": commands(),
+        **{DOCS / "man" / name: text for name, text in man.pages().items()},
     }
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
+    found = pages()
+    for path in (DOCS / "man").glob("*.1"):
+        if path not in found:
+            path.unlink()
+    for path, text in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

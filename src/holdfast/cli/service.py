@@ -55,7 +55,9 @@ def status(session: Session) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what the service prints, until Ctrl-C.")
 @click.option("--since", metavar="TIME", help="Only what is newer than this, such as 10m; for services in containers.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
+@click.option(
+    "-n", "--lines", metavar="LINES", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines."
+)
 @common
 def logs(session: Session, name: str, follow: bool, since: str | None, lines: int) -> None:
     """Show what a service printed.
