@@ -19,7 +19,7 @@ import pyte
 
 from tests.proof import patience
 
-_LINES = 400
+_LINES, _WIDE = 120, 300
 
 
 class Terminal:
@@ -28,18 +28,29 @@ class Terminal:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.raw = b""
-        self._screen = pyte.Screen(columns, _LINES)
-        self._screen.set_mode(pyte.modes.LNM)
-        self._stream = pyte.ByteStream(self._screen)
+        self._screen, self._wide = pyte.Screen(columns, _LINES), pyte.Screen(_WIDE, _LINES)
+        self._streams = [pyte.ByteStream(screen) for screen in (self._screen, self._wide)]
+        for screen in (self._screen, self._wide):
+            screen.set_mode(pyte.modes.LNM)
 
     def feed(self, data: bytes) -> None:
         self.raw += data
-        self._stream.feed(data)
+        for stream in self._streams:
+            stream.feed(data)
 
     @property
     def lines(self) -> list[str]:
         """Return the lines that stand there, without empty ones at the end."""
-        return "\n".join(line.rstrip() for line in self._screen.display).rstrip("\n").split("\n")
+        return _shown(self._screen)
+
+    @property
+    def written(self) -> list[str]:
+        """Return the lines as they were written, even those that the terminal had to wrap."""
+        return _shown(self._wide)
+
+
+def _shown(screen: pyte.Screen) -> list[str]:
+    return "\n".join(line.rstrip() for line in screen.display).rstrip("\n").split("\n")
 
 
 def run(argv: Sequence[str], columns: int, *, folder: Path, typed: str = "", **variables: str) -> tuple[Terminal, int]:

@@ -89,7 +89,8 @@ class _Help(click.Command):
                 parameter.shell_complete = functools.partial(_offered, parameter, offer)  # type: ignore[method-assign]
 
     def own_options(self, context: click.Context) -> list[tuple[str, str]]:
-        parameters = [one for one in self.get_params(context) if one.name not in COMMON]
+        options = (one for one in self.get_params(context) if isinstance(one, click.Option))
+        parameters = [one for one in options if one.name not in COMMON]
         records = [one.get_help_record(context) for one in parameters]
         return [record for record in records if record is not None]
 

@@ -30,5 +30,5 @@ def completion(session: Session, shell: str) -> None:
     # Not `source`, which starts bash to ask for its version.
     script = made.source_template % made.source_vars()
     script = re.sub(r"(_complete (?:\$1|holdfast)|\(commandline -t\) holdfast)\)", r"\1 2>/dev/null)", script).strip()
-    session.renderer.line(script)
+    session.renderer.line(script, whole=True)
     session.renderer.result({"shell": shell, "script": script})

@@ -34,7 +34,7 @@ def show(session: Session) -> None:
     loaded = session.loaded()
     values = flatten(plain(loaded.configuration))
     for key, value in values.items():
-        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}")
+        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}", whole=True)
     session.renderer.result({"values": values, "origins": dict(loaded.origins)})
 
 
@@ -60,5 +60,5 @@ def schema(session: Session) -> None:
     from holdfast.config.schema import Configuration
 
     value = msgspec.json.schema(Configuration)
-    session.renderer.line(json.dumps(value, indent=1))
+    session.renderer.line(json.dumps(value, indent=1), whole=True)
     session.renderer.result({"schema": value})

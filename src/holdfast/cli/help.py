@@ -56,7 +56,7 @@ def help(session: Session, words: tuple[str, ...]) -> None:
     else:
         found, place = _found(context, words)
         text = found.get_help(place)
-    session.renderer.line(text)
+    session.renderer.line(text, whole=True)
     session.renderer.result({"text": text, "exit_codes": EXIT_CODES})
 
 

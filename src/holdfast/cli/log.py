@@ -137,12 +137,12 @@ def _commands(renderer: Renderer, lines: Sequence[Mapping[str, Any]]) -> None:
     for kind, those in itertools.groupby(lines, key=lambda line: line["kind"]):
         for line in those if kind != "output" else ():
             if kind == "command":
-                renderer.line(f"{local_time(line['at'])} $ {' '.join(line['argv'])}")
+                renderer.line(f"{local_time(line['at'])} $ {' '.join(line['argv'])}", whole=True)
             elif kind == "exit":
                 renderer.line(f"    exit code {line['exit_code']} after {human_seconds(line['seconds'])}")
         if kind == "output":
             for text in "".join(line["text"] for line in those).splitlines():
-                renderer.line(f"    {text}")
+                renderer.line(f"    {text}", whole=True)
 
 
 @log.command(examples=[("log show latest", "Why did it fail?")])

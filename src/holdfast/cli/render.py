@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ENVELOPE_VERSION = 1
 _BOLD, _DIM, _RED, _PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[0m"
 _LEAST_WIDTH = 20
+_BEGIN = re.compile(r"\s*(?:\d+\. |note: |\S+ {2,})?")
 _LEAST_WRAPPED, _LONGEST_WORD, _GAP = 12, 20, 2
 
 
@@ -57,6 +59,15 @@ def note_lines(text: str, width: int) -> list[str]:
         return [f"  {text}"]
     lines = textwrap.wrap(text, width - 4, break_long_words=False, break_on_hyphens=False) or [""]
     return [f"{'  ' if number == 0 else '    '}{line}" for number, line in enumerate(lines)]
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return a line in lines of whole words, which hang below its text: behind a number, a key or an indent."""
+    if width <= _LEAST_WIDTH or len(line) <= width:
+        return [line]
+    begin = _BEGIN.match(line)
+    hang = " " * min(len(begin[0]) if begin is not None else 0, width // 2)
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hang)
 
 
 class Renderer:
@@ -122,11 +133,18 @@ class Renderer:
 
     # --- text --------------------------------------------------------------------------------------
 
-    def line(self, text: str = "") -> None:
-        """Print a line of the result; characters that control a terminal become visible."""
-        if not self.as_json:
-            self._end_live()
-            self.write(sys.stdout, f"{visible(text)}\n")
+    def line(self, text: str = "", *, whole: bool = False) -> None:
+        """Print a line of the result, on a terminal in lines of whole words; `whole` is for commands and output.
+
+        Characters that control a terminal become visible.
+        """
+        if self.as_json:
+            return
+        self._end_live()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not whole else 0
+        for line in visible(text).split("\n"):
+            for part in wrapped(line, width):
+                self.write(sys.stdout, f"{part}\n")
 
     def aside(self, text: str) -> None:
         """Print notes and progress to standard error."""
@@ -222,12 +240,12 @@ class Renderer:
         self.write(sys.stderr, f"{self.paint('Error:', _RED, sys.stderr)}{said}\n")
         if isinstance(error, ConfigurationError):
             for problem in error.problems:
-                self.write(sys.stderr, f"{self._wrapped(f'  {problem}', '    ')}\n")
+                self.write(sys.stderr, f"{self._wrapped(f'  {problem}')}\n")
         for text in (error.state, error.next_step):
             if text:
                 self.write(sys.stderr, f"{self._wrapped(text)}\n")
 
-    def _wrapped(self, text: str, indent: str = "") -> str:
+    def _wrapped(self, text: str) -> str:
         """Return a text for standard error, on a terminal in lines of whole words.
 
         Tables, output of programs and commands to copy stay as they are.
@@ -236,12 +254,7 @@ class Renderer:
         lines = []
         for line in visible(text).split("\n"):
             is_prose = not line.startswith("   ") and "  | " not in line and ": holdfast " not in line
-            if is_prose and _LEAST_WIDTH < width < len(line):
-                lines += textwrap.wrap(
-                    line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
-                )
-            else:
-                lines.append(line)
+            lines += wrapped(line, width) if is_prose else [line]
         return "\n".join(lines)
 
     def hints(self, hints: Sequence[tuple[str, str]]) -> None:
@@ -263,7 +276,7 @@ class Renderer:
                 )
             self.line(f"  {number:2}. {step.title}{expected.of_step(number - 1)}")
             for command in commands.get(number, ()):
-                self.line(f"        {'' if ' -> ' in command else '$ '}{command}")
+                self.line(f"        {'' if ' -> ' in command else '$ '}{command}", whole=True)
         for path, size in plan.steps[0].parameters.get("need_bytes", {}).items() if plan.steps else ():
             self.line(f"  needs {human_bytes(size)} in {path}")
         for text in expected.lines(plan.kind):

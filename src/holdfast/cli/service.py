@@ -78,7 +78,7 @@ def logs(session: Session, name: str, follow: bool, since: str | None, lines: in
         session.renderer.aside(f"{instance}; also kept: {', '.join(others)}")
     said = []
     for line in whole_lines(runtime.output(instance, lines=lines, since_seconds=seconds, follow=follow)):
-        session.renderer.line(app.context.host.redactor.text(line))
+        session.renderer.line(app.context.host.redactor.text(line), whole=True)
         said += [line] if session.renderer.as_json else []
     session.renderer.result({"service": name, "instance": instance, "others": others, "lines": said})
 
