@@ -127,4 +127,5 @@ def test_common_options_stand_before_or_after_the_command(
         value = json.loads(capsys.readouterr().out)
         assert value["exit_code"] == code == 4
         assert value["error"]["what"] == "there is no /nowhere"
+        assert value["error"]["state"] == "", "a question changes nothing"
     assert set(COMMON) == {"config", "environment", "verbose", "quiet", "as_json", "color", "yes"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from holdfast.cli.render import Column, Renderer
-from holdfast.errors import HoldfastError
+from holdfast.errors import CancelledError, HoldfastError
 from tests.unit.test_progress import Tty
 
 COLUMNS = [
@@ -90,6 +90,13 @@ def test_colors_are_the_operators_choice(
 def test_what_a_cell_contains_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = drawn(120, monkeypatch, [["id", "\x1b[2Jgone [bold]\nx", "", "", "", ""]])
     assert lines[1] == r"id      \x1b[2Jgone [bold] x"
+
+
+def test_what_somebody_stopped_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Renderer("restore").error(
+        CancelledError("stopped at the confirmation", state="Nothing was changed."), "stopped at x"
+    )
+    assert capsys.readouterr().err == "Stopped at x\nNothing was changed.\n"
 
 
 def test_an_error_wraps_at_words(monkeypatch: pytest.MonkeyPatch) -> None:

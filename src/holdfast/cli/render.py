@@ -19,7 +19,7 @@ import msgspec
 
 from holdfast.cli.forecast import Forecast
 from holdfast.cli.text import human_bytes, visible
-from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.errors import CancelledError, ConfigurationError, HoldfastError
 from holdfast.model import Plan
 
 if TYPE_CHECKING:
@@ -236,8 +236,11 @@ class Renderer:
             }
             self.write(sys.stdout, json.dumps(self._envelope(False, error.exit_code, error=detail)) + "\n")
             return
-        said = self._wrapped(f"Error: {redacted}").removeprefix("Error:")
-        self.write(sys.stderr, f"{self.paint('Error:', _RED, sys.stderr)}{said}\n")
+        if isinstance(error, CancelledError):  # what somebody asked for is no error
+            self.write(sys.stderr, f"{self._wrapped(redacted[:1].upper() + redacted[1:])}\n")
+        else:
+            said = self._wrapped(f"Error: {redacted}").removeprefix("Error:")
+            self.write(sys.stderr, f"{self.paint('Error:', _RED, sys.stderr)}{said}\n")
         if isinstance(error, ConfigurationError):
             for problem in error.problems:
                 self.write(sys.stderr, f"{self._wrapped(f'  {problem}')}\n")

@@ -25,6 +25,28 @@ if TYPE_CHECKING:  # heavy modules are imported where a command first needs them
     from holdfast.system.host import Host
 
 
+_READ_ONLY = {
+    "backup list",
+    "backup show",
+    "check",
+    "completion",
+    "config help",
+    "config schema",
+    "config show",
+    "config validate",
+    "help",
+    "import list",
+    "log list",
+    "log show",
+    "maintenance status",
+    "package list",
+    "release list",
+    "service logs",
+    "service status",
+    "status",
+}
+
+
 class Session:
     """One run of one command."""
 
@@ -156,6 +178,8 @@ def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[...,
         try:
             function(session, **options)
         except HoldfastError as error:
+            if renderer.command in _READ_ONLY and error.state == type(error).default_state:
+                error.state = ""  # nobody expects a question to change anything
             redact = session.host.redactor.text
             session.renderer.error(error, redact(error.what))
             if session.renderer.verbosity >= 3:
