@@ -62,7 +62,10 @@ while True:
             pass
         for name in os.listdir("."):
             if name.startswith((".forged", ".taken")):
-                os.unlink(name) if os.path.islink(name) else shutil.rmtree(name, ignore_errors=True)
+                try:
+                    os.unlink(name) if os.path.islink(name) else shutil.rmtree(name, ignore_errors=True)
+                except OSError:  # Holdfast has moved it
+                    pass
 """
 
 

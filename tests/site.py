@@ -31,6 +31,7 @@ from holdfast.operations import (
     package,
     prune,
     restore,
+    restore_paths,
     rollback,
     upgrade,
 )
@@ -185,6 +186,7 @@ class Site:
             "rollback": rollback.plan,
             "backup": backup.plan,
             "restore": restore.plan,
+            "restore_paths": restore_paths.plan,
             "prune": prune.plan,
             "build": package.plan,
             "maintenance": maintenance.plan,

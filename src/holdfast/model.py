@@ -90,6 +90,8 @@ class ReleaseCommand(msgspec.Struct, frozen=True):
     argv: Sequence[str]
     environment: Mapping[str, str]
     """Its variables, with resolved secrets."""
+    user: str = ""
+    """The account that it runs as on this machine, if Holdfast runs as root."""
 
     def __repr__(self) -> str:
         """Return all but the secrets."""
@@ -115,6 +117,8 @@ class Package(msgspec.Struct, frozen=True):
     built_at: str
     path: str
     format: int = 1
+    unpacked_bytes: int = 0
+    """What its files take in a release; 0 if that was not counted."""
 
 
 class Release(msgspec.Struct, frozen=True):

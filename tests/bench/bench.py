@@ -271,7 +271,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tiny", type=int, default=200_000, help="files in the tree of small files")
     parser.add_argument("--tiny-bytes", type=int, default=1000)
     parser.add_argument(
-        "--only", choices=["media", "tiny", "help", "front"], action="append", help="leave out the rest"
+        "--only", choices=["media", "tiny", "parts", "help", "front"], action="append", help="leave out the rest"
     )
     parser.add_argument("--folder", type=Path, help="where the data is made and deleted again (default: TMPDIR)")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
@@ -292,7 +292,7 @@ def _need_bytes(trees: list[Tree]) -> int:
 
 def main() -> None:
     options = parse()
-    chosen: list[str] = options.only or ["media", "tiny", "help", "front"]
+    chosen: list[str] = options.only or ["media", "tiny", "parts", "help", "front"]
     trees = {
         "media": Tree(f"{options.media:,} files of media", options.media, options.media_bytes, 1000),
         "tiny": Tree(f"{options.tiny:,} files of {options.tiny_bytes} bytes", options.tiny, options.tiny_bytes),
@@ -328,6 +328,10 @@ def run(options: argparse.Namespace, chosen: list[str], trees: list[Tree], folde
         if shutil.disk_usage(folder).free < 1.2 * _need_bytes(trees[number + 1 :]):
             say(f"{tree.title}: deleting them")
             shutil.rmtree(place)
+    if "parts" in chosen:
+        from tests.bench import parts  # it uses this module
+
+        tables.append(parts.section(parts.measure(folder / "parts", options.tiny, say), parts.COMMAND))
     if memory:
         tables.append(table("Peak memory of Holdfast", memory))
     if "help" in chosen:

@@ -8,7 +8,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from holdfast.drivers.entries import Selection
 from holdfast.drivers.protocols.files import Fetch, never
+from holdfast.errors import RefusedError
 from holdfast.model import Entry, Problem
 
 
@@ -46,6 +48,9 @@ class FakeFiles:
             if entry.kind == "directory":
                 yield from self._below(path)
 
+    def look(self, chosen: Selection) -> Iterator[Entry]:
+        return chosen.select(self.scan())
+
     def open(self, entry: Entry) -> int:
         return os.open(self.root / entry.path, os.O_RDONLY | os.O_NOFOLLOW)
 
@@ -73,7 +78,38 @@ class FakeFiles:
     def _folder(self, token: str) -> Path:
         return self.root / ".holdfast" / token
 
-    def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
+    def _with_the_rest(self, wanted: Iterable[Entry], within: Selection, fetch: Fetch) -> tuple[list[Entry], Fetch]:
+        """The whole tree in which the chosen entries take the place of those that are there."""
+        present = {entry.raw_path(): entry for entry in self.scan()}
+        found = dict(present)
+        for entry in wanted:
+            path = entry.raw_path()
+            if within.is_above(path) and path in present:
+                if present[path].kind != "directory":
+                    raise RefusedError(f"{entry.path} is a {present[path].kind} now")
+                continue
+            found[path] = entry
+            if entry.kind != "directory":
+                found = {other: one for other, one in found.items() if not other.startswith(path + b"/")}
+
+        def fetch_any(entry: Entry, descriptor: int) -> None:
+            if present.get(entry.raw_path()) is not entry:
+                fetch(entry, descriptor)
+                return
+            os.write(descriptor, (self.root / entry.path).read_bytes())
+
+        return sorted(found.values(), key=Entry.order), fetch_any
+
+    def stage(
+        self,
+        token: str,
+        wanted: Iterable[Entry],
+        fetch: Fetch,
+        check: Callable[[], None],
+        within: Selection | None = None,
+    ) -> int:
+        if within is not None:
+            wanted, fetch = self._with_the_rest(wanted, within, fetch)
         new = self._folder(token) / "new"
         new.mkdir(parents=True)
         entries = list(wanted)

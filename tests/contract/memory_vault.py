@@ -15,6 +15,7 @@ from typing import IO
 
 import msgspec
 
+from holdfast.drivers.entries import PathFilter
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.vaults import Capabilities, Progress
 from holdfast.errors import DamagedError, NotFoundError, RefusedError
@@ -117,6 +118,9 @@ class MemoryBackup:
 
     def listing(self, name: str) -> Iterator[Entry]:
         return self._run.listing(name)
+
+    def entries(self, name: str, chosen: PathFilter) -> Iterator[Entry]:
+        return chosen.select(self.listing(name))
 
     def fetch(self, entry: Entry, descriptor: int) -> None:
         content = self._run.vault.contents.get(entry.sha256, b"")

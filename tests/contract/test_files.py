@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdfast.drivers.entries import Selection
 from holdfast.drivers.protocols.files import Files
-from holdfast.errors import CancelledError, DamagedError
+from holdfast.errors import CancelledError, DamagedError, RefusedError
 from holdfast.model import Entry
 from tests import harnesses
 from tests.contract import trees
@@ -80,6 +83,63 @@ def test_restore_by_stage_and_apply_and_back_by_revert(files: Files, change: Cal
     files.discard("op1")
     assert trees.look(files.root) == original
     assert not (files.root / ".holdfast" / "op1").exists()
+
+
+# --- parts of a tree -----------------------------------------------------------------------------------
+
+
+def with_part(
+    changed: dict[bytes, tuple[Any, ...]], original: dict[bytes, tuple[Any, ...]], chosen: Selection
+) -> dict[bytes, tuple[Any, ...]]:
+    """What a tree is once a part of the original came back into the changed one."""
+    replaced = [path for path in original if chosen.covers(path) and not stat.S_ISDIR(original[path][0])]
+    stays = {
+        path: facts
+        for path, facts in changed.items()
+        if not any(path.startswith(gone + b"/") for gone in replaced) and not chosen.covers(path)
+    }
+    inside = {path: facts for path, facts in changed.items() if chosen.covers(path)}
+    inside = {path: facts for path, facts in inside.items() if not any(path.startswith(r + b"/") for r in replaced)}
+    back = {path: facts for path, facts in original.items() if chosen.covers(path)}
+    above = {path: facts for path, facts in original.items() if chosen.is_above(path)}
+    return {**above, **stays, **inside, **back}
+
+
+@pytest.mark.parametrize("change", trees.CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "paths", [[b"a/b/deep.txt"], [b"a/b", b"link"], [b"a-b", b"empty", b"emptydir"], [b"a"], [b""]], ids=repr
+)
+def test_a_part_of_a_tree_comes_back_and_everything_else_stays(
+    files: Files, change: Callable[[Path], None], paths: list[bytes]
+) -> None:
+    wanted, fetch = trees.listed(files)
+    original = trees.look(files.root)
+    change(files.root)
+    changed = trees.look(files.root)
+    chosen = Selection(paths)
+    part = list(chosen.select(wanted))
+    if paths == [b"a/b/deep.txt"] and change is trees.directory_to_file:
+        with pytest.raises(RefusedError, match="a file now"):
+            files.stage("op1", part, fetch, no_check, within=chosen)
+        assert trees.look(files.root) == changed
+        return
+
+    files.stage("op1", part, fetch, no_check, within=chosen)
+    assert trees.look(files.root) == changed, "staging is invisible"
+    files.apply("op1")
+    assert trees.look(files.root) == with_part(changed, original, chosen)
+    files.apply("op1")
+    assert trees.look(files.root) == with_part(changed, original, chosen), "apply may be repeated"
+    files.revert("op1")
+    assert trees.look(files.root) == changed
+    files.discard("op1")
+    assert trees.look(files.root) == changed
+
+
+def test_a_look_yields_what_a_scan_does(files: Files) -> None:
+    for paths in ([b"a/b/deep.txt"], [b"a", b"link"], [b"none", b"a/none/x", b"empty"], [b"empty/below"], [b""], []):
+        chosen = Selection(paths)
+        assert list(files.look(chosen)) == [entry for entry in files.scan() if chosen.wants(entry.raw_path())], paths
 
 
 def test_restore_into_a_root_that_does_not_exist(make: Callable[[Path], Files], files: Files) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from holdfast.drivers.entries import Selection
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.drivers.interchange import extraction
+from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Entry
 from holdfast.system import confined
 from tests.attacker import SECRET, Ground, attacking
@@ -90,6 +93,67 @@ def test_nothing_outside_is_changed(ground: Ground, attacker: subprocess.Popen[b
         files.close()
         assert ground.look_outside() == ground.before, f"round {number}"
     assert done > 0, "the test has to change something"
+
+
+def test_a_part_that_comes_back_changes_nothing_outside(ground: Ground, attacker: subprocess.Popen[bytes]) -> None:
+    wanted = [
+        Entry("d", "directory", "700", 65534, 65534, 1),
+        Entry("d/deep", "directory", "700", 65534, 65534, 1),
+        *(Entry(f"d/deep/f{number}", "file", "600", 65534, 65534, 1, 3, sha256="x") for number in range(3)),
+        Entry("d/deep/new", "file", "600", 65534, 65534, 1, 3, sha256="x"),
+    ]
+    done = 0
+    for number in range(ROUNDS):
+        chosen = Selection([b"d/deep"] if number % 2 else [b"d/deep/f1", b"d/deep/new"])
+        files = ground.files()
+        try:
+            fetch = lambda entry, target: os.write(target, b"new") and None  # noqa: E731
+            files.stage("op", chosen.select(wanted), fetch, lambda: None, within=chosen)
+            files.apply("op")
+            done += 1
+            assert not any(entry.uid != 65534 for entry in files.look(chosen))
+            files.revert("op")
+        except (OSError, HoldfastError) as error:
+            assert not isinstance(error, AssertionError)
+        try:
+            files.revert("op")
+            files.discard("op")
+        except (OSError, HoldfastError):
+            for path in ground.records.iterdir():
+                (path / "moves.jsonl").unlink(missing_ok=True)
+        files.close()
+        assert ground.look_outside() == ground.before, f"round {number}"
+    assert done > 0, "the test has to change something"
+
+
+def test_files_written_into_a_folder_of_another_account_change_nothing_outside(
+    ground: Ground, attacker: subprocess.Popen[bytes]
+) -> None:
+    """Also into one that is swapped for a link all the time."""
+    wanted = [
+        Entry("deep", "directory", "700", 65534, 65534, 1),
+        *(Entry(f"deep/f{number}", "file", "600", 65534, 65534, 1, 3, sha256="x") for number in range(3)),
+    ]
+    for number in range(ROUNDS):  # what a cleanup that is led outside would remove
+        for name in ("media", "media/.holdfast"):
+            (ground.outside / f"new{number}" / name).mkdir(parents=True)
+    before = ground.look_outside()
+    ends: Counter[str] = Counter()
+
+    def fetch(entry: Entry, target: int) -> None:
+        os.write(target, b"new")
+        if number % 4 > 1 and entry.path == "deep/f2":
+            raise DamagedError("damaged")
+
+    for number in range(ROUNDS):
+        target = ground.tree / "d" / f"new{number}" if number % 2 else ground.tree / f"new{number}"
+        try:
+            extraction.extract(target, {"media": lambda: iter(wanted)}, fetch, lambda: None)
+            ends["done"] += 1
+        except (OSError, HoldfastError) as error:
+            ends[type(error).__name__] += 1
+    assert ground.look_outside() == before
+    assert ends["done"] and ends["DamagedError"], ends
 
 
 def test_a_private_folder_that_is_not_holdfasts_own_refuses(ground: Ground) -> None:

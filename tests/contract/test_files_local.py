@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from holdfast.drivers.entries import Selection
 from holdfast.drivers.files import moves
 from holdfast.drivers.files.local import LocalFiles
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, StepError
 from tests.contract import trees
 from tests.contract.test_files import no_check
 from tests.memory import MEMORY
@@ -207,6 +208,73 @@ def test_staging_twice_is_refused_and_keeps_the_way_back(quick_folder: Path) -> 
     assert trees.look(files.root) == original
     files.revert("op")
     assert trees.look(files.root) == changed
+
+
+# --- parts of a tree ----------------------------------------------------------------------------------
+
+
+def stage_part(files: LocalFiles, paths: list[bytes], change: Callable[[Path], None]) -> Any:
+    """Lists a tree, changes it and stages the way back of some paths; the state before the apply."""
+    wanted, fetch = trees.listed(files)
+    change(files.root)
+    changed = trees.look(files.root)
+    chosen = Selection(paths)
+    files.stage("op", chosen.select(wanted), fetch, no_check, within=chosen)
+    return changed
+
+
+def test_what_came_into_being_after_the_staging_is_not_overwritten(quick_folder: Path) -> None:
+    root = quick_folder / "r"
+    trees.plain(root)
+    files = LocalFiles("m", root)
+    changed = stage_part(files, [b"a-b", b"empty"], trees.all_gone)
+    (root / "empty").write_bytes(b"of a visitor")
+    with pytest.raises(StepError, match="empty came into being meanwhile"):
+        files.apply("op")
+    files.revert("op")
+    assert trees.look(root).keys() == {*changed, b"empty"}
+    assert (root / "empty").read_bytes() == b"of a visitor"
+
+
+def test_what_changed_after_the_staging_is_kept_until_the_undo(quick_folder: Path) -> None:
+    root = quick_folder / "r"
+    trees.plain(root)
+    files = LocalFiles("m", root)
+    stage_part(files, [b"a-b"], lambda root: (root / "a-b").write_bytes(b"changed") and None)
+    (root / "a-b").write_bytes(b"changed once more")
+    files.apply("op")
+    assert (root / "a-b").read_bytes() == b"beside a"
+    files.revert("op")
+    assert (root / "a-b").read_bytes() == b"changed once more"
+
+
+def test_a_link_on_the_way_to_a_part_is_not_followed(quick_folder: Path) -> None:
+    root = quick_folder / "r"
+    trees.plain(root)
+    outside = quick_folder / "outside"
+    outside.mkdir()
+
+    def linked(root: Path) -> None:
+        (root / "a").rename(root / "moved")
+        (root / "a").symlink_to(outside)
+
+    files = LocalFiles("m", root)
+    with pytest.raises(RefusedError, match="a is a directory in the backup, and a symlink now"):
+        stage_part(files, [b"a/one.txt"], linked)
+    assert list(outside.iterdir()) == []
+
+
+def test_an_excluded_file_is_kept_when_a_part_takes_its_place(quick_folder: Path) -> None:
+    root = quick_folder / "r"
+    trees.plain(root)
+    wanted, fetch = trees.listed(LocalFiles("m", root))
+    (root / "a-b").write_bytes(b"excluded meanwhile")
+    files, chosen = LocalFiles("m", root, ["a-b"]), Selection([b"a-b"])
+    files.stage("op", chosen.select(wanted), fetch, no_check, within=chosen)
+    files.apply("op")
+    assert (root / "a-b").read_bytes() == b"beside a"
+    files.revert("op")
+    assert (root / "a-b").read_bytes() == b"excluded meanwhile"
 
 
 # --- interruptions ------------------------------------------------------------------------------------

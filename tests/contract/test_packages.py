@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from msgspec.structs import asdict
 
-from holdfast.drivers.packages import archive
+from holdfast.drivers.packages import python_dependencies
 from holdfast.drivers.packages.archive import ArchivePackages
+from holdfast.drivers.packages.python_dependencies import PythonDependencies
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
 from holdfast.model import Package
@@ -294,11 +295,11 @@ def test_modules_of_the_application_do_not_stand_in_for_the_languages_own(folder
     release.mkdir()
     (release / "queue.py").write_text("raise SystemExit('the application was run')\n")
     host = Host()
-    host.run(archive.environment_command(sys.executable, release / ".venv"), cwd=release)
+    host.run(python_dependencies.environment_command(sys.executable, release / ".venv"), cwd=release)
     modules = next((release / ".venv" / "lib").glob("python*")) / "site-packages"
     (modules / "whole.py").write_text("a = 1\n")
     (modules / "other.py").write_text("print 'of an older version'\n")
-    archive.ArchivePackages(folder, folder, host)._compile(release)
+    PythonDependencies(host, "", sys.executable, patience.limit(60))._compile(release)
     assert [path.name.partition(".")[0] for path in (modules / "__pycache__").iterdir()] == ["whole"]
 
 
@@ -308,4 +309,4 @@ def test_a_compiler_that_is_killed_fails_the_release(folder: Path) -> None:
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / "python").rename(folder / ".venv" / "bin" / "python")
     with pytest.raises(CommandFailedError):
-        archive.ArchivePackages(folder, folder, Host())._compile(folder)
+        PythonDependencies(Host(), "", sys.executable, patience.limit(60))._compile(folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from holdfast.drivers.entries import Children, NamePattern, Selection
 from holdfast.drivers.files.local import LocalFiles
 from holdfast.drivers.protocols.vaults import StoredBackup, Vault, VaultRun
 from holdfast.errors import DamagedError, HoldfastError, NotFoundError, RefusedError
@@ -111,6 +113,25 @@ def test_a_set_gives_back_what_was_put_in(keeper: Keeper) -> None:
     assert read(source, "database.main.fake") == read(source, "database.parts.fake/1") == b"a dump"
     assert {entry.raw_path() for entry in source.listing("media")} == set(original)
     assert keeper.wrong() == []
+
+
+def test_a_part_of_a_listing_is_read_by_its_paths_and_its_contents_are_fetched(keeper: Keeper) -> None:
+    id = keeper.make("run1")
+    source = keeper.vault.open_set(id, ())
+    listing = list(keeper.vault.open_set(id).listing("media"))
+    for chosen in (
+        Selection([b"a/b/deep.txt", b"empty"]),
+        Children(b"a"),
+        NamePattern("*.txt", "media"),
+        Selection([]),
+    ):
+        found = list(source.entries("media", chosen))
+        assert found == [entry for entry in listing if chosen.wants(entry.raw_path())]
+    entry = next(entry for entry in source.entries("media", Selection([b"a/b/deep.txt"])) if entry.kind == "file")
+    with tempfile.TemporaryFile() as file:
+        source.fetch(entry, file.fileno())
+        file.seek(0)
+        assert file.read() == b"deep"
 
 
 def test_an_unfinished_or_unpublished_run_is_never_listed(keeper: Keeper) -> None:

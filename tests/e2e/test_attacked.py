@@ -104,6 +104,7 @@ def test_commands_of_root_neither_take_nor_change_what_is_outside(
         "import": ("import", "files", str(archive), "--into", "media"),
         "undo": ("upgrade", "v2"),
         "restore": ("backup", "restore", "latest"),
+        "part": ("backup", "restore", "latest", "--path", "media/d/deep", "--path", "media/d/g1"),
     }
     ends: Counter[str] = Counter()
     rounds = _ROUNDS.get(str(request.config.getoption("--proof")), _FEW_ROUNDS)

@@ -309,3 +309,15 @@ def test_an_answer_that_is_not_the_applications_is_a_failure(monkeypatch: pytest
         load.stop()
     assert load.acknowledged == {}
     assert load.counts.answers["served"] == 0
+
+
+def test_its_repository_alone_is_written_to_a_new_folder(folder: Path) -> None:
+    argv = [sys.executable, "-m", "holdfast", "demo", "--repository", str(folder / "repository")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    git = ["git", "-C", str(folder / "repository")]
+    tags = subprocess.run([*git, "tag"], capture_output=True, text=True, check=True).stdout.split()
+    assert tags == ["v1", "v2", "v3", "v4", "v5", "v6", "v6.1"]
+    assert (folder / "repository" / "app.py").exists()
+    again = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert again.returncode == 4 and "exists already" in again.stderr

@@ -13,6 +13,8 @@ from tests.site import Site
 
 # An import compares migrations in the candidate database since, and in the live one only where that is not possible.
 _NO_MORE = {("import_database", "migrations.check")}
+# Rows are compared right after the migration since, and not after the cache is warm.
+_MOVED = {"guard.compare"}
 
 Told = dict[str, dict[str, Any]]
 
@@ -40,7 +42,8 @@ def test_the_journal_has_every_key_that_it_had(told: Told, name: str) -> None:
     for before in earlier["steps"]:
         if (name, before["name"]) in _NO_MORE:
             continue
-        now = next((step for step in left if step["name"] == before["name"]), None)
+        searched = told[name]["steps"] if before["name"] in _MOVED else left
+        now = next((step for step in searched if step["name"] == before["name"]), None)
         assert now is not None, f"{before['name']} is missing, or its place has changed"
         assert (now["after_commit"], now["state"]) == (before["after_commit"], before["state"]), before["name"]
         for kind in ("parameters", "facts"):

@@ -213,18 +213,17 @@ def test_the_row_guard_stops_a_silent_loss_and_accepts_a_declared_one(installed:
         'import sqlite3; c = sqlite3.connect("guestbook.sqlite3"); c.execute("DELETE FROM entries WHERE id > 60");'
         " c.commit()"
     )
-    installed.config.write_text(
-        text.replace('warm_cache = ["python3", "manage.py", "warm"]', f"warm_cache = ['python3', '-c', '{loses}']")
-    )
+    migrate = re.search(r"^migrate = (.*)$", text, re.MULTILINE)
+    assert migrate is not None
+    installed.config.write_text(text.replace(migrate[0], f"migrate = [{migrate[1]}, ['python3', '-c', '{loses}']]"))
     before = installed.fingerprint()
     done = run(installed, "upgrade", "v2")
     assert done.returncode == 6
     assert "main.entries: 120 rows before, 60 after" in done.stderr
     assert 'may_shrink = ["entries"]' in done.stderr
+    assert "run warm_cache" not in done.stderr, "it is found right after the migration"
     assert installed.fingerprint() == before
-    with open(installed.config, "a") as file:
-        file.write('\n[guard]\nmay_shrink = ["entries"]\n')
-    assert run(installed, "upgrade", "v2").returncode == 0
+    assert run(installed, "upgrade", "v2", "--may-shrink", "entries").returncode == 0
     assert installed.get("/")[1]["entries"] == 60
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -86,6 +87,25 @@ def _restore_first(site: Site) -> None:
     wanted = app.context.vault.backups()[1].id
     app.close()
     site.operate("restore", wanted)
+
+
+def _files_lost(site: Site) -> None:
+    """A backup is made; then a file is lost with its folder, one is overwritten, and one gets another mode."""
+    for name in ("kept", "lost/deep"):
+        (site.media / name).mkdir(parents=True)
+        (site.media / name / "file.txt").write_text(name)
+    site.operate("backup")
+    shutil.rmtree(site.media / "lost")
+    (site.media / "kept" / "file.txt").write_text("overwritten")
+    (site.media / "kept" / "new.txt").write_text("since the backup")
+    victim = min(site.media.rglob("*.bin"))
+    victim.chmod(0o600)
+    site.post(b"since the backup")
+
+
+def _restore_files(site: Site) -> None:
+    victim = min(site.media.rglob("*.bin")).relative_to(site.media)
+    site.operate("restore_paths", "latest", ["media/lost/deep/file.txt", "media/kept", f"media/{victim}"])
 
 
 def _discard(site: Site) -> None:
@@ -175,6 +195,7 @@ SCENARIOS = [
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),
+    Scenario("restore_files", ("v1",), _restore_files, _files_lost, keeps_replaced=True),
     Scenario(
         "import_database",
         ("v1",),

@@ -32,6 +32,7 @@ _STEPS = ("holdfast.steps.", "holdfast.application.")
 # Which file plans an operation, by the first matching kind in the journal.
 _OPERATIONS = {
     "backup.create": "backup",
+    "backup.restore_paths": "restore_paths",
     "backup.restore": "restore",
     "backup.prune": "prune",
     "backup.export": "export",

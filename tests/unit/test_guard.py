@@ -85,6 +85,54 @@ def test_an_accepted_shrink_passes_and_another_does_not(upgrade: Upgrade) -> Non
     assert upgrade("DELETE FROM session", may_shrink=["session"]) == ({}, [])
 
 
+@pytest.mark.parametrize(
+    ("migration", "section"),
+    [
+        ("DELETE FROM session", {"may_shrink": ["sess*"]}),
+        ("DELETE FROM entry WHERE id = 3", {"may_lose": {"entry": "34%"}}),
+        ("DELETE FROM entry WHERE id = 3", {"count": {"entry": "SELECT count(*) FROM entry WHERE id < 3"}}),
+    ],
+)
+def test_a_pattern_a_share_and_rows_that_do_not_count(
+    upgrade: Upgrade, migration: str, section: dict[str, Any]
+) -> None:
+    assert upgrade(migration, **section) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("migration", "section"),
+    [
+        ("DELETE FROM entry WHERE id = 3", {"may_lose": {"entry": "33%"}}),
+        ("DROP TABLE entry", {"may_lose": {"entry": "50%"}}),
+        ("DELETE FROM entry WHERE id = 1", {"count": {"entry": "SELECT count(*) FROM entry WHERE id < 3"}}),
+    ],
+)
+def test_more_than_that_is_a_loss(upgrade: Upgrade, migration: str, section: dict[str, Any]) -> None:
+    with pytest.raises(StepError, match="rows vanished"):
+        upgrade(migration, **section)
+
+
+def test_a_query_that_counts_nothing_fails_before_the_migration(upgrade: Upgrade) -> None:
+    with pytest.raises(StepError, match=r"guard\.count for entry counts nothing"):
+        upgrade("SELECT 1", count={"entry": "SELECT text FROM entry"})
+
+
+def test_a_table_may_shrink_once(quick_folder: Path) -> None:
+    app = make_app(quick_folder)
+    database = app.context.databases["main"]
+    assert isinstance(database, FakeDatabase)
+    database.execute(START)
+    context, counted, _ = make_context()
+    do(guard.CountRows(), app.context, context)
+    database.execute("DELETE FROM session")
+    context, _, _ = make_context({"guard.count": counted})
+    with pytest.raises(StepError) as caught:
+        do(guard.CompareRows(), app.context, context)
+    assert "--may-shrink session" in (caught.value.next_step or "")
+    do(guard.CompareRows(("session",)), app.context, context)
+    app.close()
+
+
 def test_the_line_to_accept_keeps_what_was_accepted_before(upgrade: Upgrade) -> None:
     with pytest.raises(StepError) as caught:
         upgrade("DELETE FROM session; DELETE FROM entry", may_shrink=["session"])

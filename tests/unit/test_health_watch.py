@@ -123,8 +123,8 @@ def _answering(*answers: tuple[float, int | None]) -> Seen:
 @pytest.mark.parametrize(
     ("answers", "given_up"),
     [
-        ([(1.0, 500), (5.9, 500)], False),
-        ([(1.0, 500), (6.0, 500)], True),
+        ([(1.0, 500), (3.9, 500)], False),
+        ([(1.0, 500), (4.0, 500)], True),
         ([(1.0, None), (2.0, 501), (7.0, 500)], True),
         ([(1.0, 503), (2.0, 500), (7.0, 500)], True),  # 503 was not its first answer
         ([(1.0, 500), (3.0, None), (4.0, 502), (6.0, 500)], True),

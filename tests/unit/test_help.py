@@ -51,8 +51,8 @@ def test_help_fits_the_terminal_and_cuts_nothing(width: int, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", str(width))
     for words, command in (("", holdfast), *commands()):
         text = command.get_help(click.Context(command, info_name=f"holdfast {words}"))
-        assert "..." not in text.replace("]...", "").replace("[ARGS]...", "").replace("ID...", ""), words
         for line in text.splitlines():
+            assert line.startswith("Usage:") or line.endswith(("]...", "ARGS]...")) or not line.endswith("..."), line
             assert len(line) <= min(width, 100) or line.startswith("  holdfast "), line
 
 

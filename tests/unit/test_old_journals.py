@@ -22,6 +22,7 @@ UNRECORDED = {
     "database.import_cold",
     "database.prove",
     "database.prove_new",
+    "files.restore_paths",
     "migrations.check_loaded",
     "migrations.verify",
     "references.check_loaded",

@@ -43,7 +43,7 @@ def stop_and_start(app: App, monkeypatch: pytest.MonkeyPatch, *healthy: bool) ->
     monkeypatch.setattr(
         health_request,
         "answers",
-        lambda *_: health_request.Answer(answers.pop(0) if len(answers) > 1 else answers[0], "asked"),
+        lambda *_, **__: health_request.Answer(answers.pop(0) if len(answers) > 1 else answers[0], "asked"),
     )
     context, recorded, said = make_context()
     do(StopServices(), app.context, context)
@@ -78,7 +78,7 @@ def make_it_end_first(app: App, monkeypatch: pytest.MonkeyPatch, *details: str) 
 
 
 def test_what_ran_before_gets_the_retries_of_its_runtime(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     context, recorded, said = make_context()
     do(StopServices(), app.context, context)
     make_it_end_first(app, monkeypatch, "starting", "backoff", "exited", "backoff")
@@ -95,7 +95,7 @@ def test_a_new_release_does_not(app: App, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_runs_and_should_not_is_ended_with_the_rest(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a `service start` that was killed: visitors may be served by what nobody remembers."""
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     services.set_wanted(app.context, [])
     context, _, _ = make_context()
     do(StopServices(), app.context, context)
@@ -120,7 +120,7 @@ def test_a_scheduler_that_dies_after_the_commit_is_told(quick_folder: Path, tole
 
 def test_a_scheduler_goes_on_after_a_change_beside(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its old one is stopped with the old version, and the new one starts later: it ran before, or it did not."""
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     kinds = {"web": "web", "work": "worker", "beat": "scheduler", "night": "scheduler"}
     app = make_app(
         quick_folder,
@@ -182,7 +182,7 @@ def test_a_backend_is_stopped_last_and_started_first() -> None:
 
 
 def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(False, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(False, "asked"))
     real = pair.context.runtime.statuses
     monkeypatch.setattr(
         pair.context.runtime,
@@ -195,14 +195,14 @@ def test_a_web_is_given_up_as_soon_as_its_backend_ended(pair: App, monkeypatch: 
 
 @pytest.mark.parametrize("healthy", [True, False])
 def test_a_backend_is_asked_for_by_its_web(pair: App, monkeypatch: pytest.MonkeyPatch, healthy: bool) -> None:
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(healthy, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(healthy, "asked"))
     context, recorded, _ = make_context()
     do(StopServices(), pair.context, context)
     assert recorded["verified"] == ([WEB.name, BACKEND.name] if healthy else [])
 
 
 def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     real = pair.context.runtime.statuses
     ill = ServiceStatus(BACKEND.name, True, 4711, 9.0, "unhealthy", healthy=False)
     monkeypatch.setattr(pair.context.runtime, "statuses", lambda: {**real(), BACKEND.name: ill})
@@ -213,7 +213,7 @@ def test_one_whose_health_check_fails_was_not_well(pair: App, monkeypatch: pytes
 
 def test_where_one_of_both_ran_a_release_starts_both(pair: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after another preset was taken, which has a proxy where the application itself had been the web."""
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     services.set_wanted(pair.context, [BACKEND])
     context, _, _ = make_context()
     release = Release("r2", "p2", "v2", "c2", "/", "2026-01-01T00:00:00Z", "op1")
@@ -227,7 +227,7 @@ def test_what_is_done_to_a_backend_is_done_to_its_web(
     pair: App, monkeypatch: pytest.MonkeyPatch, action: Action, left: set[str]
 ) -> None:
     """It may have looked the address of the one before up once."""
-    monkeypatch.setattr(health_request, "answers", lambda *_: health_request.Answer(True, "asked"))
+    monkeypatch.setattr(health_request, "answers", lambda *_, **__: health_request.Answer(True, "asked"))
     pids = {name: status.pid for name, status in pair.context.runtime.statuses().items()}
     context, _, _ = make_context()
     do(CommandServices(action, ("app",)), pair.context, context)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from holdfast.system import child_environment
+from holdfast.system.accounts import OWN
 from holdfast.system.host import Host
 
 LEADING = {
@@ -56,7 +57,7 @@ def test_a_relative_folder_of_the_path_is_not_looked_in() -> None:
 
 
 def test_the_application_has_its_own_account() -> None:
-    environment = child_environment.for_the_application("nobody", {"HOME": "/root", "USER": "root"})
+    environment = child_environment.for_the_application("nobody", given={"HOME": "/root", "USER": "root"})
     assert (environment["USER"], environment["HOME"] != "/root") == ("nobody", True)
 
 
@@ -64,8 +65,8 @@ def test_commands_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LEADING.items():
         monkeypatch.setenv(name, value)
     arguments = [sys.executable, "-c", "import os; print(sorted(os.environ))"]
-    for as_application in (False, True):
-        printed = Host().run(arguments, environment={"SITE": "1"}, as_application=as_application).output_tail
+    for account in (None, OWN):
+        printed = Host().run(arguments, environment={"SITE": "1"}, account=account).output_tail
         assert not set(LEADING) - {"LC_ALL"} & set(printed.split("'"))
         assert "'SITE'" in printed
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.count("PGHOST") == 1

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.application.context import ApplicationContext
+from holdfast.config.placeholders import fill
 
 
 def filled(application: ApplicationContext, argv: Iterable[str], directory: str, port: int | None) -> tuple[str, ...]:
@@ -17,9 +18,4 @@ def filled(application: ApplicationContext, argv: Iterable[str], directory: str,
         "root": str(application.loaded.root),
         "python": str(python) if python.exists() else "python3",
     }
-    found = []
-    for argument in argv:
-        for name, value in values.items():
-            argument = argument.replace("{" + name + "}", value)
-        found.append(argument)
-    return tuple(found)
+    return tuple(fill(argument, values) for argument in argv)

@@ -28,6 +28,8 @@ from holdfast.system.host import Host
 
 OWNER_FILE = "owner.json"
 RESERVE_BYTES = 4 << 20
+_PROGRAMS = (".venv/bin", "node_modules/.bin", "vendor/bin")
+"""Where the package managers of Python, Node and PHP put programs."""
 
 
 class ApplicationContext(msgspec.Struct):
@@ -52,6 +54,11 @@ class ApplicationContext(msgspec.Struct):
     @property
     def releases(self) -> Path:
         return self.loaded.path(self.loaded.configuration.releases.path)
+
+    @property
+    def failed_releases(self) -> Path:
+        """Return the folder in which the files of a release that failed are kept for a while."""
+        return self.releases / ".failed"
 
     @property
     def current_link(self) -> Path:
@@ -217,6 +224,19 @@ class ApplicationContext(msgspec.Struct):
                 " backup create --adopt-data",
             )
 
+    def shared_configuration(self) -> list[str]:
+        """Return the files that all releases share and that are no data, relative to holdfast.toml.
+
+        Such a file is configuration, which an installation wrote, and not named by `backup.config_files`.
+        """
+        kept = {*self.places(), *(self.loaded.path(name) for name in self.loaded.configuration.backup.config_files)}
+        found = set()
+        for shared in self.loaded.configuration.source.shared.values():
+            path = self.loaded.path(shared)
+            if path.is_file() and self.loaded.root in path.parents and kept.isdisjoint([path, *path.parents]):
+                found.add(os.path.relpath(path, self.loaded.root))
+        return sorted(found)
+
     def require_config_files(self) -> None:
         """Raise RefusedError where a file that every backup must contain does not exist."""
         configuration = self.loaded.configuration.backup
@@ -278,11 +298,16 @@ class ApplicationContext(msgspec.Struct):
         found["HOLDFAST_ROOT"] = str(self.loaded.root)
         if release is not None:
             found["HOLDFAST_RELEASE"] = release.id
-            scripts = Path(release.path) / ".venv" / "bin"
-            if scripts.is_dir():
-                found["VIRTUAL_ENV"] = str(scripts.parent)
-                found["PATH"] = f"{scripts}:{found.get('PATH', STANDARD_PATH)}"
+            folders = self.programs(Path(release.path))
+            if folders and folders[0].parent.name == ".venv":
+                found["VIRTUAL_ENV"] = str(folders[0].parent)
+            if folders:
+                found["PATH"] = ":".join([*map(str, folders), found.get("PATH", STANDARD_PATH)])
         return {**found, **(extra or {})}
+
+    def programs(self, release: Path) -> list[Path]:
+        """Return the folders of a release in which its package managers put programs."""
+        return [release / inside for inside in _PROGRAMS if (release / inside).is_dir()]
 
     def resolved_environment(self, release: Release | None) -> dict[str, str]:
         """Return the same environment with resolved secrets, only for a child process."""

@@ -15,6 +15,7 @@ from holdfast.application.instances import configured
 from holdfast.config.schema import Service
 from holdfast.errors import CommandFailedError, CommandTimeoutError, PortTakenError, StepError
 from holdfast.model import ServiceInstance
+from holdfast.system.accounts import account_of
 from holdfast.system.ports import listeners_on, other_listeners_on, ports_of
 from holdfast.system.processes import command_of
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from holdfast.application.health_request import Answer
 
 _POLL_SECONDS = 0.05
+_PAUSE_GROWS, _LONGEST_PAUSE_SECONDS = 1.5, 2.0
+_LINES_OF_A_CHECK = 5
 _PATIENCE, _PATIENCE_SECONDS = 5, 120  # a factor for the time of a start, and the longest extension
 
 
@@ -57,6 +60,7 @@ def verify(
     settle = service.settle_seconds if service else 1.0
     terms = Terms(instance.release, min(timeout, at_most_seconds), settle, patient)
     began = time.monotonic()
+    pause = _POLL_SECONDS  # a command costs more than a request, so its pauses grow
     seen: Seen | None = None
     while True:
         context.check_cancelled()
@@ -70,6 +74,9 @@ def verify(
             where = _where_it_listens(instance, seen) if verdict.is_late else ""
             raise _unhealthy(application, verdict.service or instance, verdict.why + where)
         time.sleep(_POLL_SECONDS)
+        if service is not None and service.health_command and seen.pid is not None:
+            time.sleep(max(0.0, min(pause, _LONGEST_PAUSE_SECONDS) - _POLL_SECONDS))
+            pause *= _PAUSE_GROWS
 
 
 def _look(
@@ -121,19 +128,25 @@ def is_healthy(application: ApplicationContext, instance: ServiceInstance, servi
     if service is None:
         return Answer(True, "")
     if service.health and instance.port is not None:
-        return answers(instance.port, service.health, service.health_headers)
+        return answers(
+            instance.port,
+            service.health,
+            service.health_headers,
+            contains=service.health_contains,
+            timeout_seconds=service.health_answer_seconds,
+        )
     if service.health_command:
         try:
             application.host.run(
                 filled(application, service.health_command, instance.directory, instance.port),
                 cwd=instance.directory,
                 environment=application.host.resolved(instance.environment),
-                as_application=True,
+                account=account_of(service.user),
                 timeout_seconds=service.health_timeout_seconds,
             )
         except CommandFailedError as error:
-            said = error.output_tail.strip().splitlines()[-1:]
-            return Answer(False, ": ".join([error.what, *said]))
+            said = [f"  > {line}" for line in error.output_tail.strip().splitlines()[-_LINES_OF_A_CHECK:]]
+            return Answer(False, "\n".join([error.what, *said]))
         except CommandTimeoutError as error:
             return Answer(False, error.what)
     return Answer(True, "")

@@ -7,6 +7,8 @@ import http.client
 from collections.abc import Mapping
 from typing import NamedTuple
 
+_MOST_BYTES = 8 << 20
+
 
 class Answer(NamedTuple):
     """Whether a service is healthy, what it said, and the status if it answered by HTTP."""
@@ -16,14 +18,24 @@ class Answer(NamedTuple):
     status: int | None = None
 
 
-def answers(port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_seconds: float = 5) -> Answer:
-    """Ask the web on a loopback port for a path, which it should answer with 2xx."""
+def answers(
+    port: int,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    contains: str = "",
+    timeout_seconds: float = 5,
+) -> Answer:
+    """Ask the web on a loopback port for a path, which it should answer with 2xx and a text that it contains."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
     try:
         connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "holdfast", **(headers or {})})
         response = connection.getresponse()
-        response.read()
+        content = response.read(_MOST_BYTES if contains else None)
         said = f"GET {path} answered {response.status}{_advice(response)}"
+        if contains and 200 <= response.status < 300 and contains.encode() not in content:
+            size = f"{len(content)} bytes" if content else "nothing"
+            return Answer(False, f"{said}, and {size} without the text of `health_contains`", response.status)
         return Answer(200 <= response.status < 300, said, response.status)
     except (OSError, http.client.HTTPException) as error:
         return Answer(False, f"GET {path}: {error or type(error).__name__}")

@@ -12,7 +12,7 @@ _DEAD = ("fatal", "unknown")
 _BROKEN = (500, 501)
 _NOT_YET = (502, 503, 504)
 _UNHEALTHY = "unhealthy"  # of a container: as many failures in a row as its health check allows, after its start period
-_BROKEN_SECONDS, _BROKEN_SETTLES = 5.0, 3
+_BROKEN_SECONDS, _BROKEN_SETTLES = 3.0, 3
 
 
 class Terms(msgspec.Struct, frozen=True):

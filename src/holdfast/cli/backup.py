@@ -1,4 +1,4 @@
-"""`holdfast backup create | list | show | verify | restore | export | prune | pin`."""
+"""`holdfast backup create | list | show | verify | restore | export | prune | pin`, and those of `backup_files`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 import click
 import msgspec
 
+from holdfast.cli import backup_files
 from holdfast.cli.command import group
 from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
@@ -17,7 +18,7 @@ from holdfast.errors import DamagedError, OperationFailedError, UsageError
 
 @group()
 def backup() -> None:
-    """Create, list, show, verify, restore, export, prune and pin backups."""
+    """Create, list, compare, verify, restore, export, prune and pin backups, and find files in them."""
 
 
 @backup.command(
@@ -207,6 +208,14 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option("--into", metavar="NAME", help="Only load one database under this name, to inspect it.")
 @click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="Only this file or folder, as `media/2026` (may be repeated).",
+)
+@click.option("--to", "folder", metavar="FOLDER", help="Write the files of --path into a new or empty folder.")
+@click.option(
     "--no-safety", is_flag=True, help="Make no safety backup; keep the replaced data for `upgrade.keep_replaced`."
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
@@ -217,6 +226,8 @@ def restore(
     only: tuple[str, ...],
     except_: tuple[str, ...],
     into: str | None,
+    paths: tuple[str, ...],
+    folder: str | None,
     no_safety: bool,
     dry_run: bool,
 ) -> None:
@@ -224,9 +235,19 @@ def restore(
 
     With several backups, each dataset comes from the first one that has it, so one of databases and one of files can be
     combined.
+
+    With --path, only single files and folders come back, while the services keep running; other files stay. With --to,
+    they are written into a folder instead: the application is not touched, and need not be installed.
     """
     from holdfast.operations import restore as operation
 
+    if paths:
+        if len(references) > 1 or only or except_ or no_safety or into is not None:
+            raise UsageError("--path takes one backup, and no other option than --to and --dry-run")
+        backup_files.restore_paths(session, references[0], paths, folder, dry_run=dry_run)
+        return
+    if folder is not None:
+        raise UsageError("--to needs --path", next_step="Name a dataset to get all of its files: --path DATASET")
     if into is not None:
         if len(references) > 1 or except_ or no_safety:
             raise UsageError("--into takes one backup, and no other option than --only")
@@ -322,3 +343,8 @@ def pin(session: Session, reference: str, off: bool) -> None:
     operation.vault(app).pin(found.id, "operator", not off)
     session.renderer.line(f"{found.id} is {'not pinned any more' if off else 'pinned'}")
     session.renderer.result({"backup": found.id, "pinned": not off})
+
+
+backup.add_command(backup_files.files)
+backup.add_command(backup_files.find)
+backup.add_command(backup_files.diff)

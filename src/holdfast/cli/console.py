@@ -18,13 +18,15 @@ from holdfast.cli.session import Session, common
 @common
 def console(session: Session, arguments: tuple[str, ...]) -> None:
     """Run the application's console in the current release, on this terminal."""
+    from holdfast.application.commands import filled
     from holdfast.model import ReleaseCommand
     from holdfast.operations import parts
 
     app = session.app()
     parts.refuse_without_task(app, "console")
     release = parts.require_installed(app)
-    argv = [*app.loaded.configuration.tasks.console, *arguments]
+    configuration = app.loaded.configuration
+    argv = [*filled(app.context, configuration.tasks.console, release.path, None), *arguments]
     environment = app.context.resolved_environment(release)
-    command = ReleaseCommand(app.loaded.configuration.task_service(), release.path, argv, environment)
+    command = ReleaseCommand(configuration.task_service(), release.path, argv, environment, configuration.task_user())
     raise SystemExit(app.context.runtime.run_console(command, terminal=sys.stdin.isatty()))

@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "clone": ("clone", "Copy one environment's data to another."),
     },
     "Backups and packages": {
-        "backup": ("backup", "Create, list, show, verify, restore, export, prune and pin backups."),
+        "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
         "package": ("package", "Build, list, deploy and prune packages."),
         "release": ("release", "List releases."),
     },
@@ -120,6 +120,9 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
+_UMASK = 0o022
+
+
 def _refuse(error: click.ClickException, arguments: list[str]) -> None:
     """Print an error in the command line, as JSON if that is wanted anywhere in it."""
     from holdfast.cli.render import Renderer
@@ -151,6 +154,8 @@ def main() -> None:
     if os.environ.get(_COMPLETE):
         _complete()
         return
+    # Other accounts read code and pages, whatever the shell's umask is. What is private has a mode of its own.
+    os.umask(_UMASK)
     arguments = sys.argv[1:]
     try:
         holdfast.main(arguments, prog_name="holdfast", standalone_mode=False)

@@ -142,9 +142,9 @@ class Renderer:
             return
         self._end_live()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not whole else 0
-        for line in visible(text).split("\n"):
-            for part in wrapped(line, width):
-                self.write(sys.stdout, f"{part}\n")
+        shown = visible(text)
+        lines = [part for line in shown.split("\n") for part in wrapped(line, width)] if width else [shown]
+        self.write(sys.stdout, "\n".join([*lines, ""]))
 
     def aside(self, text: str) -> None:
         """Print notes and progress to standard error."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # heavy modules are imported where a command first needs them
 
 
 _READ_ONLY = {
+    "backup diff",
+    "backup files",
+    "backup find",
     "backup list",
     "backup show",
     "check",

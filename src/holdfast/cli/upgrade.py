@@ -27,6 +27,7 @@ from holdfast.cli.session import Session, common
 @click.option("--source", "mode", flag_value="source", help="Change only the code: no migration, no maintenance.")
 @click.option("--no-backup", is_flag=True, help="Make no backup; --dry-run prints what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
+@click.option("--may-shrink", multiple=True, metavar="TABLE", help="Allow that rows of a table vanish this time.")
 @click.option("--end-backup", is_flag=True, help="End a running backup instead of waiting for it.")
 @click.option("--again", is_flag=True, help="Upgrade even to the running release: build, migrate and start it again.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
@@ -37,6 +38,7 @@ def upgrade(
     mode: Literal["rolling", "source"] | None,
     no_backup: bool,
     backup_except: tuple[str, ...],
+    may_shrink: tuple[str, ...],
     end_backup: bool,
     again: bool,
     dry_run: bool,
@@ -52,7 +54,13 @@ def upgrade(
     app = session.changing_app()
     try:
         plan = operation.plan(
-            app, reference, mode=mode or "maintenance", backup=not no_backup, backup_except=backup_except, again=again
+            app,
+            reference,
+            mode=mode or "maintenance",
+            backup=not no_backup,
+            backup_except=backup_except,
+            again=again,
+            may_shrink=may_shrink,
         )
     except AlreadyThereError as error:
         session.renderer.line(str(error))

@@ -136,6 +136,7 @@ _SOURCES: dict[tuple[str, ...], Callable[[click.Context], Iterable[str]]] = {
     ("except_",): _datasets,
     ("backup_except",): _datasets,
     ("references",): _backups,
+    ("other",): _backups,
     ("names",): _services,
     ("name",): _services,
     ("operation",): _operations,

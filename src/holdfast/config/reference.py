@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.config.schema import Configuration, Section
 from holdfast.config.similar import no_such
-from holdfast.config.validation import description_of, section_in, type_name
+from holdfast.config.validation import description_of, section_in, takes_list, type_name
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,21 @@ def _default(one: msgspec.structs.FieldInfo) -> str:
 
 
 def all_keys(section: type[Section] = Configuration, prefix: str = "") -> Iterator[Key]:
-    """Return every key with its path; NAME stands for a name of the operator's choice."""
+    """Return every key with its path; NAME stands for a name of the operator's choice, or for any key with a table."""
+    tables: set[type[Section]] = set()
     for one in msgspec.structs.fields(section):
         inner, is_named = section_in(one.type)
         path, description = f"{prefix}{one.name}", description_of(one.type)
-        if inner is None:
+        if inner is None or takes_list(one.type):
             yield Key(path, type_name(one.type), _default(one), description)
+            tables |= {inner} if inner is not None else set()
         else:
             path = f"{path}.NAME" if is_named else path
             yield Key(path, "section", "", description)
             yield from all_keys(inner, f"{path}.")
+    for inner in tables:
+        yield Key(f"{prefix}NAME", "section", "", "Instead of a list: a table with more than the commands.")
+        yield from all_keys(inner, f"{prefix}NAME.")
 
 
 def _matches(asked: str, path: str) -> bool:

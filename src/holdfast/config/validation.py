@@ -93,7 +93,7 @@ def _sections(section: Section, prefix: str = "", name: str = "") -> Iterator[tu
 def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
     """Return the problems of a value that should be of a type."""
     section, is_named = section_in(kind)
-    if section is None:
+    if section is None or (takes_list(kind) and not isinstance(value, Mapping)):
         if not _fits(value, kind):
             yield key, f"expected {described(kind)}{_got(key, value, kind)}"
     elif not isinstance(value, Mapping):
@@ -175,6 +175,11 @@ def section_in(kind: object) -> tuple[type[Section] | None, bool]:
     return found, get_origin(inner) is dict
 
 
+def takes_list(kind: object) -> bool:
+    """Return whether a key takes a list instead of its table."""
+    return any(get_origin(bare(one)) is list for one in get_args(bare(kind)))
+
+
 def limits_of(kind: object) -> dict[str, object]:
     """Return the limits of a type: `ge`, `gt`, `le`, `pattern`, `min_length`."""
     found: dict[str, object] = {}
@@ -213,7 +218,10 @@ def type_name(kind: object) -> str:
     if origin is Literal:
         return " | ".join(get_args(inner))
     if origin is list:
-        return "list of texts" if bare(get_args(inner)[0]) is str else "list of lists of texts"
+        item = bare(get_args(inner)[0])
+        if get_origin(item) in (Union, UnionType):
+            return "list of texts or of lists of texts"
+        return "list of texts" if item is str else "list of lists of texts"
     if origin is dict:
         return "table of texts"
     return _TYPE_NAMES[inner]

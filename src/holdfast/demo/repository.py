@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from holdfast.errors import RefusedError
 from holdfast.system.host import Host
 
 _COLUMNS = ["author", "text", "file", "sha256"]
@@ -136,6 +138,16 @@ def write_configuration(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "holdfast.toml"
     path.write_text(text)
+    return path
+
+
+def write_repository(folder: str) -> Path:
+    """Write the repository to a new folder. Raise RefusedError if something is there."""
+    path = Path(folder).absolute()
+    if os.path.lexists(path):
+        raise RefusedError(f"{path} exists already", next_step="Name a folder that does not exist yet.")
+    build(path, Host())
+    Host().capture(["git", "-C", str(path), "checkout", "--quiet", "main"])
     return path
 
 

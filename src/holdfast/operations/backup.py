@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from holdfast.application.application import App
+from holdfast.config.load import ResolvedConfig
 from holdfast.config.similar import no_such
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError
@@ -18,9 +19,13 @@ from holdfast.steps.service_steps import ResumeServices, StopServices
 
 
 def vault(app: App) -> Vault:
-    if app.context.vault is None:
+    return require_vault(app.context.vault)
+
+
+def require_vault(found: Vault | None) -> Vault:
+    if found is None:
         raise RefusedError("no vault is configured", next_step='Add [vaults.local] with `kind = "local"` and a `path`.')
-    return app.context.vault
+    return found
 
 
 def plan(
@@ -112,7 +117,12 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
 
     Raise NotFoundError, which names similar ones, or several that fit.
     """
-    found = vault(app).backups()
+    return find_in(vault(app), app.loaded, reference, datasets)
+
+
+def find_in(vault: Vault, loaded: ResolvedConfig, reference: str, datasets: Collection[str] = ()) -> Backup:
+    """Do the same, without an open application."""
+    found = vault.backups()
     if reference == "latest":
         if not found:
             raise NotFoundError("there is no backup yet", next_step="Run: holdfast backup create")
@@ -122,13 +132,13 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
                 f"there are only safety backups: {', '.join(backup.id for backup in found[-3:])}",
                 next_step="Name one of them by its id, or run: holdfast backup create",
             )
-        configuration = app.loaded.configuration
+        configuration = loaded.configuration
         wanted = {*datasets} or {*configuration.databases, *configuration.files}
         return max(made, key=lambda backup: (len(wanted & {*backup.datasets}), backup.sequence))
     exact = [backup for backup in found if backup.id == reference]
     matches = exact or [backup for backup in found if backup.id.startswith(reference)]
     if not matches:
-        if reference in vault(app).damaged():
+        if reference in vault.damaged():
             raise NotFoundError(
                 f"backup {reference} is damaged", next_step="Run `holdfast backup verify` to see what is wrong."
             )

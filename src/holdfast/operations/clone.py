@@ -11,7 +11,7 @@ from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
 from holdfast.operations import parts
-from holdfast.steps import migrations
+from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
 from holdfast.steps.restore import (
@@ -68,7 +68,7 @@ def plan(
         *stopping,
         *([SwapDatabases("loaded", *taken)] if databases else []),
         *checks.after,
-        *([RestoreFiles(*taken)] if files else []),
+        *([RestoreFiles(*taken, owner=_owner(source))] if files else []),
         *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
         *parts.start_all(app, release),
     ]
@@ -89,6 +89,12 @@ def plan(
         parameters=parts.parameters(app, release, set=found.id),
         barrier_paths=tuple(app.context.barrier_paths()),
     )
+
+
+def _owner(source: App) -> tuple[int, int] | None:
+    """Return the user and group of another environment's account, as far as this machine knows it."""
+    ids = release_paths.owner_of(source.context).ids
+    return ids[:2] if ids is not None else None
 
 
 def _named(app: App) -> str:

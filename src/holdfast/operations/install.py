@@ -48,6 +48,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         parts.preflight(app, datasets, with_backup=with_vault),
         BuildPackage(commit, label),
         UnpackRelease(release),
+        *parts.tasks(app, release, "prepare"),
     ]
     if with_vault:
         steps.append(parts.backup_copy(datasets))

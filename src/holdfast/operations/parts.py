@@ -26,7 +26,7 @@ from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
 from holdfast.steps.services import BEHIND, WEB
-from holdfast.steps.tasks import RunTask, Task
+from holdfast.steps.tasks import RunTask, TaskName
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -139,7 +139,7 @@ def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
 
 
 def refuse_without_task(app: App, task: str) -> None:
-    if not getattr(app.loaded.configuration.tasks, task):
+    if not getattr(app.loaded.configuration.tasks, task, None):
         raise RefusedError(f"the application has no task {task}", next_step=f"Add it to [tasks]: `{task} = [...]`.")
 
 
@@ -287,28 +287,42 @@ def copy_ahead(app: App) -> list[PlannedStep]:
     return [PrepareRestorePoint()] if any(one.copied_ahead for one in app.context.databases.values()) else []
 
 
-def start_all(app: App, release: Release, *, guarded: bool = False) -> list[PlannedStep]:
-    """Return the steps that start web, workers and schedulers. `guarded`: compare the rows with those from before.
+def start_all(app: App, release: Release, compare: Sequence[PlannedStep] = ()) -> list[PlannedStep]:
+    """Return the steps that start web, workers and schedulers.
 
-    The rows are compared before anything starts. If the web migrates at its start, they are compared right after it,
-    before a worker sees the result.
+    `compare`: what compares the rows if the web migrates at its start, before a worker sees the result.
     """
-    compare = [CompareRows()] if guarded else []
     if not app.loaded.configuration.migrations.on_start:
-        return [*compare, StartServices(release, (*WEB, *BEHIND))]
+        return [StartServices(release, (*WEB, *BEHIND))]
     web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
-    verify = VerifyMigrations(release)
-    return [web, verify, *compare, behind]
+    return [web, VerifyMigrations(release), *compare, behind]
 
 
-def prepare(app: App, release: Release, *tasks: Task) -> list[PlannedStep]:
+def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()) -> list[PlannedStep]:
+    """Return the steps that migrate, compare the rows with those from before, and start everything.
+
+    `may_shrink`: tables that may lose rows this time. The rows are compared right after the migration, before anything
+    that takes long.
+    """
+    compare: list[PlannedStep] = [CompareRows(tuple(may_shrink))]
+    migrates_at_start = app.loaded.configuration.migrations.on_start
+    return [
+        *tasks(app, release, "migrate"),
+        *([] if migrates_at_start else compare),
+        *tasks(app, release, "warm_cache"),
+        *start_all(app, release, compare),
+    ]
+
+
+def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
     """Return the step that prepares the services of a release, and those of these tasks that exist.
 
     Return none where the runtime creates nothing ahead.
     """
     if not app.context.runtime.creates_ahead:
         return []
-    return [PrepareServices(release, tuple(name for name in tasks if getattr(app.loaded.configuration.tasks, name)))]
+    configured = app.loaded.configuration.tasks
+    return [PrepareServices(release, tuple(name for name in tasks if configured.task(name) is not None))]
 
 
 def remove_stopped(app: App) -> list[PlannedStep]:
@@ -316,9 +330,9 @@ def remove_stopped(app: App) -> list[PlannedStep]:
     return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
 
 
-def tasks(app: App, release: Release, *names: Task) -> list[PlannedStep]:
+def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
-    return [RunTask(release, name) for name in names if getattr(app.loaded.configuration.tasks, name)]
+    return [RunTask(release, name) for name in names if app.loaded.configuration.tasks.task(name) is not None]
 
 
 def parameters(

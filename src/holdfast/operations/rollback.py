@@ -149,9 +149,9 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    gated = app.loaded.configuration.gate.kind != "none" and not upgrade.has_backend(app)
-    if gated and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, ("web", "worker"), during="rollback")]
+    kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
+    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
+        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback")]
         after = upgrade.beside_after(target)
     else:
         steps = [

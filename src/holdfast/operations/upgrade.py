@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, PlannedStep, Release, StepState
@@ -14,6 +16,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.services import WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -26,8 +29,11 @@ def plan(
     backup: bool = True,
     backup_except: tuple[str, ...] = (),
     again: bool = False,
+    may_shrink: Sequence[str] = (),
 ) -> Plan:
-    """Return the plan of an upgrade. `again`: even to the release that is running.
+    """Return the plan of an upgrade.
+
+    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
 
     Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
@@ -52,7 +58,7 @@ def plan(
     everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     if mode == "maintenance":
-        steps, after = _maintenance(app, release, commit, saved, backup)
+        steps, after = _maintenance(app, release, commit, saved, backup, may_shrink)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
     else:
         _refuse_without_front(app, mode)
@@ -120,7 +126,7 @@ def _restore_points(app: App) -> list[str]:
 
 
 def _maintenance(
-    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool
+    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool, may_shrink: Sequence[str]
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
@@ -128,6 +134,7 @@ def _maintenance(
         BuildPackage(commit, label),
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
+        *parts.tasks(app, release, "prepare"),
     ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
@@ -144,8 +151,7 @@ def _maintenance(
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.tasks(app, release, "migrate", "warm_cache"),
-        *parts.start_all(app, release, guarded=True),
+        *parts.migrate_and_start(app, release, may_shrink),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
@@ -158,18 +164,33 @@ def _maintenance(
     return steps, after
 
 
-def has_backend(app: App) -> bool:
-    """Return whether the web reaches another service by itself: two versions of both would share one address."""
+def kinds_beside(app: App) -> tuple[str, ...]:
+    """Return the kinds of services that can start next to the old ones; none if that is not possible.
+
+    A web reaches its backend by itself. Two versions of both need two addresses, such as a socket in each release: both
+    commands name the release then.
+    """
     configuration = app.loaded.configuration
-    configured = [configuration.service_kind(name) for name in configuration.services]
-    return "backend" in [*configured, *(instance.kind for instance in services.wanted(app.context))]
+    named = {
+        name: any("{release}" in word for word in service.command)
+        for name, service in configuration.services.items()
+        if configuration.service_kind(name) in WEB
+    }
+    running = [instance for instance in services.wanted(app.context) if instance.kind in WEB]
+    kinds = {*(configuration.service_kind(name) for name in named), *(instance.kind for instance in running)}
+    if "backend" not in kinds:
+        return ("web", "worker")
+    alone = all(any(instance.directory in word for word in instance.command) for instance in running)
+    possible = app.context.containers is None and all(named.values()) and alone
+    return (*WEB, "worker") if possible else ()
 
 
 def _refuse_without_front(app: App, mode: Mode) -> None:
-    if has_backend(app):
+    if not kinds_beside(app):
         raise RefusedError(
             f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
-            next_step="Upgrade in maintenance mode.",
+            next_step="Upgrade in maintenance mode. Without containers it is possible if both commands contain"
+            " {release}, as for a socket at {release}/var/app.sock.",
         )
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
@@ -190,17 +211,18 @@ def _beside(
 
     No undo touches the data.
     """
-    kinds = ("web", "worker")
+    kinds = kinds_beside(app)
     steps: list[PlannedStep] = [
         BuildPackage(commit, release.label),
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode),
+        *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
-        if app.loaded.configuration.tasks.migrate:
+        if app.loaded.configuration.tasks.task("migrate") is not None:
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade"))

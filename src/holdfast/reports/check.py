@@ -6,18 +6,19 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast.application import whole_backups
+from holdfast.application import access, whole_backups
 from holdfast.application.application import App
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
-from holdfast.steps import preflight
+from holdfast.steps import preflight, release_paths, tasks
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
 
@@ -43,6 +44,8 @@ def problems(app: App) -> list[Problem]:
         _left_overs,
         _environment,
         _trust,
+        _accounts,
+        _links,
     ]
     for look in looks:
         try:
@@ -108,6 +111,30 @@ def _trust(app: App) -> list[Problem]:
     return found
 
 
+def _accounts(app: App) -> list[Problem]:
+    return access.problems(app.context)
+
+
+def _links(app: App) -> list[Problem]:
+    """Return a warning for each link of the current release that leads nowhere."""
+    release = app.context.current_release()
+    if release is None:
+        return []
+    found = []
+    for link, target in release_paths.shared_links(app.context, Path(release.path)).items():
+        if link.is_symlink() and not link.exists():
+            found.append(
+                Problem(
+                    "source.shared",
+                    "warning",
+                    f"{link.relative_to(release.path)} of the current release leads to {target}, which does not exist",
+                    "Put it back, for example with `holdfast backup restore latest`, or remove it from"
+                    " `source.shared`.",
+                )
+            )
+    return found
+
+
 def _tools(app: App) -> list[Problem]:
     found = []
     if shutil.which("git") is None:
@@ -121,25 +148,10 @@ def _tools(app: App) -> list[Problem]:
                 "Correct `source.repository`.",
             )
         )
-    for name, service in app.loaded.configuration.services.items():
-        if app.context.containers is not None:
-            break  # The programs are those of the images.
-        if app.loaded.configuration.source.python is not None and app.context.current_release() is None:
-            break  # The first release brings the programs in its virtual environment.
-        program = service.command[0]
-        if (
-            "/" not in program
-            and "{" not in program
-            and shutil.which(program) is None
-            and not _in_release(app, program)
-        ):
+    for subject, program in _programs(app):
+        if shutil.which(program) is None and not _in_release(app, program):
             found.append(
-                Problem(
-                    f"services.{name}",
-                    "error",
-                    f"{program} is not installed",
-                    f"Install {program}, or correct the command.",
-                )
+                Problem(subject, "error", f"{program} is not installed", f"Install {program}, or correct the command.")
             )
     if sqlite3.sqlite_version_info < (3, 35):
         found.append(
@@ -153,8 +165,24 @@ def _tools(app: App) -> list[Problem]:
     return found
 
 
+def _programs(app: App) -> Iterator[tuple[str, str]]:
+    """Return the programs of services and tasks that must be installed, each with the key that names it."""
+    configuration = app.loaded.configuration
+    if app.context.containers is not None:
+        return  # they are those of the images
+    if app.context.current_release() is None and (configuration.source.python or configuration.source.build):
+        return  # the first release brings the programs that it builds or installs
+    commands = [(f"services.{name}", service.command) for name, service in configuration.services.items()]
+    for name in typing.get_args(tasks.TaskName):
+        task = configuration.tasks.task(name)
+        commands += [(f"tasks.{name}", argv) for argv in (task.argvs() if task is not None else [])]
+    for subject, argv in (*commands, ("tasks.console", configuration.tasks.console)):
+        if argv and "/" not in argv[0] and "{" not in argv[0]:
+            yield subject, argv[0]
+
+
 def _in_release(app: App, program: str) -> bool:
-    return (app.context.current_link / ".venv" / "bin" / program).exists()
+    return any((folder / program).exists() for folder in app.context.programs(app.context.current_link))
 
 
 def _operations(app: App) -> list[Problem]:

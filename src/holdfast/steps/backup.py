@@ -214,7 +214,7 @@ def manifest_of(
         safety=safety,
         instants_apart_seconds=round(taken.apart_seconds, 4),
         writer_held_seconds=round(taken.writer_held_seconds, 4),
-        secrets_inside=bool(application.loaded.configuration.backup.config_files),
+        secrets_inside=bool(application.loaded.configuration.backup.config_files or application.shared_configuration()),
     )
 
 
@@ -250,13 +250,16 @@ def _write(run: VaultRun, name: str, text: str) -> None:
 
 
 def store_configuration(application: ApplicationContext, run: VaultRun, *, tolerant: bool = False) -> None:
-    """Store holdfast.toml, its overlays and backup.config_files, without datasets and Holdfast's own files.
+    """Store holdfast.toml, its overlays, backup.config_files, and shared files that are no data.
+
+    Datasets and Holdfast's own files are left out.
 
     A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back.
     """
     root = application.loaded.root
     names = sorted(path.name for path in root.glob("holdfast*.toml"))
-    names += application.loaded.configuration.backup.config_files
+    configured = application.loaded.configuration.backup.config_files
+    names += [*configured, *application.shared_configuration()]
     others = {Path(place) for place in application.places()}
 
     def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

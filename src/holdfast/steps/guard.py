@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import partial
 
 import msgspec
 
 from holdfast.application.context import ApplicationContext
+from holdfast.drivers.protocols.databases import Database
 from holdfast.drivers.protocols.datasets import Dataset
-from holdfast.errors import StepError
+from holdfast.errors import HoldfastError, StepError
 from holdfast.steps.typed import Context, StepFacts, TypedStep, WarningFacts
 
 _AT_ONCE = 4  # databases whose rows are counted
@@ -33,8 +36,23 @@ class RowFacts(StepFacts):
 
 
 def _counted(application: ApplicationContext, database: Dataset) -> Counts:
-    budget = application.loaded.configuration.guard.budget_seconds
-    return msgspec.convert(database.tables(budget_seconds=budget), Counts)
+    guard = application.loaded.configuration.guard
+    found = msgspec.convert(database.tables(budget_seconds=guard.budget_seconds), Counts)
+    for table in found.keys() & guard.count.keys():
+        found[table].rows = _rows_of(database, table, guard.count[table])
+    return found
+
+
+def _rows_of(database: Dataset, table: str, query: str) -> int:
+    """Return what a configured query counts. Raise StepError."""
+    try:
+        rows = database.query(query) if isinstance(database, Database) else []
+        return int(rows[0][0])
+    except (HoldfastError, IndexError, TypeError, ValueError) as error:
+        raise StepError(
+            f"the query of guard.count for {table} counts nothing: {error}",
+            next_step="Correct it in [guard.count]; it must return one number.",
+        ) from error
 
 
 def _all_counted(application: ApplicationContext, names: Sequence[str]) -> dict[str, Counts]:
@@ -66,6 +84,9 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
 
     name = "guard.compare"
 
+    may_shrink: tuple[str, ...] = ()
+    """The tables that may shrink in this upgrade alone."""
+
     @property
     def title(self) -> str:
         return "compare rows"
@@ -84,7 +105,7 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
                 verdict = _vanished(table, counted, before, after, taken)
                 if verdict is None:
                     warnings.append(f"{name}.{table} was not counted{_why(counted)}")
-                elif verdict and table not in application.loaded.configuration.guard.may_shrink:
+                elif verdict and not self._allows(application, table, counted, after):
                     problems.append((name, table, verdict))
         if warnings:
             context.facts.warnings = warnings
@@ -93,6 +114,14 @@ class CompareRows(TypedStep[WarningFacts], frozen=True):
                 context.say(warning)
         if problems:
             raise _rows_vanished(problems, application.loaded.configuration.guard.may_shrink)
+
+    def _allows(self, application: ApplicationContext, table: str, counted: TableCount, after: Counts) -> bool:
+        """Return whether a table may lose what it lost."""
+        configured = application.loaded.configuration.guard
+        if any(fnmatchcase(table, pattern) for pattern in (*configured.may_shrink, *self.may_shrink)):
+            return True
+        left = after[table].rows if table in after else None
+        return left is not None and left >= (counted.rows or 0) * (1 - configured.share(table))
 
 
 def _why(counted: TableCount) -> str:
@@ -107,7 +136,9 @@ def _rows_vanished(problems: Sequence[tuple[str, str, str]], allowed: Sequence[s
     return StepError(
         "rows vanished during the upgrade: "
         + "; ".join(f"{database}.{table}: {verdict}" for database, table, verdict in problems),
-        next_step="If that is intended, put this into holdfast.toml and upgrade again:\n"
+        next_step="If that is intended, upgrade again with"
+        f" {' '.join(f'--may-shrink {shlex.quote(table)}' for table in sorted(tables))}.\n"
+        "For every upgrade, put this into holdfast.toml:\n"
         "  [guard]\n"
         f"  may_shrink = [{quoted}]",
     )

@@ -57,7 +57,7 @@ class CheckMigrations(TypedStep[PendingFacts], frozen=True):
 
 def refuse_unknown_migrations(application: ApplicationContext, mode: Mode) -> None:
     """Refuse a mode in which migrations have to be known, where they are not."""
-    unknown = not known(application) and bool(application.loaded.configuration.tasks.migrate)
+    unknown = not known(application) and application.loaded.configuration.tasks.task("migrate") is not None
     if unknown and mode in ("rolling", "source"):
         raise RefusedError(
             f"a {mode} upgrade needs to know the migrations",
@@ -128,7 +128,7 @@ class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
     is_undone = True
 
     release: Release
-    task: tasks.Task = "migrate"
+    task: tasks.TaskName = "migrate"
 
     @property
     def title(self) -> str:

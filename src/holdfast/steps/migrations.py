@@ -80,7 +80,9 @@ def shipped(application: ApplicationContext, release: Release) -> list[str]:
     with (
         tempfile.TemporaryFile() as printed
     ):  # it may have thousands of lines, of which messages keep only the last ones
-        argv = [*_manage(configured.migrate, configured.console), "showmigrations", "--plan"]
+        migrate = configured.task("migrate")
+        manage = _manage(migrate.argvs() if migrate is not None else [], configured.console)
+        argv = [*manage, "showmigrations", "--plan"]
         tasks.invoke(application, release, argv, {}, printed)
         printed.seek(0)
         found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
@@ -116,13 +118,14 @@ def not_in(application: ApplicationContext, names: Sequence[str], others: Sequen
     return [name for name in names if name not in known_names]
 
 
-def _manage(migrate: Sequence[str], console: Sequence[str]) -> list[str]:
+def _manage(migrate: Sequence[Sequence[str]], console: Sequence[str]) -> list[str]:
     """Return the argv before a command's name, such as `python manage.py` or `/app/manage.py`.
 
     It is that of the console if no task migrates.
     """
-    if "migrate" in migrate:
-        return list(migrate[: migrate.index("migrate")])
+    for argv in migrate:
+        if "migrate" in argv:
+            return list(argv[: argv.index("migrate")])
     return list(console) or ["python", "manage.py"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.application import access
 from holdfast.application.context import ApplicationContext
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
@@ -53,6 +54,7 @@ class Preflight(TypedStep[NoFacts], frozen=True):
         if self.saves_configuration:
             application.require_config_files()
         self._check_data(application)
+        refuse_errors(access.problems(application), replaced=False)
         self._check_services(application)
         self._check_space(application)
         _check_secrets(application)

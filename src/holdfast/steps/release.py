@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -14,9 +13,13 @@ from msgspec.structs import asdict
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Backup, Release
+from holdfast.model import Backup, Package, Release
+from holdfast.steps.release_paths import link_shared, make_writable, missing_shared
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
+
+_ROOM_BYTES, _ROOM_SHARE = 2 << 30, 0.1
+"""The space that must be free for keeping what failed."""
 
 
 class PackageFacts(StepFacts):
@@ -59,6 +62,8 @@ class UnpackFacts(StepFacts):
     path: str | None = None
     created: bool | None = None
     """Whether this operation created the folder, so that its undo removes it."""
+    shared: list[str] | None = None
+    """The shared paths that did not exist before this operation."""
 
 
 class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
@@ -82,13 +87,7 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
             raise NotFoundError(
                 f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
             )
-        path = Path(release.path)
-        durable.make_directory(path.parent, 0o755)
-        context.facts.path, context.facts.created = release.path, True
-        context.record()
-        application.packages.unpack(package, path, asdict(release))
-        link_shared(application, path)
-        durable.sync_filesystem(path)
+        unpack_package(application, context, package, release)
         refuse_incompatible(application, release)
         self._refuse_beside(application, context)
 
@@ -111,11 +110,53 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
         remove_unpacked(application, context)
 
 
+def unpack_package(
+    application: ApplicationContext, context: Context[UnpackFacts], package: Package, release: Release
+) -> None:
+    """Unpack a package into the folder of a release, with its links and for the accounts that need it."""
+    path = Path(release.path)
+    durable.make_directory(path.parent, 0o755)
+    remove_failed(application)
+    context.facts.path, context.facts.created = release.path, True
+    context.facts.shared = missing_shared(application)
+    context.record()
+    application.packages.unpack(package, path, asdict(release))
+    link_shared(application, path)
+    make_writable(application, path)
+    durable.sync_filesystem(path)
+
+
 def remove_unpacked(application: ApplicationContext, context: Context[UnpackFacts]) -> None:
-    """Remove the folder of a release if this operation created it."""
+    """Take away the folder of a release if this operation created it, and what it created at shared paths.
+
+    The folder is kept aside for a look at it, until the next release is unpacked, if the disk has room for that.
+    """
     application.packages.abandon(context.operation)
-    if context.facts.created and context.facts.path is not None:
-        durable.remove_tree(context.facts.path)
+    for shared in context.facts.shared or ():
+        durable.remove_tree(shared)
+    if not context.facts.created or context.facts.path is None:
+        return
+    path = Path(context.facts.path)
+    kept = application.failed_releases / path.name
+    if path.is_dir() and has_room(path.parent):
+        durable.make_directory(kept.parent)
+        durable.remove_tree(kept)
+        durable.rename(path, kept)
+        context.say(f"The files of the release that failed are in {kept} until the next one is unpacked.")
+    else:
+        durable.remove_tree(path)
+
+
+def has_room(folder: Path) -> bool:
+    """Return whether a disk has room for files that nobody needs."""
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    return free >= _ROOM_BYTES and free >= _ROOM_SHARE * status.f_blocks * status.f_frsize
+
+
+def remove_failed(application: ApplicationContext) -> None:
+    """Remove what earlier operations kept of releases that failed."""
+    durable.remove_tree(application.failed_releases)
 
 
 def refuse_incompatible(application: ApplicationContext, release: Release) -> None:
@@ -123,28 +164,6 @@ def refuse_incompatible(application: ApplicationContext, release: Release) -> No
     found = application.runtime.refused(release.path)
     if found:
         raise RefusedError(f"release {release.label} cannot run: " + "; ".join(found))
-
-
-def link_shared(application: ApplicationContext, release: Path) -> None:
-    """Create the folders of the datasets, and the links to shared paths in a new release. Idempotent."""
-    datasets = {application.loaded.path(item.path) for item in application.loaded.configuration.files.values()}
-    for dataset in datasets:
-        durable.make_directory(dataset, 0o755)
-    for database in application.databases.values():
-        if database.private_folder is not None:
-            durable.make_directory(database.private_folder.parent, 0o755)
-    for inside, shared in application.loaded.configuration.source.shared.items():
-        link = Path(os.path.normpath(release / inside))
-        target = application.loaded.path(shared)
-        if release not in link.parents:
-            raise RefusedError(f"source.shared: {inside!r} is outside the release")
-        if link.is_symlink() or link.is_file():
-            link.unlink()
-        elif link.is_dir():
-            shutil.rmtree(link)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        durable.make_directory(target if target in datasets else target.parent, 0o755)
-        os.symlink(os.path.relpath(target, link.parent), link)
 
 
 class SwitchFacts(StepFacts):

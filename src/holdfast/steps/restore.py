@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import replace
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
-from holdfast.model import Backup, Facts, Package, Release
-from holdfast.steps import backup, difference, migrations, vault_files
+from holdfast.model import Backup, Entry, Facts, Package, Release
+from holdfast.steps import backup, difference, migrations, release_paths, tasks, vault_files
 from holdfast.steps.candidates import CandidateFacts
-from holdfast.steps.release import UnpackFacts, link_shared, remove_unpacked
+from holdfast.steps.release import UnpackFacts, remove_unpacked, unpack_package
 from holdfast.steps.typed import Context, FactsT, NoFacts, StepFacts, TypedStep
 from holdfast.system import durable
 
@@ -217,11 +218,9 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
                 )
             return
         package = application.find_package(release.commit) or self._package_of_backup(application, context.operation)
-        durable.make_directory(path.parent, 0o755)
-        context.facts.path, context.facts.created = release.path, True
-        context.record()
-        application.packages.unpack(package, path, asdict(release))
-        link_shared(application, path)
+        unpack_package(application, context, package, release)
+        if application.loaded.configuration.tasks.task("prepare") is not None:
+            tasks.run(application, release, "prepare", context.operation)
 
     def _package_of_backup(self, application: ApplicationContext, operation: str) -> Package:
         names = (backup.CODE_ARCHIVE, backup.CODE_RECORD)
@@ -311,6 +310,9 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
     name = "files.restore"
     is_undone = True
 
+    owner: tuple[int, int] | None = None
+    """The user and group whose files become those of this environment's account, if it has another one."""
+
     @property
     def title(self) -> str:
         return "copy files that differ" if self.vault is not None else "restore files by difference"
@@ -318,7 +320,7 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:
             source = self.open_set_of(application, name)
-            wanted = source.listing(name)
+            wanted = self._given(application, source.listing(name))
             try:
                 application.files[name].stage(context.operation, wanted, source.fetch, context.check_cancelled)
             except DamagedError as error:
@@ -326,6 +328,21 @@ class RestoreFiles(OfBackup[NoFacts], frozen=True):
                 raise
         for name in self.files:
             application.files[name].apply(context.operation)
+
+    def _given(self, application: ApplicationContext, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """Return entries, with the account of this environment in place of the other one's."""
+        account = release_paths.owner_of(application)
+        if self.owner is None or account.ids is None or self.owner == account.ids[:2]:
+            return entries
+        (uid, gid), (new_uid, new_gid, _) = self.owner, account.ids
+        return (
+            replace(
+                entry,
+                uid=new_uid if entry.uid == uid else entry.uid,
+                gid=new_gid if entry.gid == gid else entry.gid,
+            )
+            for entry in entries
+        )
 
     def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         for name in self.files:

@@ -26,7 +26,7 @@ class PrepareServices(TypedStep[PreparedFacts], frozen=True):
     is_undone = True
 
     release: Release
-    tasks: tuple[tasks.Task, ...] = ()
+    tasks: tuple[tasks.TaskName, ...] = ()
 
     @property
     def title(self) -> str:

@@ -6,20 +6,24 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Literal
 
+from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
+from holdfast.config.schema import Task
+from holdfast.errors import ConfigurationError
 from holdfast.model import Release, ReleaseCommand
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system.host import CommandResult
 
-
-def command(application: ApplicationContext, task: Task) -> list[str]:
-    """Return the configured command of a task; empty if the application has none."""
-    found: list[str] = getattr(application.loaded.configuration.tasks, task)
-    return list(found)
-
-
-Task = Literal["install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"]
+TaskName = Literal["prepare", "install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"]
 """A key of `[tasks]` that operations run."""
+
+
+def configured(application: ApplicationContext, name: TaskName) -> Task:
+    """Return a task as it is configured. Raise ConfigurationError if the application has none of that name."""
+    found = application.loaded.configuration.tasks.task(name)
+    if found is None:
+        raise ConfigurationError("holdfast.toml is wrong", [f"tasks.{name}: is missing, and an operation needs it"])
+    return found
 
 
 class RunTask(TypedStep[NoFacts], frozen=True):
@@ -28,7 +32,7 @@ class RunTask(TypedStep[NoFacts], frozen=True):
     name = "task.run"
 
     release: Release
-    task: Task
+    task: TaskName
 
     @property
     def title(self) -> str:
@@ -41,15 +45,29 @@ class RunTask(TypedStep[NoFacts], frozen=True):
         return describe(application, self.release, self.task)
 
 
-def run(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
-    """Run a task to its end, with database sessions that the fence of this operation can end."""
-    invoke(application, release, command(application, task), _sessions(application, operation))
+def run(application: ApplicationContext, release: Release, name: TaskName, operation: str) -> None:
+    """Run the commands of a task in turn, with database sessions that the fence of this operation can end."""
+    task = configured(application, name)
+    for argv in task.argvs():
+        wanted = _in_release(application, release, argv, _more(application, task, operation), task.user)
+        application.runtime.run_task(wanted, operation, timeout_seconds=_limit(application, task))
 
 
-def prepare(application: ApplicationContext, release: Release, task: Task, operation: str) -> None:
+def prepare(application: ApplicationContext, release: Release, name: TaskName, operation: str) -> None:
     """Prepare the run of a task."""
-    wanted = _in_release(application, release, command(application, task), _sessions(application, operation))
-    application.runtime.prepare_task(wanted, operation)
+    task = configured(application, name)
+    for argv in task.argvs():
+        wanted = _in_release(application, release, argv, _more(application, task, operation), task.user)
+        application.runtime.prepare_task(wanted, operation)
+
+
+def _more(application: ApplicationContext, task: Task, operation: str) -> dict[str, str]:
+    return {**application.host.resolved(task.environment), **_sessions(application, operation)}
+
+
+def _limit(application: ApplicationContext, task: Task | None = None) -> float:
+    own = task.timeout_seconds if task is not None else 0
+    return own or application.loaded.configuration.limits.task_timeout_seconds
 
 
 def _sessions(application: ApplicationContext, operation: str) -> dict[str, str]:
@@ -60,18 +78,25 @@ def _sessions(application: ApplicationContext, operation: str) -> dict[str, str]
 
 
 def _in_release(
-    application: ApplicationContext, release: Release, argv: Sequence[str], more: Mapping[str, str]
+    application: ApplicationContext, release: Release, argv: Sequence[str], more: Mapping[str, str], user: str = ""
 ) -> ReleaseCommand:
-    environment = {**application.resolved_environment(release), **more}
-    return ReleaseCommand(application.loaded.configuration.task_service(), release.path, argv, environment)
+    configuration = application.loaded.configuration
+    return ReleaseCommand(
+        configuration.task_service(),
+        release.path,
+        filled(application, argv, release.path, None),
+        {**application.resolved_environment(release), **more},
+        user or configuration.task_user(),
+    )
 
 
-def describe(application: ApplicationContext, release: Release, task: Task) -> list[str]:
-    """Return the exact command of a task."""
-    argv = " ".join(command(application, task))
-    if application.containers is not None:
-        return [f"(in a container of the new image) {argv}"]
-    return [f"cd {release.path} && {argv}"]
+def describe(application: ApplicationContext, release: Release, name: TaskName) -> list[str]:
+    """Return the exact commands of a task."""
+    task = configured(application, name)
+    where = "(in a container of the new image)" if application.containers is not None else f"cd {release.path} &&"
+    user = "" if application.containers is not None else task.user or application.loaded.configuration.task_user()
+    lines = [f"{where} {' '.join(filled(application, argv, release.path, None))}" for argv in task.argvs()]
+    return [f"{line}   (as {user})" for line in lines] if user and os.geteuid() == 0 else lines
 
 
 def invoke(
@@ -85,7 +110,6 @@ def invoke(
 
     Raise what Host.run raises.
     """
-    limit = application.loaded.configuration.limits.task_timeout_seconds
     operation = application.host.operation or f"plan-{os.getpid()}"  # a plan asks a release for its migrations
     wanted = _in_release(application, release, argv, more)
-    return application.runtime.run_task(wanted, operation, timeout_seconds=limit, output=output)
+    return application.runtime.run_task(wanted, operation, timeout_seconds=_limit(application), output=output)

@@ -96,10 +96,14 @@ def for_programs(given: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**found, "LANG": LOCALE, "LC_ALL": LOCALE}
 
 
-def for_the_application(user: str | None = None, given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment with which services and tasks begin, the same for every caller."""
+def for_the_application(
+    user: str | None = None, directory: str | os.PathLike[str] | None = None, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the environment with which services and tasks begin in a directory, the same for every caller."""
     given = os.environ if given is None else given
     own = {name: value for name, value in given.items() if name.startswith(_OWN)}
+    if directory is not None:
+        own["PWD"] = os.fspath(directory)
     return {**own, **_account(user), "PATH": STANDARD_PATH, "LANG": LOCALE}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import subprocess
 import tempfile
 import threading
@@ -21,7 +20,9 @@ import msgspec
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
 from holdfast.system import child_environment, fault_points, pipes, secrets
-from holdfast.system.keeper_client import Keeper, Kept, Process, end_session
+from holdfast.system.accounts import OWN, Account
+from holdfast.system.following import follow
+from holdfast.system.keeper_client import Keeper, Process, end_session
 from holdfast.system.redaction import RedactingStream, Redactor
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
@@ -89,6 +90,7 @@ class Host(msgspec.Struct):
         stdin: IO[bytes] | int = subprocess.DEVNULL,
         stdout: IO[bytes] | int,
         stderr: IO[bytes] | int,
+        account: Account = OWN,
     ) -> Process:
         """Start a command, below the operation's keeper if there is an operation. Raise CommandFailedError."""
         try:
@@ -101,8 +103,12 @@ class Host(msgspec.Struct):
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
+                    user=account.uid,
+                    group=account.gid,
+                    extra_groups=account.groups if account.ids else None,
                 )
-            return self._kept().spawn(argv, cwd=cwd, environment=environment, stdin=stdin, stdout=stdout, stderr=stderr)
+            streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            return self._kept().spawn(argv, cwd=cwd, environment=environment, account=account, **streams)
         except OSError as error:
             raise CommandFailedError(f"cannot start {argv[0]}: {error.strerror}", exit_code_of_command=127) from error
 
@@ -136,11 +142,12 @@ class Host(msgspec.Struct):
         stdin: IO[bytes] | int | None = None,
         check: bool = True,
         ignore_cancel: bool = False,
-        as_application: bool = False,
+        account: Account | None = None,
     ) -> CommandResult:
         """Run one command to its end. Standard output goes to `output` if given, else with errors to the log.
 
-        A command of the application gets the environment of a service, any other that of programs.
+        A command with an account is one of the application's: it gets the environment of a service. Any other one gets
+        that of programs.
 
         Raise CommandFailedError (if `check`), CommandTimeoutError or CancelledError; on the last two the command's
         whole session has been ended.
@@ -152,9 +159,8 @@ class Host(msgspec.Struct):
         process = self._spawn(
             command,
             cwd=cwd,
-            environment=self.environment(
-                environment, begin=child_environment.for_the_application() if as_application else None
-            ),
+            environment=self.environment(environment, begin=_begin(account, cwd)),
+            account=account or OWN,
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
             stdout=output if output is not None else subprocess.PIPE,
             stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
@@ -191,7 +197,7 @@ class Host(msgspec.Struct):
         timeout_seconds: float | None,
         ignore_cancel: bool,
     ) -> str:
-        """Stream output until the process ends. A grandchild that keeps the pipe open does not delay that."""
+        """Send output to the log until the process ends; return the last of it."""
         fault_points.reach("during the command")
         tail = bytearray()
 
@@ -200,28 +206,17 @@ class Host(msgspec.Struct):
             tail.extend(data)
             del tail[:-_TAIL_BYTES]
 
+        def check() -> None:
+            if not ignore_cancel and self.cancelled():
+                raise CancelledError(f"stopped `{shown}` on request")
+            if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
+                raise CommandTimeoutError(f"`{shown}` was ended after {timeout_seconds:g} seconds (time-out)")
+
         stream = RedactingStream(self.redactor, keep)
-        os.set_blocking(pipe.fileno(), False)
-        ended = process.sentinel() if isinstance(process, Kept) else os.pidfd_open(process.pid)
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(pipe, selectors.EVENT_READ)
-                selector.register(ended, selectors.EVENT_READ)
-                while process.poll() is None:
-                    for key, _ in selector.select(0.1):
-                        if key.fileobj is pipe and not pipes.read_available(pipe, stream.feed):
-                            selector.unregister(pipe)
-                    if not ignore_cancel and self.cancelled():
-                        end_session(process)
-                        raise CancelledError(f"stopped `{shown}` on request")
-                    if timeout_seconds is not None and time.monotonic() - started > timeout_seconds:
-                        end_session(process)
-                        raise CommandTimeoutError(f"`{shown}` was ended after {timeout_seconds:g} seconds (time-out)")
-                pipes.read_available(pipe, stream.feed)
+            follow(process, pipe, stream.feed, check)
         finally:
             stream.close()
-            os.close(ended)
-            pipe.close()
         return bytes(tail).decode(errors="replace")
 
     def feed(
@@ -362,12 +357,20 @@ class Host(msgspec.Struct):
             end_session(process)
             process.stdout.close()
 
-    def interactive(self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str]) -> int:
+    def interactive(
+        self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str], account: Account = OWN
+    ) -> int:
         """Run a command of the application on the operator's own terminal; return its exit code."""
         terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
-        begin = {**child_environment.for_the_application(), **terminal}
+        begin = {**child_environment.for_the_application(account.name, cwd), **terminal}
         done = subprocess.run(
-            list(argv), cwd=cwd, env=self.environment(environment, marked=False, begin=begin), check=False
+            list(argv),
+            cwd=cwd,
+            env=self.environment(environment, marked=False, begin=begin),
+            check=False,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=account.groups if account.ids else None,
         )
         return done.returncode
 
@@ -457,6 +460,11 @@ class Host(msgspec.Struct):
         value = secrets.resolve(reference, self.capture)
         self.redactor.add(value)
         return value
+
+
+def _begin(account: Account | None, cwd: str | Path | None) -> dict[str, str] | None:
+    """Return the environment with which a command of the application begins; None for one of another program."""
+    return child_environment.for_the_application(account.name, cwd) if account is not None else None
 
 
 def _content(file: IO[bytes]) -> bytes:

@@ -6,9 +6,9 @@ that an operation started is below one process, and nothing of it is left once t
 Holdfast has let go of it and no child remains.
 
 A request without a command names the control group of the keeper. Every other request is a length, then a marshalled
-tuple of arguments, folder and environment, with four descriptors: standard input, output, error, and a pipe for the
-command's fate. Into that pipe go the letter `s` with the process id, or `e` with an error number, and at the end the
-status of waitpid(2).
+tuple of arguments, folder, environment and account (its ids, or None for that of the keeper), with four descriptors:
+standard input, output, error, and a pipe for the command's fate. Into that pipe go the letter `s` with the process id,
+or `e` with an error number, and at the end the status of waitpid(2).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import sys
+import warnings  # noqa: F401 # os.execvpe imports it, from a folder that another account may not be able to read
 
 MONITORS = frozenset(
     ["conmon", "aardvark-dns", "slirp4netns", "pasta", "pasta.avx2", "rootlessport", "catatonit", "fuse-overlayfs"]
@@ -36,6 +37,9 @@ STARTED = struct.Struct("!ci")
 ENDED = struct.Struct("!i")
 DESCRIPTORS = 4
 _LOOK_MILLISECONDS = 1000
+
+Ids = tuple[int, int, tuple[int, ...]]
+"""The user, the group, and all groups of an account."""
 
 
 class _Keeper:
@@ -92,13 +96,13 @@ class _Keeper:
                 body += self._connection.recv(min(length - len(body), 1 << 20)) or _gone()
         except (OSError, EOFError, struct.error):
             return False
-        command, folder, environment = marshal.loads(bytes(body))
+        command, folder, environment, account = marshal.loads(bytes(body))
         if not command:
             self._group = folder
             return True
         streams, pipe = descriptors[:3], descriptors[3]
         try:
-            pid = _start(command, folder, environment, streams)
+            pid = _start(command, folder, environment, streams, account)
         except OSError as error:
             _tell(pipe, STARTED.pack(b"e", error.errno or 0))
             os.close(pipe)
@@ -160,14 +164,16 @@ def _tell(pipe: int, message: bytes) -> None:
         pass
 
 
-def _start(command: list[str], folder: str | None, environment: dict[str, str], streams: list[int]) -> int:
+def _start(
+    command: list[str], folder: str | None, environment: dict[str, str], streams: list[int], account: Ids | None
+) -> int:
     """Start a command in a session of its own. Raise OSError where that is impossible."""
     failed, fail = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(failed)
-            _become(command, folder, environment, streams)
+            _become(command, folder, environment, streams, account)
         except OSError as error:
             os.write(fail, struct.pack("!i", error.errno or 0))
         finally:
@@ -183,7 +189,9 @@ def _start(command: list[str], folder: str | None, environment: dict[str, str], 
     return pid
 
 
-def _become(command: list[str], folder: str | None, environment: dict[str, str], streams: list[int]) -> None:
+def _become(
+    command: list[str], folder: str | None, environment: dict[str, str], streams: list[int], account: Ids | None
+) -> None:
     os.setsid()
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -192,6 +200,11 @@ def _become(command: list[str], folder: str | None, environment: dict[str, str],
     high = [os.dup(descriptor) if descriptor < 3 else descriptor for descriptor in streams]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=True)
+    if account is not None:
+        uid, gid, groups = account
+        os.setgroups(groups)
+        os.setgid(gid)
+        os.setuid(uid)
     if folder is not None:
         os.chdir(folder)
     os.execvpe(command[0], command, environment)

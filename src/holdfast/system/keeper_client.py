@@ -25,6 +25,7 @@ from typing import IO
 import msgspec
 
 from holdfast.system import cgroups, keeper, proc, processes
+from holdfast.system.accounts import OWN, Account
 from holdfast.system.processes import Identity, session_members
 
 __all__ = ["Keeper", "Kept", "Process", "commands", "end_recorded", "end_session", "recorded"]
@@ -151,6 +152,7 @@ class Keeper:
         stdin: IO[bytes] | int | None,
         stdout: IO[bytes] | int | None,
         stderr: IO[bytes] | int | None,
+        account: Account = OWN,
     ) -> Kept:
         """Start a command, with the streams of subprocess.Popen. Raise OSError where it cannot be started."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -165,7 +167,7 @@ class Keeper:
             theirs.callback(os.close, reports)
             folder = os.fspath(cwd) if cwd is not None else os.getcwd()
             with self._lock:
-                self._ask(list(command), folder, environment, [*descriptors, reports])
+                self._ask(list(command), folder, environment, [*descriptors, reports], account)
                 theirs.close()
             answer = os.read(status, keeper.STARTED.size)
             if not answer:
@@ -177,9 +179,14 @@ class Keeper:
             return Kept(value, self.identity, status, pipes)
 
     def _ask(
-        self, command: Sequence[str], folder: str, environment: Mapping[str, str], descriptors: Sequence[int]
+        self,
+        command: Sequence[str],
+        folder: str,
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        account: Account = OWN,
     ) -> None:
-        body = marshal.dumps((list(command), folder, dict(environment)))
+        body = marshal.dumps((list(command), folder, dict(environment), account.ids))
         socket.send_fds(self._connection, [keeper.REQUEST.pack(len(body))], descriptors)
         self._connection.sendall(body)
 

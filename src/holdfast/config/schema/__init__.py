@@ -5,7 +5,7 @@ from holdfast.config.schema.configuration import Application, Configuration
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.section import Section
-from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
+from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Section",
     "Service",
     "Source",
+    "Task",
     "Tasks",
     "Upgrade",
     "Vault",

@@ -50,9 +50,13 @@ class Configuration(Section, frozen=True, kw_only=True):
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
     ] = {}
     services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
-    tasks: Annotated[Tasks, Meta(description="Its one-off commands, each a list of arguments.")] = field(
-        default_factory=Tasks
-    )
+    tasks: Annotated[
+        Tasks,
+        Meta(
+            description="Its one-off commands. Each is a list of arguments, a list of such lists that run in turn, or a"
+            " table with them."
+        ),
+    ] = field(default_factory=Tasks)
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
@@ -83,6 +87,16 @@ class Configuration(Section, frozen=True, kw_only=True):
         """Return the service whose image the tasks run in, if they run in containers; empty without services."""
         found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]
         return self.runtime.task_service or next(iter([*found, *self.services]), "")
+
+    def task_user(self) -> str:
+        """Return the account of tasks; empty for that of Holdfast."""
+        webs = [self.services[name].user for name in self.webs()]
+        return self.tasks.user or next((user for user in webs if user), "")
+
+    def owner(self) -> str:
+        """Return the account to which folders belong that the application writes into; empty for that of Holdfast."""
+        webs = [self.services[name].user for name in self.webs()]
+        return next((user for user in webs if user), "") or self.tasks.user
 
     def service_kind(self, name: str) -> str:
         return self.services[name].kind or ("web" if name == "web" else "worker")

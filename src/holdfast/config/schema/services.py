@@ -1,9 +1,11 @@
 """What runs: the runtime, its services, the one-off commands and their time-outs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
 
+from holdfast.config.placeholders import unknown_placeholders
 from holdfast.config.schema.section import Section
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of arguments; {port}, {release}, {root} and {python} are replaced."
-            " Default in containers: the command of the image."
+            description="Command as a list of arguments. In every command, {port}, {release}, {root} and {python} are"
+            " replaced; write {{port}} for the plain text {port}. Default in containers: the command of the image."
         ),
     ] = []
     port: Annotated[
@@ -88,6 +90,10 @@ class Service(Section, frozen=True):
     health: Annotated[
         str, Meta(description="Path that answers 2xx when the web is healthy, requested on its loopback port.")
     ] = ""
+    health_contains: Annotated[
+        str, Meta(description="Text that this answer must contain, for a web that answers 2xx even without content.")
+    ] = ""
+    health_answer_seconds: Annotated[float, Meta(gt=0, description="How long this path may take to answer.")] = 5
     health_headers: Annotated[
         dict[str, str],
         Meta(
@@ -103,7 +109,7 @@ class Service(Section, frozen=True):
         Meta(
             gt=0,
             description="How long a start may take until the service is healthy. A web that answers 500 or 501 from its"
-            " first answer on is given up after 5 seconds, or after three times `settle_seconds` if that is longer. An"
+            " first answer on is given up after 3 seconds, or after three times `settle_seconds` if that is longer. An"
             " undo that starts it again waits up to two minutes longer.",
         ),
     ] = 60
@@ -122,7 +128,8 @@ class Service(Section, frozen=True):
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         kind, runtime = configuration.service_kind(name), configuration.runtime.kind
-        problems = []
+        problems = [f"command: {problem}" for problem in unknown_placeholders(self.command)]
+        problems += [f"health_command: {problem}" for problem in unknown_placeholders(self.health_command)]
         if runtime == "compose":
             if self.health_command:
                 problems.append("health_command: a container has a health check of its own")
@@ -138,24 +145,104 @@ class Service(Section, frozen=True):
         if self.health and kind != "web":
             instead = "a container has a health check of its own" if runtime == "compose" else "use health_command"
             problems.append(f"health: only the web has a port; {instead}")
-        if self.health_headers and not self.health:
-            problems.append("health_headers: belong to the request of `health`, which is not set")
+        for key in ("health_headers", "health_contains"):
+            if getattr(self, key) and not self.health:
+                problems.append(f"{key}: belongs to the request of `health`, which is not set")
         if self.health and not self.health.startswith("/"):
             problems.append("health: is a path and starts with /")
         return problems
 
 
+class Task(Section, frozen=True):
+    commands: Annotated[
+        list[str | list[str]],
+        Meta(min_length=1, description="One command as a list of arguments, or a list of commands that run in turn."),
+    ]
+    user: Annotated[
+        str, Meta(description="Account that it runs as, if Holdfast runs as root. Default: `tasks.user`.")
+    ] = ""
+    timeout_seconds: Annotated[
+        float, Meta(ge=0, description="Time for each command. Default: `limits.task_timeout_seconds`.")
+    ] = 0
+    environment: Annotated[
+        dict[str, str],
+        Meta(
+            description="More environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."
+        ),
+    ] = {}
+
+    def argvs(self) -> list[list[str]]:
+        """Return the commands."""
+        words = [one for one in self.commands if isinstance(one, str)]
+        return [words] if words else [one for one in self.commands if not isinstance(one, str)]
+
+    def problems(self) -> list[str]:
+        return [f"commands: {problem}" for problem in _problems_of(self.commands)]
+
+
+def _problems_of(commands: Sequence[str | list[str]]) -> list[str]:
+    """Return the problems of one command, or of a list of commands."""
+    texts = [isinstance(one, str) for one in commands]
+    if any(texts) and not all(texts):
+        return ["is one command or a list of commands, not a mixture of both"]
+    if any(not one for one in commands if not isinstance(one, str)):
+        return ["contains an empty command"]
+    words = [word for one in commands for word in ([one] if isinstance(one, str) else one)]
+    return unknown_placeholders(words, port=False)
+
+
+Commands = list[str | list[str]] | Task
+"""A key of `[tasks]`: one command, a list of commands, or a table with them and with what they need."""
+
+
 class Tasks(Section, frozen=True):
-    install: Annotated[list[str], Meta(description="Runs at the first installation, on empty data.")] = []
-    migrate: Annotated[list[str], Meta(description="Brings the data to the release.")] = []
-    warm_cache: Annotated[list[str], Meta(description="Runs after migrate and before the start.")] = []
-    after_restore: Annotated[list[str], Meta(description="Runs after a restore and before the start.")] = []
-    after_clone: Annotated[list[str], Meta(description="Runs in the target after a clone.")] = []
+    user: Annotated[
+        str,
+        Meta(
+            description="Account that tasks, the console and questions for migrations run as, if Holdfast runs as root."
+            " Default: that of the web."
+        ),
+    ] = ""
+    prepare: Annotated[
+        Commands,
+        Meta(
+            description="Runs in the unpacked release while the old one still serves visitors, for what needs no change"
+            " of data, such as collecting static files."
+        ),
+    ] = []
+    install: Annotated[Commands, Meta(description="Runs at the first installation, on empty data.")] = []
+    migrate: Annotated[Commands, Meta(description="Brings the data to the release.")] = []
+    warm_cache: Annotated[Commands, Meta(description="Runs after migrate and before the start.")] = []
+    after_restore: Annotated[Commands, Meta(description="Runs after a restore and before the start.")] = []
+    after_clone: Annotated[Commands, Meta(description="Runs in the target after a clone.")] = []
     reindex: Annotated[
-        list[str],
+        Commands,
         Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
     ] = []
     console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
+
+    def task(self, name: str) -> Task | None:
+        """Return a task; None if the application has none of that name."""
+        found: list[str | list[str]] | Task = getattr(self, name)
+        if isinstance(found, Task):
+            return found
+        return Task(found) if found else None
+
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
+        if configuration.runtime.kind != "compose":
+            return []
+        tasks = {key: getattr(self, key) for key in self.__struct_fields__}
+        given = ["user"] if self.user else []
+        given += [f"{key}.user" for key, task in tasks.items() if isinstance(task, Task) and task.user]
+        return [f"{key}: is for kind supervisor; the Compose files set the user" for key in given]
+
+    def problems(self) -> list[str]:
+        found = []
+        for key in self.__struct_fields__:
+            value: object = getattr(self, key)
+            if isinstance(value, list):
+                found += [f"{key}: {problem}" for problem in _problems_of(value)]
+        return found
 
 
 class Limits(Section, frozen=True):

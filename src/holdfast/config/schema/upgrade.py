@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 class PythonSource(Section, frozen=True):
     requirements: Annotated[
-        str, Meta(description="Requirements file in the repository; its wheels go into the package.")
+        str,
+        Meta(
+            description="Requirements file in the repository, or its `pyproject.toml`, `uv.lock` or `poetry.lock`;"
+            " wheels of all that it names go into the package."
+        ),
     ] = "requirements.txt"
     interpreter: Annotated[str, Meta(description="Interpreter that creates the virtual environment of a release.")] = (
         "python3"
@@ -34,16 +38,32 @@ class Source(Section, frozen=True):
     ] = []
     shared: Annotated[
         dict[str, str],
-        Meta(description="Links in each release: path in the release -> path that all releases share."),
+        Meta(
+            description="Links in each release: path in the release -> path that all releases share. What the release"
+            " ships at such a path is copied once, when the shared path does not exist yet. A missing shared path is"
+            " created as a folder if it ends with `/` or has no dot in its name; else a task creates the file."
+        ),
     ] = {}
+    writable: Annotated[
+        list[str],
+        Meta(
+            description="Paths in each release that belong to the account of the web, or of tasks, because the"
+            " application writes there: caches, compiled templates. Missing ones are created as folders."
+        ),
+    ] = []
     python: Annotated[
         PythonSource | None, Meta(description="For Python: create a virtual environment `.venv` in each release.")
     ] = None
 
+    def problems(self) -> list[str]:
+        outside = [path for path in self.writable if path.startswith("/") or ".." in path.split("/")]
+        return [f"writable: {path} is not a path inside the release" for path in outside]
+
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":
             return ["images: is for runtime.kind compose"] if self.images else []
-        return ["python: is not for containers, whose image has everything"] if self.python is not None else []
+        problems = ["python: is not for containers, whose image has everything"] if self.python is not None else []
+        return problems + (["writable: is for runtime.kind supervisor"] if self.writable else [])
 
 
 class Migrations(Section, frozen=True):
@@ -114,7 +134,24 @@ class Migrations(Section, frozen=True):
 
 
 class Guard(Section, frozen=True):
-    may_shrink: Annotated[list[str], Meta(description="Tables that an upgrade may empty or drop.")] = []
+    may_shrink: Annotated[
+        list[str],
+        Meta(
+            description="Tables that an upgrade may empty or drop, as shell patterns. `holdfast upgrade --may-shrink"
+            " TABLE` allows it once."
+        ),
+    ] = []
+    may_lose: Annotated[
+        dict[str, str],
+        Meta(description="Tables that an upgrade may take some rows from, each with the share, such as `10%`."),
+    ] = {}
+    count: Annotated[
+        dict[str, str],
+        Meta(
+            description="Tables of which only some rows must stay, each with the query that counts these, such as"
+            " `SELECT count(*) FROM options WHERE name NOT LIKE '_transient%'`."
+        ),
+    ] = {}
     budget_seconds: Annotated[
         float,
         Meta(
@@ -123,6 +160,14 @@ class Guard(Section, frozen=True):
             " tables come first; a table that is not counted gives only a warning.",
         ),
     ] = 0.75
+
+    def share(self, table: str) -> float:
+        """Return the share of a table's rows that an upgrade may take, from 0 to 1."""
+        return float(self.may_lose.get(table, "0%").removesuffix("%")) / 100
+
+    def problems(self) -> list[str]:
+        wrong = [name for name, share in self.may_lose.items() if not re.fullmatch(r"\d{1,2}(\.\d+)?%|100%", share)]
+        return [f"may_lose: {self.may_lose[name]!r} of {name} is not a share such as 10%" for name in wrong]
 
 
 class Releases(Section, frozen=True):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from holdfast.drivers.entries import Selection
 from holdfast.drivers.files import moves, tree
 from holdfast.drivers.files.watch import TreeWatch
 from holdfast.drivers.protocols.files import Fetch, never
@@ -67,6 +68,16 @@ class LocalFiles:
         if not self.root.is_dir():
             return iter(())
         return tree.scan(os.fsencode(self.root), self._excludes, by_name)
+
+    def look(self, chosen: Selection) -> Iterator[Entry]:
+        if not self.root.is_dir():
+            return
+        with Beneath(self.root) as own:
+            for path, below in chosen.lookups():
+                if path:
+                    yield from tree.look(own, path, self._excludes, below=below)
+                else:
+                    yield from tree.scan_below(own, path, self._excludes)
 
     def watched(self) -> TreeWatch | None:
         try:
@@ -153,7 +164,14 @@ class LocalFiles:
         record = self._record(token)
         return record is not None and (record / moves.LIST).exists()
 
-    def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
+    def stage(
+        self,
+        token: str,
+        wanted: Iterable[Entry],
+        fetch: Fetch,
+        check: Callable[[], None],
+        within: Selection | None = None,
+    ) -> int:
         if self.staged(token):
             raise RefusedError(f"{self.root} already has staged moves of this operation")
         folder = self.workspace(token)  # this removes what an interrupted attempt had staged
@@ -162,8 +180,8 @@ class LocalFiles:
         record = self._records / token if self._records is not None else folder
         durable.make_directory(record)
         with Beneath(self.root) as own:
-            stager = moves.Stager(own, folder, record, fetch, self._digest, check, self._keeps, self._host)
-            return stager.run(self.scan(), wanted)
+            stager = moves.Stager(own, folder, record, fetch, self._digest, check, self._keeps, self._host, within)
+            return stager.run(self.scan() if within is None else self.look(within), wanted)
 
     def apply(self, token: str) -> None:
         if self.staged(token):

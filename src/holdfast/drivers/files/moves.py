@@ -15,11 +15,11 @@ import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import msgspec
 
-from holdfast.drivers.entries import inside
+from holdfast.drivers.entries import Selection, inside, order_of
 from holdfast.drivers.files.staging import (
     Makers,
     Metadata,
@@ -31,7 +31,7 @@ from holdfast.drivers.files.staging import (
     xattrs_beneath,
 )
 from holdfast.drivers.protocols.files import Fetch
-from holdfast.errors import StepError
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Entry
 from holdfast.system import durable
 from holdfast.system.confined import Beneath
@@ -41,11 +41,15 @@ Digest = Callable[[Entry], str]
 
 
 class EntryMove(TypedDict):
-    """A rename out of the tree, or into it; `n` is the entry's name in Holdfast's folder."""
+    """A rename out of the tree, or into it; `n` is the entry's name in Holdfast's folder.
+
+    With `free`, nothing may be at the path by now: the application goes on, and nobody would keep what it put there.
+    """
 
     do: Literal["aside", "place"]
     path: str
     n: int
+    free: NotRequired[bool]
 
 
 class MetadataMove(TypedDict):
@@ -100,12 +104,14 @@ class Stager:
         check: Callable[[], None],
         keeps: Callable[[bytes], bool],
         host: Host | None,
+        within: Selection | None = None,
     ) -> None:
         """Put the staged files into `folder`, the list into `record`.
 
         `keeps` returns whether a directory contains entries outside of the dataset, which must stay; with a host, a
-        second process may help.
+        second process may help. `within`: only what the listing names there is replaced, and everything else stays.
         """
+        self._within = within
         self._makers = Makers(fetch, host)
         self._keeps = keeps
         self._tree = tree
@@ -149,15 +155,21 @@ class Stager:
             if here is not None and here_path is not None and skip is not None and here_path.startswith(skip):
                 here = next(live_entries, None)
                 continue
-            here_first = there_path is None or (here_path is not None and _order(here_path) < _order(there_path))
+            here_first = there_path is None or (here_path is not None and order_of(here_path) < order_of(there_path))
             if here is not None and here_path is not None and here_first:
-                if here.kind == "directory" and self._keeps(here_path):
+                if here.kind == "directory" and (self._within is not None or self._keeps(here_path)):
                     live_directories[here_path] = here
-                else:
+                elif self._within is None:
                     self._aside(here_path)
                     skip = here_path + b"/" if here.kind == "directory" else skip
                 here = next(live_entries, None)
             elif here is not None and here_path == there_path and here_path is not None and there is not None:
+                if self._within is not None and self._within.is_above(here_path):
+                    if here.kind != "directory":
+                        raise not_a_directory(here)
+                    live_directories[here_path] = here
+                    here, there = next(live_entries, None), next(wanted_entries, None)
+                    continue
                 if here.kind == "directory":
                     live_directories[here_path] = there
                 if self._compare(here, there, here_path) and here.kind == "directory":
@@ -166,7 +178,7 @@ class Stager:
             elif there is not None and there_path is not None:
                 self._create(there, there_path)
                 there = next(wanted_entries, None)
-        for parent in sorted(self._touched, key=_order, reverse=True):
+        for parent in sorted(self._touched, key=order_of, reverse=True):
             entry = live_directories.get(parent)
             if entry is not None:
                 self._note_metadata(parent, wanted_metadata(entry))
@@ -219,7 +231,10 @@ class Stager:
         else:
             self._number += 1
             target = os.fsencode(self._folder / "stage" / str(self._number))
-            self._note({"do": "place", "path": _text(path), "n": self._number})
+            move: EntryMove = {"do": "place", "path": _text(path), "n": self._number}
+            if self._within is not None:
+                move["free"] = True
+            self._note(move)
             self._touched.add(path.rpartition(b"/")[0])
             if entry.kind == "directory":
                 self._staged_root = (path, target)
@@ -254,6 +269,14 @@ class Stager:
             os.link(place.path, target)
 
 
+def not_a_directory(entry: Entry) -> RefusedError:
+    """Return the error of a way to a chosen path that is not a directory any more: it was not chosen itself."""
+    return RefusedError(
+        f"{entry.path} is a directory in the backup, and a {entry.kind} now",
+        next_step="Restore that path instead, or move away what is there.",
+    )
+
+
 class _Place(msgspec.Struct, frozen=True):
     """The location of a file: below the tree's root, or staged."""
 
@@ -275,10 +298,6 @@ def place_recorded(record: Path) -> str | None:
         return (record / _PLACE).read_text()
     except FileNotFoundError:
         return None
-
-
-def _order(path: bytes) -> bytes:
-    return path.replace(b"/", b"\0")
 
 
 def _text(path: bytes) -> str:
@@ -362,6 +381,11 @@ def apply_moves(tree: Beneath, folder: Path, record: Path) -> None:
         aside, stage = _places(folder, move)
         if move["do"] == "place":
             if os.path.lexists(stage):
+                if move.get("free") and tree.status(path) is not None:
+                    raise StepError(
+                        f"{move['path']} came into being meanwhile, and would be overwritten",
+                        next_step="Run the command again.",
+                    )
                 _put_in(tree, stage, path)
         elif not os.path.lexists(aside) and tree.status(path) is not None:
             _take_out(tree, path, aside)

@@ -139,7 +139,7 @@ def scan(
         yield from scan_below(tree, b"", excludes, by_name, seen)
 
 
-def look(tree: Beneath, path: bytes, excludes: Excludes, seen: Seen, *, below: bool) -> Iterator[Entry]:
+def look(tree: Beneath, path: bytes, excludes: Excludes, seen: Seen = _unseen, *, below: bool) -> Iterator[Entry]:
     """Yield the entry at one path of a tree, if there is one, and with `below` all entries below it."""
     try:
         folder, name = tree.parent(path)
@@ -172,7 +172,7 @@ def scan_below(
         prefix, children = stack[-1]
         for name, child in children:
             path = prefix + name
-            if (name.startswith(PRIVATE_NAME) and _is_private(name)) or (excluded and excluded(path)):
+            if (name.startswith(PRIVATE_NAME) and is_private(name)) or (excluded and excluded(path)):
                 continue
             if by_name() and child.is_file(follow_symlinks=False):
                 shown, encoded = readable(path)
@@ -217,10 +217,11 @@ def holds_left_out(tree: Beneath, directory: bytes, excludes: Excludes) -> bool:
 
 def left_out(name: bytes, path: bytes, excludes: Excludes) -> bool:
     """Return whether an entry is not part of the dataset: it is Holdfast's own, or excluded."""
-    return _is_private(name) or (bool(excludes) and excludes.matches(path))
+    return is_private(name) or (bool(excludes) and excludes.matches(path))
 
 
-def _is_private(name: bytes) -> bool:
+def is_private(name: bytes) -> bool:
+    """Return whether a name is that of a folder of Holdfast's own."""
     return name == PRIVATE_NAME or name.startswith(PRIVATE_NAME + b"-")
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,68 +18,17 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from holdfast.config.similar import did_you_mean
-from holdfast.drivers.packages import updates
-from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError, RefusedError
+from holdfast.drivers.packages import checkout, updates
+from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
+from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
 from holdfast.model import Newer, Package
 from holdfast.system import durable
 from holdfast.system.host import Host
 
 MARKER = ".holdfast-release.json"
-WHEELS = ".holdfast-wheels"
-_FORMAT = 1
-_SPARE_BYTES = 1 << 20
+_FORMAT = 2
 _FETCH_SECONDS = 600
-_SOME_FAILED = 1  # exit code of compileall after errors in modules
 _SAFE_ID = re.compile(r"[A-Za-z0-9_+@][A-Za-z0-9._+@-]*")
-
-
-def archive_command(commit: str, target: Path) -> list[str]:
-    return ["git", "archive", "--format=tar", f"--output={target}", commit]
-
-
-def wheels_command(python: str, requirements: Path, target: Path) -> list[str]:
-    return [
-        python,
-        "-m",
-        "pip",
-        "wheel",
-        "--disable-pip-version-check",
-        "--quiet",
-        "--wheel-dir",
-        str(target),
-        "--requirement",
-        str(requirements),
-    ]
-
-
-def environment_command(python: str, target: Path) -> list[str]:
-    # Without pip, which would take most of the time; a release does not change, so it needs none.
-    return [python, "-m", "venv", "--without-pip", str(target)]
-
-
-def install_command(python: str, environment: Path, wheels: Path, requirements: Path) -> list[str]:
-    return [
-        python,
-        "-m",
-        "pip",
-        "--python",
-        str(environment / "bin" / "python"),
-        "install",
-        "--disable-pip-version-check",
-        "--quiet",
-        "--no-compile",
-        "--no-index",
-        "--find-links",
-        str(wheels),
-        "--requirement",
-        str(requirements),
-    ]
-
-
-def compile_command(environment: Path) -> list[str]:
-    # compileall uses every core; pip uses one and takes more than twice the time. `-I` keeps out the working directory,
-    # which is the application's and may have modules with the names of standard ones.
-    return [str(environment / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", str(environment / "lib")]
 
 
 class ArchivePackages:
@@ -103,6 +50,7 @@ class ArchivePackages:
         self._requirements = requirements
         self._python = python
         self._timeout_seconds = timeout_seconds
+        self._dependencies = PythonDependencies(host, requirements, python, timeout_seconds)
 
     # --- references --------------------------------------------------------------------------------
 
@@ -166,29 +114,15 @@ class ArchivePackages:
         durable.remove_tree(work)
         tree = work / "tree"
         durable.make_directory(tree, 0o755)
-        self._host.run(
-            archive_command(commit, work / "source.tar"),
-            cwd=self._repository,
-            timeout_seconds=self._timeout_seconds,
-        )
-        tarballs.extract_source(work / "source.tar", tree)
-        (work / "source.tar").unlink()
+        checkout.write(self._host, self._repository, commit, tree, tarballs.extract_source, self._timeout_seconds)
         if self._requirements:
-            if not (tree / self._requirements).is_file():
-                raise RefusedError(
-                    f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`."
-                )
-            self._host.run(
-                wheels_command(self._python, tree / self._requirements, tree / WHEELS),
-                cwd=tree,
-                timeout_seconds=self._timeout_seconds,
-            )
+            self._dependencies.build(tree, label)
         for command in self._build:
             self._host.run(command, cwd=tree, timeout_seconds=self._timeout_seconds)
         identifier = f"{label}-{commit[:12]}"
         finished = work / "package"
         durable.make_directory(finished)
-        tarballs.pack(tree, finished / "package.tar.zst")
+        unpacked_bytes = tarballs.pack(tree, finished / "package.tar.zst")
         package = Package(
             id=identifier,
             label=label,
@@ -197,6 +131,7 @@ class ArchivePackages:
             size_bytes=(finished / "package.tar.zst").stat().st_size,
             built_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             path=str(self._folder / identifier),
+            unpacked_bytes=unpacked_bytes,
         )
         self._store(finished, package, self._recipe())
         durable.remove_tree(work)
@@ -285,40 +220,23 @@ class ArchivePackages:
         from holdfast.drivers.packages import tarballs  # noqa: PLC0415 # likewise
 
         durable.remove_tree(target)
+        _require_room(package, target.parent)
         durable.make_directory(target, 0o755)
         tarballs.extract_package(archive, target)
         if (target / WHEELS).is_dir():
-            self._host.run(
-                environment_command(self._python, target / ".venv"), cwd=target, timeout_seconds=self._timeout_seconds
-            )
-            self._host.run(
-                install_command(self._python, target / ".venv", target / WHEELS, target / self._requirements),
-                cwd=target,
-                timeout_seconds=self._timeout_seconds,
-            )
-            shutil.rmtree(target / WHEELS)
-            self._compile(target)
+            self._dependencies.install(target)
         durable.sync_filesystem(target)
         durable.write_file(target / MARKER, json.dumps(dict(marker), indent=1), 0o644)
 
-    def _compile(self, release: Path) -> None:
-        """Compile modules; files of other Python versions, which some packages bring, stay as they are."""
-        argv = compile_command(release / ".venv")
-        found = self._host.run(argv, cwd=release, timeout_seconds=self._timeout_seconds, check=False)
-        if found.exit_code not in (0, _SOME_FAILED):
-            raise CommandFailedError(
-                f"compiling the modules of {release.name} ended with exit code {found.exit_code}",
-                exit_code_of_command=found.exit_code,
-                output_tail=found.output_tail,
-            )
-        _refuse_full(release)
 
-
-def _refuse_full(folder: Path) -> None:
-    """Raise NoSpaceError for a full disk, because a truncated compiled module cannot be imported."""
-    status = os.statvfs(folder)
-    if status.f_bavail * status.f_frsize < _SPARE_BYTES:
-        raise NoSpaceError(f"{folder} has no room for the compiled modules of its environment")
+def _require_room(package: Package, folder: Path) -> None:
+    """Raise NoSpaceError where a release does not fit."""
+    free = durable.free_bytes(folder)
+    if free < package.unpacked_bytes:
+        raise NoSpaceError(
+            f"{folder} has {free >> 20} MiB free; the release {package.label} needs {package.unpacked_bytes >> 20} MiB",
+            next_step="Free space there, then run the command again.",
+        )
 
 
 class _Recipe(msgspec.Struct):

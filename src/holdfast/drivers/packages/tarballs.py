@@ -9,7 +9,9 @@ from pathlib import Path
 
 import zstandard
 
-from holdfast.errors import DamagedError
+from holdfast.errors import DamagedError, RefusedError
+
+_BLOCK_BYTES = 4096  # what an entry takes besides its content
 
 
 def extract_package(archive: Path, target: Path) -> None:
@@ -73,15 +75,30 @@ def extract(tar: tarfile.TarFile, target: Path) -> None:
     tar.extractall(target, members=_inside(tar, target))
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Return a member without the builder's name and number."""
+def _plain(member: tarfile.TarInfo, tree: str) -> tarfile.TarInfo:
+    """Return a member without the builder's name and number, and without the place of the tree in a link.
+
+    Raise RefusedError for a link that leaves the tree, because the release would depend on what is not in it.
+    """
+    if member.issym():
+        place = os.path.dirname(os.path.join(tree, member.name))
+        aim = os.path.normpath(os.path.join(place, member.linkname))
+        if aim != tree and not aim.startswith(tree + os.sep):
+            raise RefusedError(
+                f"{member.name} is a link to {member.linkname}, which is not part of the release",
+                next_step="Let the build copy the file, or name the path in `source.shared`. A virtual environment of"
+                " Python is made by `source.python`, not by `source.build`.",
+            )
+        if os.path.isabs(member.linkname):
+            member.linkname = os.path.relpath(aim, place)
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
-def pack(tree: Path, archive: Path) -> None:
-    """Write the tree as `.tar.zst`."""
+def pack(tree: Path, archive: Path) -> int:
+    """Write the tree as `.tar.zst`; return the size of its files. Raise RefusedError for a link that leaves it."""
+    root = os.path.normpath(tree)
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as file,
@@ -89,4 +106,5 @@ def pack(tree: Path, archive: Path) -> None:
     ):
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name in sorted(os.listdir(tree)):
-                tar.add(tree / name, arcname=name, filter=_plain)
+                tar.add(tree / name, arcname=name, filter=lambda member: _plain(member, root))
+            return sum(_BLOCK_BYTES + member.size for member in tar.getmembers())

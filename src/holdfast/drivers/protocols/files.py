@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from holdfast.drivers.entries import Selection
 from holdfast.model import (
     Changed,
     Entry,
@@ -49,6 +50,9 @@ class Files(Protocol):
         While `by_name` returns true, regular files may come without having been looked at: with an empty `mode`.
         """
 
+    def look(self, chosen: Selection) -> Iterator[Entry]:
+        """Yield the entries of a selection as `scan` does, without reading the rest of the tree."""
+
     def watched(self) -> WatchedTree | None:
         """Return the same tree, watched from now on; None where its changes are not reported."""
 
@@ -61,8 +65,19 @@ class Files(Protocol):
     def for_worker(self) -> Files | None:
         """Return the same tree in a form for another process of Holdfast; None where only this process can read it."""
 
-    def stage(self, token: str, wanted: Iterable[Entry], fetch: Fetch, check: Callable[[], None]) -> int:
-        """Prepare the moves that make the tree equal to `wanted`; return their number. Nothing visible changes."""
+    def stage(
+        self,
+        token: str,
+        wanted: Iterable[Entry],
+        fetch: Fetch,
+        check: Callable[[], None],
+        within: Selection | None = None,
+    ) -> int:
+        """Prepare the moves that make the tree equal to `wanted`; return their number. Nothing visible changes.
+
+        With `within`, `wanted` has the entries of that selection. They replace those with the same path, and everything
+        else stays: other entries below the chosen paths, and directories above them, with their modes and times.
+        """
 
     def refuse_mounts(self) -> None:
         """Raise RefusedError where a mount inside the tree would prevent its moves from being undone."""

@@ -13,6 +13,7 @@ from typing import IO, Protocol
 
 import msgspec
 
+from holdfast.drivers.entries import PathFilter
 from holdfast.drivers.protocols.files import Files
 from holdfast.model import (
     Backup,
@@ -98,6 +99,9 @@ class StoredBackup(Protocol):
     def listing(self, name: str) -> Iterator[Entry]:
         """Return the listing of a files dataset. Raise DamagedError."""
 
+    def entries(self, name: str, chosen: PathFilter) -> Iterator[Entry]:
+        """Return the chosen entries of a listing; a vault reads no more of it than it must. Raise DamagedError."""
+
     def fetch(self, entry: Entry, descriptor: int) -> None:
         """Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs.
 
@@ -163,7 +167,8 @@ class Vault(Protocol):
     def open_set(self, id: str, only: Collection[str] | None = None) -> StoredBackup:
         """Open a backup. Raise NotFoundError, or DamagedError before returning anything of a damaged one.
 
-        With `only`, only these of its own files are checked, and may be opened.
+        With `only`, only these of its own files are checked, and may be opened. Listings are then checked when they
+        are read, and where contents are is only looked up when one is fetched.
         """
 
     def open_run(self, run: str) -> StoredBackup:

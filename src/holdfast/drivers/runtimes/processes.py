@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from holdfast.model import ReleaseCommand, ServiceInstance
+from holdfast.system.accounts import account_of
 from holdfast.system.host import CommandResult, Host
 
 
@@ -68,7 +69,7 @@ class ProcessRuntime:
             environment=command.environment,
             timeout_seconds=timeout_seconds,
             output=output,
-            as_application=True,
+            account=account_of(command.user),
         )
 
     def run_console(
@@ -77,7 +78,9 @@ class ProcessRuntime:
         *,
         terminal: bool,
     ) -> int:
-        return self._host.interactive(command.argv, cwd=command.directory, environment=command.environment)
+        return self._host.interactive(
+            command.argv, cwd=command.directory, environment=command.environment, account=account_of(command.user)
+        )
 
     def end_tasks(self, operation: str) -> None:
         """Do nothing: the fence ends an operation's processes on this machine."""

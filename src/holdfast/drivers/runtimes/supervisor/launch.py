@@ -10,16 +10,19 @@ import json
 import os
 import pwd
 import sys
+import warnings  # noqa: F401 # os.execvpe imports it, from a folder that the account may not be able to read
 from pathlib import Path
 
 from holdfast.system import child_environment, proc
+
+_UMASK = 0o022  # supervisord has a stricter one for its own files; another account reads what a service writes
 
 
 def main() -> None:
     path = Path(sys.argv[1])
     definition = json.loads(path.read_text())
     user = definition["user"] if os.geteuid() == 0 else None
-    environment = child_environment.for_the_application(user)
+    environment = child_environment.for_the_application(user, definition["directory"])
     for name, value in definition["environment"].items():
         environment[name] = _resolved(value) if value.startswith(("env:", "file:", "command:")) else value
     # Definitions that were written before this key had its name are read, too.
@@ -30,13 +33,18 @@ def main() -> None:
     except OSError:  # for example on a full disk: its environment identifies it too, unless it overwrites its title
         pass
     if user:
-        account = pwd.getpwnam(user)
-        os.initgroups(account.pw_name, account.pw_gid)
-        os.setgid(account.pw_gid)
-        os.setuid(account.pw_uid)
+        _become(user)
+    os.umask(_UMASK)
     os.chdir(definition["directory"])
     command = definition["command"]
     os.execvpe(command[0], command, environment)
+
+
+def _become(user: str) -> None:
+    account = pwd.getpwnam(user)
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
 
 
 def _record(path: Path, release: str) -> None:

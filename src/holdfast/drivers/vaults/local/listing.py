@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import TracebackType
 import msgspec
 import zstandard
 
+from holdfast.drivers.entries import PathFilter
 from holdfast.errors import DamagedError
 from holdfast.model import Entry
 
@@ -20,7 +22,18 @@ class _Digest(msgspec.Struct):
     sha256: str = ""
 
 
+class _Name(msgspec.Struct, gc=False):
+    """The part of an entry by which it is chosen."""
+
+    path: str
+    path_base64: str = ""
+
+    def raw_path(self) -> bytes:
+        return base64.b64decode(self.path_base64) if self.path_base64 else self.path.encode()
+
+
 _decoder = msgspec.json.Decoder(Entry)
+_name_decoder = msgspec.json.Decoder(_Name)
 _digest_decoder = msgspec.json.Decoder(_Digest)
 _encoder = msgspec.json.Encoder()
 _CHUNK_BYTES = 1 << 18
@@ -75,6 +88,40 @@ def read_listing(path: Path) -> Iterator[Entry]:
             yield from _decoder.decode_lines(lines)
     except (msgspec.DecodeError, zstandard.ZstdError) as error:
         raise DamagedError(f"the listing {path} is damaged: {error}") from error
+
+
+def read_chosen(path: Path, chosen: PathFilter) -> Iterator[Entry]:
+    """Yield the chosen entries in order. Read no further than necessary, and decode only what must be known.
+
+    Raise DamagedError for a damaged listing.
+    """
+    after = b""
+    try:
+        for lines in _lines(path):
+            until = _name_decoder.decode(lines[lines.rfind(b"\n", 0, -1) + 1 :]).raw_path()
+            if chosen.may_choose(after, until):
+                yield from _choose(lines, chosen)
+            if chosen.is_past(until):
+                return
+            after = until
+    except (msgspec.DecodeError, zstandard.ZstdError) as error:
+        raise DamagedError(f"the listing {path} is damaged: {error}") from error
+
+
+def _choose(lines: bytes, chosen: PathFilter) -> Iterator[Entry]:
+    if not chosen.literal:
+        for name, line in zip(_name_decoder.decode_lines(lines), lines.split(b"\n"), strict=False):
+            if chosen.wants(name.raw_path()):
+                yield _decoder.decode(line)
+        return
+    literal = chosen.literal.encode()
+    found = lines.find(literal)
+    while found >= 0:
+        end = lines.index(b"\n", found)
+        line = lines[lines.rfind(b"\n", 0, found) + 1 : end]
+        if chosen.wants(_name_decoder.decode(line).raw_path()):
+            yield _decoder.decode(line)
+        found = lines.find(literal, end)
 
 
 def read_digests(path: Path) -> Iterator[str]:

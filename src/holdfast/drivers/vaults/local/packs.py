@@ -121,6 +121,33 @@ def index_lines(index: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield binascii.unhexlify(digest), int(offset), int(length)
 
 
+def find_in_index(folder: Path, name: str, digest: str) -> tuple[int, int] | None:
+    """Return offset and length of a content in a pack, by bisection in its index; None if it is not there.
+
+    Nothing else of the index is read or checked. Raise DamagedError where it cannot be read, or names a place that no
+    pack has.
+    """
+    wanted = digest.encode()
+    try:
+        descriptor = os.open(folder / f"{name}.idx", os.O_RDONLY)
+        try:
+            low, high = 0, os.fstat(descriptor).st_size // _LINE.size
+            while low < high:
+                middle = (low + high) // 2
+                found, offset, length = _LINE.unpack(os.pread(descriptor, _LINE.size, middle * _LINE.size))
+                if found == wanted:
+                    place = int(offset), int(length)
+                    if not (0 <= place[0] < 2 * PACK_BYTES and 0 <= place[1] <= SMALL_BYTES):
+                        raise ValueError(f"a content at {place[0]} of {place[1]} bytes")
+                    return place
+                low, high = (middle + 1, high) if found < wanted else (low, middle)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError, struct.error) as error:
+        raise DamagedError(f"index packs/{name}.idx cannot be read: {error}") from error
+    return None
+
+
 def wrong_contents(folder: Path, name: str) -> list[str]:
     """Return digests of contents whose bytes differ, read in the order of the disk. Raise DamagedError."""
     wrong: list[str] = []

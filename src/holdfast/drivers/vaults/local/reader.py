@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from holdfast.drivers.entries import PathFilter
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.digest_table import DigestTable
-from holdfast.drivers.vaults.local.listing import read_listing
-from holdfast.drivers.vaults.local.packs import index_lines, read_index, wrong_contents
+from holdfast.drivers.vaults.local.listing import read_chosen, read_listing
+from holdfast.drivers.vaults.local.packs import find_in_index, index_lines, read_index, wrong_contents
 from holdfast.errors import DamagedError
 from holdfast.model import Backup, Entry
 from holdfast.system import durable
@@ -20,6 +21,7 @@ _BLOCK_BYTES = 1 << 20
 _MOST_OPEN = 64  # packs; a large vault has more of them than a process may open files
 # A position in a pack as one number: which pack, the offset (below 128 MiB), the length (up to 1 MiB).
 _NUMBER_BYTES = 9
+_FEW_LOOKUPS = 256
 _OFFSET_BITS = 27
 _LENGTH_BITS = 21
 
@@ -27,13 +29,18 @@ _LENGTH_BITS = 21
 class Contents:
     """The contents that one backup may use. Not shared between threads. `problems` lists unusable packs."""
 
-    def __init__(self, vault: Path, packs: Sequence[str]) -> None:
+    def __init__(self, vault: Path, packs: Sequence[str], *, checked: bool = True) -> None:
+        """Check the index of each pack, or none of them: the content that is found is compared in any case."""
         self._vault = vault
         self._packs: list[str] = []
         self._open: dict[int, int] = {}
         self._table: DigestTable | None = None
         self._can_clone = True
+        self._few = 0 if checked else _FEW_LOOKUPS  # that many are found by bisection, without a table
         self.problems: list[str] = []
+        if not checked:
+            self._packs += packs
+            return
         for name in packs:
             try:
                 read_index(vault / "packs", name)
@@ -46,12 +53,22 @@ class Contents:
         return self._vault / "objects" / digest[:2] / digest
 
     def _place(self, digest: str) -> int | None:
+        if self._few:
+            self._few -= 1
+            return self._place_by_bisection(digest)
         if self._table is None:
             self._table = DigestTable(_NUMBER_BYTES)
             for number, name in enumerate(self._packs):
                 for raw, offset, length in index_lines(read_index(self._vault / "packs", name)):
                     self._table.add(raw, number << _OFFSET_BITS + _LENGTH_BITS | offset << _LENGTH_BITS | length)
         return self._table.find(bytes.fromhex(digest))
+
+    def _place_by_bisection(self, digest: str) -> int | None:
+        for number, name in enumerate(self._packs):
+            found = find_in_index(self._vault / "packs", name, digest)
+            if found is not None:
+                return number << _OFFSET_BITS + _LENGTH_BITS | found[0] << _LENGTH_BITS | found[1]
+        return None
 
     def in_pack(self, digest: str) -> bool:
         return self._place(digest) is not None
@@ -138,30 +155,47 @@ class Contents:
 class LocalBackup:
     """A backup, or a finished run, in its folder."""
 
-    def __init__(self, vault: Path, folder: Path, manifest: Backup) -> None:
+    def __init__(self, vault: Path, folder: Path, manifest: Backup, only: Collection[str] | None = None) -> None:
         self._vault = vault
         self._folder = folder
-        self._contents = Contents(vault, manifest.packs)
+        self._contents = Contents(vault, manifest.packs, checked=only is None)
+        self._only = only
         self.manifest = manifest
 
-    def problems(self, only: Collection[str] | None) -> list[str]:
-        """Return what is wrong with it; with `only`, with these of its own files."""
-        if only is not None:
-            return manifests.wrong_files(self._folder, self.manifest, only)
+    def problems(self) -> list[str]:
+        """Return what is wrong with it; where only some of its own files are opened, with these."""
+        if self._only is not None:
+            return manifests.wrong_files(self._folder, self.manifest, self._only)
         return manifests.problems_of(self._folder, self.manifest) + self._contents.problems
 
     def manifest_text(self) -> bytes:
         return (self._folder / "manifest.json").read_bytes()
 
     def listing(self, name: str) -> Iterator[Entry]:
-        return read_listing(self._folder / f"files.{name}.jsonl.zst")
+        return read_listing(self._listing(name))
+
+    def entries(self, name: str, chosen: PathFilter) -> Iterator[Entry]:
+        return read_chosen(self._listing(name), chosen)
+
+    def _listing(self, name: str) -> Path:
+        """Return the path of a listing. Raise DamagedError if it was not checked yet, and is damaged."""
+        file = f"files.{name}.jsonl.zst"
+        if self._only is not None and file not in self._only:
+            if problems := manifests.wrong_files(self._folder, self.manifest, [file]):
+                raise DamagedError(
+                    problems[0],
+                    state="Nothing was changed.",
+                    next_step="Choose another backup. `holdfast backup verify` lists all damage.",
+                )
+            self._only = [*self._only, file]
+        return self._folder / file
 
     def fetch(self, entry: Entry, descriptor: int) -> None:
         self._contents.fetch(entry, descriptor)
 
-    def __reduce__(self) -> tuple[type[LocalBackup], tuple[Path, Path, Backup]]:
+    def __reduce__(self) -> tuple[type[LocalBackup], tuple[Path, Path, Backup, Collection[str] | None]]:
         """Pickle for another process of Holdfast, which opens its own files."""
-        return LocalBackup, (self._vault, self._folder, self.manifest)
+        return LocalBackup, (self._vault, self._folder, self.manifest, self._only)
 
     def open(self, name: str) -> IO[bytes]:
         try:

@@ -261,8 +261,8 @@ class LocalVault:
         from holdfast.drivers.vaults.local.reader import LocalBackup
 
         self._check_owner()
-        found = LocalBackup(self.path, folder, manifests.read_manifest(folder))
-        problems = found.problems(only)
+        found = LocalBackup(self.path, folder, manifests.read_manifest(folder), only)
+        problems = found.problems()
         if problems:
             raise DamagedError(
                 f"backup {found.manifest.id} is damaged: {'; '.join(problems[:3])}",

@@ -1,0 +1,138 @@
+"""A web and its backend as a pair: two versions next to each other, each with a socket in its own release."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast.config.load import load
+from holdfast.system.ports import free_loopback_port
+from holdfast.wiring import open_app
+from tests.e2e.cli import run, succeed
+from tests.memory import make_folder, remove_folder
+from tests.proof import patience
+from tests.standins.visitor import Visitor, get
+
+_BACKEND = """
+import os, socketserver, sys
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(open("VERSION", "rb").read())
+
+if os.path.exists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+socketserver.ThreadingUnixStreamServer(sys.argv[1], Handler).serve_forever()
+"""
+_WEB = """
+import http.server, json, socket, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with socket.socket(socket.AF_UNIX) as backend:
+            backend.connect(sys.argv[2])
+            said = backend.makefile().read()
+        body = json.dumps({"web": open("VERSION").read(), "backend": said}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Pair:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.repository = folder, folder / "repository"
+        self.config, self.port = folder / "app" / "holdfast.toml", free_loopback_port()
+        self.repository.mkdir()
+        self.config.parent.mkdir()
+        git = ["git", "-c", "user.name=P", "-c", "user.email=p@example.invalid", "-C", str(self.repository)]
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        (self.repository / "backend.py").write_text(_BACKEND)
+        (self.repository / "web.py").write_text(_WEB)
+        for version in ("v1", "v2"):
+            (self.repository / "VERSION").write_text(version)
+            subprocess.run([*git, "add", "--all"], check=True)
+            subprocess.run([*git, "commit", "--quiet", "--message", version], check=True)
+            subprocess.run([*git, "tag", version], check=True)
+        self.write("{release}/b.sock")
+
+    def write(self, socket: str) -> None:
+        python = json.dumps(sys.executable)
+        self.config.write_text(f"""
+[application]
+name = "pair"
+state = "{self.folder}/state"
+[source]
+repository = "{self.repository}"
+[services.web]
+command = [{python}, "web.py", "{{port}}", "{socket}"]
+health = "/"
+settle_seconds = 0.1
+[services.app]
+kind = "backend"
+command = [{python}, "backend.py", "{socket}"]
+settle_seconds = 0.1
+[vaults.local]
+path = "{self.folder}/vault"
+[gate]
+kind = "front"
+listen = "127.0.0.1:{self.port}"
+drain_seconds = {patience.limit(2)}
+""")
+
+    def end(self) -> None:
+        app = open_app(load(str(self.config)))
+        try:
+            app.context.runtime.shut_down()
+        finally:
+            app.close()
+        remove_folder(self.folder)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair(make_folder("hfp"))
+    yield made
+    made.end()
+
+
+def test_each_web_meets_its_own_backend_and_no_visitor_waits(pair: Pair) -> None:
+    succeed(pair, "install", "v1")
+    with Visitor(pair.port, "/", interval_seconds=0) as visitor:
+        succeed(pair, "upgrade", "v2", "--source")
+    assert set(visitor.statuses) == {200}, visitor.unanswered
+    assert {tuple(json.loads(body).values()) for body in visitor.bodies} <= {("v1", "v1"), ("v2", "v2")}
+    assert get(pair.port) == (200, {"web": "v2", "backend": "v2"})
+    with Visitor(pair.port, "/", interval_seconds=0) as visitor:
+        succeed(pair, "rollback")
+    assert set(visitor.statuses) == {200}, visitor.unanswered
+    assert get(pair.port) == (200, {"web": "v1", "backend": "v1"})
+    app = open_app(load(str(pair.config)))
+    running = sorted(status.name for status in app.context.runtime.statuses().values() if status.running)
+    app.close()
+    assert len(running) == 3, f"front, web and backend of one release: {running}"
+
+
+def test_a_pair_with_one_address_is_refused(pair: Pair) -> None:
+    pair.write(f"{pair.folder}/b.sock")
+    succeed(pair, "install", "v1")
+    done = run(pair, "upgrade", "v2", "--source")
+    assert done.returncode == 4
+    assert "contain {release}" in done.stderr
+    pair.write("{release}/b.sock")
+    done = run(pair, "upgrade", "v2", "--source")
+    assert done.returncode == 4, "the pair that runs still has the other address"
+    succeed(pair, "upgrade", "v2")
+    succeed(pair, "upgrade", "v1", "--source")
+    assert get(pair.port) == (200, {"web": "v1", "backend": "v1"})
