@@ -46,6 +46,7 @@ def test_characters_that_control_a_terminal_become_visible() -> None:
     assert visible("plain, ümläut, 漢字, → and ✓") == "plain, ümläut, 漢字, → and ✓"
     assert visible("\x1b]0;owned\x07\x1b[2J\r\x9b1m") == r"\x1b]0;owned\x07\x1b[2J\x0d\x9b1m"
     assert visible("user\u202egnp.exe") == r"user\u202egnp.exe"
+    assert visible(b"not text: \xff".decode(errors="surrogateescape")) == r"not text: \udcff"
     assert visible("two\nlines\tand a tabulator") == "two\nlines\tand a tabulator"
 
 

@@ -76,10 +76,14 @@ def logs(session: Session, name: str, follow: bool, since: str | None, lines: in
     runtime, instance, others = chosen(app, name)
     if others and session.renderer.to_person:
         session.renderer.aside(f"{instance}; also kept: {', '.join(others)}")
-    said = []
+    said: list[str] = []
+    printed = False
     for line in whole_lines(runtime.output(instance, lines=lines, since_seconds=seconds, follow=follow)):
+        printed = True
         session.renderer.line(app.context.host.redactor.text(line), whole=True)
         said += [line] if session.renderer.as_json else []
+    if not printed and session.renderer.to_person:
+        session.renderer.aside(f"{instance} has printed nothing.")
     session.renderer.result({"service": name, "instance": instance, "others": others, "lines": said})
 
 

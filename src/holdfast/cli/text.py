@@ -10,8 +10,8 @@ from datetime import datetime
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _AGES = (("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
 _STAMP = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\b")
-# Characters that change the direction in which a terminal shows what follows them.
-_DIRECTIONS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+# With those that change the direction in which a terminal shows what follows, and bytes that are no text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def human_bytes(size: float) -> str:
@@ -99,18 +99,11 @@ def seconds_between(first: str, last: str) -> float:
 
 def visible(text: str) -> str:
     """Return a text in which control characters are visible instead of effective; lines and tabulators stay."""
-    if text.isprintable():
-        return text
-    return "".join(character if _harmless(character) else _escaped(character) for character in text)
+    return text if text.isprintable() else _CONTROLS.sub(_escaped, text)
 
 
-def _harmless(character: str) -> bool:
-    code = ord(character)
-    return character in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0 or code in _DIRECTIONS)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

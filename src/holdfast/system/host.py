@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -339,7 +339,7 @@ class Host(msgspec.Struct):
                 )
         return output.decode(errors="surrogateescape")
 
-    def stream(self, argv: Sequence[str]) -> Iterator[bytes]:
+    def stream(self, argv: Sequence[str]) -> Generator[bytes]:
         """Yield what a command prints while it prints it, both streams together; it ends with the iterator."""
         self.announce(self.redactor.text(" ".join(argv)))
         process = self._spawn(
