@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One more than the cores of a small machine: tests wait as often as they work.
 JOBS ?= 3
 
-.PHONY: setup demo test check faults faults-all submission points bench docs test-setup clean
+.PHONY: setup demo test check faults faults-all submission points bench docs screens test-setup clean
 
 setup: $(VENV)/installed
 
@@ -60,6 +60,10 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m tests.docs.generate
+
+# Writes down what commands show on terminals and in a pipe.
+screens: setup
+	$(BIN)/python -m tests.docs.screens
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

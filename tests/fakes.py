@@ -92,6 +92,14 @@ class FakeRuntime(ProcessRuntime):
     def output_tail(self, name: str) -> str:
         return self._output.get(name, "")
 
+    def outputs(self) -> list[str]:
+        return list(self._output)
+
+    def output(
+        self, name: str, *, lines: int, since_seconds: float | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        yield "".join(self._output.get(name, "").splitlines(keepends=True)[-lines:]).encode()
+
     def shut_down(self) -> None:
         self.instances.clear()
         self.up = False

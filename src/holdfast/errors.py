@@ -1,22 +1,22 @@
-"""The tree of errors. Each class has an exit code; scripts may rely on the codes.
+"""The tree of errors. Each class has one of the exit codes in EXIT_CODES; scripts may rely on them.
 
-HoldfastError                    1  unexpected
-├── UsageError                   2  the command line is wrong
-├── ConfigurationError           3  holdfast.toml is wrong; lists every problem
-├── RefusedError                 4  a check failed; nothing was changed
-│   ├── AlreadyThereError        0  nothing to do; the command line reports a success
-│   ├── NotFoundError            4
-│   ├── NoSpaceError             4
-│   ├── DamagedBackupError       9  a damaged backup prevents it
-│   └── OwnerMismatchError       4
-├── BusyError                    5  another operation runs; names the holder
-├── OperationFailedError         6  failed and undone: the state before it is back
-│   └── DegradedError           10  failed; the old code serves, compatible migrations stay
-├── StuckError                   7  the undo failed: visitors see the maintenance page, an operator is needed
-├── InterruptedOperationError    8  an operation died half-way; `holdfast recover`
-├── DamagedError                 9  a backup, vault or manifest does not verify
-├── CancelledError             130  Ctrl-C or SIGTERM; everything that had begun is undone
-└── StepError                    -  a step failed; the runner turns it into one of the above
+HoldfastError
+├── UsageError
+├── ConfigurationError              lists every problem
+├── RefusedError
+│   ├── AlreadyThereError           a success on the command line
+│   ├── NotFoundError
+│   ├── NoSpaceError
+│   ├── DamagedBackupError
+│   └── OwnerMismatchError
+├── BusyError                       names the holder
+├── OperationFailedError
+│   └── DegradedError
+├── StuckError
+├── InterruptedOperationError
+├── DamagedError
+├── CancelledError
+└── StepError                       a step failed; the runner turns it into one of the above
     ├── CommandFailedError
     ├── CommandTimeoutError
     └── PortTakenError
@@ -26,6 +26,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+
+EXIT_CODES = {
+    0: "done, or there was nothing to do",
+    1: "unexpected error",
+    2: "the command line is wrong: an unknown command or option, or a value that cannot be meant",
+    3: "holdfast.toml is wrong; every problem is listed",
+    4: "refused, nothing was changed: a check failed, or something that was named does not exist or is not unique",
+    5: "another operation runs",
+    6: "failed and undone: the state before it is back",
+    7: "stuck: the undo failed too, an operator is needed",
+    8: "an operation was interrupted, or its closing steps are left; run `holdfast recover`",
+    9: "a backup, the vault or the journal is damaged",
+    10: "failed; the old version serves, but compatible migrations stay",
+    130: "stopped on request (Ctrl-C, SIGTERM, or the answer no); everything that had begun is undone",
+}
 
 
 class HoldfastError(Exception):

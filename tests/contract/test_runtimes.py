@@ -120,6 +120,8 @@ def test_one_that_does_not_stay_up_shows_it(runtime: Runtime, folder: Path) -> N
 def test_output_is_kept(runtime: Runtime, folder: Path) -> None:
     runtime.start(instance("web", folder))
     eventually(lambda: runtime.output_tail("web") != "")
+    assert "web" in runtime.outputs()
+    assert b"".join(runtime.output("web", lines=10)).decode() == runtime.output_tail("web")
 
 
 # --- supervisord's own --------------------------------------------------------------------------------

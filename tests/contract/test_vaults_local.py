@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -90,6 +91,17 @@ def refused_before_anything_is_visible(keeper: Keeper, id: str, number: int) -> 
     except DamagedError:
         return set(os.listdir(target.root)) <= {".holdfast"}
     return False
+
+
+def test_the_progress_goes_on_within_a_large_file(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content_store, "_BLOCK_BYTES", 32)
+    monkeypatch.setattr(content_store.durable, "clone", lambda source, target: False)
+    seen: list[int] = []
+    keeper.vault.begin("run1").store_tree(
+        "media", keeper.files, keep_vanished=False, check=no_check, progress=lambda done, total, unit: seen.append(done)
+    )
+    steps = [later - earlier for earlier, later in itertools.pairwise(seen)]
+    assert steps.count(32) >= 3, seen
 
 
 # --- damage -------------------------------------------------------------------------------------------

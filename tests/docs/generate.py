@@ -8,6 +8,8 @@ import click
 
 from holdfast.cli.main import COMMANDS, holdfast
 from holdfast.config import reference
+from holdfast.errors import EXIT_CODES
+from tests.docs import man
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -19,11 +21,20 @@ def commands() -> str:
         "",
         "Generated from the commands' help by `make docs`; a test verifies that it is current.",
         "",
-        "Every command takes `--config FILE`, `--environment NAME`, `--verbose`, `--json` and `--yes`.",
+        "What they show in use: on terminals of [80](screens/terminal-80.txt) and [120](screens/terminal-120.txt)",
+        "columns, and in a [pipe](screens/pipe.txt). There are also man pages (`man holdfast`).",
         "",
         "```",
         _help(holdfast, "holdfast"),
         "```",
+        "",
+        "## Exit codes",
+        "",
+        "Scripts may rely on them. `holdfast help exit-codes` prints this table.",
+        "",
+        "| code | meaning |",
+        "|---|---|",
+        *(f"| {code} | {text} |" for code, text in EXIT_CODES.items()),
     ]
     context = click.Context(holdfast)
     for name in COMMANDS:
@@ -54,10 +65,15 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reference" / "configuration.md": reference.markdown(),
         DOCS / "reference" / "commands.md": commands(),
+        **{DOCS / "man" / name: text for name, text in man.pages().items()},
     }
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
+    found = pages()
+    for path in (DOCS / "man").glob("*.1"):
+        if path not in found:
+            path.unlink()
+    for path, text in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

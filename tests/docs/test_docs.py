@@ -15,7 +15,7 @@ from holdfast.config import reference
 from holdfast.config.load import load, presets
 from holdfast.config.schema import Configuration
 from holdfast.config.validation import validate
-from tests.docs import generate
+from tests.docs import generate, man
 from tests.proof import patience
 from tests.site import Site
 
@@ -26,6 +26,20 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_the_generated_pages_are_current() -> None:
     for path, text in generate.pages().items():
         assert path.read_text() == text, f"{path.name} is stale: make docs"
+
+
+def test_man_accepts_its_pages_without_a_warning() -> None:
+    groff = shutil.which("groff")
+    assert {path.name for path in (ROOT / "docs" / "man").iterdir()} == man.pages().keys()
+    for name, text in man.pages().items():
+        assert not re.search(r"^[.'](?![A-Z]{1,2}\b|nf$|fi$)", text, re.MULTILINE), name
+    if groff is None:
+        pytest.skip("not installed: groff (its warnings were not looked at)")
+    text = "".join(man.pages().values())
+    done = subprocess.run(
+        [groff, "-man", "-Tutf8", "-ww", "-z"], input=text, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_the_example_names_every_key_and_loads() -> None:

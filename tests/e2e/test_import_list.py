@@ -67,7 +67,7 @@ def test_a_dump_that_was_cut_is_found_by_reading_it(site: Site, dumps: Path) -> 
 
 def test_nothing_to_list(site: Site) -> None:
     assert listed(site) == []
-    assert run(site, "import", "list", "--database", "none").returncode == 2
+    assert run(site, "import", "list", "--database", "none").returncode == 4
 
 
 def test_a_bare_name_is_looked_for(site: Site, dumps: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -84,5 +84,5 @@ def test_a_bare_name_is_looked_for(site: Site, dumps: Path, monkeypatch: pytest.
     (site.app_folder / "absent").mkdir()
     (site.app_folder / "absent" / "own.dump").write_bytes(SQL)
     done = run(site, "import", "database", "own.dump")
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 4, done.stderr
     assert site.store.digest() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,11 +54,11 @@ def test_the_log_tells_a_failed_step_from_one_that_never_ran(app: App) -> None:
     operation = operation_of(app, "one", "two", "three")
     app.journal.step(operation, 0, StepState.DONE, seconds=2)
     app.journal.step(operation, 1, StepState.FAILED, error="no", seconds=1)
-    assert states(app, operation) == ["done (2.0 s)", "failed (1.0 s)", "pending"]
+    assert states(app, operation) == ["done (2.0 s)", "FAILED (1.0 s)", "pending"]
     for position in (1, 0):
         app.journal.step(operation, position, StepState.UNDONE)
     app.journal.finish(operation, Outcome.UNDONE, error="no", seconds=3)
-    assert states(app, operation) == ["done (2.0 s), undone", "failed (1.0 s), undone", "not run"]
+    assert states(app, operation) == ["done (2.0 s), undone", "FAILED (1.0 s), undone", "not run"]
 
 
 def test_the_log_says_what_an_undo_did_and_claims_none_for_a_step_that_has_none(app: App) -> None:
@@ -82,8 +83,54 @@ def test_closing_steps_of_a_stuck_operation_are_pending_once_it_committed(app: A
         assert log.state_of(step, stuck) == said
 
 
-def test_a_duration_that_the_journal_does_not_have_is_a_dash() -> None:
-    assert (log.took(0), log.took(0.25)) == ("-", "250 ms")
+def test_an_interrupted_operation_took_as_long_as_its_recovery_needed(app: App) -> None:
+    operation = operation_of(app)
+    record = app.journal.operation(operation)
+    assert record is not None
+    assert (log.outcome_of(record), log.took(record)) == ("running", "-")
+    gone = msgspec.structs.replace(record, owner=msgspec.structs.replace(record.owner, pid=1, start_ticks=0))
+    assert log.outcome_of(gone) == "interrupted"
+    times = {"started_at": "2026-11-30T02:00:00Z", "ended_at": "2026-11-30T02:02:05Z"}
+    recovered = msgspec.structs.replace(gone, outcome=Outcome.UNDONE, **times)
+    assert (log.outcome_of(recovered), log.took(recovered)) == ("undone", "2 min 5 s")
+    assert log.took(msgspec.structs.replace(recovered, seconds=0.25)) == "250 ms"
+
+
+def test_the_log_is_shown_in_whole_lines_and_says_what_failed(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operation = operation_of(app, "one", "two", "three")
+    app.journal.step(operation, 0, StepState.DONE, seconds=2)
+    app.journal.step(operation, 1, StepState.FAILED, error="no\n  | why", seconds=1)
+    for position in (1, 0):
+        app.journal.step(operation, position, StepState.UNDONE)
+    app.journal.finish(operation, Outcome.UNDONE, error="no\n  | why", seconds=3)
+    path = app.loaded.state / "logs" / f"{operation}.jsonl"
+    path.parent.mkdir()
+    records = [
+        {"kind": "command", "argv": ["migrate", "--all"]},
+        {"kind": "output", "text": "apply"},
+        {"kind": "output", "text": "ing 1\n\x1b[2Japplying 2"},
+        {"kind": "exit", "exit_code": 1, "seconds": 2.0},
+        {"kind": "undone", "title": "drop one", "seconds": 0.5},
+    ]
+    path.write_text("".join(json.dumps({"at": "2026-11-30T02:12:22Z", **record}) + "\n" for record in records))
+    monkeypatch.setattr(Session, "app", lambda self: app)
+    with click.Context(click.Command("show")):
+        log.show.main(["latest"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[7:15] == [
+        "outcome    undone",
+        "error      no",
+        "             | why",
+        "   1. one: done (2.0 s)",
+        "   2. two: FAILED (1.0 s)",
+        "      no",
+        "        | why",
+        "  undo: drop one: done (500 ms)",
+    ]
+    assert lines[15].endswith(" $ migrate --all")
+    assert lines[16:] == ["    applying 1", r"    \x1b[2Japplying 2", "    exit code 1 after 2.0 s"]
 
 
 def advice(app: App) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.config import load as loading
+from holdfast.config.lines import lines_of
 from holdfast.config.load import ResolvedConfig, load, merge_release, undump
 from holdfast.errors import ConfigurationError, NotFoundError
 
@@ -111,10 +112,10 @@ paint = "red"
         "backup.pause_limit_seconds",
     }
     for key in ("gate.kind", "gate.drain_seconds", "services.batch.comand", "colour"):
-        assert by_key[key].endswith("(holdfast.toml)"), by_key[key]
+        assert by_key[key].rpartition(" (")[2].startswith("holdfast.toml, line "), by_key[key]
     for key in ("backup.keep.last", "backup.pause_limit_seconds"):
-        assert by_key[key].endswith("(holdfast.production.toml)"), by_key[key]
-    assert "unknown key; did you mean command?" in by_key["services.batch.comand"]
+        assert by_key[key].rpartition(" (")[2].startswith("holdfast.production.toml, line "), by_key[key]
+    assert "unknown key. Did you mean command?" in by_key["services.batch.comand"]
     assert "is missing" in by_key["files.thumbs.path"]
 
 
@@ -204,7 +205,59 @@ def test_what_is_wrong_is_named_by_its_key(folder: Path, old: str, new: str, wan
 
 def test_an_address_is_asked_for_in_words(folder: Path) -> None:
     (folder / "holdfast.toml").write_text('[application]\nname = "shop"\n[gate]\nlisten = "8000"\n')
-    assert problems(folder) == ("gate.listen: must be HOST:PORT, such as 127.0.0.1:8000 (holdfast.toml)",)
+    assert problems(folder) == (
+        'gate.listen: expected HOST:PORT, such as 127.0.0.1:8000, got "8000" (holdfast.toml, line 4)',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[gate]\nlisten = 8000", "gate.listen: expected HOST:PORT, such as 127.0.0.1:8000, got 8000 (LINE 4)"),
+        ("[application.enviroment]", "application.enviroment: unknown key. Did you mean environment? (LINE 3)"),
+        ("[services.web]\ncommand = [\n  'a',\n]\nport = 'x'", "services.web.port: expected a whole number"),
+        ("[gate]\ndrain_seconds = 'ten'", 'gate.drain_seconds: expected a number of at least 0, got "ten" (LINE 4)'),
+        ("[databases]\nmain = { kind = 'sqlite' }", "databases.main.path: is needed for kind sqlite (LINE 4)"),
+        ("[databases.Main]", "databases.Main: expected a name of at most 41 lower-case letters"),
+        ("[gate]\nmessage = '''\n[files.x]\n'''\nkind = 'door'", "gate.kind: expected one of front, "),
+        ("backup = 5", "backup: expected a table, got 5 (LINE 3)"),
+    ],
+)
+def test_a_problem_is_told_in_words_with_its_line(folder: Path, text: str, problem: str) -> None:
+    (folder / "holdfast.toml").write_text(f'[application]\nname = "shop"\n{text}\n')
+    if text.startswith("backup"):
+        (folder / "holdfast.toml").write_text(f'application.name = "shop"\n\n{text}\n')
+    found = problems(folder)
+    assert any(one.startswith(problem.replace("LINE", "holdfast.toml, line")) for one in found), found
+    assert all("line " in one for one in found)
+
+
+def test_a_value_that_may_be_a_secret_is_not_shown(folder: Path) -> None:
+    write(folder, GOOD.replace('kind = "sqlite"', 'kind = "postgresql"\npassword = "hunter2"'))
+    found = [one for one in problems(folder) if one.startswith("databases.main.password")]
+    assert len(found) == 1 and "hunter2" not in found[0]
+    assert "expected env:NAME, file:PATH or command:ARGV, got another text (holdfast.toml, line " in found[0]
+
+
+def test_lines_are_found_behind_texts_and_lists_of_several_lines() -> None:
+    text = """a = 1
+
+[b."x y".c]  # a comment
+d = [
+  "[e]",
+]
+"f.g" = 1
+h = { i = { j = 2 } }
+[b]
+k = '''
+l = 1
+'''
+m.n = 3
+"""
+    assert lines_of(text) == {
+        "a": 1, "b.x y.c": 3, "b.x y.c.d": 4, "b.x y.c.f.g": 7, "b.x y.c.h": 8, "b.x y.c.h.i": 8, "b.x y.c.h.i.j": 8,
+        "b": 9, "b.k": 10, "b.m": 13, "b.m.n": 13,
+    }  # fmt: skip
 
 
 def test_a_file_that_is_no_toml_is_named_with_the_place(folder: Path) -> None:
@@ -257,7 +310,11 @@ def test_the_environment_variable_chooses_and_the_option_rules(folder: Path, mon
 
 def test_an_environment_without_a_file_is_refused(folder: Path) -> None:
     write(folder)
-    assert "holdfast.stagign.toml does not exist" in problems(folder, "stagign")[0]
+    write(folder, "", "holdfast.staging.toml")
+    with pytest.raises(NotFoundError) as refused:
+        read(folder, "stagign")
+    assert refused.value.next_step.startswith("Did you mean staging? ")
+    assert "holdfast.stagign.toml" in refused.value.next_step
 
 
 def test_a_preset_is_the_ground_that_the_file_builds_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +388,7 @@ def test_the_current_releases_file_is_read_with_the_others(folder: Path) -> None
     assert loaded.configuration.tasks.migrate == ["of", "the", "release"]
     assert loaded.origins["tasks.migrate"] == "current/holdfast.toml"
     write(folder / "current", "[tasks]\nmigrat = ['x']\n")
-    assert problems(folder) == ("tasks.migrat: unknown key; did you mean migrate? (current/holdfast.toml)",)
+    assert problems(folder) == ("tasks.migrat: unknown key. Did you mean migrate? (current/holdfast.toml, line 2)",)
 
 
 def test_a_release_without_sections_of_its_own_changes_nothing(folder: Path) -> None:

@@ -306,3 +306,15 @@ def test_processes_are_found_by_a_whole_variable(value: str) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_stream_comes_as_it_is_printed_and_ends_with_its_reader(value: str) -> None:
+    host = Host()
+    stream = host.stream(["sh", "-c", f"export {VARIABLE}={value}; echo out; echo error >&2; exec sleep 3600"])
+    seen = b""
+    while seen != b"out\nerror\n":
+        seen += next(stream)
+    assert left(value) != []
+    stream.close()
+    assert left(value) == []
+    assert b"".join(host.stream(["echo", "all"])) == b"all\n"

@@ -272,6 +272,8 @@ def test_typical_seconds_is_the_median_of_what_was_done(journal: Journal) -> Non
         journal.step(begin(journal), 0, StepState.DONE, seconds=seconds)
     journal.step(begin(journal), 0, StepState.FAILED, seconds=100)
     assert journal.typical_seconds("do.it") == 2.0
+    title = journal.steps(begin(journal))[0].title
+    assert journal.typical_seconds("do.it", title) == journal.typical_seconds("do.it", "another") == 2.0
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ _HEAVY = {
     "logging",
     "multiprocessing",
     "pickle",
+    "rich",
     "ssl",
     "supervisor",
     "tarfile",

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(
+    examples=[
+        ("adopt --dry-run", "What would be taken over?"),
+        ("adopt v25.09", "Take over what runs; it was built from v25.09."),
+    ]
+)
 @click.argument("reference", metavar="[REF]", default="HEAD")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")
 @common

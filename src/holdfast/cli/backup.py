@@ -9,22 +9,24 @@ import click
 import msgspec
 
 from holdfast.cli import backup_files
-from holdfast.cli.render import human_bytes
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import ago, human_bytes, local_time
 from holdfast.errors import DamagedError, OperationFailedError, UsageError
 
 
-@click.group()
+@group()
 def backup() -> None:
-    """Create, list, show, verify, restore, export, prune and pin backups."""
+    """Create, list, compare, verify, restore, export, prune and pin backups, and find files in them."""
 
 
-backup.add_command(backup_files.files)
-backup.add_command(backup_files.find)
-backup.add_command(backup_files.diff)
-
-
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup create", "Databases, files, code and configuration."),
+        ("backup create --only media --consistency live", "Only the files, without holding writers."),
+    ]
+)
 @click.option(
     "--consistency",
     type=click.Choice(["live", "pause", "quiesce"]),
@@ -63,7 +65,7 @@ def create(
     )
 
 
-@backup.command("list")
+@backup.command("list", examples=[("backup list", "Which backups are there, how old, and why?")])
 @common
 def list_(session: Session) -> None:
     """List backups, oldest first."""
@@ -73,19 +75,32 @@ def list_(session: Session) -> None:
     vault = operation.vault(app)
     found = vault.backups()
     session.renderer.table(
-        ["BACKUP", "CONSISTENCY", "RELEASE", "SIZE", "NEW", "DATASETS", ""],
+        [
+            "BACKUP",
+            "AGE",
+            Column("REASON", wraps=True),
+            "LEVEL",
+            Column("RELEASE", optional=True),
+            Column("SIZE", right=True),
+            Column("NEW", right=True, optional=True),
+            Column("DATASETS", wraps=True),
+            Column("", wraps=True),
+        ],
         [
             [
                 item.id,
+                ago(item.instant),
+                item.reason or "-",
                 item.consistency,
                 item.release.get("label", "-"),
                 human_bytes(item.size_bytes),
                 human_bytes(item.new_bytes),
-                ",".join(item.datasets),
-                " ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])]),
+                ", ".join(item.datasets),
+                ", ".join([*(["safety"] if item.safety else []), *(["pinned"] if item.pinned else [])]),
             ]
             for item in found
         ],
+        empty="There is no backup yet. To make one, run: holdfast backup create",
     )
     damaged = vault.damaged()
     for name in damaged:
@@ -93,7 +108,7 @@ def list_(session: Session) -> None:
     session.renderer.result({"backups": [msgspec.to_builtins(item) for item in found], "damaged": damaged})
 
 
-@backup.command()
+@backup.command(examples=[("backup show latest", "The newest whole backup.")])
 @click.argument("reference", metavar="ID")
 @common
 def show(session: Session, reference: str) -> None:
@@ -104,7 +119,7 @@ def show(session: Session, reference: str) -> None:
     found = operation.find(app, reference)
     lines = {
         "backup": found.id,
-        "taken": found.instant,
+        "taken": f"{local_time(found.instant)} ({ago(found.instant)})",
         "consistency": found.consistency,
         "reason": found.reason or "-",
         "release": found.release.get("id", "-"),
@@ -129,7 +144,12 @@ def show(session: Session, reference: str) -> None:
     session.renderer.result(msgspec.to_builtins(found))
 
 
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup verify", "Read the whole vault."),
+        ("backup verify latest --load", "Also load its databases, compare and drop them."),
+    ]
+)
 @click.argument("reference", metavar="[ID]", required=False)
 @click.option(
     "--load",
@@ -140,7 +160,7 @@ def show(session: Session, reference: str) -> None:
 def verify(session: Session, reference: str | None, load: bool) -> None:
     """Read every byte of one backup, or of the whole vault, against its digest."""
     from holdfast.application.whole_backups import whole
-    from holdfast.cli.render import ProgressObserver
+    from holdfast.cli.progress import ProgressObserver
     from holdfast.engine.cancellation import Cancellation
     from holdfast.operations import backup as operation
 
@@ -174,7 +194,13 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
     session.renderer.result({"verified": count, "problems": []})
 
 
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup restore latest --dry-run", "What would happen?"),
+        ("backup restore latest --only media", "Only the files."),
+        ("backup restore latest --into look", "Load a database under another name, to inspect it."),
+    ]
+)
 @click.argument("references", metavar="ID [ID...]", nargs=-1, required=True)
 @click.option(
     "--only", multiple=True, metavar="DATASET", help="Only this dataset, `code` or `config` (may be repeated)."
@@ -235,7 +261,12 @@ def restore(
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
 
 
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup export /mnt/disk", "The latest whole backup, as plain files."),
+        ("backup export --all /mnt/disk", "Every backup."),
+    ]
+)
 @click.argument("arguments", metavar="[ID] FOLDER", nargs=-1, required=True)
 @click.option("--all", "all_", is_flag=True, help="All backups, instead of one.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this dataset, `code` or `config` (may be repeated).")
@@ -275,7 +306,12 @@ def export(
     session.run(app, operation.plan(app, reference, arguments[-1], only=only, format=format_), dry_run=dry_run)
 
 
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup prune --dry-run", "What would be removed, and why do the others stay?"),
+        ("backup prune --yes", "In a cron job."),
+    ]
+)
 @click.option("--dry-run", is_flag=True, help="Print which would be removed and why the others stay.")
 @common
 def prune(session: Session, dry_run: bool) -> None:
@@ -289,7 +325,12 @@ def prune(session: Session, dry_run: bool) -> None:
     session.run(app, plan, dry_run=dry_run)
 
 
-@backup.command()
+@backup.command(
+    examples=[
+        ("backup pin 2026-11-20-082512", "Keep it."),
+        ("backup pin 2026-11-20-082512 --off", "The rules decide again."),
+    ]
+)
 @click.argument("reference", metavar="ID")
 @click.option("--off", is_flag=True, help="Remove the pin.")
 @common
@@ -302,3 +343,8 @@ def pin(session: Session, reference: str, off: bool) -> None:
     operation.vault(app).pin(found.id, "operator", not off)
     session.renderer.line(f"{found.id} is {'not pinned any more' if off else 'pinned'}")
     session.renderer.result({"backup": found.id, "pinned": not off})
+
+
+backup.add_command(backup_files.files)
+backup.add_command(backup_files.find)
+backup.add_command(backup_files.diff)

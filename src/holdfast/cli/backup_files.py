@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.cli.render import Renderer, human_bytes
+from holdfast.cli.command import command
+from holdfast.cli.render import Column, Renderer
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
@@ -34,7 +36,9 @@ def _reader(session: Session) -> BackupReader:
     return BackupReader(session.loaded(), session.host)
 
 
-@click.command()
+@command(
+    examples=[("backup files latest media/2026", "What is in this folder?"), ("backup files latest -r", "Everything.")]
+)
 @click.argument("reference", metavar="ID")
 @click.argument("path", metavar="[PATH]", default="")
 @click.option("-r", "--recursive", is_flag=True, help="Everything below PATH, not only what is directly in it.")
@@ -56,7 +60,12 @@ def files(session: Session, reference: str, path: str, recursive: bool) -> None:
     _print(session.renderer, (_line(_shown(name, entry), entry) for name, entry in found))
 
 
-@click.command()
+@command(
+    examples=[
+        ("backup find '*.pdf'", "Which backups have PDF files?"),
+        ("backup find media/2026/plan.odt --all", "Which versions of it?"),
+    ]
+)
 @click.argument("pattern")
 @click.option("--backup", "reference", metavar="ID", help="Only in this backup.")
 @click.option("--all", "all_", is_flag=True, help="A line for each backup, also where the file stayed the same.")
@@ -106,7 +115,12 @@ def _found_facts(found: FoundPath) -> dict[str, object]:
     }
 
 
-@click.command()
+@command(
+    examples=[
+        ("backup diff latest", "What changed since the last backup?"),
+        ("backup diff 2026-11-20-082512 latest", "What changed between two?"),
+    ]
+)
 @click.argument("reference", metavar="ID")
 @click.argument("other", metavar="[ID]", required=False)
 @click.option("--now", is_flag=True, help="Compare with the live application (the default without a second ID).")
@@ -185,7 +199,7 @@ def _print_rows(renderer: Renderer, rows: Mapping[str, list[Rows]]) -> None:
         if one.before != one.after
     ]
     if lines:
-        renderer.table(["TABLE", "ROWS BEFORE", "ROWS AFTER", ""], lines)
+        renderer.table(["TABLE", *(Column(name, right=True) for name in ("ROWS BEFORE", "ROWS AFTER", ""))], lines)
 
 
 def _count(rows: int | None) -> str:
@@ -225,7 +239,7 @@ def restore_paths(
 
 
 def _extract(session: Session, reference: str, paths: tuple[str, ...], folder: str, *, dry_run: bool) -> None:
-    from holdfast.cli.render import ProgressObserver
+    from holdfast.cli.progress import ProgressObserver
     from holdfast.engine.cancellation import Cancellation
     from holdfast.reports import backup_files as report
 
@@ -257,8 +271,8 @@ def _print(renderer: Renderer, lines: Iterable[str], heading: str = "") -> bool:
     printed = False
     while batch := list(itertools.islice(several, _BATCH_LINES)):
         if heading and not printed:
-            renderer.line(heading)
-        renderer.line("\n".join(batch))
+            renderer.line(heading, whole=True)
+        renderer.line("\n".join(batch), whole=True)
         printed = True
     return printed
 
@@ -275,14 +289,14 @@ def _stream_result(
     `tail` returns what is known once the list has ended.
     """
     opening = json.dumps(renderer._envelope(True, 0, data=head))
-    renderer._write(sys.stdout, f"{opening[:-2]}, {json.dumps(key)}: [")
+    renderer.write(sys.stdout, f"{opening[:-2]}, {json.dumps(key)}: [")
     several = iter(items)
     separator = ""
     while batch := list(itertools.islice(several, _BATCH_LINES)):
-        renderer._write(sys.stdout, separator + ", ".join(map(json.dumps, batch)))
+        renderer.write(sys.stdout, separator + ", ".join(map(json.dumps, batch)))
         separator = ", "
     more = json.dumps(tail())[1:-1]
-    renderer._write(sys.stdout, f"]{', ' if more else ''}{more}}}}}\n")
+    renderer.write(sys.stdout, f"]{', ' if more else ''}{more}}}}}\n")
 
 
 def _shown(name: str, entry: Entry) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import click
 from msgspec.structs import asdict
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 from holdfast.errors import RefusedError
 
 
-@click.command()
+@command(
+    examples=[
+        ("check", "Look at the machine, the services and the backups."),
+        ("check --json -q", "For a monitor: exit code 4 if there are errors."),
+    ]
+)
 @common
 def check(session: Session) -> None:
     """Check tools, services, space, permissions, secrets and backups; print what fixes each problem."""

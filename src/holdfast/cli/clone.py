@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 if TYPE_CHECKING:
     from holdfast.application.application import App
 
 
-@click.command()
+@command(
+    examples=[
+        ("clone production staging --backup latest --dry-run", "What would happen?"),
+        ("clone production staging --unsanitized", "Copy the data of now, unchanged."),
+    ]
+)
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option(

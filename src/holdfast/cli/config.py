@@ -6,15 +6,16 @@ import json
 
 import click
 
+from holdfast.cli.command import group
 from holdfast.cli.session import Session, common
 
 
-@click.group()
+@group()
 def config() -> None:
     """Validate, show and explain the configuration."""
 
 
-@config.command()
+@config.command(examples=[("config validate", "Every mistake at once.")])
 @common
 def validate(session: Session) -> None:
     """Check the configuration and print every problem at once."""
@@ -23,7 +24,7 @@ def validate(session: Session) -> None:
     session.renderer.result({"valid": True, "root": str(loaded.root)})
 
 
-@config.command()
+@config.command(examples=[("config show -e staging", "Which values has staging, and from where?")])
 @common
 def show(session: Session) -> None:
     """Show the merged configuration with the origin of each key."""
@@ -33,11 +34,11 @@ def show(session: Session) -> None:
     loaded = session.loaded()
     values = flatten(plain(loaded.configuration))
     for key, value in values.items():
-        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}")
+        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}", whole=True)
     session.renderer.result({"values": values, "origins": dict(loaded.origins)})
 
 
-@config.command("help")
+@config.command("help", examples=[("config help gate.listen", "One key."), ("config help backup", "A section.")])
 @click.argument("key", required=False)
 @common
 def help_(session: Session, key: str | None) -> None:
@@ -50,7 +51,7 @@ def help_(session: Session, key: str | None) -> None:
     session.renderer.result({"lines": lines})
 
 
-@config.command()
+@config.command(examples=[("config schema > holdfast.schema.json", "For an editor that knows JSON Schema.")])
 @common
 def schema(session: Session) -> None:
     """Print the JSON Schema for editors."""
@@ -59,5 +60,5 @@ def schema(session: Session) -> None:
     from holdfast.config.schema import Configuration
 
     value = msgspec.json.schema(Configuration)
-    session.renderer.line(json.dumps(value, indent=1))
+    session.renderer.line(json.dumps(value, indent=1), whole=True)
     session.renderer.result({"schema": value})

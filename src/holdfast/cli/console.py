@@ -6,10 +6,14 @@ import sys
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@command(
+    examples=[("console -- migrate --plan", "Run the application's own command with arguments.")],
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("arguments", metavar="[-- ARGS]...", nargs=-1, type=click.UNPROCESSED)
 @common
 def console(session: Session, arguments: tuple[str, ...]) -> None:

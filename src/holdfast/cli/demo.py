@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(examples=[("demo --keep", "Keep the repository of the guestbook for the tutorial.")])
 @click.option("--keep", is_flag=True, help="Keep the folder afterwards.")
 @click.option("--repository", metavar="FOLDER", help="Only write the application's git repository, to a new folder.")
 @common

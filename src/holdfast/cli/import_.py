@@ -6,16 +6,23 @@ from dataclasses import asdict
 
 import click
 
-from holdfast.cli.render import human_bytes
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes, local_minute, local_zone
 
 
-@click.group("import")
+@group("import")
 def import_() -> None:
     """Import a dump or files that another tool made."""
 
 
-@import_.command()
+@import_.command(
+    examples=[
+        ("import database shop.sql.gz --dry-run", "What would be done?"),
+        ("import database shop.dump --database main", "Replace the database."),
+    ]
+)
 @click.argument("source", metavar="FILE")
 @click.option("--database", metavar="NAME", help="Target database, if the application has several.")
 @click.option("--cold", is_flag=True, help="FILE is the data directory of a stopped PostgreSQL server.")
@@ -46,7 +53,7 @@ def database(
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
 
 
-@import_.command("list")
+@import_.command("list", examples=[("import list --test", "Which dumps are there, and are they whole?")])
 @click.option("--database", metavar="NAME", help="Only for this database.")
 @click.option("--test", "tested", is_flag=True, help="Read each to its end, to verify its compression.")
 @common
@@ -57,13 +64,37 @@ def list_(session: Session, database: str | None, tested: bool) -> None:
     app = session.app()
     found = operation.found(app, database, test=tested)
     rows = [
-        [item.name, item.database, item.at, human_bytes(item.size_bytes), item.format, item.state] for item in found
+        [
+            item.name,
+            item.database,
+            local_minute(f"{item.at.replace(' ', 'T')}Z"),
+            human_bytes(item.size_bytes),
+            item.format,
+            item.state,
+        ]
+        for item in found
     ]
-    session.renderer.table(["DUMP", "DATABASE", "TIME (UTC)", "SIZE", "FORMAT", ""], rows)
+    session.renderer.table(
+        [
+            Column("DUMP", wraps=True),
+            "DATABASE",
+            f"TIME ({local_zone()})",
+            Column("SIZE", right=True),
+            "FORMAT",
+            Column("", wraps=True),
+        ],
+        rows,
+        empty="There is no dump in the folders of `import_from`.",
+    )
     session.renderer.result({"dumps": [asdict(item) for item in found]})
 
 
-@import_.command()
+@import_.command(
+    examples=[
+        ("import files media.tar.gz --into media", "Add the files of an archive."),
+        ("import files ./uploads --into media/uploads --replace", "Replace a folder."),
+    ]
+)
 @click.argument("source", metavar="ARCHIVE-OR-FOLDER")
 @click.option("--into", required=True, metavar="DATASET[/SUBPATH]", help="Dataset and folder that receive the files.")
 @click.option("--replace", is_flag=True, help="Remove existing files that are not imported; default: merge.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(examples=[("install v1 --dry-run", "What would be done?"), ("install v1", "Build and start the tag v1.")])
 @click.argument("reference", metavar="REF")
 @click.option("--wipe", is_flag=True, help="Wipe existing data first (never in production; a backup is made).")
 @click.option("--dry-run", is_flag=True, help="Print the plan with its commands; change nothing.")

@@ -5,35 +5,54 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from holdfast import VERSION
+from holdfast.cli.command import Group, common_options
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("init", "Write a commented holdfast.toml for this folder."),
-    "check": ("check", "Find problems and risks; print what fixes them."),
-    "status": ("status", "Show services, release, last backup and open operations."),
-    "adopt": ("adopt", "Take over a project whose containers are running."),
-    "install": ("install", "Install the application for the first time."),
-    "upgrade": ("upgrade", "Upgrade to a release; a bad one is undone."),
-    "rollback": ("rollback", "Go back to the previous release."),
-    "backup": ("backup", "Create, list, show, verify, restore, prune and pin backups."),
-    "clone": ("clone", "Copy one environment's data to another."),
-    "import": ("import_", "Import a dump or files that another tool made."),
-    "recover": ("recover", "Bring an interrupted operation to its end."),
-    "package": ("package", "Build, list, deploy and prune packages."),
-    "release": ("release", "List releases."),
-    "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
-    "service": ("service", "Show, stop, start and restart services."),
-    "console": ("console", "Run the application's console with arguments."),
-    "log": ("log", "Show operations with every command and its output."),
-    "config": ("config", "Validate, show and explain the configuration."),
-    "demo": ("demo", "Demonstrate everything on a small application."),
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Get started": {
+        "init": ("init", "Write a commented holdfast.toml for this folder."),
+        "install": ("install", "Install the application for the first time."),
+        "adopt": ("adopt", "Take over a project whose containers are running."),
+        "import": ("import_", "Import a dump or files that another tool made."),
+        "demo": ("demo", "Demonstrate everything on a small application."),
+    },
+    "Every day": {
+        "status": ("status", "Show services, release, last backup and open operations."),
+        "upgrade": ("upgrade", "Upgrade to a release; a bad one is undone."),
+        "rollback": ("rollback", "Go back to the previous release."),
+        "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
+        "service": ("service", "Show services and their output; stop, start and restart them."),
+        "console": ("console", "Run the application's console with arguments."),
+        "clone": ("clone", "Copy one environment's data to another."),
+    },
+    "Backups and packages": {
+        "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
+        "package": ("package", "Build, list, deploy and prune packages."),
+        "release": ("release", "List releases."),
+    },
+    "When something is wrong": {
+        "check": ("check", "Find problems and risks; print what fixes them."),
+        "recover": ("recover", "Bring an interrupted operation to its end."),
+        "log": ("log", "Show operations with every command and its output."),
+    },
+    "Configuration and help": {
+        "config": ("config", "Validate, show and explain the configuration."),
+        "completion": ("completion", "Print a script with which a shell completes commands and values."),
+        "help": ("help", "Show the help of a command, the common options, or the exit codes."),
+    },
 }
+COMMANDS: dict[str, tuple[str, str]] = {name: entry for part in SECTIONS.values() for name, entry in part.items()}
+_COMPLETE = "_HOLDFAST_COMPLETE"
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that knows names and one-line helps without importing the commands."""
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -46,22 +65,47 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, COMMANDS[name][0])
         return command
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return commands and options without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()], col_max=14)
+        with formatter.section("Options"):
+            formatter.write_dl(self.own_options(context))
+        with formatter.section("Common options, before or after the name of a command"):
+            records = [option.get_help_record(context) for option in common_options()]
+            formatter.write_dl([record for record in records if record is not None])
+        self.format_examples(formatter)
+        with formatter.section("More"):
+            formatter.write_dl(
+                [
+                    ("holdfast help COMMAND", "what a command does, with examples"),
+                    ("holdfast help exit-codes", "what the exit codes mean"),
+                    ("holdfast config help", "all keys of holdfast.toml"),
+                ]
+            )
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup,
+    examples=[
+        ("upgrade v2 --dry-run", "What would an upgrade do, and for how long would visitors wait?"),
+        ("upgrade v2", "Upgrade; whatever fails is undone."),
+        ("backup create --comment 'before the fair'", "Make a backup by hand."),
+    ],
+)
 @click.version_option(VERSION, prog_name="holdfast")
 def holdfast() -> None:
     """Keep self-hosted web applications alive through maintenance.
 
     Every operation is a journalled transaction over code, databases and files: whatever fails, the application ends up
     whole, on the new version or on the old one with its old data.
-
-    Exit codes: 0 done; 2 usage; 3 configuration; 4 refused, nothing changed; 5 another operation runs; 6 failed and
-    undone; 7 stuck; 8 interrupted, run `holdfast recover`; 9 damaged backup; 10 degraded; 130 stopped on
-    request, and undone.
     """
 
 
@@ -79,14 +123,50 @@ def _open_streams() -> None:
 _UMASK = 0o022
 
 
+def _refuse(error: click.ClickException, arguments: list[str]) -> None:
+    """Print an error in the command line, as JSON if that is wanted anywhere in it."""
+    from holdfast.cli.render import Renderer
+    from holdfast.errors import UsageError
+
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "holdfast"
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    color = next((one.partition("=")[2] for one in own if one.startswith("--color=")), "auto")
+    refused = UsageError(error.format_message(), next_step=f"Run `{path} --help` to see how it is used.")
+    refused.state = ""
+    Renderer(path.partition(" ")[2], as_json="--json" in own, color=color).error(refused, refused.what)
+
+
+def _complete() -> None:
+    """Answer a shell that completes a line. Nothing but values is ever printed, and nothing fails."""
+    with open(os.devnull, "w") as nowhere:
+        sys.stderr = nowhere
+        try:
+            holdfast.main([], prog_name="holdfast", complete_var=_COMPLETE)
+        except BaseException:
+            pass
+        finally:
+            sys.stderr = sys.__stderr__
+
+
 def main() -> None:
     _open_streams()
+    if os.environ.get(_COMPLETE):
+        _complete()
+        return
     # Other accounts read code and pages, whatever the shell's umask is. What is private has a mode of its own.
     os.umask(_UMASK)
+    arguments = sys.argv[1:]
     try:
-        holdfast.main(standalone_mode=False)
+        holdfast.main(arguments, prog_name="holdfast", standalone_mode=False)
+    except click.UsageError as error:
+        if error.__class__.__name__ == "NoArgsIsHelpError":  # a group without a command, since click 8.2
+            error.show()
+        else:
+            _refuse(error, arguments)
+        sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        _refuse(error, arguments)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import group
 from holdfast.cli.session import Session, common
 from holdfast.errors import UsageError
 
 
-@click.group()
+@group()
 def maintenance() -> None:
     """Show visitors the maintenance page, or let them in."""
 
 
-@maintenance.command()
+@maintenance.command(examples=[("maintenance on --duration 30m --comment 'New disks'", "Say for how long, and why.")])
 @click.option("--duration", metavar="TIME", help="Expected duration, such as 30m: shown to visitors, not enforced.")
 @click.option("--comment", default="", help="Text to show on the page.")
 @common
@@ -29,7 +30,7 @@ def on(session: Session, duration: str | None, comment: str) -> None:
     session.run(app, operation.plan(app, on=True, duration_seconds=seconds, comment=comment))
 
 
-@maintenance.command()
+@maintenance.command(examples=[("maintenance off", "Let visitors in.")])
 @common
 def off(session: Session) -> None:
     """Let visitors in again, unless an operation closed the gate."""
@@ -39,7 +40,7 @@ def off(session: Session) -> None:
     session.run(app, operation.plan(app, on=False))
 
 
-@maintenance.command()
+@maintenance.command(examples=[("maintenance status", "Who closed the gate?")])
 @common
 def status(session: Session) -> None:
     """Print whether the gate is closed, by whom and since when."""

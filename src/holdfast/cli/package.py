@@ -5,16 +5,18 @@ from __future__ import annotations
 import click
 from msgspec.structs import asdict
 
-from holdfast.cli.render import human_bytes
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_bytes, local_minute, local_zone
 
 
-@click.group()
+@group()
 def package() -> None:
     """Build, list, deploy and prune packages."""
 
 
-@package.command()
+@package.command(examples=[("package build v2", "Build now, deploy later.")])
 @click.argument("reference", metavar="REF")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
@@ -26,20 +28,21 @@ def build(session: Session, reference: str, dry_run: bool) -> None:
     session.run(app, operation.plan(app, reference), dry_run=dry_run)
 
 
-@package.command("list")
+@package.command("list", examples=[("package list", "What is built?")])
 @common
 def list_(session: Session) -> None:
     """List packages, oldest first."""
     app = session.app()
     found = app.context.packages.packages()
     session.renderer.table(
-        ["PACKAGE", "COMMIT", "BUILT", "SIZE"],
-        [[item.id, item.commit[:12], item.built_at, human_bytes(item.size_bytes)] for item in found],
+        ["PACKAGE", "COMMIT", f"BUILT ({local_zone()})", Column("SIZE", right=True)],
+        [[item.id, item.commit[:12], local_minute(item.built_at), human_bytes(item.size_bytes)] for item in found],
+        empty="There is no package yet. To build one, run: holdfast package build REF",
     )
     session.renderer.result({"packages": [asdict(item) for item in found]})
 
 
-@package.command()
+@package.command(examples=[("package deploy v2-6ad7e64c0b20", "Deploy what was built.")])
 @click.argument("reference", metavar="PACKAGE")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
@@ -53,7 +56,7 @@ def deploy(session: Session, reference: str, dry_run: bool) -> None:
     session.run(app, plan, dry_run=dry_run, wait_seconds=app.loaded.configuration.backup.wait_seconds)
 
 
-@package.command()
+@package.command(examples=[("package prune --dry-run", "What would be removed?")])
 @click.option("--dry-run", is_flag=True, help="Print which would be removed.")
 @common
 def prune(session: Session, dry_run: bool) -> None:

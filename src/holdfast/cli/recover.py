@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
-from holdfast.cli.render import ProgressObserver, human_seconds
+from holdfast.cli.command import command
+from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_seconds
 from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
 
 
-@click.command()
+@command(
+    examples=[
+        ("recover", "Undo or finish what was interrupted."),
+        ("recover --auto", "At boot: also start the services."),
+    ]
+)
 @click.option("--auto", is_flag=True, help="For boot: wait for mounts, start services, recover, start the rest.")
 @click.option("--abandon", metavar="REASON", help="Close interrupted and stuck operations without an undo.")
 @click.option("--state", metavar="FOLDER", help="State directory, if holdfast.toml can no longer be read.")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import click
 from msgspec.structs import asdict
 
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import local_minute, local_zone
 
 
-@click.group()
+@group()
 def release() -> None:
     """List releases."""
 
 
-@release.command("list")
+@release.command("list", examples=[("release list", "To which releases can `rollback --to` go?")])
 @common
 def list_(session: Session) -> None:
     """List the kept releases, newest first."""
@@ -23,16 +25,17 @@ def list_(session: Session) -> None:
     found = known_releases(app.context)
     current = app.context.current_release()
     session.renderer.table(
-        ["RELEASE", "PACKAGE", "COMMIT", "DEPLOYED", ""],
+        ["RELEASE", Column("PACKAGE", optional=True), "COMMIT", f"DEPLOYED ({local_zone()})", ""],
         [
             [
                 item.id,
                 item.package,
                 item.commit[:12],
-                item.deployed_at,
+                local_minute(item.deployed_at),
                 "current" if current and item.id == current.id else "",
             ]
             for item in found
         ],
+        empty="Nothing is installed yet. To install a release, run: holdfast install REF",
     )
     session.renderer.result({"releases": [asdict(item) for item in found], "current": current.id if current else None})

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(
+    examples=[
+        ("rollback --dry-run", "Can the old code run on the present data?"),
+        ("rollback --to v1", "Go back further."),
+        ("rollback --discard-writes-since 2026-11-20T08:25:12Z", "With the data of then."),
+    ]
+)
 @click.option("--to", metavar="RELEASE", help="A kept release by id, label or commit; default: the previous one.")
 @click.option(
     "--discard-writes-since", metavar="TIME", help="Go back with the data of that time, which the refusal prints."

@@ -1,4 +1,4 @@
-"""`holdfast service status | stop | start | restart [NAME]`."""
+"""`holdfast service status | logs NAME | stop | start | restart [NAME]`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,84 @@ from typing import Literal
 import click
 from msgspec.structs import asdict
 
-from holdfast.cli.render import human_seconds
+from holdfast.cli.command import group
+from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import human_seconds, local_times, whole_lines
+from holdfast.errors import UsageError
 
 
-@click.group()
+@group()
 def service() -> None:
-    """Show, stop, start and restart services."""
+    """Show services and their output; stop, start and restart them."""
 
 
-@service.command()
+@service.command(examples=[("service status", "What runs, and since when?")])
 @common
 def status(session: Session) -> None:
     """Show running and stopped services."""
+    from holdfast.reports.health import with_health
     from holdfast.reports.status import with_stopped
 
     app = session.app()
-    found, ended = with_stopped(app, app.context.runtime.statuses())
+    found, ended = with_stopped(app, with_health(app, app.context.runtime.statuses()))
     session.renderer.table(
-        ["SERVICE", "STATE", "PID", "UP"],
-        [[item.name, item.detail, str(item.pid or "-"), human_seconds(item.uptime_seconds)] for item in found],
+        ["SERVICE", Column("STATE", wraps=True), "HEALTH", Column("PID", right=True), Column("UP", right=True)],
+        [
+            [
+                item.name,
+                local_times(item.detail),
+                {True: "healthy", False: "not healthy", None: ""}[item.healthy],
+                str(item.pid or "-"),
+                human_seconds(item.uptime_seconds) if item.running else "-",
+            ]
+            for item in found
+        ],
+        empty="No service is running.",
     )
     session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
+
+
+@service.command(
+    examples=[
+        ("service logs web", "The last lines."),
+        ("service logs web -f", "And what comes, until Ctrl-C."),
+        ("service logs web --since 10m", "Of the last ten minutes (containers)."),
+    ]
+)
+@click.argument("name", metavar="NAME")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what the service prints, until Ctrl-C.")
+@click.option("--since", metavar="TIME", help="Only what is newer than this, such as 10m; for services in containers.")
+@click.option(
+    "-n", "--lines", metavar="LINES", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines."
+)
+@common
+def logs(session: Session, name: str, follow: bool, since: str | None, lines: int) -> None:
+    """Show what a service printed.
+
+    NAME is a service, the front, or one instance, such as that of a release that was undone.
+    """
+    from holdfast.config.schema.section import seconds_of
+    from holdfast.reports.service_output import chosen
+
+    seconds = seconds_of(since) if since is not None else None
+    if since is not None and seconds is None:
+        raise UsageError(f"{since!r} is not a valid duration", next_step="Write it as 90s, 30m, 2h or 1d.")
+    if follow and session.renderer.as_json:
+        raise UsageError("--follow and --json contradict each other")
+    app = session.app()
+    runtime, instance, others = chosen(app, name)
+    if others and session.renderer.to_person:
+        session.renderer.aside(f"{instance}; also kept: {', '.join(others)}")
+    said: list[str] = []
+    printed = False
+    for line in whole_lines(runtime.output(instance, lines=lines, since_seconds=seconds, follow=follow)):
+        printed = True
+        session.renderer.line(app.context.host.redactor.text(line), whole=True)
+        said += [line] if session.renderer.as_json else []
+    if not printed and session.renderer.to_person:
+        session.renderer.aside(f"{instance} has printed nothing.")
+    session.renderer.result({"service": name, "instance": instance, "others": others, "lines": said})
 
 
 def _run(session: Session, action: Literal["stop", "start", "restart"], names: tuple[str, ...]) -> None:
@@ -38,7 +94,7 @@ def _run(session: Session, action: Literal["stop", "start", "restart"], names: t
     session.run(app, operation.plan(app, action, names))
 
 
-@service.command()
+@service.command(examples=[("service stop", "All of them."), ("service stop mail", "One, with what depends on it.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def stop(session: Session, names: tuple[str, ...]) -> None:
@@ -46,7 +102,7 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     _run(session, "stop", names)
 
 
-@service.command()
+@service.command(examples=[("service start", "What was stopped.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def start(session: Session, names: tuple[str, ...]) -> None:
@@ -54,7 +110,7 @@ def start(session: Session, names: tuple[str, ...]) -> None:
     _run(session, "start", names)
 
 
-@service.command()
+@service.command(examples=[("service restart web", "One of them.")])
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @common
 def restart(session: Session, names: tuple[str, ...]) -> None:

@@ -7,11 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate
+from typing import TYPE_CHECKING, Any, Concatenate
 
 import click
 
-from holdfast.cli.render import ProgressObserver, Renderer, human_seconds
+from holdfast.cli.command import COMMON, common_options, given_before
+from holdfast.cli.forecast import forecast
+from holdfast.cli.progress import ProgressObserver
+from holdfast.cli.render import Renderer
+from holdfast.cli.text import human_seconds
 from holdfast.errors import CancelledError, HoldfastError, UsageError
 
 if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
@@ -19,6 +23,31 @@ if TYPE_CHECKING:  # heavy modules are imported where a command first needs them
     from holdfast.config.load import ResolvedConfig
     from holdfast.model import Plan
     from holdfast.system.host import Host
+
+
+_READ_ONLY = {
+    "backup diff",
+    "backup files",
+    "backup find",
+    "backup list",
+    "backup show",
+    "check",
+    "completion",
+    "config help",
+    "config schema",
+    "config show",
+    "config validate",
+    "help",
+    "import list",
+    "log list",
+    "log show",
+    "maintenance status",
+    "package list",
+    "release list",
+    "service logs",
+    "service status",
+    "status",
+}
 
 
 class Session:
@@ -29,6 +58,7 @@ class Session:
         self.config = config
         self.environment = environment
         self.yes = yes
+        self.observer = ProgressObserver(renderer)
         self._host: Host | None = None
         self._losses: tuple[str, ...] = ()
 
@@ -59,13 +89,18 @@ class Session:
         from holdfast.application.application import command_line
         from holdfast.wiring import open_app
 
-        return open_app(loaded, command=command_line(sys.argv[1:]), observer=ProgressObserver(self.renderer), host=host)
+        return open_app(loaded, command=command_line(sys.argv[1:]), observer=self.observer, host=host)
 
     def changing_app(self) -> App:
         """Return the application for a command that changes it; refuse while an operation waits for `recover`."""
         app = self.app()
         app.runner.refuse_if_interrupted()
         return app
+
+    @property
+    def can_ask(self) -> bool:
+        """Return whether somebody reads and types on a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.renderer.as_json
 
     def confirm(self, question: str, losses: tuple[str, ...] = ()) -> None:
         """Ask before something is lost. Without a terminal `--yes` is needed. Raise UsageError or CancelledError."""
@@ -87,22 +122,36 @@ class Session:
         if dry_run:
             handlers = app.runner.handlers
             commands = {n: handlers[step.name].describe(step.parameters) for n, step in enumerate(plan.all_steps, 1)}
-            seconds = {n: app.journal.typical_seconds(step.name) for n, step in enumerate(plan.all_steps, 1)}
-            self.renderer.plan(plan, commands, seconds)
+            has_gate = app.loaded.configuration.gate.kind != "none"
+            expected = forecast(plan, app.journal.typical_seconds, has_gate=has_gate)
+            self.renderer.plan(plan, commands, expected)
             steps = [
-                {"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": seconds[n]}
+                {"name": s.name, "title": s.title, "commands": commands[n], "expected_seconds": expected.seconds[n - 1]}
                 for n, s in enumerate(plan.all_steps, 1)
             ]
             self.renderer.result(
-                {"title": plan.title, "notes": list(plan.notes), "steps": steps, "commit_after": len(plan.steps)}
+                {
+                    "title": plan.title,
+                    "notes": list(plan.notes),
+                    "steps": steps,
+                    "commit_after": len(plan.steps),
+                    "expected_seconds": expected.total_seconds,
+                    "expected_maintenance_seconds": expected.window_seconds,
+                }
             )
             return
-        for note in plan.notes if self._losses != plan.notes and not self.renderer.as_json else ():
+        silent = self.renderer.as_json or self.renderer.quiet
+        for note in plan.notes if self._losses != plan.notes and not silent else ():
             self.renderer.note(f"note: {note}")
+        self.observer.expect([app.journal.typical_seconds(step.name, step.title) for step in plan.all_steps])
         result = app.run(plan, wait_seconds=wait_seconds)
         self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
         if result.facts.get("set_id"):
             self.renderer.line(f"backup {result.facts['set_id']}")
+        if self.renderer.to_person:
+            from holdfast.cli.next_steps import after
+
+            self.renderer.hints(after(app, plan, result))
         self.renderer.result(
             {
                 "operation": result.operation,
@@ -116,29 +165,24 @@ class Session:
 def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[..., None]:
     """Add the common options, and pass a Session to the command as its first argument."""
 
-    @click.option("-c", "--config", metavar="FILE", help="holdfast.toml; default: here or in a folder above.")
-    @click.option("-e", "--environment", metavar="NAME", help="Environment; its overlay is holdfast.NAME.toml.")
-    @click.option("-v", "--verbose", count=True, help="Print each command as it runs (-vvv: with tracebacks).")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-    @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
     @click.pass_context
     @functools.wraps(function)
-    def command(
-        context: click.Context,
-        /,
-        *,
-        config: str | None,
-        environment: str | None,
-        verbose: int,
-        as_json: bool,
-        yes: bool,
-        **options: object,
-    ) -> None:
-        renderer = Renderer(context.command_path.partition(" ")[2], as_json=as_json, verbosity=verbose)
-        session = Session(renderer, config=config, environment=environment, yes=yes)
+    def command(context: click.Context, /, **options: Any) -> None:
+        before = given_before(context)
+        given = {name: options.pop(name) or before.get(name) for name in COMMON}
+        renderer = Renderer(
+            context.command_path.partition(" ")[2],
+            as_json=bool(given["as_json"]),
+            verbosity=given["verbose"] or 0,
+            quiet=bool(given["quiet"]),
+            color=given["color"] or "auto",
+        )
+        session = Session(renderer, config=given["config"], environment=given["environment"], yes=bool(given["yes"]))
         try:
             function(session, **options)
         except HoldfastError as error:
+            if renderer.command in _READ_ONLY and error.state == type(error).default_state:
+                error.state = ""  # nobody expects a question to change anything
             redact = session.host.redactor.text
             session.renderer.error(error, redact(error.what))
             if session.renderer.verbosity >= 3:
@@ -166,6 +210,9 @@ def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[...,
                 session.renderer.aside(session.host.redactor.text(traceback.format_exc()))
             _leave(1)
 
+    # As click's own decorators do it: options stand in the reverse order until the command is made of the function.
+    parameters: list[click.Parameter] = command.__dict__.setdefault("__click_params__", [])
+    parameters.extend(reversed(common_options()))
     return command
 
 

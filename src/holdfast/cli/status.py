@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
+from holdfast.cli.text import local_times
 from holdfast.errors import UsageError
 
 
-@click.command()
+@command(examples=[("status", "Is everything well?"), ("status --updates --fetch", "Which newer releases are there?")])
 @click.option(
     "--updates", is_flag=True, help="Also list what is newer than the current release: tags, commits, images."
 )
@@ -25,5 +27,5 @@ def status(session: Session, updates: bool, fetch: bool) -> None:
     if updates:
         operation.updates(app, report, fetch=fetch)
     for key, value in report.lines:
-        session.renderer.line(f"{key:12} {value}")
+        session.renderer.line(f"{key:12} {local_times(value)}")
     session.renderer.result(report.data)

@@ -6,10 +6,17 @@ from typing import Literal
 
 import click
 
+from holdfast.cli.command import command
 from holdfast.cli.session import Session, common
 
 
-@click.command()
+@command(
+    examples=[
+        ("upgrade v2 --dry-run", "Which steps, and how long would visitors wait?"),
+        ("upgrade v2", "Upgrade; whatever fails is undone."),
+        ("upgrade v2 --rolling", "Without the maintenance page."),
+    ]
+)
 @click.argument("reference", metavar="REF")
 @click.option(
     "--rolling",

@@ -6,6 +6,7 @@ All problems are reported at once, each with its key path and the file that it c
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.config.schema import Configuration
+from holdfast.config.similar import no_such
 from holdfast.config.validation import InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secrets import is_secret
@@ -105,15 +107,28 @@ def find_file(given: str | None) -> Path:
     )
 
 
+def environments(path: Path) -> list[str]:
+    """Return the environments that have an overlay next to holdfast.toml."""
+    return sorted(one.name.split(".")[1] for one in path.parent.glob("holdfast.*.toml"))
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
-            f"{path} is not valid TOML", [str(error)], next_step=f"Fix {path}, then run `holdfast config validate`."
+            f"{path} is not valid TOML",
+            [_readable(error)],
+            next_step=f"Fix {path}, then run `holdfast config validate`.",
         ) from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read", [str(error.strerror)]) from error
+
+
+def _readable(error: tomllib.TOMLDecodeError) -> str:
+    """Return what is wrong with a TOML text, with the place first."""
+    found = re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", str(error), re.DOTALL)
+    return f"{found[2]}: {found[1]}" if found is not None else str(error)
 
 
 def presets() -> dict[str, str]:
@@ -163,7 +178,7 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is not valid TOML", [str(error)]) from error
+        raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
     own, refused = _allowed({key: value for key, value in found.items() if key in OF_THE_RELEASE})
     if not own:
         return replace(loaded, refused=refused) if refused else loaded
@@ -178,7 +193,8 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
             overlay.name,
             origins,
         )
-    return ResolvedConfig(_validate(merged, origins, origin), loaded.root, origins, loaded, refused)
+    configuration = _validate(merged, origins, origin, loaded.root, {origin: text})
+    return ResolvedConfig(configuration, loaded.root, origins, loaded, refused)
 
 
 def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -228,17 +244,22 @@ def load(given: str | None = None, environment: str | None = None) -> ResolvedCo
         if overlay.is_file():
             _merge(merged, _read(overlay), overlay.name, origins)
         elif environment and environment != application.get("environment", "production"):
-            raise ConfigurationError(f"there is no environment {environment!r}", [f"{overlay} does not exist"])
+            raise no_such(
+                "environment",
+                environment,
+                [str(application.get("environment", "production")), *environments(path)],
+                next_step=f"To make it, write {overlay}.",
+            )
         application["environment"] = chosen
-    configuration = _validate(merged, origins, str(path))
+    configuration = _validate(merged, origins, str(path), path.parent)
     loaded = ResolvedConfig(configuration, path.parent, origins)
     own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
     if own.is_file():
         loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
     problems = _folder_problems(loaded) + cross_problems(loaded.configuration)
     if problems:
-        named = [(problem, _origin(loaded.origins, problem.partition(":")[0])) for problem in problems]
-        raise _wrong(str(path), [f"{problem} ({origin})" if origin else problem for problem, origin in named])
+        place = _Places(loaded.origins, path.parent)
+        raise _wrong(str(path), [f"{problem}{place.of(problem.partition(':')[0])}" for problem in problems])
     return loaded
 
 
@@ -251,14 +272,50 @@ def _wrong(path: str, problems: list[str]) -> ConfigurationError:
     )
 
 
-def _validate(merged: Mapping[str, object], origins: Mapping[str, str], path: str) -> Configuration:
+def _validate(
+    merged: Mapping[str, object],
+    origins: Mapping[str, str],
+    path: str,
+    root: Path,
+    texts: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Return a valid configuration. `texts` are those of origins that are not files below `root`."""
     try:
         return validate(merged, Configuration)
     except InvalidError as error:
-        named = [(key, text, _origin(origins, key)) for key, text in error.problems]
-        raise _wrong(
-            path, [f"{key}: {text}" + (f" ({origin})" if origin else "") for key, text, origin in named]
-        ) from None
+        place = _Places(origins, root, texts or {})
+        raise _wrong(path, [f"{key}: {text}{place.of(key)}" for key, text in error.problems]) from None
+
+
+class _Places:
+    """Where the keys of a refused configuration stand: the file, and the line in it."""
+
+    def __init__(self, origins: Mapping[str, str], root: Path, texts: Mapping[str, str] | None = None) -> None:
+        self._origins = origins
+        self._root = root
+        self._texts = texts or {}
+        self._lines: dict[str, dict[str, int]] = {}
+
+    def of(self, key: str) -> str:
+        """Return the place of a key, to go on after a message; empty if no file has it."""
+        origin = _origin(self._origins, key)
+        if not origin:
+            return ""
+        if origin not in self._lines:
+            self._lines[origin] = self._read(origin)
+        parts = key.split(".")
+        names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        line = next((self._lines[origin][name] for name in names if name in self._lines[origin]), 0)
+        return f" ({origin}, line {line})" if line else f" ({origin})"
+
+    def _read(self, origin: str) -> dict[str, int]:
+        from holdfast.config.lines import lines_of  # noqa: PLC0415 # only after an error
+
+        try:
+            text = self._texts[origin] if origin in self._texts else (self._root / origin).read_text()
+        except (OSError, ValueError):  # a preset
+            return {}
+        return lines_of(text)
 
 
 def _origin(origins: Mapping[str, str], key: str) -> str:

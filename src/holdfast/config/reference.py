@@ -10,8 +10,8 @@ from importlib import resources
 import msgspec
 
 from holdfast.config.schema import Configuration, Section
+from holdfast.config.similar import no_such
 from holdfast.config.validation import description_of, section_in, takes_list, type_name
-from holdfast.errors import NotFoundError
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,18 @@ def _matches(asked: str, path: str) -> bool:
     return len(wanted) == len(known) and all(two in (one, "NAME") for one, two in zip(wanted, known, strict=True))
 
 
+def _named_as(asked: str, known: list[Key]) -> list[str]:
+    """Return the known keys, with the names that were asked for in the place of NAME, and each without its section."""
+    wanted = asked.split(".")
+    found = []
+    for key in known:
+        words = key.path.split(".")
+        found.append(
+            ".".join(wanted[n] if word == "NAME" and n < len(wanted) else word for n, word in enumerate(words))
+        )
+    return found
+
+
 def explain(asked: str | None) -> list[str]:
     """Return lines that explain one key or a section with its keys, or that list all. Raise NotFoundError."""
     known = list(all_keys())
@@ -59,11 +71,7 @@ def explain(asked: str | None) -> list[str]:
         return [f"{key.path:45} {key.description}" for key in known]
     hits = [key for key in known if _matches(asked, key.path)]
     if not hits:
-        near = [key.path for key in known if asked.split(".")[-1] in key.path][:5]
-        raise NotFoundError(
-            f"there is no key {asked!r}",
-            next_step=f"Did you mean {', '.join(near)}?" if near else "Run `holdfast config help` to list all keys.",
-        )
+        raise no_such("key", asked, _named_as(asked, known), next_step="Run `holdfast config help` to list all keys.")
     hit = hits[0]
     lines = [hit.path, f"  {hit.description}"]
     if hit.type != "section":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
@@ -10,6 +11,7 @@ from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from holdfast.config.schema import Configuration, Section
+from holdfast.config.similar import did_you_mean
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 
@@ -93,14 +95,14 @@ def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
     section, is_named = section_in(kind)
     if section is None or (takes_list(kind) and not isinstance(value, Mapping)):
         if not _fits(value, kind):
-            yield key, f"must be {described(kind)}"
+            yield key, f"expected {described(kind)}{_got(key, value, kind)}"
     elif not isinstance(value, Mapping):
-        yield key, "must be a table"
+        yield key, f"expected a table{_got(key, value, kind)}"
     elif is_named:
         (name_type, _) = get_args(bare(kind))
         for name, item in value.items():
             if not _fits(name, name_type):
-                yield f"{key}.{name}", f"the name must be {described(name_type)}"
+                yield f"{key}.{name}", f"expected a name of {described(name_type)}"
             yield from _wrong(item, section, f"{key}.{name}")
     else:
         yield from _wrong_section(value, section, f"{key}." if key else "")
@@ -122,8 +124,23 @@ def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: 
 
 
 def _unknown_key(name: str, known: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(name, list(known), n=1)
-    return f"unknown key; did you mean {similar[0]}?" if similar else "unknown key"
+    return f"unknown key. {did_you_mean(name, known)}".rstrip()
+
+
+def _got(key: str, value: object, kind: object) -> str:
+    """Return what stands in the place of a value that was expected, but nothing that may be a secret."""
+    if isinstance(value, Mapping):
+        return ", got a table"
+    if isinstance(value, list):
+        return ", got a list"
+    if isinstance(value, str) and (_SECRET.search(key) or "env:" in _expected(kind)):
+        return ", got another text"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return f", got {text}" if len(text) <= _LONGEST_SHOWN else ", got a longer text"
+
+
+_SECRET = re.compile(r"password|secret|token|credential|key", re.IGNORECASE)
+_LONGEST_SHOWN = 60
 
 
 def _split(problems: list[str]) -> Iterator[tuple[str, str]]:
@@ -214,7 +231,7 @@ _TYPE_NAMES: dict[object, str] = {str: "text", int: "whole number", float: "numb
 
 
 def described(kind: object) -> str:
-    """Return what a value of a type must be, to go on after `must be`."""
+    """Return what a value of a type must be, to go on after `expected`."""
     name, limits = type_name(kind), limits_of(kind)
     if " | " in name:
         return "one of " + name.replace(" | ", ", ")

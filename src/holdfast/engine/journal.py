@@ -410,11 +410,17 @@ class Journal:
             for row in rows
         ]
 
-    def typical_seconds(self, name: str) -> float | None:
-        """Return the median duration of the last runs of a step, or None without history."""
-        rows = self._connection.execute(
-            "SELECT seconds FROM step WHERE name=? AND state=? AND seconds>0 ORDER BY rowid DESC LIMIT 5",
-            (name, StepState.DONE),
-        ).fetchall()
-        values = sorted(row[0] for row in rows)
-        return values[len(values) // 2] if values else None
+    def typical_seconds(self, name: str, title: str = "") -> float | None:
+        """Return the median duration of the last runs of a step, or None without history.
+
+        Runs with the same title count alone if there are some: it names the task that a step runs.
+        """
+        for more, named in ((" AND title=?", [title]), ("", [])):
+            rows = self._connection.execute(
+                f"SELECT seconds FROM step WHERE name=? AND state=? AND seconds>0{more} ORDER BY rowid DESC LIMIT 5",
+                (name, StepState.DONE, *named),
+            ).fetchall()
+            if rows:
+                values = sorted(float(row[0]) for row in rows)
+                return values[len(values) // 2]
+        return None

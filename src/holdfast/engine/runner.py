@@ -337,7 +337,9 @@ class Runner:
                     " restore ID` to supersede it; or run `holdfast recover --abandon REASON` to close it without an"
                     " undo.",
                 ) from error
-            self._observer.step_ended(title, time.monotonic() - started, undo=True, failed=False)
+            seconds = time.monotonic() - started
+            self._host.log({"kind": "undone", "title": title, "seconds": round(seconds, 3)})
+            self._observer.step_ended(title, seconds, undo=True, failed=False)
         self.journal.step(operation, record.position, StepState.UNDONE)
 
     # --- recovering --------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from holdfast.application.application import App
 from holdfast.config.load import ResolvedConfig
+from holdfast.config.similar import no_such
 from holdfast.drivers.protocols.vaults import Vault
-from holdfast.errors import NotFoundError, RefusedError, UsageError
+from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
 from holdfast.operations import parts
 from holdfast.steps.backup import PublishBackup
@@ -114,7 +115,7 @@ def find(app: App, reference: str, datasets: Collection[str] = ()) -> Backup:
     `latest` is the newest of those that contain most of `datasets`, or of all datasets. It is never a safety backup:
     after a restore the same command would bring back what was just replaced.
 
-    Raise NotFoundError, or UsageError naming the candidates.
+    Raise NotFoundError, which names similar ones, or several that fit.
     """
     return find_in(vault(app), app.loaded, reference, datasets)
 
@@ -141,11 +142,15 @@ def find_in(vault: Vault, loaded: ResolvedConfig, reference: str, datasets: Coll
             raise NotFoundError(
                 f"backup {reference} is damaged", next_step="Run `holdfast backup verify` to see what is wrong."
             )
-        raise NotFoundError(
-            f"there is no backup {reference!r}", next_step="Run `holdfast backup list` to see the backups."
+        raise no_such(
+            "backup",
+            reference,
+            ["latest", *(backup.id for backup in found)],
+            next_step="Run `holdfast backup list` to see the backups.",
+            cutoff=0.85,  # all ids of a month are similar to each other
         )
     if len(matches) > 1:
-        raise UsageError(
+        raise NotFoundError(
             f"{reference!r} matches {len(matches)} backups: {', '.join(backup.id for backup in matches[:5])}",
             next_step="Give more of the id.",
         )

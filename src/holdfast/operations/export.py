@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast.application.application import App
-from holdfast.errors import DamagedError, NotFoundError, RefusedError, UsageError
+from holdfast.config.similar import no_such
+from holdfast.errors import DamagedError, NotFoundError, RefusedError
 from holdfast.model import Backup, Plan
 from holdfast.operations import backup as backups
 from holdfast.steps import export
@@ -108,11 +109,7 @@ def _sets(app: App, reference: str | None, only: Sequence[str]) -> list[Backup]:
     known = sorted({name for item in found for name in _names(item)})
     for name in only:
         if name not in known:
-            whose = f"backup {found[0].id} has" if len(found) == 1 else "there is"
-            raise UsageError(
-                f"{whose} no dataset {name!r}",
-                next_step=f"Known: {', '.join(known)}.",
-            )
+            raise no_such(f"dataset in backup {found[0].id}" if len(found) == 1 else "dataset", name, known)
     return [item for item in found if not only or {*only} & _names(item)]
 
 

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep
@@ -134,7 +135,7 @@ def _database(app: App, wanted: str | None) -> str:
             )
         return known[0]
     if wanted not in known:
-        raise UsageError(f"there is no database {wanted!r}", next_step=f"Known: {', '.join(known) or 'none'}.")
+        raise no_such("database", wanted, known)
     return wanted
 
 
@@ -145,9 +146,9 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     """
     name, _, below = into.partition("/")
     if name not in app.loaded.configuration.files:
-        raise UsageError(
-            f"there is no files dataset {name!r}",
-            next_step=f"Known: {', '.join(app.loaded.configuration.files) or 'none'}; `--into DATASET/SUBPATH`.",
+        known = app.loaded.configuration.files
+        raise no_such(
+            "files dataset", name, known, next_step=f"Known: {', '.join(known) or 'none'}; `--into DATASET/SUBPATH`."
         )
     if source != STANDARD_INPUT:
         source = str(Path(source).absolute())

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
-from holdfast.errors import DamagedError, HoldfastError, UsageError
+from holdfast.errors import DamagedError, HoldfastError, NotFoundError
 
 _ENDINGS = (".sql", ".sql.gz", ".sql.zst", ".dump")
 _IN_NAME = re.compile(r"(\d{4})_(\d\d)_(\d\d)T(\d\d)_(\d\d)_(\d\d)")
@@ -35,10 +36,10 @@ def folders(app: App, database: str) -> list[Path]:
 
 
 def found(app: App, database: str | None = None, *, test: bool = False) -> list[Importable]:
-    """Return dumps by time, oldest first. `test`: read each to its end. Raise UsageError for an unknown database."""
+    """Return dumps by time, oldest first. `test`: read each to its end. Raise NotFoundError."""
     known = app.loaded.configuration.databases
     if database is not None and database not in known:
-        raise UsageError(f"there is no database {database!r}", next_step=f"Known: {', '.join(known) or 'none'}.")
+        raise no_such("database", database, known)
     listed = [
         _looked_at(path, name, test)
         for name in ([database] if database is not None else known)
@@ -53,13 +54,13 @@ def found(app: App, database: str | None = None, *, test: bool = False) -> list[
 def chosen(app: App, database: str, source: str) -> str:
     """Return the file that a name means: an existing path, else a file of that name in a folder of the database.
 
-    Raise UsageError where several folders contain it.
+    Raise NotFoundError where several folders contain it.
     """
     if "/" in source or Path(source).exists():
         return source
     places = [folder / source for folder in folders(app, database) if (folder / source).exists()]
     if len(places) > 1:
-        raise UsageError(
+        raise NotFoundError(
             f"several folders contain {source}: {', '.join(map(str, places))}",
             next_step="Give its path with the folder.",
         )

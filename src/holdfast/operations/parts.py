@@ -10,7 +10,8 @@ from pathlib import Path
 
 from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME, merge_release
-from holdfast.errors import ConfigurationError, NotFoundError, RefusedError, UsageError
+from holdfast.config.similar import no_such
+from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
@@ -41,12 +42,12 @@ class Datasets:
 
 
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
-    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise UsageError for an unknown name."""
+    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise NotFoundError."""
     configuration = app.loaded.configuration
     known = [*configuration.databases, *configuration.files, "code"]
     for name in (*only, *except_):
         if name not in known:
-            raise UsageError(f"there is no dataset {name!r}", next_step=f"Known: {', '.join(known)}.")
+            raise no_such("dataset", name, known)
     chosen = {name for name in known if (not only or name in only) and name not in except_}
     return Datasets(
         tuple(name for name in configuration.databases if name in chosen),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config.similar import did_you_mean
 from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
@@ -107,9 +108,11 @@ def _target(app: App, current: Release, to: str | None) -> Release:
     for release in releases.known_releases(app.context):
         if release.id != current.id and (to is None or to in (release.id, release.label, release.commit)):
             return release
+    known = [release for release in releases.known_releases(app.context) if release.id != current.id]
+    question = did_you_mean(to, [name for one in known for name in (one.id, one.label)]) if to else ""
     raise NotFoundError(
         f"there is no earlier release{f' {to!r}' if to else ''} to go back to",
-        next_step="Run `holdfast release list` to see which releases are kept.",
+        next_step=f"{question} Run `holdfast release list` to see which releases are kept.".strip(),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.application.application import App
-from holdfast.errors import RefusedError, StepError, UsageError
+from holdfast.config.similar import no_such
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import services, stopped
@@ -15,15 +16,13 @@ from holdfast.steps.service_steps import Action, CommandServices
 def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
     """Return the plan of a command to services.
 
-    Raise UsageError for a service that is not configured, RefusedError where nothing is installed or a restart could
+    Raise NotFoundError for a service that is not configured, RefusedError where nothing is installed or a restart could
     not start a service again, or where the server of a database cannot be reached.
     """
     parts.require_installed(app)
     for name in names:
         if name not in app.loaded.configuration.services:
-            raise UsageError(
-                f"there is no service {name!r}", next_step=f"Known: {', '.join(app.loaded.configuration.services)}."
-            )
+            raise no_such("service", name, app.loaded.configuration.services)
     if action != "stop":
         app.context.require_markers()
         _require_databases(app)

@@ -12,8 +12,10 @@ from msgspec.structs import asdict
 from holdfast.application import whole_backups
 from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
+from holdfast.engine.records import OperationRecord
 from holdfast.errors import NotFoundError, StepError
-from holdfast.model import GateState, JsonObject, Outcome, Release, ServiceStatus
+from holdfast.model import GateState, JsonObject, Outcome, Release, ServiceStatus, StepState
+from holdfast.reports.health import with_health
 from holdfast.steps import stopped
 
 
@@ -40,7 +42,7 @@ def report(app: App) -> Report:
     found.lines.append(("gate", _gate_text(gate) if runs else "not running; visitors get no answer"))
     found.data["gate"] = {"open": gate.open, "hold": gate.hold, "operation": gate.operation, "runs": runs}
     try:
-        statuses: dict[str, ServiceStatus] | None = app.context.runtime.statuses()
+        statuses: dict[str, ServiceStatus] | None = with_health(app, app.context.runtime.statuses())
         nothing = "no service is running"
     except StepError as error:
         statuses, nothing = None, error.what
@@ -49,7 +51,8 @@ def report(app: App) -> Report:
         found.lines.append(("service", nothing))
     found.data["services"], found.data["stopped"] = [asdict(item) for item in services], ended
     for item in services:
-        found.lines.append(("service", f"{item.name}: {item.detail}"))
+        health = {True: ", healthy", False: ", not healthy", None: ""}[item.healthy]
+        found.lines.append(("service", f"{item.name}: {item.detail}{health}"))
     if release is None and not app.journal.unfinished():
         found.lines.append(
             ("run", f"holdfast {'adopt, or holdfast ' if app.context.runtime.takes_over else ''}install REF")
@@ -97,15 +100,53 @@ def _operations(app: App, found: Report) -> None:
             state = "stuck"
         else:
             state = "running" if record.owner.alive() else "interrupted"
-        open_ones.append({"id": record.id, "title": record.title, "state": state, "error": record.error})
+        step = _present_step(app, record)
+        open_ones.append({"id": record.id, "title": record.title, "state": state, "error": record.error, "step": step})
         process = f" (process {record.owner.pid})" if state == "running" else ""
         found.lines.append(("operation", f"{record.title}: {state}{process}"))
         found.lines.append(("begun", record.started_at))
+        if step is not None and state == "running":
+            undo = "undo of " if step["undo"] else ""
+            found.lines.append(("step", f"{step['position']} of {step['total']}: {undo}{step['title']}"))
+            found.lines.append(("progress", f"{step['percent']} %"))
         if record.error:
             found.lines.append(("", record.error.splitlines()[0]))
         if state != "running":
             found.lines.append(("run", "holdfast recover"))
     found.data["operations"] = open_ones
+
+
+class PresentStep(TypedDict):
+    """The step at which an open operation is; `percent` is how much of the steps' usual time is over."""
+
+    position: int
+    total: int
+    title: str
+    undo: bool
+    percent: int
+
+
+def _present_step(app: App, record: OperationRecord) -> PresentStep | None:
+    steps = app.journal.steps(record.id)
+    undone = [step for step in steps if step.state in (StepState.UNDOING, StepState.UNDONE)]
+    begun = [step for step in steps if step.state is not StepState.PENDING]
+    if not begun:
+        return None
+    undoing = [step for step in undone if step.state is StepState.UNDOING]
+    present = undoing[0] if undoing else undone[0] if undone else begun[-1]
+    typical = [app.journal.typical_seconds(step.name, step.title) for step in steps]
+    weights = [seconds if seconds is not None else 0.0 for seconds in typical]
+    if None in typical or not sum(weights):
+        weights = [1.0] * len(steps)
+    is_over = present.state in (StepState.DONE, StepState.UNDONE)
+    over = sum(weights[: present.position + (1 if is_over and not undone else 0)])
+    return {
+        "position": present.position + 1,
+        "total": len(steps),
+        "title": present.title,
+        "undo": bool(undone),
+        "percent": round(100 * over / sum(weights)),
+    }
 
 
 def _backups(app: App, found: Report) -> None:
@@ -117,11 +158,12 @@ def _backups(app: App, found: Report) -> None:
     sets = vault.backups()
     damaged = vault.damaged()
     whole = whole_backups.whole(app.loaded, [backup for backup in sets if not backup.safety])
+    count = f"{len(sets)} backup{'s' if len(sets) != 1 else ''}"
     if whole:
         last = whole[-1]
-        found.lines.append(("backup", f"{len(sets)} backups, the last whole one {last.id} ({last.consistency})"))
+        found.lines.append(("backup", f"{count}, the last whole one {last.id} ({last.consistency})"))
     elif sets:
-        found.lines.append(("backup", f"{len(sets)} backups, none of them whole; run: holdfast backup create"))
+        found.lines.append(("backup", f"{count}, none of them whole; run: holdfast backup create"))
     else:
         found.lines.append(("backup", "none yet; run: holdfast backup create"))
     for name in damaged:

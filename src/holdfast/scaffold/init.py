@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from holdfast.config.load import FILE_NAME, load, presets
+from holdfast.config.schema import Configuration
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
-from holdfast.scaffold import compose
+from holdfast.scaffold import compose, guesses
+from holdfast.scaffold.guesses import Guess
 from holdfast.system import durable
 from holdfast.system.host import Host
 
+SCHEMA_NAME = "holdfast.schema.json"
 _SKIPPED = {".git", ".venv", "venv", "node_modules", "releases", "__pycache__"}
 _UPLOADS = ("media", "uploads", "attachments", "files")
 
 
 def write(
-    folder: Path, *, preset: str | None = None, force: bool = False, host: Host | None = None
+    folder: Path,
+    *,
+    preset: str | None = None,
+    force: bool = False,
+    host: Host | None = None,
+    ask: Callable[[Guess], str] | None = None,
 ) -> tuple[Path, list[str]]:
     """Write holdfast.toml; return its path and the findings behind it. Raise RefusedError or NotFoundError.
 
-    With a host, ask Compose for the model of its files, if there are any.
+    With a host, ask Compose for the model of its files, if there are any. `ask` returns what somebody answers to a
+    guess; without it guesses stay marked.
     """
     path = folder / FILE_NAME
     if path.exists() and not force:
@@ -29,6 +42,9 @@ def write(
     if preset is not None and preset not in presets():
         raise NotFoundError(f"there is no preset {preset!r}", next_step=f"Known: {', '.join(sorted(presets()))}.")
     text, findings = propose(folder, preset, host)
+    if ask is not None:
+        text = guesses.answered(text, ask)
+    durable.write_file(folder / SCHEMA_NAME, schema(), 0o644)
     durable.write_file(path, text, 0o644)
     return path, findings
 
@@ -50,11 +66,13 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         preset = "django"
         findings.append("a Django project: uses preset:django")
     lines = [
+        f"#:schema ./{SCHEMA_NAME}",
         "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check the lines marked ?.",
         *([f'extends = "preset:{preset}"', ""] if preset else []),
         "[application]",
-        f'name = "{name}"',
+        f'name = "{name}"   # ? from the name of the folder',
         'environment = "production"',
+        *_state(name),
         "",
     ]
     made = (
@@ -80,12 +98,17 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     else:
         module = _wsgi_module(code)
         if module:
-            lines += ["[services.web]", f'command = ["gunicorn", "{module}", "--bind", "127.0.0.1:{{port}}"]', ""]
+            lines += [
+                "[services.web]",
+                f'command = ["gunicorn", "{module}", "--bind", "127.0.0.1:{{port}}"]   # ? the program that answers',
+                'health = "/"   # ? a page that answers 2xx and needs the database',
+                "",
+            ]
             findings.append(f"WSGI module: {module}")
     lines += [
         "[vaults.local]",
         'kind = "local"',
-        f'path = "/var/backups/{name}"   # best on another disk than the data',
+        f'path = "{_vault(name)}"   # ? a folder for backups, best on another disk than the data',
         "",
         "[backup]",
         "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
@@ -93,6 +116,22 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         "",
     ]
     return "\n".join(lines), findings
+
+
+def schema() -> str:
+    """Return the JSON Schema of holdfast.toml, with which editors complete and check it."""
+    return json.dumps(msgspec.json.schema(Configuration), indent=1) + "\n"
+
+
+def _state(name: str) -> list[str]:
+    """Return the state directory for somebody who may not write into the usual one."""
+    if os.geteuid() == 0:
+        return []
+    return [f'state = "{Path.home()}/.local/state/holdfast/{name}.production"   # ? a folder that you own']
+
+
+def _vault(name: str) -> str:
+    return f"/var/backups/{name}" if os.geteuid() == 0 else f"{Path.home()}/backups/{name}"
 
 
 def is_of_containers(path: Path) -> bool:
@@ -122,7 +161,9 @@ def _services(code: Path, findings: list[str]) -> list[str]:
             if not command or name.strip() == "release":
                 continue
             argv = [argument.replace("$PORT", "{port}") for argument in command.split()]
-            lines += [f"[services.{name.strip().lower()}]", f"command = {json.dumps(argv)}", ""]
+            lines += [f"[services.{name.strip().lower()}]", f"command = {json.dumps(argv)}   # ? from the Procfile"]
+            lines += ['health = "/"   # ? a page that answers 2xx and needs the database'] if name == "web" else []
+            lines.append("")
         findings.append("services from the Procfile")
         return lines
     for name in ("app.py", "main.py", "server.py"):
@@ -131,14 +172,14 @@ def _services(code: Path, findings: list[str]) -> list[str]:
             return [
                 "[services.web]",
                 f'command = ["python3", "{name}"]   # ? it must listen on 127.0.0.1 and port {{port}}',
-                'health = "/"',
+                'health = "/"   # ? a page that answers 2xx and needs the database',
                 "",
             ]
     findings.append("the start command was not found: fill in services.web.command")
     return [
         "[services.web]",
         'command = ["./start"]   # ? it must listen on 127.0.0.1 and port {port}',
-        'health = "/"',
+        'health = "/"   # ? a page that answers 2xx and needs the database',
         "",
     ]
 
@@ -159,12 +200,12 @@ def _data(folder: Path, findings: list[str]) -> list[str]:
             lines += [
                 f"[databases.{'main' if number == 1 else f'db{number}'}]",
                 'kind = "sqlite"',
-                f'path = "{inside}"',
+                f'path = "{inside}"   # ? found here: is it the data of the application',
                 "",
             ]
             findings.append(f"SQLite database: {inside}")
         elif path.is_dir() and path.name in _UPLOADS:
-            lines += [f"[files.{path.name}]", f'path = "{inside}"', ""]
+            lines += [f"[files.{path.name}]", f'path = "{inside}"   # ? found here: does the application write it', ""]
             findings.append(f"files: {inside}")
     if not number:
         findings.append("no SQLite database found: add [databases.main] if there is one")

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,7 @@ from holdfast.system.redaction import RedactingStream, Redactor
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
 _TAIL_BYTES = 8192
+_STREAM_BYTES = 65536
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -337,6 +338,24 @@ class Host(msgspec.Struct):
                     output_tail=self.redactor.text((output + _content(errors)).decode(errors="replace"))[-_TAIL_BYTES:],
                 )
         return output.decode(errors="surrogateescape")
+
+    def stream(self, argv: Sequence[str]) -> Generator[bytes]:
+        """Yield what a command prints while it prints it, both streams together; it ends with the iterator."""
+        self.announce(self.redactor.text(" ".join(argv)))
+        process = self._spawn(
+            argv,
+            environment=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        try:
+            while data := os.read(process.stdout.fileno(), _STREAM_BYTES):
+                yield data
+        finally:
+            end_session(process)
+            process.stdout.close()
 
     def interactive(
         self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str], account: Account = OWN

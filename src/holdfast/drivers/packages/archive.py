@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict, replace
 
+from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages import checkout, updates
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
@@ -69,9 +70,12 @@ class ArchivePackages:
             # Branch names may contain slashes, which a label in a path must not.
             label = reference.replace("/", "-") if not commit.startswith(reference) else commit[:12]
             return commit, label
+        question = did_you_mean(reference, self._git("for-each-ref", "--format=%(refname:short)").split())
         raise NotFoundError(
             f"{self._repository} has no tag, branch or commit {reference!r}",
-            next_step=f"Run `git -C {self._repository} tag` to list tags, or `git fetch --tags` to get new ones.",
+            next_step=(
+                f"{question} Run `git -C {self._repository} tag` to list tags, or `git fetch --tags` to get new ones."
+            ).strip(),
         )
 
     def file_of(self, commit: str, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -60,6 +60,17 @@ class RunsServices(Protocol):
 
     def output_tail(self, name: str) -> str:
         """Return the last lines that an instance printed."""
+
+    def outputs(self) -> list[str]:
+        """Return the instances of which output is kept, the newest first; some of them may no longer exist."""
+
+    def output(
+        self, name: str, *, lines: int, since_seconds: float | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        """Yield pieces of what an instance printed: its last lines; with `follow` also what it prints from now on.
+
+        Raise RefusedError for `since_seconds` where nobody knows when a line was printed.
+        """
 
     def shut_down(self) -> None:
         """Stop every instance, and the runtime itself if it belongs to Holdfast. Idempotent."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,19 @@ class InstanceContainers(ProjectContainers):
                 for container in self._by_name().get(name, [])
             )
         return ""
+
+    def outputs(self) -> list[str]:
+        found = sorted(self._ours(), key=lambda one: str(one.known["State"].get("StartedAt", "")), reverse=True)
+        return list(dict.fromkeys(container.name for container in found))
+
+    def output(
+        self, name: str, *, lines: int, since_seconds: float | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        containers = self._by_name().get(name, [])
+        since = [f"--since={since_seconds:.0f}s"] if since_seconds is not None else []
+        for container in containers[:1] if follow else containers:
+            more = ["--follow"] if follow else []
+            yield from self._host.stream([self._engine.name, "logs", f"--tail={lines}", *since, *more, container.id])
 
     # --- starting ----------------------------------------------------------------------------------
 

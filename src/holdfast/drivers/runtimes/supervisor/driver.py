@@ -15,15 +15,15 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict, cast
 
 from holdfast.drivers.runtimes.processes import ProcessRuntime
-from holdfast.drivers.runtimes.supervisor import interface
+from holdfast.drivers.runtimes.supervisor import files, interface
 from holdfast.drivers.runtimes.supervisor.interface import RefusedCallError
 from holdfast.drivers.runtimes.supervisor.started import Started, read
-from holdfast.errors import ConfigurationError, StepError
+from holdfast.errors import ConfigurationError, RefusedError, StepError
 from holdfast.model import Problem, ServiceInstance, ServiceStatus
 from holdfast.system import durable, fault_points, keeper_client, processes
 from holdfast.system.host import Host
@@ -368,6 +368,20 @@ class SupervisorRuntime(ProcessRuntime):
 
     def output_tail(self, name: str) -> str:
         return _tail(self._output / f"{name}.log")
+
+    def outputs(self) -> list[str]:
+        files = self._output.glob("*.log") if self._output.is_dir() else ()
+        return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+    def output(
+        self, name: str, *, lines: int, since_seconds: float | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        if since_seconds is not None:
+            raise RefusedError(
+                "supervisord keeps no times with the output of services",
+                next_step="Choose by the number of lines instead: -n LINES",
+            )
+        return files.output(self._output / f"{name}.log", lines=lines, follow=follow)
 
     def shut_down(self) -> None:
         self.stop(*self.statuses())

@@ -59,6 +59,8 @@ class TreeStore:
         self._lock = threading.Lock()
         self._can_clone = True
         self._check: Callable[[], None] = lambda: None
+        self._ahead: dict[int, int] = {}  # by thread, the bytes of the large file that it is copying
+        self._report: Callable[[], None] = lambda: None
         self.parent_fully_reused = True
 
     def store(
@@ -78,6 +80,7 @@ class TreeStore:
         """
         totals = Stored()
         self._check = check
+        self._report = lambda: progress(totals.size_bytes + sum([*self._ahead.values()]), None, "bytes")
         with TreePass(self, files, writer, totals, check, progress) as one:
             merged = Merge(scan(one.by_name), earlier, keep_vanished, self._stored)
             one.run(merged)
@@ -190,13 +193,14 @@ class TreeStore:
         target = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o400)
         try:
             if self._clone(source, target):
-                digest, size = _copy(target, None, self._check)
+                digest, size = _copy(target, None, self._moved)
             elif entry.sparse:
-                digest = _copy_sparse(source, target, entry.sparse, size, self._check)
+                digest = _copy_sparse(source, target, entry.sparse, size, self._moved)
             else:
-                digest, size = _copy(source, target, self._check)
+                digest, size = _copy(source, target, self._moved)
             write_out(target)
         finally:
+            self._ahead.pop(threading.get_ident(), None)
             os.close(target)
         entry.sha256, entry.size = digest.hexdigest(), size
         is_known = not self._is_new(digest.digest()) and self._stored(entry)
@@ -208,6 +212,12 @@ class TreeStore:
         if is_known:
             return 0
         return sum(length for _, length in entry.sparse) if entry.sparse else size
+
+    def _moved(self, position: int) -> None:
+        """Report how far a large file is copied. Raise an error where the operation is to stop."""
+        self._check()
+        self._ahead[threading.get_ident()] = position
+        self._report()
 
     def _stored(self, entry: Entry) -> bool:
         """Return whether the object that a listing names exists with its size; packs are checked elsewhere."""
@@ -228,16 +238,16 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _copy(source: int, target: int | None, check: Callable[[], None]) -> tuple[hashlib._Hash, int]:
+def _copy(source: int, target: int | None, moved: Callable[[int], None]) -> tuple[hashlib._Hash, int]:
     """Hash a file from its start, copying it if there is a target; return the digest and the bytes read.
 
-    `check` raises an error where the operation is to stop, because one file may take an hour.
+    `moved` gets the bytes so far, and raises an error where the operation is to stop: one file may take an hour.
     """
     digest = hashlib.sha256()
     os.lseek(source, 0, os.SEEK_SET)
     total = 0
     while block := os.read(source, _BLOCK_BYTES):
-        check()
+        moved(total)
         digest.update(block)
         total += len(block)
         if target is not None:
@@ -248,7 +258,7 @@ def _copy(source: int, target: int | None, check: Callable[[], None]) -> tuple[h
 
 
 def _copy_sparse(
-    source: int, target: int, segments: list[tuple[int, int]], size: int, check: Callable[[], None]
+    source: int, target: int, segments: list[tuple[int, int]], size: int, moved: Callable[[int], None]
 ) -> hashlib._Hash:
     """Copy the data, leave the holes, and hash the file as a reader sees it."""
     digest = hashlib.sha256()
@@ -258,14 +268,14 @@ def _copy_sparse(
     def hash_hole(end: int) -> None:
         nonlocal position
         while position < end:
-            check()
+            moved(position)
             digest.update(zeros[: min(_BLOCK_BYTES, end - position)])
             position += min(_BLOCK_BYTES, end - position)
 
     for start, length in segments:
         hash_hole(start)
         while position < start + length:
-            check()
+            moved(position)
             block = os.pread(source, min(_BLOCK_BYTES, start + length - position), position)
             if not block:
                 raise StepError("a sparse file was truncated while it was read")
