@@ -98,7 +98,8 @@ class RawWeb:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.failures: list[BaseException] = []
-        self.reset()
+        self._answering, self._lock = 0, threading.Lock()
+        self._reset()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._stop, self._stopping = socket.socketpair()
@@ -106,6 +107,14 @@ class RawWeb:
         self._thread.start()
 
     def reset(self) -> None:
+        """Forget what came, also what a proxy has opened for an earlier test and nobody has read yet."""
+        with socket.create_connection(self._listener.getsockname(), timeout=patience.limit(30)) as last:
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
+        patience.until(lambda: not self._answering)
+        self._reset()
+
+    def _reset(self) -> None:
         self.answer: Callable[[Call], None] = lambda call: call.send(OK)
         self.calls.clear()
         self.failures.clear()
@@ -113,19 +122,24 @@ class RawWeb:
     def _accept(self) -> None:
         while self._stopping not in select.select([self._listener, self._stopping], [], [])[0]:
             connection, _ = self._listener.accept()
+            with self._lock:
+                self._answering += 1
             threading.Thread(target=self._serve, args=(connection,)).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
                 call = Call(connection)
+                self.calls.append(call)
+                try:
+                    self.answer(call)
+                except BaseException as error:  # the test's own assertions count, and are raised where it ends
+                    self.failures.append(error)
             except (EOFError, ConnectionError):
-                return  # a proxy that opened a connection and thought better of it
-            self.calls.append(call)
-            try:
-                self.answer(call)
-            except BaseException as error:  # the test's own assertions count, and are raised where it waits
-                self.failures.append(error)
+                pass  # a proxy that opened a connection and thought better of it
+            finally:
+                with self._lock:
+                    self._answering -= 1
 
     def call(self) -> Call:
         """Return the only call, once it has come."""
