@@ -50,6 +50,7 @@ LACKS = {
     ("nginx", "hop-by-hop"): "nginx passes header lines that `Connection` names",
     ("caddy", "odd paths"): "Caddy escapes characters of a path that RFC 3986 does not allow",
     ("caddy", "header names"): "Caddy changes the case of header names",
+    ("caddy", "early refusals"): "Caddy 2.6 may wait for the rest of the body",
     ("caddy", "trailers"): "Caddy 2.6 drops the trailers of a request",
     ("caddy", "cut chunks"): "Caddy 2.6 ends an answer in chunks that was cut as if it were whole",
     ("caddy", "connect"): "Caddy passes CONNECT on",
@@ -627,3 +628,39 @@ def test_a_head_without_an_end_is_refused(proxy: Proxy) -> None:
                 visitor.send(b"X-%d: %s\r\n" % (number, bytes(1000).replace(b"\0", b"x")))
         visitor.rest()
     assert proxy.web.calls == []
+
+
+# --- what the front says of a visitor -----------------------------------------------------------------
+
+_SAID = [
+    b"X-Forwarded-For: 10.0.0.1",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Host: site.example",
+    b"X-Forwarded-For: 10.0.0.2",
+    b"X-Real-IP: 10.0.0.1",
+    b"Forwarded: for=10.0.0.1",
+    b"X_Forwarded_For: 10.6.6.6",
+]
+_NAMES = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x_forwarded_for"]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "lines", "wanted"),
+    [
+        (None, [], ["127.0.0.1", "http"]),
+        (None, _SAID, ["10.0.0.1, 10.0.0.2, 127.0.0.1", "https", "site.example", "10.0.0.1", "for=10.0.0.1"]),
+        (["10.0.0.0/8"], _SAID, ["127.0.0.1", "http"]),
+    ],
+)
+def test_the_web_learns_of_the_visitor_from_proxies_that_are_trusted(
+    folder: Path, trusted: list[str] | None, lines: list[bytes], wanted: list[str]
+) -> None:
+    web = RawWeb()
+    proxy = start_front(folder, web, trusted)
+    try:
+        ask(proxy.port, get(b"/", *lines))
+        found = [value.decode() for name in _NAMES for value in web.call().values(name)]
+        assert found == wanted
+    finally:
+        proxy.end()
+        web.close()
