@@ -16,7 +16,7 @@ DEFAULT_MESSAGE = "We are working on this site. It will be back in a few minutes
 _MESSAGE_WITH_END = "We are working on this site."
 _RETRY_SECONDS_OF_OPERATION = 10  # an operation holds visitors for seconds, and nobody knows its end
 _RETRY_SECONDS = 60
-_REFRESH_SECONDS = range(5, 11)  # between two looks of a visitor's browser, so that not all come back at once
+_REFRESH_SECONDS = 8  # in a page that a proxy shows to all; its text must not change unless the state does
 _END = '<p>Expected back at <time id="end" datetime="{instant}">{words}</time>.</p>'
 # A dollar sign cannot be written into a page of nginx, so the script has none.
 _TEMPLATE = """<!doctype html>
@@ -74,7 +74,11 @@ def wants_json(accept: str) -> bool:
 
 
 def render(
-    reason: Mapping[str, object], message: str, template: Path | None, accept: str
+    reason: Mapping[str, object],
+    message: str,
+    template: Path | None,
+    accept: str,
+    refresh_seconds: int = _REFRESH_SECONDS,
 ) -> tuple[dict[str, str], bytes]:
     """Return headers and body of the answer."""
     seconds, until = retry_after_seconds(reason), _until(reason)
@@ -107,7 +111,7 @@ def render(
         message=_escaped(message),
         comment=_escaped(str(reason.get("comment", ""))),
         retry_after_seconds=seconds,
-        refresh_seconds=_REFRESH_SECONDS[time.time_ns() // 1000 % len(_REFRESH_SECONDS)],
+        refresh_seconds=refresh_seconds,
         until="" if until is None else _in_words(until),
         end="" if until is None else _END.format(instant=instant, words=_in_words(until)),
     )

@@ -34,6 +34,7 @@ LOOPBACK = ("127.0.0.0/8", "::1")
 _IDLE_SECONDS = 60.0  # for a visitor who sends nothing, or an incomplete request head
 _LINGER_SECONDS = 5.0  # for a visitor who still sends a request that was answered already
 _CUT_SECONDS = 2.0
+_REFRESH_SECONDS = range(5, 11)  # of browsers without scripts, so that not all come back at once
 _SHUTDOWN_SECONDS = 10.0
 _MOST_CONNECTIONS = 20_000
 _OWN_DESCRIPTORS = 64
@@ -224,6 +225,7 @@ class Front:
             failure or str(reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE),
             Path(template) if template else None,
             request.text(b"accept"),
+            _REFRESH_SECONDS[time.time_ns() // 1000 % len(_REFRESH_SECONDS)],
         )
         keep = visitor.skip_body() and request.keep_alive and not self._stopping
         self._reply(visitor, 502 if failure else 503, headers, body, request, keep=keep)
