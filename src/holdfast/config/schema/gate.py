@@ -36,7 +36,11 @@ class Gate(Section, frozen=True):
     ] = "127.0.0.1:8000"
     message: Annotated[str, Meta(description="Text of the maintenance page.")] = ""
     template: Annotated[
-        str, Meta(description="Your own maintenance page: HTML with $message, $comment and $retry_after_seconds.")
+        str,
+        Meta(
+            description="Your own maintenance page: HTML with $message, $comment, $until, $retry_after_seconds and"
+            " $refresh_seconds."
+        ),
     ] = ""
     drain_seconds: Annotated[
         float, Meta(ge=0, description="How long running requests may take before they are cut off.")
