@@ -12,8 +12,9 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,33 +62,48 @@ LACKS = {
 class Proxy:
     """A running proxy before a web of bytes."""
 
-    def __init__(self, name: str, port: int, web: RawWeb, end: Callable[[], None], pid: int = 0) -> None:
-        self.name, self.port, self.web, self.end, self.pid = name, port, web, end, pid
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        web: RawWeb,
+        end: Callable[[], None],
+        pid: int = 0,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self.port, self.web, self.end, self.pid, self.stop = name, port, web, end, pid, stop
 
     def needs(self, what: str) -> None:
         if reason := LACKS.get((self.name, what)):
             pytest.skip(reason)
 
-    def ask(self, request: bytes, method: str = "GET") -> object:
-        return ask(self.port, request, method)
 
-
-def start_front(folder: Path, web: RawWeb, trusted: list[str] | None = None) -> Proxy:
+def start_front(
+    folder: Path, web: RawWeb, trusted: list[str] | None = None, program: Sequence[str] | None = None
+) -> Proxy:
     port = free_loopback_port()
     gate = FrontGate(folder, f"127.0.0.1:{port}", drain_seconds=0.1, trusted_proxies=trusted)
     gate.route("r1", web.address)
     instance = gate.instance()
     assert instance is not None
     with open(folder / "front.out", "wb") as output:
-        process = subprocess.Popen(instance.command, env=dict(os.environ), stdout=output, stderr=output)
+        argv = [*program, str(folder)] if program else instance.command
+        process = subprocess.Popen(argv, env=dict(os.environ), stdout=output, stderr=output)
+
+    stopped = threading.Event()
+
+    def stop() -> None:
+        if not stopped.is_set():
+            stopped.set()
+            process.send_signal(signal.SIGTERM)
 
     def end() -> None:
-        process.send_signal(signal.SIGTERM)
+        stop()
         assert process.wait(patience.limit(30)) == 0
         assert (folder / "front.out").read_text() == "", "nothing that a visitor or a web does is a traceback"
 
     patience.until(gate.answers)
-    return Proxy("front", port, web, end, process.pid)
+    return Proxy("front", port, web, end, process.pid, stop)
 
 
 def start_nginx(folder: Path, web: RawWeb) -> Proxy:
@@ -628,6 +644,62 @@ def test_a_head_without_an_end_is_refused(proxy: Proxy) -> None:
                 visitor.send(b"X-%d: %s\r\n" % (number, bytes(1000).replace(b"\0", b"x")))
         visitor.rest()
     assert proxy.web.calls == []
+
+
+_IMPATIENT = """
+import asyncio, sys
+from pathlib import Path
+from holdfast.drivers.gates.front import relay, server
+
+relay._STALLED_SECONDS = 0.3
+asyncio.run(server.serve(Path(sys.argv[1])))
+"""
+
+
+def test_a_visitor_who_stops_in_the_middle_does_not_keep_the_web(folder: Path) -> None:
+    web = RawWeb()
+    proxy = start_front(folder, web, program=[sys.executable, "-c", _IMPATIENT])
+    try:
+        web.answer = Call.wait_until_left
+        with RawVisitor(proxy.port) as visitor:
+            visitor.send(get(b"/", b"Content-Length: 9", method=b"POST") + b"half")
+            assert visitor.answer().status == 408
+        patience.until(lambda: web.call().left)
+        web.reset()
+        web.answer = lambda call: call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99000000\r\n\r\n" + bytes(99_000_000))
+        with RawVisitor(proxy.port) as visitor:
+            visitor.send(get())
+            patience.until(lambda: web.failures)  # sending the rest fails while the visitor reads nothing
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                visitor.answer()
+    finally:
+        proxy.end()
+        web.close()
+
+
+def test_a_front_that_is_stopped_lets_requests_end(folder: Path) -> None:
+    web = RawWeb()
+    proxy = start_front(folder, web)
+    going = threading.Event()
+
+    def answer(call: Call) -> None:
+        going.wait(patience.limit(30))
+        call.send(OK)
+
+    web.answer = answer
+    try:
+        with RawVisitor(proxy.port) as visitor, RawVisitor(proxy.port) as idle:
+            visitor.send(get())
+            web.call()
+            proxy.stop()
+            assert idle.rest() == b""
+            going.set()
+            assert visitor.answer().body == b"ok"
+            assert visitor.rest() == b""
+    finally:
+        going.set()
+        proxy.end()
+        web.close()
 
 
 # --- what the front says of a visitor -----------------------------------------------------------------
