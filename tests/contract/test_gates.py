@@ -500,14 +500,14 @@ def test_caddy_follows_whatever_became_of_its_configuration(folder: Path) -> Non
         proxied.end()
 
 
-def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied: VisitedProxy) -> None:
+def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(visited: Visited) -> None:
     met: Counter[object] = Counter()
     ended = threading.Event()
 
     def visit() -> None:
         while not ended.is_set():
             try:
-                met[proxied.get()[:2]] += 1
+                met[visited.get()[:2]] += 1
             except (OSError, http.client.HTTPException) as error:
                 met[repr(error)] += 1
 
@@ -516,8 +516,8 @@ def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied
         visitor.start()
     try:
         for _ in range(4):
-            proxied.gate.route("r2", proxied.new.address)
-            proxied.gate.route("r1", proxied.old.address)
+            visited.gate.route("r2", visited.new.address)
+            visited.gate.route("r1", visited.old.address)
     finally:
         ended.set()
         for visitor in visitors:
