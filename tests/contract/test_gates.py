@@ -279,6 +279,18 @@ def test_visitors_reach_the_routed_web_or_the_page(visited: Visited) -> None:
     assert visited.gate.check() == []
 
 
+def test_a_browser_that_asks_whether_the_site_is_back_gets_a_head_alone(visited: Visited) -> None:
+    visited.gate.hold({"comment": "x"})
+    connection = http.client.HTTPConnection("127.0.0.1", visited.port, timeout=patience.limit(30))
+    try:
+        for method in ("HEAD", "GET"):
+            connection.request(method, "/some/page")
+            answer = connection.getresponse()
+            assert (answer.status, b"</html>" in answer.read()) == (503, method == "GET")
+    finally:
+        connection.close()
+
+
 def test_both_holds_have_to_end_before_visitors_are_let_in(visited: Visited) -> None:
     visited.gate.hold({"comment": "x"})
     visited.gate.close({"operation": "op1"})

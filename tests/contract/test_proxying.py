@@ -702,6 +702,29 @@ def test_a_front_that_is_stopped_lets_requests_end(folder: Path) -> None:
         web.close()
 
 
+def test_a_websocket_that_outlasts_the_drain_is_ended(folder: Path) -> None:
+    web = RawWeb()
+    proxy = start_front(folder, web)
+    gate = FrontGate(folder, f"127.0.0.1:{proxy.port}", drain_seconds=0.1)
+
+    def answer(call: Call) -> None:
+        call.send(_ACCEPTED)
+        call.wait_until_left()
+
+    web.answer = answer
+    try:
+        with RawVisitor(proxy.port) as visitor:
+            visitor.send(_HANDSHAKE)
+            assert visitor.head()[0] == 101
+            gate.close({"operation": "op1"})
+            assert visitor.rest() == b""
+        patience.until(lambda: web.call().left)
+        assert (gate.ask({"do": "status"}) or {})["under_way"] == 0
+    finally:
+        proxy.end()
+        web.close()
+
+
 # --- what the front says of a visitor -----------------------------------------------------------------
 
 _SAID = [

@@ -19,7 +19,9 @@ from holdfast.drivers.gates.front.messages import (
     head_for_visitor,
     last_chunk,
 )
-from holdfast.drivers.gates.front.wire import Part, VisitorWire, WebWire, Wire, connect
+from holdfast.drivers.gates.front.visitor import VisitorWire
+from holdfast.drivers.gates.front.web import WebWire, connect
+from holdfast.drivers.gates.front.wire import Part, Wire
 
 _CONNECT_SECONDS = 10
 _CONTINUE_SECONDS = 1.0  # for a web that knows nothing of `Expect: 100-continue`

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from holdfast.drivers.gates import maintenance_page
 from holdfast.drivers.gates.front.messages import BadMessageError, Request, RequestHead
 from holdfast.drivers.gates.front.relay import Relay, VisitorLeftError, WebError
-from holdfast.drivers.gates.front.wire import VisitorWire
+from holdfast.drivers.gates.front.visitor import VisitorWire
 
 if TYPE_CHECKING:  # the proxy starts without the modules that write this file
     from holdfast.drivers.gates.state_file import GateFacts
