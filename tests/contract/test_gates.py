@@ -279,6 +279,16 @@ def test_visitors_reach_the_routed_web_or_the_page(visited: Visited) -> None:
     assert visited.gate.check() == []
 
 
+def test_a_page_with_an_end_names_it_and_no_longer_time_to_try_again(visited: Visited) -> None:
+    until = int(time.time()) + 1800
+    visited.gate.hold({"comment": "x", "until": until})
+    status, body, headers = visited.get(Accept="text/html")
+    assert (status, time.strftime("%H:%M UTC", time.gmtime(until)) in body) == (503, True)
+    assert 10 <= int(headers["retry-after"]) <= 1800
+    body = visited.get(Accept="application/json")[1]
+    assert json.loads(body)["until"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+
+
 def test_a_browser_that_asks_whether_the_site_is_back_gets_a_head_alone(visited: Visited) -> None:
     visited.gate.hold({"comment": "x"})
     connection = http.client.HTTPConnection("127.0.0.1", visited.port, timeout=patience.limit(30))
