@@ -219,25 +219,38 @@ def measure_help() -> Row:
 
 
 def measure_front(folder: Path) -> list[Row]:
-    loads = proxies.measure(folder)
-    direct, nginx, front = loads["direct"], loads["nginx"], loads["front"]
-    added = {name: load.alone_ms - direct.alone_ms for name, load in loads.items()}
-    return [
-        Row(
-            "front: requests a second, 16 connections",
-            f"{front.requests:.0f}",
-            f"nginx {nginx.requests:.0f}",
-            front.requests / nginx.requests,
-        ),
-        Row(
-            "front: 99th percentile, 16 connections",
-            f"{front.p99_ms:.2f} ms",
-            f"nginx {nginx.p99_ms:.2f} ms",
-            front.p99_ms / nginx.p99_ms,
-        ),
-        Row("front: added to the median, 1 connection", f"{added['front']:.2f} ms", f"nginx {added['nginx']:.2f} ms"),
-        Row("front: failed requests", str(front.errors), f"nginx {nginx.errors}"),
+    loads, costs = proxies.measure(folder)
+    front, peers = loads["front"], [name for name in ("nginx", "caddy") if name in costs]
+    added = {name: load.alone_ms - loads["direct"].alone_ms for name, load in loads.items()}
+    rows = []
+    for peer in peers:
+        one = loads[peer]
+        rows += [
+            Row(
+                "front: requests a second, 16 connections",
+                f"{front.requests:.0f}",
+                f"{peer} {one.requests:.0f}",
+                front.requests / one.requests,
+            ),
+            Row(
+                "front: 99th percentile, 16 connections",
+                f"{front.p99_ms:.2f} ms",
+                f"{peer} {one.p99_ms:.2f} ms",
+                front.p99_ms / one.p99_ms,
+            ),
+        ]
+
+    def beside(what: str, figure: Callable[[str], str]) -> Row:
+        return Row(what, figure("front"), ", ".join(f"{peer} {figure(peer)}" for peer in peers))
+
+    rows += [
+        beside("front: added to the median, 1 connection", lambda name: f"{added[name]:.2f} ms"),
+        beside("front: processor time of its start", lambda name: f"{costs[name].start_seconds:.2f} s"),
+        beside("front: memory after its start", lambda name: f"{costs[name].idle_mb:.0f} MB"),
+        beside("front: peak memory, with an upload of 600 MB", lambda name: f"{costs[name].peak_mb:.0f} MB"),
+        beside("front: failed requests", lambda name: str(loads[name].errors)),
     ]
+    return rows
 
 
 def table(title: str, rows: list[Row]) -> str:

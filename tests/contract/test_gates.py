@@ -279,6 +279,28 @@ def test_visitors_reach_the_routed_web_or_the_page(visited: Visited) -> None:
     assert visited.gate.check() == []
 
 
+def test_a_page_with_an_end_names_it_and_no_longer_time_to_try_again(visited: Visited) -> None:
+    until = int(time.time()) + 1800
+    visited.gate.hold({"comment": "x", "until": until})
+    status, body, headers = visited.get(Accept="text/html")
+    assert (status, time.strftime("%H:%M UTC", time.gmtime(until)) in body) == (503, True)
+    assert 10 <= int(headers["retry-after"]) <= 1800
+    body = visited.get(Accept="application/json")[1]
+    assert json.loads(body)["until"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+
+
+def test_a_browser_that_asks_whether_the_site_is_back_gets_a_head_alone(visited: Visited) -> None:
+    visited.gate.hold({"comment": "x"})
+    connection = http.client.HTTPConnection("127.0.0.1", visited.port, timeout=patience.limit(30))
+    try:
+        for method in ("HEAD", "GET"):
+            connection.request(method, "/some/page")
+            answer = connection.getresponse()
+            assert (answer.status, b"</html>" in answer.read()) == (503, method == "GET")
+    finally:
+        connection.close()
+
+
 def test_both_holds_have_to_end_before_visitors_are_let_in(visited: Visited) -> None:
     visited.gate.hold({"comment": "x"})
     visited.gate.close({"operation": "op1"})
@@ -500,14 +522,14 @@ def test_caddy_follows_whatever_became_of_its_configuration(folder: Path) -> Non
         proxied.end()
 
 
-def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied: VisitedProxy) -> None:
+def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(visited: Visited) -> None:
     met: Counter[object] = Counter()
     ended = threading.Event()
 
     def visit() -> None:
         while not ended.is_set():
             try:
-                met[proxied.get()[:2]] += 1
+                met[visited.get()[:2]] += 1
             except (OSError, http.client.HTTPException) as error:
                 met[repr(error)] += 1
 
@@ -516,8 +538,8 @@ def test_no_new_connection_is_lost_while_visitors_are_led_back_and_forth(proxied
         visitor.start()
     try:
         for _ in range(4):
-            proxied.gate.route("r2", proxied.new.address)
-            proxied.gate.route("r1", proxied.old.address)
+            visited.gate.route("r2", visited.new.address)
+            visited.gate.route("r1", visited.old.address)
     finally:
         ended.set()
         for visitor in visitors:

@@ -37,7 +37,7 @@ class CaddyServer(ProxyServer):
     admin 127.0.0.1:{free_loopback_port()}
     auto_https off
 }}
-http://127.0.0.1:{self.port} {{
+http://:{self.port} {{
     bind 127.0.0.1
     handle /media/* {{
         respond "media"

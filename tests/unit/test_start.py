@@ -45,11 +45,11 @@ kind = "local"
 path = "vault"
 """
 _HEAVY = {
-    "aiohttp",
     "asyncio",
     "concurrent.futures",
     "email",
     "http.client",
+    "httptools",
     "importlib.metadata",
     "importlib.resources",
     "logging",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from holdfast.config.schema.section import Section
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 
 _OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
+
+
+def _loopback() -> list[str]:
+    # Whoever runs a program on this machine can reach the web without the front.
+    return ["127.0.0.0/8", "::1"]
 
 
 class Gate(Section, frozen=True):
@@ -31,11 +36,22 @@ class Gate(Section, frozen=True):
     ] = "127.0.0.1:8000"
     message: Annotated[str, Meta(description="Text of the maintenance page.")] = ""
     template: Annotated[
-        str, Meta(description="Your own maintenance page: HTML with $message, $comment and $retry_after_seconds.")
+        str,
+        Meta(
+            description="Your own maintenance page: HTML with $message, $comment, $until, $retry_after_seconds and"
+            " $refresh_seconds."
+        ),
     ] = ""
     drain_seconds: Annotated[
         float, Meta(ge=0, description="How long running requests may take before they are cut off.")
     ] = 10
+    trusted_proxies: Annotated[
+        list[str],
+        Meta(
+            description="Addresses and networks of proxies in front of the front, whose `X-Forwarded-*` and `Forwarded`"
+            " header lines it passes on to the web; those of other visitors are dropped (front)."
+        ),
+    ] = field(default_factory=_loopback)
     include: Annotated[
         str,
         Meta(
@@ -72,9 +88,23 @@ class Gate(Section, frozen=True):
         str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
     ] = ""
 
+    def _wrong_networks(self) -> list[str]:
+        if self.trusted_proxies == _loopback():
+            return []
+        import ipaddress
+
+        problems = []
+        for each in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(each, strict=False)
+            except ValueError:
+                problems.append(f"trusted_proxies: {each!r} is not an address or network, such as 10.0.0.0/8")
+        return problems
+
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind in ("front", "none"):
             problems = [f"{key}: is for kinds nginx and caddy" for key in _OF_PROXIES if getattr(self, key)]
+            problems += self._wrong_networks()
             if self.kind == "front" and configuration.services and not configuration.webs():
                 problems.append("kind: the front needs a service of kind web")
             return problems

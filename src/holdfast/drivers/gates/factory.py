@@ -56,6 +56,7 @@ def open_gate(loaded: ResolvedConfig) -> Gate:
     return kind(
         folder,
         gate.listen,
+        trusted_proxies=gate.trusted_proxies,
         message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "",
         drain_seconds=gate.drain_seconds,

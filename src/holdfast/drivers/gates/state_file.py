@@ -27,6 +27,7 @@ class GateFacts(TypedDict, total=False):
     listen: str
     message: str
     template: str
+    trusted_proxies: list[str]
     # For an operator's own proxy: the identity of the gate, the file that was there before, the generation that the
     # proxy is known to follow, and the addresses to which it may still send visitors.
     id: str

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -33,7 +33,14 @@ class Answer(TypedDict, total=False):
 
 class FrontGate:
     def __init__(
-        self, folder: Path, listen: str, *, message: str = "", template: str = "", drain_seconds: float = 10
+        self,
+        folder: Path,
+        listen: str,
+        *,
+        message: str = "",
+        template: str = "",
+        drain_seconds: float = 10,
+        trusted_proxies: Sequence[str] | None = None,
     ) -> None:
         self._folder = folder
         self._record = GateStateFile(folder)
@@ -42,6 +49,7 @@ class FrontGate:
         self._message = message
         self._template = template
         self._drain_seconds = drain_seconds
+        self._trusted_proxies = trusted_proxies
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
             raise ConfigurationError(
                 "the state directory's path is too long for a socket",
@@ -53,6 +61,8 @@ class FrontGate:
             state = self._record.read()
             before = json.dumps(state, sort_keys=True)
             state.update({"listen": self._listen, "message": self._message, "template": self._template})
+            if self._trusted_proxies is not None:
+                state["trusted_proxies"] = list(self._trusted_proxies)
             change(state)
             if json.dumps(state, sort_keys=True) != before:
                 state["generation"] = state.get("generation", 0) + 1
@@ -114,8 +124,7 @@ class FrontGate:
             release="",
             directory="/",
             command=(sys.executable, "-m", "holdfast.drivers.gates.front.server", str(self._folder)),
-            # It only talks plain HTTP, but its HTTP library would read all certificates of the system at its start.
-            environment={"SSL_CERT_FILE": os.devnull},
+            environment={},
             stop_timeout_seconds=15,
         )
 

@@ -9,88 +9,183 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import json
 import os
 import resource
 import signal
 import sys
-import weakref
+import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-import aiohttp
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from holdfast.drivers.gates import maintenance_page
+from holdfast.drivers.gates.front.messages import BadMessageError, Request, RequestHead
+from holdfast.drivers.gates.front.relay import Relay, VisitorLeftError, WebError
+from holdfast.drivers.gates.front.visitor import VisitorWire
 
 if TYPE_CHECKING:  # the proxy starts without the modules that write this file
     from holdfast.drivers.gates.state_file import GateFacts
 
-PREVIEW_COOKIE = "holdfast_preview"
-_HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "trailers",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-connection",
-}
-_CONNECT_SECONDS = 10
+PREVIEW_COOKIE = b"holdfast_preview"
+LOOPBACK = ("127.0.0.0/8", "::1")
 _IDLE_SECONDS = 60.0  # for a visitor who sends nothing, or an incomplete request head
+_LINGER_SECONDS = 5.0  # for a visitor who still sends a request that was answered already
+_CUT_SECONDS = 2.0
+_REFRESH_SECONDS = range(5, 11)  # of browsers without scripts, so that not all come back at once
+_SHUTDOWN_SECONDS = 10.0
 _MOST_CONNECTIONS = 20_000
 _OWN_DESCRIPTORS = 64
+_MOST_PEERS = 1_000
+_REASONS = {
+    400: "Bad Request",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
+}
 
-_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+class Visit:
+    """A request that is relayed to an address."""
+
+    def __init__(self, task: asyncio.Task[None], target: str) -> None:
+        self.task = task
+        self.target = target
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.cut = False  # whether the drain ended it
+
+    def end(self) -> None:
+        self.cut = True
+        self.task.cancel()
 
 
 class Front:
-    def __init__(self, folder: Path) -> None:
+    """The visitors' connections and the state that says where their requests go.
+
+    Of the descriptors that this process may have, each visitor takes one, and one more while a request is relayed. A
+    visitor over the limit is turned away at once, so that the operator's own connection always finds one. A visitor
+    who sends nothing, or half a request, is disconnected after a while.
+    """
+
+    def __init__(self, folder: Path, most: int = _MOST_CONNECTIONS) -> None:
         self._folder = folder
-        self._session: aiohttp.ClientSession | None = None
-        self._under_way: dict[asyncio.Task[object], str] = {}
-        self._cut: set[asyncio.Task[object]] = set()  # requests that the drain ended
+        self._most = most
+        self._open = 0  # connections, also those that are only being made
+        self._visitors: dict[VisitorWire, asyncio.Task[None]] = {}
+        self._busy: set[VisitorWire] = set()
+        self._under_way: set[Visit] = set()
         self._counts: Counter[str] = Counter()
-        self._busy: Counter[asyncio.BaseTransport | None] = Counter()
-        self._rested: weakref.WeakKeyDictionary[asyncio.BaseTransport, float] = weakref.WeakKeyDictionary()
+        self._trusted_networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._known_peers: dict[str, tuple[str, bool]] = {}
+        self._stopping = False
         self.state: GateFacts = {}
         self.load()
 
     def load(self) -> None:
         try:
-            self.state = json.loads((self._folder / "gate.json").read_text())
+            state: GateFacts = json.loads((self._folder / "gate.json").read_text())
+            trusted = state.get("trusted_proxies", LOOPBACK)
+            self._trusted_networks = [ipaddress.ip_network(each, strict=False) for each in trusted]
+            self.state = state
         except (OSError, ValueError):
             # Fail closed, because an unreadable state is not known to be committed.
             self.state = {**self.state, "operation": {"comment": ""}}
-
-    async def start(self) -> None:
-        # Each request gets its own connection to the web service: a web service may close an idle connection just when
-        # it is used again, and a POST that fails this way cannot be repeated.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
-    def turned_away(self) -> None:
-        self._counts["turned away"] += 1
-
-    def quiet_since(self, transport: asyncio.BaseTransport, made: float) -> float | None:
-        """Return when a connection's last request ended, or when it was made; None while a request is in progress."""
-        return None if transport in self._busy else self._rested.get(transport, made)
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._known_peers.clear()
 
     # --- visitors ----------------------------------------------------------------------------------
 
-    def _target(self, request: web.BaseRequest) -> str | None:
+    def connect(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        if self._open >= self._most:
+            self._counts["turned away"] += 1
+            return _TurnedAway()
+        self._open += 1
+        return VisitorWire(self._made, self._left)
+
+    def _made(self, visitor: VisitorWire) -> None:
+        self._visitors[visitor] = asyncio.get_running_loop().create_task(self._serve(visitor))
+
+    def _left(self, visitor: VisitorWire) -> None:
+        if visitor.lost:
+            self._open -= 1
+            task = self._visitors.pop(visitor)
+        else:
+            task = self._visitors[visitor]
+        task.cancel()
+
+    async def _serve(self, visitor: VisitorWire) -> None:
+        try:
+            while not self._stopping and await self._answer_next(visitor):
+                visitor.go_on()
+            if visitor.in_request:
+                await visitor.linger(_LINGER_SECONDS)
+        finally:
+            visitor.close()
+
+    async def _answer_next(self, visitor: VisitorWire) -> bool:
+        """Answer the next request; return whether the connection may stay open."""
+        try:
+            head = await visitor.receive(_IDLE_SECONDS)
+            assert isinstance(head, RequestHead)
+            self._busy.add(visitor)
+            return await self._answer(visitor, Request(head))
+        except BadMessageError as error:
+            self._counts["refused"] += 1
+            self._reply(visitor, error.status, {"Content-Type": "text/plain"}, f"{error}\n".encode(), keep=None)
+            await visitor.linger(_LINGER_SECONDS)
+            return False
+        except (TimeoutError, EOFError, ConnectionError):
+            return False
+        finally:
+            self._busy.discard(visitor)
+
+    async def _answer(self, visitor: VisitorWire, request: Request) -> bool:
+        target = self._target(request)
+        if target is None:
+            self._counts["held"] += 1
+            return self._page(visitor, request)
+        self._counts["relayed"] += 1
+        visit = Visit(self._visitors[visitor], target)
+        self._under_way.add(visit)
+        relay = Relay(visitor, request, request.keep_alive and not self._stopping)
+        try:
+            return await relay.run(target, request.head_for_web(target, *self._peer(visitor)))
+        except WebError:
+            self._counts["unreachable"] += 1
+            if not relay.begun:
+                return self._page(visitor, request, "The application does not answer at the moment.")
+        except BadMessageError as error:
+            if not relay.begun:
+                if error.status != 502:
+                    raise
+                self._counts["unreachable"] += 1
+                return self._page(visitor, request, "The answer of the application cannot be read.")
+        except VisitorLeftError:
+            self._counts["left"] += 1
+        except asyncio.CancelledError:
+            if not visit.cut:
+                self._counts["left"] += 1
+                if relay.begun:
+                    visitor.abort()
+                raise
+            # A visitor whose request outlasts the drain is told so, unless a part of the answer is already on its way.
+            visit.task.uncancel()
+            if not relay.begun:
+                self._counts["cut"] += 1
+                return self._page(visitor, request)
+        finally:
+            self._under_way.discard(visit)
+            visit.over.set_result(None)
+        visitor.abort()  # so that nobody takes the part of the answer that has come for the whole
+        return False
+
+    def _target(self, request: Request) -> str | None:
         """Return the address to which this request may go now; None for the maintenance page."""
         state = self.state
         if (
@@ -101,117 +196,63 @@ class Front:
         ):
             return str(state["target"])
         token, preview = state.get("preview_token"), state.get("preview_target") or state.get("target")
-        cookie = request.cookies.get(PREVIEW_COOKIE, "")
-        if token and preview and hmac.compare_digest(cookie.encode(), str(token).encode()):
+        if token and preview and hmac.compare_digest(request.cookie(PREVIEW_COOKIE), str(token).encode()):
             return str(preview)
         return None
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        transport = request.transport
-        self._busy[transport] += 1
-        try:
-            return await self._handle(request)
-        finally:
-            self._busy[transport] -= 1
-            if not self._busy[transport]:
-                del self._busy[transport]
-                if transport is not None:
-                    self._rested[transport] = asyncio.get_running_loop().time()
+    def _peer(self, visitor: VisitorWire) -> tuple[str, bool]:
+        """Return the address of whom a connection comes from, and whether to believe what he says of the visitor."""
+        peer = visitor.peer
+        known = self._known_peers.get(peer)
+        if known is None:
+            try:
+                address = ipaddress.ip_address(peer.partition("%")[0])
+            except ValueError:
+                return peer, False
+            address = getattr(address, "ipv4_mapped", None) or address
+            known = str(address), any(address in network for network in self._trusted_networks)
+            if len(self._known_peers) >= _MOST_PEERS:
+                self._known_peers.clear()
+            self._known_peers[peer] = known
+        return known
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        target = self._target(request)
-        if target is None:
-            self._counts["held"] += 1
-            return self._page(request)
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way[task] = target
-        try:
-            self._counts["relayed"] += 1
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                return await self._relay_websocket(request, target)
-            return await self._relay(request, target)
-        except (aiohttp.ClientConnectionError, TimeoutError):
-            self._counts["unreachable"] += 1
-            headers, body = maintenance_page.render(
-                {}, "The application does not answer at the moment.", None, request.headers.get("Accept", "")
-            )
-            return web.Response(status=502, headers=headers, body=body)
-        except asyncio.CancelledError:
-            # A visitor whose request outlasts the drain is told so, unless a part of the answer is already on its way.
-            if task not in self._cut or request.writer.output_size:
-                raise
-            task.uncancel()
-            self._counts["cut"] += 1
-            return self._page(request)
-        finally:
-            self._under_way.pop(task, None)
-            self._cut.discard(task)
-
-    def _page(self, request: web.BaseRequest) -> web.Response:
-        reason = self.state.get("hold") or self.state.get("operation") or {}
-        template = self.state.get("template")
+    def _page(self, visitor: VisitorWire, request: Request, failure: str = "") -> bool:
+        """Send the maintenance page, or with status 502 what failed; return whether the connection may stay open."""
+        reason = {} if failure else self.state.get("hold") or self.state.get("operation") or {}
+        template = "" if failure else self.state.get("template")
         headers, body = maintenance_page.render(
             reason,
-            str(reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE),
+            failure or str(reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE),
             Path(template) if template else None,
-            request.headers.get("Accept", ""),
+            request.text(b"accept"),
+            _REFRESH_SECONDS[time.time_ns() // 1000 % len(_REFRESH_SECONDS)],
         )
-        return web.Response(status=503, headers=headers, body=b"" if request.method == "HEAD" else body)
+        keep = visitor.skip_body() and request.keep_alive and not self._stopping
+        self._reply(visitor, 502 if failure else 503, headers, body, request, keep=keep)
+        return keep
 
-    def _forwarded(self, request: web.BaseRequest) -> list[tuple[str, str]]:
-        dropped = _HOP_BY_HOP | {name.strip().lower() for name in request.headers.get("Connection", "").split(",")}
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
-        peer = request.remote or ""
-        earlier = request.headers.get("X-Forwarded-For")
-        headers = [(name, value) for name, value in headers if name.lower() != "x-forwarded-for"]
-        headers.append(("X-Forwarded-For", f"{earlier}, {peer}" if earlier else peer))
-        if "X-Forwarded-Proto" not in request.headers:
-            headers.append(("X-Forwarded-Proto", request.scheme))
-        return headers
-
-    async def _relay(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
-        assert self._session is not None
-        async with self._session.request(
-            request.method,
-            f"http://{target}{request.raw_path}" if request.raw_path.startswith("/") else f"http://{target}/",
-            headers=self._forwarded(request),
-            data=request.content if request.body_exists else None,
-            allow_redirects=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        ) as answer:
-            response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            for name, value in answer.headers.items():
-                if name.lower() not in _HOP_BY_HOP:
-                    response.headers.add(name, value)
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-            return response
-
-    async def _relay_websocket(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
-        assert self._session is not None
-        protocols = [
-            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
+    @staticmethod
+    def _reply(
+        visitor: VisitorWire,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        request: Request | None = None,
+        *,
+        keep: bool | None,
+    ) -> None:
+        lines = [
+            f"HTTP/1.1 {status} {_REASONS[status]}",
+            time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
         ]
-        headers = [(n, v) for n, v in self._forwarded(request) if not n.lower().startswith("sec-websocket")]
-        async with self._session.ws_connect(
-            f"http://{target}{request.raw_path}", headers=headers, protocols=protocols, max_msg_size=0
-        ) as inner:
-            outer = web.WebSocketResponse(protocols=[inner.protocol] if inner.protocol else (), max_msg_size=0)
-            await outer.prepare(request)
-
-            async def pump(source: _Socket, sink: _Socket) -> None:
-                async for message in source:
-                    if message.type is aiohttp.WSMsgType.TEXT:
-                        await sink.send_str(message.data)
-                    elif message.type is aiohttp.WSMsgType.BINARY:
-                        await sink.send_bytes(message.data)
-                await sink.close()
-
-            await asyncio.gather(pump(outer, inner), pump(inner, outer))
-            return outer
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines.append(f"Content-Length: {len(body)}")
+        if not keep:
+            lines.append("Connection: close")
+        elif request is not None and request.version == "1.0":
+            lines.append("Connection: keep-alive")
+        only_head = request is not None and request.method == b"HEAD"
+        visitor.write("\r\n".join([*lines, "", ""]).encode() + (b"" if only_head else body))
 
     # --- control -----------------------------------------------------------------------------------
 
@@ -222,16 +263,12 @@ class Front:
             if order.get("do") == "reload":
                 self.load()
                 await self._drain(float(order.get("drain_seconds", 0)))
-            writer.write(
-                json.dumps(
-                    {
-                        "state": self.state.get("generation"),
-                        "under_way": len(self._under_way),
-                        "counts": dict(self._counts),
-                    }
-                ).encode()
-                + b"\n"
-            )
+            answer = {
+                "state": self.state.get("generation"),
+                "under_way": len(self._under_way),
+                "counts": dict(self._counts),
+            }
+            writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         finally:
             writer.close()
@@ -241,61 +278,36 @@ class Front:
         allowed = {self.state.get("preview_target")}
         if self.state.get("hold") is None and self.state.get("operation") is None:
             allowed.add(self.state.get("target"))
-        left = [task for task, target in self._under_way.items() if target not in allowed]
-        if left:
-            _, late = await asyncio.wait(left, timeout=seconds)
+        left = [visit for visit in self._under_way if visit.target not in allowed]
+        if left and not await _all_over(left, seconds):
+            late = [visit for visit in left if not visit.over.done()]
+            for visit in late:
+                visit.end()
+            await _all_over(late, _CUT_SECONDS)
+
+    async def stop(self) -> None:
+        """Let the requests in progress end, for a bounded time, and close all connections."""
+        self._stopping = True
+        for visitor in list(self._visitors.keys() - self._busy):
+            visitor.close()
+        if self._under_way:
+            await _all_over(list(self._under_way), _SHUTDOWN_SECONDS)
+        tasks = list(self._visitors.values())
+        for visitor in list(self._visitors):
+            visitor.close()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CUT_SECONDS)
             for task in late:
-                self._cut.add(task)
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=2)
+                await asyncio.wait(late, timeout=_CUT_SECONDS)
 
 
-class Server(web.Server):
-    """A web server that keeps descriptors free for the operator's own connection, whatever visitors do.
-
-    Of the descriptors that this process may have, each visitor takes one, and one more while a request is relayed. A
-    visitor over the limit is turned away at once; one who sends nothing, or half a request, is disconnected after a
-    while.
-    """
-
-    def __init__(self, front: Front, most: int) -> None:
-        super().__init__(front.handle, keepalive_timeout=_IDLE_SECONDS)
-        self._front = front
-        self._most = most
-        self._open = 0
-        self._timers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
-
-    def __call__(self) -> web.RequestHandler:
-        if self._open >= self._most:
-            self._front.turned_away()
-            # The event loop needs nothing but a protocol, whatever web.Server promises to return.
-            return cast(web.RequestHandler, _TurnedAway())
-        self._open += 1
-        return super().__call__()
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._watch(handler, transport, asyncio.get_running_loop().time(), _IDLE_SECONDS)
-
-    def _watch(self, handler: web.RequestHandler, transport: asyncio.Transport, made: float, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._timers[handler] = loop.call_later(seconds, self._look, handler, transport, made)
-
-    def _look(self, handler: web.RequestHandler, transport: asyncio.Transport, made: float) -> None:
-        loop = asyncio.get_running_loop()
-        since = self._front.quiet_since(transport, made)
-        left = _IDLE_SECONDS if since is None else since + _IDLE_SECONDS - loop.time()
-        if left > 0:
-            self._watch(handler, transport, made, left)
-            return
-        transport.close()  # a pending answer is still sent, but a visitor who does not read it is cut off after a while
-        self._timers[handler] = loop.call_later(_IDLE_SECONDS, transport.abort)
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        self._open -= 1
-        self._timers.pop(handler).cancel()
-        super().connection_lost(handler, exc)
+async def _all_over(visits: list[Visit], seconds: float) -> bool:
+    if not visits:
+        return True
+    _, late = await asyncio.wait([visit.over for visit in visits], timeout=seconds)
+    return not late
 
 
 class _TurnedAway(asyncio.Protocol):
@@ -314,13 +326,10 @@ def raise_limit() -> int:
 
 
 async def serve(folder: Path) -> None:
-    front = Front(folder)
-    await front.start()
-    server = Server(front, max(16, min(_MOST_CONNECTIONS, (raise_limit() - _OWN_DESCRIPTORS) // 2)))
-    runner = web.ServerRunner(server, shutdown_timeout=10)
-    await runner.setup()
+    front = Front(folder, max(16, min(_MOST_CONNECTIONS, (raise_limit() - _OWN_DESCRIPTORS) // 2)))
+    loop = asyncio.get_running_loop()
     host, _, port = str(front.state["listen"]).rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port), backlog=1024, reuse_address=True).start()
+    server = await loop.create_server(front.connect, host.strip("[]"), int(port), backlog=1024, reuse_address=True)
     socket_path = folder / "front.sock"
     with contextlib.suppress(FileNotFoundError):
         socket_path.unlink()
@@ -328,11 +337,11 @@ async def serve(folder: Path) -> None:
     os.chmod(socket_path, 0o600)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stopping.set)
     await stopping.wait()
     control.close()
-    await runner.cleanup()
-    await front.close()
+    server.close()
+    await front.stop()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ GATE_HEADER = "X-Holdfast-Gate"
 PREVIEW_COOKIE = "holdfast_preview"
 _FOLLOW_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
+_LONGEST_RETRY_SECONDS = 300  # the proxy's header stays as it is while the expected end comes nearer
 _INCLUDE_MODE = 0o644  # the proxy may run under another account, which has to read it
 _NO_ANSWER_FROM_WEB = (502, 504)
 _NOTHING: GateFacts = {
@@ -159,6 +160,7 @@ class ProxyGate:
         headers, html = maintenance_page.render(reason, message, template, "text/html")
         _, found = maintenance_page.render(reason, message, None, "application/json")
         headers.pop("Content-Type")
+        headers["Retry-After"] = str(min(int(headers["Retry-After"]), _LONGEST_RETRY_SECONDS))
         held = state.get("hold") is not None or state.get("operation") is not None
         # Before the first route, visitors still reach whatever the operator's own file defines.
         seed = state.get("seed") if not held and not state.get("target") else None
