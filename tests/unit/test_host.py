@@ -21,6 +21,7 @@ import pytest
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
 from holdfast.system.host import OPERATION_VARIABLE, Host
 from holdfast.system.ports import can_be_reached, free_loopback_port
+from holdfast.system.pouring import pour
 from holdfast.system.processes import processes_with
 from tests.proof import patience
 
@@ -174,7 +175,7 @@ WRITER = "import os, sys\nfor number in range(5000): os.write(1, bytes([number %
 
 def test_what_a_command_prints_is_poured_whole(make: Callable[..., Host]) -> None:
     taken = bytearray()
-    make().pour([sys.executable, "-c", WRITER], taken.extend)
+    pour(make(), [sys.executable, "-c", WRITER], taken.extend)
     assert taken == b"".join(bytes([number % 251]) * 8000 for number in range(5000))
 
 
@@ -183,7 +184,8 @@ def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], value: st
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        make().pour(
+        pour(
+            make(),
             [sys.executable, "-c", f"{WRITER}import time\ntime.sleep(60)"],
             sink,
             environment={VARIABLE: value},
@@ -194,7 +196,7 @@ def test_what_takes_what_is_poured_may_fail(make: Callable[..., Host], value: st
 def test_pouring_tells_how_a_command_failed(make: Callable[..., Host]) -> None:
     argv = [sys.executable, "-c", "import sys\nprint('half')\nsys.exit('the server is gone')"]
     with pytest.raises(CommandFailedError) as caught:
-        make().pour(argv, lambda chunk: None)
+        pour(make(), argv, lambda chunk: None)
     assert (caught.value.exit_code_of_command, caught.value.output_tail) == (1, "the server is gone\n")
 
 

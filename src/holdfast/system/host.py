@@ -27,7 +27,7 @@ from holdfast.system.redaction import RedactingStream, Redactor
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
-_TAIL_BYTES = 8192
+TAIL_BYTES = 8192
 _STREAM_BYTES = 65536
 
 
@@ -153,8 +153,8 @@ class Host(msgspec.Struct):
         whole session has been ended.
         """
         command = tuple(str(word) for word in argv)
-        fault_points.reach(f"before {_name(command)} {' '.join(command[1:2])}")
-        shown = self._begun(command, str(cwd or ""))
+        fault_points.reach(f"before {name_of(command)} {' '.join(command[1:2])}")
+        shown = self.begun(command, str(cwd or ""))
         started = time.monotonic()
         process = self._spawn(
             command,
@@ -170,17 +170,17 @@ class Host(msgspec.Struct):
         tail = self._follow(process, pipe, shown, started, timeout_seconds, ignore_cancel)
         seconds = time.monotonic() - started
         code = process.wait()
-        self._ended(shown, code, seconds, tail, check=check)
+        self.ended(shown, code, seconds, tail, check=check)
         return CommandResult(command, code, tail, seconds)
 
-    def _begun(self, argv: Sequence[str], cwd: str) -> str:
+    def begun(self, argv: Sequence[str], cwd: str) -> str:
         """Announce and log a redacted command that is about to start."""
         shown = self.redactor.text(" ".join(argv))
         self.announce(shown)
         self.log({"kind": "command", "argv": [self.redactor.text(word) for word in argv], "cwd": cwd})
         return shown
 
-    def _ended(self, shown: str, exit_code: int, seconds: float, tail: str, *, check: bool = True) -> None:
+    def ended(self, shown: str, exit_code: int, seconds: float, tail: str, *, check: bool = True) -> None:
         """Log a command's end. Raise CommandFailedError."""
         self.log({"kind": "exit", "exit_code": exit_code, "seconds": round(seconds, 3)})
         if check and exit_code != 0:
@@ -204,7 +204,7 @@ class Host(msgspec.Struct):
         def keep(data: bytes) -> None:
             self.log({"kind": "output", "text": data.decode(errors="replace")})
             tail.extend(data)
-            del tail[:-_TAIL_BYTES]
+            del tail[:-TAIL_BYTES]
 
         def check() -> None:
             if not ignore_cancel and self.cancelled():
@@ -226,8 +226,8 @@ class Host(msgspec.Struct):
 
         Raise CommandFailedError, CancelledError, and what `chunks` raises; the command has ended then.
         """
-        fault_points.reach(f"before feeding {_name(argv)}")
-        shown = self._begun(argv, "/")
+        fault_points.reach(f"before feeding {name_of(argv)}")
+        shown = self.begun(argv, "/")
         started = time.monotonic()
         with tempfile.TemporaryFile() as printed:
             process = self._spawn(
@@ -243,7 +243,7 @@ class Host(msgspec.Struct):
                 for number, chunk in enumerate(chunks):
                     pipes.write_all(process.stdin, chunk, self.check_cancelled)
                     if number == 0:
-                        fault_points.reach(f"during feeding {_name(argv)}")
+                        fault_points.reach(f"during feeding {name_of(argv)}")
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 while process.poll() is None:
@@ -258,53 +258,14 @@ class Host(msgspec.Struct):
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             size = os.fstat(printed.fileno()).st_size
-            tail = os.pread(printed.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+            tail = os.pread(printed.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES)).decode(errors="replace")
         tail = self.redactor.text(tail)
         if tail:
             self.log({"kind": "output", "text": tail})
         seconds = time.monotonic() - started
-        self._ended(shown, process.wait(), seconds, tail)
-        fault_points.reach(f"after feeding {_name(argv)}")
+        self.ended(shown, process.wait(), seconds, tail)
+        fault_points.reach(f"after feeding {name_of(argv)}")
         return CommandResult(tuple(argv), 0, tail, seconds)
-
-    def pour(
-        self,
-        argv: Sequence[str],
-        sink: Callable[[bytes], None],
-        *,
-        environment: Mapping[str, str] | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Run one command and pass on its output piece by piece; its errors are kept for messages.
-
-        Raise CommandFailedError, CancelledError (also once `stopped`), and what `sink` raises; the command has ended
-        then.
-        """
-        shown = self._begun(argv, "/")
-        started = time.monotonic()
-        with tempfile.TemporaryFile() as errors:
-            process = self.start_pipes(argv, environment=environment, errors=errors)
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
-            try:
-                begun = False
-                for chunk in pipes.read_pieces(process.stdout.fileno()):
-                    self.check_cancelled()
-                    if stopped():
-                        raise CancelledError("stopped a command that is no longer needed")
-                    if chunk and not begun:
-                        begun = True
-                        fault_points.reach(f"during {_name(argv)}")
-                    if chunk:
-                        sink(chunk)
-                process.wait()
-            except BaseException:
-                end_session(process)
-                raise
-            finally:
-                process.stdout.close()
-            tail = self.redactor.text(os.pread(errors.fileno(), _TAIL_BYTES, 0).decode(errors="replace"))
-        self._ended(shown, process.wait(), time.monotonic() - started, tail)
 
     def check_cancelled(self) -> None:
         """Raise CancelledError once the operation was asked to stop."""
@@ -335,7 +296,7 @@ class Host(msgspec.Struct):
                 raise CommandFailedError(
                     f"`{self.redactor.text(' '.join(argv))}` ended with exit code {code}",
                     exit_code_of_command=code,
-                    output_tail=self.redactor.text((output + _content(errors)).decode(errors="replace"))[-_TAIL_BYTES:],
+                    output_tail=self.redactor.text((output + _content(errors)).decode(errors="replace"))[-TAIL_BYTES:],
                 )
         return output.decode(errors="surrogateescape")
 
@@ -472,6 +433,6 @@ def _content(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def _name(argv: Sequence[str]) -> str:
+def name_of(argv: Sequence[str]) -> str:
     """Return the name of a command's program, for the points at which tests end the process."""
     return os.path.basename(argv[0])

@@ -19,6 +19,7 @@ from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, Session
 from holdfast.errors import CommandFailedError, StepError
 from holdfast.model import Server
 from holdfast.system.host import Host
+from holdfast.system.pouring import pour
 
 __all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
 
@@ -169,7 +170,7 @@ class Clients:
             self.dialect.dumper, "--max-allowed-packet=1G", *self.dialect.dumper_options, *arguments, "--", *names
         )
         with running(self.container, self.environment(), self.host) as run:
-            self.host.pour(argv, passed, environment=run.environment, stopped=stopped)
+            pour(self.host, argv, passed, environment=run.environment, stopped=stopped)
         if _LAST_LINE not in end:
             raise StepError(f"{self.dialect.dumper} ended without an error, but its last line is missing")
 
