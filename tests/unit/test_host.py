@@ -306,3 +306,10 @@ def test_processes_are_found_by_a_whole_variable(value: str) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_command_that_cannot_be_started_says_why(make: Callable[..., Host], tmp_path: Path) -> None:
+    (tmp_path / "program").write_text("")
+    for program, why in (("no-such-program", "No such file"), (f"{tmp_path}/program", "Permission denied")):
+        with pytest.raises(CommandFailedError, match=f"cannot start {program}: {why}"):
+            make().run([program])

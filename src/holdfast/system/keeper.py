@@ -185,7 +185,8 @@ def _start(
         os.close(failed)
     if failure:
         os.waitpid(pid, 0)
-        raise OSError(*struct.unpack("!i", failure))
+        (number,) = struct.unpack("!i", failure)
+        raise OSError(number, os.strerror(number))  # with its number alone, an OSError has no errno
     return pid
 
 
