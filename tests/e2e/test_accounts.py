@@ -28,6 +28,7 @@ _MANAGE = """
 import json, os, pathlib, sqlite3, sys
 assert os.environ["PWD"] == os.getcwd()
 version = open("VERSION").read()
+open("/dev/stderr", "w").write("of a task")
 if sys.argv[1] == "collect":
     pathlib.Path("var/collected").write_text(f"{sys.argv[2]} for {version}")
     print("collected", sys.argv[2])
@@ -71,9 +72,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-_WORKER = "import os, time\nopen('media/readable', 'rb').close() if os.path.exists('media/readable') else 0\n" + (
-    "open('VERSION').read()\ntime.sleep(86400)\n"
-)
+_WORKER = """
+import os, time
+open("/dev/stderr", "w").close()
+open("/dev/stdout", "w").close()
+if os.path.exists("media/readable"):
+    open("media/readable", "rb").close()
+open("VERSION").read()
+time.sleep(86400)
+"""
 
 
 class Owned:
