@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pwd
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _MANAGE = """
 import json, os, pathlib, sqlite3, sys
 assert os.environ["PWD"] == os.getcwd()
 version = open("VERSION").read()
+open("/dev/stderr", "w").write("of a task")
 if sys.argv[1] == "collect":
     pathlib.Path("var/collected").write_text(f"{sys.argv[2]} for {version}")
     print("collected", sys.argv[2])
@@ -70,9 +72,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-_WORKER = "import os, time\nopen('media/readable', 'rb').close() if os.path.exists('media/readable') else 0\n" + (
-    "open('VERSION').read()\ntime.sleep(86400)\n"
-)
+_WORKER = """
+import os, time
+open("/dev/stderr", "w").close()
+open("/dev/stdout", "w").close()
+if os.path.exists("media/readable"):
+    open("media/readable", "rb").close()
+open("VERSION").read()
+time.sleep(86400)
+"""
 
 
 class Owned:
@@ -92,6 +100,10 @@ class Owned:
         self.git("init", "--quiet")
         for version in ("v1", "v2", "v3"):
             self.release(version)
+        self.shared.mkdir()
+        self.shared.chmod(0o755)
+        shutil.chown(self.shared, WEB, WEB)
+        (self.shared / "users").write_text("of the operator")
         password = folder / "password"
         password.write_text("geheim\n")
         password.chmod(0o600)
@@ -108,6 +120,7 @@ writable = ["var"]
 "media" = "shared/media"
 "data" = "shared/data"
 "themes" = "shared/themes"
+"users" = "shared/users"
 [services.web]
 user = "{WEB}"
 command = ["{PYTHON}", "web.py", "{{port}}"]
@@ -201,6 +214,7 @@ def test_services_and_tasks_of_two_accounts(site: Owned) -> None:
     assert said["collected"] == "scripts for v1", "both commands ran, in turn, before the start"
     release = (site.app / "current").resolve()
     assert said["cwd"] == str(release)
+    assert (release / "users").read_text() == "of the operator", "an existing file is no folder, whatever its name"
     for path in ("data", "data/secret", "settings.ini", "media", "themes", "themes/default/style.css", "app.sqlite3"):
         assert owner(site.shared / path) == WEB, path
     assert (owner(release), owner(release / "manage.py"), owner(release / "var")) == ("root", "root", WEB)
@@ -250,7 +264,21 @@ def test_what_an_account_cannot_reach_is_refused_before_anything_changes(site: O
     assert f"{WEB} cannot enter {site.app}" in done.stderr
     assert f"chmod o+x {site.app}" in done.stderr
     assert not (site.shared / "data").exists()
-    site.config.write_text(site.config.read_text().replace(f'"{WORKER}"', '"nobody-of-this-name"'))
     site.app.chmod(0o755)
+    site.shared.chmod(0o700)
+    os.chown(site.shared, 0, 0)
+    done = run(site, "install", "v1")
+    assert done.returncode == 4, done.stderr
+    assert f"{WEB} cannot enter {site.shared}, which leads to what releases share" in done.stderr
+    site.shared.chmod(0o755)
+    closed = site.folder / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copy(os.path.realpath(PYTHON), closed / "python")
+    before = site.config.read_text()
+    site.config.write_text(before + f'[source.python]\ninterpreter = "{closed}/python"\n')
+    done = run(site, "install", "v1")
+    assert done.returncode == 4, done.stderr
+    assert f"{WEB} cannot enter {closed}, which contains the Python interpreter {closed}/python" in done.stderr
+    site.config.write_text(before.replace(f'"{WORKER}"', '"nobody-of-this-name"'))
     found = run_json(site, "check")["data"]["problems"]
     assert any("there is no account 'nobody-of-this-name'" in problem["message"] for problem in found)

@@ -145,7 +145,10 @@ class Shop:
 
 
 def _add_history(migrations: Path) -> None:
-    """Of an application that is some years old: its migrations fill more than the last lines of a list."""
+    """Of an application that is some years old: many migrations, the first of them squashed.
+
+    Their list is longer than the last lines that messages keep.
+    """
     migrations.mkdir(parents=True)
     for folder in (migrations.parent, migrations):
         (folder / "__init__.py").touch()
@@ -155,6 +158,11 @@ def _add_history(migrations: Path) -> None:
             "from django.db import migrations\n\n\nclass Migration(migrations.Migration):\n"
             f"    dependencies = {[('archive', earlier)] if earlier else []}\n"
         )
+    # Django lists this one in place of the first two, and the database records all three.
+    (migrations / "0001_squashed_0002.py").write_text(
+        "from django.db import migrations\n\n\nclass Migration(migrations.Migration):\n"
+        f"    replaces = {[('archive', name) for name in names[:2]]}\n"
+    )
 
 
 @pytest.fixture

@@ -69,3 +69,10 @@ def test_doctrine_rails_and_flyway(folder: Path) -> None:
     write(folder, "sql/R__repeatable.sql")
     assert shipped_names("flyway", folder, "") == ["1", "1.2"] == applied_names("flyway", [("1",), ("1.2",)], folder)
     assert shipped_names("flyway", folder, "sql/V1__*.sql") == ["1"]
+
+
+def test_rails_records_numbers_and_redmine_the_plugin(folder: Path) -> None:
+    for name in ("db/migrate/001_setup.rb", "db/migrate/20220224194639_later.rb", "plugins/wiki/db/migrate/002_a.rb"):
+        write(folder, name)
+    write(folder, "extra/sample/db/migrate/003_of_nobody.rb")
+    assert shipped_names("rails", folder, "") == ["1", "2-wiki", "20220224194639"]

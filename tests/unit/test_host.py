@@ -320,3 +320,10 @@ def test_a_stream_comes_as_it_is_printed_and_ends_with_its_reader(value: str) ->
     stream.close()
     assert left(value) == []
     assert b"".join(host.stream(["echo", "all"])) == b"all\n"
+
+
+def test_a_command_that_cannot_be_started_says_why(make: Callable[..., Host], tmp_path: Path) -> None:
+    (tmp_path / "program").write_text("")
+    for program, why in (("no-such-program", "No such file"), (f"{tmp_path}/program", "Permission denied")):
+        with pytest.raises(CommandFailedError, match=f"cannot start {program}: {why}"):
+            make().run([program])

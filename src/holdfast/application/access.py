@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.application.context import ApplicationContext
-from holdfast.errors import CommandFailedError, ConfigurationError
+from holdfast.errors import CommandFailedError, ConfigurationError, HoldfastError
 from holdfast.model import Problem
 from holdfast.system.accounts import Account, account_of
 
 _READ, _WRITE, _ENTER = 4, 2, 1
+# A virtual environment links to the interpreter from which it is made, even through another such environment.
+_WHERE = "import os, sys; print(os.path.realpath(getattr(sys, '_base_executable', sys.executable)))"
 _TESTS = {_READ: "-r", _WRITE: "-w", _ENTER: "-x"}
 
 
@@ -48,6 +50,7 @@ def _problems(application: ApplicationContext) -> Iterator[Problem]:
             yield Problem(
                 key, "error", f"{user} cannot enter {closed}, which leads to the releases", f"chmod o+x {closed}"
             )
+        yield from _of_the_interpreter(application, user, account)
     owner = configuration.owner()
     if not owner or owner not in users(application):
         return
@@ -55,6 +58,7 @@ def _problems(application: ApplicationContext) -> Iterator[Problem]:
         account = account_of(owner)
     except ConfigurationError:  # told above
         return
+    yield from _of_shared_paths(application, owner, account)
     places = {f"files.{name}": application.loaded.path(item.path) for name, item in configuration.files.items()}
     for name, item in configuration.databases.items():
         if item.path:
@@ -63,6 +67,42 @@ def _problems(application: ApplicationContext) -> Iterator[Problem]:
     for subject, path in places.items():
         if path.exists() and not may(application, path, account, _WRITE):
             yield Problem(subject, "warning", f"{owner} cannot write {path}", f"chown {owner}: {path}")
+
+
+def _of_shared_paths(application: ApplicationContext, owner: str, account: Account) -> Iterator[Problem]:
+    """Say which folders close shared paths to the account that they are for."""
+    loaded = application.loaded
+    found: dict[Path, None] = {}
+    for shared in loaded.configuration.source.shared.values():
+        closed = unreachable(application, loaded.path(shared).parent, account)
+        if closed is not None:
+            found[closed] = None
+    for closed in found:
+        yield Problem(
+            "source.shared",
+            "error",
+            f"{owner} cannot enter {closed}, which leads to what releases share",
+            f"chmod o+x {closed}",
+        )
+
+
+def _of_the_interpreter(application: ApplicationContext, user: str, account: Account) -> Iterator[Problem]:
+    """Say which folder closes the interpreter to an account: the environment of a release only has a link to it."""
+    python = application.loaded.configuration.source.python
+    if python is None:
+        return
+    try:
+        program = Path(application.host.capture([python.interpreter, "-I", "-S", "-c", _WHERE]).strip())
+    except HoldfastError:  # which is missing, or broken: the build says so
+        return
+    closed = unreachable(application, program.parent, account)
+    if closed is not None:
+        yield Problem(
+            "source.python.interpreter",
+            "error",
+            f"{user} cannot enter {closed}, which contains the Python interpreter {program}",
+            "Name an interpreter that every account can run, such as /usr/bin/python3.",
+        )
 
 
 def unreachable(application: ApplicationContext, path: Path, account: Account) -> Path | None:

@@ -14,16 +14,20 @@ import msgspec
 
 
 class Framework(msgspec.Struct, frozen=True):
-    """A framework: `applied` selects names, `files` is a pattern, `name` returns the name of a file or None."""
+    """A framework: `applied` selects names, `files` are patterns, `name` returns the name of a file or None."""
 
     applied: str
-    files: str
+    files: tuple[str, ...]
     name: Callable[[Path], str | None]
 
 
-def _leading_digits(path: Path) -> str | None:
+def _rails(path: Path) -> str | None:
+    """Return the version of a file as Rails records it: a number. Redmine adds the plugin that it is from."""
     found = re.match(r"(\d+)_", path.name)
-    return found[1] if found else None
+    if not found:
+        return None
+    plugin = path.parents[2].name if len(path.parts) > 4 and path.parts[-5] == "plugins" else ""
+    return f"{int(found[1])}-{plugin}" if plugin else str(int(found[1]))
 
 
 def _flyway(path: Path) -> str | None:
@@ -38,16 +42,18 @@ def _revision(path: Path) -> str | None:
 
 
 FRAMEWORKS: Mapping[str, Framework] = {
-    "alembic": Framework("SELECT version_num FROM alembic_version", "**/versions/*.py", _revision),
+    "alembic": Framework("SELECT version_num FROM alembic_version", ("**/versions/*.py",), _revision),
     "doctrine": Framework(
         "SELECT version FROM doctrine_migration_versions",
-        "migrations/**/Version*.php",
+        ("migrations/**/Version*.php",),
         lambda path: path.stem,
     ),
-    "rails": Framework("SELECT version FROM schema_migrations", "db/migrate/*.rb", _leading_digits),
+    "rails": Framework(
+        "SELECT version FROM schema_migrations", ("db/migrate/*.rb", "plugins/*/db/migrate/*.rb"), _rails
+    ),
     "flyway": Framework(
         "SELECT version FROM flyway_schema_history WHERE version IS NOT NULL AND success",
-        "**/V*__*.sql",
+        ("**/V*__*.sql",),
         _flyway,
     ),
 }
@@ -62,20 +68,26 @@ def applied_names(kind: str, rows: Iterable[tuple[object, ...]], release: Path |
     if kind == "doctrine":
         names = [name.rpartition("\\")[2] for name in names]
     if kind == "alembic" and release is not None:
-        names = _with_ancestors(names, release, files or FRAMEWORKS[kind].files)
+        names = _with_ancestors(names, release, _patterns(kind, files))
     return sorted(set(names))
 
 
 def shipped_names(kind: str, release: Path, files: str) -> list[str]:
     framework = FRAMEWORKS[kind]
-    found = [framework.name(path) for path in release.glob(files or framework.files) if path.is_file()]
+    found = [
+        framework.name(path) for pattern in _patterns(kind, files) for path in release.glob(pattern) if path.is_file()
+    ]
     return sorted({name for name in found if name})
 
 
-def _with_ancestors(heads: list[str], release: Path, files: str) -> list[str]:
+def _patterns(kind: str, files: str) -> tuple[str, ...]:
+    return (files,) if files else FRAMEWORKS[kind].files
+
+
+def _with_ancestors(heads: list[str], release: Path, patterns: tuple[str, ...]) -> list[str]:
     """Return revisions with their ancestors, by `down_revision` in the files. Unknown revisions have no ancestors."""
     parents: dict[str, list[str]] = {}
-    for path in release.glob(files):
+    for path in (path for pattern in patterns for path in release.glob(pattern)):
         revision = _revision(path)
         if revision is not None:
             line = re.search(r"^down_revision\b[^=]*=\s*(.+?)$", path.read_text(errors="replace"), re.MULTILINE)

@@ -34,8 +34,7 @@ class CheckLoadedMigrations(TypedStep[LoadedFacts], frozen=True):
         shipped = _shipped(application, context, self.release) if applied is not None else None
         if applied is None or shipped is None:
             return
-        unknown = migrations.not_in(application, applied, shipped)
-        migrations.refuse_unknown(self.release, migrations.incompatible(application, unknown))
+        migrations.refuse_unknown(self.release, migrations.unknown_among(application, self.release, applied, shipped))
         context.facts.verified = [migrations.database_of(application)]
         context.record()
 

@@ -12,12 +12,20 @@ from pathlib import Path
 from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.errors import RefusedError, StepError
+from holdfast.errors import CommandFailedError, RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.steps import tasks
 
 _DJANGO_APPLIED = "SELECT app || '.' || name FROM django_migrations"
 _DJANGO_LINE = re.compile(r"^\[(X| )\]\s+(\S+)$")
+# A squashed migration replaces others. Django lists either it or those, but the database records all of them.
+_DJANGO_REPLACED = """
+from django.db.migrations.loader import MigrationLoader
+for key, migration in MigrationLoader(None, ignore_no_migrations=True).disk_migrations.items():
+    for app, name in [key, *migration.replaces]:
+        print(f"on disk {app}.{name}")
+"""
+_ON_DISK = re.compile(r"^on disk (\S+)$")
 
 
 def known(application: ApplicationContext) -> bool:
@@ -76,17 +84,38 @@ def shipped(application: ApplicationContext, release: Release) -> list[str]:
         return [_version_in(release, migrations.shipped, migrations.pattern)]
     if migrations.kind == "files":
         return sorted(path.stem for path in Path(release.path).glob(migrations.shipped))
+    return sorted(match[2] for match in _answered(application, release, ["showmigrations", "--plan"], _DJANGO_LINE))
+
+
+def _answered(
+    application: ApplicationContext, release: Release, command: Sequence[str], line: re.Pattern[str]
+) -> list[re.Match[str]]:
+    """Return what matches among the lines that a release's own command prints."""
     configured = application.loaded.configuration.tasks
-    with (
-        tempfile.TemporaryFile() as printed
-    ):  # it may have thousands of lines, of which messages keep only the last ones
-        migrate = configured.task("migrate")
-        manage = _manage(migrate.argvs() if migrate is not None else [], configured.console)
-        argv = [*manage, "showmigrations", "--plan"]
-        tasks.invoke(application, release, argv, {}, printed)
+    migrate = configured.task("migrate")
+    manage = _manage(migrate.argvs() if migrate is not None else [], configured.console)
+    with tempfile.TemporaryFile() as printed:  # thousands of lines, of which messages keep only the last ones
+        tasks.invoke(application, release, [*manage, *command], {}, printed)
         printed.seek(0)
-        found = [_DJANGO_LINE.match(line.decode(errors="replace").strip()) for line in printed]
-    return sorted(match[2] for match in found if match is not None)
+        found = [line.match(text.decode(errors="replace").strip()) for text in printed]
+    return [match for match in found if match is not None]
+
+
+def unknown_among(
+    application: ApplicationContext, release: Release, applied: Sequence[str], ships: Sequence[str]
+) -> list[str]:
+    """Return the applied migrations that a release does not know and that are not declared as compatible.
+
+    Of `ships`, what the release lists. It also knows those that its squashed migrations replace.
+    """
+    unknown = incompatible(application, not_in(application, applied, ships))
+    if not unknown or not asks_a_command(application):
+        return unknown
+    try:
+        found = _answered(application, release, ["shell", "--command", _DJANGO_REPLACED], _ON_DISK)
+    except CommandFailedError:  # a project without that command; its output is in the log
+        return unknown
+    return not_in(application, unknown, [match[1] for match in found])
 
 
 def _version_in(release: Release, file: str, pattern: str) -> str:
@@ -156,13 +185,12 @@ def compared(application: ApplicationContext, release: Release) -> tuple[list[st
     The release is asked only once, because the command of a framework takes seconds.
     """
     present, ships = applied(application, release), shipped(application, release)
-    unknown = incompatible(application, not_in(application, present, ships))
-    return unknown, not_in(application, ships, present)
+    return unknown_among(application, release, present, ships), not_in(application, ships, present)
 
 
 def unknown_to(application: ApplicationContext, release: Release) -> list[str]:
     """Return applied migrations that a release does not ship and that are not declared as compatible."""
-    return incompatible(application, not_in(application, applied(application, release), shipped(application, release)))
+    return unknown_among(application, release, applied(application, release), shipped(application, release))
 
 
 def asks_a_command(application: ApplicationContext) -> bool:

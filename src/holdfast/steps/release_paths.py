@@ -54,7 +54,7 @@ def link_shared(application: ApplicationContext, release: Path) -> None:
     given = application.loaded.configuration.source.shared
     for (link, target), shared in zip(shared_links(application, release).items(), given.values(), strict=True):
         shipped = link if link.is_dir() and not link.is_symlink() else None
-        is_folder = target in datasets or shipped is not None or _means_folder(shared)
+        is_folder = target in datasets or shipped is not None or (_means_folder(shared) and not target.is_file())
         if target in databases or (not is_folder and not link.is_file()):
             make_folder(target.parent, account)
         elif is_folder:

@@ -178,9 +178,7 @@ def _check_code_fits(application: ApplicationContext, release: Release, found: B
     if not Path(release.path).is_dir():
         return  # it is unpacked from the backup first, whose code knows its own database
     applied: list[str] = found.release.get("migrations", [])
-    older = migrations.incompatible(
-        application, migrations.not_in(application, applied, migrations.shipped(application, release))
-    )
+    older = migrations.unknown_among(application, release, applied, migrations.shipped(application, release))
     if older:
         raise RefusedError(
             f"release {release.label} is older than the database in the backup: it does not know {', '.join(older)}",

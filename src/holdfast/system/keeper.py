@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import warnings  # noqa: F401 # os.execvpe imports it, from a folder that another account may not be able to read
@@ -185,7 +186,8 @@ def _start(
         os.close(failed)
     if failure:
         os.waitpid(pid, 0)
-        raise OSError(*struct.unpack("!i", failure))
+        (number,) = struct.unpack("!i", failure)
+        raise OSError(number, os.strerror(number))  # with its number alone, an OSError has no errno
     return pid
 
 
@@ -202,6 +204,9 @@ def _become(
         os.dup2(descriptor, place, inheritable=True)
     if account is not None:
         uid, gid, groups = account
+        for stream in (1, 2):  # as for services: only its owner can open /dev/stderr where that is a pipe
+            if stat.S_ISFIFO(os.fstat(stream).st_mode):
+                os.fchown(stream, uid, gid)
         os.setgroups(groups)
         os.setgid(gid)
         os.setuid(uid)

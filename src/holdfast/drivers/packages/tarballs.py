@@ -57,7 +57,8 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
             raise DamagedError(f"archive member {member.name!r} is a link that climbs behind a name")
         outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
         if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
-            raise DamagedError(f"archive member {member.name!r} leaves its target")
+            link = f": it is a link to {member.linkname}" if member.linkname else ""
+            raise DamagedError(f"archive member {member.name!r} leaves its target{link}")
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             raise DamagedError(f"archive member {member.name!r} is neither file, directory nor link")
         if member.issym():

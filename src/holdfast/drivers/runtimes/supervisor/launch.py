@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import stat
 import sys
 import warnings  # noqa: F401 # os.execvpe imports it, from a folder that the account may not be able to read
 from pathlib import Path
@@ -42,6 +43,9 @@ def main() -> None:
 
 def _become(user: str) -> None:
     account = pwd.getpwnam(user)
+    for stream in (1, 2):  # nginx, php-fpm and others open /dev/stderr, for which they need to own the pipe
+        if stat.S_ISFIFO(os.fstat(stream).st_mode):
+            os.fchown(stream, account.pw_uid, account.pw_gid)
     os.initgroups(account.pw_name, account.pw_gid)
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
