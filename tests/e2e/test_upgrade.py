@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -205,6 +207,22 @@ def test_a_task_that_hangs_is_ended_and_undone(installed: Site) -> None:
     assert "time-out" in done.stderr
     assert installed.fingerprint() == before
     assert installed.get("/")[1]["version"] == "v1"
+
+
+def _open_below(folder: Path) -> list[str]:
+    """Return what this process has open below a folder."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(path))
+    return [name for name in found if name.startswith(f"{folder}/")]
+
+
+def test_an_operation_leaves_nothing_open(installed: Site) -> None:
+    """A descriptor would keep the disk of the data busy, and belongs to nobody any more."""
+    for operation in ("backup", "upgrade"):
+        installed.operate(operation, *(["v2"] if operation == "upgrade" else []))
+        assert _open_below(installed.folder) == [], operation
 
 
 def test_the_row_guard_stops_a_silent_loss_and_accepts_a_declared_one(installed: Site) -> None:

@@ -97,6 +97,8 @@ class LocalFiles:
                     os.close(descriptor)
                 self._forget()
             self._tree = Beneath(self.root)
+            if self._host is not None and self._host.operation is not None:
+                self._host.at_leave(self._forget)
             return self._tree.open(path, _READ)
         except OSError as error:
             if error.errno in _REPLACED:

@@ -58,9 +58,9 @@ class TreeStore:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._can_clone = True
-        self._check: Callable[[], None] = lambda: None
+        self._check: Callable[[], None] = _nothing
         self._ahead: dict[int, int] = {}  # by thread, the bytes of the large file that it is copying
-        self._report: Callable[[], None] = lambda: None
+        self._report: Callable[[], None] = _nothing
         self.parent_fully_reused = True
 
     def store(
@@ -81,9 +81,12 @@ class TreeStore:
         totals = Stored()
         self._check = check
         self._report = lambda: progress(totals.size_bytes + sum([*self._ahead.values()]), None, "bytes")
-        with TreePass(self, files, writer, totals, check, progress) as one:
-            merged = Merge(scan(one.by_name), earlier, keep_vanished, self._stored)
-            one.run(merged)
+        try:
+            with TreePass(self, files, writer, totals, check, progress) as one:
+                merged = Merge(scan(one.by_name), earlier, keep_vanished, self._stored)
+                one.run(merged)
+        finally:  # they belong to the operation, whose trees are open as long as anything refers to it
+            self._check, self._report = _nothing, _nothing
         self._packs_of_workers += one.packs
         self.parent_fully_reused = self.parent_fully_reused and not merged.lost
         return totals, one.linked
@@ -236,6 +239,10 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
+
+
+def _nothing() -> None:
+    """Do nothing between two trees."""
 
 
 def _copy(source: int, target: int | None, moved: Callable[[int], None]) -> tuple[hashlib._Hash, int]:
