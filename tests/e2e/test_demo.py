@@ -146,7 +146,7 @@ def test_a_signal_in_an_upgrade_leaves_nothing(place: Path, numbers: list[signal
         process.kill()
         process.wait()
     assert process.returncode == 130, rest
-    assert rest.splitlines()[-1] == f"Error: the demo was stopped ({numbers[0].name}); everything it made was removed"
+    assert rest.splitlines()[-1] == f"The demo was stopped ({numbers[0].name}); everything it made was removed"
     assert "Traceback" not in rest and "All of it held." not in rest
     assert processes_with(variable_of(place)) == []
     assert list(place.iterdir()) == []
@@ -163,7 +163,7 @@ def test_a_lost_terminal_in_the_first_step_leaves_nothing(place: Path) -> None:
         process.kill()
         process.wait()
     assert process.returncode == 130, rest
-    assert rest.splitlines()[-1] == "Error: the demo was stopped (SIGHUP); everything it made was removed"
+    assert rest.splitlines()[-1] == "The demo was stopped (SIGHUP); everything it made was removed"
     assert processes_with(variable_of(place)) == []
     assert list(place.iterdir()) == []
 

@@ -329,7 +329,7 @@ def test_what_cannot_be_imported_is_said(site: Site, folder: Path) -> None:
     for arguments, code in [
         (("database", str(folder / "none")), 4),
         (("files", str(folder / "none"), "--into", "media"), 4),
-        (("files", str(folder), "--into", "nothing"), 2),
+        (("files", str(folder), "--into", "nothing"), 4),
         (("files", str(site.media), "--into", "media"), 4),
         (("files", str(site.repository), "--into", "media/../out"), 4),
         (("files", str(site.repository), "--into", "media/.holdfast/x"), 4),
