@@ -43,11 +43,11 @@ class Redmine(Application):
     note = "Debian has one version of Redmine; the newer one here adds the sample plugin of the same package."
 
     def prepare(self, site: Site) -> None:
-        for name in ("config", "files", "log", "tmp", "db"):
+        for name in ("config", "files", "log", "tmp", "db", "public/plugin_assets"):
             (site.shared / "instances/default" / name).mkdir(parents=True)
         (site.shared / "instances/default/config/database.yml").write_text(_DATABASE)
         (site.shared / "instances/default/config/secret_key.txt").write_text("0123456789abcdef" * 8)
-        for name in ("files", "log", "tmp", "db"):
+        for name in ("files", "log", "tmp", "db", "public/plugin_assets"):
             shutil.chown(site.shared / "instances/default" / name, "www-data", "www-data")
 
     def fetch(self, repository: Repository, scratch: Path) -> None:
@@ -79,7 +79,7 @@ class Redmine(Application):
         return """
 [source]
 build = [["bundle", "install", "--local"]]
-writable = ["db", "public/plugin_assets"]
+writable = ["db"]
 shared = { instances = "shared/instances" }
 
 [environment]

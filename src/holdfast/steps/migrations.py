@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.errors import CommandFailedError, RefusedError, StepError
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.steps import tasks
 
@@ -113,7 +113,7 @@ def unknown_among(
         return unknown
     try:
         found = _answered(application, release, ["shell", "--command", _DJANGO_REPLACED], _ON_DISK)
-    except CommandFailedError:  # a project without that command; its output is in the log
+    except StepError:  # a project without that command, or a broken live database; the output is in the log
         return unknown
     return not_in(application, unknown, [match[1] for match in found])
 
