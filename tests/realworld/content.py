@@ -29,7 +29,8 @@ def of(loaded: ResolvedConfig, volatile: tuple[str, ...], volatile_files: tuple[
         top = loaded.path(tree.path)
         for path in sorted(top.rglob("*")):
             inside = str(path.relative_to(top))
-            skipped = any(fnmatch.fnmatch(inside, one) for one in (*volatile_files, *tree.exclude))
+            names = [inside, *path.relative_to(top).parts]
+            skipped = any(fnmatch.fnmatch(name, one) for name in names for one in (*volatile_files, *tree.exclude))
             if inside.split("/")[0] == ".holdfast" or skipped:
                 continue
             found[f"{name}/{inside}"] = _file(path)
