@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+comma := ,
 # One more than the cores of a small machine: tests wait as often as they work.
 JOBS ?= 3
 
-.PHONY: setup demo test check faults faults-all submission points bench docs screens test-setup clean
+.PHONY: setup demo test check faults faults-all submission points bench applications docs screens test-setup clean
 
 setup: $(VENV)/installed
 
@@ -57,6 +58,10 @@ points: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench.bench
+
+# Applications of others through everything, as root; APPLICATIONS=pocketbase,radicale chooses some.
+applications: setup
+	$(BIN)/python -m tests.realworld $(subst $(comma), ,$(APPLICATIONS))
 
 docs: setup
 	$(BIN)/python -m tests.docs.generate

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http
 import http.client
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 _MOST_BYTES = 8 << 20
+_QUOTED = 200
 
 
 class Answer(NamedTuple):
@@ -35,7 +37,8 @@ def answers(
         said = f"GET {path} answered {response.status}{_advice(response)}"
         if contains and 200 <= response.status < 300 and contains.encode() not in content:
             size = f"{len(content)} bytes" if content else "nothing"
-            return Answer(False, f"{said}, and {size} without the text of `health_contains`", response.status)
+            told = f"{said}, and {size} without the text of `health_contains`"
+            return Answer(False, f"{told}{_quoted(content)}", response.status)
         return Answer(200 <= response.status < 300, said, response.status)
     except (OSError, http.client.HTTPException) as error:
         return Answer(False, f"GET {path}: {error or type(error).__name__}")
@@ -54,3 +57,10 @@ def _advice(response: http.client.HTTPResponse) -> str:
     if response.status == http.HTTPStatus.BAD_REQUEST:
         return "; if it accepts only requests to its own name, set that as Host in `health_headers`"
     return ""
+
+
+def _quoted(content: bytes) -> str:
+    """Return the first words that a page shows, which often are the reason, such as those of an error page."""
+    shown = re.sub(r"<(script|style|title)\b.*?</\1>|<[^>]*>", " ", content.decode(errors="replace"), flags=re.DOTALL)
+    words = " ".join(shown.split())
+    return f": {words[:_QUOTED]}{'...' if len(words) > _QUOTED else ''}" if words else ""

@@ -12,7 +12,15 @@ from holdfast.errors import (
 )
 from holdfast.system.redaction import Redactor
 
-_LINES = 12
+_FIRST_LINES, _LAST_LINES = 2, 10
+
+
+def _essential(lines: list[str]) -> list[str]:
+    """Return the first and the last lines: some languages print the reason before a long trace, others after it."""
+    if len(lines) <= _FIRST_LINES + _LAST_LINES + 1:
+        return lines
+    left_out = len(lines) - _FIRST_LINES - _LAST_LINES
+    return [*lines[:_FIRST_LINES], f"... {left_out} lines, which the log has ...", *lines[-_LAST_LINES:]]
 
 
 def operator_error(
@@ -25,7 +33,7 @@ def operator_error(
     what = redactor.text(error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}")
     tail = redactor.text(error.output_tail) if isinstance(error, CommandFailedError) else ""
     if tail.strip():
-        what += "\n" + "\n".join(f"  | {line}" for line in tail.strip().splitlines()[-_LINES:])
+        what += "\n" + "\n".join(f"  | {line}" for line in _essential(tail.strip().splitlines()))
     next_step = f"Details: holdfast log show {operation}"
     if isinstance(error, HoldfastError) and error.next_step:
         next_step = f"{error.next_step}\n{next_step}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
-from holdfast.errors import CommandFailedError, RefusedError, StepError
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.steps import tasks
 
@@ -25,6 +25,7 @@ for key, migration in MigrationLoader(None, ignore_no_migrations=True).disk_migr
     for app, name in [key, *migration.replaces]:
         print(f"on disk {app}.{name}")
 """
+_LISTED = 5
 _ON_DISK = re.compile(r"^on disk (\S+)$")
 
 
@@ -113,7 +114,7 @@ def unknown_among(
         return unknown
     try:
         found = _answered(application, release, ["shell", "--command", _DJANGO_REPLACED], _ON_DISK)
-    except CommandFailedError:  # a project without that command; its output is in the log
+    except StepError:  # a project without that command, or a broken live database; the output is in the log
         return unknown
     return not_in(application, unknown, [match[1] for match in found])
 
@@ -215,10 +216,15 @@ def incompatible(application: ApplicationContext, names: Sequence[str]) -> list[
     return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message: all of a few, or the first, the last and the number."""
+    return ", ".join(names) if len(names) <= _LISTED else f"{names[0]} to {names[-1]} ({len(names)} migrations)"
+
+
 def refuse_unknown(release: Release, names: Sequence[str]) -> None:
     """Raise RefusedError where a database has migrations that a release does not know."""
     if names:
         raise RefusedError(
-            f"release {release.label} is older than its database: it does not know {', '.join(names)}",
+            f"release {release.label} is older than its database: it does not know {listed(names)}",
             next_step="Upgrade to a release that has them, or run `holdfast backup restore ID` with an earlier backup.",
         )

@@ -181,7 +181,8 @@ def _check_code_fits(application: ApplicationContext, release: Release, found: B
     older = migrations.unknown_among(application, release, applied, migrations.shipped(application, release))
     if older:
         raise RefusedError(
-            f"release {release.label} is older than the database in the backup: it does not know {', '.join(older)}",
+            f"release {release.label} is older than the database in the backup: it does not know"
+            f" {migrations.listed(older)}",
             next_step="Restore the code with it (leave out `--except code`), or upgrade first.",
         )
 

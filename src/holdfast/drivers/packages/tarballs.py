@@ -58,7 +58,11 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
         outside = any(place != root and not place.startswith(root + os.sep) for place in (path, aim))
         if outside or os.path.isabs(member.name) or os.path.isabs(member.linkname):
             link = f": it is a link to {member.linkname}" if member.linkname else ""
-            raise DamagedError(f"archive member {member.name!r} leaves its target{link}")
+            raise DamagedError(
+                f"archive member {member.name!r} leaves its target{link}",
+                next_step="If the repository has this link on purpose, replace it by what it leads to, or name its"
+                " path in `source.shared`.",
+            )
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             raise DamagedError(f"archive member {member.name!r} is neither file, directory nor link")
         if member.issym():
