@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import pwd
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from holdfast.config.load import load
-from holdfast.system.ports import free_loopback_port
-from holdfast.wiring import open_app
 from tests.e2e.cli import run, run_json, succeed
-from tests.memory import make_folder, remove_folder
+from tests.memory import make_folder
 from tests.proof import patience
+from tests.small_application import SmallApplication
 
 WEB, WORKER = "www-data", "daemon"
 PYTHON = "/usr/bin/python3"  # that of the tests may be in a folder that is closed to other accounts
@@ -83,23 +77,15 @@ time.sleep(86400)
 """
 
 
-class Owned:
+class Owned(SmallApplication):
     """A site of two accounts, in a folder through which everybody may pass."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.app, self.repository = folder, folder / "app", folder / "repository"
-        self.config, self.shared = self.app / "holdfast.toml", self.app / "shared"
-        self.port = free_loopback_port()
-        for path in (folder, self.app):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o755)
-        (self.repository / "themes" / "default").mkdir(parents=True)
-        (self.repository / "themes" / "default" / "style.css").write_text("shipped")
-        for name, text in {"manage.py": _MANAGE, "web.py": _WEB, "worker.py": _WORKER}.items():
-            (self.repository / name).write_text(text)
-        self.git("init", "--quiet")
-        for version in ("v1", "v2", "v3"):
-            self.release(version)
+        super().__init__(folder)
+        code = {"manage.py": _MANAGE, "web.py": _WEB, "worker.py": _WORKER, "themes/default/style.css": "shipped"}
+        self.release("v1", code)
+        self.release("v2")
+        self.release("v3", {"broken": ""})
         self.shared.mkdir()
         self.shared.chmod(0o755)
         shutil.chown(self.shared, WEB, WEB)
@@ -153,38 +139,6 @@ path = "{folder}/vault"
 kind = "front"
 listen = "127.0.0.1:{self.port}"
 """)
-
-    def git(self, *arguments: str) -> None:
-        identity = ["-c", "user.name=O", "-c", "user.email=o@example.invalid"]
-        subprocess.run(["git", *identity, "-C", str(self.repository), *arguments], check=True, capture_output=True)
-
-    def release(self, version: str) -> None:
-        (self.repository / "VERSION").write_text(version)
-        if version == "v3":
-            (self.repository / "broken").touch()
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", version)
-        self.git("tag", version)
-
-    def get(self, path: str = "/") -> dict[str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience.limit(10))
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            text = answer.read()
-            assert answer.status == 200, text
-            found: dict[str, Any] = json.loads(text)
-            return found
-        finally:
-            connection.close()
-
-    def end(self) -> None:
-        app = open_app(load(str(self.config)))
-        try:
-            app.context.runtime.shut_down()
-        finally:
-            app.close()
-        remove_folder(self.folder)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.config.load import load
-from holdfast.system.ports import free_loopback_port
 from holdfast.wiring import open_app
 from tests.e2e.cli import run, succeed
-from tests.memory import make_folder, remove_folder
+from tests.memory import make_folder
 from tests.proof import patience
-from tests.standins.visitor import Visitor, get
+from tests.small_application import SmallApplication
+from tests.standins.visitor import Visitor
 
 _BACKEND = """
 import os, socketserver, sys
@@ -50,21 +49,11 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 """
 
 
-class Pair:
+class Pair(SmallApplication):
     def __init__(self, folder: Path) -> None:
-        self.folder, self.repository = folder, folder / "repository"
-        self.config, self.port = folder / "app" / "holdfast.toml", free_loopback_port()
-        self.repository.mkdir()
-        self.config.parent.mkdir()
-        git = ["git", "-c", "user.name=P", "-c", "user.email=p@example.invalid", "-C", str(self.repository)]
-        subprocess.run([*git, "init", "--quiet"], check=True)
-        (self.repository / "backend.py").write_text(_BACKEND)
-        (self.repository / "web.py").write_text(_WEB)
+        super().__init__(folder)
         for version in ("v1", "v2"):
-            (self.repository / "VERSION").write_text(version)
-            subprocess.run([*git, "add", "--all"], check=True)
-            subprocess.run([*git, "commit", "--quiet", "--message", version], check=True)
-            subprocess.run([*git, "tag", version], check=True)
+            self.release(version, {"backend.py": _BACKEND, "web.py": _WEB})
         self.write("{release}/b.sock")
 
     def write(self, socket: str) -> None:
@@ -91,14 +80,6 @@ listen = "127.0.0.1:{self.port}"
 drain_seconds = {patience.limit(2)}
 """)
 
-    def end(self) -> None:
-        app = open_app(load(str(self.config)))
-        try:
-            app.context.runtime.shut_down()
-        finally:
-            app.close()
-        remove_folder(self.folder)
-
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
@@ -113,11 +94,11 @@ def test_each_web_meets_its_own_backend_and_no_visitor_waits(pair: Pair) -> None
         succeed(pair, "upgrade", "v2", "--source")
     assert set(visitor.statuses) == {200}, visitor.unanswered
     assert {tuple(json.loads(body).values()) for body in visitor.bodies} <= {("v1", "v1"), ("v2", "v2")}
-    assert get(pair.port) == (200, {"web": "v2", "backend": "v2"})
+    assert pair.get() == {"web": "v2", "backend": "v2"}
     with Visitor(pair.port, "/", interval_seconds=0) as visitor:
         succeed(pair, "rollback")
     assert set(visitor.statuses) == {200}, visitor.unanswered
-    assert get(pair.port) == (200, {"web": "v1", "backend": "v1"})
+    assert pair.get() == {"web": "v1", "backend": "v1"}
     app = open_app(load(str(pair.config)))
     running = sorted(status.name for status in app.context.runtime.statuses().values() if status.running)
     app.close()
@@ -135,4 +116,4 @@ def test_a_pair_with_one_address_is_refused(pair: Pair) -> None:
     assert done.returncode == 4, "the pair that runs still has the other address"
     succeed(pair, "upgrade", "v2")
     succeed(pair, "upgrade", "v1", "--source")
-    assert get(pair.port) == (200, {"web": "v1", "backend": "v1"})
+    assert pair.get() == {"web": "v1", "backend": "v1"}

@@ -18,7 +18,8 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from holdfast.config.similar import did_you_mean
-from holdfast.drivers.packages import checkout, updates
+from holdfast.drivers.packages import updates
+from holdfast.drivers.packages.checkout import Checkout
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
 from holdfast.model import Newer, Package
@@ -114,7 +115,8 @@ class ArchivePackages:
         durable.remove_tree(work)
         tree = work / "tree"
         durable.make_directory(tree, 0o755)
-        checkout.write(self._host, self._repository, commit, tree, tarballs.extract_source, self._timeout_seconds)
+        checkout = Checkout(self._host, tree, tarballs.extract_source, self._timeout_seconds)
+        checkout.write(self._repository, commit)
         if self._requirements:
             self._dependencies.build(tree, label)
         for command in self._build:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import CommandFailedError, RefusedError
@@ -19,49 +20,41 @@ def archive_command(commit: str, target: Path) -> list[str]:
     return ["git", "archive", "--format=tar", f"--output={target}", commit]
 
 
-def write(
-    host: Host,
-    repository: Path,
-    commit: str,
-    tree: Path,
-    extract: Callable[[Path, Path], None],
-    timeout_seconds: float,
-) -> None:
-    """Write the files of a commit into a folder.
+@dataclass(frozen=True)
+class Checkout:
+    """The way in which the files of commits are written: where to, and what unpacks them."""
 
-    Raise RefusedError where a submodule or a large file was never fetched: without it, the release would lack files.
-    """
-    _write(host, repository, commit, tree, extract, timeout_seconds, inside="")
-    _refuse_pointers(tree)
+    host: Host
+    tree: Path
+    extract: Callable[[Path, Path], None]
+    timeout_seconds: float
 
+    def write(self, repository: Path, commit: str) -> None:
+        """Write the files of a commit.
 
-def _write(
-    host: Host,
-    repository: Path,
-    commit: str,
-    tree: Path,
-    extract: Callable[[Path, Path], None],
-    timeout_seconds: float,
-    *,
-    inside: str,
-) -> None:
-    archive = tree.with_name("source.tar")
-    host.run(archive_command(commit, archive), cwd=repository, timeout_seconds=timeout_seconds)
-    target = tree / inside
-    extract(archive, target)
-    archive.unlink()
-    if not (target / ".gitmodules").is_file():
-        return
-    for path, wanted in _links(host, repository, commit):
-        module = _folder_of(host, repository, target, path, wanted)
-        place = f"{inside}/{path}".lstrip("/")
-        if module is None:
-            raise RefusedError(
-                f"the submodule {place} was not fetched, so the release would lack its files",
-                next_step=f"git -C {repository} submodule update --init --recursive",
-            )
-        durable.make_directory(tree / place, 0o755)
-        _write(host, module, wanted, tree, extract, timeout_seconds, inside=place)
+        Raise RefusedError where a submodule or a large file was never fetched: the release would lack files.
+        """
+        self._write(repository, commit, inside="")
+        _refuse_pointers(self.tree)
+
+    def _write(self, repository: Path, commit: str, *, inside: str) -> None:
+        archive = self.tree.with_name("source.tar")
+        self.host.run(archive_command(commit, archive), cwd=repository, timeout_seconds=self.timeout_seconds)
+        target = self.tree / inside
+        self.extract(archive, target)
+        archive.unlink()
+        if not (target / ".gitmodules").is_file():
+            return
+        for path, wanted in _links(self.host, repository, commit):
+            module = _folder_of(self.host, repository, target, path, wanted)
+            place = f"{inside}/{path}".lstrip("/")
+            if module is None:
+                raise RefusedError(
+                    f"the submodule {place} was not fetched, so the release would lack its files",
+                    next_step=f"git -C {repository} submodule update --init --recursive",
+                )
+            durable.make_directory(self.tree / place, 0o755)
+            self._write(module, wanted, inside=place)
 
 
 def _links(host: Host, repository: Path, commit: str) -> list[tuple[str, str]]:
