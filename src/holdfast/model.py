@@ -67,6 +67,8 @@ class ServiceInstance(msgspec.Struct, frozen=True):
     """Whether the runtime may start it again after a boot; not before the commit."""
     port_inside: int = 0
     """The port on which it listens in its container, from the configuration of its release; 0 if not configured."""
+    files: Mapping[str, str] = {}
+    """Files in its directory that are written when it starts, each with its template there."""
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):

@@ -45,7 +45,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+port = json.load(open("var/web.json"))["port"]  # as nginx, which reads its port from its file alone
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
@@ -53,7 +54,8 @@ class Pair(SmallApplication):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         for version in ("v1", "v2"):
-            self.release(version, {"backend.py": _BACKEND, "web.py": _WEB})
+            files = {"backend.py": _BACKEND, "web.py": _WEB, "web.json.in": '{"port": {port}, "place": "{release}"}'}
+            self.release(version, files)
         self.write("{release}/b.sock")
 
     def write(self, socket: str) -> None:
@@ -65,7 +67,8 @@ state = "{self.folder}/state"
 [source]
 repository = "{self.repository}"
 [services.web]
-command = [{python}, "web.py", "{{port}}", "{socket}"]
+command = [{python}, "web.py", "here", "{socket}"]
+files = {{ "var/web.json" = "web.json.in" }}
 health = "/"
 settle_seconds = 0.1
 [services.app]

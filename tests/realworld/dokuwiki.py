@@ -36,22 +36,18 @@ http {
   scgi_temp_path var/scgi;
   uwsgi_temp_path var/uwsgi;
   server {
-    listen 127.0.0.1:PORT;
-    root RELEASE;
+    listen 127.0.0.1:{port};
+    root {release};
     index doku.php;
     location ~ ^/(conf|data|bin|inc|vendor|var)/ { deny all; }
     location ~ \\.php$ {
       include /etc/nginx/fastcgi_params;
       fastcgi_param HTTP_HOST $http_host;
       fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
-      fastcgi_pass unix:RELEASE/var/fpm.sock;
+      fastcgi_pass unix:{release}/var/fpm.sock;
     }
   }
 }
-"""
-# nginx reads neither arguments nor variables into its configuration.
-_START = """sed "s|PORT|$1|; s|RELEASE|$2|" nginx.conf > var/nginx.conf
-exec nginx -p "$2" -c var/nginx.conf
 """
 
 
@@ -75,7 +71,6 @@ class DokuWiki(Application):
             _assemble(tree, repository.path)
             repository.write("fpm.conf", _FPM)
             repository.write("nginx.conf", _NGINX)
-            repository.write("nginx.sh", _START)
             repository.tag(version)
         repository.change("unstartable", self.new, {"inc/init.php": "<?php this is no PHP\n"})
         dying = f'[tasks]\nmigrate = ["sh", "-c", {json.dumps(_LOSES)}]\n'
@@ -95,7 +90,8 @@ stop_signal = "QUIT"
 user = "$account"
 
 [services.web]
-command = ["sh", "nginx.sh", "{port}", "{release}"]
+command = ["nginx", "-p", "{release}", "-c", "var/nginx.conf"]
+files = { "var/nginx.conf" = "nginx.conf" }
 health = "/doku.php"
 health_contains = "Trial"
 stop_signal = "QUIT"

@@ -31,6 +31,7 @@ def instance_of(
         stop_signal=service.stop_signal,
         stop_timeout_seconds=service.stop_timeout_seconds,
         port_inside=service.port,
+        files=service.files,
     )
 
 

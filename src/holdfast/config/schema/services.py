@@ -121,6 +121,14 @@ class Service(Section, frozen=True):
     ] = "TERM"
     stop_timeout_seconds: Annotated[int, Meta(gt=0, description="Time to stop; after it the service is killed.")] = 10
     user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
+    files: Annotated[
+        dict[str, str],
+        Meta(
+            description="Files in the release that are written when it starts, each with its template in the release,"
+            " in which the placeholders of commands are replaced: for programs such as nginx that read their port only"
+            " from a file. Its account must be able to write there."
+        ),
+    ] = {}
     environment: Annotated[
         dict[str, str],
         Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
@@ -133,6 +141,8 @@ class Service(Section, frozen=True):
         if runtime == "compose":
             if self.health_command:
                 problems.append("health_command: a container has a health check of its own")
+            if self.files:
+                problems.append("files: is for kind supervisor; the image has the files")
             if self.user:
                 problems.append("user: is for kind supervisor; the Compose files set the user")
         else:
@@ -148,6 +158,9 @@ class Service(Section, frozen=True):
         for key in ("health_headers", "health_contains"):
             if getattr(self, key) and not self.health:
                 problems.append(f"{key}: belongs to the request of `health`, which is not set")
+        for path in (*self.files, *self.files.values()):
+            if path.startswith("/") or ".." in path.split("/"):
+                problems.append(f"files: {path} is not a path inside the release")
         if self.health and not self.health.startswith("/"):
             problems.append("health: is a path and starts with /")
         return problems

@@ -177,6 +177,7 @@ class SupervisorRuntime(ProcessRuntime):
                 "environment": dict(instance.environment),
                 "release": instance.release,
                 "instance": f"{self._environment_id}/{instance.name}",
+                **({"files": dict(instance.files)} if instance.files else {}),
             },
             indent=1,
             sort_keys=True,

@@ -37,8 +37,27 @@ def main() -> None:
         _become(user)
     os.umask(_UMASK)
     os.chdir(definition["directory"])
+    if definition.get("files"):
+        _write_files(definition["files"], environment)
     command = definition["command"]
     os.execvpe(command[0], command, environment)
+
+
+def _write_files(files: dict[str, str], environment: dict[str, str]) -> None:
+    """Write files of the service from their templates, with the values of this start in place of placeholders."""
+    from holdfast.config.placeholders import fill  # most services have no such file
+
+    python = Path(".venv/bin/python").absolute()
+    values = {
+        "port": environment.get("PORT", ""),
+        "release": os.getcwd(),
+        "root": environment["HOLDFAST_ROOT"],
+        "python": str(python) if python.exists() else "python3",
+    }
+    for name, template in files.items():
+        target = Path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(fill(Path(template).read_text(), values))
 
 
 def _become(user: str) -> None:
