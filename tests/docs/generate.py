@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from holdfast.cli.main import COMMANDS, holdfast
+from holdfast.cli.catalogue import COMMANDS
+from holdfast.cli.main import holdfast
 from holdfast.config import reference
 from holdfast.errors import EXIT_CODES
 from tests.docs import man

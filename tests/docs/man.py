@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import click
 
 from holdfast import VERSION
+from holdfast.cli.catalogue import COMMANDS, SECTIONS
 from holdfast.cli.command import COMMON, common_options, first_sentence
-from holdfast.cli.main import COMMANDS, SECTIONS, holdfast
+from holdfast.cli.main import holdfast
 from holdfast.errors import EXIT_CODES
 
 

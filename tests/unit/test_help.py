@@ -11,8 +11,9 @@ import click
 import pytest
 
 from holdfast import errors
+from holdfast.cli.catalogue import COMMANDS
 from holdfast.cli.command import COMMON, Command, Group
-from holdfast.cli.main import COMMANDS, holdfast, main
+from holdfast.cli.main import holdfast, main
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

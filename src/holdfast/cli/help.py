@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
+from holdfast.cli.catalogue import TOPICS
 from holdfast.cli.command import WIDEST_HELP, Group, command, common_options
 from holdfast.cli.session import Session, common
 from holdfast.errors import EXIT_CODES
-
-TOPICS = ("exit-codes", "options")
 
 
 def exit_codes() -> str:

@@ -10,45 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast import VERSION
+from holdfast.cli.catalogue import COMMANDS, SECTIONS
 from holdfast.cli.command import Group, common_options
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
-    "Get started": {
-        "init": ("init", "Write a commented holdfast.toml for this folder."),
-        "install": ("install", "Install the application for the first time."),
-        "adopt": ("adopt", "Take over a project whose containers are running."),
-        "import": ("import_", "Import a dump or files that another tool made."),
-        "demo": ("demo", "Demonstrate everything on a small application."),
-    },
-    "Every day": {
-        "status": ("status", "Show services, release, last backup and open operations."),
-        "upgrade": ("upgrade", "Upgrade to a release; a bad one is undone."),
-        "rollback": ("rollback", "Go back to the previous release."),
-        "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
-        "service": ("service", "Show services and their output; stop, start and restart them."),
-        "console": ("console", "Run the application's console with arguments."),
-        "clone": ("clone", "Copy one environment's data to another."),
-    },
-    "Backups and packages": {
-        "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
-        "package": ("package", "Build, list, deploy and prune packages."),
-        "release": ("release", "List releases."),
-    },
-    "When something is wrong": {
-        "check": ("check", "Find problems and risks; print what fixes them."),
-        "recover": ("recover", "Bring an interrupted operation to its end."),
-        "log": ("log", "Show operations with every command and its output."),
-    },
-    "Configuration and help": {
-        "config": ("config", "Validate, show and explain the configuration."),
-        "completion": ("completion", "Print a script with which a shell completes commands and values."),
-        "help": ("help", "Show the help of a command, the common options, or the exit codes."),
-    },
-}
-COMMANDS: dict[str, tuple[str, str]] = {name: entry for part in SECTIONS.values() for name, entry in part.items()}
 _COMPLETE = "_HOLDFAST_COMPLETE"
 
 

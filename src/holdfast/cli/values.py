@@ -123,8 +123,7 @@ def _presets(context: click.Context) -> list[str]:
 
 
 def _commands(context: click.Context) -> list[str]:
-    from holdfast.cli.help import TOPICS
-    from holdfast.cli.main import COMMANDS
+    from holdfast.cli.catalogue import COMMANDS, TOPICS
 
     return [*COMMANDS, *TOPICS]
 
