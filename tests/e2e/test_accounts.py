@@ -64,7 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+port = int(open("var/port").read())
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 _WORKER = """
 import os, time
@@ -83,6 +84,7 @@ class Owned(SmallApplication):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         code = {"manage.py": _MANAGE, "web.py": _WEB, "worker.py": _WORKER, "themes/default/style.css": "shipped"}
+        code["port.in"] = "{port}"
         self.release("v1", code)
         self.release("v2")
         self.release("v3", {"broken": ""})
@@ -109,7 +111,8 @@ writable = ["var"]
 "users" = "shared/users"
 [services.web]
 user = "{WEB}"
-command = ["{PYTHON}", "web.py", "{{port}}"]
+command = ["{PYTHON}", "web.py"]
+files = {{ "var/port" = "port.in" }}
 health = "/"
 health_contains = '"secret": "of the'
 settle_seconds = 0.1

@@ -33,19 +33,22 @@ def main() -> None:
         _record(path.with_suffix(".started"), definition["release"])
     except OSError:  # for example on a full disk: its environment identifies it too, unless it overwrites its title
         pass
+    files = definition.get("files", {})
+    if files:  # most services have none; the account may not be able to read the modules of this interpreter
+        from holdfast.config import placeholders  # noqa: F401
     if user:
         _become(user)
     os.umask(_UMASK)
     os.chdir(definition["directory"])
-    if definition.get("files"):
-        _write_files(definition["files"], environment)
+    if files:
+        _write_files(files, environment)
     command = definition["command"]
     os.execvpe(command[0], command, environment)
 
 
 def _write_files(files: dict[str, str], environment: dict[str, str]) -> None:
     """Write files of the service from their templates, with the values of this start in place of placeholders."""
-    from holdfast.config.placeholders import fill  # most services have no such file
+    from holdfast.config.placeholders import fill
 
     python = Path(".venv/bin/python").absolute()
     values = {
