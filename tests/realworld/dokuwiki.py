@@ -58,6 +58,7 @@ class DokuWiki(Application):
     broken = (("unstartable", "answers 500"), ("dying", "its task deletes files and dies"))
     programs = ("apt-get", "dpkg", "php-fpm8.2", "nginx")
     page = "/doku.php"
+    volatile_files = ("*.indexed", "playground", "playground.*")  # what the indexer notes, again after a restore
 
     def prepare(self, site: Site) -> None:
         (site.shared / "conf").mkdir()
