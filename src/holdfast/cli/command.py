@@ -75,6 +75,10 @@ class _Help(click.Command):
         super().__init__(*arguments, **more)
         self.examples = examples
 
+    def get_help_option_names(self, context: click.Context) -> list[str]:
+        """Return the same names in every context: click remembers those of the first one that asks."""
+        return list(SETTINGS["help_option_names"])
+
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         if more.get("resilient_parsing"):
             self._offer_values()
