@@ -201,6 +201,16 @@ def test_services_and_tasks_of_two_accounts(site: Owned) -> None:
 
 
 def test_an_undone_installation_leaves_no_configuration_and_its_files_to_look_at(site: Owned) -> None:
+    """Nor what a release ships in folders that existed, else the next one would not be copied."""
+    (site.shared / "media").mkdir(0o755)
+    shutil.chown(site.shared / "media", WEB, WEB)
+    (site.repository / "media").mkdir()
+    (site.repository / "media" / "shipped").write_text("once")
+    site.release("v4", {"broken": ""})
+    done = run(site, "install", "v4", "--verbose")
+    assert done.returncode == 6 and "the migration does not know what to do" in done.stderr, done.stderr
+    assert "/media/." in done.stderr, "it was copied"
+    assert not (site.shared / "media" / "shipped").exists()
     done = run(site, "install", "v3")
     assert done.returncode == 6, done.stderr
     assert "the migration does not know what to do" in done.stderr

@@ -121,8 +121,9 @@ def _links(app: App) -> list[Problem]:
     if release is None:
         return []
     found = []
-    for link, target in release_paths.shared_links(app.context, Path(release.path)).items():
+    for link, shared in release_paths.shared_links(app.context, Path(release.path)).items():
         if link.is_symlink() and not link.exists():
+            target = app.loaded.path(shared)
             found.append(
                 Problem(
                     "source.shared",

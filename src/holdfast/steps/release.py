@@ -14,7 +14,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Package, Release
-from holdfast.steps.release_paths import link_shared, make_writable, missing_shared
+from holdfast.steps.release_paths import link_shared, make_writable, missing_shared, remove_seeds, seeds
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
@@ -64,6 +64,8 @@ class UnpackFacts(StepFacts):
     """Whether this operation created the folder, so that its undo removes it."""
     shared: list[str] | None = None
     """The shared paths that did not exist before this operation."""
+    seeded: dict[str, list[str]] | None = None
+    """The shared folders that got what the release ships, each with the names in it."""
 
 
 class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
@@ -121,7 +123,9 @@ def unpack_package(
     context.facts.shared = missing_shared(application)
     context.record()
     application.packages.unpack(package, path, asdict(release))
-    link_shared(application, path)
+    context.facts.seeded = seeds(application, path)
+    context.record()
+    link_shared(application, path, context.facts.seeded)
     make_writable(application, path)
     durable.sync_filesystem(path)
 
@@ -132,6 +136,7 @@ def remove_unpacked(application: ApplicationContext, context: Context[UnpackFact
     The folder is kept aside for a look at it, until the next release is unpacked, if the disk has room for that.
     """
     application.packages.abandon(context.operation)
+    remove_seeds(context.facts.seeded or {})
     for shared in context.facts.shared or ():
         durable.remove_tree(shared)
     if not context.facts.created or context.facts.path is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.application.context import ApplicationContext
@@ -21,15 +22,40 @@ def owner_of(application: ApplicationContext) -> Account:
     return account_of(application.loaded.configuration.owner())
 
 
-def shared_links(application: ApplicationContext, release: Path) -> dict[Path, Path]:
-    """Return the links of a release to shared paths. Raise RefusedError for one that would be outside the release."""
+def shared_links(application: ApplicationContext, release: Path) -> dict[Path, str]:
+    """Return the links of a release, each with the shared path as it is configured.
+
+    Raise RefusedError for a link that would be outside the release.
+    """
     found = {}
     for inside, shared in application.loaded.configuration.source.shared.items():
         link = Path(os.path.normpath(release / inside))
         if release not in link.parents:
             raise RefusedError(f"source.shared: {inside!r} is outside the release")
-        found[link] = application.loaded.path(shared)
+        found[link] = shared
     return found
+
+
+def seeds(application: ApplicationContext, release: Path) -> dict[str, list[str]]:
+    """Return the shared folders that get what an unpacked release ships there, each with the names in it.
+
+    That is a folder which does not exist yet or, at the installation, an empty one. Later, visitors may just be writing
+    into an empty one.
+    """
+    found = {}
+    installs = application.current_release() is None
+    for link, shared in shared_links(application, release).items():
+        target = application.loaded.path(shared)
+        if link.is_dir() and not link.is_symlink() and (not target.exists() or (installs and _is_empty(target))):
+            found[str(target)] = sorted(os.listdir(link))
+    return found
+
+
+def remove_seeds(seeded: Mapping[str, Sequence[str]]) -> None:
+    """Remove what was copied to shared folders, for an undo. Idempotent."""
+    for target, names in seeded.items():
+        for name in names:
+            durable.remove_tree(os.path.join(target, name))
 
 
 def missing_shared(application: ApplicationContext) -> list[str]:
@@ -46,21 +72,23 @@ def missing_shared(application: ApplicationContext) -> list[str]:
     ]
 
 
-def link_shared(application: ApplicationContext, release: Path) -> None:
-    """Create the folders of the datasets, and the links to shared paths in a new release. Idempotent."""
+def link_shared(application: ApplicationContext, release: Path, seeded: Collection[str]) -> None:
+    """Create the folders of the datasets, and the links to shared paths in a new release. Idempotent.
+
+    `seeded`: the shared folders that get what the release ships.
+    """
     account = owner_of(application)
     datasets = {application.loaded.path(item.path) for item in application.loaded.configuration.files.values()}
     databases = {application.loaded.path(item.path) for item in application.loaded.configuration.databases.values()}
-    given = application.loaded.configuration.source.shared
-    for (link, target), shared in zip(shared_links(application, release).items(), given.values(), strict=True):
+    for link, shared in shared_links(application, release).items():
+        target = application.loaded.path(shared)
         shipped = link if link.is_dir() and not link.is_symlink() else None
         is_folder = target in datasets or shipped is not None or (_means_folder(shared) and not target.is_file())
         if target in databases or (not is_folder and not link.is_file()):
             make_folder(target.parent, account)
         elif is_folder:
-            empty = _is_empty(target)
             make_folder(target, account)
-            if shipped is not None and empty:
+            if shipped is not None and str(target) in seeded:
                 _copy(application, shipped, target, account)
         elif not os.path.lexists(target):
             make_folder(target.parent, account)
