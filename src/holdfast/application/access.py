@@ -56,7 +56,7 @@ def _problems(application: ApplicationContext) -> Iterator[Problem]:
         return
     try:
         account = account_of(owner)
-    except ConfigurationError:  # told above
+    except ConfigurationError:  # reported above
         return
     yield from _of_shared_paths(application, owner, account)
     places = {f"files.{name}": application.loaded.path(item.path) for name, item in configuration.files.items()}

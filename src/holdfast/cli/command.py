@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+# `Any` in this module is that of click, whose commands and decorators take keywords of any type.
 _META = "holdfast.common"
 WIDEST_HELP = 100
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": WIDEST_HELP}

@@ -32,7 +32,13 @@ def with_health(app: App, statuses: Mapping[str, ServiceStatus]) -> dict[str, Se
 
 
 def _answers(port: int, service: Service) -> bool:
-    """Return whether a web on a loopback port answers its health check with 2xx."""
+    """Return whether a web on a loopback port answers its health check with 2xx, and with the text that it needs."""
+    if service.health_contains:
+        from holdfast.application.health_request import answers  # noqa: PLC0415 # with the HTTP client
+
+        return answers(
+            port, service.health, service.health_headers, contains=service.health_contains, timeout_seconds=_SECONDS
+        ).is_healthy
     headers = {"Host": "localhost", "User-Agent": "holdfast", "Connection": "close", **service.health_headers}
     lines = [f"GET {service.health} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items()), "", ""]
     try:

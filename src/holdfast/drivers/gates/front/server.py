@@ -174,7 +174,7 @@ class Front:
                 if relay.begun:
                     visitor.abort()
                 raise
-            # A visitor whose request outlasts the drain is told so, unless a part of the answer is already on its way.
+            # A visitor whose request outlasts the drain gets the page, unless a part of the answer was already sent.
             visit.task.uncancel()
             if not relay.begun:
                 self._counts["cut"] += 1
