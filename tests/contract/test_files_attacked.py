@@ -66,6 +66,16 @@ def test_nothing_from_outside_is_read(ground: Ground, attacker: subprocess.Popen
     assert read > ROUNDS, "the test has to read files"
 
 
+def take_back(files: LocalFiles, ground: Ground) -> None:
+    """Undo a restore as far as the attacker lets it; what cannot be undone is forgotten."""
+    try:
+        files.revert("op")
+        files.discard("op")
+    except (OSError, HoldfastError):
+        for path in ground.records.iterdir():
+            (path / "moves.jsonl").unlink(missing_ok=True)
+
+
 def test_nothing_outside_is_changed(ground: Ground, attacker: subprocess.Popen[bytes]) -> None:
     wanted = [
         Entry("d", "directory", "700", 65534, 65534, 1),
@@ -84,12 +94,7 @@ def test_nothing_outside_is_changed(ground: Ground, attacker: subprocess.Popen[b
             files.revert("op")
         except (OSError, HoldfastError) as error:
             assert not isinstance(error, AssertionError)
-        try:
-            files.revert("op")
-            files.discard("op")
-        except (OSError, HoldfastError):
-            for path in ground.records.iterdir():
-                (path / "moves.jsonl").unlink(missing_ok=True)
+        take_back(files, ground)
         files.close()
         assert ground.look_outside() == ground.before, f"round {number}"
     assert done > 0, "the test has to change something"
@@ -115,12 +120,7 @@ def test_a_part_that_comes_back_changes_nothing_outside(ground: Ground, attacker
             files.revert("op")
         except (OSError, HoldfastError) as error:
             assert not isinstance(error, AssertionError)
-        try:
-            files.revert("op")
-            files.discard("op")
-        except (OSError, HoldfastError):
-            for path in ground.records.iterdir():
-                (path / "moves.jsonl").unlink(missing_ok=True)
+        take_back(files, ground)
         files.close()
         assert ground.look_outside() == ground.before, f"round {number}"
     assert done > 0, "the test has to change something"

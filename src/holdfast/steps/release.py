@@ -123,9 +123,10 @@ def unpack_package(
     context.facts.shared = missing_shared(application)
     context.record()
     application.packages.unpack(package, path, asdict(release))
-    context.facts.seeded = seeds(application, path)
-    context.record()
-    link_shared(application, path, context.facts.seeded)
+    if seeded := seeds(application, path):
+        context.facts.seeded = seeded
+        context.record()
+    link_shared(application, path, seeded)
     make_writable(application, path)
     durable.sync_filesystem(path)
 
