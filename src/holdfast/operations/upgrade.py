@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from holdfast.application.application import App
+from holdfast.config.schema.section import seconds_of
 from holdfast.errors import AlreadyThereError, RefusedError
-from holdfast.model import Plan, PlannedStep, Release, StepState
+from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
@@ -57,9 +60,12 @@ def plan(
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
     everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
+    recent = _recent_backup(app, saved) if backup and mode == "maintenance" else None
     if mode == "maintenance":
-        steps, after = _maintenance(app, release, commit, saved, backup, may_shrink)
+        steps, after = _maintenance(app, release, commit, saved, backup, recent, may_shrink)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
+        if recent is not None and saved.databases:
+            notes.append(f"Databases are dumped once, after the commit, because the vault has backup {recent.id}.")
     else:
         _refuse_without_front(app, mode)
         refuse_unknown_migrations(app.context, mode)
@@ -71,7 +77,11 @@ def plan(
         title=f"upgrade to {label} ({mode})",
         steps=(
             parts.preflight(
-                app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup
+                app,
+                everything,
+                dumps=int(backup) + int(backup and mode == "maintenance" and recent is None),
+                copies=mode == "maintenance",
+                saves_configuration=backup,
             ),
             *steps,
         ),
@@ -81,6 +91,17 @@ def plan(
         parameters=parameters,
         barrier_paths=tuple(app.context.barrier_paths()),
     )
+
+
+def _recent_backup(app: App, saved: parts.Datasets) -> Backup | None:
+    """Return a backup of these datasets that is young enough to save the dump before the window."""
+    limit = seconds_of(app.loaded.configuration.upgrade.recent_backup) or 0
+    vault = app.context.vault
+    for backup in reversed(vault.backups()) if vault is not None else ():
+        age = time.time() - datetime.fromisoformat(backup.instant).timestamp()
+        if 0 <= age < limit and not backup.safety and {*saved.databases, *saved.files} <= backup.datasets.keys():
+            return backup
+    return None
 
 
 def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> list[str]:
@@ -126,7 +147,13 @@ def _restore_points(app: App) -> list[str]:
 
 
 def _maintenance(
-    app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool, may_shrink: Sequence[str]
+    app: App,
+    release: Release,
+    commit: str,
+    saved: parts.Datasets,
+    backup: bool,
+    recent: Backup | None,
+    may_shrink: Sequence[str],
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
@@ -136,8 +163,10 @@ def _maintenance(
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
     ]
-    if backup:
+    if backup and recent is None:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
+    elif backup:
+        steps.append(parts.backup_copy(saved))
     steps += [
         *parts.copy_ahead(app),
         *parts.prepare(app, release, "migrate", "warm_cache"),
