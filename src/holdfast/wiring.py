@@ -9,6 +9,7 @@ from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.databases.factory import open_data_directories, open_databases
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
+from holdfast.drivers.indices.factory import open_indices
 from holdfast.drivers.packages.factory import open_packages
 from holdfast.drivers.runtimes import factory as runtimes
 from holdfast.drivers.vaults.factory import open_vault
@@ -62,6 +63,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         gate_runtime=supervisor,
         containers=compose,
         databases=open_databases(loaded, host, compose),
+        indices=open_indices(loaded, host),
         cold=open_data_directories(loaded, host, compose),
         files=open_files(loaded, host),
         vault=open_vault(loaded, host),

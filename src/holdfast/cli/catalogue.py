@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
+        "index": ("index", "Show search indices; build them again."),
         "package": ("package", "Build, list, deploy and prune packages."),
         "release": ("release", "List releases."),
     },

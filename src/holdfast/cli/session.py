@@ -39,6 +39,7 @@ _READ_ONLY = {
     "config validate",
     "help",
     "import list",
+    "index list",
     "log list",
     "log show",
     "maintenance status",

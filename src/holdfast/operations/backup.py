@@ -67,6 +67,7 @@ def plan(
     if stops:
         steps += [CloseGate("backup"), StopServices(keeps=True)]
         after += [ResumeServices(), OpenGate()]
+    steps += parts.snapshot_indices(app, datasets)
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(PublishBackup())
     if datasets.databases:

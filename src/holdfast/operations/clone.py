@@ -59,6 +59,7 @@ def plan(
     present = parts.only_existing(app, parts.Datasets(databases, files, False))
     recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
+    affected = parts.affected_indices(app, databases, except_)
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
         PinSource(*taken),
@@ -67,9 +68,10 @@ def plan(
         *checks.before,
         *stopping,
         *([SwapDatabases("loaded", *taken)] if databases else []),
+        *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         *checks.after,
         *([RestoreFiles(*taken, owner=_owner(source))] if files else []),
-        *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
+        *parts.tasks(app, release, "migrate", "after_clone", *parts.reindex(app)),
         *parts.start_all(app, release),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -78,6 +80,7 @@ def plan(
         *completing,
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
+        *parts.rebuild_indices(release, affected),
     )
     return Plan(
         kind="clone",
@@ -154,6 +157,7 @@ def _places(app: App) -> set[tuple[str, str]]:
         found.add(("the vault", vault.location))
     if (place := app.context.runtime.place()) is not None:
         found.add(place)
+    found |= {("the index", f"{item.name} of {item.url}") for item in app.loaded.configuration.indices.values()}
     return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}
 
 

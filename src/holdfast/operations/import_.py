@@ -48,6 +48,7 @@ def plan_database(
     else:
         load = _dump(app, name, source)
     release = app.context.current_release()
+    affected = parts.affected_indices(app, (name,))
     present = parts.only_existing(app, parts.choose(app))
     stopping, completing = parts.stop_with_safety_backup_steps(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
@@ -59,11 +60,12 @@ def plan_database(
         *([CheckReferences()] if references is not None and references.database == name else []),
         *stopping,
         SwapDatabases("imported"),
+        *parts.swap_indices(affected, exact=False),
         *checks.after,
     ]
     if release is not None:
         steps += [
-            *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
+            *parts.tasks(app, release, "migrate", "after_restore", *parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
@@ -71,6 +73,7 @@ def plan_database(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.rebuild_indices(release, affected),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(

@@ -18,10 +18,13 @@ from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
 from holdfast.steps.closing import CompleteBackup
 from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
+from holdfast.steps.index_snapshots import SnapshotIndices
+from holdfast.steps.indices import LoadIndices, RebuildIndices, SwapIndices
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
 from holdfast.steps.preflight import Preflight
+from holdfast.steps.restore import Chosen
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
@@ -39,12 +42,13 @@ class Datasets:
     databases: tuple[str, ...]
     files: tuple[str, ...]
     code: bool
+    indices: tuple[str, ...] = ()
 
 
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
     """Return the datasets that `--only` and `--except` choose; `code` is one. Raise NotFoundError."""
     configuration = app.loaded.configuration
-    known = [*configuration.databases, *configuration.files, "code"]
+    known = [*configuration.databases, *configuration.files, *configuration.indices, "code"]
     for name in (*only, *except_):
         if name not in known:
             raise no_such("dataset", name, known)
@@ -53,13 +57,14 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
         tuple(name for name in configuration.databases if name in chosen),
         tuple(name for name in configuration.files if name in chosen),
         "code" in chosen,
+        tuple(name for name in configuration.indices if name in chosen),
     )
 
 
 def only_existing(app: App, datasets: Datasets) -> Datasets:
     """Return the datasets without databases that do not exist yet."""
     present = tuple(name for name in datasets.databases if app.context.databases[name].inspect()["exists"])
-    return Datasets(present, datasets.files, datasets.code)
+    return Datasets(present, datasets.files, datasets.code, datasets.indices)
 
 
 def require_existing(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
@@ -196,6 +201,38 @@ def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool)
     return found
 
 
+def snapshot_indices(app: App, datasets: Datasets) -> list[PlannedStep]:
+    """Return the step that puts indices into a backup; none if no backup has any."""
+    sections = app.loaded.configuration.indices
+    names = tuple(name for name in datasets.indices if sections[name].content == "snapshot")
+    return [SnapshotIndices(names)] if names else []
+
+
+def affected_indices(app: App, databases: Sequence[str], left_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the indices that are out of date when these databases are replaced."""
+    return tuple(name for name in app.loaded.configuration.indices if databases and name not in left_out)
+
+
+def load_indices(chosen: Chosen, names: Sequence[str]) -> list[PlannedStep]:
+    """Return the step that restores the snapshots of a backup next to the live indices; none without any."""
+    return [LoadIndices(*chosen, indices=tuple(names))] if names else []
+
+
+def swap_indices(affected: Sequence[str], *, exact: bool) -> list[PlannedStep]:
+    """Return the step that puts restored indices in place and notes the others as out of date."""
+    return [SwapIndices(tuple(affected), exact)] if affected else []
+
+
+def rebuild_indices(release: Release | None, names: Sequence[str]) -> list[PlannedStep]:
+    """Return the closing step that builds indices again where they are out of date, once visitors are let in."""
+    return [RebuildIndices(release, tuple(names))] if names and release is not None else []
+
+
+def reindex(app: App) -> tuple[TaskName, ...]:
+    """Return the task that builds indices in the window, where no index is configured that is built after it."""
+    return () if app.loaded.configuration.indices else ("reindex",)
+
+
 def backup_copy(datasets: Datasets) -> PlannedStep:
     return CopyFiles(datasets.files, datasets.databases)
 
@@ -209,10 +246,11 @@ def backup_finish(
     )
 
 
-def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
+def backup_before(app: App, datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
     """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
+        *snapshot_indices(app, datasets),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
         PublishBackup(pin=True),
     ]

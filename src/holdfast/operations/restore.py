@@ -55,6 +55,12 @@ def plan(
         for name in (*chosen.databases, *chosen.files)
         if name in only or any(name in item.datasets for item in joined)
     }
+    affected = parts.affected_indices(app, [name for name in chosen.databases if name in sources], except_)
+    having = {
+        name: next(item for item in joined if name in item.datasets)
+        for name in affected
+        if any(name in item.datasets for item in joined)
+    }
     datasets = parts.Datasets(
         tuple(name for name in chosen.databases if name in sources),
         tuple(name for name in chosen.files if name in sources),
@@ -74,11 +80,12 @@ def plan(
     steps = _steps(
         app,
         found,
-        {name: item.id for name, item in sources.items()},
+        {name: item.id for name, item in (sources | having).items()},
         datasets,
         release,
         stopping,
         checks,
+        affected,
         with_configuration=with_configuration,
     )
     days = app.loaded.configuration.upgrade.keep_replaced
@@ -100,6 +107,7 @@ def plan(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=not safety),
+        *parts.rebuild_indices(release, affected),
     )
     return Plan(
         kind="backup.restore",
@@ -213,6 +221,7 @@ def _steps(
     release: Release | None,
     stopping: Sequence[PlannedStep],
     checks: parts.MigrationChecks,
+    affected: Sequence[str],
     *,
     with_configuration: bool,
 ) -> list[PlannedStep]:
@@ -227,15 +236,20 @@ def _steps(
         steps.append(UnpackBackupCode(found.id, dict(sets), datasets.databases, datasets.files, release))
     if datasets.databases:
         steps += [LoadDatabases(*chosen), *checks.before]
+        steps += parts.load_indices(chosen, [name for name in affected if name in sets])
     steps += stopping
     if datasets.databases:
-        steps += [SwapDatabases("restored", *chosen), *checks.after]
+        steps += [
+            SwapDatabases("restored", *chosen),
+            *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
+            *checks.after,
+        ]
     if datasets.files:
         steps.append(RestoreFiles(*chosen))
     if release is not None:
         steps += [
             SwitchRelease(release),
-            *parts.tasks(app, release, "after_restore", "reindex"),
+            *parts.tasks(app, release, "after_restore", *parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     return steps

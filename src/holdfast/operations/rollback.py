@@ -183,16 +183,19 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     stopping, completing = parts.stop_with_safety_backup_steps(
         app, databases, f"rollback to {target.label}", safety=True
     )
+    affected = parts.affected_indices(app, databases)
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=1),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
-        *parts.prepare(app, target, "after_restore", "reindex"),
+        *parts.load_indices(chosen, [name for name in affected if name in found.datasets]),
+        *parts.prepare(app, target, "after_restore", *parts.reindex(app)),
         *stopping,
         SwapDatabases("earlier", *chosen),
+        *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", "reindex"),
+        *parts.tasks(app, target, "after_restore", *parts.reindex(app)),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -200,6 +203,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.rebuild_indices(target, affected),
     )
     return Plan(
         kind="rollback",

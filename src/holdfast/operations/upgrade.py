@@ -15,6 +15,7 @@ from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
+from holdfast.steps.indices import DropIndexCopies, ProtectIndices
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, refuse_unknown_migrations
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
@@ -156,6 +157,7 @@ def _maintenance(
     may_shrink: Sequence[str],
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
+    indices = tuple(app.loaded.configuration.indices)
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
         BuildPackage(commit, label),
@@ -164,7 +166,7 @@ def _maintenance(
         *parts.tasks(app, release, "prepare"),
     ]
     if backup and recent is None:
-        steps += parts.backup_before(saved, "live", label, tolerant=True)
+        steps += parts.backup_before(app, saved, "live", label, tolerant=True)
     elif backup:
         steps.append(parts.backup_copy(saved))
     steps += [
@@ -178,6 +180,7 @@ def _maintenance(
         steps.append(files)
     steps += [
         CreateRestorePoint(),
+        *([ProtectIndices(indices)] if indices else []),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
         *parts.migrate_and_start(app, release, may_shrink),
@@ -188,6 +191,7 @@ def _maintenance(
         *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
+        *([DropIndexCopies(indices)] if indices else []),
         PruneReleases(),
     ]
     return steps, after
@@ -250,7 +254,7 @@ def _beside(
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
-            steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
+            steps += parts.backup_before(app, saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.task("migrate") is not None:
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")

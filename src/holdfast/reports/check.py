@@ -17,7 +17,7 @@ from holdfast.application import access, whole_backups
 from holdfast.application.application import App
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
-from holdfast.reports import status
+from holdfast.reports import indices, status
 from holdfast.steps import preflight, release_paths, tasks
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -42,6 +42,7 @@ def problems(app: App) -> list[Problem]:
         _secrets,
         _vault,
         _left_overs,
+        indices.problems,
         _environment,
         _trust,
         _accounts,

@@ -17,7 +17,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Package, Snapshot, Stored
-from holdfast.steps import consistency, migrations, vault_files
+from holdfast.steps import consistency, index_snapshots, migrations, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 
 CODE_ARCHIVE, CODE_RECORD, CONFIGURATION = "code.tar.zst", "code.json", "config.tar.zst"
@@ -135,6 +135,7 @@ class FinishBackup(TypedStep[FinishFacts], frozen=True):
         datasets = files_facts(taken)
         for name in self.databases:
             datasets[name] = database_facts(application, run, name, taken.snapshots[name])
+        datasets |= index_snapshots.taken(context)
         if self.code:
             store_code(application, run, context)
         store_configuration(application, run, tolerant=self.safety)
