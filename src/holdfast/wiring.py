@@ -6,6 +6,7 @@ from holdfast.application.application import App
 from holdfast.application.context import ApplicationContext
 from holdfast.application.fixed_settings import keep_fixed_settings
 from holdfast.config.load import ResolvedConfig
+from holdfast.drivers.databases.discovery import discover
 from holdfast.drivers.databases.factory import open_data_directories, open_databases
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
@@ -54,6 +55,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:
         loaded = runtimes.with_volume_folders(loaded, compose)
+    loaded, problem = discover(loaded, host, compose)
     proxy = open_proxy(loaded, host, compose)
     return ApplicationContext(
         loaded=loaded,
@@ -70,11 +72,15 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         gate=proxy or open_gate(loaded),
         proxy=proxy,
         packages=open_packages(loaded, host, runtimes.compose_commands(loaded)),
+        undiscovered=problem,
     )
 
 
 def _rewire(application: ApplicationContext) -> None:
     compose = runtimes.open_compose(application.loaded, application.host)
+    if application.loaded.configuration.databases.keys() != application.databases.keys():
+        containers = compose or application.containers
+        application.databases = open_databases(application.loaded, application.host, containers)
     if compose is not None:
         application.runtime = application.containers = compose
         application.packages = open_packages(

@@ -47,6 +47,8 @@ class ApplicationContext(msgspec.Struct):
     """The runtime of the gate's own server, which always runs on this machine."""
     indices: Mapping[str, SearchIndex] = msgspec.field(default_factory=dict)
     """Search indices, which are made from the databases; no operation on those fails because of them."""
+    undiscovered: str = ""
+    """Why databases that belong to the application may be unknown; empty if all are known."""
     cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None

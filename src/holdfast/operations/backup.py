@@ -79,7 +79,10 @@ def plan(
         after_commit=tuple(after),
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
-        notes=(f"This backup is partial: there is no {', '.join(missing)} yet.",) if missing else (),
+        notes=(
+            *([f"This backup is partial: there is no {', '.join(missing)} yet."] if missing else []),
+            *parts.vanished(app),
+        ),
         barrier_paths=tuple(app.context.barrier_paths()),
         parameters=PlanParameters(level=level),
     )

@@ -201,6 +201,19 @@ def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool)
     return found
 
 
+def vanished(app: App) -> list[str]:
+    """Return a note on each database of the newest backup that the application does not name any more."""
+    newest = app.context.vault.backups()[-1:] if app.context.vault is not None else []
+    known = app.loaded.configuration.databases
+    return [
+        f"Database {facts['discovered']['name']} is not named any more by {facts['discovered']['by']};"
+        f" {backup.id} is the last backup with it."
+        for backup in newest
+        for name, facts in backup.datasets.items()
+        if "discovered" in facts and name not in known
+    ]
+
+
 def snapshot_indices(app: App, datasets: Datasets) -> list[PlannedStep]:
     """Return the step that puts indices into a backup; none if no backup has any."""
     sections = app.loaded.configuration.indices

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.drivers.databases.discovery import with_databases
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
@@ -45,6 +46,7 @@ def plan(
         return _plan_configuration(app, references)
     with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)
     only, except_ = ([name for name in given if name != CONFIGURATION] for given in (only, except_))
+    _add_discovered(app, references)
     chosen = parts.choose(app, only, except_)
     wanted = (*chosen.databases, *chosen.files) if len(references) == 1 else ()
     joined = [backups.find(app, reference, wanted) for reference in references]
@@ -119,6 +121,17 @@ def plan(
         barrier_paths=tuple(app.context.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
     )
+
+
+def _add_discovered(app: App, references: Sequence[str]) -> None:
+    """Configure the databases of these backups that the application no longer names, or did not name yet."""
+    found: dict[str, list[str]] = {}
+    for reference in references:
+        for facts in backups.find(app, reference).datasets.values():
+            if "discovered" in facts:
+                found.setdefault(facts["discovered"]["by"], []).append(facts["discovered"]["name"])
+    if found:
+        app.use_configuration(with_databases(app.loaded, found))
 
 
 def _plan_configuration(app: App, references: Sequence[str]) -> Plan:

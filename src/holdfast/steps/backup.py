@@ -142,6 +142,7 @@ class FinishBackup(TypedStep[FinishFacts], frozen=True):
         manifest = manifest_of(application, context.operation, taken, datasets, reason=self.reason, safety=self.safety)
         for warning in taken.warnings:
             context.say(warning)
+        for warning in (*taken.warnings, *index_snapshots.warnings(context)):
             manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
         run.finish(manifest)
         context.facts.set_id, context.facts.instant = manifest.id, taken.instant
@@ -159,7 +160,9 @@ def files_facts(taken: consistency.Instant) -> dict[str, Facts]:
 def database_facts(application: ApplicationContext, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
     """Make the dump of a database part of the backup, and return what the manifest says of it."""
     database = application.databases[name]
+    section = application.loaded.configuration.databases[name]
     return {
+        **({"discovered": {"by": section.discovered_by, "name": section.name}} if section.discovered_by else {}),
         "kind": database.kind,
         "size_bytes": vault_files.keep_dump(application, run, name),
         "tool": database.inspect()["tool"],

@@ -87,6 +87,12 @@ def taken(context: OperationContext) -> dict[str, Facts]:
     return (found.taken if found is not None else None) or {}
 
 
+def warnings(context: OperationContext) -> list[str]:
+    """Return why this operation's backup is without an index."""
+    found = context.facts_of(SnapshotIndices)
+    return (found.warnings if found is not None else None) or []
+
+
 class DropSnapshots(TypedStep[NoFacts], frozen=True):
     """Delete the snapshots that no backup has any more. This is a closing step."""
 

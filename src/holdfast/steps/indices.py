@@ -31,6 +31,12 @@ class IndexFacts(StepFacts):
     """The indices next to them."""
 
 
+def _note(found: IndexFacts, name: str, identity: str | None, candidate: str | None) -> None:
+    found.identities = {**(found.identities or {}), name: identity}
+    if candidate is not None:
+        found.candidates = {**(found.candidates or {}), name: candidate}
+
+
 def _tolerant(application: ApplicationContext, act: Callable[[], None]) -> str:
     """Do something with an index; return why it failed, empty if it did not."""
     try:
@@ -82,23 +88,23 @@ class LoadIndices(OfBackup[IndexFacts], frozen=True):
         return f"load snapshots of {', '.join(self.indices)}"
 
     def do(self, application: ApplicationContext, context: Context[IndexFacts]) -> None:
-        context.facts.identities, context.facts.candidates = {}, {}
+        found = IndexFacts({}, {})
         for name in self.indices:
             context.check_cancelled()
-            failed = _tolerant(application, partial(self._load, application, context, name))
+            failed = _tolerant(application, partial(self._load, application, context, name, found))
             if failed:
                 context.say(f"the index {name} of the backup cannot be loaded and will be built again: {failed}")
+        context.facts.identities, context.facts.candidates = found.identities, found.candidates
         context.record()
 
-    def _load(self, application: ApplicationContext, context: Context[IndexFacts], name: str) -> None:
+    def _load(self, application: ApplicationContext, context: OperationContext, name: str, found: IndexFacts) -> None:
         index = application.indices[name]
         path = application.operation_folder(context.operation) / record_name(name)
         with self.open_set_of(application, name).open(record_name(name)) as reader:
             durable.write_file(path, reader.read())
         identity = index.inspect()["identity"]
         candidate = index.prepare(context.operation, path, {})
-        (context.facts.identities or {})[name] = identity
-        (context.facts.candidates or {})[name] = candidate
+        _note(found, name, identity, candidate)
 
     def undo(self, application: ApplicationContext, context: Context[IndexFacts]) -> None:
         _discard(application, context)
@@ -220,23 +226,24 @@ class ProtectIndices(TypedStep[IndexFacts], frozen=True):
         return f"copy {', '.join(self.indices)} on the server"
 
     def do(self, application: ApplicationContext, context: Context[IndexFacts]) -> None:
-        context.facts.identities, context.facts.candidates = {}, {}
+        found = IndexFacts({}, {})
         for name in self.indices:
-            failed = _tolerant(application, partial(self._copy, application, context, name))
+            failed = _tolerant(application, partial(self._copy, application, context, name, found))
             if failed:
                 context.say(f"the index {name} has no restore point ({failed}); an undo would have it built again")
+        context.facts.identities, context.facts.candidates = found.identities, found.candidates
         context.record()
 
     @staticmethod
-    def _copy(application: ApplicationContext, context: Context[IndexFacts], name: str) -> None:
+    def _copy(application: ApplicationContext, context: OperationContext, name: str, found: IndexFacts) -> None:
         index = application.indices[name]
         facts = index.inspect()
-        (context.facts.identities or {})[name] = facts["identity"]
+        _note(found, name, facts["identity"], None)
         if not facts["exists"]:
             return
         if not index.can_copy():
             raise StepError("its server cannot copy it")
-        (context.facts.candidates or {})[name] = index.prepare(context.operation, None, {})
+        _note(found, name, facts["identity"], index.prepare(context.operation, None, {}))
 
     def undo(self, application: ApplicationContext, context: Context[IndexFacts]) -> None:
         if any((context.started(RunTask), context.started(StartServices))):
