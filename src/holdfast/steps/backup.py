@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -17,7 +18,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Package, Snapshot, Stored
-from holdfast.steps import consistency, index_snapshots, migrations, vault_files
+from holdfast.steps import consistency, index_snapshots, migrations, switches, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 
 CODE_ARCHIVE, CODE_RECORD, CONFIGURATION = "code.tar.zst", "code.json", "config.tar.zst"
@@ -265,10 +266,11 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
     configured = application.loaded.configuration.backup.config_files
     names += [*configured, *application.shared_configuration()]
     others = {Path(place) for place in application.places()}
+    switched = switches.originals(application)
 
     def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
-        return member if kept and root / member.name not in others else None
+        return member if kept and root / member.name not in others and root / member.name not in switched else None
 
     with (
         run.write(CONFIGURATION) as file,
@@ -281,11 +283,22 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
                 raise StepError(f"backup.config_files: {name} is outside {root}")
             if path.exists() or path.is_symlink():
                 tar.add(path, arcname=os.path.normpath(name), filter=own)
+                _add_originals(tar, root, os.path.normpath(name), switched)
             elif not tolerant:
                 raise StepError(
                     f"backup.config_files: {path} does not exist",
                     next_step="Put it back, or remove it from backup.config_files.",
                 )
+
+
+def _add_originals(tar: tarfile.TarFile, root: Path, name: str, switched: Mapping[Path, bytes | None]) -> None:
+    """Add the files of a configured name as they are without what the gate has set in them."""
+    for path, content in switched.items():
+        inside = os.path.relpath(path, root)
+        if content is not None and (inside == name or inside.startswith(f"{name}/")):
+            member = tar.gettarinfo(path, arcname=inside)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 class PublishFacts(StepFacts):

@@ -46,6 +46,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     configuration.RestoreConfiguration,
     export.PublishExport,
     export.WriteExport,
+    gate.Announce,
     gate.CloseGate,
     gate.HoldGate,
     gate.OpenGate,

@@ -3,7 +3,7 @@
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration
 from holdfast.config.schema.datasets import Database, Files
-from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.gate import Gate, Switch
 from holdfast.config.schema.indices import Index
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
@@ -28,6 +28,7 @@ __all__ = [
     "Section",
     "Service",
     "Source",
+    "Switch",
     "Task",
     "Tasks",
     "Upgrade",
