@@ -8,7 +8,8 @@ HoldfastError
 │   ├── NotFoundError
 │   ├── NoSpaceError
 │   ├── DamagedBackupError
-│   └── OwnerMismatchError
+│   ├── OwnerMismatchError
+│   └── RegistryError               a registry of packages does not do what it was asked for
 ├── BusyError                       names the holder
 ├── OperationFailedError
 │   └── DegradedError
@@ -108,6 +109,12 @@ class DamagedBackupError(RefusedError):
 
 class OwnerMismatchError(RefusedError):
     pass
+
+
+class RegistryError(RefusedError):
+    """A registry that does not answer, or answers with an error; `status` is that of its answer, 0 without one."""
+
+    status = 0
 
 
 class BusyError(HoldfastError):
