@@ -112,6 +112,9 @@ class Registry(Protocol):
     def address(self) -> str:
         """Return its host and repository, with which the names of its packages begin."""
 
+    def close(self) -> None:
+        """Close its connection, if there is one. It is opened again when it is needed."""
+
     def packages(self) -> list[StoredPackage]:
         """Return its packages, newest first. Raise RegistryError."""
 

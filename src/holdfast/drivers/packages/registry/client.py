@@ -68,6 +68,8 @@ class Answer:
         try:
             while block := self._response.read(_BLOCK_BYTES):
                 yield block
+            if self._response.length:
+                raise http.client.IncompleteRead(b"", self._response.length)
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(self._server, error) from error
 

@@ -58,6 +58,9 @@ class OciRegistry:
     def address(self) -> str:
         return f"{self.server}/{self._repository}"
 
+    def close(self) -> None:
+        self._client.close()
+
     def _path(self, *parts: str) -> str:
         return "/v2/" + "/".join([self._repository, *parts])
 
