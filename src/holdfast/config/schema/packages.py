@@ -10,7 +10,8 @@ from holdfast.config.schema.section import Section
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
 
-_URL = re.compile(r"(https?)://([^/@\\s?#]+)/([a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)")
+_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_URL = re.compile(rf"(https?)://([A-Za-z0-9.:\[\]-]+)/({_PART}(?:/{_PART})*)")
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
 
 

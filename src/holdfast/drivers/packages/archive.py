@@ -303,10 +303,10 @@ class ArchivePackages:
         root = package.id.partition(PATCHED)[0]
         digest = hashlib.sha256("".join(one.id for one in present).encode()).hexdigest()[:8]
         made = replace(package, id=f"{root}{PATCHED}{digest}" if present else root, patches=present)
-        before = self._find(root)
-        if not present and before is not None and _is_whole(before):
+        known = self._find(made.id)
+        if known is not None and _is_whole(known):
             durable.remove_tree(work)
-            return before
+            return known
         return self._packed(tree, made, work)
 
     def _store(self, finished: Path, package: Package) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,14 @@ MOST_BYTES = 8 << 20
 _SECONDS = 120
 _OWN = (".git", ".holdfast")
 _CONFIGURATION = "holdfast.toml"
+_PREFIXES = ("a/", "b/", "c/", "i/", "o/", "w/")
+"""What git puts before paths (diff.mnemonicPrefix in git-config(1))."""
 _DAY = 86400
+
+
+_GIT_HEADER = re.compile(rb"^diff --git .", re.MULTILINE)
+_PREFIXED_HEADER = re.compile(rb'^diff --git "?[abciow]/', re.MULTILINE)
+_FORMER = re.compile(rb"^(?:rename|copy) from (.+)$", re.MULTILINE)
 
 
 class PatchRecord(msgspec.Struct, frozen=True):
@@ -75,6 +83,17 @@ def read_file(path: Path) -> bytes:
     return text
 
 
+def _former_names(name: str, text: bytes, strip: int) -> list[str]:
+    """Return the names from which a patch renames or copies. Raise RefusedError for one that git had to quote."""
+    found = []
+    for raw in _FORMER.findall(text):
+        if raw.startswith(b'"'):
+            raise RefusedError(f"{name} renames a file whose name has special characters, which is not supported")
+        path = raw.decode(errors="surrogateescape")
+        found.append("/".join(path.split("/")[max(0, strip - 1) :]))  # such lines have no prefix
+    return found
+
+
 class Patcher:
     """Applies patches to one tree of files."""
 
@@ -82,12 +101,36 @@ class Patcher:
         self._host = host
         self._tree = tree
 
-    def parse(self, name: str, text: bytes, strip: int) -> Patch:
-        """Return a patch with its paths. Raise RefusedError for an invalid one, and for paths that it may not have."""
-        return Patch(hashlib.sha256(text).hexdigest(), name, text, strip, self._paths(name, text, strip))
+    def parse(self, name: str, text: bytes, strip: int | None) -> Patch:
+        """Return a patch with its paths; `strip` None: 1 if all paths begin as git writes them, else 0.
 
-    def _paths(self, name: str, text: bytes, strip: int) -> tuple[str, ...]:
-        """Return the paths that a patch changes. Raise RefusedError for one that may not be changed."""
+        Raise RefusedError for what is not a patch, and for paths that no patch may have.
+        """
+        if strip is None:
+            strip = self._usual_level(name, text)
+        if _GIT_HEADER.search(text) is None:
+            absolute = [path for path in self._names(name, text, 0) if path.startswith("/")]
+            if absolute:
+                raise RefusedError(f"{name} changes {absolute[0]!r}, which is not a file of the application")
+        paths = (*self._names(name, text, strip), *_former_names(name, text, strip))
+        for path in paths:
+            parts = path.split("/")
+            if ".." in parts or path.startswith("/") or any(part.startswith(_OWN) for part in parts):
+                raise RefusedError(f"{name} changes {path!r}, which is not a file of the application")
+            if path == _CONFIGURATION:
+                raise RefusedError(
+                    f"{name} changes {_CONFIGURATION}, which a patch may not do",
+                    next_step="Commit that change to the repository, and build a package of it.",
+                )
+        return Patch(hashlib.sha256(text).hexdigest(), name, text, strip, paths)
+
+    def _usual_level(self, name: str, text: bytes) -> int:
+        if _GIT_HEADER.search(text) is not None:
+            return 1 if len(_GIT_HEADER.findall(text)) == len(_PREFIXED_HEADER.findall(text)) else 0
+        return 1 if all(path.startswith(_PREFIXES) for path in self._names(name, text, 0)) else 0
+
+    def _names(self, name: str, text: bytes, strip: int) -> tuple[str, ...]:
+        """Return the paths in a patch. Raise RefusedError for what is not a patch."""
         with tempfile.TemporaryFile() as listed:
             code, why = self._git(text, "--numstat", "-z", f"-p{strip}", output=listed)
             if code != 0:
@@ -95,17 +138,7 @@ class Patcher:
             listed.seek(0)
             fields = listed.read().decode(errors="surrogateescape").split("\0")
         paths = [field.rpartition("\t")[2] for field in fields if field]
-        found = tuple(dict.fromkeys(path for path in paths if path))
-        for path in found:
-            parts = path.split("/")
-            if path.startswith("/") or ".." in parts or any(part.startswith(_OWN) for part in parts):
-                raise RefusedError(f"{name} changes {path!r}, which is not a file of the application")
-            if path == _CONFIGURATION:
-                raise RefusedError(
-                    f"{name} changes {_CONFIGURATION}, which a patch may not do",
-                    next_step="Commit that change to the repository, and build a package of it.",
-                )
-        return found
+        return tuple(dict.fromkeys(path for path in paths if path))
 
     def why_not(self, patch: Patch, *, reverse: bool = False) -> str:
         """Return why a patch does not apply; empty if it does. Nothing is written."""
@@ -155,29 +188,11 @@ class Patcher:
 
 
 def fit(host: Host, name: str, text: bytes, strip: int | None, tree_with: Callable[[Sequence[str]], Path]) -> PatchFit:
-    """Return how a patch fits; `tree_with` returns a tree with some files. `strip` None: 1, or 0 if only that fits.
-
-    Raise RefusedError for a text that is no patch with either.
-    """
-    found: PatchFit | None = None
-    refused: RefusedError | None = None
-    for level in (1, 0) if strip is None else (strip,):
-        try:
-            patch = Patcher(host, tree_with(())).parse(name, text, level)
-        except RefusedError as error:
-            refused = refused or error
-            continue
-        patcher = Patcher(host, tree_with(patch.paths))
-        why = patcher.why_not(patch)
-        if not why:
-            return PatchFit(patch)
-        if patcher.contains(patch):
-            return PatchFit(patch, contained=True)
-        found = found or PatchFit(patch, why_not=why)
-    if found is None:
-        assert refused is not None
-        raise refused
-    return found
+    """Return how a patch fits; `tree_with` returns a tree with some files. Raise RefusedError for what is no patch."""
+    patch = Patcher(host, tree_with(())).parse(name, text, strip)
+    patcher = Patcher(host, tree_with(patch.paths))
+    why = patcher.why_not(patch)
+    return PatchFit(patch, contained=bool(why) and patcher.contains(patch), why_not=why)
 
 
 def change(
@@ -208,7 +223,12 @@ def change(
         _settle(tree / path, path, patches, before, committed_at)
     if patches:
         kept = {path: facts for path, facts in before.items() if any(path in one.paths for one in patches)}
-        (tree / FOLDER / RECORD).write_bytes(msgspec.json.encode(PatchRecord(tuple(patches), kept)))
+        (tree / FOLDER / RECORD).write_bytes(
+            msgspec.json.encode(PatchRecord(tuple(patches), dict(sorted(kept.items()))))
+        )
+        for path in (tree / FOLDER).iterdir():
+            path.chmod(0o600)
+            tarballs.set_time(path, committed_at)
     else:
         durable.remove_tree(tree / FOLDER)
     return tuple(patches)
