@@ -162,6 +162,15 @@ class Site:
         self.config.write_text(text)
 
     @property
+    def environment(self) -> str:
+        found = (
+            re.search(r'^environment = "(\w+)"', self.config.read_text(), re.MULTILINE)
+            if self.config.exists()
+            else None
+        )
+        return found[1] if found is not None else "production"
+
+    @property
     def services(self) -> list[str]:
         return sorted(load(str(self.config)).configuration.services)
 
@@ -212,7 +221,9 @@ class Site:
 
     def shut_down(self) -> None:
         """Ends everything that runs for this site, and nothing else."""
-        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+        end_processes_with(
+            f"HOLDFAST_INSTANCE=guestbook.{self.environment}@{self.state}", grace_seconds=0, wait_seconds=10
+        )
         if self.project:
             containers.remove(self.project, client=self.client)
 

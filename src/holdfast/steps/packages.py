@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.packages import Registry
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.errors import DamagedError, DamagedPackageError, NotFoundError, RefusedError
 from holdfast.model import Package, Patch
 from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
@@ -90,13 +90,16 @@ class FetchPackage(TypedStep[PackageFacts], frozen=True):
 
     def do(self, application: ApplicationContext, context: Context[PackageFacts]) -> None:
         registry = registry_of(application)
-        found = registry.find(f"{registry.address}@{self.manifest}")
-        package = replace(found.package, id=self.package)
-        known = application.find_package(self.package)
-        if known is None or known.digest != package.digest or not application.packages.whole(known):
-            folder = application.packages.incoming(context.operation)
-            registry.pull(found, folder, context.progress)
-            known = application.packages.receive(package, found.configuration, context.operation)
+        try:
+            found = registry.find(f"{registry.address}@{self.manifest}")
+            package = replace(found.package, id=self.package)
+            known = application.find_package(self.package)
+            if known is None or known.digest != package.digest or not application.packages.whole(known):
+                folder = application.packages.incoming(context.operation)
+                registry.pull(found, folder, context.progress)
+                known = application.packages.receive(package, found.configuration, context.operation)
+        except DamagedError as error:
+            raise DamagedPackageError(error.what, next_step=error.next_step) from error
         context.facts.package = known.id
         context.record()
 

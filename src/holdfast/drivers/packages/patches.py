@@ -226,9 +226,9 @@ def change(
         (tree / FOLDER / RECORD).write_bytes(
             msgspec.json.encode(PatchRecord(tuple(patches), dict(sorted(kept.items()))))
         )
-        for path in (tree / FOLDER).iterdir():
-            path.chmod(0o600)
-            tarballs.set_time(path, committed_at)
+        for own in (tree / FOLDER).iterdir():
+            own.chmod(0o600)
+            tarballs.set_time(own, committed_at)
     else:
         durable.remove_tree(tree / FOLDER)
     return tuple(patches)
