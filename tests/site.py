@@ -29,6 +29,8 @@ from holdfast.operations import (
     install,
     maintenance,
     package,
+    patches,
+    provision,
     prune,
     restore,
     restore_paths,
@@ -78,6 +80,11 @@ def get(port: int, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
         return 0, None
     finally:
         connection.close()
+
+
+def deploy(app: App, reference: str) -> Any:
+    """Return the plan of `package deploy`."""
+    return upgrade.plan(app, reference, provided=provision.deploying(app, reference))
 
 
 class Site:
@@ -198,6 +205,9 @@ class Site:
             "restore_paths": restore_paths.plan,
             "prune": prune.plan,
             "build": package.plan,
+            "deploy": deploy,
+            "patch_apply": patches.plan_apply,
+            "patch_revert": patches.plan_revert,
             "maintenance": maintenance.plan,
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,

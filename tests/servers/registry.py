@@ -41,13 +41,15 @@ def program() -> str:
 class RegistryServer:
     """One registry with a folder of its own; `repository()` gives each test a part of it."""
 
-    def __init__(self, *, login: Login = "", tls: bool = False, deletes: bool = True) -> None:
+    def __init__(self, *, login: Login = "", tls: bool = False, deletes: bool = True, data: Path | None = None) -> None:
+        """Start one. `data`: where it keeps contents, which may be put back while it runs: it remembers nothing."""
         self._program = program()
         self.folder = make_folder("hfo")
         self.port = free_loopback_port()
         self.scheme = "https" if tls else "http"
         self.address = f"127.0.0.1:{self.port}"
         self.authority = self.folder / "ca.pem"
+        self.data = data or self.folder / "data"
         self._tokens: TokenServer | None = None
         self._number = 0
         if tls or login == "token":
@@ -56,7 +58,7 @@ class RegistryServer:
             "version: 0.1",
             "log: {level: warn}",
             "storage:",
-            f"  filesystem: {{rootdirectory: {self.folder}/data}}",
+            f"  filesystem: {{rootdirectory: {self.data}}}",
             f"  delete: {{enabled: {str(deletes).lower()}}}",
             "http:",
             f"  addr: {self.address}",
@@ -104,7 +106,7 @@ class RegistryServer:
     def blob(self, digest: str) -> Path:
         """Return the file in which it keeps a content."""
         name = digest.removeprefix("sha256:")
-        return self.folder / "data/docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+        return self.data / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
 
     def tags(self, repository: str) -> list[str]:
         """Return what a client without any code of Holdfast sees there."""
