@@ -47,7 +47,7 @@ def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | 
             f"All data of {', '.join((*datasets.databases, *datasets.files))} is replaced. A backup is made first."
         )
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=with_vault),
+        parts.preflight(app, datasets, dumps=int(with_vault)),
         *provided.steps,
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),

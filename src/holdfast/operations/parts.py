@@ -146,7 +146,7 @@ def preflight(
     app: App,
     datasets: Datasets,
     *,
-    with_backup: bool,
+    dumps: int = 0,
     reserve: bool = True,
     copies: bool = False,
     taken_over: bool = True,
@@ -157,9 +157,10 @@ def preflight(
 ) -> PlannedStep:
     """Return the step of the preflight checks.
 
-    `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
+    `dumps`: how many of each database the vault must have space for. `copies`: servers will copy their databases.
+    `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
-    need = {**disk_requirements(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
+    need = {**disk_requirements(app, datasets, dumps=dumps, copies=copies), **(more or {})}
     return Preflight(
         need_bytes=need,
         reserve=reserve,
@@ -170,7 +171,7 @@ def preflight(
     )
 
 
-def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
+def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool) -> dict[str, int]:
     """Return the bytes needed by path: restore points next to each database, dumps for the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
@@ -182,10 +183,10 @@ def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies
         if where:
             found[where] = found.get(where, 1 << 20) + size
         total += size
-    if with_backup and app.context.vault is not None:
+    if dumps and app.context.vault is not None:
         vault = app.context.vault.capabilities
         if vault.folder is not None:
-            found[str(vault.folder)] = (2 * total if copies else total) + (1 << 20)
+            found[str(vault.folder)] = dumps * total + (1 << 20)
         if not vault.in_place:  # dumps are made next to the state and streamed from there
             found[str(app.loaded.state)] = total + (1 << 20)
     return found

@@ -148,7 +148,7 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
     return Plan(
         kind=kind,
         title=title,
-        steps=(parts.preflight(app, nothing, with_backup=False), *all_steps),
+        steps=(parts.preflight(app, nothing), *all_steps),
         after_commit=(*after, *pruning, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed. To go back, run: holdfast rollback"),

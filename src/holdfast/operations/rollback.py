@@ -154,7 +154,7 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing, with_backup=False), *steps),
+        steps=(parts.preflight(app, nothing), *steps),
         after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
@@ -172,7 +172,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         app, databases, f"rollback to {target.label}", safety=True
     )
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=True),
+        parts.preflight(app, datasets, dumps=1),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *parts.prepare(app, target, "after_restore", "reindex"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal
 
 from holdfast.application.application import App
+from holdfast.config.schema.section import seconds_of
 from holdfast.errors import AlreadyThereError, RefusedError
-from holdfast.model import Plan, PlannedStep, Release, StepState
+from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts, provision
 from holdfast.operations.patches import Patches, carried
 from holdfast.operations.provision import Provision
@@ -69,9 +72,12 @@ def plan(
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
     everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
+    recent = _recent_backup(app, saved) if backup and mode == "maintenance" else None
     if mode == "maintenance":
-        steps, after = _maintenance(app, release, making, saved, backup, may_shrink)
+        steps, after = _maintenance(app, release, making, saved, backup, recent, may_shrink)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
+        if recent is not None and saved.databases:
+            notes.append(f"Databases are dumped once, after the commit, because the vault has backup {recent.id}.")
     else:
         _refuse_without_front(app, mode)
         refuse_unknown_migrations(app.context, mode)
@@ -83,7 +89,11 @@ def plan(
         title=f"upgrade to {label} ({mode})",
         steps=(
             parts.preflight(
-                app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup
+                app,
+                everything,
+                dumps=int(backup) + int(backup and mode == "maintenance" and recent is None),
+                copies=mode == "maintenance",
+                saves_configuration=backup,
             ),
             *steps,
         ),
@@ -105,6 +115,17 @@ def _refuse_running(app: App, current: Release, reference: str, *, again: bool) 
             state="Nothing was changed.",
             next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
+
+
+def _recent_backup(app: App, saved: parts.Datasets) -> Backup | None:
+    """Return a backup of these datasets that is young enough to save the dump before the window."""
+    limit = seconds_of(app.loaded.configuration.upgrade.recent_backup) or 0
+    vault = app.context.vault
+    for backup in reversed(vault.backups()) if vault is not None else ():
+        age = time.time() - datetime.fromisoformat(backup.instant).timestamp()
+        if 0 <= age < limit and not backup.safety and {*saved.databases, *saved.files} <= backup.datasets.keys():
+            return backup
+    return None
 
 
 def _losses(saved: parts.Datasets, everything: parts.Datasets, backup: bool) -> list[str]:
@@ -155,6 +176,7 @@ def _maintenance(
     making: Sequence[PlannedStep],
     saved: parts.Datasets,
     backup: bool,
+    recent: Backup | None,
     may_shrink: Sequence[str],
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
@@ -165,8 +187,10 @@ def _maintenance(
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
     ]
-    if backup:
+    if backup and recent is None:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
+    elif backup:
+        steps.append(parts.backup_copy(saved))
     steps += [
         *parts.copy_ahead(app),
         *parts.prepare(app, release, "migrate", "warm_cache"),

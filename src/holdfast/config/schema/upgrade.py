@@ -201,6 +201,16 @@ class Upgrade(Section, frozen=True):
             description="How long to keep a restore point after the commit, such as `24h`.",
         ),
     ] = ""
+    recent_backup: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d+[hd]$",
+            extra={"expected": "a number with h or d, such as 24h, or 0h"},
+            description="If the vault contains a younger backup of all datasets, an upgrade dumps databases only after"
+            " the commit, from the restore point. Otherwise, and with `0h`, it makes a whole backup before the window"
+            " too.",
+        ),
+    ] = "24h"
     keep_replaced: Annotated[
         str,
         Meta(
