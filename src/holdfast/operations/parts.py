@@ -23,6 +23,7 @@ from holdfast.steps.indices import LoadIndices, RebuildIndices, SwapIndices
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore import Chosen
 from holdfast.steps.restore_point import PrepareRestorePoint
@@ -112,11 +113,6 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         if package is None:
             raise
         return package.commit, package.label
-
-
-def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
 
 
 def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
@@ -380,6 +376,11 @@ def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
 def remove_stopped(app: App) -> list[PlannedStep]:
     """Return the closing step that removes what the runtime keeps of stopped services; none where it keeps nothing."""
     return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
+
+
+def record_use(app: App) -> list[PlannedStep]:
+    """Return the closing step that records in the registry what runs here; none without a registry."""
+    return [RecordUse()] if app.context.registry is not None else []
 
 
 def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:
