@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 
 from holdfast.config.load import load
 from holdfast.drivers.indices.factory import open_indices
 from holdfast.drivers.protocols.indices import SearchIndex
 from holdfast.system.host import Host
-from tests.harnesses.search import SETTINGS
+from tests import search_store
+from tests.search_store import ALIAS, FIRST, SETTINGS
 from tests.servers.search import SearchServer
 from tests.site import Site
-
-ALIAS = "guestbook"
-# As the console command of an application: it reads the database and writes the index that it is told.
-_BUILD = """
-import json, os, sys, urllib.request
-sys.path.insert(0, os.getcwd())
-from database import connect
-
-def ask(method, path, body=None):
-    request = urllib.request.Request("{url}" + path, body, {{"Content-Type": "application/json"}}, method=method)
-    urllib.request.urlopen(request).read()
-
-index = sys.argv[1]
-ask("PUT", "/" + index, json.dumps({settings!r}).encode())
-rows = connect().execute("SELECT id, text FROM entries").fetchall()
-for number, text in rows:
-    ask("PUT", f"/{{index}}/_doc/{{number}}", json.dumps({{"text": text}}).encode())
-ask("POST", f"/{{index}}/_refresh")
-"""
 
 
 class IndexSite:
@@ -50,9 +30,6 @@ class IndexSite:
                 self.server.index(name, number, text)
 
     def rows(self) -> dict[int, str]:
-        import sqlite3
-        from contextlib import closing
-
         with closing(sqlite3.connect(self.site.database)) as connection:
             return dict(connection.execute("SELECT id, text FROM entries ORDER BY id").fetchall())
 
@@ -68,27 +45,9 @@ class IndexSite:
 
 def configure(site: Site, server: SearchServer, *, content: str) -> IndexSite:
     """Add an index to a site's configuration, and make it as the application's installation does."""
-    script = site.app_folder / "build_index.py"
-    script.write_text(_BUILD.format(url=server.url, settings=SETTINGS))
-    lines = [
-        "[indices.search]",
-        'kind = "elasticsearch"',
-        f'name = "{ALIAS}"',
-        f'url = "{server.url}"',
-        f'content = "{content}"',
-        f'rebuild = ["{sys.executable}", "{script}", "{{index}}"]',
-    ]
-    if content == "snapshot":
-        location = Path(server.snapshots) / "site"
-        lines += ['repository_type = "fs"', f'repository_settings = {{ location = "{location}" }}']
-    site.config.write_text(site.config.read_text() + "\n" + "\n".join(lines) + "\n")
+    lines = search_store.configuration(server.url, server.folder, content)
+    site.config.write_text(f"{site.config.read_text()}\n{lines}\n")
     found = IndexSite(site, server)
-    server.ask("PUT", "/guestbook_v1", {**SETTINGS, "aliases": {ALIAS: {}}})
+    server.ask("PUT", f"/{FIRST}", {**SETTINGS, "aliases": {ALIAS: {}}})
     found.index_everything()
     return found
-
-
-@contextmanager
-def cleared(server: SearchServer) -> Iterator[SearchServer]:
-    server.clear()
-    yield server

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import index_site, kept
+from tests import index_site, kept, search_store
 from tests.e2e.cli import run, run_json
 from tests.index_site import IndexSite
 from tests.servers import search
@@ -89,10 +89,11 @@ def test_without_snapshots_the_application_builds_it_again(rebuilt: IndexSite) -
 
 def test_an_upgrade_that_fails_puts_the_index_back(snapshotted: IndexSite) -> None:
     before = snapshotted.indexed()
+    document = f"{snapshotted.server.url}/{search_store.ALIAS}/_doc/1?refresh=true"
     manage = "; ".join(
         [
             "import urllib.request as u",
-            f"u.urlopen(u.Request('{snapshotted.server.url}/{index_site.ALIAS}/_doc/1?refresh=true', method='DELETE'))",
+            f"u.urlopen(u.Request('{document}', method='DELETE'))",
             "raise SystemExit('the migration fails')",
         ]
     )

@@ -10,11 +10,11 @@ from holdfast.config.schema import Index
 from holdfast.drivers.indices.search.client import SearchClient
 from holdfast.drivers.indices.search.driver import SearchIndexDriver
 from tests.harnesses.harness import Harness, OpenHarness
+from tests.search_store import SETTINGS
 from tests.servers import search
 from tests.servers.search import SearchServer
 
 ALIAS, FIRST = "shop", "shop_v1"
-SETTINGS = {"settings": {"number_of_shards": 1, "number_of_replicas": 0}}
 
 
 def opened_index(server: SearchServer, name: str = "main", owner: str = "contract") -> SearchIndexDriver:
@@ -27,7 +27,7 @@ def opened_index(server: SearchServer, name: str = "main", owner: str = "contrac
         repository_type="fs",
         repository_settings={"location": location},
     )
-    return SearchIndexDriver(name, settings, owner, SearchClient(name, settings, None, search._no_secret))
+    return SearchIndexDriver(name, settings, owner, SearchClient(name, settings, None, search.no_secret))
 
 
 class SearchHarness(Harness):

@@ -151,7 +151,7 @@ class SearchServer:
 
     @functools.cached_property
     def client(self) -> SearchClient:
-        return SearchClient("tests", Index("elasticsearch", "tests", self.url), None, _no_secret)
+        return SearchClient("tests", Index("elasticsearch", "tests", self.url), None, no_secret)
 
     def ask(self, method: str, path: str, body: object = None) -> JsonObject:
         return self.client.ask(JsonObject, method, path, body)
@@ -177,7 +177,7 @@ class SearchServer:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _no_secret(reference: str) -> str:
+def no_secret(reference: str) -> str:
     raise AssertionError(reference)
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast.config.schema import Index
 from holdfast.errors import StepError
+from holdfast.system import fault_points
 
 _SECONDS = 30.0
 _MOST_BYTES = 64 << 20
@@ -96,10 +97,13 @@ class SearchClient:
         url = urlsplit(self._settings.url)
         connection = self._connection(url.hostname or "", url.port, timeout_seconds)
         data = msgspec.json.encode(body) if body is not None else None
+        point = f"{method} {path.partition('?')[0]}"
+        if method != "GET":
+            fault_points.reach(f"before {point}")
         try:
             connection.request(method, path, data, self._headers(has_body=data is not None))
             response = connection.getresponse()
-            return response.status, response.read(_MOST_BYTES)
+            status, content = response.status, response.read(_MOST_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise StepError(
                 f"indices.{self._section}: {self._settings.url} cannot be reached: {error or type(error).__name__}",
@@ -107,6 +111,9 @@ class SearchClient:
             ) from error
         finally:
             connection.close()
+        if method != "GET":
+            fault_points.reach(f"after {point}")
+        return status, content
 
     def _connection(self, host: str, port: int | None, timeout_seconds: float) -> http.client.HTTPConnection:
         if not self._settings.url.startswith("https://"):
