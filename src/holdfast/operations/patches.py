@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from pathlib import Path
 from typing import Literal
@@ -84,8 +85,8 @@ def examine(app: App, path: str, strip: int | None) -> PatchFit:
 
 
 def _look() -> str:
-    """Return the name of a folder for a look at a package, outside of any operation."""
-    return f"look-{secrets.token_hex(4)}"
+    """Return the name of a folder for a look at a package, outside of any operation; it names the process."""
+    return f"look-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _content(path: str) -> bytes:
