@@ -151,8 +151,10 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
     if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback")]
-        after = upgrade.beside_after(target)
+        steps: list[PlannedStep] = [
+            StartServices(target, kinds, during="rollback", beside=upgrade.divided(app))
+        ]
+        after = upgrade.beside_after(app, target)
     else:
         steps = [
             *parts.prepare(app, target),

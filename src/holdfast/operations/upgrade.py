@@ -16,7 +16,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
-from holdfast.steps.services import WEB
+from holdfast.steps.services import BEHIND, WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -225,17 +225,23 @@ def _beside(
         if app.loaded.configuration.tasks.task("migrate") is not None:
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(StartServices(release, kinds, during="upgrade"))
-    return steps, beside_after(release)
+    steps.append(StartServices(release, kinds, during="upgrade", beside=divided(app)))
+    return steps, beside_after(app, release)
 
 
-def beside_after(release: Release) -> list[PlannedStep]:
+def divided(app: App) -> bool | None:
+    """Return True if some workers cannot run next to the old ones, so that the others are started before the commit."""
+    return True if any(not service.beside for service in app.loaded.configuration.services.values()) else None
+
+
+def beside_after(app: App, release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
+    late = ("scheduler",) if divided(app) is None else BEHIND
     return [
         SwitchRelease(release),
         OpenGate(drains=True),
         AdoptServices(retire=True),
-        StartServices(release, ("scheduler",), tolerant=True),
+        StartServices(release, late, tolerant=True, beside=None if divided(app) is None else False),
         AdoptServices(),
         UnpinBackup(),
         PruneReleases(),

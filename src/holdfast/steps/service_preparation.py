@@ -75,10 +75,12 @@ def planned(
     release: Release,
     kinds: Collection[str],
     ports: Mapping[str, int],
+    beside: bool | None = None,
 ) -> tuple[list[ServiceInstance], dict[str, int]]:
     """Return the instances of a release to start, those that ran before, and the ports of webs.
 
-    `ports` are those that were chosen already. What the runtime keeps of an instance is used with its port.
+    `ports` are those that were chosen already. What the runtime keeps of an instance is used with its port. `beside`:
+    only those that can run next to the old ones, or only the others.
     """
     services = application.loaded.configuration.services
     kind = application.loaded.configuration.service_kind
@@ -92,10 +94,18 @@ def planned(
         ran_or_new = ran is None or name in ran or _is_new(context, name)
         if name not in present or kind(name) not in kinds or not ran_or_new:
             continue
+        if beside is not None and runs_beside(application, name) is not beside:
+            continue
         if kind(name) == "web" and name not in chosen:
             chosen[name] = free_loopback_port()
         instances.append(instance_of(application, name, services[name], release, chosen.get(name)))
     return instances, chosen
+
+
+def runs_beside(application: ApplicationContext, name: str) -> bool:
+    """Return whether two versions of a service can run next to each other."""
+    configuration = application.loaded.configuration
+    return configuration.services[name].beside and configuration.service_kind(name) != "scheduler"
 
 
 def _ran_before(application: ApplicationContext, context: OperationContext) -> set[str] | None:
