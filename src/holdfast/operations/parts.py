@@ -20,7 +20,7 @@ from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
-from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations, VerifyNonePending
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
@@ -308,10 +308,21 @@ def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()
     migrates_at_start = app.loaded.configuration.migrations.on_start
     return [
         *tasks(app, release, "migrate"),
+        *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
         *start_all(app, release, compare),
     ]
+
+
+def still_pending(app: App, release: Release) -> list[PlannedStep]:
+    """Return the step that looks for migrations after `migrate`, where a release can be asked for them at little cost.
+
+    The questions of other frameworks take seconds, in which visitors wait.
+    """
+    configuration = app.loaded.configuration
+    asks = bool(configuration.migrations.pending) or configuration.migrations.kind == "oro"
+    return [VerifyNonePending(release)] if asks and configuration.tasks.task("migrate") is not None else []
 
 
 def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.application.application import App
-from holdfast.errors import AlreadyThereError, RefusedError
+from holdfast.errors import AlreadyThereError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts
 from holdfast.steps import services
@@ -30,13 +30,17 @@ def plan(
     backup_except: tuple[str, ...] = (),
     again: bool = False,
     may_shrink: Sequence[str] = (),
+    allow_incompatible: bool = False,
 ) -> Plan:
     """Return the plan of an upgrade.
 
     `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
+    `allow_incompatible`: a rolling upgrade even where the old code may not tolerate the migrations.
 
-    Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
+    Raise UsageError, NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
+    if allow_incompatible and mode != "rolling":
+        raise UsageError("--allow-incompatible is for --rolling", next_step="Leave it out, or add --rolling.")
     current = parts.require_installed(app)
     known_services = list(app.loaded.configuration.services)
     commit, label = parts.resolve(app, reference)
@@ -63,7 +67,9 @@ def plan(
     else:
         _refuse_without_front(app, mode)
         refuse_unknown_migrations(app.context, mode)
-        steps, after = _beside(app, release, commit, saved, mode, backup)
+        steps, after = _beside(app, release, commit, saved, mode, backup, allow_incompatible)
+        if allow_incompatible:
+            notes.append(f"--allow-incompatible: {current.label} serves while migrations run that it may not tolerate.")
         if mode == "rolling":
             notes.append(f"A rolling upgrade never restores data: if {label} is bad, its compatible migrations stay.")
     return Plan(
@@ -205,7 +211,13 @@ def _refuse_without_front(app: App, mode: Mode) -> None:
 
 
 def _beside(
-    app: App, release: Release, commit: str, saved: parts.Datasets, mode: Mode, backup: bool
+    app: App,
+    release: Release,
+    commit: str,
+    saved: parts.Datasets,
+    mode: Mode,
+    backup: bool,
+    allow_incompatible: bool,
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
@@ -215,7 +227,7 @@ def _beside(
     steps: list[PlannedStep] = [
         BuildPackage(commit, release.label),
         UnpackRelease(release, kinds),
-        CheckMigrations(release, mode),
+        CheckMigrations(release, mode, allow_incompatible=allow_incompatible),
         *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
@@ -223,7 +235,7 @@ def _beside(
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.task("migrate") is not None:
-            steps.append(MigrateWhileServing(release))
+            steps += [MigrateWhileServing(release), *parts.still_pending(app, release)]
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade", beside=divided(app)))
     return steps, beside_after(app, release)

@@ -296,7 +296,8 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         return [
             _shown(application, item, self.release)
             for key, item in configuration.services.items()
-            if configuration.service_kind(key) in self.kinds and item.command  # a container's is in its image
+            if configuration.service_kind(key) in self.kinds
+            and item.command  # a container's is in its image
             and (self.beside is None or runs_beside(application, key) is self.beside)
         ]
 

@@ -58,6 +58,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     migrate.CheckMigrations,
     migrate.MigrateWhileServing,
     migrate.VerifyMigrations,
+    migrate.VerifyNonePending,
     preflight.Preflight,
     proof.ProveDatabases,
     proof.ProveNewDatabases,

@@ -71,8 +71,8 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of arguments. In every command, {port}, {release}, {root}, {python} and {php_fpm}"
-            " are replaced; write {{port}} for the plain text {port}. {php_fpm} is the newest php-fpm of the machine."
+            description="Command as a list of arguments. In every command, {port}, {release}, {root}, {python} and"
+            " {php_fpm}, the newest php-fpm of the machine, are replaced; write {{port}} for the plain text {port}."
             " Default in containers: the command of the image."
         ),
     ] = []
@@ -129,8 +129,8 @@ class Service(Section, frozen=True):
     beside: Annotated[
         bool,
         Meta(
-            description="Whether two versions of it can run next to each other in a rolling or source upgrade. Set it to"
-            " false for a worker that listens at a fixed port: the new one starts after the old one has stopped."
+            description="Whether two versions of it can run next to each other in a rolling or source upgrade. Set it"
+            " to false for a worker that listens at a fixed port: the new one starts after the old one has stopped."
         ),
     ] = True
     files: Annotated[
@@ -211,10 +211,10 @@ class Task(Section, frozen=True):
         return [words] if words else [one for one in self.commands if not isinstance(one, str)]
 
     def problems(self) -> list[str]:
-        return [f"commands: {problem}" for problem in _problems_of(self.commands)]
+        return [f"commands: {problem}" for problem in problems_of(self.commands)]
 
 
-def _problems_of(commands: Sequence[str | list[str]]) -> list[str]:
+def problems_of(commands: Sequence[str | list[str]]) -> list[str]:
     """Return the problems of one command, or of a list of commands."""
     texts = [isinstance(one, str) for one in commands]
     if any(texts) and not all(texts):
@@ -254,6 +254,13 @@ class Tasks(Section, frozen=True):
         Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
     ] = []
     console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
+    scripts: Annotated[
+        dict[Literal["prepare", "install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"], str],
+        Meta(
+            description="Scripts of the release's composer.json that replace a task where it has them, by the key of"
+            ' the task, such as `migrate = "upgrade"`.'
+        ),
+    ] = {}
 
     def task(self, name: str) -> Task | None:
         """Return a task; None if the application has none of that name."""
@@ -275,7 +282,7 @@ class Tasks(Section, frozen=True):
         for key in self.__struct_fields__:
             value: object = getattr(self, key)
             if isinstance(value, list):
-                found += [f"{key}: {problem}" for problem in _problems_of(value)]
+                found += [f"{key}: {problem}" for problem in problems_of(value)]
         return found
 
 
