@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config import composer
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
@@ -110,27 +111,36 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
+    """Let the files in a release's package set its tasks, services and migrations."""
+    file_of = app.context.packages.file_of
+    scripts = file_of(commit, composer.FILE_NAME) if app.loaded.configuration.tasks.scripts else None
+    return adopt_configuration(app, file_of(commit, FILE_NAME), label, scripts)
 
 
-def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+def adopt_configuration(app: App, text: str | None, label: str, scripts: str | None = None) -> list[str]:
     """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
+
+    `scripts` is the text of its composer.json, whose scripts may replace tasks.
 
     Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
-        merged = merge_release(before, text if text is not None else "", origin)
+        merged = merge_release(before, text or "", origin, scripts or "")
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    keys = {key for key, value in merged.origins.items() if value == origin}
-    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
+    scripted = f"{label}:{composer.FILE_NAME}"
+    notes, keys = [], set()
+    for one in (origin, scripted):
+        if own := {key for key, value in merged.origins.items() if value == one}:
+            notes.append(f"Set by {one}: {', '.join(sorted(own))}")
+            keys |= own
+    earlier = (f"current/{FILE_NAME}", f"current/{composer.FILE_NAME}")
+    gone = {key for key, value in before.origins.items() if value in earlier} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:

@@ -37,8 +37,13 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own = Path(target.path) / "holdfast.toml"
-    notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
+    own, scripts = (Path(target.path) / name for name in ("holdfast.toml", "composer.json"))
+    notes = parts.adopt_configuration(
+        app,
+        own.read_text() if own.is_file() else None,
+        target.label,
+        scripts.read_text() if scripts.is_file() else None,
+    )
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )

@@ -201,6 +201,8 @@ class MigrateWhileServing(TypedStep[MigrateFacts], frozen=True):
 
     name = "migrations.apply_compatible"
     is_undone = True
+    undo_strategy = "code"
+    may_change_data = True
 
     release: Release
     task: tasks.TaskName = "migrate"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import instance_of
+from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import tasks
 from holdfast.steps.services import BEHIND, WEB, load_instances, remembered, started, stopped_by, wanted
@@ -125,3 +127,10 @@ def _is_new(context: OperationContext, name: str) -> bool:
     """Return whether a service is new in this release; then it starts with the release."""
     known = context.plan_parameters.known_services
     return known is not None and name not in known
+
+
+def shown(application: ApplicationContext, service: Service, release: Release) -> str:
+    """Return the command of a service as it will run; its port is chosen at the start unless it is configured."""
+    named = [one if service.port else one.replace("{port}", "PORT") for one in service.command]
+    text = " ".join(filled(application, named, release.path, service.port or None))
+    return text if named == service.command else f"{text}  (PORT: a free one, chosen at the start)"

@@ -9,14 +9,12 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
-from holdfast.config.schema import Service
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
-from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside
+from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside, shown
 from holdfast.steps.services import (
     BEHIND,
     WEB,
@@ -214,6 +212,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
 
     name = "services.start"
     is_undone = True
+    may_change_data = True
 
     release: Release
     kinds: tuple[str, ...]
@@ -294,19 +293,12 @@ class StartServices(TypedStep[StartFacts], frozen=True):
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration
         return [
-            _shown(application, item, self.release)
+            shown(application, item, self.release)
             for key, item in configuration.services.items()
             if configuration.service_kind(key) in self.kinds
             and item.command  # a container's is in its image
             and (self.beside is None or runs_beside(application, key) is self.beside)
         ]
-
-
-def _shown(application: ApplicationContext, service: Service, release: Release) -> str:
-    """Return the command of a service as it will run; its port is chosen at the start unless it is configured."""
-    named = [one if service.port else one.replace("{port}", "PORT") for one in service.command]
-    text = " ".join(filled(application, named, release.path, service.port or None))
-    return text if named == service.command else f"{text}  (PORT: a free one, chosen at the start)"
 
 
 def _begin(application: ApplicationContext, instances: Sequence[ServiceInstance]) -> None:
