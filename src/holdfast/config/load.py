@@ -177,7 +177,8 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str, scripts: str =
     """
     loaded = loaded.operator or loaded
     of_composer = f"{origin.removesuffix(FILE_NAME)}{composer.FILE_NAME}"
-    made = composer.tasks(scripts, {**loaded.configuration.tasks.scripts}, of_composer)
+    chosen = loaded.configuration.tasks.scripts
+    made = composer.tasks(scripts, {str(task): name for task, name in chosen.items()}, of_composer)
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
