@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.engine.strategy import Strategy
+from holdfast.engine.strategy import REMOVAL, Strategy
 from holdfast.errors import (
     CancelledError,
     CommandFailedError,
@@ -38,7 +38,9 @@ def operator_error(
     `degraded` says what stays, if anything does. A refusal and a stop on request keep their own exit codes. `strategy`:
     how a failed upgrade was undone.
     """
-    made = _error(error, operation, redactor, back_seconds, degraded, f"\n{strategy}" if strategy is not None else "")
+    # A refusal before anything was stopped needs no such word.
+    said = strategy is not None and (strategy.name != REMOVAL or not isinstance(error, RefusedError))
+    made = _error(error, operation, redactor, back_seconds, degraded, f"\n{strategy}" if said else "")
     if strategy is not None:
         made.undone_by = {"strategy": strategy.name, "because": redactor.text(strategy.because)}
     return made
@@ -60,5 +62,5 @@ def _error(
     if isinstance(error, CancelledError):
         return CancelledError(what, state=undone, next_step=next_step)
     if isinstance(error, RefusedError):
-        return type(error)(what, state="Nothing was changed; all preparations were undone.", next_step=next_step)
+        return type(error)(what, state=f"Nothing was changed; all preparations were undone.{how}", next_step=next_step)
     return OperationFailedError(what, state=undone, next_step=next_step)

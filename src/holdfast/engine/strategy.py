@@ -13,6 +13,8 @@ from holdfast.model import Outcome, StepState
 
 StrategyName = Literal["the restore point", "reopening", "the old code alone", "removing the new release"]
 
+REMOVAL: StrategyName = "removing the new release"
+
 
 class Strategy(msgspec.Struct, frozen=True):
     """A strategy, and why it is the one."""
@@ -50,9 +52,7 @@ def of_a_failure(
             )
         if handler.undo_strategy == "gate":
             return Strategy("reopening", f"`{last}` did not succeed, and nothing had changed the data before")
-    return Strategy(
-        "removing the new release", f"`{last}` did not succeed, and the old version had served visitors all the time"
-    )
+    return Strategy(REMOVAL, f"`{last}` did not succeed, and the old version had served visitors all the time")
 
 
 def of_an_undone(

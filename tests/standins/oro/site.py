@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.config.load import load
+from holdfast.steps import services
 from holdfast.system.ports import free_loopback_port
 from holdfast.system.processes import end_processes_with
 from holdfast.wiring import open_app
@@ -147,6 +148,10 @@ path = "{self.folder}/vault"
         files = sorted(path for path in (self.shared / "media").rglob("*") if path.is_file())
         return rows + "".join(f"\n{path.name} {path.read_bytes()!r}" for path in files if ".holdfast" not in path.parts)
 
+    def wait_for_messages(self) -> None:
+        """Wait until every message is handled; a scheduler sends some each second."""
+        patience.until(lambda: self.waiting() == 0)
+
     def running(self) -> list[str]:
         """Return the services that run, without their releases."""
         app = open_app(load(str(self.config)))
@@ -156,13 +161,42 @@ path = "{self.folder}/vault"
         finally:
             app.close()
 
-    def operate(self, *arguments: str) -> str:
-        from tests.e2e.cli import succeed
+    # --- copies --------------------------------------------------------------------------------------------
 
-        return succeed(self, *arguments)
+    def shut_down(self) -> None:
+        """End everything that runs for this site, and nothing else."""
+        instance = f"HOLDFAST_INSTANCE=crm.production@{self.folder}/state"
+        app = open_app(load(str(self.config)))
+        try:
+            app.context.runtime.shut_down()
+        finally:
+            app.close()
+        end_processes_with(instance, grace_seconds=0, wait_seconds=10)
+
+    def save(self) -> None:
+        """Keep the site as it is at rest, with owners and modes, and start it again."""
+        self.shut_down()
+        subprocess.run(["cp", "--archive", str(self.folder), f"{self.folder}.saved"], check=True)
+        self.store.save("saved")
+        self.start()
+
+    def put_back(self) -> None:
+        self.shut_down()
+        remove_folder(self.folder)
+        subprocess.run(["cp", "--archive", f"{self.folder}.saved", str(self.folder)], check=True)
+        self.store.put_back("saved")
+        self.start()
+
+    def start(self) -> None:
+        app = open_app(load(str(self.config)))
+        try:
+            services.start_wanted(app.context)
+        finally:
+            app.close()
+        patience.until(lambda: self.get("/user/login")[0] == 200)
 
     def end(self) -> None:
-        state = load(str(self.config)).state
-        end_processes_with(f"HOLDFAST_INSTANCE=crm.production@{state}", grace_seconds=0, wait_seconds=10)
+        self.shut_down()
         self.store.remove()
+        remove_folder(Path(f"{self.folder}.saved"))
         remove_folder(self.folder)
