@@ -36,6 +36,7 @@ def oro(installed: Oro) -> Oro:
     return installed
 
 
+SETTLES = patience.wait(8)
 RAN = ["consumer", "consumer3", "cron", "fpm", "front", "web", "websocket"]
 
 
@@ -178,6 +179,7 @@ def test_a_failure_in_the_migration_is_undone_by_the_restore_point(oro: Oro) -> 
 @pytest.mark.parametrize("version", ["answers-500", "consumer-dies", "does-nothing"])
 def test_a_bad_version_is_undone(oro: Oro, version: str) -> None:
     before = oro.digest()
+    oro.write(settles=SETTLES if version == "consumer-dies" else 1)
     failed = run(oro, "upgrade", version)
     assert failed.returncode == 6, failed.stderr
     assert "Undone by the restore point" in failed.stderr
@@ -200,6 +202,7 @@ def test_a_version_that_php_cannot_read_never_stops_the_old_one(oro: Oro) -> Non
 
 @pytest.mark.combination
 def test_a_rolling_upgrade_whose_consumer_dies_keeps_what_visitors_wrote(oro: Oro) -> None:
+    oro.write(settles=SETTLES)
     with orders(oro) as acknowledged, Visitor(oro.port, "/user/login") as visitor:
         failed = run(oro, "upgrade", "consumer-dies", "--rolling")
     assert failed.returncode == 10, failed.stderr
@@ -212,11 +215,12 @@ def test_a_rolling_upgrade_whose_consumer_dies_keeps_what_visitors_wrote(oro: Or
 @pytest.mark.combination
 def test_consumers_that_ignore_their_signal_are_killed_and_that_is_said(oro: Oro) -> None:
     """The application's own lock keeps them: they sleep until it is gone, whatever signal comes."""
-    oro.write("[services.consumer]\nstop_timeout_seconds = 1\n[services.consumer3]\nstop_timeout_seconds = 1\n")
+    oro.write(stop_seconds=1)
     succeed(oro, "service", "restart")
     assert oro.console("oro:maintenance:lock").returncode == 0
     assert oro.get("/user/login")[0] == 503
     assert run(oro, "console", "--", "oro:cron").returncode != 0
+    patience.until(lambda: "sleeps" in oro.output_of("consumer"))
     stopped = run(oro, "service", "stop", "consumer")
     assert stopped.returncode == 0
     assert "service consumer had to be killed after 1 s" in stopped.stdout + stopped.stderr

@@ -67,9 +67,12 @@ class Oro:
     def environment_file(self) -> Path:
         return self.shared / ".env-app.local"
 
-    def write(self, more: str = "") -> None:
-        """Write holdfast.toml: what an operator writes, then shorter times, then what a test adds."""
-        self.config.write_text(f"{self.of_the_operator()}\n{self._of_the_tests()}\n{more}")
+    def write(self, more: str = "", *, stop_seconds: int = 20, settles: float = 1.0) -> None:
+        """Write holdfast.toml: what an operator writes, then shorter times, then what a test adds.
+
+        `settles`: how long a consumer must stay up. PHP needs seconds on a busy machine to find that it cannot run.
+        """
+        self.config.write_text(f"{self.of_the_operator()}\n{self._of_the_tests(stop_seconds, settles)}\n{more}")
 
     def of_the_operator(self) -> str:
         return f"""extends = "preset:oroplatform"
@@ -88,7 +91,7 @@ listen = "127.0.0.1:{self.port}"
 path = "{self.folder}/vault"
 """
 
-    def _of_the_tests(self) -> str:
+    def _of_the_tests(self, stop_seconds: int, settles: float) -> str:
         limit = patience.limit(6)
         lines = [
             "[services.web]\nsettle_seconds = 0.1",
@@ -102,7 +105,8 @@ path = "{self.folder}/vault"
         ]
         command = json.dumps(["php", "bin/console", "oro:message-queue:consume", "--memory-limit=700", "--env=prod"])
         for name in self.consumers:
-            lines.append(f"[services.{name}]\nsettle_seconds = 0.3\nhealth_timeout_seconds = {limit}")
+            lines.append(f"[services.{name}]\nsettle_seconds = {settles}\nhealth_timeout_seconds = {limit}")
+            lines.append(f"stop_timeout_seconds = {stop_seconds}")
             lines += [f'command = {command}\nuser = "www-data"'] if name != "consumer" else []
         return "\n".join(lines)
 
@@ -151,6 +155,10 @@ path = "{self.folder}/vault"
     def wait_for_messages(self) -> None:
         """Wait until every message is handled; a scheduler sends some each second."""
         patience.until(lambda: self.waiting() == 0)
+
+    def output_of(self, service: str) -> str:
+        """Return what the instances of a service printed."""
+        return "".join(path.read_text() for path in self.folder.glob(f"state/supervisor/output/{service}-2*.log"))
 
     def running(self) -> list[str]:
         """Return the services that run, without their releases."""

@@ -30,6 +30,7 @@ return static function (Application $application, Kernel $kernel): void {
         $state = $queue->cacheState();
         while (!$ends && $left > 0 && time() < $until && memory_get_usage() < $limit) {
             if (is_file($kernel->maintenanceFile())) {
+                $output->writeln('The consumer sleeps during maintenance.');
                 while (is_file($kernel->maintenanceFile())) { // whatever signal comes meanwhile
                     usleep(1000 * (int) $kernel->env('ORO_MAINTENANCE_MS', '5000'));
                     clearstatcache();
