@@ -11,14 +11,14 @@ from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
-from holdfast.steps import migrations, services
+from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
-from holdfast.steps.gate import CloseGate, OpenGate
+from holdfast.steps.gate import OpenGate
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing
 from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
-from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.service_steps import AdoptServices
 from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
 
@@ -182,25 +182,13 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
-    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback", beside=upgrade.divided(app))]
-        after = upgrade.beside_after(app, target)
-    else:
-        steps = [
-            *parts.prepare(app, target),
-            CloseGate(f"rollback to {target.label}"),
-            StopServices(keeps=True),
-            SwitchRelease(target),
-            *parts.start_all(app, target),
-        ]
-        after = [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
+    steps, after = upgrade.switching(app, target, [], "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing, with_backup=False), *steps),
-        after_commit=tuple(after),
+        steps=(parts.preflight(app, nothing), *steps),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
@@ -217,7 +205,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         app, databases, f"rollback to {target.label}", safety=True
     )
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=True),
+        parts.preflight(app, datasets, dumps=1),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *parts.prepare(app, target, "after_restore", "reindex"),
@@ -233,6 +221,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.record_use(app),
     )
     return Plan(
         kind="rollback",
