@@ -216,7 +216,8 @@ def test_a_rolling_upgrade_whose_consumer_dies_keeps_what_visitors_wrote(oro: Or
 def test_consumers_that_ignore_their_signal_are_killed_and_that_is_said(oro: Oro) -> None:
     """The application's own lock keeps them: they sleep until it is gone, whatever signal comes."""
     oro.write(stop_seconds=1)
-    succeed(oro, "service", "restart")
+    succeed(oro, "service", "stop", "consumer")
+    succeed(oro, "service", "start", "consumer")
     assert oro.console("oro:maintenance:lock").returncode == 0
     assert oro.get("/user/login")[0] == 503
     assert run(oro, "console", "--", "oro:cron").returncode != 0
