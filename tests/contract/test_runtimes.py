@@ -287,14 +287,6 @@ def test_one_that_had_to_be_killed_is_known_from_one_that_ended(supervisor: Supe
     assert supervisor.stop("web") == {}, "it is gone"
 
 
-def test_one_that_ends_over_and_over_is_stopped_while_it_is_down(supervisor: SupervisorRuntime, folder: Path) -> None:
-    dies = instance("web-r1", folder, "import time; time.sleep(1.1); raise SystemExit(1)")
-    supervisor.start(dies)
-    eventually(lambda: supervisor.statuses()["web-r1"].detail == "exited")  # supervisord is about to start it again
-    supervisor.stop("web-r1")
-    assert supervisor.statuses() == {}
-
-
 def test_a_daemon_that_a_service_left_ends_with_the_last_service(supervisor: SupervisorRuntime, folder: Path) -> None:
     leaves = "import os, time; os.system('env -i setsid sh -c \"echo $$ > pids; exec sleep 3600\" &'); time.sleep(3600)"
     supervisor.start(instance("web", folder, leaves))
