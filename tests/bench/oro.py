@@ -151,10 +151,10 @@ def main() -> None:
         "# An upgrade of OroPlatform, beside the steps of its manual",
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.oro --rounds {options.rounds} --write`:"
-        f" the stand-in of OroPlatform with three consumers, {options.rounds} rounds in turns, the middle one. A visitor"
-        " asks the login page all the time; *away* is the longest time without a good answer. The stand-in's commands take"
-        " tenths of a second where those of the real application take tens of seconds, so that what is compared is the"
-        " procedure around them.",
+        f" the stand-in of OroPlatform with three consumers, {options.rounds} rounds in turns, the middle one. A"
+        " visitor asks the login page all the time; *away* is the longest time without a good answer. The stand-in's"
+        " commands take tenths of a second where those of the real application take tens of seconds, so that what is"
+        " compared is the procedure around them.",
         "",
         *compared(options.rounds),
         "The manual sets the application's own maintenance lock first and stops the consumers then. Consumers that run"

@@ -108,6 +108,7 @@ def test_rolling_upgrades_back_and_forth_five_times(oro: Oro) -> None:
     assert_kept(oro, acknowledged)
 
 
+@pytest.mark.combination
 def test_a_source_upgrade_runs_no_migration(oro: Oro) -> None:
     with Visitor(oro.port, "/user/login", interval_seconds=0.005) as visitor:
         succeed(oro, "upgrade", "v5.1.0-p1", "--source")
@@ -126,6 +127,7 @@ def test_a_source_upgrade_runs_no_migration(oro: Oro) -> None:
     assert oro.version == "5.1.0-p1"
 
 
+@pytest.mark.combination
 def test_a_rolling_upgrade_that_the_old_code_does_not_tolerate(oro: Oro) -> None:
     refused = run(oro, "upgrade", "v5.1.2", "--rolling")
     assert refused.returncode == 4
@@ -143,6 +145,7 @@ def test_a_rolling_upgrade_that_the_old_code_does_not_tolerate(oro: Oro) -> None
     assert "OroUserBundle v1_12" in back.stderr
 
 
+@pytest.mark.combination
 def test_a_failure_before_the_database_changes_is_undone_by_reopening(oro: Oro) -> None:
     before = oro.digest()
     host, name = oro.store.place["HOST"], oro.store.name
