@@ -165,6 +165,17 @@ class Package(msgspec.Struct, frozen=True):
     """A digest of the commands that built it."""
 
 
+class StoredImage(msgspec.Struct, frozen=True):
+    """The image of one service in a registry: the project's own name for it, and its repository with its digest there.
+
+    `built`: the project builds it.
+    """
+
+    name: str
+    reference: str
+    built: bool = True
+
+
 class StoredPackage(msgspec.Struct, frozen=True):
     """A package in a registry: its name there, the digest of its manifest, and what the manifest announces."""
 
@@ -175,8 +186,8 @@ class StoredPackage(msgspec.Struct, frozen=True):
     application: str
     configuration: str = ""
     """The text of the release's own holdfast.toml."""
-    images: Mapping[str, str] = {}
-    """The images of a Compose project, each by its service with its digest in the registry."""
+    images: Mapping[str, StoredImage] = {}
+    """The images of a Compose project, each by its service."""
 
 
 class EnvironmentUse(msgspec.Struct, frozen=True):

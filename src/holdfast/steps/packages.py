@@ -51,11 +51,12 @@ def require_package(application: ApplicationContext, id: str) -> Package:
 class PushPackage(TypedStep[NoFacts], frozen=True):
     """Push a package to the registry.
 
-    There is nothing to undo: a package appears in the registry with all of its content or not at all, and changes
-    nothing there, like one that was built.
+    A package appears in the registry with all of its content or not at all, and changes nothing there. So an undo only
+    removes what was needed here meanwhile.
     """
 
     name = "package.push"
+    is_undone = True
 
     package: str
 
@@ -68,8 +69,14 @@ class PushPackage(TypedStep[NoFacts], frozen=True):
         package = require_package(application, self.package)
         configuration = application.packages.configuration_of(package) or ""
         name = application.loaded.configuration.application.name
-        stored = registry.push(package, name, configuration, {}, context.progress)
+        folder = application.packages.incoming(context.operation)
+        images = application.packages.push_images(package, registry.engine_login(folder))
+        application.packages.abandon(context.operation)
+        stored = registry.push(package, name, configuration, images, context.progress)
         context.say(f"{stored.name} is in the registry ({stored.manifest})")
+
+    def undo(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
+        application.packages.abandon(context.operation)
 
     def describe(self, application: ApplicationContext) -> list[str]:
         return [f"push to {registry_of(application).address}:{self.package}"]
@@ -98,6 +105,9 @@ class FetchPackage(TypedStep[PackageFacts], frozen=True):
                 folder = application.packages.incoming(context.operation)
                 registry.pull(found, folder, context.progress)
                 known = application.packages.receive(package, found.configuration, context.operation)
+            login = registry.engine_login(application.packages.incoming(context.operation))
+            application.packages.pull_images(known, found.images, login, context.operation)
+            application.packages.abandon(context.operation)
         except DamagedError as error:
             raise DamagedPackageError(error.what, next_step=error.next_step) from error
         context.facts.package = known.id

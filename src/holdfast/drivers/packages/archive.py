@@ -21,8 +21,9 @@ from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages import updates
 from holdfast.drivers.packages.checkout import Checkout
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
+from holdfast.drivers.protocols.packages import EngineLogin
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
-from holdfast.model import PATCHED, AppliedPatch, Newer, Package, Patch, PatchFit
+from holdfast.model import PATCHED, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -231,6 +232,12 @@ class ArchivePackages:
         durable.remove_tree(finished.parent)
         return package
 
+    def push_images(self, package: Package, login: EngineLogin) -> Mapping[str, StoredImage]:
+        return {}
+
+    def pull_images(self, package: Package, images: Mapping[str, StoredImage], login: EngineLogin, run: str) -> None:
+        """Do nothing: services that are no containers need no images."""
+
     def configuration_of(self, package: Package) -> str | None:
         try:
             return (self._folder / package.id / _CONFIGURATION).read_text()
@@ -363,10 +370,7 @@ class ArchivePackages:
         return sorted(found, key=lambda package: package.built_at)
 
     def _find(self, reference: str) -> Package | None:
-        for package in reversed(self.packages()):
-            if reference == package.id:
-                return package
-        return None
+        return next((package for package in self.packages() if package.id == reference), None)
 
     def remove(self, id: str) -> None:
         target = self._folder / id

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from holdfast.model import (
     AppliedPatch,
     EnvironmentUse,
@@ -13,11 +15,23 @@ from holdfast.model import (
     Package,
     Patch,
     PatchFit,
+    StoredImage,
     StoredPackage,
 )
 
 Progress = Callable[[int, int | None, str], None]
 """Called with what is done, the total if it is known, and the unit."""
+
+
+class EngineLogin(msgspec.Struct, frozen=True):
+    """How a container engine reaches a registry: an address, a folder with its `config.json` if it needs a login.
+
+    `plain`: without TLS.
+    """
+
+    address: str
+    folder: Path | None
+    plain: bool
 
 
 class References(Protocol):
@@ -85,6 +99,12 @@ class Packages(References, Protocol):
     def receive(self, package: Package, configuration: str, run: str) -> Package:
         """Store the package whose archive is in the folder of `incoming`. Raise DamagedError."""
 
+    def push_images(self, package: Package, login: EngineLogin) -> Mapping[str, StoredImage]:
+        """Push the images of a package, if it has some. Idempotent. Raise CommandFailedError."""
+
+    def pull_images(self, package: Package, images: Mapping[str, StoredImage], login: EngineLogin, run: str) -> None:
+        """Pull the images of a package that was received, or build them from its sources. Idempotent."""
+
     # --- patches ------------------------------------------------------------------------------------
 
     def fit_patch(self, package: Package, name: str, text: bytes, strip: int | None, run: str) -> PatchFit:
@@ -112,6 +132,9 @@ class Registry(Protocol):
     def address(self) -> str:
         """Return its host and repository, with which the names of its packages begin."""
 
+    def engine_login(self, folder: Path) -> EngineLogin:
+        """Return how a container engine reaches it. A login is written into the folder, for its owner alone."""
+
     def close(self) -> None:
         """Close its connection, if there is one. It is opened again when it is needed."""
 
@@ -125,7 +148,12 @@ class Registry(Protocol):
         """
 
     def push(
-        self, package: Package, application: str, configuration: str, images: Mapping[str, str], progress: Progress
+        self,
+        package: Package,
+        application: str,
+        configuration: str,
+        images: Mapping[str, StoredImage],
+        progress: Progress,
     ) -> StoredPackage:
         """Store a package under its id. Idempotent; it is listed once all of it is there.
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from holdfast.errors import ConfigurationError, RegistryError
-from holdfast.system import fault_points
+from holdfast.system import durable, fault_points
 from holdfast.system.host import Host
 
 _MOST_REDIRECTS = 5
@@ -259,6 +259,14 @@ class RegistryClient:
         value = base64.b64encode(f"{self._user}:{self._secret()}".encode()).decode()
         self._host.redactor.add(value)
         return f"Basic {value}"
+
+    def write_login(self, path: Path) -> bool:
+        """Write the login as container engines read it, for its owner alone; return False without a login."""
+        if not self._user:
+            return False
+        found = {"auths": {self.server: {"auth": self._basic().removeprefix("Basic ")}}}
+        durable.write_file(path, json.dumps(found))
+        return True
 
     def _login(self, challenge: str) -> str:
         """Return what the registry wants as `Authorization`. Raise RegistryError where it cannot be had."""

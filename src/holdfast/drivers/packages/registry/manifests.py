@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from holdfast.errors import DamagedError
-from holdfast.model import EnvironmentUse, Package, StoredPackage
+from holdfast.model import EnvironmentUse, Package, StoredImage, StoredPackage
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.holdfast.package.config.v1+json"
@@ -60,7 +60,7 @@ class PackageConfig(msgspec.Struct, frozen=True):
     application: str
     package: Package
     configuration: str = ""
-    images: Mapping[str, str] = {}
+    images: Mapping[str, StoredImage] = {}
 
 
 class Tags(msgspec.Struct, frozen=True):

@@ -23,9 +23,9 @@ from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages.registry import manifests
 from holdfast.drivers.packages.registry.client import Body, RegistryClient
 from holdfast.drivers.packages.registry.manifests import Descriptor, Manifest, PackageConfig, Tags
-from holdfast.drivers.protocols.packages import Progress
+from holdfast.drivers.protocols.packages import EngineLogin, Progress
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import EnvironmentUse, Package, StoredPackage
+from holdfast.model import EnvironmentUse, Package, StoredImage, StoredPackage
 from holdfast.system.host import Host
 
 _MOST_MANIFEST_BYTES = 4 << 20
@@ -49,6 +49,7 @@ class OciRegistry:
         timeout_seconds: float = 30,
     ) -> None:
         self.server = server
+        self._scheme = scheme
         self._repository = repository
         self._client = RegistryClient(
             scheme, server, host, user=user, password=password, authority=authority, timeout_seconds=timeout_seconds
@@ -57,6 +58,10 @@ class OciRegistry:
     @property
     def address(self) -> str:
         return f"{self.server}/{self._repository}"
+
+    def engine_login(self, folder: Path) -> EngineLogin:
+        written = self._client.write_login(folder / "config.json")
+        return EngineLogin(self.address, folder if written else None, plain=self._scheme == "http")
 
     def close(self) -> None:
         self._client.close()
@@ -185,7 +190,12 @@ class OciRegistry:
     # --- writing -------------------------------------------------------------------------------------
 
     def push(
-        self, package: Package, application: str, configuration: str, images: Mapping[str, str], progress: Progress
+        self,
+        package: Package,
+        application: str,
+        configuration: str,
+        images: Mapping[str, StoredImage],
+        progress: Progress,
     ) -> StoredPackage:
         name = f"{self.address}:{package.id}"
         if not manifests.TAG.fullmatch(package.id) or package.id.startswith(manifests.ENVIRONMENT_TAGS):
