@@ -116,7 +116,7 @@ def test_can_i_download_an_application_database_dump(oro: Oro) -> None:
     assert not target.exists()
     allowed = run(oro, "backup", "export", "latest", str(target))
     assert allowed.returncode == 0
-    assert "unsanitized" in allowed.stdout + allowed.stderr + succeed(oro, "log", "list")
+    assert "leaves the vault without being sanitized" in allowed.stdout + allowed.stderr
 
 
 def test_can_we_make_specific_custom_directories_writable_for_web_user(oro: Oro) -> None:
@@ -130,7 +130,7 @@ def test_can_we_make_specific_custom_directories_writable_for_web_user(oro: Oro)
 def test_can_we_skip_backing_up_media_files_before_the_upgrade(oro: Oro) -> None:
     """Selective backups: one for the database, one for media, and either can be restored."""
     succeed(oro, "backup", "create", "--only", "main")
-    database = run_json(oro, "backup", "list")["data"]["backups"][0]["id"]
+    database = run_json(oro, "backup", "list")["data"]["backups"][-1]["id"]
     succeed(oro, "backup", "create", "--only", "media")
     oro.sql("DELETE FROM acme_order")
     (file,) = (oro.shared / "media/uploads").iterdir()
