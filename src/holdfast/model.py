@@ -132,6 +132,10 @@ PATCHED = "+p"
 """What comes between the name of a package and the digest of its patches."""
 
 
+RESERVED_NAMES = ("tmp",)
+"""Names that no package may have, because its folder could not have them."""
+
+
 class PatchFit(msgspec.Struct, frozen=True):
     """A patch, and whether a tree has its changes already; `why_not` is empty if it applies."""
 

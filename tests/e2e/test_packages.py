@@ -124,7 +124,7 @@ def test_a_name_never_moves_to_another_commit(site: Site) -> None:
     assert listed(site) == before
 
 
-@pytest.mark.parametrize("tag", ["../escape", "a b", ".x", "a" * 129])
+@pytest.mark.parametrize("tag", ["../escape", "a b", ".x", "tmp", "a" * 129])
 def test_a_name_that_no_package_may_have_is_refused(site: Site, tag: str) -> None:
     done = run(site, "package", "build", "v2", tag)
     assert done.returncode == 4 and "not a valid name" in done.stderr
@@ -408,6 +408,26 @@ def test_a_package_with_the_name_of_another_one_is_not_pushed(site: Site) -> Non
     done = run(site, "package", "build", "v5", "sale")
     assert done.returncode == 4 and "is another package already" in done.stderr
     assert "holdfast package build REF TAG" in done.stderr
+
+
+def test_check_says_that_a_registry_does_not_answer(site: Site) -> None:
+    server = RegistryServer()
+    server.remove()
+    share(site, server, "shop")
+    found = run_json(site, "check")["data"]["problems"]
+    (problem,) = [one for one in found if one["subject"] == "packages.registry"]
+    assert problem["severity"] == "warning" and "does not answer" in problem["message"]
+
+
+def test_an_installation_goes_on_without_the_registry_if_asked_to() -> None:
+    server = RegistryServer()
+    server.remove()
+    with kept.site(tags=()) as site:
+        share(site, server, "shop")
+        done = run(site, "install", "v1")
+        assert done.returncode == 4 and "--no-push" in done.stderr
+        succeed(site, "install", "v1", "--no-push")
+        assert site.get("/")[1]["version"] == "v1"
 
 
 def test_without_a_registry_a_push_is_refused(site: Site) -> None:

@@ -14,8 +14,10 @@ from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropR
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
-def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None) -> Plan:
-    """Return the plan of an installation; `provided` is a package that exists already.
+def plan(
+    app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None, push: bool | None = None
+) -> Plan:
+    """Return the plan of an installation; `provided` is a package that exists already, `push` as in an upgrade.
 
     Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
     """
@@ -36,9 +38,9 @@ def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | 
             "no vault is configured, and wiped files could only come back from a backup",
             next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
         )
-    provided = provided or provision.building(app, reference)
+    provided = provided or provision.building(app, reference, push=push)
     label = provided.label
-    notes = parts.adopt_configuration(app, provided.configuration, label)
+    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, provided.commit))
     release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from pathlib import Path
 from typing import Literal
@@ -84,8 +85,8 @@ def examine(app: App, path: str, strip: int | None) -> PatchFit:
 
 
 def _look() -> str:
-    """Return the name of a folder for a look at a package, outside of any operation."""
-    return f"look-{secrets.token_hex(4)}"
+    """Return the name of a folder for a look at a package, outside of any operation; it names the process."""
+    return f"look-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _content(path: str) -> bytes:
@@ -133,7 +134,9 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
 
     current = parts.require_installed(app)
     package = package_of_current(app)
-    notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
+    notes = parts.adopt_configuration(
+        app, app.context.packages.configuration_of(package), current.label, parts.scripts_of(app, package.commit)
+    )
     release = parts.new_release(app, package.id, current.label, current.commit)
     known = migrations.known(app.context)
     steps: list[PlannedStep] = [

@@ -10,7 +10,7 @@ from holdfast.application.application import App
 from holdfast.config.load import FILE_NAME
 from holdfast.config.similar import no_such
 from holdfast.errors import AlreadyThereError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import Package, PlannedStep, StoredPackage
+from holdfast.model import RESERVED_NAMES, Package, PlannedStep, StoredPackage
 from holdfast.steps.package_use import RecordUse
 from holdfast.steps.packages import FetchPackage, PushPackage, registry_of
 from holdfast.steps.release import BuildPackage
@@ -184,7 +184,7 @@ def default_tag(app: App, reference: str, commit: str, *, push: bool | None, ass
 
 def require_free(app: App, tag: str, commit: str, *, assets: bool) -> None:
     """Raise RefusedError for a name that no package may have, or that another package has."""
-    if TAG.fullmatch(tag) is None:
+    if TAG.fullmatch(tag) is None or tag in RESERVED_NAMES:
         raise RefusedError(
             f"{tag!r} is not a valid name of a package",
             next_step="Use at most 128 letters, digits, `.`, `_` and `-`, a letter or digit first.",

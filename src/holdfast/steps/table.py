@@ -70,6 +70,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     migrate.CheckMigrations,
     migrate.MigrateWhileServing,
     migrate.VerifyMigrations,
+    migrate.VerifyNonePending,
     package_use.RecordUse,
     packages.CarryPatches,
     packages.FetchPackage,

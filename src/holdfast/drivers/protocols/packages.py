@@ -138,6 +138,9 @@ class Registry(Protocol):
     def close(self) -> None:
         """Close its connection, if there is one. It is opened again when it is needed."""
 
+    def require_access(self) -> None:
+        """Raise RegistryError where it does not answer or refuses this user."""
+
     def packages(self) -> list[StoredPackage]:
         """Return its packages, newest first. Raise RegistryError."""
 
