@@ -35,7 +35,8 @@ class SearchHarness(Harness):
     volatile_facts = frozenset({"snapshot"})
 
     def __init__(self, server: SearchServer, folder: Path) -> None:
-        super().__init__(opened_index(server), folder)
+        self.driver = opened_index(server)
+        super().__init__(self.driver, folder)
         self.server = server
 
     def create(self) -> None:

@@ -10,7 +10,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
-from holdfast.operations import parts
+from holdfast.operations import index_parts, parts
 from holdfast.steps.backup import PublishBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.proof import ProveDatabases, ProveNewDatabases
@@ -67,7 +67,7 @@ def plan(
     if stops:
         steps += [CloseGate("backup"), StopServices(keeps=True)]
         after += [ResumeServices(), OpenGate()]
-    steps += parts.snapshot_indices(app, datasets)
+    steps += index_parts.snapshot_indices(app, datasets.indices)
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(PublishBackup())
     if datasets.databases:

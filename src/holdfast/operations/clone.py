@@ -10,7 +10,7 @@ from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import index_parts, parts
 from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -59,7 +59,7 @@ def plan(
     present = parts.only_existing(app, parts.Datasets(databases, files, False))
     recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
-    affected = parts.affected_indices(app, databases, except_)
+    affected = index_parts.affected_indices(app, databases, except_)
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
         PinSource(*taken),
@@ -68,10 +68,10 @@ def plan(
         *checks.before,
         *stopping,
         *([SwapDatabases("loaded", *taken)] if databases else []),
-        *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
+        *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         *checks.after,
         *([RestoreFiles(*taken, owner=_owner(source))] if files else []),
-        *parts.tasks(app, release, "migrate", "after_clone", *parts.reindex(app)),
+        *parts.tasks(app, release, "migrate", "after_clone", *index_parts.reindex(app)),
         *parts.start_all(app, release),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -80,7 +80,7 @@ def plan(
         *completing,
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
-        *parts.rebuild_indices(release, affected),
+        *index_parts.rebuild_indices(release, affected),
     )
     return Plan(
         kind="clone",

@@ -11,7 +11,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import import_list, parts
+from holdfast.operations import import_list, index_parts, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -48,7 +48,7 @@ def plan_database(
     else:
         load = _dump(app, name, source)
     release = app.context.current_release()
-    affected = parts.affected_indices(app, (name,))
+    affected = index_parts.affected_indices(app, (name,))
     present = parts.only_existing(app, parts.choose(app))
     stopping, completing = parts.stop_with_safety_backup_steps(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
@@ -60,12 +60,12 @@ def plan_database(
         *([CheckReferences()] if references is not None and references.database == name else []),
         *stopping,
         SwapDatabases("imported"),
-        *parts.swap_indices(affected, exact=False),
+        *index_parts.swap_indices(affected, exact=False),
         *checks.after,
     ]
     if release is not None:
         steps += [
-            *parts.tasks(app, release, "migrate", "after_restore", *parts.reindex(app)),
+            *parts.tasks(app, release, "migrate", "after_restore", *index_parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
@@ -73,7 +73,7 @@ def plan_database(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
-        *parts.rebuild_indices(release, affected),
+        *index_parts.rebuild_indices(release, affected),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(

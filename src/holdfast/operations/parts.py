@@ -14,19 +14,17 @@ from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
+from holdfast.operations import index_parts
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
 from holdfast.steps.closing import CompleteBackup
 from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
-from holdfast.steps.index_snapshots import SnapshotIndices
-from holdfast.steps.indices import LoadIndices, RebuildIndices, SwapIndices
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations, VerifyNonePending
 from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
-from holdfast.steps.restore import Chosen
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
@@ -228,38 +226,6 @@ def vanished(app: App) -> list[str]:
     ]
 
 
-def snapshot_indices(app: App, datasets: Datasets) -> list[PlannedStep]:
-    """Return the step that puts indices into a backup; none if no backup has any."""
-    sections = app.loaded.configuration.indices
-    names = tuple(name for name in datasets.indices if sections[name].content == "snapshot")
-    return [SnapshotIndices(names)] if names else []
-
-
-def affected_indices(app: App, databases: Sequence[str], left_out: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the indices that are out of date when these databases are replaced."""
-    return tuple(name for name in app.loaded.configuration.indices if databases and name not in left_out)
-
-
-def load_indices(chosen: Chosen, names: Sequence[str]) -> list[PlannedStep]:
-    """Return the step that restores the snapshots of a backup next to the live indices; none without any."""
-    return [LoadIndices(*chosen, indices=tuple(names))] if names else []
-
-
-def swap_indices(affected: Sequence[str], *, exact: bool) -> list[PlannedStep]:
-    """Return the step that puts restored indices in place and notes the others as out of date."""
-    return [SwapIndices(tuple(affected), exact)] if affected else []
-
-
-def rebuild_indices(release: Release | None, names: Sequence[str]) -> list[PlannedStep]:
-    """Return the closing step that builds indices again where they are out of date, once visitors are let in."""
-    return [RebuildIndices(release, tuple(names))] if names and release is not None else []
-
-
-def reindex(app: App) -> tuple[TaskName, ...]:
-    """Return the task that builds indices in the window, where no index is configured that is built after it."""
-    return () if app.loaded.configuration.indices else ("reindex",)
-
-
 def backup_copy(datasets: Datasets) -> PlannedStep:
     return CopyFiles(datasets.files, datasets.databases)
 
@@ -277,7 +243,7 @@ def backup_before(app: App, datasets: Datasets, level: str, label: str, *, toler
     """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
-        *snapshot_indices(app, datasets),
+        *index_parts.snapshot_indices(app, datasets.indices),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
         PublishBackup(pin=True),
     ]

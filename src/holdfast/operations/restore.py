@@ -11,7 +11,7 @@ from holdfast.drivers.databases.discovery import with_databases
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import index_parts, parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
@@ -57,7 +57,7 @@ def plan(
         for name in (*chosen.databases, *chosen.files)
         if name in only or any(name in item.datasets for item in joined)
     }
-    affected = parts.affected_indices(app, [name for name in chosen.databases if name in sources], except_)
+    affected = index_parts.affected_indices(app, [name for name in chosen.databases if name in sources], except_)
     having = {
         name: next(item for item in joined if name in item.datasets)
         for name in affected
@@ -109,7 +109,7 @@ def plan(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=not safety),
-        *parts.rebuild_indices(release, affected),
+        *index_parts.rebuild_indices(release, affected),
     )
     return Plan(
         kind="backup.restore",
@@ -249,12 +249,12 @@ def _steps(
         steps.append(UnpackBackupCode(found.id, dict(sets), datasets.databases, datasets.files, release))
     if datasets.databases:
         steps += [LoadDatabases(*chosen), *checks.before]
-        steps += parts.load_indices(chosen, [name for name in affected if name in sets])
+        steps += index_parts.load_indices(chosen, [name for name in affected if name in sets])
     steps += stopping
     if datasets.databases:
         steps += [
             SwapDatabases("restored", *chosen),
-            *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
+            *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
             *checks.after,
         ]
     if datasets.files:
@@ -262,7 +262,7 @@ def _steps(
     if release is not None:
         steps += [
             SwitchRelease(release),
-            *parts.tasks(app, release, "after_restore", *parts.reindex(app)),
+            *parts.tasks(app, release, "after_restore", *index_parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     return steps

@@ -10,7 +10,7 @@ from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import parts, upgrade
+from holdfast.operations import index_parts, parts, upgrade
 from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -204,19 +204,19 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     stopping, completing = parts.stop_with_safety_backup_steps(
         app, databases, f"rollback to {target.label}", safety=True
     )
-    affected = parts.affected_indices(app, databases)
+    affected = index_parts.affected_indices(app, databases)
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=1),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
-        *parts.load_indices(chosen, [name for name in affected if name in found.datasets]),
-        *parts.prepare(app, target, "after_restore", *parts.reindex(app)),
+        *index_parts.load_indices(chosen, [name for name in affected if name in found.datasets]),
+        *parts.prepare(app, target, "after_restore", *index_parts.reindex(app)),
         *stopping,
         SwapDatabases("earlier", *chosen),
-        *parts.swap_indices(affected, exact=found.consistency == "quiesce"),
+        *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", *parts.reindex(app)),
+        *parts.tasks(app, target, "after_restore", *index_parts.reindex(app)),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -225,7 +225,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *completing,
         TidyReplaced(keep_replaced=True),
         *parts.record_use(app),
-        *parts.rebuild_indices(target, affected),
+        *index_parts.rebuild_indices(target, affected),
     )
     return Plan(
         kind="rollback",
