@@ -17,6 +17,8 @@ from holdfast.system import durable
 
 _WAIT_SECONDS = 0.1
 _MOST_WAIT_SECONDS = 2.0
+_BUSY = 503
+_BUSY_SECONDS = 60.0
 
 
 class SnapshotRecord(msgspec.Struct, frozen=True):
@@ -151,13 +153,19 @@ class Repository:
         return names
 
     def delete(self, name: str) -> None:
-        try:
-            self._client.ask(
-                JsonObject, "DELETE", f"{self._path}/{name}", timeout_seconds=self._settings.timeout_seconds
-            )
-        except SearchError as error:
-            if error.status != 404:
-                raise
+        """Delete a snapshot. Idempotent. The server refuses that for a moment after a restore, so it is asked again."""
+        limit = self._settings.timeout_seconds
+        deadline = time.monotonic() + min(limit, _BUSY_SECONDS)
+        while True:
+            try:
+                self._client.ask(JsonObject, "DELETE", f"{self._path}/{name}", timeout_seconds=limit)
+                return
+            except SearchError as error:
+                if error.status == 404:
+                    return
+                if error.status != _BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_WAIT_SECONDS)
 
 
 def wait_complete(section: str, client: SearchClient, name: str, limit_seconds: float) -> None:
