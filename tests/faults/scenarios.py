@@ -31,6 +31,7 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    anew: bool = False  # the operation writes files again, each with the time of its own run
     slow: float = 0.4  # seconds that the migration of v5 takes
     engine: str = "sqlite"
 
@@ -183,6 +184,15 @@ def _clone(site: Site) -> None:
         other.close()
 
 
+def _installed_as_staging(site: Site) -> None:
+    """An environment whose data may be wiped, with rows of its visitors."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
+    site.operate("install", "v1")
+    for number in range(5):
+        site.post(b"before the wipe %d" % number)
+
+
 def _unproven(site: Site) -> None:
     """The first backup of a database is loaded beside it once."""
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
@@ -205,6 +215,9 @@ SCENARIOS = [
     ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), _shares_what_is_shipped, installed=False),
+    Scenario(
+        "install_wipe", (), lambda site: site.operate("install", "v2", wipe=True), _installed_as_staging, anew=True
+    ),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),

@@ -36,4 +36,4 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 COMMANDS: dict[str, tuple[str, str]] = {name: entry for part in SECTIONS.values() for name, entry in part.items()}
-TOPICS = ("exit-codes", "options")
+TOPICS = ("exit-codes", "names", "options")

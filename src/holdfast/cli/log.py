@@ -119,6 +119,7 @@ def _head(renderer: Renderer, record: OperationRecord) -> None:
         "took": took(record),
         "outcome": outcome_of(record),
         "error": record.error or "-",
+        **({"reason": reason} if (reason := record.plan.get("parameters", {}).get("reason")) else {}),
     }.items():
         renderer.line(f"{key:10} {value}".replace("\n", f"\n{'':10} "))
 

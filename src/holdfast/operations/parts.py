@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.application import development
 from holdfast.application.application import App
-from holdfast.config.load import FILE_NAME, merge_release
+from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
@@ -41,10 +42,21 @@ class Datasets:
     code: bool
 
 
+def expanded(app: App, names: Sequence[str]) -> list[str]:
+    """Return names of datasets, with those of all databases for `@databases` and of all files for `@files`."""
+    configuration = app.loaded.configuration
+    groups = {"@databases": list(configuration.databases), "@files": list(configuration.files)}
+    return [name for given in names for name in groups.get(given, [given])]
+
+
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
-    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise NotFoundError."""
+    """Return the datasets that `--only` and `--except` choose; `code` is one, `@databases` and `@files` are groups.
+
+    Raise NotFoundError.
+    """
     configuration = app.loaded.configuration
     known = [*configuration.databases, *configuration.files, "code"]
+    only, except_ = expanded(app, only), expanded(app, except_)
     for name in (*only, *except_):
         if name not in known:
             raise no_such("dataset", name, known)
@@ -110,31 +122,43 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
 
 
 def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
+    """Let the holdfast.toml in a release's package, and its overlay, set its tasks, services and migrations.
+
+    Raise ConfigurationError, or RefusedError where production would run in a development mode.
+    """
+    own, of_type = (app.context.packages.file_of(commit, name) for name in release_files(app.loaded))
+    notes = adopt_configuration(app, own, label, of_type)
+    development.refuse(app.context)
+    return notes
 
 
-def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+def adopt_configuration(app: App, text: str | None, label: str, of_type: str | None = None) -> list[str]:
     """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
 
-    Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
+    `of_type` is its overlay for the type of this environment. Return notes that name the keys that are set, no longer
+    set and ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
-    origin = f"{label}:{FILE_NAME}"
+    names = release_files(before)
+    origins = [f"{label}:{name}" for name in names]
     try:
-        merged = merge_release(before, text if text is not None else "", origin)
+        merged = merge_release(before, text or "", origins[0], (of_type or "", origins[1]))
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    keys = {key for key, value in merged.origins.items() if value == origin}
-    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
+    notes = []
+    for origin in origins:
+        if keys := {key for key, value in merged.origins.items() if value == origin}:
+            notes.append(f"Set by {origin}: {', '.join(sorted(keys))}")
+    keys = {key for key, value in merged.origins.items() if value in origins}
+    running = [f"current/{name}" for name in names]
+    gone = {key for key, value in before.origins.items() if value in running} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
-        notes.append(f"Ignored from {origin}: {', '.join(merged.refused)} (only the operator may set these keys)")
+        notes.append(f"Ignored from {origins[0]}: {', '.join(merged.refused)} (only the operator may set these keys)")
     return notes
 
 
@@ -345,6 +369,7 @@ def parameters(
     known_services: Sequence[str] | None = None,
     previous: Release | None = None,
     start_all: bool = False,
+    reason: str | None = None,
 ) -> PlanParameters:
     """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
     return PlanParameters(
@@ -356,6 +381,7 @@ def parameters(
         mode=mode,
         set=set,
         start_all=start_all,
+        reason=reason,
     )
 
 

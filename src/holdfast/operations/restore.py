@@ -41,6 +41,7 @@ def plan(
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
+    only, except_ = parts.expanded(app, only), parts.expanded(app, except_)
     if tuple(only) == (CONFIGURATION,):
         return _plan_configuration(app, references)
     with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config.load import release_files
 from holdfast.config.similar import did_you_mean
 from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
@@ -37,8 +38,8 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own = Path(target.path) / "holdfast.toml"
-    notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
+    own, of_type = (_text_of(Path(target.path) / name) for name in release_files(app.loaded))
+    notes = parts.adopt_configuration(app, own, target.label, of_type)
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )
@@ -102,6 +103,10 @@ def _migrates(step: StepRecord) -> bool:
         # Not as the step's class reads it: the operation is over, and a later version may have written more.
         return bool(step.parameters.get("task") == "migrate")
     return step.name == MigrateWhileServing.name
+
+
+def _text_of(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
 def _target(app: App, current: Release, to: str | None) -> Release:

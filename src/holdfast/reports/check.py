@@ -13,12 +13,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast.application import access, whole_backups
+from holdfast.application import access, development, whole_backups
 from holdfast.application.application import App
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
-from holdfast.steps import preflight, release_paths, tasks
+from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
 
@@ -44,6 +44,7 @@ def problems(app: App) -> list[Problem]:
         _left_overs,
         _environment,
         _trust,
+        _development,
         _accounts,
         _links,
     ]
@@ -108,6 +109,16 @@ def _trust(app: App) -> list[Problem]:
                     " there.",
                 )
             )
+    return found
+
+
+def _development(app: App) -> list[Problem]:
+    """Return an error for each development mode that production runs in, or that its visitors can reach."""
+    found = development.problems(app.context)
+    for instance in services.wanted(app.context):
+        for path in development.reachable(app.context, instance) if instance.kind == "web" else ():
+            message = f"{path} answers visitors of this production environment in a development mode"
+            found.append(Problem("development", "error", message, "Refuse it in the web server, or remove the file."))
     return found
 
 

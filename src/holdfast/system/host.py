@@ -19,13 +19,15 @@ from typing import IO
 import msgspec
 
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
-from holdfast.system import child_environment, fault_points, pipes, secrets
+from holdfast.system import child_environment, fault_points, pipes, processes, secrets
 from holdfast.system.accounts import OWN, Account
 from holdfast.system.following import follow
 from holdfast.system.keeper_client import Keeper, Process, end_session
 from holdfast.system.redaction import RedactingStream, Redactor
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
+_CONSOLE_VARIABLE = "HOLDFAST_CONSOLE"
+_END_SECONDS = 10.0
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
 TAIL_BYTES = 8192
 _STREAM_BYTES = 65536
@@ -319,20 +321,39 @@ class Host(msgspec.Struct):
             process.stdout.close()
 
     def interactive(
-        self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str], account: Account = OWN
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        environment: Mapping[str, str],
+        account: Account = OWN,
+        timeout_seconds: float | None = None,
     ) -> int:
-        """Run a command of the application on the operator's own terminal; return its exit code."""
+        """Run a command of the application on the operator's own terminal; return its exit code.
+
+        After a time-out everything that it started is ended. Raise CommandTimeoutError.
+        """
+        self.announce(self.redactor.text(" ".join(argv)))
+        mark = f"{os.getpid()}-{time.monotonic_ns()}"
         terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
         begin = {**child_environment.for_the_application(account.name, cwd), **terminal}
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            env=self.environment(environment, marked=False, begin=begin),
-            check=False,
-            user=account.uid,
-            group=account.gid,
-            extra_groups=account.groups if account.ids else None,
-        )
+        try:
+            done = subprocess.run(
+                list(argv),
+                cwd=cwd,
+                env={**self.environment(environment, marked=False, begin=begin), _CONSOLE_VARIABLE: mark},
+                check=False,
+                user=account.uid,
+                group=account.gid,
+                extra_groups=account.groups if account.ids else None,
+                timeout=timeout_seconds,
+            )
+        except subprocess.TimeoutExpired:
+            processes.end_processes_with(f"{_CONSOLE_VARIABLE}={mark}", grace_seconds=0, wait_seconds=_END_SECONDS)
+            raise CommandTimeoutError(
+                f"`{name_of(argv)}` was ended after {timeout_seconds:g} seconds, with everything that it had started",
+                next_step="Give it more time by `limits.console_timeout_seconds`, or run it on a terminal.",
+            ) from None
         return done.returncode
 
     def start_server(

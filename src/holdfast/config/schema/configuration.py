@@ -20,9 +20,9 @@ class Application(Section, frozen=True):
     type: Annotated[
         Literal["dev", "stag", "uat", "prod"] | None,
         Meta(
-            description="Protection level: which commands are refused. Default: prod for `production`, stag for"
-            " `staging`, uat for `uat`, else dev. Sticky: once used it cannot be lowered from prod by editing this"
-            " file."
+            description="Protection level: which commands are refused; it names another overlay, holdfast.TYPE.toml."
+            " Default: prod for `production` and `prod`, stag for `staging` and `stag`, uat for `uat`, else dev."
+            " Sticky: once used it cannot be lowered from prod by editing this file."
         ),
     ] = None
     state: Annotated[

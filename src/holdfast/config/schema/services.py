@@ -263,3 +263,6 @@ class Limits(Section, frozen=True):
         float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
     ] = 3600
     build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600
+    console_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="A `holdfast console` without a terminal is ended after this time.")
+    ] = 3600
