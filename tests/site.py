@@ -28,11 +28,14 @@ from holdfast.operations import (
     import_,
     install,
     maintenance,
+    media,
     package,
     prune,
     restore,
     restore_paths,
     rollback,
+    secret,
+    service,
     upgrade,
 )
 from holdfast.steps import services
@@ -193,6 +196,10 @@ class Site:
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,
+            "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
+            "media_delete": media.plan_delete,
+            "secret_apply": secret.plan_apply,
+            "service": service.plan,
         }
         return plans[name](app, *arguments, **options)
 

@@ -173,6 +173,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     finally:
         app.close()
     check_exports(site.folder / "away")
+    check_secrets(site)
     scratch = site.folder / "scratch"
     assert with_cwd_under(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
     label = site.release_label()
@@ -216,6 +217,24 @@ def check_exports(folder: Path) -> None:
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=path, check=True)
         for name, facts in json.loads((path / "manifest.json").read_text())["datasets"].items():
             assert (path / facts.get("file", f"{name}.tar.gz")).exists()
+
+
+def check_secrets(site: Site) -> None:
+    """What runs has the value that is in use, and the pending one is either still pending or in use."""
+    app = site.open()
+    try:
+        store = app.loaded.secret_store()
+        if not store.path.exists():
+            return
+        value = store.value("TOKEN")
+        pending = [store.pending_value(name) for name in store.pending()]
+        assert (value, pending) in (("value of before", ["value of afterwards"]), ("value of afterwards", []))
+        for status in app.context.runtime.statuses().values():
+            if status.name.startswith("web-") and status.pid is not None:
+                environment = Path(f"/proc/{status.pid}/environ").read_bytes().split(b"\0")
+                assert f"TOKEN={value}".encode() in environment, "the web runs with another value"
+    finally:
+        app.close()
 
 
 def check_containers(site: Site, label: str | None) -> None:

@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
+        "media": ("media", "List, download, upload and delete the files of a dataset."),
         "package": ("package", "Build, list, deploy and prune packages."),
         "release": ("release", "List releases."),
     },
@@ -31,6 +32,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Configuration and help": {
         "config": ("config", "Validate, show and explain the configuration."),
+        "secret": ("secret", "Keep secrets encrypted; configuration refers to them as secret:NAME."),
+        "credentials": ("credentials", "Show how to reach databases and services of an environment."),
         "completion": ("completion", "Print a script with which a shell completes commands and values."),
         "help": ("help", "Show the help of a command, the common options, or the exit codes."),
     },

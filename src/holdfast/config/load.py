@@ -20,6 +20,7 @@ from holdfast.config.schema import Configuration
 from holdfast.config.similar import no_such
 from holdfast.config.validation import MISSING, InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
+from holdfast.system.secret_store import SecretStore
 from holdfast.system.secrets import is_secret
 
 FILE_NAME = "holdfast.toml"
@@ -55,6 +56,14 @@ class ResolvedConfig(msgspec.Struct, frozen=True):
             self.path(configured)
             if configured
             else Path(f"/var/lib/holdfast/{application.name}.{application.environment}")
+        )
+
+    def secret_store(self) -> SecretStore:
+        """Return the file of the secrets that Holdfast keeps for this environment, next to holdfast.toml."""
+        identity = self.configuration.secrets.identity
+        return SecretStore(
+            self.root / f"holdfast.secrets.{self.configuration.application.environment}.json",
+            self.path(identity) if identity else self.state / "secrets.identity",
         )
 
     @property

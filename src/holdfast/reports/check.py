@@ -15,12 +15,12 @@ from msgspec.structs import replace
 
 from holdfast.application import access, development, whole_backups
 from holdfast.application.application import App
+from holdfast.config.secret_references import everywhere
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
 from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
-from holdfast.system.secrets import is_secret
 
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10
@@ -325,16 +325,12 @@ def _space(app: App) -> list[Problem]:
 def _secrets(app: App) -> list[Problem]:
     found = []
     configuration = app.loaded.configuration
-    named = {f"environment.{key}": value for key, value in configuration.environment.items()}
-    for service, item in configuration.services.items():
-        named |= {f"services.{service}.environment.{key}": value for key, value in item.environment.items()}
-    for key, value in named.items():
-        if not is_secret(value):
-            continue
+    for key, value in everywhere(configuration).items():
         try:
             app.context.host.resolve_secret(value)
         except HoldfastError as error:
-            found.append(Problem(key, "error", error.what, f"Make {value} readable for this user."))
+            advice = error.next_step or f"Make {value} readable for this user."
+            found.append(Problem(key, "warning" if key.startswith("tasks.") else "error", error.what, advice))
             continue
         if value.startswith("env:"):
             found.append(

@@ -34,6 +34,16 @@ class Application(Section, frozen=True):
     ] = ""
 
 
+class Secrets(Section, frozen=True):
+    identity: Annotated[
+        str,
+        Meta(
+            description="File with the identity of age for which secrets are encrypted; it is made if it does not"
+            " exist. Keep a copy of it elsewhere. Default: secrets.identity in the state directory."
+        ),
+    ] = ""
+
+
 class Configuration(Section, frozen=True, kw_only=True):
     extends: Annotated[
         str,
@@ -49,6 +59,9 @@ class Configuration(Section, frozen=True, kw_only=True):
     environment: Annotated[
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
     ] = {}
+    secrets: Annotated[Secrets, Meta(description="Secrets that Holdfast keeps itself, encrypted.")] = field(
+        default_factory=Secrets
+    )
     services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
     tasks: Annotated[
         Tasks,
