@@ -61,6 +61,8 @@ def meant(line: str, *, own: bool = False) -> str:
             "credentials --format=json --selector=[databases][main]",
             "credentials show --format=json '[databases][main]'",
         ),
+        ("credentials show databases", "credentials show databases"),
+        ("credentials --help", "credentials --help"),
         ("-c shop.toml app:console 'oro:cron --env=prod' -vvv", "-c shop.toml console -- 'oro:cron --env=prod' -vvv"),
         ("app:console -vvv 'a \"b c\" d\\\\e'", "console -- -vvv"),
         ("--config x.toml backup:list -c y.toml", "--config x.toml backup list -c y.toml"),

@@ -161,8 +161,8 @@ BY_RULE = (
     "service:stop",
 )
 """The documented names that the rule covers. Of services, a kind may follow, as in `service:stop:consumer`."""
-_OWN_NAMES = ("upgrade",)
-"""Names without a colon that are also commands here: they are translated only where orocloud-cli is called."""
+_OWN_NAMES = ("upgrade", "credentials")
+"""Names without a colon that are also commands here."""
 
 
 def form_of(name: str) -> Form:
@@ -195,7 +195,7 @@ def translated(arguments: Sequence[str], commands: Collection[str], *, own: bool
     if position is None:
         return list(arguments)
     name = arguments[position]
-    known = name in TABLE and (own or name not in _OWN_NAMES or _is_foreign(arguments[position + 1 :]))
+    known = name in TABLE and (name not in _OWN_NAMES or _is_foreign(name, arguments[position + 1 :], own=own))
     if not known and not _is_name(name):
         return list(arguments)
     form = form_of(name)
@@ -232,8 +232,11 @@ def _is_name(word: str) -> bool:
     )
 
 
-def _is_foreign(arguments: Sequence[str]) -> bool:
-    return any(one.partition("=")[0] == "--reference" for one in arguments)
+def _is_foreign(name: str, arguments: Sequence[str], *, own: bool) -> bool:
+    """Return whether a command that is also one of Holdfast is meant as that of orocloud-cli."""
+    if name == "credentials":
+        return "show" not in arguments and bool({"-h", "--help"}.isdisjoint(arguments)) and (own or bool(arguments))
+    return own or any(one.partition("=")[0] == "--reference" for one in arguments)
 
 
 def _position(arguments: Sequence[str]) -> int | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from holdfast.cli.catalogue import TOPICS
-from holdfast.cli.colon_names import TABLE, form_of, names
+from holdfast.cli.catalogue import COMMANDS, TOPICS
+from holdfast.cli.colon_names import form_of, names
 from holdfast.cli.command import WIDEST_HELP, Group, command, common_options
 from holdfast.cli.session import Session, common
 from holdfast.errors import EXIT_CODES
@@ -82,7 +82,7 @@ def help(session: Session, words: tuple[str, ...]) -> None:
 def _found(context: click.Context, words: tuple[str, ...]) -> tuple[click.Command, click.Context]:
     """Return a command by its words, with its context. Raise UsageError."""
     found, place = context.find_root().command, context.find_root()
-    if len(words) == 1 and (":" in words[0] or words[0] in TABLE) and form_of(words[0]).words:
+    if len(words) == 1 and words[0] not in COMMANDS and words[0] in names() and form_of(words[0]).words:
         words = tuple(word for word in form_of(words[0]).words if word[0] not in "-@")
     for word in words:
         inner = found.get_command(place, word) if isinstance(found, click.Group) else None
