@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import shutil
@@ -11,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from holdfast.operations import clone, secret
+from tests.proof import patience
+from tests.proof.endings import at_end
 from tests.proof.rotation import FamilyName
+from tests.servers.registry import RegistryServer
 from tests.site import IN_CONTAINERS, Site
 from tests.stores import PostgresqlStore
 
@@ -251,13 +255,49 @@ def _unproven(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+PATCH = "fixed.patch"
+
+
+def _with_a_registry(site: Site) -> None:
+    """A registry on the loopback interface keeps its contents with the site, so they are put back with it."""
+    server = RegistryServer(data=site.folder / "registry")
+    at_end(server.remove)
+    text = f'\n[packages.registry]\nurl = "{server.url("shop/packages")}"\ntimeout_seconds = {patience.limit(5)}\n'
+    site.config.write_text(site.config.read_text() + text)
+
+
+def _pushed_elsewhere(site: Site) -> None:
+    """The registry has a package that this machine has not."""
+    _with_a_registry(site)
+    site.operate("build", "v2", "sale")
+    shutil.rmtree(site.state / "packages" / "sale")
+
+
+def _with_a_patch(site: Site) -> None:
+    """A patch of what visitors see."""
+    old = (site.app_folder / "current" / "settings.json").read_text().splitlines(keepends=True)
+    new = [line.replace('"v1"', '"v1, fixed"') for line in old]
+    text = "".join(difflib.unified_diff(old, new, "a/settings.json", "b/settings.json"))
+    (site.folder / PATCH).write_text(text)
+
+
+def _patched(site: Site) -> None:
+    _with_a_patch(site)
+    site.operate("patch_apply", str(site.folder / PATCH))
+
+
+def _without_recent_backup(site: Site) -> None:
+    """The upgrade makes a whole backup before the window, as if the last one were old."""
+    site.config.write_text(site.config.read_text() + '\n[upgrade]\nrecent_backup = "0h"\n')
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
 
 SCENARIOS = [
     Scenario("upgrade", ("v1",), _upgrade("v2")),
-    Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), fails=True),
+    Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), _without_recent_backup, fails=True),
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
@@ -311,6 +351,10 @@ SCENARIOS = [
         "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
     ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
+    Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
+    Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
+    Scenario("patch_revert", ("v1",), lambda site: site.operate("patch_revert", PATCH), _patched),
     Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 

@@ -238,7 +238,9 @@ def test_a_value_that_may_be_a_secret_is_not_shown(folder: Path) -> None:
     write(folder, GOOD.replace('kind = "sqlite"', 'kind = "postgresql"\npassword = "hunter2"'))
     found = [one for one in problems(folder) if one.startswith("databases.main.password")]
     assert len(found) == 1 and "hunter2" not in found[0]
-    assert "expected env:NAME, file:PATH, command:ARGV or secret:NAME, got another text (holdfast.toml, line " in found[0]
+    assert (
+        "expected env:NAME, file:PATH, command:ARGV or secret:NAME, got another text (holdfast.toml, line " in found[0]
+    )
 
 
 def test_lines_are_found_behind_texts_and_lists_of_several_lines() -> None:

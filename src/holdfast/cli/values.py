@@ -150,6 +150,8 @@ _SOURCES: dict[tuple[str, ...], Callable[[click.Context], Iterable[str]]] = {
     ("upgrade", "reference"): _references,
     ("package", "build", "reference"): _references,
     ("package", "deploy", "reference"): _packages,
+    ("package", "show", "reference"): _packages,
+    ("package", "verify", "references"): _packages,
     ("backup", "export", "arguments"): _backups,
     ("clone", "source"): _environments,
     ("clone", "target"): _environments,

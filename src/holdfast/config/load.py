@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.config import environments
+from holdfast.config.own_files import FILE_NAME as FILE_NAME
 from holdfast.config.places import Places
 from holdfast.config.schema import Configuration
 from holdfast.config.similar import no_such
@@ -23,7 +24,6 @@ from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secret_store import SecretStore
 from holdfast.system.secrets import is_secret
 
-FILE_NAME = "holdfast.toml"
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.

@@ -61,7 +61,7 @@ def plan(
     recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps: list[PlannedStep] = [
-        parts.preflight(app, present, with_backup=safety, adopts=True),
+        parts.preflight(app, present, dumps=int(safety), adopts=True),
         PinSource(*taken),
         CheckBackup(*taken),
         *([LoadDatabases(*taken)] if databases else []),

@@ -53,7 +53,7 @@ def plan_database(
     checks = parts.check_loaded(app, release)
     references = app.loaded.configuration.backup.references
     steps: list[PlannedStep] = [
-        parts.preflight(app, present, with_backup=safety, more=more),
+        parts.preflight(app, present, dumps=int(safety), more=more),
         load,
         *checks.before,
         *([CheckReferences()] if references is not None and references.database == name else []),
@@ -160,7 +160,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.only_existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps: list[PlannedStep] = [parts.preflight(app, present, with_backup=safety, stops=False)]
+    steps: list[PlannedStep] = [parts.preflight(app, present, dumps=int(safety), stops=False)]
     if safety:
         steps += [
             parts.backup_copy(present),

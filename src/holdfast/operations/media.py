@@ -102,7 +102,7 @@ def _plan(
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     need = {str(app.context.files[name].root): 2 * size + (1 << 20)} if size else {}
-    steps: list[PlannedStep] = [parts.preflight(app, present, with_backup=safety, stops=False, more=need)]
+    steps: list[PlannedStep] = [parts.preflight(app, present, dumps=int(safety), stops=False, more=need)]
     if safety:
         steps += [
             parts.backup_copy(present),

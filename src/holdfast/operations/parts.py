@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.application import development
 from holdfast.application.application import App
+from holdfast.config import own_files
 from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
@@ -22,6 +22,7 @@ from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
 from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
@@ -121,28 +122,17 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         return package.commit, package.label
 
 
-def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package, and its overlay, set its tasks, services and migrations.
+def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+    """Let a release's own files set its tasks, services and migrations, instead of those of the running release.
 
-    Raise ConfigurationError, or RefusedError where production would run in a development mode.
-    """
-    own, of_type = (app.context.packages.file_of(commit, name) for name in release_files(app.loaded))
-    notes = adopt_configuration(app, own, label, of_type)
-    development.refuse(app.context)
-    return notes
-
-
-def adopt_configuration(app: App, text: str | None, label: str, of_type: str | None = None) -> list[str]:
-    """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
-
-    `of_type` is its overlay for the type of this environment. Return notes that name the keys that are set, no longer
-    set and ignored. Raise ConfigurationError.
+    `text` is what `config.own_files` puts together. Return notes that name the keys that are set, no longer set and
+    ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
-    names = release_files(before)
+    names, files = release_files(before), own_files.split(text)
     origins = [f"{label}:{name}" for name in names]
     try:
-        merged = merge_release(before, text or "", origins[0], (of_type or "", origins[1]))
+        merged = merge_release(before, files[names[0]], origins[0], (files.get(names[1], ""), origins[1]))
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
@@ -174,7 +164,7 @@ def preflight(
     app: App,
     datasets: Datasets,
     *,
-    with_backup: bool,
+    dumps: int = 0,
     reserve: bool = True,
     copies: bool = False,
     taken_over: bool = True,
@@ -185,9 +175,10 @@ def preflight(
 ) -> PlannedStep:
     """Return the step of the preflight checks.
 
-    `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
+    `dumps`: how many of each database the vault must have space for. `copies`: servers will copy their databases.
+    `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
-    need = {**disk_requirements(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
+    need = {**disk_requirements(app, datasets, dumps=dumps, copies=copies), **(more or {})}
     return Preflight(
         need_bytes=need,
         reserve=reserve,
@@ -198,7 +189,7 @@ def preflight(
     )
 
 
-def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
+def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool) -> dict[str, int]:
     """Return the bytes needed by path: restore points next to each database, dumps for the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
@@ -210,10 +201,10 @@ def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies
         if where:
             found[where] = found.get(where, 1 << 20) + size
         total += size
-    if with_backup and app.context.vault is not None:
+    if dumps and app.context.vault is not None:
         vault = app.context.vault.capabilities
         if vault.folder is not None:
-            found[str(vault.folder)] = (2 * total if copies else total) + (1 << 20)
+            found[str(vault.folder)] = dumps * total + (1 << 20)
         if not vault.in_place:  # dumps are made next to the state and streamed from there
             found[str(app.loaded.state)] = total + (1 << 20)
     return found
@@ -352,6 +343,11 @@ def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
 def remove_stopped(app: App) -> list[PlannedStep]:
     """Return the closing step that removes what the runtime keeps of stopped services; none where it keeps nothing."""
     return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
+
+
+def record_use(app: App) -> list[PlannedStep]:
+    """Return the closing step that records in the registry what runs here; none without a registry."""
+    return [RecordUse()] if app.context.registry is not None else []
 
 
 def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:

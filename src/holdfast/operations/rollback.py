@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.application.application import App
-from holdfast.config.load import release_files
+from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
 from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
-from holdfast.steps import migrations, services
+from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
-from holdfast.steps.gate import CloseGate, OpenGate
+from holdfast.steps.gate import OpenGate
 from holdfast.steps.migrate import MigrateWhileServing
 from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
-from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.service_steps import AdoptServices
 from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
 
@@ -38,8 +38,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own, of_type = (_text_of(Path(target.path) / name) for name in release_files(app.loaded))
-    notes = parts.adopt_configuration(app, own, target.label, of_type)
+    notes = parts.adopt_configuration(app, own_files.in_folder(Path(target.path)), target.label)
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )
@@ -105,10 +104,6 @@ def _migrates(step: StepRecord) -> bool:
     return step.name == MigrateWhileServing.name
 
 
-def _text_of(path: Path) -> str | None:
-    return path.read_text() if path.is_file() else None
-
-
 def _target(app: App, current: Release, to: str | None) -> Release:
     for release in releases.known_releases(app.context):
         if release.id != current.id and (to is None or to in (release.id, release.label, release.commit)):
@@ -154,25 +149,13 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
-    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback")]
-        after = upgrade.beside_after(target)
-    else:
-        steps = [
-            *parts.prepare(app, target),
-            CloseGate(f"rollback to {target.label}"),
-            StopServices(keeps=True),
-            SwitchRelease(target),
-            *parts.start_all(app, target),
-        ]
-        after = [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
+    steps, after = upgrade.switching(app, target, [], "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing, with_backup=False), *steps),
-        after_commit=tuple(after),
+        steps=(parts.preflight(app, nothing), *steps),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
@@ -189,7 +172,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         app, databases, f"rollback to {target.label}", safety=True
     )
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=True),
+        parts.preflight(app, datasets, dumps=1),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *parts.prepare(app, target, "after_restore", "reindex"),
@@ -205,6 +188,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.record_use(app),
     )
     return Plan(
         kind="rollback",

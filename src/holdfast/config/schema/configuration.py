@@ -7,6 +7,7 @@ from msgspec import Meta, field
 from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.packages import Packages
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
@@ -55,6 +56,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     ] = ""
     application: Annotated[Application, Meta(description="Which application this is.")]
     source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)
+    packages: Annotated[Packages, Meta(description="Where its packages are shared.")] = field(default_factory=Packages)
     runtime: Annotated[Runtime, Meta(description="Where its services run.")] = field(default_factory=Runtime)
     environment: Annotated[
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")

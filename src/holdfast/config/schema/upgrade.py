@@ -29,6 +29,20 @@ class Source(Section, frozen=True):
     build: Annotated[
         list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of arguments.")
     ] = []
+    assets: Annotated[
+        list[Argv],
+        Meta(
+            description="Commands that build assets, run after `build` and after the patches;"
+            " `package build --skip-assets-build` leaves them out."
+        ),
+    ] = []
+    patches: Annotated[
+        str,
+        Meta(
+            description="Folder in the repository whose `*.patch` files are applied to the tree after `build`, in the"
+            " order of their names; empty for none."
+        ),
+    ] = "patches"
     images: Annotated[
         list[Argv],
         Meta(
@@ -56,8 +70,9 @@ class Source(Section, frozen=True):
     ] = None
 
     def problems(self) -> list[str]:
-        outside = [path for path in self.writable if path.startswith("/") or ".." in path.split("/")]
-        return [f"writable: {path} is not a path inside the release" for path in outside]
+        places = [*(("writable", path) for path in self.writable), ("patches", self.patches)]
+        outside = [(key, path) for key, path in places if path.startswith("/") or ".." in path.split("/")]
+        return [f"{key}: {path} is not a path inside the release" for key, path in outside]
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":
@@ -186,6 +201,16 @@ class Upgrade(Section, frozen=True):
             description="How long to keep a restore point after the commit, such as `24h`.",
         ),
     ] = ""
+    recent_backup: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d+[hd]$",
+            extra={"expected": "a number with h or d, such as 24h, or 0h"},
+            description="If the vault contains a younger backup of all datasets, an upgrade dumps databases only after"
+            " the commit, from the restore point. Otherwise, and with `0h`, it makes a whole backup before the window"
+            " too.",
+        ),
+    ] = "24h"
     keep_replaced: Annotated[
         str,
         Meta(

@@ -24,7 +24,7 @@ from holdfast.drivers.compose_model import Model
 from holdfast.drivers.packages.images.build_script import BuildScript
 from holdfast.drivers.packages.images.names import ImageNames, exact
 from holdfast.errors import StepError
-from holdfast.model import Newer, Package
+from holdfast.model import AppliedPatch, Newer, Package, Patch, PatchFit
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -47,12 +47,26 @@ class Sources(Protocol):
     def fetch(self) -> None: ...
     def precedes(self, commit: str, later: str) -> bool: ...
     def newer(self, commit: str) -> Newer: ...
-    def build(self, commit: str, label: str, run: str) -> Package: ...
+    def recipe(self, *, assets: bool) -> str: ...
+    def named(self, commit: str, label: str, *, assets: bool = True) -> str: ...
+    def build(
+        self, commit: str, label: str, run: str, *, id: str = "", note: str = "", assets: bool = True
+    ) -> Package: ...
     def abandon(self, run: str) -> None: ...
     def packages(self) -> list[Package]: ...
     def unpack(self, package: Package, target: Path, marker: Mapping[str, object]) -> None: ...
     def adopt(self, archive: Path) -> Package: ...
     def remove(self, id: str) -> None: ...
+    def configuration_of(self, package: Package) -> str | None: ...
+    def whole(self, package: Package) -> bool: ...
+    def incoming(self, run: str) -> Path: ...
+    def receive(self, package: Package, configuration: str, run: str) -> Package: ...
+    def fit_patch(self, package: Package, name: str, text: bytes, strip: int | None, run: str) -> PatchFit: ...
+    def patch_text(self, package: Package, patch: AppliedPatch, run: str) -> bytes: ...
+    def why_not_reverted(self, package: Package, patch: AppliedPatch, run: str) -> str: ...
+    def patch(
+        self, package: Package, add: Sequence[Patch], remove: Sequence[str], run: str, *, applied_at: str
+    ) -> Package: ...
 
 
 class ComposeCommand(Protocol):
@@ -133,6 +147,27 @@ class ImagePackages:
     def adopt(self, archive: Path) -> Package:
         return self._sources.adopt(archive)
 
+    def configuration_of(self, package: Package) -> str | None:
+        return self._sources.configuration_of(package)
+
+    def whole(self, package: Package) -> bool:
+        return self._sources.whole(package)
+
+    def incoming(self, run: str) -> Path:
+        return self._sources.incoming(run)
+
+    def receive(self, package: Package, configuration: str, run: str) -> Package:
+        return self._sources.receive(package, configuration, run)
+
+    def fit_patch(self, package: Package, name: str, text: bytes, strip: int | None, run: str) -> PatchFit:
+        return self._sources.fit_patch(package, name, text, strip, run)
+
+    def patch_text(self, package: Package, patch: AppliedPatch, run: str) -> bytes:
+        return self._sources.patch_text(package, patch, run)
+
+    def why_not_reverted(self, package: Package, patch: AppliedPatch, run: str) -> str:
+        return self._sources.why_not_reverted(package, patch, run)
+
     # --- images ------------------------------------------------------------------------------------
 
     def _kept(self, package: Package) -> dict[str, Image]:
@@ -152,10 +187,23 @@ class ImagePackages:
             return False
         return all(self._names.id(image.tag) == image.id for image in kept.values())
 
-    def build(self, commit: str, label: str, run: str) -> Package:
-        package = self._sources.build(commit, label, run)
+    def recipe(self, *, assets: bool) -> str:
+        return self._sources.recipe(assets=assets)
+
+    def named(self, commit: str, label: str, *, assets: bool = True) -> str:
+        return self._sources.named(commit, label, assets=assets)
+
+    def build(self, commit: str, label: str, run: str, *, id: str = "", note: str = "", assets: bool = True) -> Package:
+        package = self._sources.build(commit, label, run, id=id, note=note, assets=assets)
         self._make_images(package, run)
         return package
+
+    def patch(
+        self, package: Package, add: Sequence[Patch], remove: Sequence[str], run: str, *, applied_at: str
+    ) -> Package:
+        made = self._sources.patch(package, add, remove, run, applied_at=applied_at)
+        self._make_images(made, run)
+        return made
 
     def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
         package = self._sources.build(commit, label, run)
