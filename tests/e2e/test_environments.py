@@ -12,7 +12,7 @@ import pytest
 from tests import kept
 from tests.e2e.cli import run, run_json, succeed
 from tests.memory import make_folder
-from tests.site import Site
+from tests.site import Site, gate_port
 
 _CLOSED = """                if path == "/app_dev.php":
                     return self.answer(404, {})
@@ -141,10 +141,15 @@ def test_two_environments_never_share_a_state_directory_a_folder_or_a_database(p
     overlay(production, "staging", other)
     done = run(production, "install", "v1", "-e", "staging")
     assert (done.returncode, "belongs to guestbook.production" in done.stderr) == (4, True), done.stderr
-    apart = other + '[releases]\npath = "two/releases"\n[files.media]\npath = "two/media"\n'
+    apart = (
+        f'{other}[gate]\nlisten = "127.0.0.1:{gate_port()}"\n'
+        + '[releases]\npath = "two/releases"\n[files.media]\npath = "two/media"\n'
+    )
     overlay(production, "staging", apart)
     done = run(production, "install", "v1", "-e", "staging")
-    assert (done.returncode, "database main" in done.stderr) == (4, True), done.stderr
+    assert (done.returncode, "guestbook.sqlite3 belongs to guestbook.production" in done.stderr) == (4, True), (
+        done.stderr
+    )
     assert production.fingerprint() == before and production.get("/")[0] == 200
 
 

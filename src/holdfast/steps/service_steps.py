@@ -348,6 +348,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
         _stop(application, context, old)
         set_wanted(application, new)
         application.runtime.start(*ordered(new, stopping=False))
+        application.claim_created()
 
 
 # --- the operator's own command -------------------------------------------------------------------------
