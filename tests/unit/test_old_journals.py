@@ -90,13 +90,7 @@ _RELEASE = {
     [
         ("migrations.verify", {"release": _RELEASE}, {}),
         (
-            "package.carry",
-    "package.fetch",
-    "package.patch",
-    "package.push",
-    "package.record",
-    "references.check_loaded",
-    "release.adopt",
+            "release.adopt",
             {"release": _RELEASE},
             {"created": True, "path": "/site/app/releases/r1", "instances": ["web-r1"]},
         ),
