@@ -51,6 +51,8 @@ _READ_ONLY = {
     "package verify",
     "patch list",
     "patch view",
+    "queue list",
+    "queue peek",
     "release list",
     "secret list",
     "service logs",

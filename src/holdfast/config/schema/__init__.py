@@ -4,6 +4,7 @@ from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
 from holdfast.config.schema.datasets import Database, Files, Uploads
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Migrations",
     "PythonSource",
+    "Queues",
     "References",
     "Releases",
     "Runtime",

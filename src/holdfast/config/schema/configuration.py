@@ -8,6 +8,7 @@ from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.packages import Packages
+from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
@@ -75,6 +76,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
+    queues: Annotated[dict[Name, Queues], Meta(description="Its message queues, for `holdfast queue`.")] = {}
     gate: Annotated[Gate, Meta(description="How visitors are held during maintenance.")] = field(default_factory=Gate)
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
     backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(
