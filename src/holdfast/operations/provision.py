@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.application.application import App
-from holdfast.config.load import FILE_NAME
+from holdfast.config import own_files
+from holdfast.config.load import wanted_files
 from holdfast.config.similar import no_such
 from holdfast.errors import AlreadyThereError, NotFoundError, RefusedError, RegistryError
 from holdfast.model import RESERVED_NAMES, Package, PlannedStep, StoredPackage
@@ -53,7 +55,7 @@ def building(app: App, reference: str, *, push: bool | None = None) -> Provision
             raise
         return deploying(app, reference)
     id = app.context.packages.named(commit, label)
-    configuration = app.context.packages.file_of(commit, FILE_NAME)
+    configuration = own_files.from_each(partial(app.context.packages.file_of, commit), wanted_files(app.loaded))
     note = default_note(reference)
     here = _exactly(app, id)
     if not pushes(app, push) or TAG.fullmatch(id) is None:
