@@ -533,12 +533,12 @@ def test_a_release_has_an_overlay_for_each_type_and_the_operator_has_the_last_wo
     write(folder, GOOD + '\n[environment]\nA = "base"\n')
     own = ('[tasks]\nwarm_cache = ["common"]\nprepare = ["common"]\n', "v2:holdfast.toml")
     of_type = ('[tasks]\nwarm_cache = ["prod"]\nreindex = ["prod"]\n[gate]\nlisten = "x"\n', "v2:holdfast.prod.toml")
-    merged = merge_release(read(folder), *own, of_type)
+    merged = merge_release(read(folder), *own, of_type=of_type)
     tasks = merged.configuration.tasks
     assert (tasks.prepare, tasks.warm_cache, tasks.reindex) == (["common"], ["prod"], ["prod"])
     assert merged.origins["tasks.warm_cache"] == "v2:holdfast.prod.toml"
     write(folder, '[tasks]\nwarm_cache = ["operator"]\n', "holdfast.prod.toml")
-    assert merge_release(read(folder), *own, of_type).configuration.tasks.warm_cache == ["operator"]
+    assert merge_release(read(folder), *own, of_type=of_type).configuration.tasks.warm_cache == ["operator"]
     current = folder / "current"
     write(current, own[0])
     write(current, of_type[0], "holdfast.prod.toml")
