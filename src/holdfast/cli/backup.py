@@ -65,6 +65,19 @@ def create(
     )
 
 
+LISTED = (
+    "BACKUP",
+    "AGE",
+    Column("REASON", wraps=True),
+    Column("LEVEL", optional=True),
+    Column("RELEASE", optional=True),
+    Column("SIZE", right=True),
+    Column("NEW", right=True, optional=True),
+    Column("DATASETS", wraps=True),
+    Column("", wraps=True),
+)
+
+
 @backup.command("list", examples=[("backup list", "Which backups are there, how old, and why?")])
 @common
 def list_(session: Session) -> None:
@@ -75,17 +88,7 @@ def list_(session: Session) -> None:
     vault = operation.vault(app)
     found = vault.backups()
     session.renderer.table(
-        [
-            "BACKUP",
-            "AGE",
-            Column("REASON", wraps=True),
-            "LEVEL",
-            Column("RELEASE", optional=True),
-            Column("SIZE", right=True),
-            Column("NEW", right=True, optional=True),
-            Column("DATASETS", wraps=True),
-            Column("", wraps=True),
-        ],
+        LISTED,
         [
             [
                 item.id,
