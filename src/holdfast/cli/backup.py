@@ -68,6 +68,19 @@ def create(
     )
 
 
+LISTED = (
+    "BACKUP",
+    "AGE",
+    Column("REASON", wraps=True),
+    Column("LEVEL", optional=True),
+    Column("RELEASE", optional=True),
+    Column("SIZE", right=True),
+    Column("NEW", right=True, optional=True),
+    Column("DATASETS", wraps=True),
+    Column("", wraps=True),
+)
+
+
 @backup.command(
     "list",
     examples=[
@@ -87,17 +100,7 @@ def list_(session: Session, page: int, per_page: int | None) -> None:
     every = vault.backups()
     found, pages = paged(every, page, per_page)
     session.renderer.table(
-        [
-            "BACKUP",
-            "AGE",
-            Column("REASON", wraps=True),
-            "LEVEL",
-            Column("RELEASE", optional=True),
-            Column("SIZE", right=True),
-            Column("NEW", right=True, optional=True),
-            Column("DATASETS", wraps=True),
-            Column("", wraps=True),
-        ],
+        LISTED,
         [
             [
                 item.id,
