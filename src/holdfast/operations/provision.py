@@ -87,7 +87,7 @@ def deploying(app: App, reference: str) -> Provision:
     """Return how a package that was built before comes here. Raise NotFoundError, RefusedError or RegistryError."""
     registry = app.context.registry
     named = registry is not None and reference.startswith((f"{registry.address}:", f"{registry.address}@"))
-    here = None if named else app.context.find_package(reference)
+    here = None if named else app.context.find_package(reference) or _of_reference(app, reference)
     if here is None and registry is not None:
         stored = registry.find(reference)
         return _provided(app, stored, _exactly(app, stored.package.id))
@@ -96,6 +96,15 @@ def deploying(app: App, reference: str) -> Provision:
     return Provision(
         here.commit, here.label, here.id, (RecordUse((here.id,)),) if registry else (), _configuration(app, here), here
     )
+
+
+def _of_reference(app: App, reference: str) -> Package | None:
+    """Return the package here of the git commit that a reference means; None if there is none."""
+    try:
+        commit, _ = app.context.packages.resolve(reference)
+    except NotFoundError:
+        return None
+    return app.context.find_package(commit)
 
 
 def unknown(app: App, reference: str) -> NotFoundError:
