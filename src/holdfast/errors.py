@@ -27,7 +27,7 @@ HoldfastError
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 EXIT_CODES = {
     0: "done, or there was nothing to do",
@@ -58,6 +58,8 @@ class HoldfastError(Exception):
         self.what = what
         self.state = state or self.default_state
         self.next_step = next_step
+        self.undone_by: Mapping[str, str] = {}
+        """How a failed upgrade was undone: `strategy` and `because`; empty for every other error."""
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.state, self.next_step) if part)

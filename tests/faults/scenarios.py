@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -228,6 +229,21 @@ def _without_recent_backup(site: Site) -> None:
     site.config.write_text(site.config.read_text() + '\n[upgrade]\nrecent_backup = "0h"\n')
 
 
+_PENDING = """
+import sys; sys.path.insert(0, "."); from pathlib import Path; from database import connect
+done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
+print(*sorted({path.stem for path in Path("migrations").glob("*.py")} - done), sep="\\n")
+"""
+_SQL = "> 0002_mood\nALTER TABLE entries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine';\nCREATE TABLE moods (name TEXT)"
+
+
+def _answers_questions(site: Site) -> None:
+    """A release prints its pending migrations and their SQL, which shows that the old code tolerates them."""
+    pending = ["python3", "-c", _PENDING]
+    lines = f"pending = {json.dumps(pending)}\nsql = {json.dumps(['echo', _SQL])}\n"
+    site.config.write_text(site.config.read_text().replace("[migrations]\n", f"[migrations]\n{lines}"))
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
@@ -239,6 +255,7 @@ SCENARIOS = [
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
+    Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
     Scenario(
         "rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True

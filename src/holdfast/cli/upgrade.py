@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     help="Start the new version next to the old one, without maintenance; compatible migrations only.",
 )
 @click.option("--source", "mode", flag_value="source", help="Change only the code: no migration, no maintenance.")
+@click.option(
+    "--allow-incompatible",
+    is_flag=True,
+    help="With --rolling: even if the old code may not tolerate the migrations. The log shows what was allowed.",
+)
 @click.option("--no-backup", is_flag=True, help="Make no backup; --dry-run prints what an undo then loses.")
 @click.option("--backup-except", multiple=True, metavar="DATASET", help="Leave a dataset out of the backup.")
 @click.option("--may-shrink", multiple=True, metavar="TABLE", help="Allow that rows of a table vanish this time.")
@@ -43,6 +48,7 @@ def upgrade(
     session: Session,
     reference: str,
     mode: Literal["rolling", "source"] | None,
+    allow_incompatible: bool,
     no_backup: bool,
     backup_except: tuple[str, ...],
     may_shrink: tuple[str, ...],
@@ -78,6 +84,7 @@ def upgrade(
             backup_except=backup_except,
             again=again,
             may_shrink=may_shrink,
+            allow_incompatible=allow_incompatible,
             provided=provided,
             patches=becomes,
             push=push,

@@ -40,7 +40,7 @@ def plan(
         )
     provided = provided or provision.building(app, reference, push=push)
     label = provided.label
-    notes = parts.adopt_configuration(app, provided.configuration, label)
+    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, provided.commit))
     release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)

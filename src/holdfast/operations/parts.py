@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config import composer
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.config.similar import no_such
-from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
+from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
@@ -20,7 +21,7 @@ from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
-from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations, VerifyNonePending
 from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore_point import PrepareRestorePoint
@@ -110,23 +111,40 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         return package.commit, package.label
 
 
-def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+def scripts_of(app: App, commit: str) -> str | None:
+    """Return the composer.json of a commit if tasks may come from it; None where the repository lacks the commit."""
+    if not app.loaded.configuration.tasks.scripts:
+        return None
+    try:
+        return app.context.packages.file_of(commit, composer.FILE_NAME)
+    except HoldfastError:
+        return None
+
+
+def adopt_configuration(app: App, text: str | None, label: str, scripts: str | None = None) -> list[str]:
     """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
+
+    `scripts` is the text of its composer.json, whose scripts may replace tasks.
 
     Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
-        merged = merge_release(before, text if text is not None else "", origin)
+        merged = merge_release(before, text or "", origin, scripts or "")
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    keys = {key for key, value in merged.origins.items() if value == origin}
-    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
+    scripted = f"{label}:{composer.FILE_NAME}"
+    notes, keys = [], set()
+    for one in (origin, scripted):
+        if own := {key for key, value in merged.origins.items() if value == one}:
+            notes.append(f"Set by {one}: {', '.join(sorted(own))}")
+            keys |= own
+    earlier = (f"current/{FILE_NAME}", f"current/{composer.FILE_NAME}")
+    gone = {key for key, value in before.origins.items() if value in earlier} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
@@ -305,10 +323,21 @@ def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()
     migrates_at_start = app.loaded.configuration.migrations.on_start
     return [
         *tasks(app, release, "migrate"),
+        *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
         *start_all(app, release, compare),
     ]
+
+
+def still_pending(app: App, release: Release) -> list[PlannedStep]:
+    """Return the step that looks for migrations after `migrate`, where a release can be asked for them at little cost.
+
+    The questions of other frameworks take seconds, in which visitors wait.
+    """
+    configuration = app.loaded.configuration
+    asks = bool(configuration.migrations.pending) or configuration.migrations.kind == "oro"
+    return [VerifyNonePending(release)] if asks and configuration.tasks.task("migrate") is not None else []
 
 
 def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:

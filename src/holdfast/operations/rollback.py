@@ -15,7 +15,7 @@ from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
-from holdfast.steps.migrate import MigrateWhileServing
+from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing
 from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
 from holdfast.steps.service_steps import AdoptServices
@@ -37,8 +37,13 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own = Path(target.path) / "holdfast.toml"
-    notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
+    own, scripts = (Path(target.path) / name for name in ("holdfast.toml", "composer.json"))
+    notes = parts.adopt_configuration(
+        app,
+        own.read_text() if own.is_file() else None,
+        target.label,
+        scripts.read_text() if scripts.is_file() else None,
+    )
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )
@@ -72,8 +77,14 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
     Without configured migrations the schema shows whether it changed. Nothing shows what a task did to contents alone.
     """
     if migrations.known(app.context):
-        unknown = migrations.unknown_to(app.context, target)
-        return f"does not know the applied migrations {', '.join(unknown)}" if unknown else ""
+        unknown = [name for name in migrations.unknown_to(app.context, target) if name not in _tolerated(app)]
+        unknown += _bundles_since(app, target)
+        if unknown:
+            return f"does not know the applied migrations {', '.join(unknown)}"
+    if app.loaded.configuration.migrations.pending and (left := migrations.pending(app.context, target)):
+        return f"needs migrations that the data does not have: {migrations.listed(left)}"
+    if migrations.known(app.context):
+        return ""
     if keep_data or not app.context.databases:
         return ""
     if found is None:
@@ -85,6 +96,26 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
     return f"comes from before {', '.join(migrated)}, where `migrate` may have changed contents" if migrated else ""
 
 
+def _tolerated(app: App) -> set[str]:
+    """Return the migrations of which a rolling upgrade found in their SQL that code from before tolerates them."""
+    found: set[str] = set()
+    for record in app.journal.committed(["upgrade"]):
+        for step in app.journal.steps(record.id):
+            if step.name == CheckMigrations.name:
+                found.update(step.facts.get("tolerated") or [])
+    return found
+
+
+def _bundles_since(app: App, target: Release) -> list[str]:
+    """Return versions of bundles that the running release has and an earlier one lacks: it does not know them."""
+    current = app.context.current_release()
+    absent = migrations.absent_bundles(app.context, target)
+    if not absent or current is None:
+        return []
+    gone = {name.rpartition(" ")[0] for name in migrations.absent_bundles(app.context, current)}
+    return [name for name in absent if name.rpartition(" ")[0] not in gone and name not in _tolerated(app)]
+
+
 def _migrated_since(app: App, target: Release) -> list[str]:
     """Operations since a release ran last that ran its successors' migrations."""
     found = []
@@ -92,7 +123,9 @@ def _migrated_since(app: App, target: Release) -> list[str]:
         if record.commit_facts.get("release", {}).get("id") == target.id:
             break
         done = [step for step in app.journal.steps(record.id) if step.state is StepState.DONE]
-        if any(_migrates(step) for step in done):
+        # Where nothing was pending, the task had nothing to do.
+        idle = any(step.name == CheckMigrations.name and step.facts.get("pending") == [] for step in done)
+        if not idle and any(_migrates(step) for step in done):
             found.append(record.id)
     return found[::-1]
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from holdfast.application.application import App
 from holdfast.config.schema.section import seconds_of
-from holdfast.errors import AlreadyThereError, RefusedError
+from holdfast.errors import AlreadyThereError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import parts, provision
 from holdfast.operations.patches import Patches, carried
@@ -22,7 +22,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
-from holdfast.steps.services import WEB
+from holdfast.steps.services import BEHIND, WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -36,17 +36,21 @@ def plan(
     backup_except: tuple[str, ...] = (),
     again: bool = False,
     may_shrink: Sequence[str] = (),
+    allow_incompatible: bool = False,
     provided: Provision | None = None,
     patches: Patches = "refuse",
     push: bool | None = None,
 ) -> Plan:
     """Return the plan of an upgrade; `provided` is a package that exists already.
 
-    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time. `patches`: what
+    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
+    `allow_incompatible`: a rolling upgrade even where the old code may not tolerate the migrations. `patches`: what
     becomes of those that were applied to the running release. `push`: as in `provision.building`.
 
-    Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
+    Raise UsageError, NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
+    if allow_incompatible and mode != "rolling":
+        raise UsageError("--allow-incompatible is for --rolling", next_step="Leave it out, or add --rolling.")
     current = parts.require_installed(app)
     known_services = list(app.loaded.configuration.services)
     if provided is None:
@@ -60,7 +64,8 @@ def plan(
             state="Nothing was changed.",
             next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
-    notes = parts.adopt_configuration(app, provided.configuration, label) + patch_notes
+    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, commit))
+    notes += patch_notes
     if app.context.packages.precedes(commit, current.commit):
         notes.append(
             f"{label} is older than the running {current.label}. An upgrade does not bring its data back."
@@ -81,7 +86,9 @@ def plan(
     else:
         _refuse_without_front(app, mode)
         refuse_unknown_migrations(app.context, mode)
-        steps, after = _beside(app, release, making, saved, mode, backup)
+        steps, after = _beside(app, release, making, saved, mode, backup, allow_incompatible)
+        if allow_incompatible:
+            notes.append(f"--allow-incompatible: {current.label} serves while migrations run that it may not tolerate.")
         if mode == "rolling":
             notes.append(f"A rolling upgrade never restores data: if {label} is bad, its compatible migrations stay.")
     return Plan(
@@ -258,7 +265,13 @@ def _refuse_without_front(app: App, mode: Mode) -> None:
 
 
 def _beside(
-    app: App, release: Release, making: Sequence[PlannedStep], saved: parts.Datasets, mode: Mode, backup: bool
+    app: App,
+    release: Release,
+    making: Sequence[PlannedStep],
+    saved: parts.Datasets,
+    mode: Mode,
+    backup: bool,
+    allow_incompatible: bool,
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
@@ -268,7 +281,7 @@ def _beside(
     steps: list[PlannedStep] = [
         *making,
         UnpackRelease(release, kinds),
-        CheckMigrations(release, mode),
+        CheckMigrations(release, mode, allow_incompatible=allow_incompatible),
         *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
@@ -276,10 +289,15 @@ def _beside(
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.task("migrate") is not None:
-            steps.append(MigrateWhileServing(release))
+            steps += [MigrateWhileServing(release), *parts.still_pending(app, release)]
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(StartServices(release, kinds, during="upgrade"))
-    return steps, beside_after(release)
+    steps.append(StartServices(release, kinds, during="upgrade", beside=divided(app)))
+    return steps, beside_after(app, release)
+
+
+def divided(app: App) -> bool | None:
+    """Return True if some workers cannot run next to the old ones, so that the others are started before the commit."""
+    return True if any(not service.beside for service in app.loaded.configuration.services.values()) else None
 
 
 def switching(
@@ -291,7 +309,7 @@ def switching(
     """
     kinds = kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
     if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        return [*making, StartServices(release, kinds, during=during)], beside_after(release)
+        return [*making, StartServices(release, kinds, during=during, beside=divided(app))], beside_after(app, release)
     steps: list[PlannedStep] = [
         *making,
         *parts.prepare(app, release),
@@ -303,13 +321,14 @@ def switching(
     return steps, [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
 
 
-def beside_after(release: Release) -> list[PlannedStep]:
+def beside_after(app: App, release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
+    late = ("scheduler",) if divided(app) is None else BEHIND
     return [
         SwitchRelease(release),
         OpenGate(drains=True),
         AdoptServices(retire=True),
-        StartServices(release, ("scheduler",), tolerant=True),
+        StartServices(release, late, tolerant=True, beside=None if divided(app) is None else False),
         AdoptServices(),
         UnpinBackup(),
         PruneReleases(),

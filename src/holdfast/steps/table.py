@@ -60,6 +60,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     migrate.CheckMigrations,
     migrate.MigrateWhileServing,
     migrate.VerifyMigrations,
+    migrate.VerifyNonePending,
     package_use.RecordUse,
     packages.CarryPatches,
     packages.FetchPackage,
