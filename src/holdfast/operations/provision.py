@@ -56,6 +56,11 @@ def building(app: App, reference: str, *, push: bool | None = None) -> Provision
     configuration = app.context.packages.file_of(commit, FILE_NAME)
     note = default_note(reference)
     here = _exactly(app, id)
+    if push and TAG.fullmatch(id) is None:
+        raise RefusedError(
+            f"a package of the name {id} cannot be pushed: a registry accepts letters, digits, `.`, `_` and `-`",
+            next_step=f"Build it under another name, then deploy that: holdfast package build {reference} TAG --push",
+        )
     if not pushes(app, push) or TAG.fullmatch(id) is None:
         return Provision(commit, label, id, (BuildPackage(commit, label, id, note),), configuration, here)
     try:
