@@ -31,8 +31,8 @@ class Switch(Section, frozen=True):
     set: Annotated[
         dict[str, str],
         Meta(
-            description="Values while the gate is closed, each as YAML, by their keys such as `main.maintenance`; after"
-            " it the file is byte for byte what it was (yaml)."
+            description="Values while the gate is closed, each as YAML, by their keys such as `main.logs`; after it the"
+            " file is byte for byte what it was. The application must still answer its health check with them (yaml)."
         ),
     ] = {}
     announce: Annotated[
