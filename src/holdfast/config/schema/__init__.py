@@ -2,7 +2,7 @@
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration
-from holdfast.config.schema.datasets import Database, Files
+from holdfast.config.schema.datasets import Database, Files, RestorePoint
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
@@ -22,6 +22,7 @@ __all__ = [
     "PythonSource",
     "References",
     "Releases",
+    "RestorePoint",
     "Runtime",
     "Section",
     "Service",
