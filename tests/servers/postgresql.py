@@ -249,8 +249,13 @@ class OwnContainerPostgresqlServer(EnclosedPostgresqlServer):
             )
 
     def start(self) -> None:
+        """Wait until it answers, or has ended because an operation left it without data that it can serve."""
         self._launch()
-        patience.until(self._answers)
+        patience.until(lambda: self._answers() or not self._is_running())
+
+    def _is_running(self) -> bool:
+        look = ["docker", "inspect", "--format={{.State.Running}}", self._name]
+        return subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == "true"
 
     def tidy(self) -> None:
         """Remove what operations left in the data directory."""

@@ -59,7 +59,7 @@ def test_a_data_directory_that_cannot_be_exchanged_says_why(
 
 
 def test_an_exchange_is_unfinished_until_it_says_that_it_is_done() -> None:
-    for state, unfinished in (("", False), ("ready new old", True), ("in new old", True), ("done new old", False)):
+    for state, unfinished in (("", False), ("out new old", True), ("in new old", True), ("done new old", False)):
         found = Found(DATA, "1:1", "", "1.p", "1", state, recovered=True, present="")
         assert found.unfinished == unfinished
 

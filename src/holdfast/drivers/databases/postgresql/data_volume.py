@@ -122,29 +122,30 @@ hba_file = '{folder}/hba.conf'
 ident_file = '{folder}/ident.conf'
 """
 _RECOVER = f"""{_COMMON}
-folder=$1 programs=$2 next=$3
+data=$1 folder=$2 programs=$3 next=$4
 if [ ! -e "$folder/recovered" ]; then
     "$programs/postgres" --single -D "$folder/new" -c "config_file=$folder/server.conf" template1 < /dev/null
     echo yes > "$folder/recovered"
     keep "$folder/recovered" "$folder"
 fi
-[ -z "$next" ] || say "$next"
-"""
-# A server cannot start in a directory between two states, because PG_VERSION goes first and comes last. Whatever is
-# not a part of the server's data stays: settings, rules of access, logs, certificates.
-_EXCHANGE = f"""{_COMMON}
-data=$1 folder=$2
-read -r state from to < "$folder/exchange"
-if [ "$state" = ready ]; then
-    mkdir -p "$folder/$to"
-    say "out $from $to"
-    state=out
+if [ -n "$next" ]; then
+    mkdir -p "$folder/${{next##* }}"
+    say "$next"
 fi
-if [ "$state" = out ]; then
-    if [ -e "$data/PG_VERSION" ]; then
+if [ -e "$folder/exchange" ]; then
+    read -r state from to < "$folder/exchange"
+    if [ "$state" = out ] && [ -e "$data/PG_VERSION" ]; then
         mv "$data/PG_VERSION" "$folder/$to/"
         keep "$data" "$folder/$to"
     fi
+fi
+"""
+# No server can start in a directory between two states, because PG_VERSION is gone before the stop and comes last.
+# Whatever is not a part of the server's data stays: settings, rules of access, logs, certificates.
+_EXCHANGE = f"""{_COMMON}
+data=$1 folder=$2
+read -r state from to < "$folder/exchange"
+if [ "$state" = out ]; then
     each "$data" | while read -r item; do mv "$item" "$folder/$to/"; done
     keep "$data" "$folder/$to"
     say "in $from $to"
@@ -177,7 +178,7 @@ class Found:
 
     @property
     def unfinished(self) -> bool:
-        return self.exchange.split(" ")[0] in ("ready", "out", "in")
+        return self.exchange.split(" ")[0] in ("out", "in")
 
 
 class DataVolume:
@@ -276,11 +277,18 @@ class DataVolume:
         self._script(owner, _FINISH, data, folder, programs, point, live, settings)
 
     def recover(self, found: Found, token: str, *, then: str = "") -> None:
-        """Recover the copy to its point, where that is not done. `then` is the exchange that is to follow."""
-        self._script(found.owner, _RECOVER, f"{found.data}/{PREFIX}{token}", found.programs, then)
+        """Recover the copy to its point, where that is not done.
+
+        `then` is the exchange that is to follow. From then on no server can start in the data directory; one that runs
+        already does not notice.
+        """
+        self._script(found.owner, _RECOVER, found.data, f"{found.data}/{PREFIX}{token}", found.programs, then)
 
     def exchange(self, found: Found, token: str) -> None:
-        """Stop the server, put the other data in place, and start it. Idempotent: what was begun is completed."""
+        """Stop the server, put the other data in place, and start it. Idempotent: what was begun is completed.
+
+        `recover` comes before it.
+        """
         known = self._known()
         if known["State"]["Running"] or known["State"].get("Restarting"):
             self._engine.stop(known["Id"], seconds=_STOP_SECONDS)
@@ -323,7 +331,7 @@ class DataVolume:
             time.sleep(_LOOK_SECONDS)
 
 
-FORWARD, BACK = f"ready {_NEW} {_ASIDE}", f"ready {_ASIDE} {_NEW}"
+FORWARD, BACK = f"out {_NEW} {_ASIDE}", f"out {_ASIDE} {_NEW}"
 
 
 def _below(place: str, other: str) -> bool:

@@ -9,7 +9,7 @@ data of the whole cluster, so it is for a server in a container that nothing els
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from msgspec.structs import replace
@@ -194,6 +194,7 @@ class LogPoints:
         if found is None:
             return False
         if found.unfinished:
+            self._volume.recover(found, token)
             self._exchange(found, token)
             found = self._found(token)
         if identity not in (found.point, found.live) or (identity == found.live and found.present != found.point):
@@ -269,12 +270,16 @@ class LogPoints:
                 for name in names
             }
             present = self._point_in_place(session) if names else ""
+            kept = self._version_file(session, names) if names else ""
         if not names:
             return
         gone = [f"{data}/{PREFIX}{name}" for name in names]
         if present in points - {""}:
             gone.append(f"{data}/{POINT_FILE}")
         owner = self._volume.owner(data)
+        if kept:
+            self._volume.in_server(owner, "cp", f"{data}/{kept}", data)
+            self._volume.in_server(owner, "sync", f"{data}/PG_VERSION", data)
         for attempt in range(_REMOVALS):  # a base backup that was just ended may still be removing its own files
             try:
                 self._volume.in_server(owner, "rm", "-rf", *gone)
@@ -283,6 +288,15 @@ class LogPoints:
                     raise
             else:
                 return
+
+    @staticmethod
+    def _version_file(session: Session, names: Sequence[str]) -> str:
+        """Return the file of the running server that an exchange took and did not go on; empty if it is in place."""
+        for name in names:
+            exchange = session.value(f"SELECT pg_read_file({literal(f'{PREFIX}{name}/exchange')}, 0, 200, true)") or ""
+            if exchange.startswith("out ") and session.value("SELECT pg_read_file('PG_VERSION', 0, 9, true)") is None:
+                return f"{PREFIX}{name}/{exchange.split()[-1]}/PG_VERSION"
+        return ""
 
     def close(self) -> None:
         """Let the log go that is kept for points. Idempotent."""
