@@ -51,6 +51,7 @@ from tests.snapshot import Snapshot
 from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
+ALONE = ("postgresql-log-inside",)
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 _RUNS = 4
 
