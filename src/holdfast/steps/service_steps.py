@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
+from holdfast.application import development
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
@@ -318,6 +319,8 @@ def _prove(
     instance: ServiceInstance,
 ) -> None:
     verify(application, instance, context, backends=backends if instance.kind == "web" else ())
+    if instance.kind == "web":
+        development.require_unreachable(application, instance)
     if instance.kind == "web" and application.proxy is not None:
         application.proxy.probe_upstream(target_of(application, instance))
 
@@ -345,6 +348,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
         _stop(application, context, old)
         set_wanted(application, new)
         application.runtime.start(*ordered(new, stopping=False))
+        application.claim_created()
 
 
 # --- the operator's own command -------------------------------------------------------------------------
