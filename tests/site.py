@@ -53,6 +53,7 @@ from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
 IN_INDEX = "# The rows are in a search index too."
+ALONE = ("postgresql-log-inside",)
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 _RUNS = 4
 
@@ -368,6 +369,8 @@ class Site:
         if pid is None or not kept.exists():
             return False
         text = kept.read_text()
+        if "secrets" in json.loads(text):  # its definition is the same with every value of a secret
+            return False
         directory = json.loads(text)["directory"]
         return (self.folder / definition).read_text() == text and os.path.samefile(f"/proc/{pid}/cwd", directory)
 

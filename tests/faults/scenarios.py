@@ -414,6 +414,8 @@ _OF_DATABASES = (
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
 _INSIDE = ("upgrade_that_fails", "restore")
+# Restore points by the server's log, which only these make.
+_BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 # An index is changed in a few steps of its own; the rest of each operation is that of SQLite.
 _WITH_AN_INDEX = ("backup_quiesce", "restore", "upgrade_that_fails")
@@ -429,6 +431,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("search", _WITH_AN_INDEX),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
+        ("postgresql-log-inside", _BY_LOG),
         ("compose", _IN_CONTAINERS),
         ("compose-backend", _WITH_A_BACKEND),
         ("podman", _BY_PODMAN),

@@ -176,7 +176,7 @@ def drivers_of(engine: str) -> frozenset[str]:
     elif engine == "search":
         modules.add(INDICES["elasticsearch"])
     else:
-        modules.add(DATABASES[engine.removesuffix("-inside")])
+        modules.add(DATABASES[engine.removesuffix("-inside").removesuffix("-log")])
     modules |= {imported().__module__ for imported in application}
     return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 

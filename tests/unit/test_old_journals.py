@@ -27,6 +27,7 @@ UNRECORDED = {
     "media.upload",
     "migrations.check_loaded",
     "migrations.verify",
+    "migrations.verify_none_pending",
     "package.carry",
     "package.fetch",
     "package.patch",

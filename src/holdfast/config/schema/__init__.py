@@ -2,7 +2,7 @@
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
-from holdfast.config.schema.datasets import Database, Files, Uploads
+from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploads
 from holdfast.config.schema.gate import Gate, Switch
 from holdfast.config.schema.indices import Index
 from holdfast.config.schema.queues import Queues
@@ -26,6 +26,7 @@ __all__ = [
     "Queues",
     "References",
     "Releases",
+    "RestorePoint",
     "Runtime",
     "Secrets",
     "Section",
