@@ -33,6 +33,7 @@ from holdfast.operations import (
     restore,
     restore_paths,
     rollback,
+    service,
     upgrade,
 )
 from holdfast.steps import services
@@ -190,6 +191,7 @@ class Site:
             "prune": prune.plan,
             "build": package.plan,
             "maintenance": maintenance.plan,
+            "service": service.plan,
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from holdfast.config.schema import Hooks
 from holdfast.operations import clone
 from tests.proof.rotation import FamilyName
 from tests.site import IN_CONTAINERS, Site
@@ -188,6 +189,19 @@ def _unproven(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+HOOKS = "hooks.log"
+"""In the site's folder: a line of each command of a hook, with its operation."""
+
+
+def _with_hooks(site: Site) -> None:
+    """Every hook notes each of its runs; a worker starts after the gate is open."""
+    note = f'["sh", "-c", "echo $HOLDFAST_OPERATION $HOLDFAST_HOOK >> {site.folder}/{HOOKS}"]'
+    hooks = "\n".join(f"{name} = {note}" for name in Hooks.__struct_fields__)
+    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
+    site.config.write_text(f"{site.config.read_text()}\n{worker}\n\n[hooks]\n{hooks}\n")
+    site.operate("service", "start", ["mail"])
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
@@ -198,6 +212,9 @@ SCENARIOS = [
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
+    Scenario("upgrade_with_hooks", ("v1",), _upgrade("v2", backup=False), _with_hooks),
+    Scenario("upgrade_with_hooks_that_fails", ("v1", "v2"), _upgrade("v4", backup=False), _with_hooks, fails=True),
+    Scenario("backup_with_hooks", ("v1",), lambda site: site.operate("backup"), _with_hooks, writers=True),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
     Scenario(

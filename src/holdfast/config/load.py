@@ -14,17 +14,18 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.config.schema import Configuration
+from holdfast.config.schema import Configuration, Hooks
+from holdfast.config.schema.hooks import OF_OPERATOR
 from holdfast.config.similar import no_such
 from holdfast.config.validation import InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secrets import is_secret
 
 FILE_NAME = "holdfast.toml"
-OF_THE_RELEASE = ("tasks", "services", "migrations")
+OF_THE_RELEASE = ("tasks", "services", "migrations", "hooks")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
-_OF_THE_OPERATOR = {"user"}
+_OF_THE_OPERATOR = {"user", "where"}
 _PRESETS = Path(__file__).parent.parent / "presets"
 _TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
@@ -179,7 +180,9 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
-    own, refused = _allowed({key: value for key, value in found.items() if key in OF_THE_RELEASE})
+    own, refused = _allowed(
+        {key: value for key, value in found.items() if key in OF_THE_RELEASE}, loaded.configuration.hooks
+    )
     if not own:
         return replace(loaded, refused=refused) if refused else loaded
     merged = plain(loaded.configuration, defaults=False)
@@ -197,30 +200,41 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
     return ResolvedConfig(configuration, loaded.root, origins, loaded, refused)
 
 
-def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Return what a release may set in these sections, and the keys that it may not."""
-    services = own.get("services")
-    if not isinstance(services, Mapping):
-        return dict(own), ()
-    taken: dict[str, object] = {}
-    refused = []
-    for name, service in services.items():
-        if not isinstance(service, Mapping):
-            taken[name] = service  # the schema refuses these with a message
-            continue
-        allowed = dict(service)
-        for key in service.keys() & _OF_THE_OPERATOR:
-            refused.append(f"services.{name}.{key}")
-            del allowed[key]
-        environment = allowed.get("environment")
-        if not isinstance(environment, Mapping):
-            environment = {}
+def _allowed(own: Mapping[str, object], operators: Hooks) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return what a release may set in these sections, and the keys that it may not.
+
+    A hook that the operator has set is not mixed with one of the release.
+    """
+    taken, refused = dict(own), []
+    for section in ("services", "tasks", "hooks"):
+        tables = own.get(section)
+        if not isinstance(tables, Mapping):
+            continue  # the schema refuses this, and what is no table below, with a message
+        kept: dict[str, object] = {}
+        for name, table in tables.items():
+            of_operator = section == "hooks" and (name in OF_OPERATOR or getattr(operators, name, None))
+            if of_operator or (section == "tasks" and name in _OF_THE_OPERATOR):
+                refused.append(f"{section}.{name}")
+            elif isinstance(table, Mapping):
+                kept[name], without = _without_rights(table)
+                refused += [f"{section}.{name}.{key}" for key in without]
+            else:
+                kept[name] = table
+        taken[section] = kept
+    return taken, tuple(refused)
+
+
+def _without_rights(table: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """Return a table without accounts, secrets and the right to run on the machine, and the keys that were left out."""
+    refused = sorted(table.keys() & _OF_THE_OPERATOR)
+    allowed = {key: value for key, value in table.items() if key not in refused}
+    environment = allowed.get("environment")
+    if isinstance(environment, Mapping):
         secrets = [key for key, value in environment.items() if is_secret(str(value))]
-        refused += [f"services.{name}.environment.{key}" for key in secrets]
+        refused += [f"environment.{key}" for key in secrets]
         if secrets:
             allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
-        taken[name] = allowed
-    return {**own, "services": taken}, tuple(refused)
+    return allowed, refused
 
 
 def _overlay_of(loaded: ResolvedConfig) -> Path | None:

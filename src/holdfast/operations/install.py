@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
@@ -46,7 +46,8 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=with_vault),
-        BuildPackage(commit, label),
+        *hooks.for_failure(app),
+        *hooks.around_build(app, BuildPackage(commit, label)),
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),
     ]
@@ -74,6 +75,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         OpenGate(),
         UnpinBackup(),
         DropRestorePoint(),
+        *parts.after_start(app, release),
     )
     return Plan(
         kind="install",

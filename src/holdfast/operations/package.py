@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.application.application import App
 from holdfast.model import Plan
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import release as releases
 from holdfast.steps.release import BuildPackage
 
@@ -15,7 +15,7 @@ def plan(app: App, reference: str) -> Plan:
     return Plan(
         kind="package.build",
         title=f"build {label}",
-        steps=(BuildPackage(commit, label),),
+        steps=(*hooks.for_failure(app), *hooks.around_build(app, BuildPackage(commit, label))),
         barrier_paths=(str(app.loaded.state),),
     )
 

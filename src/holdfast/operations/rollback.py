@@ -10,7 +10,7 @@ from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import parts, upgrade
+from holdfast.operations import hooks, parts, upgrade
 from holdfast.steps import migrations, services
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -151,14 +151,18 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
     kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
     if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback")]
-        after = upgrade.beside_after(target)
+        steps: list[PlannedStep] = [
+            *parts.tasks(app, target, "after_rollback"),
+            StartServices(target, kinds, during="rollback"),
+        ]
+        after = upgrade.beside_after(app, target)
     else:
         steps = [
             *parts.prepare(app, target),
             CloseGate(f"rollback to {target.label}"),
             StopServices(keeps=True),
             SwitchRelease(target),
+            *parts.tasks(app, target, "after_rollback"),
             *parts.start_all(app, target),
         ]
         after = [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
@@ -166,8 +170,8 @@ def _code_only(app: App, current: Release, target: Release, notes: list[str]) ->
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing, with_backup=False), *steps),
-        after_commit=tuple(after),
+        steps=(parts.preflight(app, nothing, with_backup=False), *hooks.for_failure(app), *steps),
+        after_commit=(*after, *parts.after_start(app, target)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
@@ -185,6 +189,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, with_backup=True),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *parts.prepare(app, target, "after_restore", "reindex"),
@@ -192,7 +197,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         SwapDatabases("earlier", *chosen),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", "reindex"),
+        *parts.tasks(app, target, "after_restore", "reindex", "after_rollback"),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -200,6 +205,8 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.after_start(app, target),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="rollback",

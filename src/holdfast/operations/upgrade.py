@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from holdfast.application.application import App
 from holdfast.errors import AlreadyThereError, RefusedError
 from holdfast.model import Plan, PlannedStep, Release, StepState
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
@@ -16,7 +16,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
-from holdfast.steps.services import WEB
+from holdfast.steps.services import BEHIND, WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -38,7 +38,7 @@ def plan(
     Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
     current = parts.require_installed(app)
-    known_services = list(app.loaded.configuration.services)
+    known_services = list(app.loaded.configuration.running_services())
     commit, label = parts.resolve(app, reference)
     if commit == current.commit and not again:
         raise AlreadyThereError(
@@ -73,9 +73,10 @@ def plan(
             parts.preflight(
                 app, everything, with_backup=backup, copies=mode == "maintenance", saves_configuration=backup
             ),
+            *hooks.for_failure(app),
             *steps,
         ),
-        after_commit=tuple(after),
+        after_commit=(*after, *parts.after_start(app, release), *hooks.hook(app, "post_upgrade", release)),
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parameters,
@@ -129,18 +130,23 @@ def _maintenance(
     app: App, release: Release, commit: str, saved: parts.Datasets, backup: bool, may_shrink: Sequence[str]
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
+    opened = hooks.hook(app, "post_maintenance", release)
+    if opened:  # its author counts on it that what works in the background starts after it
+        opened += [StartServices(release, BEHIND, tolerant=True), AdoptServices()]
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
-        BuildPackage(commit, label),
+        *hooks.around_build(app, BuildPackage(commit, label)),
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if backup:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
     steps += [
         *parts.copy_ahead(app),
         *parts.prepare(app, release, "migrate", "warm_cache"),
+        *hooks.hook(app, "pre_maintenance", release),
         CloseGate(f"upgrade to {label}"),
         StopServices(keeps=True),
         CountRows(),
@@ -151,11 +157,12 @@ def _maintenance(
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.migrate_and_start(app, release, may_shrink),
+        *parts.migrate_and_start(app, release, may_shrink, behind=not opened),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
         OpenGate(),
+        *opened,
         *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
@@ -173,7 +180,7 @@ def kinds_beside(app: App) -> tuple[str, ...]:
     configuration = app.loaded.configuration
     named = {
         name: any("{release}" in word for word in service.command)
-        for name, service in configuration.services.items()
+        for name, service in configuration.running_services().items()
         if configuration.service_kind(name) in WEB
     }
     running = [instance for instance in services.wanted(app.context) if instance.kind in WEB]
@@ -213,10 +220,11 @@ def _beside(
     """
     kinds = kinds_beside(app)
     steps: list[PlannedStep] = [
-        BuildPackage(commit, release.label),
+        *hooks.around_build(app, BuildPackage(commit, release.label)),
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if mode == "rolling":
         if backup:
@@ -226,16 +234,19 @@ def _beside(
             steps.append(MigrateWhileServing(release))
     steps += parts.tasks(app, release, "warm_cache")
     steps.append(StartServices(release, kinds, during="upgrade"))
-    return steps, beside_after(release)
+    return steps, beside_after(app, release)
 
 
-def beside_after(release: Release) -> list[PlannedStep]:
+def beside_after(app: App, release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
+    configuration = app.loaded.configuration
+    kinds = {configuration.service_kind(name) for name in configuration.running_services()}
+    last = ("websocket", "scheduler") if "websocket" in kinds else ("scheduler",)  # of which only one may run
     return [
         SwitchRelease(release),
         OpenGate(drains=True),
         AdoptServices(retire=True),
-        StartServices(release, ("scheduler",), tolerant=True),
+        StartServices(release, last, tolerant=True),
         AdoptServices(),
         UnpinBackup(),
         PruneReleases(),

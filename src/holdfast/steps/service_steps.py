@@ -16,6 +16,7 @@ from holdfast.application.instances import configured, instance_of, target_of
 from holdfast.config.schema import Service
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
+from holdfast.steps import draining
 from holdfast.steps.service_preparation import PrepareServices, planned
 from holdfast.steps.services import (
     BEHIND,
@@ -79,9 +80,21 @@ class StopServices(TypedStep[StopFacts], frozen=True):
             context.record()
         set_wanted(application, [])
         instances = load_instances(memory)
+        if draining.drained(application, instances):
+            _stop(application, context, [one for one in instances if one.kind == "scheduler"], keep=self.keeps)
+            self._drain(application, context, instances)
         _stop(application, context, instances, keep=self.keeps)
         prepared = context.facts_of(PrepareServices)
         _stop_others(application, {item.name for item in instances} | set((prepared and prepared.instances) or []))
+
+    def _drain(
+        self, application: ApplicationContext, context: Context[StopFacts], instances: Sequence[ServiceInstance]
+    ) -> None:
+        """Wait until services have nothing left to do. Raise StepError where one that must not does at its limit."""
+        for note in draining.drain(application, context, instances):
+            context.say(note)
+            context.facts.warnings = [*(context.facts.warnings or []), note]
+            context.record()
 
     def undo(self, application: ApplicationContext, context: Context[StopFacts]) -> None:
         """Start only what ran before."""
@@ -201,6 +214,7 @@ _TITLES = {
     WEB: "start and verify the web",
     BEHIND: "start and verify workers and schedulers",
     ("scheduler",): "start schedulers",
+    ("websocket", "scheduler"): "start websocket servers and schedulers",
 }
 _TITLES_DURING = {
     "adopt": "start and verify the services, the web behind the gate",
@@ -289,7 +303,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         configuration = application.loaded.configuration
         return [
             _shown(application, item, self.release)
-            for key, item in configuration.services.items()
+            for key, item in configuration.running_services().items()
             if configuration.service_kind(key) in self.kinds and item.command  # a container's is in its image
         ]
 
@@ -403,7 +417,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         """Return instances of the services that are to run and did not."""
         release = application.current_release()
         ran = {instance.service for instance in before}
-        services = application.loaded.configuration.services
+        services = application.loaded.configuration.running_services()
         made = []
         for name in self.names or services:
             if release is not None and name not in ran:

@@ -4,6 +4,7 @@ from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
@@ -16,6 +17,9 @@ __all__ = [
     "Files",
     "Gate",
     "Guard",
+    "Hook",
+    "HookName",
+    "Hooks",
     "Keep",
     "Limits",
     "Migrations",
