@@ -189,6 +189,17 @@ def _unproven(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+def _with_a_worker(site: Site) -> None:
+    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
+    site.config.write_text(f"{site.config.read_text()}\n{worker}\n")
+    site.operate("service", "start", ["mail"])
+
+
+def _held_with_a_worker(site: Site) -> None:
+    _with_a_worker(site)
+    site.operate("maintenance", on=True)
+
+
 HOOKS = "hooks.log"
 """In the site's folder: a line of each command of a hook, with its operation."""
 
@@ -197,9 +208,8 @@ def _with_hooks(site: Site) -> None:
     """Every hook notes each of its runs; a worker starts after the gate is open."""
     note = f'["sh", "-c", "echo $HOLDFAST_OPERATION $HOLDFAST_HOOK >> {site.folder}/{HOOKS}"]'
     hooks = "\n".join(f"{name} = {note}" for name in Hooks.__struct_fields__)
-    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
-    site.config.write_text(f"{site.config.read_text()}\n{worker}\n\n[hooks]\n{hooks}\n")
-    site.operate("service", "start", ["mail"])
+    _with_a_worker(site)
+    site.config.write_text(f"{site.config.read_text()}\n[hooks]\n{hooks}\n")
 
 
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
@@ -244,6 +254,20 @@ SCENARIOS = [
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario(
+        "maintenance_on_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=True),
+        _with_a_worker,
+        held_afterwards=True,
+    ),
+    Scenario(
+        "maintenance_off_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=False),
+        _held_with_a_worker,
+        held_afterwards=True,
+    ),
     Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 

@@ -18,6 +18,7 @@ from holdfast.application.application import App
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
+from holdfast.reports.maintenance import status_of
 from holdfast.steps import preflight, release_paths, tasks
 from holdfast.system import child_environment
 from holdfast.system.secrets import is_secret
@@ -262,7 +263,7 @@ def _services(app: App) -> list[Problem]:
 
 def _gate(app: App) -> list[Problem]:
     """Return the gate's problems; a port that `adopt` frees is none."""
-    found = app.context.gate.check()
+    found = [*app.context.gate.check(), *_overdue(app)]
     release = app.context.current_release()
     containers = app.context.containers
     listen = app.loaded.configuration.gate.listen
@@ -276,6 +277,15 @@ def _gate(app: App) -> list[Problem]:
         message = "the gate does not run: visitors get no answer"
         return [Problem("gate", "error", message, "holdfast recover --auto")]
     return found
+
+
+def _overdue(app: App) -> list[Problem]:
+    """Return an error for an operator's maintenance that takes longer than was said."""
+    hold = app.context.gate.state().hold
+    found = status_of(hold) if hold is not None else None
+    if found is None or not found.overdue_seconds:
+        return []
+    return [Problem("maintenance", "error", found.text, "holdfast maintenance off, or maintenance on --for TIME")]
 
 
 def _before_install(app: App, problem: Problem) -> Problem:

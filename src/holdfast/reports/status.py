@@ -16,6 +16,7 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import NotFoundError, StepError
 from holdfast.model import GateState, JsonObject, Outcome, Release, ServiceStatus, StepState
 from holdfast.reports.health import with_health
+from holdfast.reports.maintenance import status_of
 from holdfast.steps import services, stopped
 
 
@@ -66,7 +67,7 @@ def report(app: App) -> Report:
 def _gate_text(gate: GateState) -> str:
     if gate.open:
         return "open"
-    return f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
+    return status_of(gate.hold).text if gate.hold is not None else "closed (by an operation)"
 
 
 def gate_is_down(app: App) -> bool:

@@ -13,6 +13,8 @@ from holdfast.errors import StepError
 from holdfast.model import ServiceStatus
 from holdfast.steps import services
 
+_COMMAND = "services.command"
+
 
 class Stopped(msgspec.Struct, frozen=True):
     """One service that does not run."""
@@ -116,8 +118,10 @@ def _by_command(application: ApplicationContext, service: str) -> Stopped | None
 
 def _stops(application: ApplicationContext) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
     """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
-    for record in application.journal.committed(["service.stop"]):
-        (step,) = application.journal.steps(record.id)
+    for record in application.journal.committed(["service.stop", "maintenance.on"]):
+        step = next((one for one in application.journal.steps(record.id) if one.name == _COMMAND), None)
+        if step is None:
+            continue  # a maintenance that left the services alone
         # Not as the step's class reads it: a later version may have written more, and nothing is done upon this.
         names: list[str] = step.parameters.get("names") or []
         asked = names or list(application.loaded.configuration.running_services())
