@@ -7,7 +7,7 @@ from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
-from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
+from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade, WritablePath
 
 __all__ = [
     "Application",
@@ -34,4 +34,5 @@ __all__ = [
     "Tasks",
     "Upgrade",
     "Vault",
+    "WritablePath",
 ]
