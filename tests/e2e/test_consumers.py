@@ -143,6 +143,8 @@ def test_one_that_does_not_end_is_killed_and_that_is_said_and_recorded(site: Sit
         'stop_signal = "INT"\nstop_timeout_seconds = 1\n',
     )
     change(site, "instances = 3\n", "")
+    site.shut_down()  # the log of a supervisord that ran when the site was put back is no longer this one
+    succeed(site, "recover", "--auto")
     succeed(site, "service", "start", "consumer")
     done = run(site, "upgrade", "v2")
     said = "service consumer had to be killed after 1 s"

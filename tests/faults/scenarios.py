@@ -195,6 +195,13 @@ def _with_a_worker(site: Site) -> None:
     site.operate("service", "start", ["mail"])
 
 
+def _with_a_schedule(site: Site) -> None:
+    """The service that starts scheduled tasks runs, and nothing is due."""
+    task = '[schedule.nightly]\ncommands = ["true"]\nminute = "30"\nhour = "3"\nmonthday = "1"'
+    site.config.write_text(f"{site.config.read_text()}\n{task}\n")
+    site.operate("service", "start", ["schedule"])
+
+
 def _held_with_a_worker(site: Site) -> None:
     _with_a_worker(site)
     site.operate("maintenance", on=True)
@@ -254,6 +261,7 @@ SCENARIOS = [
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("upgrade_with_schedule", ("v1",), _upgrade("v2", backup=False), _with_a_schedule),
     Scenario(
         "maintenance_on_with_workers",
         ("v1",),

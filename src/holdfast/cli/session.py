@@ -44,6 +44,7 @@ _READ_ONLY = {
     "maintenance status",
     "package list",
     "release list",
+    "schedule list",
     "service logs",
     "service status",
     "status",

@@ -22,7 +22,7 @@ from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secrets import is_secret
 
 FILE_NAME = "holdfast.toml"
-OF_THE_RELEASE = ("tasks", "services", "migrations", "hooks")
+OF_THE_RELEASE = ("tasks", "services", "migrations", "hooks", "schedule")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
 _OF_THE_OPERATOR = {"user", "where"}
@@ -206,7 +206,7 @@ def _allowed(own: Mapping[str, object], operators: Hooks) -> tuple[dict[str, obj
     A hook that the operator has set is not mixed with one of the release.
     """
     taken, refused = dict(own), []
-    for section in ("services", "tasks", "hooks"):
+    for section in ("services", "tasks", "hooks", "schedule"):
         tables = own.get(section)
         if not isinstance(tables, Mapping):
             continue  # the schema refuses this, and what is no table below, with a message

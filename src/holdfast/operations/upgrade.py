@@ -30,16 +30,19 @@ def plan(
     backup_except: tuple[str, ...] = (),
     again: bool = False,
     may_shrink: Sequence[str] = (),
+    label: str = "",
 ) -> Plan:
     """Return the plan of an upgrade.
 
-    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
+    `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time. `label`: the name
+    of the release, if it is not to be that of the reference.
 
     Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
     current = parts.require_installed(app)
     known_services = list(app.loaded.configuration.running_services())
-    commit, label = parts.resolve(app, reference)
+    commit, found = parts.resolve(app, reference)
+    label = label or found
     if commit == current.commit and not again:
         raise AlreadyThereError(
             f"{label} ({commit[:12]}) is already running",

@@ -90,6 +90,18 @@ def run(application: ApplicationContext, release: Release, name: TaskName, opera
         application.runtime.run_task(wanted, operation, timeout_seconds=_limit(application, task))
 
 
+def run_scheduled(application: ApplicationContext, release: Release, task: Task, operation: str) -> str:
+    """Run the commands of a scheduled task in turn; return the last lines that they printed.
+
+    Raise what Host.run raises.
+    """
+    said = ""
+    for argv in task.argvs():
+        wanted = in_release(application, release, argv, application.host.resolved(task.environment), task.user)
+        said += application.runtime.run_task(wanted, operation, timeout_seconds=_limit(application, task)).output_tail
+    return said
+
+
 def prepare(application: ApplicationContext, release: Release, name: TaskName, operation: str) -> None:
     """Prepare the run of a task."""
     task = configured(application, name)

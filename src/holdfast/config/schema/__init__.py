@@ -5,6 +5,7 @@ from holdfast.config.schema.configuration import Application, Configuration
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
+from holdfast.config.schema.schedule import Schedule
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade, WritablePath
@@ -27,6 +28,7 @@ __all__ = [
     "References",
     "Releases",
     "Runtime",
+    "Schedule",
     "Section",
     "Service",
     "Source",

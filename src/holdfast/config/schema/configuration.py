@@ -1,5 +1,6 @@
 """The whole of holdfast.toml."""
 
+import sys
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -8,6 +9,7 @@ from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hooks
+from holdfast.config.schema.schedule import SERVICE, Schedule
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
@@ -61,6 +63,10 @@ class Configuration(Section, frozen=True, kw_only=True):
             " table with them."
         ),
     ] = field(default_factory=Tasks)
+    schedule: Annotated[
+        dict[Name, Schedule],
+        Meta(description="Tasks that run at given times, in UTC (supervisor). Each has the keys of a task."),
+    ] = {}
     hooks: Annotated[Hooks, Meta(description="Commands that run around operations. Each has the forms of a task.")] = (
         field(default_factory=Hooks)
     )
@@ -84,7 +90,10 @@ class Configuration(Section, frozen=True, kw_only=True):
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         webs = self.webs()
-        return [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+        problems = [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+        if self.schedule and SERVICE in self.services:
+            problems.append(f"services.{SERVICE}: is the name of the service that runs [schedule]; use another one")
+        return problems
 
     def webs(self) -> list[str]:
         """Return the services of kind web; a valid configuration has at most one."""
@@ -121,7 +130,18 @@ class Configuration(Section, frozen=True, kw_only=True):
                 found[name] = service
             else:
                 found |= dict.fromkeys(self.instance_names(name), service)
+        if self.schedule:
+            found[SERVICE] = self._scheduler()
         return found
+
+    def _scheduler(self) -> Service:
+        """Return the service that starts scheduled tasks. It is isolated from what the application can write."""
+        module = "holdfast.drivers.runtimes.supervisor.schedule"
+        return Service(
+            [sys.executable, "-I", "-m", module, "{root}", self.application.environment],
+            kind="scheduler",
+            stop_timeout_seconds=self.limits.schedule_stop_seconds,
+        )
 
     def instance_names(self, name: str) -> list[str]:
         """Return the names under which a service runs."""

@@ -309,6 +309,9 @@ class Limits(Section, frozen=True):
         float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
     ] = 3600
     build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600
+    schedule_stop_seconds: Annotated[
+        int, Meta(gt=0, description="How long a stop waits for scheduled tasks in progress; then they are ended.")
+    ] = 60
     hook_timeout_seconds: Annotated[
         float, Meta(gt=0, description="A command of a hook that runs longer is ended, and has failed.")
     ] = 600
