@@ -29,6 +29,8 @@ from holdfast.operations import (
     install,
     maintenance,
     package,
+    patches,
+    provision,
     prune,
     restore,
     restore_paths,
@@ -79,6 +81,11 @@ def get(port: int, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
         return 0, None
     finally:
         connection.close()
+
+
+def deploy(app: App, reference: str) -> Any:
+    """Return the plan of `package deploy`."""
+    return upgrade.plan(app, reference, provided=provision.deploying(app, reference))
 
 
 class Site:
@@ -163,6 +170,15 @@ class Site:
         self.config.write_text(text)
 
     @property
+    def environment(self) -> str:
+        found = (
+            re.search(r'^environment = "(\w+)"', self.config.read_text(), re.MULTILINE)
+            if self.config.exists()
+            else None
+        )
+        return found[1] if found is not None else "production"
+
+    @property
     def services(self) -> list[str]:
         return sorted(load(str(self.config)).configuration.services)
 
@@ -190,6 +206,9 @@ class Site:
             "restore_paths": restore_paths.plan,
             "prune": prune.plan,
             "build": package.plan,
+            "deploy": deploy,
+            "patch_apply": patches.plan_apply,
+            "patch_revert": patches.plan_revert,
             "maintenance": maintenance.plan,
             "service": service.plan,
             "import_database": import_.plan_database,
@@ -214,7 +233,9 @@ class Site:
 
     def shut_down(self) -> None:
         """Ends everything that runs for this site, and nothing else."""
-        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+        end_processes_with(
+            f"HOLDFAST_INSTANCE=guestbook.{self.environment}@{self.state}", grace_seconds=0, wait_seconds=10
+        )
         if self.project:
             containers.remove(self.project, client=self.client)
 

@@ -79,12 +79,31 @@ def test_what_an_operator_pinned_meanwhile_stays(installed: Site, monkeypatch: p
 
 
 def test_an_undone_upgrade_leaves_the_whole_backup_from_before(installed: Site) -> None:
-    installed.operate("upgrade", "v2")
     before = len(backups(installed))
     assert run(installed, "upgrade", "v3").returncode == 6
     (made,) = backups(installed)[before:]
     assert (made.consistency, made.pinned) == ("live", False)
     assert rows(made) == installed.get("/")[1]["entries"]
+    assert list((installed.vault / "tmp").iterdir()) == []
+
+
+def test_a_recent_backup_saves_the_dump_before_the_window(installed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(installed, "backup", "create").returncode == 0
+    before = len(backups(installed))
+    dumped: list[str] = []
+    dump = SqliteDatabase.dump
+
+    def count(self: SqliteDatabase, token: str, target: Path, *rest: float) -> Snapshot:
+        dumped.append(token)
+        return dump(self, token, target, *rest)
+
+    monkeypatch.setattr(SqliteDatabase, "dump", count)
+    result = installed.operate("upgrade", "v2")
+    (made,) = backups(installed)[before:]
+    assert (made.consistency, made.id, len(dumped)) == ("quiesce", result.facts["set_id"], 1)
+    assert run(installed, "backup", "verify").returncode == 0
+    assert run(installed, "upgrade", "v3").returncode == 6
+    assert len(backups(installed)) == before + 1, "the undone upgrade left no backup of its own"
     assert list((installed.vault / "tmp").iterdir()) == []
 
 

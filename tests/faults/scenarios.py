@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -10,7 +12,10 @@ from dataclasses import dataclass, replace
 
 from holdfast.config.schema import Hooks
 from holdfast.operations import clone
+from tests.proof import patience
+from tests.proof.endings import at_end
 from tests.proof.rotation import FamilyName
+from tests.servers.registry import RegistryServer
 from tests.site import IN_CONTAINERS, Site
 from tests.stores import PostgresqlStore
 
@@ -219,13 +224,64 @@ def _with_hooks(site: Site) -> None:
     site.config.write_text(f"{site.config.read_text()}\n[hooks]\n{hooks}\n")
 
 
+PATCH = "fixed.patch"
+
+
+def _with_a_registry(site: Site) -> None:
+    """A registry on the loopback interface keeps its contents with the site, so they are put back with it."""
+    server = RegistryServer(data=site.folder / "registry")
+    at_end(server.remove)
+    text = f'\n[packages.registry]\nurl = "{server.url("shop/packages")}"\ntimeout_seconds = {patience.limit(5)}\n'
+    site.config.write_text(site.config.read_text() + text)
+
+
+def _pushed_elsewhere(site: Site) -> None:
+    """The registry has a package that this machine has not."""
+    _with_a_registry(site)
+    site.operate("build", "v2", "sale")
+    shutil.rmtree(site.state / "packages" / "sale")
+
+
+def _with_a_patch(site: Site) -> None:
+    """A patch of what visitors see."""
+    old = (site.app_folder / "current" / "settings.json").read_text().splitlines(keepends=True)
+    new = [line.replace('"v1"', '"v1, fixed"') for line in old]
+    text = "".join(difflib.unified_diff(old, new, "a/settings.json", "b/settings.json"))
+    (site.folder / PATCH).write_text(text)
+
+
+def _patched(site: Site) -> None:
+    _with_a_patch(site)
+    site.operate("patch_apply", str(site.folder / PATCH))
+
+
+def _without_recent_backup(site: Site) -> None:
+    """The upgrade makes a whole backup before the window, as if the last one were old."""
+    site.config.write_text(site.config.read_text() + '\n[upgrade]\nrecent_backup = "0h"\n')
+
+
+_PENDING = """
+import sys; sys.path.insert(0, "."); from pathlib import Path; from database import connect
+done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
+print(*sorted({path.stem for path in Path("migrations").glob("*.py")} - done), sep="\\n")
+"""
+_SQL = "> 0002_mood\nALTER TABLE entries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine';\nCREATE TABLE moods (name TEXT)"
+
+
+def _answers_questions(site: Site) -> None:
+    """A release prints its pending migrations and their SQL, which shows that the old code tolerates them."""
+    pending = ["python3", "-c", _PENDING]
+    lines = f"pending = {json.dumps(pending)}\nsql = {json.dumps(['echo', _SQL])}\n"
+    site.config.write_text(site.config.read_text().replace("[migrations]\n", f"[migrations]\n{lines}"))
+
+
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
     return lambda site: site.operate("upgrade", tag, mode=mode, **options)
 
 
 SCENARIOS = [
     Scenario("upgrade", ("v1",), _upgrade("v2")),
-    Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), fails=True),
+    Scenario("upgrade_that_fails", ("v1", "v2"), _upgrade("v3"), _without_recent_backup, fails=True),
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
@@ -233,6 +289,7 @@ SCENARIOS = [
     Scenario("upgrade_with_hooks_that_fails", ("v1", "v2"), _upgrade("v4", backup=False), _with_hooks, fails=True),
     Scenario("backup_with_hooks", ("v1",), lambda site: site.operate("backup"), _with_hooks, writers=True),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
+    Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
     Scenario(
         "rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True
@@ -276,6 +333,10 @@ SCENARIOS = [
         _held_with_a_worker,
         held_afterwards=True,
     ),
+    Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
+    Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
+    Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
+    Scenario("patch_revert", ("v1",), lambda site: site.operate("patch_revert", PATCH), _patched),
     Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 

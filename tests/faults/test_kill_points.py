@@ -165,6 +165,13 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert vault.verify(None, lambda *_: None, lambda: None) == []
             assert not (site.vault / "tmp").exists() or list((site.vault / "tmp").iterdir()) == []
             assert vault.damaged() == []
+        assert all(app.context.packages.whole(package) for package in app.context.packages.packages())
+        # A look at a package that was killed belongs to no operation: the next look removes what it left.
+        unfinished = [path.name for path in (site.state / "packages" / "tmp").glob("*") if path.name[:5] != "look-"]
+        assert unfinished == [], "an unfinished package is left"
+        if app.context.registry is not None:
+            for stored in app.context.registry.packages():
+                app.context.registry.verify(app.context.registry.find(stored.name), lambda *_: None)
         gate = app.context.gate.instance()
         running = {name for name, status in app.context.runtime.statuses().items() if status.running}
         expected = {instance.name for instance in services.wanted(app.context)}

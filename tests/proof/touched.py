@@ -38,6 +38,7 @@ _OPERATIONS = {
     "backup.export": "export",
     "import": "import_",
     "package": "package",
+    "patch": "patches",
     "maintenance": "maintenance",
     "service": "service",
     "upgrade": "upgrade",

@@ -146,6 +146,32 @@ def test_every_problem_names_its_file(folder: Path, text: str) -> None:
     assert all("holdfast.toml" in problem for problem in problems(folder))
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('url = "http://registry.example.org/shop"', "packages.registry.url: plain http is accepted on the loopback"),
+        ('url = "https://registry.example.org"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://u:p@registry.example.org/shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://registry.example.org/Shop"', "the repository in lower-case letters"),
+        ('url = "https://registry.example.org/../shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://registry.example.org/shop"\nuser = "u"', "packages.registry.user: needs a password"),
+        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected a secret reference"),
+        ('url = "http://127.0.0.1:5000/shop"\nca = "ca.pem"', "packages.registry.ca: is for https"),
+    ],
+)
+def test_a_registry_that_cannot_be_meant(folder: Path, lines: str, said: str) -> None:
+    write(folder, f"{GOOD}[packages.registry]\n{lines}\n")
+    found = problems(folder)
+    assert any(said in problem for problem in found), found
+    assert not any("clear" in problem for problem in found)
+
+
+@pytest.mark.parametrize("url", ["https://r.example.org:5000/a/b-c", "http://localhost:5000/a", "http://[::1]:5000/a"])
+def test_a_registry_that_is_right(folder: Path, url: str) -> None:
+    write(folder, f'{GOOD}[packages.registry]\nurl = "{url}"\n')
+    assert loading.load(str(folder)).configuration.packages.registry is not None
+
+
 _KEYS = st.sampled_from(["application", "source", "services", "tasks", "gate", "backup", "files", "nonsense"])
 _values = st.recursive(
     st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.text(alphabet="abc/: ", max_size=5)),
@@ -336,7 +362,8 @@ def test_a_preset_is_the_ground_that_the_file_builds_on(folder: Path, monkeypatc
 def test_every_packaged_preset_is_a_ground_that_holds(folder: Path, name: str) -> None:
     text = f'extends = "preset:{name}"\n[application]\nname = "x"\nstate = "/var/lib/x"\n'
     text += '[vaults.local]\nkind = "local"\npath = "/var/backups/x"\n'
-    write(folder, text + {"cookiecutter-django": '[databases.main]\nname = "x"\nuser = "x"\n'}.get(name, ""))
+    needs = ("cookiecutter-django", "oroplatform", "orocommerce", "symfony")
+    write(folder, text + ('[databases.main]\nname = "x"\nuser = "x"\n' if name in needs else ""))
     assert read(folder).configuration.extends == f"preset:{name}"
 
 

@@ -23,7 +23,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
-        "package": ("package", "Build, list, deploy and prune packages."),
+        "package": ("package", "Build, list, show, verify, deploy and prune packages."),
+        "patch": ("patch", "List, view, apply and revert patches of the running release."),
         "release": ("release", "List releases."),
     },
     "When something is wrong": {

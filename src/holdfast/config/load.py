@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.config import composer
 from holdfast.config.schema import Configuration, Hooks
 from holdfast.config.schema.hooks import OF_OPERATOR
 from holdfast.config.similar import no_such
@@ -169,13 +170,16 @@ def _merge_preset(target: dict[str, object], extends: object, origin: str, origi
     _merge(target, found, extends, origins)
 
 
-def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedConfig:
+def merge_release(loaded: ResolvedConfig, text: str, origin: str, scripts: str = "") -> ResolvedConfig:
     """Return the operator's configuration with what a release's own holdfast.toml may set.
 
-    What another release set before is dropped: its tasks and services do not belong to this one. Raise
-    ConfigurationError.
+    `scripts` is the text of its composer.json, whose scripts may replace tasks. What another release set before is
+    dropped: its tasks and services do not belong to this one. Raise ConfigurationError.
     """
     loaded = loaded.operator or loaded
+    of_composer = f"{origin.removesuffix(FILE_NAME)}{composer.FILE_NAME}"
+    chosen = loaded.configuration.tasks.scripts
+    made = composer.tasks(scripts, {str(task): name for task, name in chosen.items()}, of_composer)
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -183,10 +187,14 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
     own, refused = _allowed(
         {key: value for key, value in found.items() if key in OF_THE_RELEASE}, loaded.configuration.hooks
     )
-    if not own:
+    if not own and not made:
         return replace(loaded, refused=refused) if refused else loaded
     merged = plain(loaded.configuration, defaults=False)
     origins = dict(loaded.origins)
+    for name, commands in made.items():
+        given = merged.get("tasks")
+        table = isinstance(given, dict) and isinstance(given.get(name), dict)  # its environment and account stay
+        _merge(merged, {"tasks": {name: {"commands": commands} if table else commands}}, of_composer, origins)
     _merge(merged, own, origin, origins)
     overlay = _overlay_of(loaded)
     if overlay is not None:
@@ -196,7 +204,7 @@ def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedCon
             overlay.name,
             origins,
         )
-    configuration = _validate(merged, origins, origin, loaded.root, {origin: text})
+    configuration = _validate(merged, origins, origin, loaded.root, {origin: text, of_composer: ""})
     return ResolvedConfig(configuration, loaded.root, origins, loaded, refused)
 
 
@@ -267,9 +275,12 @@ def load(given: str | None = None, environment: str | None = None) -> ResolvedCo
         application["environment"] = chosen
     configuration = _validate(merged, origins, str(path), path.parent)
     loaded = ResolvedConfig(configuration, path.parent, origins)
-    own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
-    if own.is_file():
-        loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
+    current = loaded.path(configuration.releases.path).parent / "current"
+    own, scripts = current / FILE_NAME, current / composer.FILE_NAME
+    scripted = bool(configuration.tasks.scripts) and scripts.is_file()
+    if own.is_file() or scripted:
+        text = own.read_text() if own.is_file() else ""
+        loaded = merge_release(loaded, text, f"current/{FILE_NAME}", scripts.read_text() if scripted else "")
     problems = _folder_problems(loaded) + cross_problems(loaded.configuration)
     if problems:
         place = _Places(loaded.origins, path.parent)

@@ -1,10 +1,10 @@
-"""Placeholders in the commands of holdfast.toml: `{port}`, `{release}`, `{root}` and `{python}`."""
+"""Placeholders in the commands of holdfast.toml: `{port}`, `{release}`, `{root}`, `{python}` and `{php_fpm}`."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-PLACEHOLDERS = ("port", "release", "root", "python")
+PLACEHOLDERS = ("port", "release", "root", "python", "php_fpm")
 # A word in braces, but no `${variable}` of a shell; doubled braces stand for plain ones.
 _PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}|(?<![${])\{([a-z_]+)\}")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.engine import fence
+from holdfast.engine import fence, strategy
 from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.failure import operator_error
 from holdfast.engine.handlers import Handler, StepContext
@@ -290,7 +290,13 @@ class Runner:
             self._host.redactor,
             back_seconds=back_seconds,
             degraded=degraded if outcome is Outcome.DEGRADED else None,
+            strategy=self.strategy_of(operation),
         ) from error
+
+    def strategy_of(self, operation: str) -> strategy.Strategy | None:
+        """Return how an upgrade was undone; None where it was not, or for every other operation."""
+        stored = self.journal.operation(operation)
+        return strategy.of_an_undone(stored, self.journal.steps(operation), self.handlers) if stored else None
 
     def _undo(self, operation: str, why: str) -> Outcome:
         """End surviving children, then undo in reverse; return `undone` or `degraded`. Raise StuckError."""

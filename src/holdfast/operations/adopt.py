@@ -28,7 +28,7 @@ def plan(app: App, reference: str = "HEAD") -> Plan:
     release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
     datasets = parts.require_existing(app, parts.choose(app))
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=False, reserve=False, taken_over=False),
+        parts.preflight(app, datasets, reserve=False, taken_over=False),
         AdoptContainers(release),
     ]
     notes = [f"The running containers are recorded as {label} ({commit[:12]}). Their images are kept from now on."]

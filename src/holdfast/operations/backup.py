@@ -59,7 +59,7 @@ def plan(
     stops = level == "quiesce"
     steps: list[PlannedStep] = [
         parts.preflight(
-            app, datasets, with_backup=True, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
+            app, datasets, dumps=1, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
         ),
         *hooks.for_failure(app, "after_backup"),
         *hooks.hook(app, "before_backup"),
@@ -101,9 +101,7 @@ def plan_proof(app: App, reference: str) -> Plan:
         title=f"load {found.id} as candidate databases",
         lock="backup",
         steps=(
-            parts.preflight(
-                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
-            ),
+            parts.preflight(app, parts.Datasets((), (), False), reserve=False, stops=False, adopts=True),
             CheckBackup(*chosen),
             ProveDatabases(*chosen),
         ),

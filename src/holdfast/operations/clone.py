@@ -60,7 +60,7 @@ def plan(
     recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps: list[PlannedStep] = [
-        parts.preflight(app, present, with_backup=safety, adopts=True),
+        parts.preflight(app, present, dumps=int(safety), adopts=True),
         *hooks.for_failure(app),
         PinSource(*taken),
         CheckBackup(*taken),

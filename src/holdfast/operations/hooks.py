@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from holdfast.application.application import App
 from holdfast.config.schema import HookName
 from holdfast.model import PlannedStep, Release
 from holdfast.steps.hooks import NoteHook, RunHook
+from holdfast.steps.release import BuildPackage
 
 
 def hook(app: App, name: HookName, release: Release | None = None) -> list[PlannedStep]:
@@ -23,6 +26,12 @@ def for_failure(app: App, *names: HookName) -> list[PlannedStep]:
     return [NoteHook(name) for name in noted if configured.hook(name) is not None]
 
 
-def around_build(app: App, build: PlannedStep) -> list[PlannedStep]:
-    """Return the step that builds a package, with the hooks around it."""
-    return [*hook(app, "before_build"), build, *hook(app, "after_build")]
+def around_build(app: App, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
+    """Return steps with the hooks around the one that builds a package, if there is one."""
+    found: list[PlannedStep] = []
+    for step in steps:
+        if step.name == BuildPackage.name:
+            found += [*hook(app, "before_build"), step, *hook(app, "after_build")]
+        else:
+            found.append(step)
+    return found

@@ -53,7 +53,7 @@ def plan_database(
     checks = parts.check_loaded(app, release)
     references = app.loaded.configuration.backup.references
     steps: list[PlannedStep] = [
-        parts.preflight(app, present, with_backup=safety, more=more),
+        parts.preflight(app, present, dumps=int(safety), more=more),
         *hooks.for_failure(app),
         load,
         *checks.before,
@@ -164,7 +164,7 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
     steps: list[PlannedStep] = [
-        parts.preflight(app, present, with_backup=safety, stops=False),
+        parts.preflight(app, present, dumps=int(safety), stops=False),
         *hooks.for_failure(app),
     ]
     if safety:

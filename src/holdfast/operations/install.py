@@ -5,16 +5,19 @@ from __future__ import annotations
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import hooks, parts
+from holdfast.operations import hooks, parts, provision
+from holdfast.operations.provision import Provision
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
-from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
+from holdfast.steps.release import SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint, WipeData
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
-def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
-    """Return the plan of an installation.
+def plan(
+    app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None, push: bool | None = None
+) -> Plan:
+    """Return the plan of an installation; `provided` is a package that exists already, `push` as in an upgrade.
 
     Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
     """
@@ -35,9 +38,10 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
             "no vault is configured, and wiped files could only come back from a backup",
             next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
         )
-    commit, label = parts.resolve(app, reference)
-    notes = parts.adopt_release_configuration(app, commit, label)
-    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    provided = provided or provision.building(app, reference, push=push)
+    label = provided.label
+    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, provided.commit))
+    release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)
     if wipe:
@@ -45,9 +49,9 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
             f"All data of {', '.join((*datasets.databases, *datasets.files))} is replaced. A backup is made first."
         )
     steps: list[PlannedStep] = [
-        parts.preflight(app, datasets, with_backup=with_vault),
+        parts.preflight(app, datasets, dumps=int(with_vault)),
         *hooks.for_failure(app),
-        *hooks.around_build(app, BuildPackage(commit, label)),
+        *hooks.around_build(app, provided.steps),
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),
     ]
@@ -75,6 +79,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         OpenGate(),
         UnpinBackup(),
         DropRestorePoint(),
+        *parts.record_use(app),
         *parts.after_start(app, release),
     )
     return Plan(

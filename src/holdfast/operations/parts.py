@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config import composer
 from holdfast.config.load import FILE_NAME, merge_release
 from holdfast.config.similar import no_such
-from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
+from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
@@ -20,7 +21,8 @@ from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
-from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations, VerifyNonePending
+from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
@@ -109,28 +111,40 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         return package.commit, package.label
 
 
-def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
+def scripts_of(app: App, commit: str) -> str | None:
+    """Return the composer.json of a commit if tasks may come from it; None where the repository lacks the commit."""
+    if not app.loaded.configuration.tasks.scripts:
+        return None
+    try:
+        return app.context.packages.file_of(commit, composer.FILE_NAME)
+    except HoldfastError:
+        return None
 
 
-def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+def adopt_configuration(app: App, text: str | None, label: str, scripts: str | None = None) -> list[str]:
     """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
+
+    `scripts` is the text of its composer.json, whose scripts may replace tasks.
 
     Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
     origin = f"{label}:{FILE_NAME}"
     try:
-        merged = merge_release(before, text if text is not None else "", origin)
+        merged = merge_release(before, text or "", origin, scripts or "")
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    keys = {key for key, value in merged.origins.items() if value == origin}
-    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
+    scripted = f"{label}:{composer.FILE_NAME}"
+    notes, keys = [], set()
+    for one in (origin, scripted):
+        if own := {key for key, value in merged.origins.items() if value == one}:
+            notes.append(f"Set by {one}: {', '.join(sorted(own))}")
+            keys |= own
+    earlier = (f"current/{FILE_NAME}", f"current/{composer.FILE_NAME}")
+    gone = {key for key, value in before.origins.items() if value in earlier} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
@@ -150,7 +164,7 @@ def preflight(
     app: App,
     datasets: Datasets,
     *,
-    with_backup: bool,
+    dumps: int = 0,
     reserve: bool = True,
     copies: bool = False,
     taken_over: bool = True,
@@ -161,9 +175,10 @@ def preflight(
 ) -> PlannedStep:
     """Return the step of the preflight checks.
 
-    `copies`: servers will copy their databases. `more`: bytes needed in other places. The rest is as in `Preflight`.
+    `dumps`: how many of each database the vault must have space for. `copies`: servers will copy their databases.
+    `more`: bytes needed in other places. The rest is as in `Preflight`.
     """
-    need = {**disk_requirements(app, datasets, with_backup=with_backup, copies=copies), **(more or {})}
+    need = {**disk_requirements(app, datasets, dumps=dumps, copies=copies), **(more or {})}
     return Preflight(
         need_bytes=need,
         reserve=reserve,
@@ -174,7 +189,7 @@ def preflight(
     )
 
 
-def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies: bool) -> dict[str, int]:
+def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool) -> dict[str, int]:
     """Return the bytes needed by path: restore points next to each database, dumps for the vault, one copy of each."""
     found: dict[str, int] = {}
     total = 0
@@ -186,10 +201,10 @@ def disk_requirements(app: App, datasets: Datasets, *, with_backup: bool, copies
         if where:
             found[where] = found.get(where, 1 << 20) + size
         total += size
-    if with_backup and app.context.vault is not None:
+    if dumps and app.context.vault is not None:
         vault = app.context.vault.capabilities
         if vault.folder is not None:
-            found[str(vault.folder)] = (2 * total if copies else total) + (1 << 20)
+            found[str(vault.folder)] = dumps * total + (1 << 20)
         if not vault.in_place:  # dumps are made next to the state and streamed from there
             found[str(app.loaded.state)] = total + (1 << 20)
     return found
@@ -313,10 +328,21 @@ def migrate_and_start(
     migrates_at_start = app.loaded.configuration.migrations.on_start
     return [
         *tasks(app, release, "migrate"),
+        *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
         *start_all(app, release, compare, behind=behind),
     ]
+
+
+def still_pending(app: App, release: Release) -> list[PlannedStep]:
+    """Return the step that looks for migrations after `migrate`, where a release can be asked for them at little cost.
+
+    The questions of other frameworks take seconds, in which visitors wait.
+    """
+    configuration = app.loaded.configuration
+    asks = bool(configuration.migrations.pending) or configuration.migrations.kind == "oro"
+    return [VerifyNonePending(release)] if asks and configuration.tasks.task("migrate") is not None else []
 
 
 def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
@@ -333,6 +359,11 @@ def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
 def remove_stopped(app: App) -> list[PlannedStep]:
     """Return the closing step that removes what the runtime keeps of stopped services; none where it keeps nothing."""
     return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
+
+
+def record_use(app: App) -> list[PlannedStep]:
+    """Return the closing step that records in the registry what runs here; none without a registry."""
+    return [RecordUse()] if app.context.registry is not None else []
 
 
 def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:

@@ -125,9 +125,7 @@ def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
         kind="backup.restore_configuration",
         title=f"restore the configuration of {found.id}",
         steps=(
-            parts.preflight(
-                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
-            ),
+            parts.preflight(app, parts.Datasets((), (), False), reserve=False, stops=False, adopts=True),
             RestoreConfiguration(found.id, over=True),
         ),
         notes=(
@@ -174,9 +172,7 @@ def plan_into(app: App, reference: str, name: str, *, only: Sequence[str] = ()) 
         title=f"load database {dataset} of {found.id} as {name}",
         lock="backup",
         steps=(
-            parts.preflight(
-                app, parts.Datasets((), (), False), with_backup=False, reserve=False, stops=False, adopts=True
-            ),
+            parts.preflight(app, parts.Datasets((), (), False), reserve=False, stops=False, adopts=True),
             CheckBackup(*candidate),
             LoadDatabases(*candidate, into=name),
         ),
@@ -224,7 +220,7 @@ def _steps(
 ) -> list[PlannedStep]:
     chosen = Chosen(found.id, dict(sets), datasets.databases, datasets.files, release)
     steps: list[PlannedStep] = [
-        parts.preflight(app, parts.Datasets((), (), False), with_backup=False, adopts=True),
+        parts.preflight(app, parts.Datasets((), (), False), adopts=True),
         *hooks.for_failure(app),
         CheckBackup(*chosen),
     ]

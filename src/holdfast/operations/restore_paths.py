@@ -47,9 +47,7 @@ def plan(app: App, reference: str, paths: Sequence[str]) -> Plan:
         kind="backup.restore_paths",
         title=f"restore {named(steps)} of backup {found.id}",
         steps=(
-            parts.preflight(
-                app, parts.Datasets((), (), False), with_backup=False, taken_over=False, stops=False, more=need
-            ),
+            parts.preflight(app, parts.Datasets((), (), False), taken_over=False, stops=False, more=need),
             RestorePaths(found.id, steps),
         ),
         also_locks=("backup",),

@@ -42,6 +42,7 @@ def problems(app: App) -> list[Problem]:
         _space,
         _secrets,
         _vault,
+        _registry,
         _left_overs,
         _environment,
         _trust,
@@ -319,6 +320,16 @@ def _space(app: App) -> list[Problem]:
             )
         seen.add(device)
     return found
+
+
+def _registry(app: App) -> list[Problem]:
+    """Return a warning for a registry that cannot be used: what is here can be deployed without it."""
+    try:
+        if app.context.registry is not None:
+            app.context.registry.require_access()
+    except HoldfastError as error:
+        return [Problem("packages.registry", "warning", error.what, error.next_step)]
+    return []
 
 
 def _secrets(app: App) -> list[Problem]:

@@ -224,13 +224,13 @@ def store_code(application: ApplicationContext, run: VaultRun, context: Operatio
     mode = application.loaded.configuration.backup.code
     if release is None or mode == "none":
         return
-    package = application.find_package(release.commit)
+    package = application.package_of(release)
     if package is None:
         context.say(f"the package of release {release.label} is gone; the backup records only its commit")
         _write(run, CODE_RECORD, json.dumps({"commit": release.commit, "label": release.label}))
         return
-    _write(run, CODE_RECORD, json.dumps(asdict(package), indent=1))
-    if mode == "archive":
+    _write(run, CODE_RECORD, json.dumps(asdict(package), indent=1, default=asdict))
+    if mode == "archive" or package.patches:  # no commit has the patches
         _link_or_copy_archive(application, run, package)
 
 

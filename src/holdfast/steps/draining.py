@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import configured
@@ -11,9 +12,10 @@ from holdfast.config.schema import Service
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import ServiceInstance
 from holdfast.steps import tasks
-from holdfast.steps.typed import OperationContext
+from holdfast.steps.typed import Context, OperationContext, WarningFacts
 
 _POLL_SECONDS = 0.5
+_WarningsT = TypeVar("_WarningsT", bound=WarningFacts)
 
 
 def drained(application: ApplicationContext, instances: Sequence[ServiceInstance]) -> dict[str, Service]:
@@ -28,10 +30,8 @@ def drained(application: ApplicationContext, instances: Sequence[ServiceInstance
     return found
 
 
-def drain(
-    application: ApplicationContext, context: OperationContext, instances: Sequence[ServiceInstance]
-) -> Iterator[str]:
-    """Wait for each service until it has nothing left to do; yield a note on each that has at its limit.
+def drain(application: ApplicationContext, context: Context[_WarningsT], instances: Sequence[ServiceInstance]) -> None:
+    """Wait for each service until it has nothing left to do; say and record which still has at its limit.
 
     Raise StepError where the operation is to end then.
     """
@@ -42,7 +42,10 @@ def drain(
         note = f"service {name} still had work to do after {service.drain_timeout_seconds:g} s: {said}"
         if service.drain_failure == "abort":
             raise StepError(note, next_step="Wait until its work is done, then run the command again.")
-        yield f"{note}; it was stopped nevertheless"
+        note += "; it was stopped nevertheless"
+        context.say(note)
+        context.facts.warnings = [*(context.facts.warnings or []), note]
+        context.record()
 
 
 def _left(application: ApplicationContext, context: OperationContext, service: Service) -> str | None:

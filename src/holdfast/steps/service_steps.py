@@ -9,15 +9,13 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
-from holdfast.config.schema import Service
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import draining
-from holdfast.steps.service_preparation import PrepareServices, planned
+from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside, shown
 from holdfast.steps.services import (
     BEHIND,
     WEB,
@@ -82,19 +80,10 @@ class StopServices(TypedStep[StopFacts], frozen=True):
         instances = load_instances(memory)
         if draining.drained(application, instances):
             _stop(application, context, [one for one in instances if one.kind == "scheduler"], keep=self.keeps)
-            self._drain(application, context, instances)
+            draining.drain(application, context, instances)
         _stop(application, context, instances, keep=self.keeps)
         prepared = context.facts_of(PrepareServices)
         _stop_others(application, {item.name for item in instances} | set((prepared and prepared.instances) or []))
-
-    def _drain(
-        self, application: ApplicationContext, context: Context[StopFacts], instances: Sequence[ServiceInstance]
-    ) -> None:
-        """Wait until services have nothing left to do. Raise StepError where one that must not does at its limit."""
-        for note in draining.drain(application, context, instances):
-            context.say(note)
-            context.facts.warnings = [*(context.facts.warnings or []), note]
-            context.record()
 
     def undo(self, application: ApplicationContext, context: Context[StopFacts]) -> None:
         """Start only what ran before."""
@@ -214,7 +203,6 @@ _TITLES = {
     WEB: "start and verify the web",
     BEHIND: "start and verify workers and schedulers",
     ("scheduler",): "start schedulers",
-    ("websocket", "scheduler"): "start websocket servers and schedulers",
 }
 _TITLES_DURING = {
     "adopt": "start and verify the services, the web behind the gate",
@@ -228,6 +216,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
 
     name = "services.start"
     is_undone = True
+    may_change_data = True
 
     release: Release
     kinds: tuple[str, ...]
@@ -235,9 +224,13 @@ class StartServices(TypedStep[StartFacts], frozen=True):
     """Whether a service that does not stay up is reported and is not a failure, for steps after the commit."""
     during: Literal["", "adopt", "upgrade", "rollback"] = ""
     """The operation that starts services in another way than most, for the title."""
+    beside: bool | None = None
+    """Whether only services are meant that can run next to the old version, or only the others."""
 
     @property
     def title(self) -> str:
+        if self.beside is False:
+            return "start what could not run next to the old version"
         if self.during:
             return _TITLES_DURING[self.during]
         return _TITLES.get(self.kinds, "start and verify the services")
@@ -259,7 +252,9 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         start_wanted(application)  # the serving services may have ended together with a runtime that died
         prepared = context.facts_of(PrepareServices)
         ports = context.facts.ports if context.facts.ports is not None else (prepared.ports if prepared else None)
-        instances, context.facts.ports = planned(application, context, self.release, self.kinds, ports or {})
+        instances, context.facts.ports = planned(
+            application, context, self.release, self.kinds, ports or {}, self.beside
+        )
         context.facts.instances = [instance.name for instance in instances]
         context.record()
         memory = remembered(application, context.operation, "started")
@@ -302,17 +297,12 @@ class StartServices(TypedStep[StartFacts], frozen=True):
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration
         return [
-            _shown(application, item, self.release)
+            shown(application, item, self.release)
             for key, item in configuration.running_services().items()
-            if configuration.service_kind(key) in self.kinds and item.command  # a container's is in its image
+            if configuration.service_kind(key) in self.kinds
+            and item.command  # a container's is in its image
+            and (self.beside is None or runs_beside(application, key) is self.beside)
         ]
-
-
-def _shown(application: ApplicationContext, service: Service, release: Release) -> str:
-    """Return the command of a service as it will run; its port is chosen at the start unless it is configured."""
-    named = [one if service.port else one.replace("{port}", "PORT") for one in service.command]
-    text = " ".join(filled(application, named, release.path, service.port or None))
-    return text if named == service.command else f"{text}  (PORT: a free one, chosen at the start)"
 
 
 def _begin(application: ApplicationContext, instances: Sequence[ServiceInstance]) -> None:

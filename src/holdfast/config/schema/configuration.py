@@ -9,6 +9,7 @@ from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hooks
+from holdfast.config.schema.packages import Packages
 from holdfast.config.schema.schedule import SERVICE, Schedule
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
@@ -51,6 +52,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     ] = ""
     application: Annotated[Application, Meta(description="Which application this is.")]
     source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)
+    packages: Annotated[Packages, Meta(description="Where its packages are shared.")] = field(default_factory=Packages)
     runtime: Annotated[Runtime, Meta(description="Where its services run.")] = field(default_factory=Runtime)
     environment: Annotated[
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")

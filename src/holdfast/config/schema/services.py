@@ -1,6 +1,7 @@
 """What runs: the runtime, its services, the one-off commands and their time-outs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
 
 
+PRESET = "preset:"
+TEMPLATES = Path(__file__).parents[2] / "presets" / "templates"
+"""The templates of files of services that Holdfast contains."""
 _OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 
 
@@ -67,8 +71,9 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of arguments. In every command, {port}, {release}, {root} and {python} are"
-            " replaced; write {{port}} for the plain text {port}. Default in containers: the command of the image."
+            description="Command as a list of arguments. In every command, {port}, {release}, {root}, {python} and"
+            " {php_fpm}, the newest php-fpm of the machine, are replaced; write {{port}} for the plain text {port}."
+            " Default in containers: the command of the image."
         ),
     ] = []
     port: Annotated[
@@ -145,12 +150,19 @@ class Service(Section, frozen=True):
         Meta(description="At that limit: `warn`, say so and stop the service; `abort`, undo the operation."),
     ] = "warn"
     user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
+    beside: Annotated[
+        bool,
+        Meta(
+            description="Whether two versions of it can run next to each other in a rolling or source upgrade. Set it"
+            " to false for a worker that listens at a fixed port: the new one starts after the old one has stopped."
+        ),
+    ] = True
     files: Annotated[
         dict[str, str],
         Meta(
             description="Files in the release that are written when it starts, each with its template in the release,"
             " in which the placeholders of commands are replaced: for programs such as nginx that read their port only"
-            " from a file. Its account must be able to write there."
+            " from a file. `preset:NAME` is a template that Holdfast contains. Its account must be able to write there."
         ),
     ] = {}
     environment: Annotated[
@@ -185,7 +197,16 @@ class Service(Section, frozen=True):
         for key in ("health_headers", "health_contains"):
             if getattr(self, key) and not self.health:
                 problems.append(f"{key}: belongs to the request of `health`, which is not set")
-        for path in (*self.files, *self.files.values()):
+        if not self.beside and kind in ("web", "backend"):
+            problems.append("beside: is for workers; a web and its backend always run next to the old ones")
+        templates = [text for text in self.files.values() if not text.startswith(PRESET)]
+        known = sorted(path.name for path in TEMPLATES.iterdir())
+        problems += [
+            f"files: there is no template {text!r}; known: {', '.join(PRESET + name for name in known)}"
+            for text in self.files.values()
+            if text.startswith(PRESET) and text.removeprefix(PRESET) not in known
+        ]
+        for path in (*self.files, *templates):
             if path.startswith("/") or ".." in path.split("/"):
                 problems.append(f"files: {path} is not a path inside the release")
         if self.health and not self.health.startswith("/"):
@@ -279,6 +300,13 @@ class Tasks(Section, frozen=True):
         Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
     ] = []
     console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
+    scripts: Annotated[
+        dict[Literal["prepare", "install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"], str],
+        Meta(
+            description="Scripts of the release's composer.json that replace a task where it has them, by the key of"
+            ' the task, such as `migrate = "upgrade"`.'
+        ),
+    ] = {}
 
     def task(self, name: str) -> Task | None:
         """Return a task; None if the application has none of that name."""

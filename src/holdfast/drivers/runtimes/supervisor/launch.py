@@ -16,6 +16,8 @@ from pathlib import Path
 
 from holdfast.system import child_environment, proc
 
+_PRESET = "preset:"
+_TEMPLATES = Path(__file__).parents[3] / "presets" / "templates"
 _UMASK = 0o022  # supervisord has a stricter one for its own files; another account reads what a service writes
 
 
@@ -34,20 +36,27 @@ def main() -> None:
     except OSError:  # for example on a full disk: its environment identifies it too, unless it overwrites its title
         pass
     files = definition.get("files", {})
+    templates = {}
     if files:  # most services have none; the account may not be able to read the modules of this interpreter
         from holdfast.config import placeholders  # noqa: F401
+
+        own = {text for text in files.values() if text.startswith(_PRESET)}
+        templates = {text: (_TEMPLATES / text.removeprefix(_PRESET)).read_text() for text in own}
     if user:
         _become(user)
     os.umask(_UMASK)
     os.chdir(definition["directory"])
     if files:
-        _write_files(files, environment)
+        _write_files(files, templates, environment)
     command = definition["command"]
     os.execvpe(command[0], command, environment)
 
 
-def _write_files(files: dict[str, str], environment: dict[str, str]) -> None:
-    """Write files of the service from their templates, with the values of this start in place of placeholders."""
+def _write_files(files: dict[str, str], templates: dict[str, str], environment: dict[str, str]) -> None:
+    """Write files of the service from their templates, with the values of this start in place of placeholders.
+
+    `templates` are those that Holdfast contains; the others are files of the release.
+    """
     from holdfast.config.placeholders import fill
 
     python = Path(".venv/bin/python").absolute()
@@ -60,7 +69,7 @@ def _write_files(files: dict[str, str], environment: dict[str, str]) -> None:
     for name, template in files.items():
         target = Path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(fill(Path(template).read_text(), values))
+        target.write_text(fill(templates[template] if template in templates else Path(template).read_text(), values))
 
 
 def _become(user: str) -> None:
