@@ -28,6 +28,7 @@ from holdfast.operations import (
     import_,
     install,
     maintenance,
+    media,
     package,
     patches,
     provision,
@@ -35,6 +36,7 @@ from holdfast.operations import (
     restore,
     restore_paths,
     rollback,
+    secret,
     service,
     upgrade,
 )
@@ -214,6 +216,9 @@ class Site:
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,
+            "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
+            "media_delete": media.plan_delete,
+            "secret_apply": secret.plan_apply,
         }
         return plans[name](app, *arguments, **options)
 

@@ -240,6 +240,8 @@ class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     level: str | None = None
     set: str | None = None
     start_all: bool = False
+    reason: str | None = None
+    """Why unsanitized data may leave production."""
     remove: tuple[str, ...] | None = None
 
 

@@ -410,6 +410,33 @@ def test_a_package_with_the_name_of_another_one_is_not_pushed(site: Site) -> Non
     assert "holdfast package build REF TAG" in done.stderr
 
 
+def test_a_secret_that_does_not_resolve_stops_no_deployment_of_what_is_here(site: Site) -> None:
+    server = servers.shared()
+    repository = server.repository()
+    share(site, server, repository)
+    succeed(site, "package", "build", "v2", "sale")
+    guarded = RegistryServer(login="basic")
+    try:
+        share(site, guarded, "shop", 'user = "u"', f'password = "file:{site.folder}/none"')
+        done = run(site, "package", "deploy", "sale")
+        assert done.returncode == 0, done.stderr
+        assert f"secret file:{site.folder}/none" in done.stderr and site.get("/")[1]["version"] == "v2"
+        done = run(site, "package", "build", "v5")
+        assert done.returncode != 0 and f"secret file:{site.folder}/none" in done.stderr
+    finally:
+        guarded.remove()
+
+
+def test_a_name_that_cannot_be_pushed_is_only_refused_if_a_push_was_asked_for(site: Site) -> None:
+    server = servers.shared()
+    share(site, server, server.repository())
+    git(site, "tag", "v2+more", "v2")
+    done = run(site, "upgrade", "v2+more", "--push")
+    assert done.returncode == 4 and "cannot be pushed" in done.stderr
+    succeed(site, "upgrade", "v2+more")
+    assert site.get("/")[1]["version"] == "v2"
+
+
 def test_check_says_that_a_registry_does_not_answer(site: Site) -> None:
     server = RegistryServer()
     server.remove()

@@ -6,12 +6,13 @@ import difflib
 import io
 import json
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from holdfast.config.schema import Hooks
-from holdfast.operations import clone
+from holdfast.operations import clone, secret
 from tests.proof import patience
 from tests.proof.endings import at_end
 from tests.proof.rotation import FamilyName
@@ -37,6 +38,7 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    anew: bool = False  # the operation writes files again, each with the time of its own run
     slow: float = 0.4  # seconds that the migration of v5 takes
     engine: str = "sqlite"
 
@@ -189,6 +191,66 @@ def _clone(site: Site) -> None:
         other.close()
 
 
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _with_an_album(site: Site) -> None:
+    """A folder with some pictures, two of which have the names of others that will be uploaded."""
+    for name in ("a.png", "b.png", "deep/c.png"):
+        path = site.media / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + name.encode())
+
+
+def _with_new_files(site: Site) -> None:
+    _with_an_album(site)
+    for name in ("a.png", "deep/c.png", "deep/new.png"):
+        path = site.folder / "new" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + b"uploaded " + name.encode())
+
+
+def _as_configured(site: Site) -> None:
+    """Let the services run as they are configured now."""
+    site.operate("service", "stop", ())
+    site.operate("service", "start", ())
+
+
+def _refused_secret(site: Site) -> None:
+    """The web does not start with the pending value."""
+    _with_a_secret(site)
+    check = "import os, sys; sys.exit(os.environ['TOKEN'] != 'value of before')"
+    command = f'{sys.executable} -c "{check}" && exec python3 app.py {{port}}'
+    overlay = site.config.with_name("holdfast.prod.toml")
+    overlay.write_text(f"{overlay.read_text()}[services.web]\ncommand = {json.dumps(['sh', '-c', command])}\n")
+    _as_configured(site)
+
+
+def _with_a_secret(site: Site) -> None:
+    """The web uses a secret, which has a value, and a second one is pending."""
+    overlay = '[environment]\nTOKEN = "secret:TOKEN"\n'
+    site.config.with_name("holdfast.prod.toml").write_text(overlay)
+    for value in ("value of before", "value of afterwards"):
+        app = site.open()
+        try:
+            app.loaded.secret_store().set("TOKEN", value, "test")
+            if value == "value of before":
+                app.run(secret.plan_apply(app))
+        finally:
+            app.close()
+        if value == "value of before":
+            _as_configured(site)
+
+
+def _installed_as_staging(site: Site) -> None:
+    """An environment whose data may be wiped, with rows of its visitors."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
+    site.operate("install", "v1")
+    for number in range(5):
+        site.post(b"before the wipe %d" % number)
+
+
 def _unproven(site: Site) -> None:
     """The first backup of a database is loaded beside it once."""
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
@@ -296,6 +358,9 @@ SCENARIOS = [
     ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), _shares_what_is_shipped, installed=False),
+    Scenario(
+        "install_wipe", (), lambda site: site.operate("install", "v2", wipe=True), _installed_as_staging, anew=True
+    ),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),
@@ -317,6 +382,24 @@ SCENARIOS = [
     Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
+    Scenario(
+        "media_upload",
+        ("v1",),
+        lambda site: site.operate("media_upload", str(site.folder / "new"), "media/album"),
+        _with_new_files,
+        keeps_replaced=True,
+    ),
+    Scenario(
+        "media_delete",
+        ("v1",),
+        lambda site: site.operate("media_delete", "media", ["album"]),
+        _with_an_album,
+        keeps_replaced=True,
+    ),
+    Scenario("secret_apply", ("v1",), lambda site: site.operate("secret_apply"), _with_a_secret),
+    Scenario(
+        "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
+    ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
     Scenario("upgrade_with_schedule", ("v1",), _upgrade("v2", backup=False), _with_a_schedule),
     Scenario(

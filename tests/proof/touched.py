@@ -40,6 +40,8 @@ _OPERATIONS = {
     "package": "package",
     "patch": "patches",
     "maintenance": "maintenance",
+    "media": "media",
+    "secret": "secret",
     "service": "service",
     "upgrade": "upgrade",
     "cache": "cache",

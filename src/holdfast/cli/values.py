@@ -112,11 +112,12 @@ def _datasets(context: click.Context) -> list[str]:
 
 def _environments(context: click.Context) -> list[str]:
     from holdfast.cli.command import given_before
-    from holdfast.config.load import environments, find_file, load
+    from holdfast.config.environments import named
+    from holdfast.config.load import find_file, load
 
     given = context.params.get("config") or given_before(context).get("config")
     first = load(given).configuration.application.environment
-    return list(dict.fromkeys([first, *environments(find_file(given))]))
+    return list(dict.fromkeys([first, *named(find_file(given).parent)]))
 
 
 def _keys(context: click.Context) -> list[str]:

@@ -18,9 +18,7 @@ def plan(app: App) -> Plan:
     """
     current = parts.require_installed(app)
     package = package_of_current(app)
-    notes = parts.adopt_configuration(
-        app, app.context.packages.configuration_of(package), current.label, parts.scripts_of(app, package.commit)
-    )
+    notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
     parts.refuse_without_task(app, "warm_cache")
     release = parts.new_release(app, package.id, current.label, current.commit)
     kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()

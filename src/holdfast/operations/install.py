@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
@@ -40,7 +41,8 @@ def plan(
         )
     provided = provided or provision.building(app, reference, push=push)
     label = provided.label
-    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, provided.commit))
+    notes = parts.adopt_configuration(app, provided.configuration, label)
+    development.refuse(app.context)
     release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)

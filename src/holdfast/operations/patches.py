@@ -134,9 +134,7 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
 
     current = parts.require_installed(app)
     package = package_of_current(app)
-    notes = parts.adopt_configuration(
-        app, app.context.packages.configuration_of(package), current.label, parts.scripts_of(app, package.commit)
-    )
+    notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
     release = parts.new_release(app, package.id, current.label, current.commit)
     known = migrations.known(app.context)
     steps: list[PlannedStep] = [

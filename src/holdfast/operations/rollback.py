@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
 from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
@@ -37,13 +38,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own, scripts = (Path(target.path) / name for name in ("holdfast.toml", "composer.json"))
-    notes = parts.adopt_configuration(
-        app,
-        own.read_text() if own.is_file() else None,
-        target.label,
-        scripts.read_text() if scripts.is_file() else None,
-    )
+    notes = parts.adopt_configuration(app, own_files.in_folder(Path(target.path)), target.label)
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )

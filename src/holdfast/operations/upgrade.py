@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
+from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.config.schema.section import seconds_of
 from holdfast.errors import AlreadyThereError, RefusedError, UsageError
@@ -64,8 +65,8 @@ def plan(
             state="Nothing was changed.",
             next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
-    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, commit))
-    notes += patch_notes
+    notes = parts.adopt_configuration(app, provided.configuration, label) + patch_notes
+    development.refuse(app.context)
     if app.context.packages.precedes(commit, current.commit):
         notes.append(
             f"{label} is older than the running {current.label}. An upgrade does not bring its data back."

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast.application import access, whole_backups
+from holdfast.application import access, development, whole_backups
 from holdfast.application.application import App
+from holdfast.config.secret_references import everywhere
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
-from holdfast.reports.maintenance import status_of
-from holdfast.steps import preflight, release_paths, tasks
+from holdfast.reports.maintenance import overdue
+from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
-from holdfast.system.secrets import is_secret
 
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10
@@ -46,6 +46,7 @@ def problems(app: App) -> list[Problem]:
         _left_overs,
         _environment,
         _trust,
+        _development,
         _accounts,
         _links,
     ]
@@ -110,6 +111,16 @@ def _trust(app: App) -> list[Problem]:
                     " there.",
                 )
             )
+    return found
+
+
+def _development(app: App) -> list[Problem]:
+    """Return an error for each development mode that production runs in, or that its visitors can reach."""
+    found = development.problems(app.context)
+    for instance in services.wanted(app.context):
+        for path in development.reachable(app.context, instance) if instance.kind == "web" else ():
+            message = f"{path} answers visitors of this production environment in a development mode"
+            found.append(Problem("development", "error", message, "Refuse it in the web server, or remove the file."))
     return found
 
 
@@ -264,7 +275,7 @@ def _services(app: App) -> list[Problem]:
 
 def _gate(app: App) -> list[Problem]:
     """Return the gate's problems; a port that `adopt` frees is none."""
-    found = [*app.context.gate.check(), *_overdue(app)]
+    found = [*app.context.gate.check(), *overdue(app.context.gate.state().hold)]
     release = app.context.current_release()
     containers = app.context.containers
     listen = app.loaded.configuration.gate.listen
@@ -278,15 +289,6 @@ def _gate(app: App) -> list[Problem]:
         message = "the gate does not run: visitors get no answer"
         return [Problem("gate", "error", message, "holdfast recover --auto")]
     return found
-
-
-def _overdue(app: App) -> list[Problem]:
-    """Return an error for an operator's maintenance that takes longer than was said."""
-    hold = app.context.gate.state().hold
-    found = status_of(hold) if hold is not None else None
-    if found is None or not found.overdue_seconds:
-        return []
-    return [Problem("maintenance", "error", found.text, "holdfast maintenance off, or maintenance on --for TIME")]
 
 
 def _before_install(app: App, problem: Problem) -> Problem:
@@ -335,16 +337,12 @@ def _registry(app: App) -> list[Problem]:
 def _secrets(app: App) -> list[Problem]:
     found = []
     configuration = app.loaded.configuration
-    named = {f"environment.{key}": value for key, value in configuration.environment.items()}
-    for service, item in configuration.services.items():
-        named |= {f"services.{service}.environment.{key}": value for key, value in item.environment.items()}
-    for key, value in named.items():
-        if not is_secret(value):
-            continue
+    for key, value in everywhere(configuration).items():
         try:
             app.context.host.resolve_secret(value)
         except HoldfastError as error:
-            found.append(Problem(key, "error", error.what, f"Make {value} readable for this user."))
+            advice = error.next_step or f"Make {value} readable for this user."
+            found.append(Problem(key, "warning" if key.startswith("tasks.") else "error", error.what, advice))
             continue
         if value.startswith("env:"):
             found.append(

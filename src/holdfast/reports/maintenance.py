@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from holdfast.model import Problem
+
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 
 
@@ -29,6 +31,14 @@ def status_of(hold: Mapping[str, object], now: float | None = None) -> Hold:
     if over <= 0:
         return Hold(f"{text}; until {end}")
     return Hold(f"{text}; it was to end at {end}, overdue by {_span(over)}", over)
+
+
+def overdue(hold: Mapping[str, object] | None) -> list[Problem]:
+    """Return an error for a maintenance that takes longer than was said."""
+    found = status_of(hold) if hold is not None else None
+    if found is None or not found.overdue_seconds:
+        return []
+    return [Problem("maintenance", "error", found.text, "holdfast maintenance off, or maintenance on --for TIME")]
 
 
 def _span(seconds: int) -> str:

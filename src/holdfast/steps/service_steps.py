@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
+from holdfast.application import development
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
@@ -118,10 +119,8 @@ def _stop(
         names = [item.name for item in together]
         late = application.runtime.stop(*names, keep=keep, at_most_seconds=at_most_seconds)
         for name, seconds in late.items() if at_most_seconds is None else ():
-            note = (
-                f"service {by_name[name].service} had to be killed after {seconds:g} s: it did not end by itself within"
-                " its stop_timeout_seconds"
-            )
+            killed = f"service {by_name[name].service} had to be killed after {seconds:g} s"
+            note = f"{killed}: it did not end by itself within its stop_timeout_seconds"
             context.say(note)
             context.facts.warnings = [*(context.facts.warnings or []), note]
             context.record()
@@ -322,6 +321,8 @@ def _prove(
     instance: ServiceInstance,
 ) -> None:
     verify(application, instance, context, backends=backends if instance.kind == "web" else ())
+    if instance.kind == "web":
+        development.require_unreachable(application, instance)
     if instance.kind == "web" and application.proxy is not None:
         application.proxy.probe_upstream(target_of(application, instance))
 
@@ -349,6 +350,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
         _stop(application, context, old)
         set_wanted(application, new)
         application.runtime.start(*ordered(new, stopping=False))
+        application.claim_created()
 
 
 # --- the operator's own command -------------------------------------------------------------------------

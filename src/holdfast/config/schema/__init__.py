@@ -1,10 +1,11 @@
 """Every key of holdfast.toml with its type, default and meaning; the reference page is generated from here."""
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
-from holdfast.config.schema.configuration import Application, Configuration
-from holdfast.config.schema.datasets import Database, Files
+from holdfast.config.schema.configuration import Application, Configuration, Secrets
+from holdfast.config.schema.datasets import Database, Files, Uploads
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
+from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.schedule import Schedule
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
@@ -25,16 +26,19 @@ __all__ = [
     "Limits",
     "Migrations",
     "PythonSource",
+    "Queues",
     "References",
     "Releases",
     "Runtime",
     "Schedule",
+    "Secrets",
     "Section",
     "Service",
     "Source",
     "Task",
     "Tasks",
     "Upgrade",
+    "Uploads",
     "Vault",
     "WritablePath",
 ]

@@ -161,13 +161,17 @@ class Service(Section, frozen=True):
         dict[str, str],
         Meta(
             description="Files in the release that are written when it starts, each with its template in the release,"
-            " in which the placeholders of commands are replaced: for programs such as nginx that read their port only"
-            " from a file. `preset:NAME` is a template that Holdfast contains. Its account must be able to write there."
+            " in which the placeholders of commands are replaced, and {env:NAME} by a variable of its environment,"
+            " which may be a secret: for programs such as nginx that read their port only from a file. `preset:NAME` is"
+            " a template that Holdfast contains. Its account must be able to write there."
         ),
     ] = {}
     environment: Annotated[
         dict[str, str],
-        Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
+        Meta(
+            description="Environment; a value may be a secret reference `env:NAME`, `file:PATH`, `command:ARGV` or"
+            " `secret:NAME`, which `holdfast secret set` keeps."
+        ),
     ] = {}
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
@@ -236,9 +240,7 @@ class Task(Section, frozen=True):
     ] = 0
     environment: Annotated[
         dict[str, str],
-        Meta(
-            description="More environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."
-        ),
+        Meta(description="More environment; a value may be a secret reference, as in that of a service."),
     ] = {}
 
     def argvs(self) -> list[list[str]]:
@@ -343,3 +345,6 @@ class Limits(Section, frozen=True):
     hook_timeout_seconds: Annotated[
         float, Meta(gt=0, description="A command of a hook that runs longer is ended, and has failed.")
     ] = 600
+    console_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="A `holdfast console` without a terminal is ended after this time.")
+    ] = 3600

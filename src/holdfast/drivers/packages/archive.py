@@ -12,12 +12,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import asdict, replace
 
+from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages import updates
 from holdfast.drivers.packages.checkout import Checkout
@@ -186,8 +188,7 @@ class ArchivePackages:
         finished = work / "package"
         durable.make_directory(finished)
         unpacked_bytes, content = tarballs.pack(tree, finished / _ARCHIVE)
-        own = tree / "holdfast.toml"
-        durable.write_file(finished / _CONFIGURATION, own.read_bytes() if own.is_file() else b"")
+        durable.write_file(finished / _CONFIGURATION, own_files.in_folder(tree) or "")
         package = replace(
             package,
             digest=_digest(finished / _ARCHIVE),
@@ -246,7 +247,7 @@ class ArchivePackages:
         try:
             return (self._folder / package.id / _CONFIGURATION).read_text()
         except FileNotFoundError:
-            return self.file_of(package.commit, "holdfast.toml")
+            return own_files.from_each(partial(self.file_of, package.commit))
 
     def whole(self, package: Package) -> bool:
         return _is_whole(package)

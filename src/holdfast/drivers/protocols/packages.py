@@ -86,7 +86,7 @@ class Packages(References, Protocol):
         """Remove a package. Idempotent."""
 
     def configuration_of(self, package: Package) -> str | None:
-        """Return the text of the release's own holdfast.toml; None if it has none or it is not known."""
+        """Return the release's own files as `config.own_files` puts them together; None where none are known."""
 
     def whole(self, package: Package) -> bool:
         """Read every byte of a package; return whether it is the one that was stored."""
