@@ -213,13 +213,13 @@ class Site:
             "patch_apply": patches.plan_apply,
             "patch_revert": patches.plan_revert,
             "maintenance": maintenance.plan,
+            "service": service.plan,
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,
             "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
             "media_delete": media.plan_delete,
             "secret_apply": secret.plan_apply,
-            "service": service.plan,
         }
         return plans[name](app, *arguments, **options)
 

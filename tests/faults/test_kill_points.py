@@ -27,6 +27,7 @@ from tests.faults.scenarios import (
     CONTAINER_STEPS,
     DATABASE_STEPS,
     ENGINE_SCENARIOS,
+    HOOKS,
     LOST,
     SCENARIOS,
     SHIPPED,
@@ -196,6 +197,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert preflight.private_folders(app.context) == []
     finally:
         app.close()
+    check_hooks(site)
     check_exports(site.folder / "away")
     check_secrets(site)
     scratch = site.folder / "scratch"
@@ -232,6 +234,21 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         assert (shared / "0001_entries.py").exists() and (site.app_folder / "current" / "var" / "b").exists()
     assert came_back == (scenario.before is changed_after_backup), "configuration did not come back"
     return "new"
+
+
+def check_hooks(site: Site) -> None:
+    """Each hook ran at most once in each operation, and once if the journal says that it ended."""
+    path = site.folder / HOOKS
+    ran = path.read_text().splitlines() if path.exists() else []
+    assert len(ran) == len(set(ran)), f"a hook was repeated: {ran}"
+    app = site.open()
+    try:
+        for record in app.journal.operations(3):
+            for step in app.journal.steps(record.id):
+                if step.name.startswith("hook.") and step.facts.get("ended"):
+                    assert f"{record.id} {step.parameters['hook']}" in ran
+    finally:
+        app.close()
 
 
 def check_exports(folder: Path) -> None:

@@ -44,6 +44,7 @@ _OPERATIONS = {
     "secret": "secret",
     "service": "service",
     "upgrade": "upgrade",
+    "cache": "cache",
     "rollback": "rollback",
     "install": "install",
     "clone": "clone",
@@ -51,7 +52,10 @@ _OPERATIONS = {
 }
 # Modules that are started as programs of their own, which no import of a driver names.
 _PROGRAMS = {
-    "holdfast.drivers.runtimes.supervisor.driver": ("holdfast.drivers.runtimes.supervisor.launch",),
+    "holdfast.drivers.runtimes.supervisor.driver": (
+        "holdfast.drivers.runtimes.supervisor.launch",
+        "holdfast.drivers.runtimes.supervisor.schedule",
+    ),
     "holdfast.drivers.gates.front.driver": ("holdfast.drivers.gates.front.server",),
 }
 

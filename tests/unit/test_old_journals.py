@@ -23,6 +23,8 @@ UNRECORDED = {
     "database.prove",
     "database.prove_new",
     "files.restore_paths",
+    "hook.note",
+    "hook.run",
     "media.delete",
     "media.upload",
     "migrations.check_loaded",
@@ -42,6 +44,7 @@ UNRECORDED = {
     "secrets.switch",
     "services.prepare",
     "services.remove",
+    "task.after_start",
 }
 
 
