@@ -87,7 +87,7 @@ def _opened(session: Session, name: str) -> App:
     """
     from holdfast.config.load import load
 
-    other = name.endswith(".toml") or "/" in name
+    other = name in (".", "..") or name.endswith(".toml") or "/" in name
     app = session.opened(load(name, None) if other else load(session.config, name))
     app.runner.refuse_if_interrupted()
     return app
