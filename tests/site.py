@@ -51,6 +51,7 @@ from tests.snapshot import Snapshot
 from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
+ALONE = ("postgresql-log-inside",)
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 _RUNS = 4
 
@@ -359,6 +360,8 @@ class Site:
         if pid is None or not kept.exists():
             return False
         text = kept.read_text()
+        if "secrets" in json.loads(text):  # its definition is the same with every value of a secret
+            return False
         directory = json.loads(text)["directory"]
         return (self.folder / definition).read_text() == text and os.path.samefile(f"/proc/{pid}/cwd", directory)
 

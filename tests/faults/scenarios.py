@@ -439,6 +439,8 @@ _OF_DATABASES = (
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
 _INSIDE = ("upgrade_that_fails", "restore")
+# Restore points by the server's log, which only these make.
+_BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 _WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
@@ -451,6 +453,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("mysql", _OF_MYSQL),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
+        ("postgresql-log-inside", _BY_LOG),
         ("compose", _IN_CONTAINERS),
         ("compose-backend", _WITH_A_BACKEND),
         ("podman", _BY_PODMAN),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ from tests.faults.scenarios import (
     changed_after_backup,
 )
 from tests.memory import make_folder
+from tests.proof.endings import at_end
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
 from tests.proof.touched import known_scenarios
@@ -95,15 +97,30 @@ class Ground:
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
+# Those that wait for their next use, each with its environment.
+_forkers: dict[frozenset[tuple[str, str]], Forker] = {}
+
+
+@contextlib.contextmanager
+def lent_forker() -> Iterator[Forker]:
+    """Lend a process that forks: it has the PATH on which the server of a site has put its programs.
+
+    One whose user failed is not lent again, because it may have an answer left.
+    """
+    key = frozenset(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST")
+    forker = _forkers.pop(key, None)
+    if forker is None:
+        forker = Forker()
+        at_end(forker.close)
+    yield forker
+    _forkers[key] = forker
+
+
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = make_folder()
     try:
-        # The process that forks has the PATH on which the site's server has put its programs.
-        with (
-            kept.site(scenario.engine, scenario.tags, slow=scenario.slow) as site,
-            contextlib.closing(Forker()) as forker,
-        ):
+        with kept.site(scenario.engine, scenario.tags, slow=scenario.slow) as site, lent_forker() as forker:
             if scenario.before is not None:
                 scenario.before(site)
             saved = site.save()

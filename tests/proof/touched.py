@@ -178,7 +178,7 @@ def drivers_of(engine: str) -> frozenset[str]:
     elif engine.startswith(("compose", "podman")):
         application += [runtimes.KINDS["compose"], packages.KINDS["images"]]
     else:
-        modules.add(DATABASES[engine.removesuffix("-inside")])
+        modules.add(DATABASES[engine.removesuffix("-inside").removesuffix("-log")])
     modules |= {imported().__module__ for imported in application}
     return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 

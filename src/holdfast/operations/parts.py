@@ -305,7 +305,7 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
 
 def copy_ahead(app: App) -> list[PlannedStep]:
     """Return the step that prepares restore points before a gate is closed; none if no database has a use for it."""
-    return [PrepareRestorePoint()] if any(one.copied_ahead for one in app.context.databases.values()) else []
+    return [PrepareRestorePoint()] if any(one.copying().ahead for one in app.context.databases.values()) else []
 
 
 def start_all(

@@ -173,12 +173,14 @@ def _restore_points(app: App) -> list[str]:
     for name, database in app.context.databases.items():
         facts = database.inspect()
         if facts["exists"]:
+            copying = database.copying()
+            because = f" By its log it cannot be: {copying.why}." if copying.why else ""
             notes.append(
-                f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
-                " an undo puts it back by a rename."
+                f"The restore point of {name} is {copying.made} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
+                f" an undo {copying.back}.{because}"
             )
-            if database.copied_ahead:
-                notes.append(f"Before the window, {database.copied_ahead}.")
+            if copying.ahead:
+                notes.append(f"Before the window, {copying.ahead}.")
     if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
         notes.append(f"The window's part of making restore points took {last:.1f} s last time.")
     return notes

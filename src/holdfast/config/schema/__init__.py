@@ -2,7 +2,7 @@
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
-from holdfast.config.schema.datasets import Database, Files, Uploads
+from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploads
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.queues import Queues
@@ -29,6 +29,7 @@ __all__ = [
     "Queues",
     "References",
     "Releases",
+    "RestorePoint",
     "Runtime",
     "Schedule",
     "Secrets",
