@@ -138,8 +138,7 @@ def test_one_that_does_not_end_is_killed_and_that_is_said_and_recorded(site: Sit
     change(
         site,
         'kind = "consumer"\ncommand = ["sleep", "86400"]\n',
-        'kind = "consumer"\ncommand = ["sh", "-c", "trap '
-        ' INT; while :; do sleep 1; done"]\n'
+        'kind = "consumer"\ncommand = ["sh", "-c", "trap : INT; while :; do sleep 1; done"]\n'
         'stop_signal = "INT"\nstop_timeout_seconds = 1\n',
     )
     change(site, "instances = 3\n", "")
