@@ -132,6 +132,10 @@ PATCHED = "+p"
 """What comes between the name of a package and the digest of its patches."""
 
 
+RESERVED_NAMES = ("tmp",)
+"""Names that no package may have, because its folder could not have them."""
+
+
 class PatchFit(msgspec.Struct, frozen=True):
     """A patch, and whether a tree has its changes already; `why_not` is empty if it applies."""
 
@@ -236,6 +240,8 @@ class PlanParameters(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     level: str | None = None
     set: str | None = None
     start_all: bool = False
+    reason: str | None = None
+    """Why unsanitized data may leave production."""
     remove: tuple[str, ...] | None = None
 
 
@@ -384,6 +390,18 @@ class Server(msgspec.Struct, frozen=True):
     jobs: int = 2
     container: str = ""
     find_container: Callable[[], str] | None = None
+
+
+class Copying(msgspec.Struct, frozen=True):
+    """The way a dataset's restore point would be made now, as operators read it."""
+
+    made: str
+    ahead: str = ""
+    """What `copy_ahead` does before the window; empty where it does nothing."""
+    back: str = "puts it back by a rename"
+    """What an undo does."""
+    why: str = ""
+    """The reason why a quicker way cannot be taken, if there is one."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

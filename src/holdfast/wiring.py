@@ -49,6 +49,7 @@ def open_app(
 
 def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> ApplicationContext:
     keep_fixed_settings(loaded, host)
+    host.store = loaded.secret_store()
     supervisor = runtimes.open_supervisor(loaded, host)
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:

@@ -264,6 +264,15 @@ def test_a_store_inside_a_repository_is_patched_too(quick_folder: Path) -> None:
     assert store.release(store.patched(store.built(), FIX))["app.py"][0] == b"one\nTWO\nthree\n"
 
 
+def test_what_a_killed_look_left_is_removed_by_the_next_one(store: Store) -> None:
+    package = store.built()
+    places = [store.folder / "packages" / "tmp" / name for name in ("look-999999999-ab", f"look-{os.getpid()}-cd")]
+    for place in places:
+        place.mkdir(parents=True)
+    store.read(package, FIX)
+    assert [place.exists() for place in places] == [False, True], "that of a running process stays"
+
+
 # --- patches of the repository, at build time ----------------------------------------------------------------
 
 

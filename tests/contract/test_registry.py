@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +201,32 @@ def _foreign(store: OciRegistry):  # type: ignore[no-untyped-def]
     known = store._manifest("v1")
     assert known is not None
     return replace(known[0], config=replace(known[0].config, media_type="application/vnd.oci.image.config.v1+json"))
+
+
+def test_an_index_of_images_in_the_repository_is_no_package(server: RegistryServer, quick_folder: Path) -> None:
+    repository = server.repository()
+    store = opened(server, repository)
+    push(store, made(quick_folder))
+    known = store._manifest("v1")
+    assert known is not None
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = {"schemaVersion": 2, "mediaType": kind, "manifests": []}
+    text = json.dumps(index).encode()
+    request = urllib.request.Request(
+        f"http://{server.address}/v2/{repository}/manifests/latest", text, {"Content-Type": kind}, method="PUT"
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
+    assert [one.package.id for one in store.packages()] == ["v1"]
+    with pytest.raises((DamagedError, NotFoundError)):
+        store.find("latest")
+
+
+@pytest.mark.parametrize("commit", ["", "--output=/tmp/x", "main", "c" * 39, "C" * 40])
+def test_a_package_of_no_git_commit_is_refused(store: OciRegistry, quick_folder: Path, commit: str) -> None:
+    push(store, made(quick_folder, commit=commit))
+    with pytest.raises(DamagedError, match="git commit"):
+        store.find("v1")
 
 
 # --- what is damaged -----------------------------------------------------------------------------------

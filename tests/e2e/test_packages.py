@@ -124,7 +124,7 @@ def test_a_name_never_moves_to_another_commit(site: Site) -> None:
     assert listed(site) == before
 
 
-@pytest.mark.parametrize("tag", ["../escape", "a b", ".x", "a" * 129])
+@pytest.mark.parametrize("tag", ["../escape", "a b", ".x", "tmp", "a" * 129])
 def test_a_name_that_no_package_may_have_is_refused(site: Site, tag: str) -> None:
     done = run(site, "package", "build", "v2", tag)
     assert done.returncode == 4 and "not a valid name" in done.stderr
@@ -408,6 +408,53 @@ def test_a_package_with_the_name_of_another_one_is_not_pushed(site: Site) -> Non
     done = run(site, "package", "build", "v5", "sale")
     assert done.returncode == 4 and "is another package already" in done.stderr
     assert "holdfast package build REF TAG" in done.stderr
+
+
+def test_a_secret_that_does_not_resolve_stops_no_deployment_of_what_is_here(site: Site) -> None:
+    server = servers.shared()
+    repository = server.repository()
+    share(site, server, repository)
+    succeed(site, "package", "build", "v2", "sale")
+    guarded = RegistryServer(login="basic")
+    try:
+        share(site, guarded, "shop", 'user = "u"', f'password = "file:{site.folder}/none"')
+        done = run(site, "package", "deploy", "sale")
+        assert done.returncode == 0, done.stderr
+        assert f"secret file:{site.folder}/none" in done.stderr and site.get("/")[1]["version"] == "v2"
+        done = run(site, "package", "build", "v5")
+        assert done.returncode != 0 and f"secret file:{site.folder}/none" in done.stderr
+    finally:
+        guarded.remove()
+
+
+def test_a_name_that_cannot_be_pushed_is_only_refused_if_a_push_was_asked_for(site: Site) -> None:
+    server = servers.shared()
+    share(site, server, server.repository())
+    git(site, "tag", "v2+more", "v2")
+    done = run(site, "upgrade", "v2+more", "--push")
+    assert done.returncode == 4 and "cannot be pushed" in done.stderr
+    succeed(site, "upgrade", "v2+more")
+    assert site.get("/")[1]["version"] == "v2"
+
+
+def test_check_says_that_a_registry_does_not_answer(site: Site) -> None:
+    server = RegistryServer()
+    server.remove()
+    share(site, server, "shop")
+    found = run_json(site, "check")["data"]["problems"]
+    (problem,) = [one for one in found if one["subject"] == "packages.registry"]
+    assert problem["severity"] == "warning" and "does not answer" in problem["message"]
+
+
+def test_an_installation_goes_on_without_the_registry_if_asked_to() -> None:
+    server = RegistryServer()
+    server.remove()
+    with kept.site(tags=()) as site:
+        share(site, server, "shop")
+        done = run(site, "install", "v1")
+        assert done.returncode == 4 and "--no-push" in done.stderr
+        succeed(site, "install", "v1", "--no-push")
+        assert site.get("/")[1]["version"] == "v1"
 
 
 def test_without_a_registry_a_push_is_refused(site: Site) -> None:

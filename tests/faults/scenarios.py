@@ -6,11 +6,13 @@ import difflib
 import io
 import json
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from holdfast.operations import clone
+from holdfast.config.schema import Hooks
+from holdfast.operations import clone, secret
 from tests.proof import patience
 from tests.proof.endings import at_end
 from tests.proof.rotation import FamilyName
@@ -36,6 +38,7 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    anew: bool = False  # the operation writes files again, each with the time of its own run
     slow: float = 0.4  # seconds that the migration of v5 takes
     engine: str = "sqlite"
 
@@ -188,9 +191,99 @@ def _clone(site: Site) -> None:
         other.close()
 
 
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _with_an_album(site: Site) -> None:
+    """A folder with some pictures, two of which have the names of others that will be uploaded."""
+    for name in ("a.png", "b.png", "deep/c.png"):
+        path = site.media / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + name.encode())
+
+
+def _with_new_files(site: Site) -> None:
+    _with_an_album(site)
+    for name in ("a.png", "deep/c.png", "deep/new.png"):
+        path = site.folder / "new" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + b"uploaded " + name.encode())
+
+
+def _as_configured(site: Site) -> None:
+    """Let the services run as they are configured now."""
+    site.operate("service", "stop", ())
+    site.operate("service", "start", ())
+
+
+def _refused_secret(site: Site) -> None:
+    """The web does not start with the pending value."""
+    _with_a_secret(site)
+    check = "import os, sys; sys.exit(os.environ['TOKEN'] != 'value of before')"
+    command = f'{sys.executable} -c "{check}" && exec python3 app.py {{port}}'
+    overlay = site.config.with_name("holdfast.prod.toml")
+    overlay.write_text(f"{overlay.read_text()}[services.web]\ncommand = {json.dumps(['sh', '-c', command])}\n")
+    _as_configured(site)
+
+
+def _with_a_secret(site: Site) -> None:
+    """The web uses a secret, which has a value, and a second one is pending."""
+    overlay = '[environment]\nTOKEN = "secret:TOKEN"\n'
+    site.config.with_name("holdfast.prod.toml").write_text(overlay)
+    for value in ("value of before", "value of afterwards"):
+        app = site.open()
+        try:
+            app.loaded.secret_store().set("TOKEN", value, "test")
+            if value == "value of before":
+                app.run(secret.plan_apply(app))
+        finally:
+            app.close()
+        if value == "value of before":
+            _as_configured(site)
+
+
+def _installed_as_staging(site: Site) -> None:
+    """An environment whose data may be wiped, with rows of its visitors."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
+    site.operate("install", "v1")
+    for number in range(5):
+        site.post(b"before the wipe %d" % number)
+
+
 def _unproven(site: Site) -> None:
     """The first backup of a database is loaded beside it once."""
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
+
+
+def _with_a_worker(site: Site) -> None:
+    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
+    site.config.write_text(f"{site.config.read_text()}\n{worker}\n")
+    site.operate("service", "start", ["mail"])
+
+
+def _with_a_schedule(site: Site) -> None:
+    """The service that starts scheduled tasks runs, and nothing is due."""
+    task = '[schedule.nightly]\ncommands = ["true"]\nminute = "30"\nhour = "3"\nmonthday = "1"'
+    site.config.write_text(f"{site.config.read_text()}\n{task}\n")
+    site.operate("service", "start", ["schedule"])
+
+
+def _held_with_a_worker(site: Site) -> None:
+    _with_a_worker(site)
+    site.operate("maintenance", on=True)
+
+
+HOOKS = "hooks.log"
+"""In the site's folder: a line of each command of a hook, with its operation."""
+
+
+def _with_hooks(site: Site) -> None:
+    """Every hook notes each of its runs; a worker starts after the gate is open."""
+    note = f'["sh", "-c", "echo $HOLDFAST_OPERATION $HOLDFAST_HOOK >> {site.folder}/{HOOKS}"]'
+    hooks = "\n".join(f"{name} = {note}" for name in Hooks.__struct_fields__)
+    _with_a_worker(site)
+    site.config.write_text(f"{site.config.read_text()}\n[hooks]\n{hooks}\n")
 
 
 PATCH = "fixed.patch"
@@ -255,6 +348,9 @@ SCENARIOS = [
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
+    Scenario("upgrade_with_hooks", ("v1",), _upgrade("v2", backup=False), _with_hooks),
+    Scenario("upgrade_with_hooks_that_fails", ("v1", "v2"), _upgrade("v4", backup=False), _with_hooks, fails=True),
+    Scenario("backup_with_hooks", ("v1",), lambda site: site.operate("backup"), _with_hooks, writers=True),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
@@ -263,6 +359,9 @@ SCENARIOS = [
     ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), _shares_what_is_shipped, installed=False),
+    Scenario(
+        "install_wipe", (), lambda site: site.operate("install", "v2", wipe=True), _installed_as_staging, anew=True
+    ),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),
@@ -284,7 +383,40 @@ SCENARIOS = [
     Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
+    Scenario(
+        "media_upload",
+        ("v1",),
+        lambda site: site.operate("media_upload", str(site.folder / "new"), "media/album"),
+        _with_new_files,
+        keeps_replaced=True,
+    ),
+    Scenario(
+        "media_delete",
+        ("v1",),
+        lambda site: site.operate("media_delete", "media", ["album"]),
+        _with_an_album,
+        keeps_replaced=True,
+    ),
+    Scenario("secret_apply", ("v1",), lambda site: site.operate("secret_apply"), _with_a_secret),
+    Scenario(
+        "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
+    ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("upgrade_with_schedule", ("v1",), _upgrade("v2", backup=False), _with_a_schedule),
+    Scenario(
+        "maintenance_on_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=True),
+        _with_a_worker,
+        held_afterwards=True,
+    ),
+    Scenario(
+        "maintenance_off_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=False),
+        _held_with_a_worker,
+        held_afterwards=True,
+    ),
     Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
     Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
     Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
@@ -308,6 +440,8 @@ _OF_DATABASES = (
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
 _INSIDE = ("upgrade_that_fails", "restore")
+# Restore points by the server's log, which only these make.
+_BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 _WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
@@ -320,6 +454,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("mysql", _OF_MYSQL),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
+        ("postgresql-log-inside", _BY_LOG),
         ("compose", _IN_CONTAINERS),
         ("compose-backend", _WITH_A_BACKEND),
         ("podman", _BY_PODMAN),

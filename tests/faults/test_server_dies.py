@@ -32,11 +32,12 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "mysql": mysql.shared,
     "postgresql-inside": postgresql.shared_enclosed,
     "mariadb-inside": mariadb.shared_enclosed,
+    "postgresql-log-inside": postgresql.shared_own_container,
     "compose": docker.shared,
     "podman": podman.shared,
 }
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
-_SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
+SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
 _BACK_SECONDS = 10
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
@@ -87,10 +88,10 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each part of a scenario that this run takes."""
-    titles = [scenario.title for scenario in _SCENARIOS]
+    titles = [scenario.title for scenario in SCENARIOS]
     found = [
         pytest.param(scenario, take, id=f"{scenario.title}-{take}")
-        for scenario in _SCENARIOS
+        for scenario in SCENARIOS
         for take in selection_of(metafunc.config).takes("server_dies", scenario.title, titles)
     ]
     metafunc.parametrize(("scenario", "take"), found)

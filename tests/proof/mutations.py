@@ -31,7 +31,7 @@ class Fault:
     before: str
     after: str
     tests: str
-    file: str = "test_kill_points.py"
+    file: str = "faults/test_kill_points.py"
 
     def plant(self, tree: Path) -> None:
         path = tree / "src" / "holdfast" / self.module
@@ -52,7 +52,7 @@ FAULTS = (
         "            view = view[os.write(descriptor, view) :]\n        os.fsync(descriptor)\n",
         "            view = view[os.write(descriptor, view) :]\n",
         "is_durable_before and (upgrade_that_fails or backup_pause)",
-        "test_power_loss.py",
+        "faults/test_power_loss.py",
     ),
     Fault(
         "a name is not durable after a rename",
@@ -60,7 +60,7 @@ FAULTS = (
         "    sync_directory(target_parent)\n    if source_parent",
         "    if source_parent",
         "is_durable_before and (upgrade_that_fails or backup_pause)",
-        "test_power_loss.py",
+        "faults/test_power_loss.py",
     ),
     Fault(
         "a step is recorded as done before it is",
@@ -75,7 +75,8 @@ FAULTS = (
         "engine/fence.py",
         "    count, left = keeper_client.end_recorded(",
         "    return 0\n    count, left = keeper_client.end_recorded(",
-        "upgrade_with_slow_migration",
+        "ended",
+        "unit/test_fence.py",
     ),
     Fault(
         "the gate stays closed after an undo",
@@ -151,7 +152,7 @@ def find(fault: Fault) -> str | None:
         fault.plant(tree)
         arguments = ["--quiet", "--proof", "submission", "--since", "HEAD", "-p", "no:cacheprovider"]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *arguments, "-k", fault.tests, f"tests/faults/{fault.file}"],
+            [sys.executable, "-m", "pytest", *arguments, "-k", fault.tests, f"tests/{fault.file}"],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree / "src")},
             capture_output=True,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from holdfast.cli import backup as backup_list
 from holdfast.cli.render import Column, Renderer
 from holdfast.errors import CancelledError, HoldfastError
 from tests.unit.test_progress import Tty
@@ -24,11 +25,16 @@ ROWS = [
 ]
 
 
-def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, rows: Sequence[Sequence[str]] = ROWS) -> list[str]:
+def drawn(
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: Sequence[Sequence[str]] = ROWS,
+    headings: Sequence[Column | str] = COLUMNS,
+) -> list[str]:
     tty = Tty(columns)
     monkeypatch.setattr("sys.stdout", tty)
     monkeypatch.setenv("COLUMNS", str(columns))
-    Renderer("backup list").table(COLUMNS, rows, empty="none yet")
+    Renderer("backup list").table(headings, rows, empty="none yet")
     return tty.terminal.lines
 
 
@@ -47,6 +53,14 @@ def test_a_narrow_one_wraps_and_then_leaves_columns_out(monkeypatch: pytest.Monk
     ]
     assert drawn(60, monkeypatch)[0].split() == ["BACKUP", "REASON", "RELEASE", "SIZE"]
     assert all(len(line) <= 40 for line in drawn(40, monkeypatch))
+
+
+@pytest.mark.parametrize("marks", ["safety", "safety, pinned"])
+def test_the_marks_of_a_backup_are_whole_at_80_columns(marks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, age, reason = "2026-11-30-021222", "12 minutes ago", "before the installation of v2"
+    row = [name, age, reason, "quiesce", "v2", "123.5 MiB", "44.0 KiB", "main, media", marks]
+    lines = drawn(80, monkeypatch, [row], backup_list.LISTED)
+    assert all(word in " ".join(lines).split() for word in f"{name} {age} {reason} main, media {marks}".split())
 
 
 def test_an_empty_table_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,6 +213,11 @@ class ApplicationContext(msgspec.Struct):
             database.claim(self.loaded.owner)
         self._note_claimed()
 
+    def claim_created(self) -> None:
+        """Write the owner's marker where data came into being since the operation began. Idempotent."""
+        if any(not marker.exists() and marker.parent.parent.is_dir() for marker in self.owner_markers()):
+            self.claim()
+
     def _note_claimed(self) -> None:
         found = json.dumps([str(marker) for marker in self.owner_markers() if marker.exists()], indent=1)
         if not self._claimed.exists() or self._claimed.read_text() != found:

@@ -121,6 +121,7 @@ def _head(renderer: Renderer, record: OperationRecord, how: Strategy | None) -> 
         "outcome": outcome_of(record),
         "error": record.error or "-",
         **({"undone by": f"{how.name}: because {how.because}"} if how is not None else {}),
+        **({"reason": reason} if (reason := record.plan.get("parameters", {}).get("reason")) else {}),
     }.items():
         renderer.line(f"{key:10} {value}".replace("\n", f"\n{'':10} "))
 

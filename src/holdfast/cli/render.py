@@ -29,7 +29,7 @@ ENVELOPE_VERSION = 1
 _BOLD, _DIM, _RED, _PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[0m"
 _LEAST_WIDTH = 20
 _BEGIN = re.compile(r"\s*(?:\d+\. |note: |\S+ {2,})?")
-_LEAST_WRAPPED, _LONGEST_WORD, _GAP = 12, 20, 2
+_LEAST_WRAPPED, _SHORTEST_WORD, _LONGEST_WORD, _GAP = 12, 7, 20, 2
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -294,6 +294,10 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
     for number in reversed(chosen):
         if sum(least[one] + _GAP for one in chosen) - _GAP > width and columns[number].optional:
             chosen = [one for one in chosen if one != number]
+    for number in reversed(chosen):
+        excess = sum(least[one] + _GAP for one in chosen) - _GAP - width
+        if excess > 0 and columns[number].wraps:
+            least[number] = min(least[number], max(least[number] - excess, _SHORTEST_WORD))
     return chosen, least
 
 

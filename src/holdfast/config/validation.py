@@ -16,6 +16,10 @@ from holdfast.config.similar import did_you_mean
 _SectionT = TypeVar("_SectionT", bound=Section)
 
 
+MISSING = "is missing"
+"""What is wrong with a key that is needed and not there."""
+
+
 class InvalidError(Exception):
     """A value that the schema does not accept; `problems` are pairs of a key and what is wrong with it."""
 
@@ -52,6 +56,8 @@ def _plain(value: object, defaults: bool) -> object:
         return plain(value, defaults=defaults)
     if isinstance(value, dict):
         return {key: _plain(item, defaults) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, defaults) for item in value]
     return value
 
 
@@ -93,7 +99,15 @@ def _sections(section: Section, prefix: str = "", name: str = "") -> Iterator[tu
 def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
     """Return the problems of a value that should be of a type."""
     section, is_named = section_in(kind)
-    if section is None or (takes_list(kind) and not isinstance(value, Mapping)):
+    item = get_args(bare(kind))[0] if get_origin(bare(kind)) is list else None
+    if isinstance(value, list) and section_in(item)[0] is not None and section is None:
+        for number, one in enumerate(value, 1):
+            inner = section_in(item)[0] if isinstance(one, Mapping) else None
+            if inner is not None:
+                yield from _wrong_section(one, inner, f"{key}.{number}.")
+            elif not _fits(one, item):
+                yield f"{key}.{number}", f"expected a text or a table{_got(key, one, item)}"
+    elif section is None or (takes_list(kind) and not isinstance(value, Mapping)):
         if not _fits(value, kind):
             yield key, f"expected {described(kind)}{_got(key, value, kind)}"
     elif not isinstance(value, Mapping):
@@ -116,7 +130,7 @@ def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: 
         if name in value:
             problems += _wrong(value[name], one.type, f"{prefix}{name}")
         elif one.required:
-            problems.append((f"{prefix}{name}", "is missing"))
+            problems.append((f"{prefix}{name}", MISSING))
     yield from problems
     if not problems:
         found = msgspec.convert({name: item for name, item in value.items() if name in known}, section)
@@ -220,6 +234,8 @@ def type_name(kind: object) -> str:
     if origin is list:
         item = bare(get_args(inner)[0])
         if get_origin(item) in (Union, UnionType):
+            if section_in(item)[0] is not None:
+                return "list of texts or of tables"
             return "list of texts or of lists of texts"
         return "list of texts" if item is str else "list of lists of texts"
     if origin is dict:

@@ -10,7 +10,7 @@ from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -36,6 +36,7 @@ def plan(
     except_: Sequence[str] = (),
     unsanitized: bool = False,
     safety: bool = True,
+    reason: str = "",
 ) -> Plan:
     """Return the plan that brings a backup of `source` into `app`.
 
@@ -61,6 +62,7 @@ def plan(
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
+        *hooks.for_failure(app),
         PinSource(*taken),
         CheckBackup(*taken),
         *([LoadDatabases(*taken)] if databases else []),
@@ -78,6 +80,8 @@ def plan(
         *completing,
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_clone"),
     )
     return Plan(
         kind="clone",
@@ -86,7 +90,7 @@ def plan(
         after_commit=after,
         also_locks=("backup",),
         notes=(*_notes(app, source, found.instant, (*databases, *files), wanted), *checks.notes),
-        parameters=parts.parameters(app, release, set=found.id),
+        parameters=parts.parameters(app, release, set=found.id, reason=reason or None),
         barrier_paths=tuple(app.context.barrier_paths()),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import parts, provision
+from holdfast.operations import hooks, parts, provision
 from holdfast.operations.provision import Provision
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
@@ -14,8 +15,10 @@ from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropR
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
-def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None) -> Plan:
-    """Return the plan of an installation; `provided` is a package that exists already.
+def plan(
+    app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None, push: bool | None = None
+) -> Plan:
+    """Return the plan of an installation; `provided` is a package that exists already, `push` as in an upgrade.
 
     Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
     """
@@ -36,9 +39,10 @@ def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | 
             "no vault is configured, and wiped files could only come back from a backup",
             next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
         )
-    provided = provided or provision.building(app, reference)
+    provided = provided or provision.building(app, reference, push=push)
     label = provided.label
-    notes = parts.adopt_configuration(app, provided.configuration, label, parts.scripts_of(app, provided.commit))
+    notes = parts.adopt_configuration(app, provided.configuration, label)
+    development.refuse(app.context)
     release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)
@@ -48,7 +52,8 @@ def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | 
         )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=int(with_vault)),
-        *provided.steps,
+        *hooks.for_failure(app),
+        *hooks.around_build(app, provided.steps),
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),
     ]
@@ -77,6 +82,7 @@ def plan(app: App, reference: str, *, wipe: bool = False, provided: Provision | 
         UnpinBackup(),
         DropRestorePoint(),
         *parts.record_use(app),
+        *parts.after_start(app, release),
     )
     return Plan(
         kind="install",

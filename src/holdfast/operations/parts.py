@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
-from holdfast.config import composer
-from holdfast.config.load import FILE_NAME, merge_release
+from holdfast.config import composer, own_files
+from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
-from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError, RefusedError
+from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
@@ -28,7 +28,7 @@ from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
 from holdfast.steps.services import BEHIND, WEB
-from holdfast.steps.tasks import RunTask, TaskName
+from holdfast.steps.tasks import RunTask, RunTaskAfterStart, TaskName
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -43,10 +43,21 @@ class Datasets:
     code: bool
 
 
+def expanded(app: App, names: Sequence[str]) -> list[str]:
+    """Return names of datasets, with those of all databases for `@databases` and of all files for `@files`."""
+    configuration = app.loaded.configuration
+    groups = {"@databases": list(configuration.databases), "@files": list(configuration.files)}
+    return [name for given in names for name in groups.get(given, [given])]
+
+
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
-    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise NotFoundError."""
+    """Return the datasets that `--only` and `--except` choose; `code` is one, `@databases` and `@files` are groups.
+
+    Raise NotFoundError.
+    """
     configuration = app.loaded.configuration
     known = [*configuration.databases, *configuration.files, "code"]
+    only, except_ = expanded(app, only), expanded(app, except_)
     for name in (*only, *except_):
         if name not in known:
             raise no_such("dataset", name, known)
@@ -111,44 +122,39 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         return package.commit, package.label
 
 
-def scripts_of(app: App, commit: str) -> str | None:
-    """Return the composer.json of a commit if tasks may come from it; None where the repository lacks the commit."""
-    if not app.loaded.configuration.tasks.scripts:
-        return None
-    try:
-        return app.context.packages.file_of(commit, composer.FILE_NAME)
-    except HoldfastError:
-        return None
+def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
+    """Let a release's own files set its tasks, services and migrations, instead of those of the running release.
 
-
-def adopt_configuration(app: App, text: str | None, label: str, scripts: str | None = None) -> list[str]:
-    """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
-
-    `scripts` is the text of its composer.json, whose scripts may replace tasks.
-
-    Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
+    `text` is what `config.own_files` puts together. Return notes that name the keys that are set, no longer set and
+    ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
-    origin = f"{label}:{FILE_NAME}"
+    names, files = release_files(before), own_files.split(text)
+    origins = [f"{label}:{name}" for name in names]
     try:
-        merged = merge_release(before, text or "", origin, scripts or "")
+        merged = merge_release(
+            before,
+            files[names[0]],
+            origins[0],
+            of_type=(files.get(names[1], ""), origins[1]),
+            scripts=(files.get(composer.FILE_NAME, ""), origins[2]),
+        )
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    scripted = f"{label}:{composer.FILE_NAME}"
-    notes, keys = [], set()
-    for one in (origin, scripted):
-        if own := {key for key, value in merged.origins.items() if value == one}:
-            notes.append(f"Set by {one}: {', '.join(sorted(own))}")
-            keys |= own
-    earlier = (f"current/{FILE_NAME}", f"current/{composer.FILE_NAME}")
-    gone = {key for key, value in before.origins.items() if value in earlier} - keys
+    notes = []
+    for origin in origins:
+        if keys := {key for key, value in merged.origins.items() if value == origin}:
+            notes.append(f"Set by {origin}: {', '.join(sorted(keys))}")
+    keys = {key for key, value in merged.origins.items() if value in origins}
+    running = [f"current/{name}" for name in names]
+    gone = {key for key, value in before.origins.items() if value in running} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
-        notes.append(f"Ignored from {origin}: {', '.join(merged.refused)} (only the operator may set these keys)")
+        notes.append(f"Ignored from {origins[0]}: {', '.join(merged.refused)} (only the operator may set these keys)")
     return notes
 
 
@@ -299,25 +305,30 @@ def check_loaded(app: App, release: Release | None, origin: Backup | None = None
 
 def copy_ahead(app: App) -> list[PlannedStep]:
     """Return the step that prepares restore points before a gate is closed; none if no database has a use for it."""
-    return [PrepareRestorePoint()] if any(one.copied_ahead for one in app.context.databases.values()) else []
+    return [PrepareRestorePoint()] if any(one.copying().ahead for one in app.context.databases.values()) else []
 
 
-def start_all(app: App, release: Release, compare: Sequence[PlannedStep] = ()) -> list[PlannedStep]:
+def start_all(
+    app: App, release: Release, compare: Sequence[PlannedStep] = (), *, behind: bool = True
+) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers.
 
-    `compare`: what compares the rows if the web migrates at its start, before a worker sees the result.
+    `compare`: what compares the rows if the web migrates at its start, before a worker sees the result. Without
+    `behind`, a later step starts workers and schedulers.
     """
     if not app.loaded.configuration.migrations.on_start:
-        return [StartServices(release, (*WEB, *BEHIND))]
-    web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
-    return [web, VerifyMigrations(release), *compare, behind]
+        return [StartServices(release, (*WEB, *BEHIND) if behind else WEB)]
+    web, last = StartServices(release, WEB), StartServices(release, BEHIND)
+    return [web, VerifyMigrations(release), *compare, *([last] if behind else [])]
 
 
-def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()) -> list[PlannedStep]:
+def migrate_and_start(
+    app: App, release: Release, may_shrink: Sequence[str] = (), *, behind: bool = True
+) -> list[PlannedStep]:
     """Return the steps that migrate, compare the rows with those from before, and start everything.
 
     `may_shrink`: tables that may lose rows this time. The rows are compared right after the migration, before anything
-    that takes long.
+    that takes long. Without `behind`, a later step starts workers and schedulers.
     """
     compare: list[PlannedStep] = [CompareRows(tuple(may_shrink))]
     migrates_at_start = app.loaded.configuration.migrations.on_start
@@ -326,7 +337,7 @@ def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()
         *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
-        *start_all(app, release, compare),
+        *start_all(app, release, compare, behind=behind),
     ]
 
 
@@ -366,6 +377,12 @@ def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:
     return [RunTask(release, name) for name in names if app.loaded.configuration.tasks.task(name) is not None]
 
 
+def after_start(app: App, release: Release | None) -> list[PlannedStep]:
+    """Return the closing step of the task that need not hold visitors; none without one or without a release."""
+    configured = app.loaded.configuration.tasks.task("after_start")
+    return [RunTaskAfterStart(release)] if configured is not None and release is not None else []
+
+
 def parameters(
     app: App,
     release: Release | None,
@@ -376,6 +393,7 @@ def parameters(
     known_services: Sequence[str] | None = None,
     previous: Release | None = None,
     start_all: bool = False,
+    reason: str | None = None,
 ) -> PlanParameters:
     """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
     return PlanParameters(
@@ -387,6 +405,7 @@ def parameters(
         mode=mode,
         set=set,
         start_all=start_all,
+        reason=reason,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from holdfast.application.application import App
 from holdfast.config.similar import did_you_mean
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import AppliedPatch, Package, PatchFit, Plan, PlannedStep, Release
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.operations.provision import Provision
 from holdfast.steps import migrations
 from holdfast.steps.migrate import CheckMigrations
@@ -84,8 +85,8 @@ def examine(app: App, path: str, strip: int | None) -> PatchFit:
 
 
 def _look() -> str:
-    """Return the name of a folder for a look at a package, outside of any operation."""
-    return f"look-{secrets.token_hex(4)}"
+    """Return the name of a folder for a look at a package, outside of any operation; it names the process."""
+    return f"look-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _content(path: str) -> bytes:
@@ -133,9 +134,7 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
 
     current = parts.require_installed(app)
     package = package_of_current(app)
-    notes = parts.adopt_configuration(
-        app, app.context.packages.configuration_of(package), current.label, parts.scripts_of(app, package.commit)
-    )
+    notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
     release = parts.new_release(app, package.id, current.label, current.commit)
     known = migrations.known(app.context)
     steps: list[PlannedStep] = [
@@ -150,7 +149,7 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
     return Plan(
         kind=kind,
         title=title,
-        steps=(parts.preflight(app, nothing), *all_steps),
+        steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *all_steps),
         after_commit=(*after, *pruning, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed. To go back, run: holdfast rollback"),

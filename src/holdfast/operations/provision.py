@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.application.application import App
-from holdfast.config.load import FILE_NAME
+from holdfast.config import own_files
+from holdfast.config.load import wanted_files
 from holdfast.config.similar import no_such
 from holdfast.errors import AlreadyThereError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import Package, PlannedStep, StoredPackage
+from holdfast.model import RESERVED_NAMES, Package, PlannedStep, StoredPackage
 from holdfast.steps.package_use import RecordUse
 from holdfast.steps.packages import FetchPackage, PushPackage, registry_of
 from holdfast.steps.release import BuildPackage
@@ -53,9 +55,14 @@ def building(app: App, reference: str, *, push: bool | None = None) -> Provision
             raise
         return deploying(app, reference)
     id = app.context.packages.named(commit, label)
-    configuration = app.context.packages.file_of(commit, FILE_NAME)
+    configuration = own_files.from_each(partial(app.context.packages.file_of, commit), wanted_files(app.loaded))
     note = default_note(reference)
     here = _exactly(app, id)
+    if push and TAG.fullmatch(id) is None:
+        raise RefusedError(
+            f"a package of the name {id} cannot be pushed: a registry accepts letters, digits, `.`, `_` and `-`",
+            next_step=f"Build it under another name, then deploy that: holdfast package build {reference} TAG --push",
+        )
     if not pushes(app, push) or TAG.fullmatch(id) is None:
         return Provision(commit, label, id, (BuildPackage(commit, label, id, note),), configuration, here)
     try:
@@ -87,7 +94,7 @@ def deploying(app: App, reference: str) -> Provision:
     """Return how a package that was built before comes here. Raise NotFoundError, RefusedError or RegistryError."""
     registry = app.context.registry
     named = registry is not None and reference.startswith((f"{registry.address}:", f"{registry.address}@"))
-    here = None if named else app.context.find_package(reference)
+    here = None if named else app.context.find_package(reference) or _of_reference(app, reference)
     if here is None and registry is not None:
         stored = registry.find(reference)
         return _provided(app, stored, _exactly(app, stored.package.id))
@@ -96,6 +103,15 @@ def deploying(app: App, reference: str) -> Provision:
     return Provision(
         here.commit, here.label, here.id, (RecordUse((here.id,)),) if registry else (), _configuration(app, here), here
     )
+
+
+def _of_reference(app: App, reference: str) -> Package | None:
+    """Return the package here of the git commit that a reference means; None if there is none."""
+    try:
+        commit, _ = app.context.packages.resolve(reference)
+    except NotFoundError:
+        return None
+    return app.context.find_package(commit)
 
 
 def unknown(app: App, reference: str) -> NotFoundError:
@@ -184,7 +200,7 @@ def default_tag(app: App, reference: str, commit: str, *, push: bool | None, ass
 
 def require_free(app: App, tag: str, commit: str, *, assets: bool) -> None:
     """Raise RefusedError for a name that no package may have, or that another package has."""
-    if TAG.fullmatch(tag) is None:
+    if TAG.fullmatch(tag) is None or tag in RESERVED_NAMES:
         raise RefusedError(
             f"{tag!r} is not a valid name of a package",
             next_step="Use at most 128 letters, digits, `.`, `_` and `-`, a letter or digit first.",

@@ -10,7 +10,7 @@ from holdfast.application.application import App
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
@@ -41,6 +41,7 @@ def plan(
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
+    only, except_ = parts.expanded(app, only), parts.expanded(app, except_)
     if tuple(only) == (CONFIGURATION,):
         return _plan_configuration(app, references)
     with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)
@@ -100,6 +101,8 @@ def plan(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=not safety),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="backup.restore",
@@ -144,6 +147,10 @@ def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list
         notes.append(f"Existing configuration that is not changed: {', '.join(kept)} (--only config restores it)")
     if kept and over:
         notes.append(f"Configuration that is restored where it differs: {', '.join(kept)}")
+    store = app.loaded.secret_store()
+    if store.path.name in missing or (over and store.path.name in kept):
+        here = "is here" if store.identity_path.exists() else "does not exist: copy it there before services start"
+        notes.append(f"The backup has secrets only encrypted. Their identity {store.identity_path} {here}.")
     return notes
 
 
@@ -219,6 +226,7 @@ def _steps(
     chosen = Chosen(found.id, dict(sets), datasets.databases, datasets.files, release)
     steps: list[PlannedStep] = [
         parts.preflight(app, parts.Datasets((), (), False), adopts=True),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
     ]
     if with_configuration:

@@ -7,7 +7,7 @@ import socket
 import time
 
 from holdfast.application.context import ApplicationContext
-from holdfast.errors import DamagedError, RefusedError
+from holdfast.errors import CancelledError, HoldfastError
 from holdfast.model import PATCHED, EnvironmentUse
 from holdfast.steps.release import known_releases
 from holdfast.steps.typed import Context, NoFacts, TypedStep
@@ -42,7 +42,9 @@ class RecordUse(TypedStep[NoFacts], frozen=True):
             return
         try:
             application.registry.record(use_of(application, also))
-        except (RefusedError, DamagedError) as error:
+        except CancelledError:
+            raise
+        except HoldfastError as error:
             context.say(f"{error.what}. So the registry does not know yet which packages this environment needs.")
 
 

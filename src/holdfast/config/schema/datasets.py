@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from holdfast.config import kinds
 from holdfast.config.schema.section import Section
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     DatabaseKind = str  # which ones, the table of drivers says
 else:
     DatabaseKind = Literal[tuple(kinds.DATABASES)]
+
+RestorePoint = Literal["auto", "copy", "log"]
 
 
 class Database(Section, frozen=True):
@@ -37,9 +39,9 @@ class Database(Section, frozen=True):
     password: Annotated[
         str,
         Meta(
-            pattern=r"^((env|file|command):.+)?$",
+            pattern=r"^((env|file|command|secret):.+)?$",
             description="Secret reference of that role's password.",
-            extra={"expected": "env:NAME, file:PATH or command:ARGV"},
+            extra={"expected": "env:NAME, file:PATH, command:ARGV or secret:NAME"},
         ),
     ] = ""
     container: Annotated[
@@ -71,6 +73,14 @@ class Database(Section, frozen=True):
             " write dumps: `import list` shows them."
         ),
     ] = []
+    restore_point: Annotated[
+        RestorePoint,
+        Meta(
+            description="How an upgrade's restore point is made (postgresql with `container`): `copy` in the window;"
+            " `log`, a base backup before it and a point in the server's log, if the server belongs to this"
+            " application alone; `auto` is `log` from 1 GiB on."
+        ),
+    ] = "auto"
     end_sessions: Annotated[
         bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
     ] = False
@@ -89,6 +99,30 @@ class Database(Section, frozen=True):
         return []
 
 
+_TYPES: tuple[str, ...] = ("css", "gif", "ico", "jp2", "jpeg", "jpg", "js", "jxr", "mp4", "pdf", "png", "rtf")
+_TYPES += ("scss", "svg", "ttf", "webp", "woff", "woff2", "xml")
+
+
+class Uploads(Section, frozen=True):
+    folders: Annotated[
+        list[str],
+        Meta(
+            description="Folders of the dataset into which `media upload` may write, with those in them. Default: all."
+        ),
+    ] = []
+    types: Annotated[
+        list[str],
+        Meta(description="Types of files that may be uploaded, as their names end; the content must be of that type."),
+    ] = field(default_factory=lambda: list(_TYPES))
+
+    def problems(self) -> list[str]:
+        wrong = [one for one in self.folders if one.startswith("/") or {"", ".", ".."} & {*one.split("/")}]
+        found = [f"folders: {one!r} is not a path below the dataset" for one in wrong]
+        return found + [
+            f"types: {one!r} is not the end of a name, such as jpg" for one in self.types if not one.isalnum()
+        ]
+
+
 class Files(Section, frozen=True):
     path: Annotated[str, Meta(description="Folder, relative to holdfast.toml.")] = ""
     volume: Annotated[
@@ -98,6 +132,7 @@ class Files(Section, frozen=True):
             " which the engine keeps it (compose)."
         ),
     ] = ""
+    uploads: Annotated[Uploads, Meta(description="What `media upload` accepts.")] = field(default_factory=Uploads)
     exclude: Annotated[
         list[str], Meta(description="Shell patterns of files that can be generated again: caches, thumbnails, locks.")
     ] = []

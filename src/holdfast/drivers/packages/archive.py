@@ -12,20 +12,26 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import asdict, replace
 
+from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages import updates
 from holdfast.drivers.packages.checkout import Checkout
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
 from holdfast.drivers.protocols.packages import EngineLogin
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
-from holdfast.model import PATCHED, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
+from holdfast.model import PATCHED, RESERVED_NAMES, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
+
+if TYPE_CHECKING:
+    from holdfast.drivers.packages.looks import PackageLooks
 
 MARKER = ".holdfast-release.json"
 _FORMAT = 3
@@ -182,8 +188,7 @@ class ArchivePackages:
         finished = work / "package"
         durable.make_directory(finished)
         unpacked_bytes, content = tarballs.pack(tree, finished / _ARCHIVE)
-        own = tree / "holdfast.toml"
-        durable.write_file(finished / _CONFIGURATION, own.read_bytes() if own.is_file() else b"")
+        durable.write_file(finished / _CONFIGURATION, own_files.in_folder(tree) or "")
         package = replace(
             package,
             digest=_digest(finished / _ARCHIVE),
@@ -219,7 +224,7 @@ class ArchivePackages:
 
     def receive(self, package: Package, configuration: str, run: str) -> Package:
         place = self._folder / "tmp" / run / "incoming"
-        if not _SAFE_ID.fullmatch(package.id):
+        if not _is_safe(package.id):
             raise DamagedError(f"a package of another machine has a name that no package may have: {package.id!r}")
         if _digest(place / _ARCHIVE) != package.digest:
             raise DamagedError(f"the archive of {package.id} is damaged: its digest does not match")
@@ -242,57 +247,26 @@ class ArchivePackages:
         try:
             return (self._folder / package.id / _CONFIGURATION).read_text()
         except FileNotFoundError:
-            return self.file_of(package.commit, "holdfast.toml")
+            return own_files.from_each(partial(self.file_of, package.commit))
 
     def whole(self, package: Package) -> bool:
         return _is_whole(package)
 
     # --- patches -------------------------------------------------------------------------------------
 
+    def _looks(self) -> PackageLooks:
+        from holdfast.drivers.packages.looks import PackageLooks  # noqa: PLC0415 # likewise
+
+        return PackageLooks(self._host, self._folder / "tmp", self._require_whole)
+
     def fit_patch(self, package: Package, name: str, text: bytes, strip: int | None, run: str) -> PatchFit:
-        from holdfast.drivers.packages import patches  # noqa: PLC0415 # likewise
-
-        work = self._folder / "tmp" / run
-        durable.make_directory(work)
-        try:
-
-            def tree_with(paths: Sequence[str]) -> Path:
-                return self._part(package, paths, work / "tree") if paths else work
-
-            return patches.fit(self._host, name, text, strip, tree_with)
-        finally:
-            durable.remove_tree(work)
+        return self._looks().fit(package, name, text, strip, run)
 
     def why_not_reverted(self, package: Package, patch: AppliedPatch, run: str) -> str:
-        from holdfast.drivers.packages import patches  # noqa: PLC0415 # likewise
-
-        work = self._folder / "tmp" / run
-        try:
-            tree = self._part(package, [*patch.paths, f"{patches.FOLDER}/{patch.id}.patch"], work / "tree")
-            applied = Patch(patch.id, patch.name, patches.text_of(tree, patch), patch.strip, patch.paths)
-            return patches.Patcher(self._host, tree).why_not(applied, reverse=True)
-        finally:
-            durable.remove_tree(work)
+        return self._looks().why_not_reverted(package, patch, run)
 
     def patch_text(self, package: Package, patch: AppliedPatch, run: str) -> bytes:
-        from holdfast.drivers.packages import patches  # noqa: PLC0415 # likewise
-
-        work = self._folder / "tmp" / run
-        try:
-            inside = f"{patches.FOLDER}/{patch.id}.patch"
-            return patches.text_of(self._part(package, [inside], work / "tree"), patch)
-        finally:
-            durable.remove_tree(work)
-
-    def _part(self, package: Package, paths: Sequence[str], tree: Path) -> Path:
-        """Unpack some files of a package, and all of its links."""
-        from holdfast.drivers.packages import tarballs  # noqa: PLC0415 # likewise
-
-        durable.remove_tree(tree)
-        durable.make_directory(tree, 0o755)
-        self._require_whole(package)
-        tarballs.extract_package(Path(package.path) / _ARCHIVE, tree, paths)
-        return tree
+        return self._looks().text(package, patch, run)
 
     def patch(
         self, package: Package, add: Sequence[Patch], remove: Sequence[str], run: str, *, applied_at: str
@@ -428,9 +402,13 @@ def _read_record(path: Path) -> Package:
         package = _described(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         raise DamagedError(f"{path} is not a valid record of a package: {error}") from error
-    if not _SAFE_ID.fullmatch(package.id):
+    if not _is_safe(package.id):
         raise DamagedError(f"{path} names a package outside the store: {package.id!r}")
     return package
+
+
+def _is_safe(id: str) -> bool:
+    return _SAFE_ID.fullmatch(id) is not None and id not in RESERVED_NAMES
 
 
 def _is_whole(package: Package) -> bool:

@@ -86,7 +86,7 @@ class Packages(References, Protocol):
         """Remove a package. Idempotent."""
 
     def configuration_of(self, package: Package) -> str | None:
-        """Return the text of the release's own holdfast.toml; None if it has none or it is not known."""
+        """Return the release's own files as `config.own_files` puts them together; None where none are known."""
 
     def whole(self, package: Package) -> bool:
         """Read every byte of a package; return whether it is the one that was stored."""
@@ -137,6 +137,9 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Close its connection, if there is one. It is opened again when it is needed."""
+
+    def require_access(self) -> None:
+        """Raise RegistryError where it does not answer or refuses this user."""
 
     def packages(self) -> list[StoredPackage]:
         """Return its packages, newest first. Raise RegistryError."""

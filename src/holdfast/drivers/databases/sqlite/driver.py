@@ -28,7 +28,7 @@ from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, RefusedError, StepError
-from holdfast.model import Facts, Problem, Snapshot
+from holdfast.model import Copying, Facts, Problem, Snapshot
 from holdfast.system import durable
 
 _BUSY_SECONDS = 30.0
@@ -38,8 +38,6 @@ _PAGES = 4096
 class SqliteDatabase(WithShadows[ShadowDatabases]):
     kind = "sqlite"
     extension = "sqlite3"
-    copied_by = "a copy of the file"
-    copied_ahead = ""
     candidate_has_views = True
 
     def __init__(self, name: str, path: Path, *, at_rest: bool = False) -> None:
@@ -76,6 +74,13 @@ class SqliteDatabase(WithShadows[ShadowDatabases]):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._query(self._connect(self.path, mode=self._mode), sql)
+
+    def change(self, sql: str) -> None:
+        with closing(self._connect(self.path)) as connection, connection:
+            try:
+                connection.execute(sql)
+            except sqlite3.DatabaseError as error:
+                raise StepError(f"database {self.name}: {error} (statement: {sql[:80]})") from error
 
     def _query(self, connection: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
         with closing(connection):
@@ -238,6 +243,9 @@ class SqliteDatabase(WithShadows[ShadowDatabases]):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except sqlite3.DatabaseError as error:
                 raise StepError(f"database {self.name} cannot be closed cleanly: {error}") from error
+
+    def copying(self) -> Copying:
+        return Copying(made="a copy of the file")
 
     def copy_ahead(self, token: str) -> Facts:
         """Do nothing: a file is cloned or copied in less time than a comparison would take."""

@@ -19,6 +19,7 @@ _CONFIG = "application/vnd.holdfast.package.config.v1+json"
 _LAYER = "application/vnd.holdfast.package.v1.tar+zstd"
 _EMPTY = "application/vnd.oci.empty.v1+json"
 _USE = "application/vnd.holdfast.environment.v1+json"
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 EMPTY = b"{}"
 ARCHIVE = "package.tar.zst"
 ENVIRONMENT_TAGS = "holdfast-env-"
@@ -38,9 +39,11 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A manifest; one of another kind, such as the index of an image, has no configuration and no layers."""
+
     schema_version: int
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
+    config: Descriptor = Descriptor("", "", 0)
+    layers: tuple[Descriptor, ...] = ()
     media_type: str = ""
     artifact_type: str = ""
     annotations: dict[str, str] = {}
@@ -114,11 +117,13 @@ def empty_descriptor(digest: str) -> Descriptor:
 
 
 def package_in(manifest: Manifest, name: str, digest: str, tag: str) -> StoredPackage:
-    """Return a package as its manifest announces it. Raise DamagedError for another artifact."""
+    """Return a package as its manifest announces it. Raise DamagedError for another artifact, and for odd values."""
     (layer,) = manifest.layers if len(manifest.layers) == 1 else (None,)
     if not manifest.is_package or layer is None or not DIGEST.fullmatch(layer.digest) or layer.size < 0:
         raise DamagedError(f"{name} is not a package that Holdfast pushed")
     said = manifest.annotations
+    if not _COMMIT.fullmatch(said.get(f"{_OCI}revision", "")):
+        raise DamagedError(f"{name} does not say of which git commit it is")
     return StoredPackage(
         name=name,
         manifest=digest,

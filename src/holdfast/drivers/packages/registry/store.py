@@ -99,6 +99,9 @@ class OciRegistry:
                 raise self._damaged(f"the manifest of {reference}", wanted, digest)
         return _decoded(text, Manifest, f"the manifest of {reference}"), digest
 
+    def require_access(self) -> None:
+        self._tags()
+
     def packages(self) -> list[StoredPackage]:
         found = []
         for tag in self._tags():
@@ -120,8 +123,15 @@ class OciRegistry:
         full = f"{self.address}{'@' if by_digest else ':'}{name}"
         stored = manifests.package_in(*known_as(known, full, "" if by_digest else name))
         config = self._config(known[0].config)
+        told = stored.package
         package = replace(
-            config.package, id=stored.package.id, digest=stored.package.digest, size_bytes=stored.package.size_bytes
+            config.package,
+            id=told.id,
+            commit=told.commit,
+            digest=told.digest,
+            size_bytes=told.size_bytes,
+            path="",
+            patches=(),
         )
         return replace(
             stored,

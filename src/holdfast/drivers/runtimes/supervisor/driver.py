@@ -28,6 +28,7 @@ from holdfast.model import Problem, ServiceInstance, ServiceStatus
 from holdfast.system import durable, fault_points, keeper_client, processes
 from holdfast.system.host import Host
 from holdfast.system.processes import Identity
+from holdfast.system.secret_store import paths_for
 
 _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name in the same folder
 _START_SECONDS = 15.0
@@ -179,6 +180,7 @@ class SupervisorRuntime(ProcessRuntime):
                 "release": instance.release,
                 "instance": f"{self._environment_id}/{instance.name}",
                 **({"files": dict(instance.files)} if instance.files else {}),
+                **({"secrets": paths} if (paths := paths_for(self._host.store, instance.environment)) else {}),
             },
             indent=1,
             sort_keys=True,
