@@ -54,10 +54,15 @@ class Manual:
         self._made = made
         self._dump = made.folder / "before.dump"
 
-    def _supervisor(self, *arguments: str) -> str:
+    def _supervisor(self, action: str, *names: str) -> str:
+        """Run supervisorctl, for each service by itself and side by side, because it takes them in turn."""
         socket = self._made.folder / "state/supervisor/s.sock"
-        argv = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}", *arguments]
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        argv = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}", action]
+        begun = [
+            subprocess.Popen([*argv, *name], stdout=subprocess.PIPE, text=True)
+            for name in ([[name] for name in names] or [[]])
+        ]
+        return "".join(one.communicate()[0] for one in begun)
 
     def _services(self, *kinds: str) -> list[str]:
         names = [line.split()[0] for line in self._supervisor("status").splitlines()]

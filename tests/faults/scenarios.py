@@ -327,7 +327,8 @@ import sys; sys.path.insert(0, "."); from pathlib import Path; from database imp
 done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
 print(*sorted({path.stem for path in Path("migrations").glob("*.py")} - done), sep="\\n")
 """
-_SQL = "> 0002_mood\nALTER TABLE entries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine';\nCREATE TABLE moods (name TEXT)"
+# In one line, because a fault point's label has the argument.
+_SQL = "ALTER TABLE entries ADD mood TEXT NOT NULL DEFAULT 'fine'; CREATE TABLE moods (name TEXT /* of 0002_mood */)"
 
 
 def _answers_questions(site: Site) -> None:
