@@ -172,7 +172,7 @@ def test_a_small_database_is_copied_unless_the_operator_wants_otherwise(place: P
     host = Host(operation=place.operation)
     place.hosts.append(host)
     database = PostgresqlDatabase("main", place.name, reached, host, restore_point="auto")
-    assert "below 1024 MiB" in database.copying().why
+    assert "below 2048 MiB" in database.copying().why
     assert "template copy" in database.copying().made
     assert place.database().copying().why == ""
 

@@ -32,8 +32,8 @@ from holdfast.drivers.databases.sql.session import retry_until_available
 from holdfast.errors import CommandFailedError, CommandTimeoutError, HoldfastError, StepError
 from holdfast.model import Facts, Server
 
-LEAST_BYTES = 1 << 30
-"""A smaller database is copied in the window: that takes less than a second, and going back no time."""
+LEAST_BYTES = 2 << 30
+"""A smaller database is copied in the window: that takes little longer than a point, and going back no time."""
 _REMOVALS = 5
 _SEGMENT = "^[0-9A-F]{24}$"
 _LOG_FILE_BYTES = 1 << 32  # the middle third of a segment's name counts these
@@ -58,7 +58,7 @@ class LogPoints:
     def why_not(self, size_bytes: int) -> str:
         """Return why a restore point is not made by the log; empty if it is."""
         if size_bytes < self._least_bytes:
-            return f"below {self._least_bytes >> 20} MiB a copy takes about a second, and going back no time"
+            return f"below {self._least_bytes >> 20} MiB a copy takes about two seconds, and going back no time"
         try:
             with self._shadows.maintenance() as session:
                 return self._unfit(session) or self._unfit_outside(session)
