@@ -78,7 +78,7 @@ class Database(Section, frozen=True):
         Meta(
             description="How an upgrade's restore point is made (postgresql with `container`): `copy` in the window;"
             " `log`, a base backup before it and a point in the server's log, if the server belongs to this"
-            " application alone; `auto` is `log` from 1 GiB on."
+            " application alone; `auto` is `log` from 2 GiB on."
         ),
     ] = "auto"
     end_sessions: Annotated[
