@@ -28,11 +28,16 @@ from holdfast.operations import (
     import_,
     install,
     maintenance,
+    media,
     package,
+    patches,
+    provision,
     prune,
     restore,
     restore_paths,
     rollback,
+    secret,
+    service,
     upgrade,
 )
 from holdfast.steps import services
@@ -78,6 +83,11 @@ def get(port: int, path: str = "/", timeout: float = 5) -> tuple[int, Any]:
         return 0, None
     finally:
         connection.close()
+
+
+def deploy(app: App, reference: str) -> Any:
+    """Return the plan of `package deploy`."""
+    return upgrade.plan(app, reference, provided=provision.deploying(app, reference))
 
 
 class Site:
@@ -162,6 +172,15 @@ class Site:
         self.config.write_text(text)
 
     @property
+    def environment(self) -> str:
+        found = (
+            re.search(r'^environment = "(\w+)"', self.config.read_text(), re.MULTILINE)
+            if self.config.exists()
+            else None
+        )
+        return found[1] if found is not None else "production"
+
+    @property
     def services(self) -> list[str]:
         return sorted(load(str(self.config)).configuration.services)
 
@@ -189,10 +208,17 @@ class Site:
             "restore_paths": restore_paths.plan,
             "prune": prune.plan,
             "build": package.plan,
+            "deploy": deploy,
+            "patch_apply": patches.plan_apply,
+            "patch_revert": patches.plan_revert,
             "maintenance": maintenance.plan,
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,
+            "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
+            "media_delete": media.plan_delete,
+            "secret_apply": secret.plan_apply,
+            "service": service.plan,
         }
         return plans[name](app, *arguments, **options)
 
@@ -212,7 +238,9 @@ class Site:
 
     def shut_down(self) -> None:
         """Ends everything that runs for this site, and nothing else."""
-        end_processes_with(f"HOLDFAST_INSTANCE=guestbook.production@{self.state}", grace_seconds=0, wait_seconds=10)
+        end_processes_with(
+            f"HOLDFAST_INSTANCE=guestbook.{self.environment}@{self.state}", grace_seconds=0, wait_seconds=10
+        )
         if self.project:
             containers.remove(self.project, client=self.client)
 

@@ -8,7 +8,9 @@ HoldfastError
 │   ├── NotFoundError
 │   ├── NoSpaceError
 │   ├── DamagedBackupError
-│   └── OwnerMismatchError
+│   ├── DamagedPackageError
+│   ├── OwnerMismatchError
+│   └── RegistryError               a registry of packages does not do what it was asked for
 ├── BusyError                       names the holder
 ├── OperationFailedError
 │   └── DegradedError
@@ -25,7 +27,7 @@ HoldfastError
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 EXIT_CODES = {
     0: "done, or there was nothing to do",
@@ -37,7 +39,7 @@ EXIT_CODES = {
     6: "failed and undone: the state before it is back",
     7: "stuck: the undo failed too, an operator is needed",
     8: "an operation was interrupted, or its closing steps are left; run `holdfast recover`",
-    9: "a backup, the vault or the journal is damaged",
+    9: "a backup, a package, the vault or the journal is damaged",
     10: "failed; the old version serves, but compatible migrations stay",
     130: "stopped on request (Ctrl-C, SIGTERM, or the answer no); everything that had begun is undone",
 }
@@ -56,6 +58,8 @@ class HoldfastError(Exception):
         self.what = what
         self.state = state or self.default_state
         self.next_step = next_step
+        self.undone_by: Mapping[str, str] = {}
+        """How a failed upgrade was undone: `strategy` and `because`; empty for every other error."""
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.state, self.next_step) if part)
@@ -106,8 +110,20 @@ class DamagedBackupError(RefusedError):
     exit_code = 9
 
 
+class DamagedPackageError(RefusedError):
+    """A refusal of an operation that had begun, because of a package that is not what was announced."""
+
+    exit_code = 9
+
+
 class OwnerMismatchError(RefusedError):
     pass
+
+
+class RegistryError(RefusedError):
+    """A registry that does not answer, or answers with an error; `status` is that of its answer, 0 without one."""
+
+    status = 0
 
 
 class BusyError(HoldfastError):

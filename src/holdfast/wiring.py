@@ -9,7 +9,7 @@ from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.databases.factory import open_data_directories, open_databases
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
-from holdfast.drivers.packages.factory import open_packages
+from holdfast.drivers.packages.factory import open_packages, open_registry
 from holdfast.drivers.runtimes import factory as runtimes
 from holdfast.drivers.vaults.factory import open_vault
 from holdfast.engine.cancellation import Cancellation
@@ -49,6 +49,7 @@ def open_app(
 
 def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> ApplicationContext:
     keep_fixed_settings(loaded, host)
+    host.store = loaded.secret_store()
     supervisor = runtimes.open_supervisor(loaded, host)
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:
@@ -68,6 +69,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         gate=proxy or open_gate(loaded),
         proxy=proxy,
         packages=open_packages(loaded, host, runtimes.compose_commands(loaded)),
+        registry=open_registry(loaded, host),
     )
 
 

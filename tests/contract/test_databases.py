@@ -15,7 +15,7 @@ from tests.harnesses.harness import SqlHarness
 FOUND = harnesses.databases()
 
 
-@pytest.fixture(params=list(FOUND))
+@pytest.fixture(params=harnesses.parameters(FOUND))
 def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[SqlHarness]:
     """A database that does not exist yet."""
     with FOUND[request.param](quick_folder) as made:

@@ -15,7 +15,7 @@ from tests.harnesses.harness import Harness, WriterHeldError
 FOUND = harnesses.datasets()
 
 
-@pytest.fixture(params=list(FOUND))
+@pytest.fixture(params=harnesses.parameters(FOUND))
 def missing(request: pytest.FixtureRequest, quick_folder: Path) -> Iterator[Harness]:
     """A dataset that does not exist yet."""
     with FOUND[request.param](quick_folder) as made:

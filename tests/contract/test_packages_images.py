@@ -11,12 +11,15 @@ import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.images.driver import ImagePackages
+from holdfast.drivers.packages.registry.store import OciRegistry
 from holdfast.errors import CommandFailedError
+from holdfast.model import Package
 from holdfast.system.host import Host
 from tests import containers
 from tests.contract import projects
 from tests.contract.test_packages import commit, git
 from tests.servers import docker
+from tests.servers.registry import PASSWORD, USER, RegistryServer
 
 DOCKERFILE = f"FROM {docker.IMAGE}\nCOPY app.py /app/\n"
 
@@ -200,3 +203,56 @@ def test_names_that_were_built_or_pulled_since_are_told(shop: Shop) -> None:
     assert shop.packages.moved(release) == [f"{shop.name}:production"]
     shop.engine("rmi", f"{shop.name}:production")
     assert shop.packages.moved(release) == [], "a name that means nothing is no newer image"
+
+
+def test_images_go_to_a_registry_and_come_back_to_another_environment(shop: Shop) -> None:
+    """With a login, which is in no argument: the engine reads it from a file that only its owner may read."""
+    server = RegistryServer(login="basic")
+    try:
+        (shop.folder / "secret").write_text(f"{PASSWORD}\n")
+        host = Host()
+        said: list[str] = []
+        host.announce = said.append
+        registry = OciRegistry(
+            "http", server.address, "shop/packages", host, user=USER, password=f"file:{shop.folder}/secret"
+        )
+        one = shop.packages.build(shop.commits["one"], "one", "run1")
+        (shop.folder / "login").mkdir(mode=0o700)
+        login = registry.engine_login(shop.folder / "login")
+        assert (shop.folder / "login" / "config.json").stat().st_mode & 0o077 == 0
+        pushed = shop.packages.push_images(one, login)
+        assert pushed.keys() == {"web", "cache"} and pushed["web"].built and not pushed["cache"].built
+        for service, image in pushed.items():
+            assert image.reference.startswith(f"{server.address}/shop/packages/{service}@sha256:")
+        assert not [name for name in _names(shop) if server.address in name], "no name of the registry is left"
+        assert PASSWORD not in " ".join(said)
+
+        before = _kept(shop, one)
+        record = Path(one.path) / "images.json"
+        record.unlink()
+        assert shop.packages.packages() == [], "as on a machine that has only received the archive"
+        for image in before.values():
+            if image["name"] != docker.IMAGE:
+                shop.engine("rmi", "--force", image["tag"])
+        shop.packages.pull_images(one, pushed, login, "run2")
+        assert shop.packages.packages() == [one]
+        after = _kept(shop, one)
+        assert {name: image["id"] for name, image in after.items()} == {
+            name: image["id"] for name, image in before.items()
+        }
+        for image in after.values():
+            assert shop.id(image["tag"]) == image["id"]
+        assert not [name for name in _names(shop) if server.address in name]
+        shop.packages.pull_images(one, pushed, login, "run3")
+        registry.close()
+    finally:
+        server.remove()
+
+
+def _names(shop: Shop) -> list[str]:
+    return shop.engine("image", "ls", "--all", "--format={{.Repository}}:{{.Tag}}").split()
+
+
+def _kept(shop: Shop, package: Package) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = json.loads((Path(package.path) / "images.json").read_text())
+    return found

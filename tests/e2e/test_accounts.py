@@ -249,3 +249,11 @@ def test_what_an_account_cannot_reach_is_refused_before_anything_changes(site: O
     site.config.write_text(before.replace(f'"{WORKER}"', '"nobody-of-this-name"'))
     found = run_json(site, "check")["data"]["problems"]
     assert any("there is no account 'nobody-of-this-name'" in problem["message"] for problem in found)
+
+
+def test_a_folder_in_which_nobody_can_create_the_database_is_refused(site: Owned) -> None:
+    shutil.chown(site.shared, "root", "root")
+    done = run(site, "install", "v1")
+    assert done.returncode != 0
+    assert f"{WEB} cannot write {site.shared}" in done.stderr and f"chown {WEB}: {site.shared}" in done.stderr
+    assert not (site.app / "releases").exists() or not list((site.app / "releases").iterdir())

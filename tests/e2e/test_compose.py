@@ -36,21 +36,38 @@ def adopted(site: ComposeSite) -> ComposeSite:
     return site
 
 
-def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
-    before, image = site.fingerprint(), site.image_of("web")
+def test_what_runs_is_taken_over_upgraded_and_brought_back(site: ComposeSite) -> None:
+    """One after the other on one application, because its containers are most of the work."""
+    before, old = site.fingerprint(), site.image_of("web")
+    _take_over(site)
+    assert site.get("/") == (200, {"version": "v1", "entries": 120})
+    assert (site.image_of("web"), site.fingerprint()) == (old, before)
+    begun, window = _upgrade(site, "v2")
+    assert site.get("/") == (200, {"version": "v2", "entries": 120})
+    assert site.image_of("web") != old
+    # What the engine's API answers needs no client, and the clients of a database stay for the next step.
+    assert len(begun) <= 40, "\n".join(begun)
+    assert len(window) <= 4, "\n".join(window)
+    backups = run_json(site, "backup", "list")["data"]["backups"]
+    done = run(site, "rollback", "--discard-writes-since", backups[-1]["instant"])
+    assert done.returncode == 0, done.stderr
+    assert site.get("/") == (200, {"version": "v1", "entries": 120})
+    assert (site.image_of("web"), site.fingerprint()) == (old, before)
+
+
+def _take_over(site: ComposeSite) -> None:
+    """Adopt what runs, after commands that are refused and change nothing."""
+    image = site.image_of("web")
     refused = run(site, "install", "v1")
     assert refused.returncode == 4 and "`holdfast adopt`" in refused.stderr
-    assert site.image_of("web") == image
     text = site.config.read_text()
     site.config.write_text(text.replace('name = "guestbook"\nhost', 'name = "gustbook"\nhost'))
     refused = run(site, "adopt")
     assert refused.returncode == 4 and "databases.main does not exist" in refused.stderr
+    assert site.image_of("web") == image
     site.config.write_text(text)
     done = run(site, "adopt")
     assert done.returncode == 0, done.stderr
-    assert site.get("/") == (200, {"version": "v1", "entries": 120})
-    assert site.image_of("web") == image
-    assert site.fingerprint() == before
     status = run_json(site, "status")["data"]
     assert {service["name"].partition("-")[0]: service["detail"] for service in status["services"]} == {
         "web": "running",
@@ -59,40 +76,26 @@ def test_what_runs_is_taken_over_as_it_is(site: ComposeSite) -> None:
     assert run(site, "adopt").returncode == 4
 
 
-def test_an_upgrade_and_a_rollback(adopted: ComposeSite) -> None:
-    before, old = adopted.fingerprint(), adopted.image_of("web")
-    done = run(adopted, "upgrade", "v2")
-    assert done.returncode == 0, done.stderr
-    assert adopted.get("/") == (200, {"version": "v2", "entries": 120})
-    assert adopted.image_of("web") != old
-    backups = run_json(adopted, "backup", "list")["data"]["backups"]
-    done = run(adopted, "rollback", "--discard-writes-since", backups[-1]["instant"])
-    assert done.returncode == 0, done.stderr
-    assert adopted.get("/") == (200, {"version": "v1", "entries": 120})
-    assert adopted.image_of("web") == old
-    assert adopted.fingerprint() == before
-
-
-def test_an_upgrade_starts_few_processes(adopted: ComposeSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the engine's API answers needs no client, and the clients of a database stay for the next step."""
+def _upgrade(site: ComposeSite, tag: str) -> tuple[list[str], list[str]]:
+    """Upgrade, and return the commands of all processes that were begun, and of those while visitors were held."""
     begun: list[str] = []
     window: list[str] = []
     spawn = Host._spawn
 
     def counted(host: Host, argv: Sequence[str], **options: Any) -> Process:
         begun.append(" ".join(map(str, argv)))
-        if adopted.get("/")[0] == 503:
+        if site.get("/")[0] == 503:
             window.append(begun[-1])
         return spawn(host, argv, **options)
 
-    monkeypatch.setattr(Host, "_spawn", counted)
-    app = adopted.open()
-    try:
-        app.run(upgrade.plan(app, "v2"))
-    finally:
-        app.close()
-    assert len(begun) <= 40, "\n".join(begun)
-    assert len(window) <= 4, "\n".join(window)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "_spawn", counted)
+        app = site.open()
+        try:
+            app.run(upgrade.plan(app, tag))
+        finally:
+            app.close()
+    return begun, window
 
 
 @pytest.mark.combination

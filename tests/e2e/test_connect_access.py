@@ -88,7 +88,7 @@ def test_manage_database_backups_and_backup_the_user_files(site: ConnectAccess, 
     succeed(site, "backup", "create")
     made = newest_set(site)
     assert "verified: undamaged" in succeed(site, "backup", "verify", made)
-    succeed(site, "backup", "export", made, str(folder / "away"))
+    succeed(site, "backup", "export", made, str(folder / "away"), "--unsanitized", "--reason", "a test")
     away = folder / "away" / made
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=away, check=True)
     with tarfile.open(away / "media.tar.gz") as carried:
@@ -121,7 +121,7 @@ def test_copy_the_production_database_to_the_staging_environment(site: ConnectAc
         site.sql("UPDATE connect_access_person SET name = 'of production'")
         assert site.upload(b"of production")[0] == 201
         before = site.fingerprint()
-        succeed(staging, "clone", str(site.config), str(staging.config), "--unsanitized")
+        succeed(staging, "clone", str(site.config), str(staging.config), "--unsanitized", "--reason", "a test")
         assert staging.fingerprint() == before == site.fingerprint()
         assert staging.get("/")[0] == 200
         assert set(staging.running()) == set(site.running())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
@@ -10,15 +11,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from holdfast.system.host import Host
 from holdfast.system.ports import free_loopback_port
 from holdfast.system.processes import end_processes_with
+from tests.memory import make_folder, remove_folder
 from tests.proof import patience
+from tests.proof.endings import at_end
 from tests.stores import MariadbStore, PostgresqlStore
+from tests.wheels import write_wheel
 
 PROJECT = Path(__file__).parent / "django_project"
 
@@ -42,7 +46,7 @@ SECRET_KEY = "file:{folder}/secret"
 {database}
 
 [services.web]
-command = ["gunicorn", "shop.wsgi", "--bind", "127.0.0.1:{{port}}", "--workers", "2"]
+command = ["gunicorn", "shop.wsgi", "--bind", "127.0.0.1:{{port}}", "--workers", "1"]
 health = "/health/"
 health_timeout_seconds = 20
 settle_seconds = 0.3
@@ -92,10 +96,12 @@ class Shop:
             host.capture([*git, "commit", "--quiet", "--message", tag])
             host.capture([*git, "tag", tag])
 
-        if self.store is not None:
-            (repository / "requirements.txt").write_text(
-                f"{(PROJECT / 'requirements.txt').read_text()}psycopg[binary]>=3.1\nPyMySQL>=1.1\n"
-            )
+        wanted = (PROJECT / "requirements.txt").read_text()
+        (repository / "requirements.txt").write_text(
+            f"{wanted}psycopg[binary]>=3.1\nPyMySQL>=1.1\n"
+            if self.store is not None
+            else f"--no-index\n--find-links {_wheels()}\nsetuptools\n{wanted}"
+        )
         commit("v1")
         shutil.copy(PROJECT / "notes/migrations/0002_note_pinned.py.v2", migrations / "0002_note_pinned.py")
         models = repository / "notes" / "models.py"
@@ -142,6 +148,25 @@ class Shop:
             for path in root.rglob("*")
             if path.is_file() and ".holdfast" not in path.parts
         }
+
+
+@functools.cache
+def _wheels() -> Path:
+    """Return a folder with wheels of what the project needs: unpacking all of Django would be most of the work."""
+    folder = make_folder()
+    at_end(lambda: remove_folder(folder))
+    for name in ("Django", "asgiref", "sqlparse", "gunicorn", "packaging", "setuptools"):
+        write_wheel(folder, name, _is_needed)
+    return folder
+
+
+def _is_needed(path: PurePath) -> bool:
+    """Tell whether the project uses a file: no other languages, no applications that it does not name."""
+    if path.parts[0] in ("setuptools", "pkg_resources", "_distutils_hack"):  # named so that it is not added
+        return False
+    if "locale" in path.parts:
+        return "en" in path.parts or path.parts[-2] == "locale"
+    return not {"admin", "admindocs", "gis", "postgres", "static"} & set(path.parts[1:-1])
 
 
 def _add_history(migrations: Path) -> None:

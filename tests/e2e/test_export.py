@@ -20,6 +20,8 @@ from tests.e2e.cli import output, run, run_json, start
 from tests.proof import patience
 from tests.site import Site
 
+EXPORT = ("backup", "export", "--unsanitized", "--reason", "a test")
+
 
 @pytest.fixture(
     params=[
@@ -63,7 +65,7 @@ def files_in(folder: Path) -> list[str]:
 def test_what_was_exported_brings_the_data_back(installed: Site, folder: Path) -> None:
     rows, tree = installed.store.digest(), trees.look(installed.media)
     chosen = newest(installed)
-    done = run(installed, "backup", "export", chosen, str(folder / "away"))
+    done = run(installed, *EXPORT, chosen, str(folder / "away"))
     assert done.returncode == 0, done.stderr
     assert "without being sanitized" in done.stderr
     away = folder / "away" / chosen
@@ -94,7 +96,7 @@ def test_files_as_a_folder_and_some_of_a_set(plain: Site, folder: Path) -> None:
     os.link(odd, plain.media / "same")
     assert run(plain, "backup", "create").returncode == 0
     chosen = newest(plain)
-    done = run(plain, "backup", "export", str(folder / "away"), "--only", "media", "--format", "folder")
+    done = run(plain, *EXPORT, str(folder / "away"), "--only", "media", "--format", "folder")
     assert done.returncode == 0, done.stderr
     away = folder / "away" / chosen
     assert sorted(os.listdir(away)) == ["SHA256SUMS", "manifest.json", "media"]
@@ -108,11 +110,11 @@ def test_files_as_a_folder_and_some_of_a_set(plain: Site, folder: Path) -> None:
 def test_all_sets_and_what_is_there_already(plain: Site, folder: Path) -> None:
     listed = [item["id"] for item in run_json(plain, "backup", "list")["data"]["backups"]]
     (folder / "away").mkdir()
-    assert run(plain, "backup", "export", "--all", str(folder / "away")).returncode == 0
+    assert run(plain, *EXPORT, "--all", str(folder / "away")).returncode == 0
     assert sorted(os.listdir(folder / "away")) == sorted(listed) and len(listed) > 1
     mine = folder / "away" / listed[0] / "mine"
     mine.touch()
-    again = run(plain, "backup", "export", listed[0], str(folder / "away"))
+    again = run(plain, *EXPORT, listed[0], str(folder / "away"))
     assert again.returncode == 4 and "already exists" in again.stderr and "Move it, or" in again.stderr
     assert mine.exists()
 
@@ -120,7 +122,7 @@ def test_all_sets_and_what_is_there_already(plain: Site, folder: Path) -> None:
 def test_folders_that_are_refused(plain: Site, folder: Path) -> None:
     (folder / "link").symlink_to(plain.media)
     for place in (plain.media, plain.media / "x", folder / "link", plain.vault, plain.state / "x", folder / "no" / "x"):
-        done = run(plain, "backup", "export", "latest", str(place))
+        done = run(plain, *EXPORT, "latest", str(place))
         assert done.returncode == 4, (place, done.stderr)
     for arguments in (
         ("latest",),
@@ -128,8 +130,8 @@ def test_folders_that_are_refused(plain: Site, folder: Path) -> None:
         ("a", "b", "c"),
         ("--all", "a", "b"),
     ):
-        assert run(plain, "backup", "export", *arguments).returncode == 2, arguments
-    assert run(plain, "backup", "export", str(folder), "--only", "no").returncode == 4
+        assert run(plain, *EXPORT, *arguments).returncode == 2, arguments
+    assert run(plain, *EXPORT, str(folder), "--only", "no").returncode == 4
     assert trees.look(plain.media).keys() == {
         os.fsencode(path.relative_to(plain.media)) for path in plain.media.rglob("*") if ".holdfast" not in path.parts
     }
@@ -137,14 +139,14 @@ def test_folders_that_are_refused(plain: Site, folder: Path) -> None:
 
 
 def test_what_left_is_in_the_operations_record(plain: Site, folder: Path) -> None:
-    assert run(plain, "backup", "export", "latest", str(folder / "away"), "--dry-run").returncode == 0
+    assert run(plain, *EXPORT, "latest", str(folder / "away"), "--dry-run").returncode == 0
     assert not (folder / "away").exists()
-    run(plain, "backup", "export", "latest", str(folder / "away"))
+    run(plain, *EXPORT, "latest", str(folder / "away"))
     record = run_json(plain, "log", "show", "latest")["data"]
     assert str(folder / "away") in record["title"]
     (written,) = [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"]
     assert "without being sanitized" in written[0] and newest(plain) in written[0]
-    run(plain, "backup", "export", "latest", str(folder / "code"), "--only", "code")
+    run(plain, *EXPORT, "latest", str(folder / "code"), "--only", "code")
     record = run_json(plain, "log", "show", "latest")["data"]
     assert [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"] == [[]]
 
@@ -162,7 +164,7 @@ def test_a_damaged_set_is_an_error_and_no_export(plain: Site, folder: Path, part
             byte = file.read(1)
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes([byte[0] ^ 1]))
-    done = run(plain, "backup", "export", "latest", str(folder / "away"))
+    done = run(plain, *EXPORT, "latest", str(folder / "away"))
     assert done.returncode not in (0, 1), done.stderr
     assert "damaged" in done.stderr
     assert not (folder / "away").exists()
@@ -175,7 +177,7 @@ def test_one_that_is_killed_leaves_nothing_after_recover(plain: Site, folder: Pa
             file.write(large)
     assert run(plain, "backup", "create").returncode == 0
     chosen = newest(plain)
-    begun = start(plain, "backup", "export", chosen, str(folder / "away"))
+    begun = start(plain, *EXPORT, chosen, str(folder / "away"))
     archive = folder / "away" / f".{chosen}.guestbook.production.export" / "media.tar.gz"
     deadline = patience.deadline(30)
     while not (archive.exists() and archive.stat().st_size > 1 << 20):
@@ -194,6 +196,6 @@ def test_one_that_is_killed_leaves_nothing_after_recover(plain: Site, folder: Pa
     (folder / "away").mkdir()
     shutil.copytree(folder / "left", archive.parent)  # as on a disk that was taken out before the recovery
     (plain.media / "large").unlink()
-    done = run(plain, "backup", "export", chosen, str(folder / "away"), "--only", "main")
+    done = run(plain, *EXPORT, chosen, str(folder / "away"), "--only", "main")
     assert done.returncode == 0, done.stderr
     assert os.listdir(folder / "away") == [chosen]

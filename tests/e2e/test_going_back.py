@@ -21,7 +21,13 @@ _REWRITES = """def apply(database, media):
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        *(pytest.param(name, marks=pytest.mark.variant(name)) for name in ("mariadb", "mysql")),
+    ]
+)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with kept.site(request.param, ("v1", "v2")) as lent:
         releases.add(lent, "v7", "v2", "0007_rewrites", _REWRITES)

@@ -20,7 +20,13 @@ from tests.standins.visitor import Visitor
 from tests.stores import MariadbStore, PostgresqlStore
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        *(pytest.param(name, marks=pytest.mark.variant(name)) for name in ("mariadb", "mysql")),
+    ]
+)
 def installed(request: pytest.FixtureRequest) -> Iterator[Site]:
     with kept.site(request.param) as site:
         yield site

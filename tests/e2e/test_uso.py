@@ -22,7 +22,7 @@ _BAD = ("does-not-build", "does-not-start", "answers-500", "migration-dies", "lo
 COMMANDS = {"docker": ("docker", "compose"), "podman": podman.command()}
 
 
-@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.combination), "podman"])
+@pytest.fixture(params=["docker", pytest.param("podman", marks=pytest.mark.variant("podman"))])
 def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Uso]:
     """It runs by its own commands, and Holdfast has taken it over."""
     made = Uso(folder, COMMANDS[request.param])

@@ -6,7 +6,9 @@ real start (the interpreter, `python -m holdfast`, signals to a process that is 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -16,8 +18,10 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 _LONGEST_ORDER = 1 << 20
 
@@ -79,6 +83,7 @@ def serve() -> None:
     from holdfast.cli.main import main
 
     _import_everything()
+    gc.freeze()  # a child's collections would copy every page of what is imported
     orders = socket.socket(fileno=0)
     while True:
         text, handles, _, _ = socket.recv_fds(orders, _LONGEST_ORDER, 3)
@@ -87,13 +92,32 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _become(json.loads(text), handles, orders)
-            main()
-            return
+            _end(main)
         orders.send(str(child).encode())
         for handle in handles:
             os.close(handle)
         _, status = os.waitpid(child, 0)
         orders.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _end(main: Callable[[], object]) -> NoReturn:
+    """Run the command and end as an interpreter does, but without taking down all that is imported."""
+    code = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _become(order: dict[str, object], handles: list[int], orders: socket.socket) -> None:

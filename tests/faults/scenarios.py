@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import json
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from holdfast.operations import clone
+from holdfast.operations import clone, secret
+from tests.proof import patience
+from tests.proof.endings import at_end
 from tests.proof.rotation import FamilyName
+from tests.servers.registry import RegistryServer
 from tests.site import IN_CONTAINERS, Site
 from tests.stores import PostgresqlStore
 
@@ -31,6 +37,7 @@ class Scenario:
     installed: bool = True
     keeps_replaced: bool = False
     held_afterwards: bool = False
+    anew: bool = False  # the operation writes files again, each with the time of its own run
     slow: float = 0.4  # seconds that the migration of v5 takes
     engine: str = "sqlite"
 
@@ -183,14 +190,120 @@ def _clone(site: Site) -> None:
         other.close()
 
 
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _with_an_album(site: Site) -> None:
+    """A folder with some pictures, two of which have the names of others that will be uploaded."""
+    for name in ("a.png", "b.png", "deep/c.png"):
+        path = site.media / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + name.encode())
+
+
+def _with_new_files(site: Site) -> None:
+    _with_an_album(site)
+    for name in ("a.png", "deep/c.png", "deep/new.png"):
+        path = site.folder / "new" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_PNG + b"uploaded " + name.encode())
+
+
+def _as_configured(site: Site) -> None:
+    """Let the services run as they are configured now."""
+    site.operate("service", "stop", ())
+    site.operate("service", "start", ())
+
+
+def _refused_secret(site: Site) -> None:
+    """The web does not start with the pending value."""
+    _with_a_secret(site)
+    check = "import os, sys; sys.exit(os.environ['TOKEN'] != 'value of before')"
+    command = f'{sys.executable} -c "{check}" && exec python3 app.py {{port}}'
+    overlay = site.config.with_name("holdfast.prod.toml")
+    overlay.write_text(f"{overlay.read_text()}[services.web]\ncommand = {json.dumps(['sh', '-c', command])}\n")
+    _as_configured(site)
+
+
+def _with_a_secret(site: Site) -> None:
+    """The web uses a secret, which has a value, and a second one is pending."""
+    overlay = '[environment]\nTOKEN = "secret:TOKEN"\n'
+    site.config.with_name("holdfast.prod.toml").write_text(overlay)
+    for value in ("value of before", "value of afterwards"):
+        app = site.open()
+        try:
+            app.loaded.secret_store().set("TOKEN", value, "test")
+            if value == "value of before":
+                app.run(secret.plan_apply(app))
+        finally:
+            app.close()
+        if value == "value of before":
+            _as_configured(site)
+
+
+def _installed_as_staging(site: Site) -> None:
+    """An environment whose data may be wiped, with rows of its visitors."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace('environment = "production"', 'environment = "production"\ntype = "stag"'))
+    site.operate("install", "v1")
+    for number in range(5):
+        site.post(b"before the wipe %d" % number)
+
+
 def _unproven(site: Site) -> None:
     """The first backup of a database is loaded beside it once."""
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+PATCH = "fixed.patch"
+
+
+def _with_a_registry(site: Site) -> None:
+    """A registry on the loopback interface keeps its contents with the site, so they are put back with it."""
+    server = RegistryServer(data=site.folder / "registry")
+    at_end(server.remove)
+    text = f'\n[packages.registry]\nurl = "{server.url("shop/packages")}"\ntimeout_seconds = {patience.limit(5)}\n'
+    site.config.write_text(site.config.read_text() + text)
+
+
+def _pushed_elsewhere(site: Site) -> None:
+    """The registry has a package that this machine has not."""
+    _with_a_registry(site)
+    site.operate("build", "v2", "sale")
+    shutil.rmtree(site.state / "packages" / "sale")
+
+
+def _with_a_patch(site: Site) -> None:
+    """A patch of what visitors see."""
+    old = (site.app_folder / "current" / "settings.json").read_text().splitlines(keepends=True)
+    new = [line.replace('"v1"', '"v1, fixed"') for line in old]
+    text = "".join(difflib.unified_diff(old, new, "a/settings.json", "b/settings.json"))
+    (site.folder / PATCH).write_text(text)
+
+
+def _patched(site: Site) -> None:
+    _with_a_patch(site)
+    site.operate("patch_apply", str(site.folder / PATCH))
+
+
 def _without_recent_backup(site: Site) -> None:
     """The upgrade makes a whole backup before the window, as if the last one were old."""
     site.config.write_text(site.config.read_text() + '\n[upgrade]\nrecent_backup = "0h"\n')
+
+
+_PENDING = """
+import sys; sys.path.insert(0, "."); from pathlib import Path; from database import connect
+done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
+print(*sorted({path.stem for path in Path("migrations").glob("*.py")} - done), sep="\\n")
+"""
+_SQL = "> 0002_mood\nALTER TABLE entries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine';\nCREATE TABLE moods (name TEXT)"
+
+
+def _answers_questions(site: Site) -> None:
+    """A release prints its pending migrations and their SQL, which shows that the old code tolerates them."""
+    pending = ["python3", "-c", _PENDING]
+    lines = f"pending = {json.dumps(pending)}\nsql = {json.dumps(['echo', _SQL])}\n"
+    site.config.write_text(site.config.read_text().replace("[migrations]\n", f"[migrations]\n{lines}"))
 
 
 def _upgrade(tag: str, mode: str = "maintenance", **options: bool) -> Callable[[Site], None]:
@@ -204,12 +317,16 @@ SCENARIOS = [
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
+    Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
     Scenario(
         "rollback_code_only", ("v1", "v2", "v5", "v6", "v6.1"), lambda site: site.operate("rollback"), writers=True
     ),
     Scenario("rollback_with_data", ("v1", "v2"), _discard, keeps_replaced=True),
     Scenario("install", (), lambda site: site.operate("install", "v1"), _shares_what_is_shipped, installed=False),
+    Scenario(
+        "install_wipe", (), lambda site: site.operate("install", "v2", wipe=True), _installed_as_staging, anew=True
+    ),
     Scenario("backup_pause", ("v1",), lambda site: site.operate("backup"), writers=True),
     Scenario("backup_quiesce", ("v1",), lambda site: site.operate("backup", consistency="quiesce"), _unproven),
     Scenario("restore", ("v1",), _restore_first, changed_after_backup),
@@ -231,7 +348,29 @@ SCENARIOS = [
     Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
+    Scenario(
+        "media_upload",
+        ("v1",),
+        lambda site: site.operate("media_upload", str(site.folder / "new"), "media/album"),
+        _with_new_files,
+        keeps_replaced=True,
+    ),
+    Scenario(
+        "media_delete",
+        ("v1",),
+        lambda site: site.operate("media_delete", "media", ["album"]),
+        _with_an_album,
+        keeps_replaced=True,
+    ),
+    Scenario("secret_apply", ("v1",), lambda site: site.operate("secret_apply"), _with_a_secret),
+    Scenario(
+        "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
+    ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
+    Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
+    Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
+    Scenario("patch_revert", ("v1",), lambda site: site.operate("patch_revert", PATCH), _patched),
     Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
 ]
 

@@ -111,7 +111,7 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
             record = folder / "points"
             end, output = forker.run(site.folder, scenario.title, "act", kill_at=None, record=record)
             assert end == ("failed" if scenario.fails else "done"), output
-            new, new_label = site.fingerprint(times=scenario.installed), site.release_label()
+            new, new_label = site.fingerprint(times=scenario.installed and not scenario.anew), site.release_label()
             if scenario.fails:
                 assert (new, new_label) == (old, old_label), "the failed operation was not undone"
             points = record.read_text().splitlines()
@@ -164,6 +164,13 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert vault.verify(None, lambda *_: None, lambda: None) == []
             assert not (site.vault / "tmp").exists() or list((site.vault / "tmp").iterdir()) == []
             assert vault.damaged() == []
+        assert all(app.context.packages.whole(package) for package in app.context.packages.packages())
+        # A look at a package that was killed belongs to no operation: the next look removes what it left.
+        unfinished = [path.name for path in (site.state / "packages" / "tmp").glob("*") if path.name[:5] != "look-"]
+        assert unfinished == [], "an unfinished package is left"
+        if app.context.registry is not None:
+            for stored in app.context.registry.packages():
+                app.context.registry.verify(app.context.registry.find(stored.name), lambda *_: None)
         gate = app.context.gate.instance()
         running = {name for name, status in app.context.runtime.statuses().items() if status.running}
         expected = {instance.name for instance in services.wanted(app.context)}
@@ -173,6 +180,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     finally:
         app.close()
     check_exports(site.folder / "away")
+    check_secrets(site)
     scratch = site.folder / "scratch"
     assert with_cwd_under(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
     label = site.release_label()
@@ -201,7 +209,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         return "old"
     assert label == ground.new_label, f"release {label} with neither old nor new data"
     # An installation writes files anew, each with the time of its own run.
-    state = site.fingerprint(times=scenario.installed)
+    state = site.fingerprint(times=scenario.installed and not scenario.anew)
     assert state == ground.new, f"the data at {label} are neither the old nor the new"
     if not scenario.installed and not site.project:
         assert (shared / "0001_entries.py").exists() and (site.app_folder / "current" / "var" / "b").exists()
@@ -216,6 +224,24 @@ def check_exports(folder: Path) -> None:
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=path, check=True)
         for name, facts in json.loads((path / "manifest.json").read_text())["datasets"].items():
             assert (path / facts.get("file", f"{name}.tar.gz")).exists()
+
+
+def check_secrets(site: Site) -> None:
+    """What runs has the value that is in use, and the pending one is either still pending or in use."""
+    app = site.open()
+    try:
+        store = app.loaded.secret_store()
+        if not store.path.exists():
+            return
+        value = store.value("TOKEN")
+        pending = [store.pending_value(name) for name in store.pending()]
+        assert (value, pending) in (("value of before", ["value of afterwards"]), ("value of afterwards", []))
+        for status in app.context.runtime.statuses().values():
+            if status.name.startswith("web-") and status.pid is not None:
+                environment = Path(f"/proc/{status.pid}/environ").read_bytes().split(b"\0")
+                assert f"TOKEN={value}".encode() in environment, "the web runs with another value"
+    finally:
+        app.close()
 
 
 def check_containers(site: Site, label: str | None) -> None:

@@ -36,7 +36,7 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "podman": podman.shared,
 }
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
-_SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
+SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
 _BACK_SECONDS = 10
 _SPARSER = 4  # than the kill points: what is between two of them is the same to a server
 
@@ -87,10 +87,10 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each part of a scenario that this run takes."""
-    titles = [scenario.title for scenario in _SCENARIOS]
+    titles = [scenario.title for scenario in SCENARIOS]
     found = [
         pytest.param(scenario, take, id=f"{scenario.title}-{take}")
-        for scenario in _SCENARIOS
+        for scenario in SCENARIOS
         for take in selection_of(metafunc.config).takes("server_dies", scenario.title, titles)
     ]
     metafunc.parametrize(("scenario", "take"), found)

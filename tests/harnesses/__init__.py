@@ -1,7 +1,8 @@
 """What the suites of tests/contract need of each driver: a module or package for each product, found by itself.
 
 A module says which suites its drivers pass: DATASETS (with ANSWERS_SQL also that of databases), FILES, VAULTS, GATES,
-RUNTIMES, PACKAGES are dictionaries of functions that open one for a test.
+RUNTIMES, PACKAGES are dictionaries of functions that open one for a test. VARIANTS names datasets that rotate, because
+their driver is mostly the code of another one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import pytest
 
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate
@@ -30,6 +34,12 @@ def databases() -> dict[str, OpenHarness]:
     """Return the datasets that answer SQL."""
     answering = [module for module in _modules() if getattr(module, "ANSWERS_SQL", False)]
     return {name: found for module in answering for name, found in module.DATASETS.items()}
+
+
+def parameters(found: dict[str, OpenHarness]) -> list[Any]:
+    """Return the names of datasets as parameters of a fixture."""
+    variants = {name for module in _modules() for name in getattr(module, "VARIANTS", ())}
+    return [pytest.param(name, marks=[pytest.mark.variant(name)] if name in variants else []) for name in found]
 
 
 def files() -> dict[str, Callable[[Path], Files]]:

@@ -54,6 +54,7 @@ def opened(
 
 
 ANSWERS_SQL = True
+VARIANTS = ("mysql",)
 DATASETS: Mapping[str, OpenHarness] = {
     "mariadb": opened,
     "mysql": lambda folder: opened(folder, mysql.shared, MysqlDatabase),

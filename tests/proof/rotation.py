@@ -7,7 +7,7 @@ submission K takes the units whose index is K modulo that period, so that each i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -29,23 +29,29 @@ class Pace:
 
 @dataclass(frozen=True)
 class Family:
-    """Processor times: `point_seconds` of one point, `budget_seconds` of all touched points in a submission."""
+    """Processor times: of one point, of preparing a scenario, and of all touched points in a submission."""
 
     point_seconds: float
+    preparation_seconds: float
     quick: Pace | None
     submission: Pace
     budget_seconds: float
 
+    def seconds(self, points: float, scenarios: int) -> float:
+        """Return what points of some scenarios cost."""
+        return points * self.point_seconds + scenarios * self.preparation_seconds
 
+
+# As `pytest --cpu` measured them; `python -m tests.proof.estimate` adds them up.
 FAMILIES: Mapping[FamilyName, Family] = {
-    "embedded": Family(0.35, Pace(8, 54), Pace(4, 10), 1000),
-    "server": Family(1.4, Pace(8, 136), Pace(4, 17), 500),
-    "inside": Family(5.0, None, Pace(6, 24), 200),
-    "container": Family(12.0, None, Pace(3, 24), 400),
-    "server_dies": Family(3.0, None, Pace(4, 24), 150),
-    "power": Family(2.0, Pace(8, 96), Pace(4, 24), 250),
-    "disk": Family(2.0, Pace(4, 112), Pace(2, 24), 150),
-    "durability": Family(4.0, Pace(1, 10), Pace(1, 5), 100),
+    "embedded": Family(0.55, 4, Pace(8, 54), Pace(4, 20), 600),
+    "server": Family(1.8, 8, Pace(8, 136), Pace(4, 24), 250),
+    "inside": Family(5.0, 15, None, Pace(6, 24), 80),
+    "container": Family(6.5, 15, None, Pace(3, 24), 150),
+    "server_dies": Family(3.0, 10, None, Pace(4, 24), 60),
+    "power": Family(2.0, 6, Pace(8, 96), Pace(4, 24), 100),
+    "disk": Family(1.5, 4, Pace(4, 112), Pace(2, 24), 60),
+    "durability": Family(1.0, 0, Pace(1, 10), Pace(1, 5), 30),
 }
 # Tests that are marked to rotate: combinations of what others prove part by part, and variants on another product.
 MARKED_PERIOD = {"combination": 6, "variant": 12}
@@ -119,21 +125,23 @@ class Selection:
         if not residues and touched is None:
             return []
         every = pace.every if pace is not None else 1
-        part = self._part(family, titles.index(title), len(titles)) if touched is not None else None
+        part = self._part(family, titles, titles.index(title)) if touched is not None else None
         if touched is None or part is None:
             return [Take(residues, every)] if residues else []
         return [Take(residues, every, touched.steps, *part)]
 
-    def _part(self, family: FamilyName, place: int, scenarios: int) -> tuple[int, int] | None:
+    def _part(self, family: FamilyName, titles: Sequence[str], place: int) -> tuple[int, int] | None:
         """Return the stride and the first of a scenario's touched points in this submission; None for none.
 
         Where they are divided among submissions, whole scenarios take turns first, for each has to be prepared.
         """
         shares = self._shares(family)
-        turns = min(shares, scenarios)
+        turns = min(shares, len(titles))
         if place % turns != self.number % turns:
             return None
-        thin = ceil(shares / turns)
+        together = [self.touched[family].get(title) for title in titles[place % turns :: turns]]
+        known = [one for one in together if one is not None]
+        thin = self._divided(family, known) if known else ceil(shares / turns)
         return thin, self.number // turns % thin
 
     def _units(self, titles: Sequence[str], pace: Pace | None) -> Iterator[tuple[str, int]]:
@@ -147,9 +155,12 @@ class Selection:
 
     def _shares(self, family: FamilyName) -> int:
         """Return how many submissions share the touched points, where one alone would spend more than its budget."""
+        return self._divided(family, self.touched[family].values())
+
+    @staticmethod
+    def _divided(family: FamilyName, touched: Collection[Touched]) -> int:
         found = FAMILIES[family]
-        seconds = sum(touched.points for touched in self.touched[family].values()) * found.point_seconds
-        return max(1, ceil(seconds / found.budget_seconds))
+        return max(1, ceil(found.seconds(sum(one.points for one in touched), len(touched)) / found.budget_seconds))
 
     @staticmethod
     def _sharded(family: FamilyName, take: Take) -> list[Take]:

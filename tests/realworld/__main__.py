@@ -23,6 +23,8 @@ APPLICATIONS = {
     "nodered": "NodeRed",
     "redmine": "Redmine",
     "dokuwiki": "DokuWiki",
+    "miniflux": "Miniflux",
+    "ihatemoney": "IHateMoney",
 }
 _COLUMNS = ("install", "backup", "upgrade", "recover after SIGKILL", "rollback", "restore", "clone to staging")
 

@@ -201,7 +201,9 @@ class Story:
         self.application.prepare(staging)
         try:
             self._operate("install staging", "install", self.application.new, "-e", settings.STAGING, quiet=True)
-            self._operate("clone to staging", "clone", "production", settings.STAGING, "--unsanitized")
+            self._operate(
+                "clone to staging", "clone", "production", settings.STAGING, "--unsanitized", "--reason", "a test"
+            )
             found = self.application.written(staging.client(), staging)
             expected = self.application.written(self.site.client(), self.site)
             if found != expected:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from holdfast.config import load as loading
 from holdfast.config.lines import lines_of
-from holdfast.config.load import ResolvedConfig, load, merge_release, undump
+from holdfast.config.load import ResolvedConfig, load, merge_release, undump, validate_files
+from holdfast.config.places import Places
+from holdfast.config.reference import all_keys, explain
 from holdfast.errors import ConfigurationError, NotFoundError
 
 GOOD = """
@@ -146,6 +148,32 @@ def test_every_problem_names_its_file(folder: Path, text: str) -> None:
     assert all("holdfast.toml" in problem for problem in problems(folder))
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('url = "http://registry.example.org/shop"', "packages.registry.url: plain http is accepted on the loopback"),
+        ('url = "https://registry.example.org"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://u:p@registry.example.org/shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://registry.example.org/Shop"', "the repository in lower-case letters"),
+        ('url = "https://registry.example.org/../shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
+        ('url = "https://registry.example.org/shop"\nuser = "u"', "packages.registry.user: needs a password"),
+        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected a secret reference"),
+        ('url = "http://127.0.0.1:5000/shop"\nca = "ca.pem"', "packages.registry.ca: is for https"),
+    ],
+)
+def test_a_registry_that_cannot_be_meant(folder: Path, lines: str, said: str) -> None:
+    write(folder, f"{GOOD}[packages.registry]\n{lines}\n")
+    found = problems(folder)
+    assert any(said in problem for problem in found), found
+    assert not any("clear" in problem for problem in found)
+
+
+@pytest.mark.parametrize("url", ["https://r.example.org:5000/a/b-c", "http://localhost:5000/a", "http://[::1]:5000/a"])
+def test_a_registry_that_is_right(folder: Path, url: str) -> None:
+    write(folder, f'{GOOD}[packages.registry]\nurl = "{url}"\n')
+    assert loading.load(str(folder)).configuration.packages.registry is not None
+
+
 _KEYS = st.sampled_from(["application", "source", "services", "tasks", "gate", "backup", "files", "nonsense"])
 _values = st.recursive(
     st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.text(alphabet="abc/: ", max_size=5)),
@@ -236,7 +264,9 @@ def test_a_value_that_may_be_a_secret_is_not_shown(folder: Path) -> None:
     write(folder, GOOD.replace('kind = "sqlite"', 'kind = "postgresql"\npassword = "hunter2"'))
     found = [one for one in problems(folder) if one.startswith("databases.main.password")]
     assert len(found) == 1 and "hunter2" not in found[0]
-    assert "expected env:NAME, file:PATH or command:ARGV, got another text (holdfast.toml, line " in found[0]
+    assert (
+        "expected env:NAME, file:PATH, command:ARGV or secret:NAME, got another text (holdfast.toml, line " in found[0]
+    )
 
 
 def test_lines_are_found_behind_texts_and_lists_of_several_lines() -> None:
@@ -336,7 +366,8 @@ def test_a_preset_is_the_ground_that_the_file_builds_on(folder: Path, monkeypatc
 def test_every_packaged_preset_is_a_ground_that_holds(folder: Path, name: str) -> None:
     text = f'extends = "preset:{name}"\n[application]\nname = "x"\nstate = "/var/lib/x"\n'
     text += '[vaults.local]\nkind = "local"\npath = "/var/backups/x"\n'
-    write(folder, text + {"cookiecutter-django": '[databases.main]\nname = "x"\nuser = "x"\n'}.get(name, ""))
+    needs = ("cookiecutter-django", "oroplatform", "orocommerce", "symfony")
+    write(folder, text + ('[databases.main]\nname = "x"\nuser = "x"\n' if name in needs else ""))
     assert read(folder).configuration.extends == f"preset:{name}"
 
 
@@ -456,3 +487,110 @@ def test_a_preset_stands_upon_another_one(folder: Path) -> None:
     )
     assert found.source.images == [["./deploy/build-image.sh", "nginx"]]
     assert found.databases["main"].container == "compose:database"
+
+
+def test_overlays_of_type_and_name_are_merged_in_this_order(folder: Path) -> None:
+    text = GOOD + '\n[backup]\nconfig_files = ["a", "b"]\n[environment]\nWHO = "base"\nA = "1"\n'
+    write(folder, text)
+    write(folder, '[environment]\nWHO = "type"\nB = "2"\n[backup]\nconfig_files = ["c"]\n', "holdfast.prod.toml")
+    write(folder, '[environment]\nWHO = "name"\n', "holdfast.production.toml")
+    found = read(folder)
+    assert found.configuration.environment == {"WHO": "name", "A": "1", "B": "2"}, "tables are merged"
+    assert found.configuration.backup.config_files == ["c"], "lists are replaced"
+    places = Places(found.origins, found.root)
+    assert places.at("environment.WHO") == ("holdfast.production.toml", 2)
+    assert places.at("environment.B") == ("holdfast.prod.toml", 3)
+    assert places.at("environment.A")[0] == "holdfast.toml"
+    write(folder, "[gate]\nlisten = 7\n", "holdfast.production.toml")
+    assert problems(folder)[0].endswith("(holdfast.production.toml, line 2)")
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [("production", "prod"), ("prod", "prod"), ("staging", "stag"), ("stag", "stag"), ("uat", "uat"), ("qa", "dev")],
+)
+def test_the_name_of_an_environment_says_its_type(folder: Path, environment: str, kind: str) -> None:
+    write(folder, GOOD.replace('name = "guestbook"', f'name = "guestbook"\nenvironment = "{environment}"'))
+    write(folder, f'[environment]\nTYPE = "{kind}"\n', f"holdfast.{kind}.toml")
+    found = read(folder)
+    assert (found.environment_type, found.configuration.environment) == (kind, {"TYPE": kind})
+
+
+def test_the_overlay_of_a_type_cannot_say_which_type_it_is_and_a_name_can(folder: Path) -> None:
+    write(folder)
+    write(folder, '[application]\ntype = "dev"\n', "holdfast.prod.toml")
+    assert "application.type: the overlay of a type cannot set it" in problems(folder)[0]
+    write(folder, "", "holdfast.prod.toml")
+    write(folder, '[application]\ntype = "uat"\n', "holdfast.qa.toml")
+    write(folder, '[environment]\nTYPE = "uat"\n', "holdfast.uat.toml")
+    assert read(folder, "qa").configuration.environment == {"TYPE": "uat"}
+    assert read(folder, "uat").environment_type == "uat"
+    with pytest.raises(NotFoundError, match="'stagin'"):
+        read(folder, "stagin")
+
+
+def test_a_release_has_an_overlay_for_each_type_and_the_operator_has_the_last_word(folder: Path) -> None:
+    write(folder, GOOD + '\n[environment]\nA = "base"\n')
+    own = ('[tasks]\nwarm_cache = ["common"]\nprepare = ["common"]\n', "v2:holdfast.toml")
+    of_type = ('[tasks]\nwarm_cache = ["prod"]\nreindex = ["prod"]\n[gate]\nlisten = "x"\n', "v2:holdfast.prod.toml")
+    merged = merge_release(read(folder), *own, of_type=of_type)
+    tasks = merged.configuration.tasks
+    assert (tasks.prepare, tasks.warm_cache, tasks.reindex) == (["common"], ["prod"], ["prod"])
+    assert merged.origins["tasks.warm_cache"] == "v2:holdfast.prod.toml"
+    write(folder, '[tasks]\nwarm_cache = ["operator"]\n', "holdfast.prod.toml")
+    assert merge_release(read(folder), *own, of_type=of_type).configuration.tasks.warm_cache == ["operator"]
+    current = folder / "current"
+    write(current, own[0])
+    write(current, of_type[0], "holdfast.prod.toml")
+    assert read(folder).configuration.tasks.reindex == ["prod"]
+
+
+def test_a_release_sets_neither_accounts_nor_secrets_of_tasks(folder: Path) -> None:
+    write(folder)
+    text = (
+        '[tasks]\nuser = "root"\n[tasks.install]\ncommands = ["x"]\nuser = "root"\n'
+        'environment = { A = "file:/etc/shadow", B = "secret:B", C = "plain" }\n'
+    )
+    merged = merge_release(read(folder), text, "v2")
+    task = merged.configuration.tasks.task("install")
+    assert task is not None and (task.user, task.environment) == ("", {"C": "plain"})
+    assert merged.configuration.tasks.user == ""
+    assert {*merged.refused} == {
+        "tasks.user",
+        "tasks.install.user",
+        "tasks.install.environment.A",
+        "tasks.install.environment.B",
+    }
+
+
+def test_files_are_validated_merged_and_alone(folder: Path) -> None:
+    base, overlay = write(folder), write(folder, '[gate]\nlisten = "127.0.0.1:9000"\n', "holdfast.stag.toml")
+    validate_files([base, overlay])
+    validate_files([overlay])
+    wrong = write(folder, '[gate]\nlisten = 7\n\n[applicatoin]\nname = "x"\n', "wrong.toml")
+    for files in ([wrong], [base, wrong]):
+        with pytest.raises(ConfigurationError) as caught:
+            validate_files(files)
+        text = "\n".join(caught.value.problems)
+        assert f"gate.listen: expected HOST:PORT, such as 127.0.0.1:8000, got 7 ({wrong}, line 2)" in text
+        assert f"applicatoin: unknown key. Did you mean application? ({wrong}, line 4)" in text
+    write(folder, "[gate\n", "wrong.toml")
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        validate_files([base, wrong])
+
+
+@pytest.mark.parametrize("asked", ["gate.listen", "holdfast.gate.listen", "[gate][listen]", "[holdfast][gate][listen]"])
+def test_a_key_is_explained_in_both_forms(asked: str) -> None:
+    assert explain(asked)[0] == "gate.listen"
+
+
+def test_every_key_has_a_text() -> None:
+    assert [key.path for key in all_keys() if not key.description] == []
+
+
+@pytest.mark.parametrize("word", ["secret:TOKEN", "--token=secret:TOKEN"])
+def test_a_secret_is_never_an_argument(folder: Path, word: str) -> None:
+    write(folder, GOOD.replace('"manage.py", "migrate"]', f'"manage.py", "{word}"]'))
+    assert "a secret is never an argument" in problems(folder)[0]
+    write(folder, GOOD.replace('["python3", "mail.py"]', f'["python3", "{word}"]'))
+    assert "services.mail.command: a secret is never an argument" in problems(folder)[0]

@@ -50,6 +50,28 @@ def test_django_gets_its_health_check_as_a_guess(shop: Path) -> None:
     assert re.search(r'^health = "/"   # \? ', text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("required", "preset"),
+    [
+        ({"oro/commerce": "6.0.*", "oro/platform": "6.0.*"}, "orocommerce"),
+        ({"php": ">=8.1", "oro/platform": "5.1.*"}, "oroplatform"),
+        ({"symfony/framework-bundle": "^7"}, "symfony"),
+        ({}, "php"),
+    ],
+)
+def test_a_php_project_gets_the_preset_of_its_packages(shop: Path, required: dict[str, str], preset: str) -> None:
+    (shop / "composer.json").write_text(json.dumps({"require": required}))
+    (shop / "public").mkdir()
+    (shop / "public" / "index.php").touch()
+    path, findings = init.write(shop)
+    assert any(f"preset:{preset}" in finding for finding in findings)
+    loaded = load(str(path))
+    assert loaded.configuration.services["web"].files["var/nginx.conf"].startswith("preset:nginx-")
+    assert loaded.configuration.backup.keep
+    meant = [line for line in path.read_text().splitlines() if line and not line.startswith(("#", "["))]
+    assert len(meant) <= 10, "ten lines are enough"
+
+
 def test_answers_take_the_place_of_guesses() -> None:
     text = 'a = 1\n[b]\nname = "x"   # ? which\ncommand = ["run", "a b"]   # ? the program\nport = 8   # ? number\n'
     asked: list[Guess] = []

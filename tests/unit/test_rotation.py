@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.faults import test_disk_full, test_power_loss, test_server_dies
-from tests.faults.power_scenarios import SCENARIOS as POWER
 from tests.faults.power_scenarios import TITLES
-from tests.faults.scenarios import ENGINE_SCENARIOS, SCENARIOS, Scenario
+from tests.proof.estimate import ENGINES, MOST_SECONDS, REST, estimate, families
 from tests.proof.rotation import ALL_STEPS, FAMILIES, MARKED_PERIOD, FamilyName, Selection, Take, Touched
 from tests.proof.touched import (
     ROOT,
@@ -24,28 +22,6 @@ from tests.proof.touched import (
 from tests.site import IN_CONTAINERS
 
 MOST_SUBMISSIONS = 24
-ENGINES = {scenario.title: scenario.engine for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
-
-
-def families() -> Iterator[tuple[FamilyName, list[str], dict[str, int]]]:
-    """Yield each family with its titles and the numbers of their points."""
-    known = known_scenarios()
-    for name in ("embedded", "server", "inside", "container"):
-        titles = [title for title, scenario in all_scenarios().items() if scenario.family == name]
-        yield name, titles, {title: known[title].points for title in titles}
-    layouts = [f"power {layout} {scenario}" for scenario in POWER for layout in test_power_loss.LAYOUTS]
-    yield "power", layouts, dict.fromkeys(layouts, 80)
-    for kind in ("little_space_from_the_start", "disk_that_fills_up_at_every_journal_write"):
-        parts = [f"{kind} {part} {scenario}" for scenario in POWER for part in test_disk_full.LAYOUTS]
-        yield "disk", parts, dict.fromkeys(parts, 14)
-    dies = [scenario.title for scenario in test_server_dies._SCENARIOS]
-    yield "server_dies", dies, dict.fromkeys(dies, 20)
-    embedded = [scenario.title for scenario in SCENARIOS]
-    yield "durability", embedded, dict.fromkeys(embedded, 1)
-
-
-def all_scenarios() -> dict[str, Scenario]:
-    return {scenario.title: scenario for scenario in (*SCENARIOS, *ENGINE_SCENARIOS)}
 
 
 @pytest.mark.parametrize("first", [1, 8, 100])
@@ -96,12 +72,25 @@ def test_touched_points_are_all_taken_at_once_or_shared_by_a_stated_number_of_su
     titles = ["a", "b"]
     expensive = {"container": dict.fromkeys(titles, Touched(ALL_STEPS, 100))}
     taken: Counter[tuple[str, int]] = Counter()
-    for number in range(600, 606):  # 200 points of 12 seconds, at 400 seconds a submission
+    for number in range(600, 610):  # 200 points of 6.5 seconds and two preparations, at 150 seconds a submission
         for title in titles:
             for take in Selection("submission", number, expensive).takes("container", title, titles):
                 touched_points = Take((), 1, take.steps, take.thin, take.thin_offset).points(range(100), {})
                 taken.update((title, point) for point in touched_points)
     assert set(taken) == {(title, point) for title in titles for point in range(100)} and max(taken.values()) == 1
+
+
+def test_a_submission_that_touches_everything_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+) -> None:
+    monkeypatch.setattr("tests.proof.touched.changed_files", lambda _: {"src/holdfast/engine/runner.py"})
+    selection = select("submission", 0, None, ENGINES, IN_CONTAINERS, TITLES)
+    costs = [
+        sum(estimate(replace(selection, number=number)).values()) + sum(REST.values())
+        for number in range(MOST_SUBMISSIONS)
+    ]
+    record_property("rotation", f"everything touched: {min(costs):.0f} to {max(costs):.0f} processor seconds")
+    assert max(costs) <= MOST_SECONDS
 
 
 def module(path: str) -> set[str]:

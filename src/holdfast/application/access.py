@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from holdfast.application.context import ApplicationContext
 from holdfast.errors import CommandFailedError, ConfigurationError, HoldfastError
@@ -59,14 +60,17 @@ def _problems(application: ApplicationContext) -> Iterator[Problem]:
     except ConfigurationError:  # reported above
         return
     yield from _of_shared_paths(application, owner, account)
+    missing: set[str] = set()  # folders in which nobody else creates the database
     places = {f"files.{name}": application.loaded.path(item.path) for name, item in configuration.files.items()}
     for name, item in configuration.databases.items():
         if item.path:
             path = application.loaded.path(item.path)
             places |= {f"databases.{name}": path, f"databases.{name}.path": path.parent}
+            missing |= {f"databases.{name}.path"} if not path.exists() else set()
     for subject, path in places.items():
         if path.exists() and not may(application, path, account, _WRITE):
-            yield Problem(subject, "warning", f"{owner} cannot write {path}", f"chown {owner}: {path}")
+            level: Literal["error", "warning"] = "error" if subject in missing else "warning"
+            yield Problem(subject, level, f"{owner} cannot write {path}", f"chown {owner}: {path}")
 
 
 def _of_shared_paths(application: ApplicationContext, owner: str, account: Account) -> Iterator[Problem]:

@@ -56,6 +56,8 @@ class App(msgspec.Struct):
         return True
 
     def close(self) -> None:
+        if self.context.registry is not None:
+            self.context.registry.close()
         self.journal.close()
 
 

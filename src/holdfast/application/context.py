@@ -16,12 +16,12 @@ from holdfast.drivers.protocols.databases import Database, OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate, Proxy
-from holdfast.drivers.protocols.packages import Packages
+from holdfast.drivers.protocols.packages import Packages, Registry
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, RefusedError
-from holdfast.model import Package, Release
+from holdfast.model import PATCHED, Package, Release
 from holdfast.system import confined, durable
 from holdfast.system.child_environment import STANDARD_PATH
 from holdfast.system.host import Host
@@ -48,6 +48,8 @@ class ApplicationContext(msgspec.Struct):
     """Drivers for databases whose files can be read without their server."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""
+    registry: Registry | None = None
+    """The registry of packages that all environments of the project share."""
     containers: Containers | None = None
     """The runtime, if it has containers, for what only they have: names, volumes, and others than Holdfast's."""
 
@@ -82,17 +84,32 @@ class ApplicationContext(msgspec.Struct):
 
     def current_release(self) -> Release | None:
         """Return the release of the newest commit record that names one; None before the installation."""
+        return next((release for release in self.committed_releases()), None)
+
+    def committed_releases(self) -> Iterator[Release]:
+        """Yield the release of each commit that names one, newest first, with the package that it was made of."""
         for record in self.journal.committed():
-            if record.commit_facts.get("release"):
-                return Release(**record.commit_facts["release"])
-        return None
+            if value := record.commit_facts.get("release"):
+                package = record.commit_facts.get("package")
+                yield Release(**{**value, "package": package or value["package"]})
 
     def find_package(self, reference: str) -> Package | None:
-        """Return the newest stored package with that id, label or commit."""
-        for package in reversed(self.packages.packages()):
-            if reference in (package.id, package.commit, package.label):
+        """Return the stored package with that id, or else the newest unpatched one with that label or commit."""
+        known = self.packages.packages()
+        for package in reversed(known):
+            if reference == package.id:
+                return package
+        for package in reversed(known):
+            if reference in (package.commit, package.label) and not package.patches:
                 return package
         return None
+
+    def package_of(self, release: Release) -> Package | None:
+        """Return the package of a release, or an equal one; None where there is none. A patched one has no equal."""
+        found = self.find_package(release.package)
+        if found is None and PATCHED not in release.package:
+            return self.find_package(release.commit)
+        return found
 
     def barrier_paths(self) -> list[str]:
         """Return every path that must be durable before a commit: state, releases, datasets, databases, vault."""
@@ -195,6 +212,11 @@ class ApplicationContext(msgspec.Struct):
         for database in self.databases.values():
             database.claim(self.loaded.owner)
         self._note_claimed()
+
+    def claim_created(self) -> None:
+        """Write the owner's marker where data came into being since the operation began. Idempotent."""
+        if any(not marker.exists() and marker.parent.parent.is_dir() for marker in self.owner_markers()):
+            self.claim()
 
     def _note_claimed(self) -> None:
         found = json.dumps([str(marker) for marker in self.owner_markers() if marker.exists()], indent=1)

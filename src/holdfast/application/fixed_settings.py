@@ -12,11 +12,11 @@ from holdfast.system.host import Host
 
 
 def keep_fixed_settings(loaded: ResolvedConfig, host: Host) -> None:
-    """Record the type, the runtime and the container engine of this environment, and keep to what was recorded.
+    """Record the name, type, runtime and container engine of this environment, and keep to what was recorded.
 
     Editing a file does not take the protection of `prod` away. A variable of another shell, or its absence after a
-    reboot, does not choose another container engine. Raise RefusedError where the runtime is another one: what the
-    former runtime started would go on running.
+    reboot, does not choose another container engine. Raise RefusedError where the state directory is that of another
+    environment, or where the runtime is another one: what the former runtime started would go on running.
     """
     path = loaded.state / "environment.json"
     runtime = loaded.configuration.runtime.kind
@@ -24,6 +24,14 @@ def keep_fixed_settings(loaded: ResolvedConfig, host: Host) -> None:
         known = json.loads(path.read_text())
     except (OSError, ValueError):
         known = {}
+    application = loaded.configuration.application
+    name = f"{application.name}.{application.environment}"
+    if known.get("environment", name) != name:
+        raise RefusedError(
+            f"the state directory {loaded.state} belongs to {known['environment']}, not to {name}",
+            next_step="Give each environment an `application.state` of its own. If this one was renamed and keeps its"
+            f" data, remove {path}.",
+        )
     if known.get("type", loaded.environment_type) != loaded.environment_type and known["type"] == "prod":
         raise RefusedError(
             f"this environment was set up as prod; {loaded.environment_type} in the configuration is refused",
@@ -38,6 +46,6 @@ def keep_fixed_settings(loaded: ResolvedConfig, host: Host) -> None:
         name: os.environ[name] for name in child_environment.ENGINE if os.environ.get(name)
     }
     host.engine = engine
-    wanted = {"type": loaded.environment_type, "runtime": runtime, "engine": engine}
+    wanted = {"environment": name, "type": loaded.environment_type, "runtime": runtime, "engine": engine}
     if known != wanted:
         durable.write_file(path, json.dumps(wanted))

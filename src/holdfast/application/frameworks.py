@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.application import bundles
+
 
 class Framework(msgspec.Struct, frozen=True):
     """A framework: `applied` selects names, `files` are patterns, `name` returns the name of a file or None."""
@@ -62,9 +64,12 @@ FRAMEWORKS: Mapping[str, Framework] = {
 def applied_names(kind: str, rows: Iterable[tuple[object, ...]], release: Path | None, files: str = "") -> list[str]:
     """Return the applied migrations under the names of their files.
 
-    Alembic stores only the last ones; with a release, its files add those before them.
+    Alembic stores only the last ones; with a release, its files add those before them. OroPlatform stores the latest
+    version of a bundle at each run, of which only the newest counts.
     """
     names = [str(row[0]) for row in rows]
+    if kind == "oro":
+        return bundles.named(bundles.latest(names))
     if kind == "doctrine":
         names = [name.rpartition("\\")[2] for name in names]
     if kind == "alembic" and release is not None:

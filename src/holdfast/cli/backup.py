@@ -10,9 +10,10 @@ import msgspec
 
 from holdfast.cli import backup_files
 from holdfast.cli.command import group
+from holdfast.cli.leaving import REASON, UNSANITIZED, consent
 from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
-from holdfast.cli.text import ago, human_bytes, local_time
+from holdfast.cli.text import ago, counted, human_bytes, local_time, paged
 from holdfast.errors import DamagedError, OperationFailedError, UsageError
 
 
@@ -33,7 +34,9 @@ def backup() -> None:
     help="How writers are held; default: as configured.",
 )
 @click.option("--quiesce", is_flag=True, help="The same as --consistency quiesce: stop all services meanwhile.")
-@click.option("--only", multiple=True, metavar="DATASET", help="Only this dataset (may be repeated).")
+@click.option(
+    "--only", multiple=True, metavar="DATASET", help="Only this dataset, @databases or @files (may be repeated)."
+)
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option("--adopt-data", is_flag=True, help="Accept data without Holdfast's marker as the application's data.")
 @click.option("--comment", default="", help="Reason for the backup; `backup show` prints it.")
@@ -78,15 +81,24 @@ LISTED = (
 )
 
 
-@backup.command("list", examples=[("backup list", "Which backups are there, how old, and why?")])
+@backup.command(
+    "list",
+    examples=[
+        ("backup list", "Which backups are there, how old, and why?"),
+        ("backup list --per-page 25", "The newest 25; --page 2 shows those before them."),
+    ],
+)
+@click.option("--page", type=click.IntRange(min=1), default=1, show_default=True, help="Which page; 1 has the newest.")
+@click.option("--per-page", metavar="NUMBER", type=click.IntRange(min=1), help="How many on a page; default: all.")
 @common
-def list_(session: Session) -> None:
+def list_(session: Session, page: int, per_page: int | None) -> None:
     """List backups, oldest first."""
     from holdfast.operations import backup as operation
 
     app = session.app()
     vault = operation.vault(app)
-    found = vault.backups()
+    every = vault.backups()
+    found, pages = paged(every, page, per_page)
     session.renderer.table(
         LISTED,
         [
@@ -105,10 +117,20 @@ def list_(session: Session) -> None:
         ],
         empty="There is no backup yet. To make one, run: holdfast backup create",
     )
+    if per_page is not None:
+        session.renderer.aside(f"page {page} of {pages}: {len(found)} of {counted(len(every), 'backup')}")
     damaged = vault.damaged()
     for name in damaged:
         session.renderer.aside(f"{name} is damaged and not listed; to see the damage, run: holdfast backup verify")
-    session.renderer.result({"backups": [msgspec.to_builtins(item) for item in found], "damaged": damaged})
+    session.renderer.result(
+        {
+            "backups": [msgspec.to_builtins(item) for item in found],
+            "damaged": damaged,
+            "total": len(every),
+            "page": page,
+            "pages": pages,
+        }
+    )
 
 
 @backup.command(examples=[("backup show latest", "The newest whole backup.")])
@@ -206,7 +228,10 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
 )
 @click.argument("references", metavar="ID [ID...]", nargs=-1, required=True)
 @click.option(
-    "--only", multiple=True, metavar="DATASET", help="Only this dataset, `code` or `config` (may be repeated)."
+    "--only",
+    multiple=True,
+    metavar="DATASET",
+    help="Only this dataset, @databases, @files, `code` or `config` (may be repeated).",
 )
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option("--into", metavar="NAME", help="Only load one database under this name, to inspect it.")
@@ -267,7 +292,7 @@ def restore(
 @backup.command(
     examples=[
         ("backup export /mnt/disk", "The latest whole backup, as plain files."),
-        ("backup export --all /mnt/disk", "Every backup."),
+        ("backup export --all /mnt/disk --unsanitized --reason 'copy for the safe'", "Every backup, in a cron job."),
     ]
 )
 @click.argument("arguments", metavar="[ID] FOLDER", nargs=-1, required=True)
@@ -281,6 +306,8 @@ def restore(
     show_default=True,
     help="How to write a dataset of files.",
 )
+@UNSANITIZED
+@REASON
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def export(
@@ -289,11 +316,14 @@ def export(
     all_: bool,
     only: tuple[str, ...],
     format_: Literal["tar.gz", "folder"],
+    unsanitized: bool,
+    reason: str,
     dry_run: bool,
 ) -> None:
     """Write a backup as plain files into FOLDER/ID, to take it elsewhere; without an ID, the latest.
 
     Databases are in their engine's own format, files are tar archives or folders; SHA256SUMS lists their digests.
+    Production data leaves only after a question, or with --unsanitized and a --reason.
     """
     from holdfast.operations import export as operation
 
@@ -306,7 +336,10 @@ def export(
             next_step="Name both: holdfast backup export ID FOLDER",
         )
     reference = None if all_ else arguments[0] if len(arguments) == 2 else "latest"
-    session.run(app, operation.plan(app, reference, arguments[-1], only=only, format=format_), dry_run=dry_run)
+    if not dry_run and operation.takes_data(app, only):
+        reason = consent(session, app, "the data", unsanitized=unsanitized, reason=reason)
+    plan = operation.plan(app, reference, arguments[-1], only=only, format=format_, reason=reason)
+    session.run(app, plan, dry_run=dry_run)
 
 
 @backup.command(

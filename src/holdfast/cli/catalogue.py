@@ -16,12 +16,15 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("rollback", "Go back to the previous release."),
         "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
         "service": ("service", "Show services and their output; stop, start and restart them."),
+        "queue": ("queue", "Show message queues; purge them, or move messages."),
         "console": ("console", "Run the application's console with arguments."),
         "clone": ("clone", "Copy one environment's data to another."),
     },
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
-        "package": ("package", "Build, list, deploy and prune packages."),
+        "media": ("media", "List, download, upload and delete the files of a dataset."),
+        "package": ("package", "Build, list, show, verify, deploy and prune packages."),
+        "patch": ("patch", "List, view, apply and revert patches of the running release."),
         "release": ("release", "List releases."),
     },
     "When something is wrong": {
@@ -31,9 +34,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Configuration and help": {
         "config": ("config", "Validate, show and explain the configuration."),
+        "secret": ("secret", "Keep secrets encrypted; configuration refers to them as secret:NAME."),
+        "credentials": ("credentials", "Show how to reach databases and services of an environment."),
         "completion": ("completion", "Print a script with which a shell completes commands and values."),
         "help": ("help", "Show the help of a command, the common options, or the exit codes."),
     },
 }
 COMMANDS: dict[str, tuple[str, str]] = {name: entry for part in SECTIONS.values() for name, entry in part.items()}
-TOPICS = ("exit-codes", "options")
+TOPICS = ("exit-codes", "names", "options")

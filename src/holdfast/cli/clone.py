@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.cli.command import command
+from holdfast.cli.leaving import REASON, consent
 from holdfast.cli.session import Session, common
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 @command(
     examples=[
         ("clone production staging --backup latest --dry-run", "What would happen?"),
-        ("clone production staging --unsanitized", "Copy the data of now, unchanged."),
+        (
+            "clone production staging --unsanitized --reason 'ticket 12'",
+            "Copy the data of now, unchanged; the log keeps why.",
+        ),
     ]
 )
 @click.argument("source", metavar="FROM")
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, metavar="NAME", help="Only this dataset (may be repeated).")
 @click.option("--except", "except_", multiple=True, metavar="NAME", help="Without this dataset (may be repeated).")
 @click.option("--unsanitized", is_flag=True, help="Copy the data unchanged, including personal data.")
+@REASON
 @click.option("--no-safety", is_flag=True, help="Make no safety backup of the replaced data.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing. Needs --backup.")
 @common
@@ -38,6 +43,7 @@ def clone(
     only: tuple[str, ...],
     except_: tuple[str, ...],
     unsanitized: bool,
+    reason: str,
     no_safety: bool,
     dry_run: bool,
 ) -> None:
@@ -55,6 +61,8 @@ def clone(
     before, app = _opened(session, source), _opened(session, target)
     operation.refuse(app, before, unsanitized=unsanitized)
     if not dry_run:
+        reason = consent(session, before, f"data of {source}", unsanitized=unsanitized, reason=reason)
+    if not dry_run:
         session.confirm(
             f"Replace the data of {target} with the data of {source}?", (f"{source}: unsanitized, with personal data",)
         )
@@ -67,7 +75,7 @@ def clone(
         reference = made.facts["set_id"]
         session.renderer.line(f"backup {reference} of {source}")
     plan = operation.plan(
-        app, before, reference, only=only, except_=except_, unsanitized=unsanitized, safety=not no_safety
+        app, before, reference, only=only, except_=except_, unsanitized=unsanitized, safety=not no_safety, reason=reason
     )
     session.run(app, plan, dry_run=dry_run, wait_seconds=wait_seconds)
 

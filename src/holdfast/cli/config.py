@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -15,10 +16,27 @@ def config() -> None:
     """Validate, show and explain the configuration."""
 
 
-@config.command(examples=[("config validate", "Every mistake at once.")])
+@config.command(
+    examples=[
+        ("config validate", "Every mistake at once."),
+        ("config validate holdfast.toml holdfast.prod.toml", "Files of another place, merged in this order."),
+    ]
+)
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
 @common
-def validate(session: Session) -> None:
-    """Check the configuration and print every problem at once."""
+def validate(session: Session, files: tuple[str, ...]) -> None:
+    """Check the configuration and print every problem at once.
+
+    With several files, the result of merging them in this order is checked. One file is checked alone: what it needs
+    from other files may be missing in it.
+    """
+    if files:
+        from holdfast.config.load import validate_files
+
+        validate_files([Path(name) for name in files])
+        session.renderer.line(f"{' + '.join(files)}: valid")
+        session.renderer.result({"valid": True, "files": list(files)})
+        return
     loaded = session.loaded()
     session.renderer.line(f"{loaded.root}: the configuration of {loaded.owner} is valid")
     session.renderer.result({"valid": True, "root": str(loaded.root)})
@@ -27,22 +45,30 @@ def validate(session: Session) -> None:
 @config.command(examples=[("config show -e staging", "Which values has staging, and from where?")])
 @common
 def show(session: Session) -> None:
-    """Show the merged configuration with the origin of each key."""
+    """Show the merged configuration with the origin of each key: its file and line."""
+    from holdfast.config.places import Places
     from holdfast.config.reference import flatten
     from holdfast.config.validation import plain
 
     loaded = session.loaded()
     values = flatten(plain(loaded.configuration))
+    places = Places(loaded.origins, loaded.root)
+    lines: dict[str, int] = {}
     for key, value in values.items():
-        session.renderer.line(f"{key} = {json.dumps(value)}  # {loaded.origins.get(key, 'default')}", whole=True)
-    session.renderer.result({"values": values, "origins": dict(loaded.origins)})
+        origin, line = places.at(key) if key in loaded.origins else ("default", 0)
+        lines |= {key: line} if line else {}
+        session.renderer.line(f"{key} = {json.dumps(value)}  # {origin}{f':{line}' if line else ''}", whole=True)
+    session.renderer.result({"values": values, "origins": dict(loaded.origins), "lines": lines})
 
 
 @config.command("help", examples=[("config help gate.listen", "One key."), ("config help backup", "A section.")])
 @click.argument("key", required=False)
 @common
 def help_(session: Session, key: str | None) -> None:
-    """Explain a key, such as `gate.listen` or `services.web.command`; without one, list all."""
+    """Explain a key, such as `gate.listen` or `services.web.command`; without one, list all.
+
+    The root may stand before it, and each part in brackets: `holdfast.gate.listen`, `[gate][listen]`.
+    """
     from holdfast.config.reference import explain
 
     lines = explain(key)

@@ -56,14 +56,17 @@ class Forecast(msgspec.Struct, frozen=True):
         return f"{about}, and the time of what never ran here: {', '.join(new)}" if new else about
 
 
+def window_of(names: Sequence[str]) -> range:
+    """Return which of these steps, named in their order, run while visitors are held."""
+    if _CLOSES not in names:
+        return range(0)
+    first = names.index(_CLOSES)
+    return range(first, (names.index(_OPENS, first) if _OPENS in names[first:] else len(names) - 1) + 1)
+
+
 def forecast(plan: Plan, typical_seconds: Callable[[str, str], float | None], *, has_gate: bool = True) -> Forecast:
     """Return what is known of a plan from the journal."""
     steps: Sequence[PlannedStep] = plan.all_steps
-    names = [step.name for step in steps]
-    window: Sequence[int] = ()
-    if _CLOSES in names:
-        first = names.index(_CLOSES)
-        last = names.index(_OPENS, first) if _OPENS in names[first:] else len(names) - 1
-        window = range(first, last + 1)
+    window = window_of([step.name for step in steps])
     seconds = [typical_seconds(step.name, step.title) for step in steps]
     return Forecast([step.title for step in steps], seconds, window, has_gate)

@@ -17,6 +17,7 @@ from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from holdfast.engine.records import OperationRecord, StepRecord
+    from holdfast.engine.strategy import Strategy
 
 _NOT_RUN = "not run"
 
@@ -108,7 +109,7 @@ def list_(session: Session, number: int) -> None:
     )
 
 
-def _head(renderer: Renderer, record: OperationRecord) -> None:
+def _head(renderer: Renderer, record: OperationRecord, how: Strategy | None) -> None:
     for key, value in {
         "operation": record.id,
         "what": record.title,
@@ -119,6 +120,8 @@ def _head(renderer: Renderer, record: OperationRecord) -> None:
         "took": took(record),
         "outcome": outcome_of(record),
         "error": record.error or "-",
+        **({"undone by": f"{how.name}: because {how.because}"} if how is not None else {}),
+        **({"reason": reason} if (reason := record.plan.get("parameters", {}).get("reason")) else {}),
     }.items():
         renderer.line(f"{key:10} {value}".replace("\n", f"\n{'':10} "))
 
@@ -159,7 +162,8 @@ def show(session: Session, operation: str) -> None:
     path = app.loaded.state / "logs" / f"{record.id}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     undone = [line for line in lines if line["kind"] == "undone"]
-    _head(session.renderer, record)
+    how = app.runner.strategy_of(record.id)
+    _head(session.renderer, record, how)
     for step in app.journal.steps(record.id):
         handler = app.runner.handlers.get(step.name)
         undo = None if undone or handler is None or handler.undo is None else handler.undo_title
@@ -186,6 +190,7 @@ def show(session: Session, operation: str) -> None:
             "error": record.error,
             "command": record.command,
             "user": record.user,
+            **({"undone_by": {"strategy": how.name, "because": how.because}} if how is not None else {}),
             "steps": steps,
             "log": lines,
         }

@@ -11,6 +11,7 @@ import click
 
 from holdfast import VERSION
 from holdfast.cli.catalogue import COMMANDS, SECTIONS
+from holdfast.cli.colon_names import Answered, called_as_other, families, translated
 from holdfast.cli.command import Group, common_options
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class LazyGroup(Group):
         for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, text) in commands.items()], col_max=14)
+        with formatter.section("Names of orocloud-cli (holdfast help names)"):
+            rows = [(f"{name}:" if any(more) else name, ", ".join(more)) for name, more in families().items()]
+            formatter.write_dl(rows, col_max=14)
         with formatter.section("Options"):
             formatter.write_dl(self.own_options(context))
         with formatter.section("Common options, before or after the name of a command"):
@@ -116,6 +120,14 @@ def _complete() -> None:
             sys.stderr = sys.__stderr__
 
 
+def _in_own_words(arguments: list[str]) -> list[str]:
+    """Return the command line without names of orocloud-cli. Raise click.UsageError for one that has no equivalent."""
+    try:
+        return translated(arguments, COMMANDS, own=called_as_other())
+    except Answered as answer:
+        raise click.UsageError(str(answer)) from None
+
+
 def main() -> None:
     _open_streams()
     if os.environ.get(_COMPLETE):
@@ -123,8 +135,9 @@ def main() -> None:
         return
     # Other accounts read code and pages, whatever the shell's umask is. What is private has a mode of its own.
     os.umask(_UMASK)
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] or ["--help"]  # a question that is answered even while an operation runs
     try:
+        arguments = _in_own_words(arguments)
         holdfast.main(arguments, prog_name="holdfast", standalone_mode=False)
     except click.UsageError as error:
         if error.__class__.__name__ == "NoArgsIsHelpError":  # a group without a command, since click 8.2

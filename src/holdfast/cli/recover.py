@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.session import Session, common
 from holdfast.cli.text import human_seconds
 from holdfast.errors import ConfigurationError, HoldfastError, NotFoundError
+
+if TYPE_CHECKING:
+    from holdfast.engine.strategy import Strategy
 
 
 @command(
@@ -54,6 +58,8 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
             release = f" (release {item.release})" if item.release else ""
             services = " `holdfast service status` shows what runs." if item.kind.startswith("service.") else ""
             session.renderer.line(f"The state before the operation is back{release}.{services}")
+        if item.undone_by is not None:
+            session.renderer.line(str(item.undone_by))
     if started:
         session.renderer.line(f"started: {', '.join(started)}")
     if not done:
@@ -63,11 +69,21 @@ def recover(session: Session, auto: bool, abandon: str | None, state: str | None
     session.renderer.result(
         {
             "recovered": [
-                {"operation": item.operation, "outcome": str(item.outcome), "seconds": item.seconds} for item in done
+                {
+                    "operation": item.operation,
+                    "outcome": str(item.outcome),
+                    "seconds": item.seconds,
+                    **_undone_by(item.undone_by),
+                }
+                for item in done
             ],
             "started": started,
         }
     )
+
+
+def _undone_by(strategy: Strategy | None) -> dict[str, object]:
+    return {"undone_by": {"strategy": strategy.name, "because": strategy.because}} if strategy is not None else {}
 
 
 _AFTER_ABANDON = (

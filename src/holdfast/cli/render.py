@@ -233,6 +233,7 @@ class Renderer:
                 "state": error.state,
                 "next_step": error.next_step,
                 "problems": list(error.problems) if isinstance(error, ConfigurationError) else [],
+                **({"undone_by": dict(error.undone_by)} if error.undone_by else {}),
             }
             self.write(sys.stdout, json.dumps(self._envelope(False, error.exit_code, error=detail)) + "\n")
             return

@@ -64,6 +64,7 @@ def logs(session: Session, name: str, follow: bool, since: str | None, lines: in
 
     NAME is a service, the front, or one instance, such as that of a release that was undone.
     """
+    from holdfast.application import known_secrets
     from holdfast.config.schema.section import seconds_of
     from holdfast.reports.service_output import chosen
 
@@ -73,6 +74,8 @@ def logs(session: Session, name: str, follow: bool, since: str | None, lines: in
     if follow and session.renderer.as_json:
         raise UsageError("--follow and --json contradict each other")
     app = session.app()
+    for reference in known_secrets.mask(app.context):
+        session.renderer.aside(f"warning: {reference} cannot be read now, so it is not masked here")
     runtime, instance, others = chosen(app, name)
     if others and session.renderer.to_person:
         session.renderer.aside(f"{instance}; also kept: {', '.join(others)}")
@@ -81,7 +84,7 @@ def logs(session: Session, name: str, follow: bool, since: str | None, lines: in
     for line in whole_lines(runtime.output(instance, lines=lines, since_seconds=seconds, follow=follow)):
         printed = True
         session.renderer.line(app.context.host.redactor.text(line), whole=True)
-        said += [line] if session.renderer.as_json else []
+        said += [app.context.host.redactor.text(line)] if session.renderer.as_json else []
     if not printed and session.renderer.to_person:
         session.renderer.aside(f"{instance} has printed nothing.")
     session.renderer.result({"service": name, "instance": instance, "others": others, "lines": said})

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Concatenate
 import click
 
 from holdfast.cli.command import COMMON, common_options, given_before
-from holdfast.cli.forecast import forecast
+from holdfast.cli.forecast import forecast, window_of
 from holdfast.cli.progress import ProgressObserver
 from holdfast.cli.render import Renderer
-from holdfast.cli.text import human_seconds
+from holdfast.cli.text import human_seconds, whole_seconds
 from holdfast.errors import CancelledError, HoldfastError, UsageError
 
 if TYPE_CHECKING:  # heavy modules are imported where a command first needs them, so that `--help` stays quick
@@ -37,13 +37,24 @@ _READ_ONLY = {
     "config schema",
     "config show",
     "config validate",
+    "credentials show",
     "help",
     "import list",
     "log list",
     "log show",
     "maintenance status",
+    "media download",
+    "media dump",
+    "media list",
     "package list",
+    "package show",
+    "package verify",
+    "patch list",
+    "patch view",
+    "queue list",
+    "queue peek",
     "release list",
+    "secret list",
     "service logs",
     "service status",
     "status",
@@ -143,9 +154,16 @@ class Session:
         silent = self.renderer.as_json or self.renderer.quiet
         for note in plan.notes if self._losses != plan.notes and not silent else ():
             self.renderer.note(f"note: {note}")
-        self.observer.expect([app.journal.typical_seconds(step.name, step.title) for step in plan.all_steps])
+        expected = forecast(plan, app.journal.typical_seconds)
+        self.observer.expect(list(expected.seconds))
+        if expected.window and not silent and expected.window_seconds:
+            about = whole_seconds(max(expected.window_seconds, 1.0))
+            self.renderer.note(f"note: Visitors will be held for about {about}.")
         result = app.run(plan, wait_seconds=wait_seconds)
         self.renderer.line(f"{plan.title}: {result.outcome} in {human_seconds(result.seconds)} ({result.operation})")
+        held = held_seconds(app, result.operation)
+        if held:
+            self.renderer.line(f"{held_how(app)} {human_seconds(held)}")
         if result.facts.get("set_id"):
             self.renderer.line(f"backup {result.facts['set_id']}")
         if self.renderer.to_person:
@@ -157,9 +175,22 @@ class Session:
                 "operation": result.operation,
                 "outcome": str(result.outcome),
                 "seconds": round(result.seconds, 3),
+                "maintenance_seconds": round(held, 3),
+                "expected_maintenance_seconds": expected.window_seconds,
                 "facts": result.facts,
             }
         )
+
+
+def held_seconds(app: App, operation: str) -> float:
+    """Return how long an operation held visitors; 0 if it did not."""
+    steps = app.journal.steps(operation)
+    return sum(steps[number].seconds or 0 for number in window_of([step.name for step in steps]))
+
+
+def held_how(app: App) -> str:
+    has_gate = app.loaded.configuration.gate.kind != "none"
+    return "visitors saw the maintenance page for" if has_gate else "visitors got no answer for"
 
 
 def common(function: Callable[Concatenate[Session, ...], None]) -> Callable[..., None]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import TypeVar
 
+_ItemT = TypeVar("_ItemT")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _AGES = (("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60))
 _STAMP = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\b")
@@ -57,6 +59,15 @@ def whole_seconds(seconds: float) -> str:
 def counted(number: int, word: str) -> str:
     """Return a number with its noun, such as `3 backups`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def paged(items: Sequence[_ItemT], page: int, per_page: int | None) -> tuple[list[_ItemT], int]:
+    """Return the items of a page, in their order, and how many pages there are; page 1 has the last items."""
+    if per_page is None:
+        return list(items) if page == 1 else [], 1
+    pages = max(1, -(-len(items) // per_page))
+    end = len(items) - (page - 1) * per_page
+    return list(items[max(0, end - per_page) : max(0, end)]), pages
 
 
 def _instant(stamp: str) -> float:

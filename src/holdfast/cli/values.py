@@ -66,6 +66,15 @@ def _packages(context: click.Context) -> list[str]:
     return sorted(path.parent.name for path in (_loaded(context).state / "packages").glob("*/manifest.json"))
 
 
+def _patches(context: click.Context) -> list[str]:
+    import json
+
+    loaded = _loaded(context)
+    current = loaded.path(loaded.configuration.releases.path).parent / "current"
+    record = json.loads((current / ".holdfast-patches" / "record.json").read_text())
+    return [name for one in record["patches"] for name in (one["id"][:12], one["name"])]
+
+
 def _operations(context: click.Context) -> list[str]:
     return ["latest", *(row[0] for row in _read(context, "SELECT id FROM operation ORDER BY sequence DESC LIMIT 50"))]
 
@@ -103,11 +112,12 @@ def _datasets(context: click.Context) -> list[str]:
 
 def _environments(context: click.Context) -> list[str]:
     from holdfast.cli.command import given_before
-    from holdfast.config.load import environments, find_file, load
+    from holdfast.config.environments import named
+    from holdfast.config.load import find_file, load
 
     given = context.params.get("config") or given_before(context).get("config")
     first = load(given).configuration.application.environment
-    return list(dict.fromkeys([first, *environments(find_file(given))]))
+    return list(dict.fromkeys([first, *named(find_file(given).parent)]))
 
 
 def _keys(context: click.Context) -> list[str]:
@@ -149,6 +159,10 @@ _SOURCES: dict[tuple[str, ...], Callable[[click.Context], Iterable[str]]] = {
     ("upgrade", "reference"): _references,
     ("package", "build", "reference"): _references,
     ("package", "deploy", "reference"): _packages,
+    ("package", "show", "reference"): _packages,
+    ("patch", "view", "id"): _patches,
+    ("patch", "revert", "id"): _patches,
+    ("package", "verify", "references"): _packages,
     ("backup", "export", "arguments"): _backups,
     ("clone", "source"): _environments,
     ("clone", "target"): _environments,

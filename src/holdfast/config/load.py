@@ -1,4 +1,4 @@
-"""The merge of files into one valid configuration: preset, holdfast.toml, the current release's file, the overlay.
+"""The merge of files into one valid configuration: preset, holdfast.toml, the current release's files, the overlays.
 
 All problems are reported at once, each with its key path and the file that it comes from.
 """
@@ -8,25 +8,27 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.config import composer, environments
+from holdfast.config.own_files import FILE_NAME as FILE_NAME
+from holdfast.config.places import Places
 from holdfast.config.schema import Configuration
 from holdfast.config.similar import no_such
-from holdfast.config.validation import InvalidError, cross_problems, plain, validate
+from holdfast.config.validation import MISSING, InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
+from holdfast.system.secret_store import SecretStore
 from holdfast.system.secrets import is_secret
 
-FILE_NAME = "holdfast.toml"
 OF_THE_RELEASE = ("tasks", "services", "migrations")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
 _OF_THE_OPERATOR = {"user"}
 _PRESETS = Path(__file__).parent.parent / "presets"
-_TYPES = {"production": "prod", "staging": "stag", "uat": "uat"}
 
 
 class ResolvedConfig(msgspec.Struct, frozen=True):
@@ -56,10 +58,18 @@ class ResolvedConfig(msgspec.Struct, frozen=True):
             else Path(f"/var/lib/holdfast/{application.name}.{application.environment}")
         )
 
+    def secret_store(self) -> SecretStore:
+        """Return the file of the secrets that Holdfast keeps for this environment, next to holdfast.toml."""
+        identity = self.configuration.secrets.identity
+        return SecretStore(
+            self.root / f"holdfast.secrets.{self.configuration.application.environment}.json",
+            self.path(identity) if identity else self.state / "secrets.identity",
+        )
+
     @property
     def environment_type(self) -> str:
         application = self.configuration.application
-        return application.type or _TYPES.get(application.environment, "dev")
+        return environments.type_of(application.environment, application.type)
 
     @property
     def owner(self) -> str:
@@ -90,7 +100,11 @@ def undump(value: Mapping[str, object]) -> ResolvedConfig:
 
 
 def find_file(given: str | None) -> Path:
-    """Return holdfast.toml as named, or in the working directory or a folder above it. Raise NotFoundError."""
+    """Return holdfast.toml as named, or in the working directory or a folder above it. Raise NotFoundError.
+
+    The environment variable HOLDFAST_CONFIG names it for scripts.
+    """
+    given = given or os.environ.get("HOLDFAST_CONFIG")
     if given:
         path = Path(given)
         path = path / FILE_NAME if path.is_dir() else path
@@ -105,11 +119,6 @@ def find_file(given: str | None) -> Path:
         next_step="Change to the application's folder, name the file with `--config`, or write one with `holdfast"
         " init`.",
     )
-
-
-def environments(path: Path) -> list[str]:
-    """Return the environments that have an overlay next to holdfast.toml."""
-    return sorted(one.name.split(".")[1] for one in path.parent.glob("holdfast.*.toml"))
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -168,64 +177,96 @@ def _merge_preset(target: dict[str, object], extends: object, origin: str, origi
     _merge(target, found, extends, origins)
 
 
-def merge_release(loaded: ResolvedConfig, text: str, origin: str) -> ResolvedConfig:
-    """Return the operator's configuration with what a release's own holdfast.toml may set.
+def merge_release(
+    loaded: ResolvedConfig,
+    text: str,
+    origin: str,
+    *,
+    of_type: tuple[str, str] = ("", ""),
+    scripts: tuple[str, str] = ("", ""),
+) -> ResolvedConfig:
+    """Return the operator's configuration with what a release's own files may set.
 
-    What another release set before is dropped: its tasks and services do not belong to this one. Raise
-    ConfigurationError.
+    `text` is its holdfast.toml; `of_type` has text and origin of its overlay for the type of this environment, and
+    `scripts` those of its composer.json, whose scripts may replace tasks. What another release set before is dropped:
+    its tasks and services do not belong to this one. Raise ConfigurationError.
     """
     loaded = loaded.operator or loaded
-    try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
-    own, refused = _allowed({key: value for key, value in found.items() if key in OF_THE_RELEASE})
-    if not own:
-        return replace(loaded, refused=refused) if refused else loaded
+    chosen = loaded.configuration.tasks.scripts
+    made = composer.tasks(scripts[0], {str(task): name for task, name in chosen.items()}, scripts[1])
     merged = plain(loaded.configuration, defaults=False)
     origins = dict(loaded.origins)
-    _merge(merged, own, origin, origins)
-    overlay = _overlay_of(loaded)
-    if overlay is not None:
-        _merge(
-            merged,
-            {key: value for key, value in _read(overlay).items() if key in OF_THE_RELEASE},
-            overlay.name,
-            origins,
+    for name, commands in made.items():
+        given = merged.get("tasks")
+        table = isinstance(given, dict) and isinstance(given.get(name), dict)  # its environment and account stay
+        _merge(merged, {"tasks": {name: {"commands": commands} if table else commands}}, scripts[1], origins)
+    texts = {origin: text, of_type[1]: of_type[0]}
+    refused: list[str] = []
+    sets = bool(made)
+    for name, content in texts.items():
+        own, not_allowed = _allowed(
+            {key: value for key, value in _parsed(content, name).items() if key in OF_THE_RELEASE}
         )
-    configuration = _validate(merged, origins, origin, loaded.root, {origin: text})
-    return ResolvedConfig(configuration, loaded.root, origins, loaded, refused)
+        refused += not_allowed
+        sets = sets or bool(own)
+        _merge(merged, own, name, origins)
+    if not sets:
+        return replace(loaded, refused=tuple(refused)) if refused else loaded
+    application = loaded.configuration.application
+    for overlay in environments.overlays(loaded.root, application.environment, loaded.environment_type):
+        allowed = {key: value for key, value in _read(overlay).items() if key in OF_THE_RELEASE}
+        _merge(merged, allowed, overlay.name, origins)
+    configuration = _validate(merged, origins, origin, loaded.root, {**texts, scripts[1]: ""})
+    return ResolvedConfig(configuration, loaded.root, origins, loaded, tuple(refused))
+
+
+def _parsed(text: str, origin: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
+
+
+def wanted_files(loaded: ResolvedConfig) -> tuple[str, ...]:
+    """Return the names of those files of a release that this configuration lets set anything."""
+    common, of_type, scripts = release_files(loaded)
+    return (common, of_type, *([scripts] if loaded.configuration.tasks.scripts else []))
+
+
+def release_files(loaded: ResolvedConfig) -> tuple[str, str, str]:
+    """Return the names of a release's own files: the common one, that for the type of this environment, the scripts."""
+    return FILE_NAME, f"holdfast.{loaded.environment_type}.toml", composer.FILE_NAME
 
 
 def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
     """Return what a release may set in these sections, and the keys that it may not."""
-    services = own.get("services")
-    if not isinstance(services, Mapping):
-        return dict(own), ()
-    taken: dict[str, object] = {}
-    refused = []
-    for name, service in services.items():
-        if not isinstance(service, Mapping):
-            taken[name] = service  # the schema refuses these with a message
-            continue
-        allowed = dict(service)
-        for key in service.keys() & _OF_THE_OPERATOR:
-            refused.append(f"services.{name}.{key}")
-            del allowed[key]
-        environment = allowed.get("environment")
-        if not isinstance(environment, Mapping):
-            environment = {}
+    taken = dict(own)
+    refused: list[str] = []
+    for section in ("services", "tasks"):
+        tables = own.get(section)
+        if isinstance(tables, Mapping):  # the schema refuses anything else with a message
+            allowed = {name: _allowed_of(item, f"{section}.{name}", refused) for name, item in tables.items()}
+            if section == "tasks" and isinstance(allowed.get("user"), str):
+                refused.append("tasks.user")
+                del allowed["user"]
+            taken[section] = allowed
+    return taken, tuple(refused)
+
+
+def _allowed_of(item: object, prefix: str, refused: list[str]) -> object:
+    """Return a service or a task without the keys that only the operator may set, which are added to `refused`."""
+    if not isinstance(item, Mapping):
+        return item
+    allowed = dict(item)
+    for key in item.keys() & _OF_THE_OPERATOR:
+        refused.append(f"{prefix}.{key}")
+        del allowed[key]
+    environment = allowed.get("environment")
+    if isinstance(environment, Mapping):
         secrets = [key for key, value in environment.items() if is_secret(str(value))]
-        refused += [f"services.{name}.environment.{key}" for key in secrets]
-        if secrets:
-            allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
-        taken[name] = allowed
-    return {**own, "services": taken}, tuple(refused)
-
-
-def _overlay_of(loaded: ResolvedConfig) -> Path | None:
-    path = loaded.root / f"holdfast.{loaded.configuration.application.environment}.toml"
-    return path if path.is_file() else None
+        refused += [f"{prefix}.environment.{key}" for key in secrets]
+        allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
+    return allowed
 
 
 def load(given: str | None = None, environment: str | None = None) -> ResolvedConfig:
@@ -240,27 +281,46 @@ def load(given: str | None = None, environment: str | None = None) -> ResolvedCo
     chosen = environment or os.environ.get("HOLDFAST_ENVIRONMENT")
     if isinstance(application, dict):
         chosen = chosen or application.get("environment") or "production"
-        overlay = path.with_name(f"holdfast.{chosen}.toml")
-        if overlay.is_file():
-            _merge(merged, _read(overlay), overlay.name, origins)
-        elif environment and environment != application.get("environment", "production"):
-            raise no_such(
-                "environment",
-                environment,
-                [str(application.get("environment", "production")), *environments(path)],
-                next_step=f"To make it, write {overlay}.",
-            )
+        _merge_overlays(merged, origins, path, str(chosen), is_named=bool(environment))
         application["environment"] = chosen
     configuration = _validate(merged, origins, str(path), path.parent)
     loaded = ResolvedConfig(configuration, path.parent, origins)
-    own = loaded.path(configuration.releases.path).parent / "current" / FILE_NAME
-    if own.is_file():
-        loaded = merge_release(loaded, own.read_text(), f"current/{FILE_NAME}")
+    folder = loaded.path(configuration.releases.path).parent / "current"
+    texts = {name: (folder / name).read_text() for name in wanted_files(loaded) if (folder / name).is_file()}
+    if texts:
+        own, of_type, scripts = ((texts.get(name, ""), f"current/{name}") for name in release_files(loaded))
+        loaded = merge_release(loaded, *own, of_type=of_type, scripts=scripts)
     problems = _folder_problems(loaded) + cross_problems(loaded.configuration)
     if problems:
-        place = _Places(loaded.origins, path.parent)
+        place = Places(loaded.origins, path.parent)
         raise _wrong(str(path), [f"{problem}{place.of(problem.partition(':')[0])}" for problem in problems])
     return loaded
+
+
+def _merge_overlays(
+    merged: dict[str, object], origins: dict[str, str], path: Path, chosen: str, *, is_named: bool
+) -> None:
+    """Merge the overlay of the environment's type, then its own. Raise ConfigurationError or NotFoundError."""
+    base = merged["application"]
+    assert isinstance(base, dict)
+    own = path.with_name(f"holdfast.{chosen}.toml")
+    table = _read(own) if own.is_file() else {}
+    application = table.get("application")
+    configured = application.get("type") if isinstance(application, dict) else None
+    kind = environments.type_of(chosen, configured or base.get("type"))
+    found = environments.overlays(path.parent, chosen, kind)
+    unknown = not table and (not found or not environments.is_known_name(chosen))
+    if is_named and unknown and chosen != base.get("environment", "production"):
+        raise no_such(
+            "environment",
+            chosen,
+            [str(base.get("environment", "production")), *environments.named(path.parent)],
+            next_step=f"To make it, write {own}.",
+        )
+    for overlay in found:
+        more = table if overlay == own else _read(overlay)
+        environments.refuse_type_in(overlay, more, chosen)
+        _merge(merged, more, overlay.name, origins)
 
 
 def _wrong(path: str, problems: list[str]) -> ConfigurationError:
@@ -283,49 +343,38 @@ def _validate(
     try:
         return validate(merged, Configuration)
     except InvalidError as error:
-        place = _Places(origins, root, texts or {})
+        place = Places(origins, root, texts or {})
         raise _wrong(path, [f"{key}: {text}{place.of(key)}" for key, text in error.problems]) from None
 
 
-class _Places:
-    """Where the keys of a refused configuration stand: the file, and the line in it."""
+def validate_files(files: Sequence[Path]) -> None:
+    """Check the result of merging files in this order; what one file alone may lack is not missed.
 
-    def __init__(self, origins: Mapping[str, str], root: Path, texts: Mapping[str, str] | None = None) -> None:
-        self._origins = origins
-        self._root = root
-        self._texts = texts or {}
-        self._lines: dict[str, dict[str, int]] = {}
-
-    def of(self, key: str) -> str:
-        """Return the place of a key, to go on after a message; empty if no file has it."""
-        origin = _origin(self._origins, key)
-        if not origin:
-            return ""
-        if origin not in self._lines:
-            self._lines[origin] = self._read(origin)
-        parts = key.split(".")
-        names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-        line = next((self._lines[origin][name] for name in names if name in self._lines[origin]), 0)
-        return f" ({origin}, line {line})" if line else f" ({origin})"
-
-    def _read(self, origin: str) -> dict[str, int]:
-        from holdfast.config.lines import lines_of  # noqa: PLC0415 # only after an error
-
-        try:
-            text = self._texts[origin] if origin in self._texts else (self._root / origin).read_text()
-        except (OSError, ValueError):  # a preset
-            return {}
-        return lines_of(text)
-
-
-def _origin(origins: Mapping[str, str], key: str) -> str:
-    """Return the file that a key comes from, or else that of the table around it or of a key below it."""
-    parts = key.split(".")
-    for length in range(len(parts), 0, -1):
-        prefix = ".".join(parts[:length])
-        if prefix in origins:
-            return origins[prefix]
-    return next((origin for known, origin in origins.items() if known.startswith(f"{key}.")), "")
+    Raise ConfigurationError.
+    """
+    merged: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for path in files:
+        table = _read(path)
+        if not merged:
+            _merge_preset(merged, table.get("extends", ""), str(path), origins)
+        texts[str(path)] = path.read_text()
+        _merge(merged, table, str(path), origins)
+    place = Places(origins, Path(), texts)
+    try:
+        configuration = validate(merged, Configuration)
+    except InvalidError as error:
+        found = [pair for pair in error.problems if len(files) > 1 or pair[1] != MISSING]
+        if not found:
+            return
+        problems = [f"{key}: {text}{place.of(key)}" for key, text in found]
+        raise _wrong(" + ".join(map(str, files)), problems) from None
+    loaded = ResolvedConfig(configuration, files[0].absolute().parent, origins)
+    if problems := _folder_problems(loaded) + cross_problems(configuration):
+        raise _wrong(
+            " + ".join(map(str, files)), [f"{problem}{place.of(problem.partition(':')[0])}" for problem in problems]
+        )
 
 
 def _inside(inner: Path, outer: Path) -> bool:

@@ -1,11 +1,12 @@
-"""Placeholders in the commands of holdfast.toml: `{port}`, `{release}`, `{root}` and `{python}`."""
+"""Placeholders in the commands of holdfast.toml: `{port}`, `{release}`, `{root}`, `{python}` and `{php_fpm}`."""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-PLACEHOLDERS = ("port", "release", "root", "python")
+PLACEHOLDERS = ("port", "release", "root", "python", "php_fpm")
 # A word in braces, but no `${variable}` of a shell; doubled braces stand for plain ones.
+_SECRET = re.compile(r"(^|=)secret:[A-Za-z_]")
 _PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}|(?<![${])\{([a-z_]+)\}")
 
 
@@ -24,6 +25,8 @@ def unknown_placeholders(argv: Iterable[str], *, port: bool = True) -> list[str]
     known = [name for name in PLACEHOLDERS if port or name != "port"]
     problems = []
     for word in argv:
+        if _SECRET.search(word):
+            problems.append("a secret is never an argument, which other accounts can see; pass it by `environment`")
         for found in _PLACEHOLDER.finditer(word):
             name = found[2]
             if name == "port" and not port:

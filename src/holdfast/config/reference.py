@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -67,6 +68,8 @@ def _named_as(asked: str, known: list[Key]) -> list[str]:
 def explain(asked: str | None) -> list[str]:
     """Return lines that explain one key or a section with its keys, or that list all. Raise NotFoundError."""
     known = list(all_keys())
+    if asked is not None:
+        asked = re.sub(r"\]\[|\[|\]", ".", asked).strip(".").removeprefix("holdfast.")
     if asked is None:
         return [f"{key.path:45} {key.description}" for key in known]
     hits = [key for key in known if _matches(asked, key.path)]

@@ -16,6 +16,10 @@ from holdfast.config.similar import did_you_mean
 _SectionT = TypeVar("_SectionT", bound=Section)
 
 
+MISSING = "is missing"
+"""What is wrong with a key that is needed and not there."""
+
+
 class InvalidError(Exception):
     """A value that the schema does not accept; `problems` are pairs of a key and what is wrong with it."""
 
@@ -116,7 +120,7 @@ def _wrong_section(value: Mapping[str, object], section: type[Section], prefix: 
         if name in value:
             problems += _wrong(value[name], one.type, f"{prefix}{name}")
         elif one.required:
-            problems.append((f"{prefix}{name}", "is missing"))
+            problems.append((f"{prefix}{name}", MISSING))
     yield from problems
     if not problems:
         found = msgspec.convert({name: item for name, item in value.items() if name in known}, section)

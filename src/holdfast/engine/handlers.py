@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from holdfast.model import CommitFacts, Facts, PlanParameters
+
+UndoStrategy = Literal["", "restore_point", "gate", "code"]
 
 
 class StepContext(msgspec.Struct):
@@ -43,3 +45,7 @@ class Handler(msgspec.Struct, frozen=True):
     """Raise HoldfastError for parameters or facts in a journal that this version does not know."""
     undo_title: str = ""
     """What the operator reads while the step is undone; empty where that is the step's own title."""
+    undo_strategy: UndoStrategy = ""
+    """How a failed upgrade is taken back from this step on."""
+    may_change_data: bool = False
+    """Whether the application's own code or commands may write to the data in this step."""

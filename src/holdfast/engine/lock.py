@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -45,9 +46,13 @@ class Owner(msgspec.Struct, frozen=True):
     pid_namespace: str
     what: str
     since: str
+    host: str = ""
+    user: str = ""
+    command: str = ""
+    """What was typed; empty if that is not known."""
 
     @classmethod
-    def of_this_process(cls, what: str) -> Owner:
+    def of_this_process(cls, what: str, command: str = "") -> Owner:
         return cls(
             pid=os.getpid(),
             start_ticks=process_start_ticks(os.getpid()) or 0,
@@ -55,6 +60,9 @@ class Owner(msgspec.Struct, frozen=True):
             pid_namespace=pid_namespace(),
             what=what,
             since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            host=os.uname().nodename,
+            user=_user(),
+            command=command,
         )
 
     def alive(self) -> bool:
@@ -66,7 +74,16 @@ class Owner(msgspec.Struct, frozen=True):
         return process_start_ticks(self.pid) == self.start_ticks
 
     def __str__(self) -> str:
-        return f"{self.what} (process {self.pid}, since {self.since})"
+        by = f", by {self.user} on {self.host}" if self.user else ""
+        typed = f": {self.command}" if self.command else ""
+        return f"{self.what} (process {self.pid}, since {self.since}{by}{typed})"
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 class Lock:
@@ -86,9 +103,13 @@ class Lock:
         *,
         wait_seconds: float = 0,
         shared: bool = False,
+        command: str = "",
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Lock:
-        """Take the lock, waiting at most `wait_seconds` (monotonic). Raise BusyError naming the holder."""
+        """Take the lock, waiting at most `wait_seconds` (monotonic). Raise BusyError naming the holder.
+
+        `command` is what was typed, for the message of another command.
+        """
         durable.make_directory(self._path.parent)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + wait_seconds
@@ -107,7 +128,7 @@ class Lock:
                 time.sleep(0.05)
         self._descriptor = descriptor
         if not shared:
-            record = json.dumps(asdict(Owner.of_this_process(what))).encode()
+            record = json.dumps(asdict(Owner.of_this_process(what, command))).encode()
             try:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, record, 0)

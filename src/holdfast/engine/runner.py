@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.engine import fence
+from holdfast.engine import fence, strategy
 from holdfast.engine.cancellation import Cancellation
 from holdfast.engine.failure import operator_error
 from holdfast.engine.handlers import Handler, StepContext
@@ -82,7 +82,7 @@ class Runner:
     def lock(self, name: str) -> Lock:
         return Lock(self._locks / f"{name}.lock")
 
-    def _take_locks(self, plan: Plan, wait_seconds: float) -> list[Lock]:
+    def _take_locks(self, plan: Plan, wait_seconds: float, command: str) -> list[Lock]:
         """Take all locks of a plan in their fixed order, `change` before `backup` before `gate`."""
         names = sorted({plan.lock, *plan.also_locks}, key=LOCK_ORDER.index)
         held: list[Lock] = []
@@ -90,7 +90,8 @@ class Runner:
             for name in names:
                 wait = wait_seconds if name == "backup" else (5.0 if name == "gate" else 0.0)
                 lock = self.lock(name)
-                held.append(lock.acquire(plan.title, wait_seconds=wait, cancelled=self._cancellation.requested))
+                asked = self._cancellation.requested
+                held.append(lock.acquire(plan.title, wait_seconds=wait, command=command, cancelled=asked))
         except BaseException:
             release_all(held)
             raise
@@ -145,7 +146,7 @@ class Runner:
         if unknown:
             raise HoldfastError(f"no handler for steps {unknown}")
         with self._cancellation:
-            locks = self._take_locks(plan, wait_seconds)
+            locks = self._take_locks(plan, wait_seconds, command)
             try:
                 self.refuse_if_interrupted(gate_only=plan.lock == "gate", supersedes=plan.parameters.supersedes)
                 if plan.lock == "change":
@@ -290,7 +291,13 @@ class Runner:
             self._host.redactor,
             back_seconds=back_seconds,
             degraded=degraded if outcome is Outcome.DEGRADED else None,
+            strategy=self.strategy_of(operation),
         ) from error
+
+    def strategy_of(self, operation: str) -> strategy.Strategy | None:
+        """Return how an upgrade was undone; None where it was not, or for every other operation."""
+        stored = self.journal.operation(operation)
+        return strategy.of_an_undone(stored, self.journal.steps(operation), self.handlers) if stored else None
 
     def _undo(self, operation: str, why: str) -> Outcome:
         """End surviving children, then undo in reverse; return `undone` or `degraded`. Raise StuckError."""

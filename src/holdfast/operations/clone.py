@@ -36,6 +36,7 @@ def plan(
     except_: Sequence[str] = (),
     unsanitized: bool = False,
     safety: bool = True,
+    reason: str = "",
 ) -> Plan:
     """Return the plan that brings a backup of `source` into `app`.
 
@@ -86,7 +87,7 @@ def plan(
         after_commit=after,
         also_locks=("backup",),
         notes=(*_notes(app, source, found.instant, (*databases, *files), wanted), *checks.notes),
-        parameters=parts.parameters(app, release, set=found.id),
+        parameters=parts.parameters(app, release, set=found.id, reason=reason or None),
         barrier_paths=tuple(app.context.barrier_paths()),
     )
 

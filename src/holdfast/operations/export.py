@@ -8,7 +8,7 @@ from pathlib import Path
 from holdfast.application.application import App
 from holdfast.config.similar import no_such
 from holdfast.errors import DamagedError, NotFoundError, RefusedError
-from holdfast.model import Backup, Plan
+from holdfast.model import Backup, Plan, PlanParameters
 from holdfast.operations import backup as backups
 from holdfast.steps import export
 from holdfast.steps.export import ChosenSet, ExportedSet, Format, PublishExport, WriteExport
@@ -16,7 +16,15 @@ from holdfast.steps.export import ChosenSet, ExportedSet, Format, PublishExport,
 _STORED = {"code": ("code.tar.zst", "code.json"), "config": ("config.tar.zst",)}
 
 
-def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = (), format: Format = "tar.gz") -> Plan:
+def plan(
+    app: App,
+    reference: str | None,
+    folder: str,
+    *,
+    only: Sequence[str] = (),
+    format: Format = "tar.gz",
+    reason: str = "",
+) -> Plan:
     """Return the plan of an export; without a reference, of all backups.
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
@@ -36,7 +44,7 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
     files = sum(
         item.datasets[name]["size_bytes"] for item, names in zip(sets, chosen, strict=True) for name in names.files
     )
-    leaves = _leaves(app, sets, chosen)
+    leaves = [*_leaves(app, sets, chosen), *([f"Reason: {reason}"] if reason else [])]
     title = f"export backup {sets[0].id}" if len(sets) == 1 else f"export {len(sets)} backups"
     return Plan(
         kind="backup.export",
@@ -56,7 +64,13 @@ def plan(app: App, reference: str | None, folder: str, *, only: Sequence[str] = 
         after_commit=(PublishExport(str(target), tuple(ExportedSet(item.id) for item in sets)),),
         notes=(*leaves, *_left_out(sets, only)),
         barrier_paths=(str(app.loaded.state),),
+        parameters=PlanParameters(reason=reason or None),
     )
+
+
+def takes_data(app: App, only: Sequence[str]) -> bool:
+    """Return whether an export of these parts contains data, and not only code and configuration."""
+    return not only or bool({*only} - {*_STORED})
 
 
 def is_reference(app: App, text: str) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import parts
+from holdfast.operations import parts, provision
+from holdfast.operations.provision import Provision
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
-from holdfast.steps.release import BuildPackage, SwitchRelease, UnpackRelease
+from holdfast.steps.release import SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint, WipeData
 from holdfast.steps.service_steps import AdoptServices, StopServices
 
 
-def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
-    """Return the plan of an installation.
+def plan(
+    app: App, reference: str, *, wipe: bool = False, provided: Provision | None = None, push: bool | None = None
+) -> Plan:
+    """Return the plan of an installation; `provided` is a package that exists already, `push` as in an upgrade.
 
     Raise RefusedError where a release is installed, unless the data is wiped, which production forbids.
     """
@@ -35,9 +39,11 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
             "no vault is configured, and wiped files could only come back from a backup",
             next_step='Add [vaults.local] with `kind = "local"` and a `path`.',
         )
-    commit, label = parts.resolve(app, reference)
-    notes = parts.adopt_release_configuration(app, commit, label)
-    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    provided = provided or provision.building(app, reference, push=push)
+    label = provided.label
+    notes = parts.adopt_configuration(app, provided.configuration, label)
+    development.refuse(app.context)
+    release = parts.new_release(app, provided.package, label, provided.commit)
     datasets = parts.only_existing(app, parts.choose(app))
     with_vault = bool(app.loaded.configuration.vaults)
     if wipe:
@@ -46,7 +52,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=int(with_vault)),
-        BuildPackage(commit, label),
+        *provided.steps,
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),
     ]
@@ -74,6 +80,7 @@ def plan(app: App, reference: str, *, wipe: bool = False) -> Plan:
         OpenGate(),
         UnpinBackup(),
         DropRestorePoint(),
+        *parts.record_use(app),
     )
     return Plan(
         kind="install",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.application.application import App
-from holdfast.config.load import FILE_NAME, merge_release
+from holdfast.config import composer, own_files
+from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
@@ -20,7 +21,8 @@ from holdfast.steps.gate import CloseGate
 from holdfast.steps.guard import CompareRows
 from holdfast.steps.last_pass import TakeLastPass
 from holdfast.steps.loaded import CheckLoadedMigrations
-from holdfast.steps.migrate import CheckMigrations, VerifyMigrations
+from holdfast.steps.migrate import CheckMigrations, VerifyMigrations, VerifyNonePending
+from holdfast.steps.package_use import RecordUse
 from holdfast.steps.preflight import Preflight
 from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
@@ -41,10 +43,21 @@ class Datasets:
     code: bool
 
 
+def expanded(app: App, names: Sequence[str]) -> list[str]:
+    """Return names of datasets, with those of all databases for `@databases` and of all files for `@files`."""
+    configuration = app.loaded.configuration
+    groups = {"@databases": list(configuration.databases), "@files": list(configuration.files)}
+    return [name for given in names for name in groups.get(given, [given])]
+
+
 def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> Datasets:
-    """Return the datasets that `--only` and `--except` choose; `code` is one. Raise NotFoundError."""
+    """Return the datasets that `--only` and `--except` choose; `code` is one, `@databases` and `@files` are groups.
+
+    Raise NotFoundError.
+    """
     configuration = app.loaded.configuration
     known = [*configuration.databases, *configuration.files, "code"]
+    only, except_ = expanded(app, only), expanded(app, except_)
     for name in (*only, *except_):
         if name not in known:
             raise no_such("dataset", name, known)
@@ -109,32 +122,39 @@ def resolve(app: App, reference: str) -> tuple[str, str]:
         return package.commit, package.label
 
 
-def adopt_release_configuration(app: App, commit: str, label: str) -> list[str]:
-    """Let the holdfast.toml in a release's package set its tasks, services and migrations."""
-    return adopt_configuration(app, app.context.packages.file_of(commit, FILE_NAME), label)
-
-
 def adopt_configuration(app: App, text: str | None, label: str) -> list[str]:
-    """Let a release's own holdfast.toml set its tasks, services and migrations, instead of the running release's.
+    """Let a release's own files set its tasks, services and migrations, instead of those of the running release.
 
-    Return notes that name the keys that are set, no longer set and ignored. Raise ConfigurationError.
+    `text` is what `config.own_files` puts together. Return notes that name the keys that are set, no longer set and
+    ignored. Raise ConfigurationError.
     """
     before = app.context.loaded
-    origin = f"{label}:{FILE_NAME}"
+    names, files = release_files(before), own_files.split(text)
+    origins = [f"{label}:{name}" for name in names]
     try:
-        merged = merge_release(before, text if text is not None else "", origin)
+        merged = merge_release(
+            before,
+            files[names[0]],
+            origins[0],
+            of_type=(files.get(names[1], ""), origins[1]),
+            scripts=(files.get(composer.FILE_NAME, ""), origins[2]),
+        )
     except ConfigurationError as error:
         error.what = f"{FILE_NAME} of {label} is wrong: {error.what}"
         raise
     if merged is not before:
         app.use_configuration(merged)
-    keys = {key for key, value in merged.origins.items() if value == origin}
-    gone = {key for key, value in before.origins.items() if value == f"current/{FILE_NAME}"} - keys
-    notes = [f"Set by {origin}: {', '.join(sorted(keys))}"] if keys else []
+    notes = []
+    for origin in origins:
+        if keys := {key for key, value in merged.origins.items() if value == origin}:
+            notes.append(f"Set by {origin}: {', '.join(sorted(keys))}")
+    keys = {key for key, value in merged.origins.items() if value in origins}
+    running = [f"current/{name}" for name in names]
+    gone = {key for key, value in before.origins.items() if value in running} - keys
     if gone:
         notes.append(f"No longer set by the running release's {FILE_NAME}: {', '.join(sorted(gone))}")
     if merged.refused:
-        notes.append(f"Ignored from {origin}: {', '.join(merged.refused)} (only the operator may set these keys)")
+        notes.append(f"Ignored from {origins[0]}: {', '.join(merged.refused)} (only the operator may set these keys)")
     return notes
 
 
@@ -309,10 +329,21 @@ def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()
     migrates_at_start = app.loaded.configuration.migrations.on_start
     return [
         *tasks(app, release, "migrate"),
+        *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
         *start_all(app, release, compare),
     ]
+
+
+def still_pending(app: App, release: Release) -> list[PlannedStep]:
+    """Return the step that looks for migrations after `migrate`, where a release can be asked for them at little cost.
+
+    The questions of other frameworks take seconds, in which visitors wait.
+    """
+    configuration = app.loaded.configuration
+    asks = bool(configuration.migrations.pending) or configuration.migrations.kind == "oro"
+    return [VerifyNonePending(release)] if asks and configuration.tasks.task("migrate") is not None else []
 
 
 def prepare(app: App, release: Release, *tasks: TaskName) -> list[PlannedStep]:
@@ -331,6 +362,11 @@ def remove_stopped(app: App) -> list[PlannedStep]:
     return [RemoveStopped()] if app.context.runtime.keeps_stopped else []
 
 
+def record_use(app: App) -> list[PlannedStep]:
+    """Return the closing step that records in the registry what runs here; none without a registry."""
+    return [RecordUse()] if app.context.registry is not None else []
+
+
 def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
     return [RunTask(release, name) for name in names if app.loaded.configuration.tasks.task(name) is not None]
@@ -346,6 +382,7 @@ def parameters(
     known_services: Sequence[str] | None = None,
     previous: Release | None = None,
     start_all: bool = False,
+    reason: str | None = None,
 ) -> PlanParameters:
     """Return parameters of a plan: the release that a commit makes current, and the newest change before the plan."""
     return PlanParameters(
@@ -357,6 +394,7 @@ def parameters(
         mode=mode,
         set=set,
         start_all=start_all,
+        reason=reason,
     )
 
 

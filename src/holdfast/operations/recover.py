@@ -15,6 +15,7 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.lock import LOCK_ORDER, Lock, release_all
 from holdfast.engine.observer import Observer, SilentObserver
 from holdfast.engine.records import OperationRecord
+from holdfast.engine.strategy import Strategy
 from holdfast.errors import BusyError, InterruptedOperationError, NotFoundError, RefusedError, StepError, StuckError
 from holdfast.model import Outcome
 from holdfast.steps import boot
@@ -35,6 +36,8 @@ class Recovered:
     seconds: float
     release: str
     """The label of the release that is the current one now; empty if there is none."""
+    undone_by: Strategy | None = None
+    """How an upgrade was undone."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def _recover_one(record: OperationRecord, observer: Observer | None) -> Recovere
         result = app.runner.recover(record)
         release = app.context.current_release()
         label = release.label if release is not None else ""
-        return Recovered(record.id, record.kind, record.title, result.outcome, result.seconds, label)
+        how = app.runner.strategy_of(record.id)
+        return Recovered(record.id, record.kind, record.title, result.outcome, result.seconds, label, how)
     finally:
         app.close()
 

@@ -41,6 +41,7 @@ def plan(
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
+    only, except_ = parts.expanded(app, only), parts.expanded(app, except_)
     if tuple(only) == (CONFIGURATION,):
         return _plan_configuration(app, references)
     with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)
@@ -144,6 +145,10 @@ def _configuration_notes(app: App, found: Backup, *, over: bool = False) -> list
         notes.append(f"Existing configuration that is not changed: {', '.join(kept)} (--only config restores it)")
     if kept and over:
         notes.append(f"Configuration that is restored where it differs: {', '.join(kept)}")
+    store = app.loaded.secret_store()
+    if store.path.name in missing or (over and store.path.name in kept):
+        here = "is here" if store.identity_path.exists() else "does not exist: copy it there before services start"
+        notes.append(f"The backup has secrets only encrypted. Their identity {store.identity_path} {here}.")
     return notes
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
 from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
 from holdfast.operations import parts, upgrade
-from holdfast.steps import migrations, services
+from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
-from holdfast.steps.gate import CloseGate, OpenGate
-from holdfast.steps.migrate import MigrateWhileServing
+from holdfast.steps.gate import OpenGate
+from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing
 from holdfast.steps.release import SwitchRelease
 from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFiles
-from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
+from holdfast.steps.service_steps import AdoptServices
 from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
 
@@ -37,8 +38,7 @@ def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = 
             f"images of {target.label} are gone: {', '.join(gone)}",
             next_step=f"Run: holdfast package build {target.label}",
         )
-    own = Path(target.path) / "holdfast.toml"
-    notes = parts.adopt_configuration(app, own.read_text() if own.is_file() else None, target.label)
+    notes = parts.adopt_configuration(app, own_files.in_folder(Path(target.path)), target.label)
     found = (
         releases.data_of(app.context, target, backups.vault(app).backups()) if app.context.vault is not None else None
     )
@@ -72,8 +72,14 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
     Without configured migrations the schema shows whether it changed. Nothing shows what a task did to contents alone.
     """
     if migrations.known(app.context):
-        unknown = migrations.unknown_to(app.context, target)
-        return f"does not know the applied migrations {', '.join(unknown)}" if unknown else ""
+        unknown = [name for name in migrations.unknown_to(app.context, target) if name not in _tolerated(app)]
+        unknown += _bundles_since(app, target)
+        if unknown:
+            return f"does not know the applied migrations {', '.join(unknown)}"
+    if app.loaded.configuration.migrations.pending and (left := migrations.pending(app.context, target)):
+        return f"needs migrations that the data does not have: {migrations.listed(left)}"
+    if migrations.known(app.context):
+        return ""
     if keep_data or not app.context.databases:
         return ""
     if found is None:
@@ -85,6 +91,26 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
     return f"comes from before {', '.join(migrated)}, where `migrate` may have changed contents" if migrated else ""
 
 
+def _tolerated(app: App) -> set[str]:
+    """Return the migrations of which a rolling upgrade found in their SQL that code from before tolerates them."""
+    found: set[str] = set()
+    for record in app.journal.committed(["upgrade"]):
+        for step in app.journal.steps(record.id):
+            if step.name == CheckMigrations.name:
+                found.update(step.facts.get("tolerated") or [])
+    return found
+
+
+def _bundles_since(app: App, target: Release) -> list[str]:
+    """Return versions of bundles that the running release has and an earlier one lacks: it does not know them."""
+    current = app.context.current_release()
+    absent = migrations.absent_bundles(app.context, target)
+    if not absent or current is None:
+        return []
+    gone = {name.rpartition(" ")[0] for name in migrations.absent_bundles(app.context, current)}
+    return [name for name in absent if name.rpartition(" ")[0] not in gone and name not in _tolerated(app)]
+
+
 def _migrated_since(app: App, target: Release) -> list[str]:
     """Operations since a release ran last that ran its successors' migrations."""
     found = []
@@ -92,7 +118,9 @@ def _migrated_since(app: App, target: Release) -> list[str]:
         if record.commit_facts.get("release", {}).get("id") == target.id:
             break
         done = [step for step in app.journal.steps(record.id) if step.state is StepState.DONE]
-        if any(_migrates(step) for step in done):
+        # Where nothing was pending, the task had nothing to do.
+        idle = any(step.name == CheckMigrations.name and step.facts.get("pending") == [] for step in done)
+        if not idle and any(_migrates(step) for step in done):
             found.append(record.id)
     return found[::-1]
 
@@ -149,25 +177,13 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
-    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        steps: list[PlannedStep] = [StartServices(target, kinds, during="rollback")]
-        after = upgrade.beside_after(target)
-    else:
-        steps = [
-            *parts.prepare(app, target),
-            CloseGate(f"rollback to {target.label}"),
-            StopServices(keeps=True),
-            SwitchRelease(target),
-            *parts.start_all(app, target),
-        ]
-        after = [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
+    steps, after = upgrade.switching(app, target, [], "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
         steps=(parts.preflight(app, nothing), *steps),
-        after_commit=tuple(after),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
@@ -200,6 +216,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.record_use(app),
     )
     return Plan(
         kind="rollback",

@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
+from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.config.schema.section import seconds_of
-from holdfast.errors import AlreadyThereError, RefusedError
+from holdfast.errors import AlreadyThereError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
-from holdfast.operations import parts
+from holdfast.operations import parts, provision
+from holdfast.operations.patches import Patches, carried
+from holdfast.operations.provision import Provision
 from holdfast.steps import services
 from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, refuse_unknown_migrations
-from holdfast.steps.release import BuildPackage, PruneReleases, SwitchRelease, UnpackRelease
+from holdfast.steps.release import PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
-from holdfast.steps.services import WEB
+from holdfast.steps.services import BEHIND, WEB
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -33,43 +37,59 @@ def plan(
     backup_except: tuple[str, ...] = (),
     again: bool = False,
     may_shrink: Sequence[str] = (),
+    allow_incompatible: bool = False,
+    provided: Provision | None = None,
+    patches: Patches = "refuse",
+    push: bool | None = None,
 ) -> Plan:
-    """Return the plan of an upgrade.
+    """Return the plan of an upgrade; `provided` is a package that exists already.
 
     `again`: even to the release that is running. `may_shrink`: tables that may lose rows this time.
+    `allow_incompatible`: a rolling upgrade even where the old code may not tolerate the migrations. `patches`: what
+    becomes of those that were applied to the running release. `push`: as in `provision.building`.
 
-    Raise NotFoundError, RefusedError or ConfigurationError; nothing is changed.
+    Raise UsageError, NotFoundError, RefusedError or ConfigurationError; nothing is changed.
     """
+    if allow_incompatible and mode != "rolling":
+        raise UsageError("--allow-incompatible is for --rolling", next_step="Leave it out, or add --rolling.")
     current = parts.require_installed(app)
     known_services = list(app.loaded.configuration.services)
-    commit, label = parts.resolve(app, reference)
-    if commit == current.commit and not again:
+    if provided is None:
+        _refuse_running(app, current, reference, again=again)
+        provided = provision.building(app, reference, push=push)
+    commit, label = provided.commit, provided.label
+    carry, patch_notes = carried(app, current, provided, patches)
+    if provided.package == current.package and not again:
         raise AlreadyThereError(
             f"{label} ({commit[:12]}) is already running",
             state="Nothing was changed.",
             next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
         )
-    notes = parts.adopt_release_configuration(app, commit, label)
+    notes = parts.adopt_configuration(app, provided.configuration, label) + patch_notes
+    development.refuse(app.context)
     if app.context.packages.precedes(commit, current.commit):
         notes.append(
             f"{label} is older than the running {current.label}. An upgrade does not bring its data back."
             " To go back, run: holdfast rollback"
         )
-    release = parts.new_release(app, f"{label}-{commit[:12]}", label, commit)
+    release = parts.new_release(app, provided.package, label, commit)
+    making = (*provided.steps, *carry)
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
     everything = parts.only_existing(app, parts.choose(app))
     parameters = parts.parameters(app, release, mode=mode, known_services=known_services, previous=current)
     recent = _recent_backup(app, saved) if backup and mode == "maintenance" else None
     if mode == "maintenance":
-        steps, after = _maintenance(app, release, commit, saved, backup, recent, may_shrink)
+        steps, after = _maintenance(app, release, making, saved, backup, recent, may_shrink)
         notes += [*_restore_points(app), *_losses(saved, everything, backup)]
         if recent is not None and saved.databases:
             notes.append(f"Databases are dumped once, after the commit, because the vault has backup {recent.id}.")
     else:
         _refuse_without_front(app, mode)
         refuse_unknown_migrations(app.context, mode)
-        steps, after = _beside(app, release, commit, saved, mode, backup)
+        steps, after = _beside(app, release, making, saved, mode, backup, allow_incompatible)
+        if allow_incompatible:
+            notes.append(f"--allow-incompatible: {current.label} serves while migrations run that it may not tolerate.")
         if mode == "rolling":
             notes.append(f"A rolling upgrade never restores data: if {label} is bad, its compatible migrations stay.")
     return Plan(
@@ -85,12 +105,24 @@ def plan(
             ),
             *steps,
         ),
-        after_commit=tuple(after),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parameters,
         barrier_paths=tuple(app.context.barrier_paths()),
     )
+
+
+def _refuse_running(app: App, current: Release, reference: str, *, again: bool) -> None:
+    """Raise AlreadyThereError for the git commit that is running, unless patches were applied to it."""
+    commit, label = parts.resolve(app, reference)
+    package = app.context.package_of(current)
+    if commit == current.commit and not again and (package is None or not package.patches):
+        raise AlreadyThereError(
+            f"{label} ({commit[:12]}) is already running",
+            state="Nothing was changed.",
+            next_step=f"To build, migrate and start it again, run: holdfast upgrade {reference} --again",
+        )
 
 
 def _recent_backup(app: App, saved: parts.Datasets) -> Backup | None:
@@ -149,7 +181,7 @@ def _restore_points(app: App) -> list[str]:
 def _maintenance(
     app: App,
     release: Release,
-    commit: str,
+    making: Sequence[PlannedStep],
     saved: parts.Datasets,
     backup: bool,
     recent: Backup | None,
@@ -158,7 +190,7 @@ def _maintenance(
     label = release.label
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
-        BuildPackage(commit, label),
+        *making,
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
@@ -234,7 +266,13 @@ def _refuse_without_front(app: App, mode: Mode) -> None:
 
 
 def _beside(
-    app: App, release: Release, commit: str, saved: parts.Datasets, mode: Mode, backup: bool
+    app: App,
+    release: Release,
+    making: Sequence[PlannedStep],
+    saved: parts.Datasets,
+    mode: Mode,
+    backup: bool,
+    allow_incompatible: bool,
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     """Return the steps of a rolling or source upgrade, which starts the new web next to the old one.
 
@@ -242,9 +280,9 @@ def _beside(
     """
     kinds = kinds_beside(app)
     steps: list[PlannedStep] = [
-        BuildPackage(commit, release.label),
+        *making,
         UnpackRelease(release, kinds),
-        CheckMigrations(release, mode),
+        CheckMigrations(release, mode, allow_incompatible=allow_incompatible),
         *parts.tasks(app, release, "prepare"),
     ]
     if mode == "rolling":
@@ -252,19 +290,46 @@ def _beside(
             level = app.loaded.configuration.backup.consistency
             steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.task("migrate") is not None:
-            steps.append(MigrateWhileServing(release))
+            steps += [MigrateWhileServing(release), *parts.still_pending(app, release)]
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(StartServices(release, kinds, during="upgrade"))
-    return steps, beside_after(release)
+    steps.append(StartServices(release, kinds, during="upgrade", beside=divided(app)))
+    return steps, beside_after(app, release)
 
 
-def beside_after(release: Release) -> list[PlannedStep]:
+def divided(app: App) -> bool | None:
+    """Return True if some workers cannot run next to the old ones, so that the others are started before the commit."""
+    return True if any(not service.beside for service in app.loaded.configuration.services.values()) else None
+
+
+def switching(
+    app: App, release: Release, making: Sequence[PlannedStep], during: Literal["upgrade", "rollback"]
+) -> tuple[list[PlannedStep], list[PlannedStep]]:
+    """Return the steps that change only the code: next to the old services where possible, else behind the page.
+
+    `making` creates the release.
+    """
+    kinds = kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
+    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
+        return [*making, StartServices(release, kinds, during=during, beside=divided(app))], beside_after(app, release)
+    steps: list[PlannedStep] = [
+        *making,
+        *parts.prepare(app, release),
+        CloseGate(f"{during} to {release.label}"),
+        StopServices(keeps=True),
+        SwitchRelease(release),
+        *parts.start_all(app, release),
+    ]
+    return steps, [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
+
+
+def beside_after(app: App, release: Release) -> list[PlannedStep]:
     """Return the closing steps of every change that started new services next to the old ones."""
+    late = ("scheduler",) if divided(app) is None else BEHIND
     return [
         SwitchRelease(release),
         OpenGate(drains=True),
         AdoptServices(retire=True),
-        StartServices(release, ("scheduler",), tolerant=True),
+        StartServices(release, late, tolerant=True, beside=None if divided(app) is None else False),
         AdoptServices(),
         UnpinBackup(),
         PruneReleases(),

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from holdfast.application import access, whole_backups
+from holdfast.application import access, development, whole_backups
 from holdfast.application.application import App
+from holdfast.config.secret_references import everywhere
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import status
-from holdfast.steps import preflight, release_paths, tasks
+from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
-from holdfast.system.secrets import is_secret
 
 _OLD_BACKUP_SECONDS = 2 * 86400
 _FREE_SHARE = 0.10
@@ -41,9 +41,11 @@ def problems(app: App) -> list[Problem]:
         _space,
         _secrets,
         _vault,
+        _registry,
         _left_overs,
         _environment,
         _trust,
+        _development,
         _accounts,
         _links,
     ]
@@ -108,6 +110,16 @@ def _trust(app: App) -> list[Problem]:
                     " there.",
                 )
             )
+    return found
+
+
+def _development(app: App) -> list[Problem]:
+    """Return an error for each development mode that production runs in, or that its visitors can reach."""
+    found = development.problems(app.context)
+    for instance in services.wanted(app.context):
+        for path in development.reachable(app.context, instance) if instance.kind == "web" else ():
+            message = f"{path} answers visitors of this production environment in a development mode"
+            found.append(Problem("development", "error", message, "Refuse it in the web server, or remove the file."))
     return found
 
 
@@ -311,19 +323,25 @@ def _space(app: App) -> list[Problem]:
     return found
 
 
+def _registry(app: App) -> list[Problem]:
+    """Return a warning for a registry that cannot be used: what is here can be deployed without it."""
+    try:
+        if app.context.registry is not None:
+            app.context.registry.require_access()
+    except HoldfastError as error:
+        return [Problem("packages.registry", "warning", error.what, error.next_step)]
+    return []
+
+
 def _secrets(app: App) -> list[Problem]:
     found = []
     configuration = app.loaded.configuration
-    named = {f"environment.{key}": value for key, value in configuration.environment.items()}
-    for service, item in configuration.services.items():
-        named |= {f"services.{service}.environment.{key}": value for key, value in item.environment.items()}
-    for key, value in named.items():
-        if not is_secret(value):
-            continue
+    for key, value in everywhere(configuration).items():
         try:
             app.context.host.resolve_secret(value)
         except HoldfastError as error:
-            found.append(Problem(key, "error", error.what, f"Make {value} readable for this user."))
+            advice = error.next_step or f"Make {value} readable for this user."
+            found.append(Problem(key, "warning" if key.startswith("tasks.") else "error", error.what, advice))
             continue
         if value.startswith("env:"):
             found.append(

@@ -13,7 +13,7 @@ import msgspec
 from holdfast.config.load import FILE_NAME, load, presets
 from holdfast.config.schema import Configuration
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
-from holdfast.scaffold import compose, guesses
+from holdfast.scaffold import compose, guesses, php
 from holdfast.scaffold.guesses import Guess
 from holdfast.system import durable
 from holdfast.system.host import Host
@@ -65,6 +65,10 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     if django and preset is None and model is None:
         preset = "django"
         findings.append("a Django project: uses preset:django")
+    of_php = php.preset_of(code) if preset is None and model is None else None
+    if of_php is not None:
+        preset = of_php[0]
+        findings.append(f"{of_php[1]}: uses preset:{preset}")
     lines = [
         f"#:schema ./{SCHEMA_NAME}",
         "# Written by `holdfast init`. `holdfast config help KEY` explains each key; check the lines marked ?.",
@@ -95,6 +99,8 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
     elif preset is None:
         lines += _services(code, findings) + _data(folder, findings)
         lines += ["[gate]", 'kind = "front"', 'listen = "127.0.0.1:8000"   # ? the address that visitors use', ""]
+    elif of_php is not None:
+        lines += php.lines(preset, name)
     else:
         module = _wsgi_module(code)
         if module:
@@ -110,8 +116,11 @@ def propose(folder: Path, preset: str | None, host: Host | None = None) -> tuple
         'kind = "local"',
         f'path = "{_vault(name)}"   # ? a folder for backups, best on another disk than the data',
         "",
-        "[backup]",
-        "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }",
+        *(
+            ["[backup]", "keep = { last = 3, daily = 7, weekly = 4, monthly = 12 }"]
+            if of_php is None
+            else []  # the preset has it
+        ),
         *([f"config_files = {json.dumps(config_files)}"] if config_files else []),
         "",
     ]

@@ -224,13 +224,13 @@ def store_code(application: ApplicationContext, run: VaultRun, context: Operatio
     mode = application.loaded.configuration.backup.code
     if release is None or mode == "none":
         return
-    package = application.find_package(release.commit)
+    package = application.package_of(release)
     if package is None:
         context.say(f"the package of release {release.label} is gone; the backup records only its commit")
         _write(run, CODE_RECORD, json.dumps({"commit": release.commit, "label": release.label}))
         return
-    _write(run, CODE_RECORD, json.dumps(asdict(package), indent=1))
-    if mode == "archive":
+    _write(run, CODE_RECORD, json.dumps(asdict(package), indent=1, default=asdict))
+    if mode == "archive" or package.patches:  # no commit has the patches
         _link_or_copy_archive(application, run, package)
 
 
@@ -249,15 +249,19 @@ def _write(run: VaultRun, name: str, text: str) -> None:
         file.write(text.encode())
 
 
+OWN_FILES = ("holdfast*.toml", "holdfast.secrets.*.json")
+"""Patterns of what Holdfast itself keeps next to holdfast.toml: configuration, and secrets as ciphertext."""
+
+
 def store_configuration(application: ApplicationContext, run: VaultRun, *, tolerant: bool = False) -> None:
-    """Store holdfast.toml, its overlays, backup.config_files, and shared files that are no data.
+    """Store holdfast.toml, its overlays, encrypted secrets, backup.config_files, and shared files that are no data.
 
     Datasets and Holdfast's own files are left out.
 
     A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back.
     """
     root = application.loaded.root
-    names = sorted(path.name for path in root.glob("holdfast*.toml"))
+    names = sorted(path.name for pattern in OWN_FILES for path in root.glob(pattern))
     configured = application.loaded.configuration.backup.config_files
     names += [*configured, *application.shared_configuration()]
     others = {Path(place) for place in application.places()}

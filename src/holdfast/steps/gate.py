@@ -42,6 +42,7 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
 
     name = "gate.close"
     is_undone = True
+    undo_strategy = "gate"
 
     comment: str = ""
 

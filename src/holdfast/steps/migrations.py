@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from holdfast.application import bundles, schema_changes
 from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
 from holdfast.drivers.protocols.databases import Queryable
@@ -30,7 +31,13 @@ _ON_DISK = re.compile(r"^on disk (\S+)$")
 
 
 def known(application: ApplicationContext) -> bool:
+    """Return whether the names of applied and shipped migrations are known."""
     return application.loaded.configuration.migrations.kind != "none"
+
+
+def tells_pending(application: ApplicationContext) -> bool:
+    """Return whether it can be found out which migrations a release would run."""
+    return known(application) or bool(application.loaded.configuration.migrations.pending)
 
 
 def database_of(application: ApplicationContext) -> str:
@@ -43,6 +50,8 @@ def _applied_sql(application: ApplicationContext) -> str:
     migrations = application.loaded.configuration.migrations
     if migrations.kind in FRAMEWORKS:
         return FRAMEWORKS[migrations.kind].applied
+    if migrations.kind == "oro":
+        return bundles.APPLIED
     return migrations.applied if migrations.kind in ("files", "version") else _DJANGO_APPLIED
 
 
@@ -51,6 +60,8 @@ def applied(application: ApplicationContext, release: Release | None = None) -> 
 
     An unpacked release adds the ancestors of those that the database names.
     """
+    if not known(application):
+        return []
     database = application.sql_database(database_of(application))
     if not database.inspect()["exists"]:
         return []
@@ -79,6 +90,10 @@ def applied_in(
 def shipped(application: ApplicationContext, release: Release) -> list[str]:
     """Return the names of the migrations that a release ships."""
     migrations = application.loaded.configuration.migrations
+    if migrations.kind == "none":
+        return []
+    if migrations.kind == "oro":
+        return bundles.shipped(Path(release.path))
     if migrations.kind in FRAMEWORKS:
         return shipped_names(migrations.kind, Path(release.path), migrations.shipped)
     if migrations.kind == "version":
@@ -95,11 +110,16 @@ def _answered(
     configured = application.loaded.configuration.tasks
     migrate = configured.task("migrate")
     manage = _manage(migrate.argvs() if migrate is not None else [], configured.console)
-    with tempfile.TemporaryFile() as printed:  # thousands of lines, of which messages keep only the last ones
-        tasks.invoke(application, release, [*manage, *command], {}, printed)
-        printed.seek(0)
-        found = [line.match(text.decode(errors="replace").strip()) for text in printed]
+    found = [line.match(text.strip()) for text in printed_by(application, release, [*manage, *command]).splitlines()]
     return [match for match in found if match is not None]
+
+
+def printed_by(application: ApplicationContext, release: Release, argv: Sequence[str]) -> str:
+    """Return what a command in a release prints, which may be thousands of lines; messages keep only the last ones."""
+    with tempfile.TemporaryFile() as printed:
+        tasks.invoke(application, release, argv, {}, printed)
+        printed.seek(0)
+        return printed.read().decode(errors="replace")
 
 
 def unknown_among(
@@ -110,6 +130,10 @@ def unknown_among(
     Of `ships`, what the release lists. It also knows those that its squashed migrations replace.
     """
     unknown = incompatible(application, not_in(application, applied, ships))
+    if application.loaded.configuration.migrations.kind == "oro":
+        # A bundle that a release lacks was removed in it, or comes later: its versions do not say which.
+        absent = bundles.missing(applied, ships)
+        return [name for name in unknown if name not in absent]
     if not unknown or not asks_a_command(application):
         return unknown
     try:
@@ -144,6 +168,8 @@ def not_in(application: ApplicationContext, names: Sequence[str], others: Sequen
     if application.loaded.configuration.migrations.kind == "version":
         newest = max(map(_number, others), default=())
         return [name for name in names if _number(name) > newest]
+    if application.loaded.configuration.migrations.kind == "oro":
+        return bundles.newer(names, others)
     known_names = set(others)
     return [name for name in names if name not in known_names]
 
@@ -177,6 +203,9 @@ def changed_schemas(application: ApplicationContext, known_schemas: Mapping[str,
 
 
 def pending(application: ApplicationContext, release: Release) -> list[str]:
+    """Return the migrations that a release would run, as its own command prints them if there is one."""
+    if application.loaded.configuration.migrations.pending:
+        return _asked_for_pending(application, release)
     return not_in(application, shipped(application, release), applied(application, release))
 
 
@@ -186,7 +215,54 @@ def compared(application: ApplicationContext, release: Release) -> tuple[list[st
     The release is asked only once, because the command of a framework takes seconds.
     """
     present, ships = applied(application, release), shipped(application, release)
-    return unknown_among(application, release, present, ships), not_in(application, ships, present)
+    asked = bool(application.loaded.configuration.migrations.pending)
+    waiting = _asked_for_pending(application, release) if asked else not_in(application, ships, present)
+    return unknown_among(application, release, present, ships), waiting
+
+
+def _asked_for_pending(application: ApplicationContext, release: Release) -> list[str]:
+    """Return the pending migrations that a release's own commands print."""
+    migrations = application.loaded.configuration.migrations
+    line = re.compile(migrations.pending_line)
+    found: dict[str, None] = {}
+    for argv in migrations.commands("pending"):
+        for text in printed_by(application, release, argv).splitlines():
+            if match := line.match(text):
+                found[match[1]] = None
+    return list(found)
+
+
+def absent_bundles(application: ApplicationContext, release: Release) -> list[str]:
+    """Return versions of bundles in the database that a release does not have at all; only for OroPlatform."""
+    if application.loaded.configuration.migrations.kind != "oro":
+        return []
+    return bundles.missing(applied(application), shipped(application, release))
+
+
+def intolerable(application: ApplicationContext, release: Release, names: Sequence[str]) -> list[str] | None:
+    """Return what pending migrations change that code from before them does not tolerate, by their SQL.
+
+    Return None where there is no command that prints it. A migration that the command does not name is unknown.
+    """
+    migrations = application.loaded.configuration.migrations
+    printed = ""
+    for argv in migrations.commands("sql"):
+        printed += printed_by(application, release, argv) + "\n"
+    if not printed and migrations.kind == "django":
+        for name in names:
+            printed += f"> {name}\n" + _of_django(application, release, name)
+    if not printed:
+        return None
+    found = schema_changes.intolerable(printed)
+    return found + [f"has migration {name}, whose SQL is not known" for name in names if name not in printed]
+
+
+def _of_django(application: ApplicationContext, release: Release, name: str) -> str:
+    configured = application.loaded.configuration.tasks
+    migrate = configured.task("migrate")
+    manage = _manage(migrate.argvs() if migrate is not None else [], configured.console)
+    app, _, migration = name.partition(".")
+    return printed_by(application, release, [*manage, "sqlmigrate", app, migration])
 
 
 def unknown_to(application: ApplicationContext, release: Release) -> list[str]:

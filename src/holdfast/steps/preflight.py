@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.application import access
 from holdfast.application.context import ApplicationContext
+from holdfast.config.secret_references import of_services
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
@@ -19,7 +20,7 @@ from holdfast.steps.candidates import COMPLETE, LAST_PASS
 from holdfast.steps.services import refuse_blocked
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 from holdfast.system import durable
-from holdfast.system.secrets import is_secret
+from holdfast.system.secrets import STORED
 
 _STATE_BYTES = 1 << 20
 
@@ -57,7 +58,7 @@ class Preflight(TypedStep[NoFacts], frozen=True):
         refuse_errors(access.problems(application), replaced=False)
         self._check_services(application)
         self._check_space(application)
-        _check_secrets(application)
+        _check_secrets(application, comes_back=self.adopts)
         application.claim()
         remove_outdated(application)
         if self.reserve:
@@ -94,11 +95,23 @@ class Preflight(TypedStep[NoFacts], frozen=True):
             raise NoSpaceError(f"the state directory {application.loaded.state} is full", next_step="Free space there.")
 
 
-def _check_secrets(application: ApplicationContext) -> None:
-    configuration = application.loaded.configuration
-    for environment in (configuration.environment, *(item.environment for item in configuration.services.values())):
-        for value in filter(is_secret, environment.values()):
-            application.host.resolve_secret(value)
+def _check_secrets(application: ApplicationContext, *, comes_back: bool) -> None:
+    """Resolve the secrets of services. `comes_back`: a lost file of secrets may be in the backup that is restored.
+
+    Raise HoldfastError.
+    """
+    store = application.host.store
+    lost = comes_back and store is not None and not store.path.exists()
+    for value in of_services(application.loaded.configuration).values():
+        if lost and value.startswith(STORED):
+            assert store is not None
+            if not store.identity_path.exists():
+                raise RefusedError(
+                    f"{value} cannot be read after the restore: there is no identity {store.identity_path}",
+                    next_step="Copy it there from where you keep it, then run the command again.",
+                )
+            continue
+        application.host.resolve_secret(value)
 
 
 def refuse_errors(problems: Iterable[Problem], *, replaced: bool) -> None:

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import Backup, Package, Release
+from holdfast.model import PATCHED, Backup, Package, Release
+from holdfast.steps.packages import CarryPatches, FetchPackage, PackageFacts, PatchPackage
 from holdfast.steps.release_paths import link_shared, make_writable, missing_shared, remove_seeds, seeds
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 from holdfast.system import durable
 
 _ROOM_BYTES, _ROOM_SHARE = 2 << 30, 0.1
 """The space that must be free for keeping what failed."""
-
-
-class PackageFacts(StepFacts):
-    package: str | None = None
-    """The package that was built, which the commit keeps."""
 
 
 class BuildPackage(TypedStep[PackageFacts], frozen=True):
@@ -35,13 +31,20 @@ class BuildPackage(TypedStep[PackageFacts], frozen=True):
 
     commit: str
     label: str
+    id: str = ""
+    """The name of the package; empty for `<label>-<commit12>`."""
+    note: str = ""
+    assets: bool = True
+    """Whether the commands that build assets run, too."""
 
     @property
     def title(self) -> str:
         return f"build the package of {self.label}"
 
     def do(self, application: ApplicationContext, context: Context[PackageFacts]) -> None:
-        package = application.packages.build(self.commit, self.label, context.operation)
+        package = application.packages.build(
+            self.commit, self.label, context.operation, id=self.id, note=self.note, assets=self.assets
+        )
         context.facts.package = package.id
         context.record()
         images = _images(application)
@@ -54,12 +57,15 @@ class BuildPackage(TypedStep[PackageFacts], frozen=True):
         application.packages.abandon(context.operation)
 
     def describe(self, application: ApplicationContext) -> list[str]:
-        build = application.loaded.configuration.source.build
-        return [f"git archive {self.commit}", *(" ".join(command) for command in build)]
+        source = application.loaded.configuration.source
+        commands = [*source.build, *(source.assets if self.assets else [])]
+        return [f"git archive {self.commit}", *(" ".join(command) for command in commands)]
 
 
 class UnpackFacts(StepFacts):
     path: str | None = None
+    package: str | None = None
+    """The package that was unpacked, which the commit keeps."""
     created: bool | None = None
     """Whether this operation created the folder, so that its undo removes it."""
     shared: list[str] | None = None
@@ -84,7 +90,7 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
 
     def do(self, application: ApplicationContext, context: Context[UnpackFacts]) -> None:
         release = self.release
-        package = application.find_package(release.commit)
+        package = _made(application, context) or application.package_of(release)
         if package is None:
             raise NotFoundError(
                 f"there is no package for {release.label}", next_step=f"Run: holdfast package build {release.label}"
@@ -112,6 +118,14 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
         remove_unpacked(application, context)
 
 
+def _made(application: ApplicationContext, context: OperationContext) -> Package | None:
+    """Return the package that this operation built, fetched or patched last; None if it did nothing of that."""
+    carried, patched = context.facts_of(CarryPatches), context.facts_of(PatchPackage)
+    fetched, built = context.facts_of(FetchPackage), context.facts_of(BuildPackage)
+    ids = [facts.package for facts in (carried, patched, fetched, built) if facts is not None and facts.package]
+    return application.find_package(ids[0]) if ids else None
+
+
 def unpack_package(
     application: ApplicationContext, context: Context[UnpackFacts], package: Package, release: Release
 ) -> None:
@@ -120,9 +134,10 @@ def unpack_package(
     durable.make_directory(path.parent, 0o755)
     remove_failed(application)
     context.facts.path, context.facts.created = release.path, True
+    context.facts.package = package.id
     context.facts.shared = missing_shared(application)
     context.record()
-    application.packages.unpack(package, path, asdict(release))
+    application.packages.unpack(package, path, asdict(replace(release, package=package.id)))
     if seeded := seeds(application, path):
         context.facts.seeded = seeded
         context.record()
@@ -229,11 +244,21 @@ def _images(application: ApplicationContext) -> ImageKeeping | None:
 def known_releases(application: ApplicationContext) -> list[Release]:
     """Return committed releases whose folder exists, newest first, each once."""
     found: dict[str, Release] = {}
-    for record in application.journal.committed():
-        value = record.commit_facts.get("release")
-        if value and value["id"] not in found and Path(value["path"]).is_dir():
-            found[value["id"]] = Release(**value)
+    for release in application.committed_releases():
+        if release.id not in found and Path(release.path).is_dir():
+            found[release.id] = release
     return list(found.values())
+
+
+def used_packages(application: ApplicationContext, releases: Sequence[Release]) -> set[str]:
+    """Return the packages of releases, and those from which patched ones were made."""
+    packages = application.packages.packages()
+    ids = {package.id for package in packages}
+    used: set[str] = set()
+    for release in releases:
+        exact = {release.package, release.package.partition(PATCHED)[0]} & ids
+        used |= exact or {package.id for package in packages if package.commit == release.commit}
+    return used
 
 
 def data_of(application: ApplicationContext, release: Release, sets: Sequence[Backup]) -> Backup | None:
@@ -266,11 +291,12 @@ class PruneReleases(TypedStep[NoFacts], frozen=True):
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
         keep = max(application.loaded.configuration.releases.keep, 2)
         releases = known_releases(application)
-        kept = {release.id for release in releases[:keep]}
         for release in releases[keep:]:
             durable.remove_tree(release.path)
         packages = application.packages.packages()
-        used = {release.commit for release in releases if release.id in kept}
-        spare = [package for package in packages if package.commit not in used]
+        used = used_packages(application, releases[:keep])
+        # What was built later than all of them may wait for its deployment.
+        newest = max((package.built_at for package in packages if package.id in used), default="")
+        spare = [package for package in packages if package.id not in used and package.built_at <= newest]
         for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
             application.packages.remove(package.id)

@@ -216,7 +216,7 @@ class UnpackBackupCode(TypedStep[UnpackFacts], frozen=True):
                     next_step=f"To build them again, run: holdfast package build {release.commit}",
                 )
             return
-        package = application.find_package(release.commit) or self._package_of_backup(application, context.operation)
+        package = application.package_of(release) or self._package_of_backup(application, context.operation)
         unpack_package(application, context, package, release)
         if application.loaded.configuration.tasks.task("prepare") is not None:
             tasks.run(application, release, "prepare", context.operation)

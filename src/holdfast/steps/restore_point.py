@@ -121,6 +121,7 @@ class WipeData(TypedStep[NoFacts], frozen=True):
     """Move all data out of the way; the undo of `AllowChanges` brings it back."""
 
     name = "data.wipe"
+    may_change_data = True
 
     release: Release
 
@@ -150,6 +151,7 @@ class AllowChanges(TypedStep[NoFacts], frozen=True):
     name = "restore_point.arm"
     is_undone = True
     undo_title = "put the data back"
+    undo_strategy = "restore_point"
 
     files: tuple[str, ...]
     """The files datasets that are in the backup of this operation."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from holdfast.application.commands import filled
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import instance_of
+from holdfast.config.schema import Service
 from holdfast.model import Release, ServiceInstance
 from holdfast.steps import tasks
 from holdfast.steps.services import BEHIND, WEB, load_instances, remembered, started, stopped_by, wanted
@@ -75,10 +77,12 @@ def planned(
     release: Release,
     kinds: Collection[str],
     ports: Mapping[str, int],
+    beside: bool | None = None,
 ) -> tuple[list[ServiceInstance], dict[str, int]]:
     """Return the instances of a release to start, those that ran before, and the ports of webs.
 
-    `ports` are those that were chosen already. What the runtime keeps of an instance is used with its port.
+    `ports` are those that were chosen already. What the runtime keeps of an instance is used with its port. `beside`:
+    only those that can run next to the old ones, or only the others.
     """
     services = application.loaded.configuration.services
     kind = application.loaded.configuration.service_kind
@@ -92,10 +96,18 @@ def planned(
         ran_or_new = ran is None or name in ran or _is_new(context, name)
         if name not in present or kind(name) not in kinds or not ran_or_new:
             continue
+        if beside is not None and runs_beside(application, name) is not beside:
+            continue
         if kind(name) == "web" and name not in chosen:
             chosen[name] = free_loopback_port()
         instances.append(instance_of(application, name, services[name], release, chosen.get(name)))
     return instances, chosen
+
+
+def runs_beside(application: ApplicationContext, name: str) -> bool:
+    """Return whether two versions of a service can run next to each other."""
+    configuration = application.loaded.configuration
+    return configuration.services[name].beside and configuration.service_kind(name) != "scheduler"
 
 
 def _ran_before(application: ApplicationContext, context: OperationContext) -> set[str] | None:
@@ -115,3 +127,10 @@ def _is_new(context: OperationContext, name: str) -> bool:
     """Return whether a service is new in this release; then it starts with the release."""
     known = context.plan_parameters.known_services
     return known is not None and name not in known
+
+
+def shown(application: ApplicationContext, service: Service, release: Release) -> str:
+    """Return the command of a service as it will run; its port is chosen at the start unless it is configured."""
+    named = [one if service.port else one.replace("{port}", "PORT") for one in service.command]
+    text = " ".join(filled(application, named, release.path, service.port or None))
+    return text if named == service.command else f"{text}  (PORT: a free one, chosen at the start)"

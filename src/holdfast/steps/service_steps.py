@@ -9,14 +9,13 @@ from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
-from holdfast.application.commands import filled
+from holdfast.application import development
 from holdfast.application.context import ApplicationContext
 from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
-from holdfast.config.schema import Service
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
-from holdfast.steps.service_preparation import PrepareServices, planned
+from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside, shown
 from holdfast.steps.services import (
     BEHIND,
     WEB,
@@ -214,6 +213,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
 
     name = "services.start"
     is_undone = True
+    may_change_data = True
 
     release: Release
     kinds: tuple[str, ...]
@@ -221,9 +221,13 @@ class StartServices(TypedStep[StartFacts], frozen=True):
     """Whether a service that does not stay up is reported and is not a failure, for steps after the commit."""
     during: Literal["", "adopt", "upgrade", "rollback"] = ""
     """The operation that starts services in another way than most, for the title."""
+    beside: bool | None = None
+    """Whether only services are meant that can run next to the old version, or only the others."""
 
     @property
     def title(self) -> str:
+        if self.beside is False:
+            return "start what could not run next to the old version"
         if self.during:
             return _TITLES_DURING[self.during]
         return _TITLES.get(self.kinds, "start and verify the services")
@@ -245,7 +249,9 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         start_wanted(application)  # the serving services may have ended together with a runtime that died
         prepared = context.facts_of(PrepareServices)
         ports = context.facts.ports if context.facts.ports is not None else (prepared.ports if prepared else None)
-        instances, context.facts.ports = planned(application, context, self.release, self.kinds, ports or {})
+        instances, context.facts.ports = planned(
+            application, context, self.release, self.kinds, ports or {}, self.beside
+        )
         context.facts.instances = [instance.name for instance in instances]
         context.record()
         memory = remembered(application, context.operation, "started")
@@ -288,17 +294,12 @@ class StartServices(TypedStep[StartFacts], frozen=True):
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration
         return [
-            _shown(application, item, self.release)
+            shown(application, item, self.release)
             for key, item in configuration.services.items()
-            if configuration.service_kind(key) in self.kinds and item.command  # a container's is in its image
+            if configuration.service_kind(key) in self.kinds
+            and item.command  # a container's is in its image
+            and (self.beside is None or runs_beside(application, key) is self.beside)
         ]
-
-
-def _shown(application: ApplicationContext, service: Service, release: Release) -> str:
-    """Return the command of a service as it will run; its port is chosen at the start unless it is configured."""
-    named = [one if service.port else one.replace("{port}", "PORT") for one in service.command]
-    text = " ".join(filled(application, named, release.path, service.port or None))
-    return text if named == service.command else f"{text}  (PORT: a free one, chosen at the start)"
 
 
 def _begin(application: ApplicationContext, instances: Sequence[ServiceInstance]) -> None:
@@ -318,6 +319,8 @@ def _prove(
     instance: ServiceInstance,
 ) -> None:
     verify(application, instance, context, backends=backends if instance.kind == "web" else ())
+    if instance.kind == "web":
+        development.require_unreachable(application, instance)
     if instance.kind == "web" and application.proxy is not None:
         application.proxy.probe_upstream(target_of(application, instance))
 
@@ -345,6 +348,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
         _stop(application, context, old)
         set_wanted(application, new)
         application.runtime.start(*ordered(new, stopping=False))
+        application.claim_created()
 
 
 # --- the operator's own command -------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class RunTask(TypedStep[NoFacts], frozen=True):
     """Run a task in a release."""
 
     name = "task.run"
+    may_change_data = True
 
     release: Release
     task: TaskName
@@ -91,12 +92,17 @@ def _in_release(
 
 
 def describe(application: ApplicationContext, release: Release, name: TaskName) -> list[str]:
-    """Return the exact commands of a task."""
+    """Return the exact commands of a task, each with its account and the file that it comes from."""
     task = configured(application, name)
     where = "(in a container of the new image)" if application.containers is not None else f"cd {release.path} &&"
     user = "" if application.containers is not None else task.user or application.loaded.configuration.task_user()
     lines = [f"{where} {' '.join(filled(application, argv, release.path, None))}" for argv in task.argvs()]
-    return [f"{line}   (as {user})" for line in lines] if user and os.geteuid() == 0 else lines
+    origins = application.loaded.origins
+    is_table = isinstance(getattr(application.loaded.configuration.tasks, name), Task)
+    origin = origins.get(f"tasks.{name}.commands" if is_table else f"tasks.{name}", "")
+    said = [f"as {user}"] if user and os.geteuid() == 0 else []
+    said += [f"from {origin}"] if origin else []
+    return [f"{line}   ({', '.join(said)})" for line in lines] if said else lines
 
 
 def invoke(

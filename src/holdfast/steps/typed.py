@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 import msgspec
 
 from holdfast.application.context import ApplicationContext
-from holdfast.engine.handlers import Handler, StepContext
+from holdfast.engine.handlers import Handler, StepContext, UndoStrategy
 from holdfast.errors import RefusedError
 from holdfast.model import CommitFacts, Facts, PlanParameters
 
@@ -102,6 +102,10 @@ class TypedStep(msgspec.Struct, Generic[FactsT], frozen=True, forbid_unknown_fie
     """Whether `undo` has anything to do."""
     undo_title: ClassVar[str] = ""
     """What the operator reads while the step is undone, where that is not the opposite of `title`."""
+    undo_strategy: ClassVar[UndoStrategy] = ""
+    """How a failed upgrade is taken back from this step on: messages name it."""
+    may_change_data: ClassVar[bool] = False
+    """Whether the application's own code or commands may write to the data in this step."""
 
     def __init_subclass__(cls) -> None:
         """Keep the type argument, with which the facts of a journal are read."""
@@ -157,6 +161,8 @@ def handler(kind: type[AnyStep], application: ApplicationContext) -> Handler:
         describe=lambda parameters: _read(parameters, kind, kind.name).describe(application),
         check=lambda parameters, facts: check(kind, parameters, facts),
         undo_title=kind.undo_title,
+        undo_strategy=kind.undo_strategy,
+        may_change_data=kind.may_change_data,
     )
 
 

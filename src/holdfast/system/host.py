@@ -18,12 +18,13 @@ from typing import IO
 
 import msgspec
 
-from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError
-from holdfast.system import child_environment, fault_points, pipes, secrets
+from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, HoldfastError
+from holdfast.system import child_environment, console, fault_points, pipes, secrets
 from holdfast.system.accounts import OWN, Account
 from holdfast.system.following import follow
 from holdfast.system.keeper_client import Keeper, Process, end_session
 from holdfast.system.redaction import RedactingStream, Redactor
+from holdfast.system.secret_store import SecretStore
 
 OPERATION_VARIABLE = "HOLDFAST_OPERATION"
 _TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE")
@@ -52,6 +53,7 @@ class Host(msgspec.Struct):
     log: Callable[[Mapping[str, object]], None] = lambda record: None
     announce: Callable[[str], None] = lambda line: None
     warn: Callable[[str], None] = lambda line: None  # receives warnings for the operator
+    store: SecretStore | None = None  # the secrets that Holdfast keeps itself
     engine: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The address of the container engine, whatever the shell's variables say."""
     _closing: list[Callable[[], None]] = msgspec.field(default_factory=list)
@@ -319,21 +321,23 @@ class Host(msgspec.Struct):
             process.stdout.close()
 
     def interactive(
-        self, argv: Sequence[str], *, cwd: str | Path, environment: Mapping[str, str], account: Account = OWN
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        environment: Mapping[str, str],
+        account: Account = OWN,
+        timeout_seconds: float | None = None,
     ) -> int:
-        """Run a command of the application on the operator's own terminal; return its exit code."""
+        """Run a command of the application on the operator's own terminal; return its exit code.
+
+        After a time-out everything that it started is ended. Raise CommandTimeoutError.
+        """
+        self.announce(self.redactor.text(" ".join(argv)))
         terminal = {name: os.environ[name] for name in _TERMINAL if name in os.environ}
         begin = {**child_environment.for_the_application(account.name, cwd), **terminal}
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            env=self.environment(environment, marked=False, begin=begin),
-            check=False,
-            user=account.uid,
-            group=account.gid,
-            extra_groups=account.groups if account.ids else None,
-        )
-        return done.returncode
+        wanted = self.environment(environment, marked=False, begin=begin)
+        return console.run(argv, cwd=cwd, environment=wanted, account=account, timeout_seconds=timeout_seconds)
 
     def start_server(
         self,
@@ -414,13 +418,18 @@ class Host(msgspec.Struct):
         }
 
     def resolve_secret(self, reference: str) -> str:
-        """Return the value of `env:NAME`, `file:PATH` or `command:ARGV`; it is redacted from now on.
+        """Return the value of a reference, such as `file:PATH`; it is redacted from now on.
 
         Raise HoldfastError naming the reference, never the value.
         """
-        value = secrets.resolve(reference, self.capture)
+        value = secrets.resolve(reference, self.capture, self._stored)
         self.redactor.add(value)
         return value
+
+    def _stored(self, name: str) -> str:
+        if self.store is None:
+            raise HoldfastError(f"secret {name}: this process knows no file of secrets")
+        return self.store.value(name)
 
 
 def _begin(account: Account | None, cwd: str | Path | None) -> dict[str, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+_CHUNK_BYTES = 1 << 16
 ESTABLISHED = "01"
 LISTENING = "0A"
 """States of TCP connections in the kernel's net/tcp_states.h, as /proc/net/tcp prints them."""
@@ -52,8 +53,22 @@ class Stat:
 
 def stat(pid: int | str = "self") -> Stat:
     """Return the entry of a process. Raise OSError, even ProcessLookupError while it is read."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return Stat(file.read())
+    return Stat(content(pid, "stat"))
+
+
+def content(pid: int | str, name: str) -> bytes:
+    """Return a file of a process. Raise OSError.
+
+    Every process of a machine is read at a time, so this makes no objects for paths and streams.
+    """
+    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = b""
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            found += chunk
+        return found
+    finally:
+        os.close(descriptor)
 
 
 def numbers() -> Iterator[int]:

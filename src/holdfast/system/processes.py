@@ -93,7 +93,7 @@ def identified(found: Iterable[Process]) -> dict[int, int]:
 def variable_of(pid: int, name: str) -> str | None:
     """Return a variable of the environment that a process was started with, if it still shows it."""
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        variables = proc.content(pid, "environ").split(b"\0")
     except OSError:
         return None
     prefix = f"{name}=".encode()
@@ -120,7 +120,7 @@ def _carries(pid: int, prefix: bytes) -> bool:
     deadline = since + _BECOMING_SECONDS
     while True:
         try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            environment = proc.content(pid, "environ")
             if environment:
                 return b"\0" + prefix in b"\0" + environment
             now = _place_of_environment(pid)

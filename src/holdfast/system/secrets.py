@@ -1,4 +1,7 @@
-"""References to secrets in the configuration, `env:NAME`, `file:PATH` or `command:ARGV`, and the values behind them."""
+"""References to secrets in the configuration, and the values behind them.
+
+`env:NAME`, `file:PATH` and `command:ARGV` are kept elsewhere; `secret:NAME` is one that Holdfast keeps itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 from holdfast.errors import CommandFailedError, HoldfastError
 
-_KINDS = ("env:", "file:", "command:")
+_KINDS = ("env:", "file:", "command:", "secret:")
+STORED = "secret:"
 
 
 def is_secret(value: str) -> bool:
@@ -16,8 +20,10 @@ def is_secret(value: str) -> bool:
     return value.startswith(_KINDS)
 
 
-def resolve(reference: str, run: Callable[[Sequence[str]], str]) -> str:
-    """Return the value of a reference; `run` returns what the command of `command:ARGV` prints.
+def resolve(reference: str, run: Callable[[Sequence[str]], str], stored: Callable[[str], str]) -> str:
+    """Return the value of a reference.
+
+    `run` returns what the command of `command:ARGV` prints, `stored` the value of `secret:NAME`.
 
     Raise HoldfastError naming the reference, never the value.
     """
@@ -29,8 +35,10 @@ def resolve(reference: str, run: Callable[[Sequence[str]], str]) -> str:
             value = Path(rest).read_text().rstrip("\n")
         elif kind == "command":
             value = run(rest.split()).rstrip("\n")
+        elif kind == "secret":
+            value = stored(rest)
         else:
-            raise HoldfastError(f"secret reference {reference!r} must begin with env:, file: or command:")
+            raise HoldfastError(f"secret reference {reference!r} must begin with env:, file:, command: or secret:")
     except KeyError:
         raise HoldfastError(f"secret {reference}: the environment has no such variable") from None
     except (OSError, CommandFailedError) as error:

@@ -21,7 +21,7 @@ from tests.proof import patience
 from tests.proof.endings import at_end
 
 _LIVE, _OTHER = 0, 7
-_MOMENT_SECONDS = 0.05
+_MOMENT_SECONDS = 0.5
 
 
 @functools.cache
@@ -55,11 +55,11 @@ class RedisHarness(Harness):
         super().__init__(RedisKeySpace("main", socket, _LIVE), folder)
         self.socket = socket
 
-    def _client(self, number: int = _LIVE) -> closing[redis.Redis]:
+    def _client(self, number: int = _LIVE, timeout: float | None = None) -> closing[redis.Redis]:
         client = redis.Redis(
             unix_socket_path=str(self.socket),
             db=number,
-            socket_timeout=_MOMENT_SECONDS * patience.FACTOR,
+            socket_timeout=timeout or patience.limit(5),
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
@@ -70,8 +70,10 @@ class RedisHarness(Harness):
 
     def add(self, text: str) -> None:
         with self._client() as client:
+            number = client.dbsize()
+        with self._client(timeout=_MOMENT_SECONDS * patience.FACTOR) as client:
             try:
-                client.set(f"entry:{client.dbsize()}", text)
+                client.set(f"entry:{number}", text)
             except redis.exceptions.TimeoutError as error:
                 raise WriterHeldError(str(error)) from error
 

@@ -1,9 +1,10 @@
 """Every key of holdfast.toml with its type, default and meaning; the reference page is generated from here."""
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
-from holdfast.config.schema.configuration import Application, Configuration
-from holdfast.config.schema.datasets import Database, Files
+from holdfast.config.schema.configuration import Application, Configuration, Secrets
+from holdfast.config.schema.datasets import Database, Files, Uploads
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
@@ -20,14 +21,17 @@ __all__ = [
     "Limits",
     "Migrations",
     "PythonSource",
+    "Queues",
     "References",
     "Releases",
     "Runtime",
+    "Secrets",
     "Section",
     "Service",
     "Source",
     "Task",
     "Tasks",
     "Upgrade",
+    "Uploads",
     "Vault",
 ]

@@ -7,6 +7,8 @@ from msgspec import Meta, field
 from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.packages import Packages
+from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
@@ -20,9 +22,9 @@ class Application(Section, frozen=True):
     type: Annotated[
         Literal["dev", "stag", "uat", "prod"] | None,
         Meta(
-            description="Protection level: which commands are refused. Default: prod for `production`, stag for"
-            " `staging`, uat for `uat`, else dev. Sticky: once used it cannot be lowered from prod by editing this"
-            " file."
+            description="Protection level: which commands are refused; it names another overlay, holdfast.TYPE.toml."
+            " Default: prod for `production` and `prod`, stag for `staging` and `stag`, uat for `uat`, else dev."
+            " Sticky: once used it cannot be lowered from prod by editing this file."
         ),
     ] = None
     state: Annotated[
@@ -30,6 +32,16 @@ class Application(Section, frozen=True):
         Meta(
             description="Folder of the journal, locks and logs, on a local disk. Default:"
             " /var/lib/holdfast/<name>.<environment>."
+        ),
+    ] = ""
+
+
+class Secrets(Section, frozen=True):
+    identity: Annotated[
+        str,
+        Meta(
+            description="File with the identity of age for which secrets are encrypted; it is made if it does not"
+            " exist. Keep a copy of it elsewhere. Default: secrets.identity in the state directory."
         ),
     ] = ""
 
@@ -45,10 +57,14 @@ class Configuration(Section, frozen=True, kw_only=True):
     ] = ""
     application: Annotated[Application, Meta(description="Which application this is.")]
     source: Annotated[Source, Meta(description="Where its code comes from.")] = field(default_factory=Source)
+    packages: Annotated[Packages, Meta(description="Where its packages are shared.")] = field(default_factory=Packages)
     runtime: Annotated[Runtime, Meta(description="Where its services run.")] = field(default_factory=Runtime)
     environment: Annotated[
         dict[str, str], Meta(description="Environment of all services and tasks; a value may be a secret reference.")
     ] = {}
+    secrets: Annotated[Secrets, Meta(description="Secrets that Holdfast keeps itself, encrypted.")] = field(
+        default_factory=Secrets
+    )
     services: Annotated[dict[Name, Service], Meta(description="Its services.")] = {}
     tasks: Annotated[
         Tasks,
@@ -60,6 +76,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
+    queues: Annotated[dict[Name, Queues], Meta(description="Its message queues, for `holdfast queue`.")] = {}
     gate: Annotated[Gate, Meta(description="How visitors are held during maintenance.")] = field(default_factory=Gate)
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
     backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from holdfast.config import kinds
 from holdfast.config.schema.section import Section
@@ -37,9 +37,9 @@ class Database(Section, frozen=True):
     password: Annotated[
         str,
         Meta(
-            pattern=r"^((env|file|command):.+)?$",
+            pattern=r"^((env|file|command|secret):.+)?$",
             description="Secret reference of that role's password.",
-            extra={"expected": "env:NAME, file:PATH or command:ARGV"},
+            extra={"expected": "env:NAME, file:PATH, command:ARGV or secret:NAME"},
         ),
     ] = ""
     container: Annotated[
@@ -89,6 +89,30 @@ class Database(Section, frozen=True):
         return []
 
 
+_TYPES: tuple[str, ...] = ("css", "gif", "ico", "jp2", "jpeg", "jpg", "js", "jxr", "mp4", "pdf", "png", "rtf")
+_TYPES += ("scss", "svg", "ttf", "webp", "woff", "woff2", "xml")
+
+
+class Uploads(Section, frozen=True):
+    folders: Annotated[
+        list[str],
+        Meta(
+            description="Folders of the dataset into which `media upload` may write, with those in them. Default: all."
+        ),
+    ] = []
+    types: Annotated[
+        list[str],
+        Meta(description="Types of files that may be uploaded, as their names end; the content must be of that type."),
+    ] = field(default_factory=lambda: list(_TYPES))
+
+    def problems(self) -> list[str]:
+        wrong = [one for one in self.folders if one.startswith("/") or {"", ".", ".."} & {*one.split("/")}]
+        found = [f"folders: {one!r} is not a path below the dataset" for one in wrong]
+        return found + [
+            f"types: {one!r} is not the end of a name, such as jpg" for one in self.types if not one.isalnum()
+        ]
+
+
 class Files(Section, frozen=True):
     path: Annotated[str, Meta(description="Folder, relative to holdfast.toml.")] = ""
     volume: Annotated[
@@ -98,6 +122,7 @@ class Files(Section, frozen=True):
             " which the engine keeps it (compose)."
         ),
     ] = ""
+    uploads: Annotated[Uploads, Meta(description="What `media upload` accepts.")] = field(default_factory=Uploads)
     exclude: Annotated[
         list[str], Meta(description="Shell patterns of files that can be generated again: caches, thumbnails, locks.")
     ] = []

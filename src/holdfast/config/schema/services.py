@@ -1,6 +1,7 @@
 """What runs: the runtime, its services, the one-off commands and their time-outs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
 
 
+PRESET = "preset:"
+TEMPLATES = Path(__file__).parents[2] / "presets" / "templates"
+"""The templates of files of services that Holdfast contains."""
 _OF_COMPOSE = ("files", "env_files", "profiles", "project", "task_service")
 
 
@@ -67,8 +71,9 @@ class Service(Section, frozen=True):
     command: Annotated[
         list[str],
         Meta(
-            description="Command as a list of arguments. In every command, {port}, {release}, {root} and {python} are"
-            " replaced; write {{port}} for the plain text {port}. Default in containers: the command of the image."
+            description="Command as a list of arguments. In every command, {port}, {release}, {root}, {python} and"
+            " {php_fpm}, the newest php-fpm of the machine, are replaced; write {{port}} for the plain text {port}."
+            " Default in containers: the command of the image."
         ),
     ] = []
     port: Annotated[
@@ -121,17 +126,28 @@ class Service(Section, frozen=True):
     ] = "TERM"
     stop_timeout_seconds: Annotated[int, Meta(gt=0, description="Time to stop; after it the service is killed.")] = 10
     user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
+    beside: Annotated[
+        bool,
+        Meta(
+            description="Whether two versions of it can run next to each other in a rolling or source upgrade. Set it"
+            " to false for a worker that listens at a fixed port: the new one starts after the old one has stopped."
+        ),
+    ] = True
     files: Annotated[
         dict[str, str],
         Meta(
             description="Files in the release that are written when it starts, each with its template in the release,"
-            " in which the placeholders of commands are replaced: for programs such as nginx that read their port only"
-            " from a file. Its account must be able to write there."
+            " in which the placeholders of commands are replaced, and {env:NAME} by a variable of its environment,"
+            " which may be a secret: for programs such as nginx that read their port only from a file. `preset:NAME` is"
+            " a template that Holdfast contains. Its account must be able to write there."
         ),
     ] = {}
     environment: Annotated[
         dict[str, str],
-        Meta(description="Environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."),
+        Meta(
+            description="Environment; a value may be a secret reference `env:NAME`, `file:PATH`, `command:ARGV` or"
+            " `secret:NAME`, which `holdfast secret set` keeps."
+        ),
     ] = {}
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
@@ -158,7 +174,16 @@ class Service(Section, frozen=True):
         for key in ("health_headers", "health_contains"):
             if getattr(self, key) and not self.health:
                 problems.append(f"{key}: belongs to the request of `health`, which is not set")
-        for path in (*self.files, *self.files.values()):
+        if not self.beside and kind in ("web", "backend"):
+            problems.append("beside: is for workers; a web and its backend always run next to the old ones")
+        templates = [text for text in self.files.values() if not text.startswith(PRESET)]
+        known = sorted(path.name for path in TEMPLATES.iterdir())
+        problems += [
+            f"files: there is no template {text!r}; known: {', '.join(PRESET + name for name in known)}"
+            for text in self.files.values()
+            if text.startswith(PRESET) and text.removeprefix(PRESET) not in known
+        ]
+        for path in (*self.files, *templates):
             if path.startswith("/") or ".." in path.split("/"):
                 problems.append(f"files: {path} is not a path inside the release")
         if self.health and not self.health.startswith("/"):
@@ -179,9 +204,7 @@ class Task(Section, frozen=True):
     ] = 0
     environment: Annotated[
         dict[str, str],
-        Meta(
-            description="More environment; a value may be a secret reference `env:NAME`, `file:PATH` or `command:ARGV`."
-        ),
+        Meta(description="More environment; a value may be a secret reference, as in that of a service."),
     ] = {}
 
     def argvs(self) -> list[list[str]]:
@@ -190,10 +213,10 @@ class Task(Section, frozen=True):
         return [words] if words else [one for one in self.commands if not isinstance(one, str)]
 
     def problems(self) -> list[str]:
-        return [f"commands: {problem}" for problem in _problems_of(self.commands)]
+        return [f"commands: {problem}" for problem in problems_of(self.commands)]
 
 
-def _problems_of(commands: Sequence[str | list[str]]) -> list[str]:
+def problems_of(commands: Sequence[str | list[str]]) -> list[str]:
     """Return the problems of one command, or of a list of commands."""
     texts = [isinstance(one, str) for one in commands]
     if any(texts) and not all(texts):
@@ -233,6 +256,13 @@ class Tasks(Section, frozen=True):
         Meta(description="Rebuilds the search index; runs after `after_restore`, whenever data was replaced."),
     ] = []
     console: Annotated[list[str], Meta(description="`holdfast console -- ARGS` runs this with ARGS.")] = []
+    scripts: Annotated[
+        dict[Literal["prepare", "install", "migrate", "warm_cache", "after_restore", "after_clone", "reindex"], str],
+        Meta(
+            description="Scripts of the release's composer.json that replace a task where it has them, by the key of"
+            ' the task, such as `migrate = "upgrade"`.'
+        ),
+    ] = {}
 
     def task(self, name: str) -> Task | None:
         """Return a task; None if the application has none of that name."""
@@ -254,7 +284,7 @@ class Tasks(Section, frozen=True):
         for key in self.__struct_fields__:
             value: object = getattr(self, key)
             if isinstance(value, list):
-                found += [f"{key}: {problem}" for problem in _problems_of(value)]
+                found += [f"{key}: {problem}" for problem in problems_of(value)]
         return found
 
 
@@ -263,3 +293,6 @@ class Limits(Section, frozen=True):
         float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
     ] = 3600
     build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600
+    console_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="A `holdfast console` without a terminal is ended after this time.")
+    ] = 3600

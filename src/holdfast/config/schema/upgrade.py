@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from holdfast.config.schema.section import Argv, Section, seconds_of
+from holdfast.config.schema.services import Task, problems_of
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
@@ -29,6 +30,20 @@ class Source(Section, frozen=True):
     build: Annotated[
         list[Argv], Meta(description="Commands run in the built tree before it is packed; each a list of arguments.")
     ] = []
+    assets: Annotated[
+        list[Argv],
+        Meta(
+            description="Commands that build assets, run after `build` and after the patches;"
+            " `package build --skip-assets-build` leaves them out."
+        ),
+    ] = []
+    patches: Annotated[
+        str,
+        Meta(
+            description="Folder in the repository whose `*.patch` files are applied to the tree after `build`, in the"
+            " order of their names; empty for none."
+        ),
+    ] = "patches"
     images: Annotated[
         list[Argv],
         Meta(
@@ -56,8 +71,9 @@ class Source(Section, frozen=True):
     ] = None
 
     def problems(self) -> list[str]:
-        outside = [path for path in self.writable if path.startswith("/") or ".." in path.split("/")]
-        return [f"writable: {path} is not a path inside the release" for path in outside]
+        places = [*(("writable", path) for path in self.writable), ("patches", self.patches)]
+        outside = [(key, path) for key, path in places if path.startswith("/") or ".." in path.split("/")]
+        return [f"{key}: {path} is not a path inside the release" for key, path in outside]
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":
@@ -68,11 +84,11 @@ class Source(Section, frozen=True):
 
 class Migrations(Section, frozen=True):
     kind: Annotated[
-        Literal["none", "files", "version", "django", "alembic", "doctrine", "rails", "flyway"],
+        Literal["none", "files", "version", "django", "alembic", "doctrine", "rails", "flyway", "oro"],
         Meta(
             description="How Holdfast lists migrations. files: by the names of files in the release; version: by one"
             " version in the database and one in a file of the release, as WordPress and many others do it; django: by"
-            " its own command; the others: by their own tables and files."
+            " its own command; oro: by the latest version of each bundle; the others: by their own tables and files."
         ),
     ] = "none"
     database: Annotated[
@@ -104,12 +120,58 @@ class Migrations(Section, frozen=True):
             " failed migration."
         ),
     ] = False
-    compatible: Annotated[
-        list[str], Meta(description="Patterns of migrations that the old code tolerates; a rolling upgrade needs them.")
+    pending: Annotated[
+        list[str | list[str]],
+        Meta(
+            description="Command of a release, or a list of them, that prints its pending migrations, one on a line."
+            " It runs before services stop, after `migrate`, when nothing may be pending, and before `--source`,"
+            " `--rolling` and a rollback."
+        ),
     ] = []
-    transactional: Annotated[bool, Meta(description="False if a migration that fails half-way leaves its changes.")] = (
-        True
-    )
+    pending_line: Annotated[
+        str,
+        Meta(description="Regular expression for the lines that name a pending migration, which is its one group."),
+    ] = r"^\s*(\S.*?)\s*$"
+    sql: Annotated[
+        list[str | list[str]],
+        Meta(
+            description="Command of a release, or a list of them, that prints the SQL of its pending migrations."
+            " `--rolling` refuses SQL that drops or alters what the old code uses. Django's `sqlmigrate` is used"
+            " without this."
+        ),
+    ] = []
+    check: Annotated[
+        list[str | list[str]],
+        Meta(
+            description="Command of a release, or a list of them, that fails if the schema is not the one that its code"
+            " describes, such as `doctrine:schema:validate`; `--source` needs its success."
+        ),
+    ] = []
+    compatible: Annotated[
+        list[str],
+        Meta(
+            description="Patterns of migrations that the old code tolerates. A rolling upgrade needs them, unless `sql`"
+            " shows that a migration only adds, or `--allow-incompatible` is given."
+        ),
+    ] = []
+    transactional: Annotated[
+        bool,
+        Meta(
+            description="False if a migration that fails half-way leaves its changes. A rolling upgrade then only takes"
+            " migrations whose SQL shows that they only add."
+        ),
+    ] = True
+
+    def commands(self, key: Literal["pending", "sql", "check"]) -> list[list[str]]:
+        """Return the commands of a key."""
+        found: list[str | list[str]] = getattr(self, key)
+        return Task(found).argvs() if found else []
+
+    def problems(self) -> list[str]:
+        found = []
+        for key in ("pending", "sql", "check"):
+            found += [f"{key}: {problem}" for problem in problems_of(getattr(self, key))]
+        return found + _of_pattern("pending_line", self.pending_line)
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind == "none":
@@ -123,14 +185,16 @@ class Migrations(Section, frozen=True):
         problems += [
             f"{key}: is needed for kind {self.kind}" for key in needed.get(self.kind, ()) if not getattr(self, key)
         ]
-        if self.pattern:
-            try:
-                groups = re.compile(self.pattern).groups
-            except re.error as error:
-                problems.append(f"pattern: {error}")
-            else:
-                problems += [f"pattern: has {groups} groups instead of one"] * (groups != 1)
-        return problems
+        return problems + (_of_pattern("pattern", self.pattern) if self.pattern else [])
+
+
+def _of_pattern(key: str, pattern: str) -> list[str]:
+    """Return the problems of a regular expression that is to have one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        return [f"{key}: {error}"]
+    return [f"{key}: has {groups} groups instead of one"] if groups != 1 else []
 
 
 class Guard(Section, frozen=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.kinds import DriverClass
-from holdfast.drivers.protocols.packages import Packages
+from holdfast.drivers.protocols.packages import Packages, Registry
 from holdfast.system.host import Host
 
 if TYPE_CHECKING:
@@ -39,6 +39,26 @@ def open_packages(
     return archives if compose is None else _open_images(loaded, host, archives, *compose)
 
 
+def open_registry(loaded: ResolvedConfig, host: Host) -> Registry | None:
+    """Return the registry that environments share; None where none is configured. It is not asked yet."""
+    configured = loaded.configuration.packages.registry
+    if configured is None:
+        return None
+    from holdfast.drivers.packages.registry.store import OciRegistry
+
+    scheme, name, repository = configured.parts()
+    return OciRegistry(
+        scheme,
+        name,
+        repository,
+        host,
+        user=configured.user,
+        password=configured.password,
+        authority=loaded.path(configured.ca) if configured.ca else None,
+        timeout_seconds=configured.timeout_seconds,
+    )
+
+
 def _open_archives(loaded: ResolvedConfig, host: Host) -> Packages:
     source = loaded.configuration.source
     return _archive()(
@@ -46,6 +66,8 @@ def _open_archives(loaded: ResolvedConfig, host: Host) -> Packages:
         loaded.path(source.repository),
         host,
         build=source.build,
+        assets=source.assets,
+        patches=source.patches,
         requirements=source.python.requirements if source.python else "",
         python=source.python.interpreter if source.python else "python3",
         timeout_seconds=loaded.configuration.limits.build_timeout_seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from holdfast.errors import CommandFailedError, NoSpaceError, RefusedError
@@ -59,7 +60,7 @@ class PythonDependencies:
         self._python = python
         self._timeout_seconds = timeout_seconds
 
-    def build(self, tree: Path, label: str) -> None:
+    def build(self, tree: Path, label: str, environment: Mapping[str, str] | None = None) -> None:
         """Build wheels of everything that the requirements of a tree name, directly or not.
 
         Raise RefusedError where it has no such file, and what Host.run raises.
@@ -68,11 +69,12 @@ class PythonDependencies:
             raise RefusedError(
                 f"{label} has no {self._requirements}", next_step="Correct `source.python.requirements`."
             )
-        self._run(wheels_command(self._python, self._wanted(tree), tree / WHEELS), tree)
+        self._run(wheels_command(self._python, self._wanted(tree), tree / WHEELS), tree, environment)
+        (tree / _EXPORTED).unlink(missing_ok=True)  # it names the folder of this build
         self._add_setuptools(tree)
 
-    def _run(self, argv: list[str], tree: Path) -> None:
-        self._host.run(argv, cwd=tree, timeout_seconds=self._timeout_seconds)
+    def _run(self, argv: list[str], tree: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._host.run(argv, cwd=tree, environment=environment, timeout_seconds=self._timeout_seconds)
 
     def _wanted(self, tree: Path) -> list[str]:
         name = os.path.basename(self._requirements)

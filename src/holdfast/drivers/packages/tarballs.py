@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import zstandard
 
@@ -14,11 +17,23 @@ from holdfast.errors import DamagedError, RefusedError
 _BLOCK_BYTES = 4096  # what an entry takes besides its content
 
 
-def extract_package(archive: Path, target: Path) -> None:
-    """Unpack a `.tar.zst` below a target. Raise DamagedError."""
-    with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as tree:
-            extract(tree, target)
+def extract_package(archive: Path, target: Path, only: Collection[str] | None = None) -> None:
+    """Unpack a `.tar.zst` below a target. Raise DamagedError.
+
+    `only`: unpack just these files, with the folders above them, and all links.
+    """
+    wanted = None if only is None else {above for path in only for above in (path, *_above(path))}
+    try:
+        with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tree:
+                extract(tree, target, wanted)
+    except (zstandard.ZstdError, tarfile.TarError) as error:
+        raise DamagedError(f"{archive} is not a valid archive: {error}") from error
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := os.path.dirname(path):
+        yield path
 
 
 def extract_source(archive: Path, target: Path) -> None:
@@ -72,12 +87,21 @@ def _inside(tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
-def extract(tar: tarfile.TarFile, target: Path) -> None:
-    """Unpack an archive below a target, checked member by member. Raise DamagedError."""
+def extract(tar: tarfile.TarFile, target: Path, wanted: Collection[str] | None = None) -> None:
+    """Unpack an archive below a target, checked member by member. Raise DamagedError.
+
+    `wanted`: leave out other files and folders, but no link.
+    """
     if hasattr(tarfile, "data_filter"):
         # tarfile's own filter would only warn about or change members that are refused here.
         tar.extraction_filter = staticmethod(tarfile.fully_trusted_filter)
-    tar.extractall(target, members=_inside(tar, target))
+    members = _inside(tar, target)
+    tar.extractall(
+        target,
+        members=members
+        if wanted is None
+        else (one for one in members if one.issym() or os.path.normpath(one.name) in wanted),
+    )
 
 
 def _plain(member: tarfile.TarInfo, tree: str) -> tarfile.TarInfo:
@@ -101,15 +125,73 @@ def _plain(member: tarfile.TarInfo, tree: str) -> tarfile.TarInfo:
     return member
 
 
-def pack(tree: Path, archive: Path) -> int:
-    """Write the tree as `.tar.zst`; return the size of its files. Raise RefusedError for a link that leaves it."""
+class _Hashed:
+    """A file that is written, with the digest of what was written."""
+
+    def __init__(self, file: zstandard.ZstdCompressionWriter) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+
+def pack(tree: Path, archive: Path) -> tuple[int, str]:
+    """Write the tree as `.tar.zst`; return the size of its files, and the SHA-256 of the archive before compression.
+
+    Raise RefusedError for a link that leaves the tree.
+    """
     root = os.path.normpath(tree)
     descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as file,
         zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file) as stream,
     ):
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        hashed = _Hashed(stream)
+        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name in sorted(os.listdir(tree)):
                 tar.add(tree / name, arcname=name, filter=lambda member: _plain(member, root))
-            return sum(_BLOCK_BYTES + member.size for member in tar.getmembers())
+            size = sum(_BLOCK_BYTES + member.size for member in tar.getmembers())
+    return size, hashed.digest.hexdigest()
+
+
+# --- times, which are the same in each build of a commit ------------------------------------------------
+
+
+def times(tree: Path) -> dict[str, int]:
+    """Return the time of each file of a tree, in nanoseconds."""
+    return {path: os.lstat(tree / path).st_mtime_ns for path, is_file in _entries(tree) if is_file}
+
+
+def settle(tree: Path, committed_at: int, before: Mapping[str, int], patched: Mapping[str, int] | None = None) -> None:
+    """Give a built tree times that do not depend on the time of the build.
+
+    Files whose time is still the one from `before` keep it. What the build changed or made is one second younger than
+    the commit, and patched files have times of their own: a compiled copy of the earlier content, which is recognised
+    by the time of its source, must not seem to fit.
+    """
+    for path, is_file in _entries(tree):
+        at = (patched or {}).get(path)
+        if at is None and is_file and os.lstat(tree / path).st_mtime_ns == before.get(path):
+            continue
+        set_time(tree / path, committed_at + 1 if at is None and is_file else at or committed_at)
+
+
+def settle_folders(tree: Path, committed_at: int) -> None:
+    """Give folders and links the time of the commit."""
+    for path, is_file in _entries(tree):
+        if not is_file:
+            set_time(tree / path, committed_at)
+
+
+def set_time(path: Path, seconds: int) -> None:
+    os.utime(path, (seconds, seconds), follow_symlinks=False)
+
+
+def _entries(tree: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the path of each entry below a tree, contents before their folder, and whether it is a file."""
+    for place, folders, names in os.walk(tree, topdown=False):
+        for name in (*names, *folders):
+            path = os.path.join(place, name)
+            yield os.path.relpath(path, tree), stat.S_ISREG(os.lstat(path).st_mode)

@@ -17,6 +17,14 @@ class Queryable(Countable, Protocol):
 
 
 @runtime_checkable
+class Changeable(Queryable, Protocol):
+    """A database in which one statement can change rows."""
+
+    def change(self, sql: str) -> None:
+        """Run one statement; it takes effect as a whole. Raise StepError, and then nothing is changed."""
+
+
+@runtime_checkable
 class Database(Queryable, Dataset, Protocol):
     """A dataset that answers SQL, so that migrations and references are known by queries."""
 

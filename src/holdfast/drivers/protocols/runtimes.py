@@ -139,8 +139,12 @@ class RunsCommands(Protocol):
         command: ReleaseCommand,
         *,
         terminal: bool,
+        timeout_seconds: float | None = None,
     ) -> int:
-        """Run a command of a release on the operator's terminal; return its exit code."""
+        """Run a command of a release on the operator's terminal; return its exit code.
+
+        Raise CommandTimeoutError once everything that it started is ended.
+        """
 
     def end_tasks(self, operation: str) -> None:
         """End the processes that an operation's commands left in the runtime. Idempotent.

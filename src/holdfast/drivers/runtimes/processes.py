@@ -77,9 +77,14 @@ class ProcessRuntime:
         command: ReleaseCommand,
         *,
         terminal: bool,
+        timeout_seconds: float | None = None,
     ) -> int:
         return self._host.interactive(
-            command.argv, cwd=command.directory, environment=command.environment, account=account_of(command.user)
+            command.argv,
+            cwd=command.directory,
+            environment=command.environment,
+            account=account_of(command.user),
+            timeout_seconds=timeout_seconds,
         )
 
     def end_tasks(self, operation: str) -> None:

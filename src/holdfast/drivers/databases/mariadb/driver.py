@@ -138,6 +138,10 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
             session.run(f"{snapshots.STANDARD}; START TRANSACTION READ ONLY")
             return snapshots.answer(session, sql)
 
+    def change(self, sql: str) -> None:
+        with self._session() as session:
+            session.run(sql)
+
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._session() as session:
             found = snapshots.columns(session, self.database)

@@ -102,11 +102,13 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
             session.run("ROLLBACK")
             return found
 
+    def change(self, sql: str) -> None:
+        with self._clients.kept.session(self.database) as session:
+            session.run(sql)
+
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         with self._clients.kept.session(self.database) as session:
             return counted(session, budget_seconds)
-
-    # --- copies ------------------------------------------------------------------------------------
 
     def _dump(
         self,

@@ -77,6 +77,13 @@ class SqliteDatabase(WithShadows[ShadowDatabases]):
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return self._query(self._connect(self.path, mode=self._mode), sql)
 
+    def change(self, sql: str) -> None:
+        with closing(self._connect(self.path)) as connection, connection:
+            try:
+                connection.execute(sql)
+            except sqlite3.DatabaseError as error:
+                raise StepError(f"database {self.name}: {error} (statement: {sql[:80]})") from error
+
     def _query(self, connection: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
         with closing(connection):
             connection.execute("PRAGMA query_only=1")

@@ -23,8 +23,10 @@ from holdfast.containers.engines import engine_named
 from holdfast.drivers.compose_model import Model
 from holdfast.drivers.packages.images.build_script import BuildScript
 from holdfast.drivers.packages.images.names import ImageNames, exact
+from holdfast.drivers.packages.images.transfer import ImageCarrier
+from holdfast.drivers.protocols.packages import EngineLogin, Packages
 from holdfast.errors import StepError
-from holdfast.model import Newer, Package
+from holdfast.model import AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -37,22 +39,6 @@ _TAGS = "tags.json"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 _QUIET = {"COMPOSE_ANSI": "never", "COMPOSE_PROGRESS": "plain", "BUILDKIT_PROGRESS": "plain"}
 _ENGINE_SECONDS = 60
-
-
-class Sources(Protocol):
-    """The store of source trees from which images are built."""
-
-    def resolve(self, reference: str) -> tuple[str, str]: ...
-    def file_of(self, commit: str, name: str) -> str | None: ...
-    def fetch(self) -> None: ...
-    def precedes(self, commit: str, later: str) -> bool: ...
-    def newer(self, commit: str) -> Newer: ...
-    def build(self, commit: str, label: str, run: str) -> Package: ...
-    def abandon(self, run: str) -> None: ...
-    def packages(self) -> list[Package]: ...
-    def unpack(self, package: Package, target: Path, marker: Mapping[str, object]) -> None: ...
-    def adopt(self, archive: Path) -> Package: ...
-    def remove(self, id: str) -> None: ...
 
 
 class ComposeCommand(Protocol):
@@ -83,7 +69,7 @@ class ImagePackages:
     def __init__(
         self,
         folder: Path,
-        sources: Sources,
+        sources: Packages,
         projects: Projects,
         host: Host,
         *,
@@ -133,6 +119,52 @@ class ImagePackages:
     def adopt(self, archive: Path) -> Package:
         return self._sources.adopt(archive)
 
+    def configuration_of(self, package: Package) -> str | None:
+        return self._sources.configuration_of(package)
+
+    def whole(self, package: Package) -> bool:
+        return self._sources.whole(package)
+
+    def incoming(self, run: str) -> Path:
+        return self._sources.incoming(run)
+
+    def receive(self, package: Package, configuration: str, run: str) -> Package:
+        return self._sources.receive(package, configuration, run)
+
+    def push_images(self, package: Package, login: EngineLogin) -> Mapping[str, StoredImage]:
+        kept = self._kept(package)
+        carrier = ImageCarrier(self._engine, self._names, self._host, login, self._timeout_seconds)
+        return {
+            service: StoredImage(image.name, carrier.push(image.id, fit_for_tag(service), package.id), image.built)
+            for service, image in kept.items()
+        }
+
+    def pull_images(self, package: Package, images: Mapping[str, StoredImage], login: EngineLogin, run: str) -> None:
+        kept = self._kept(package)
+        if kept and all(self._names.id(image.tag) == image.id for image in kept.values()):
+            return
+        if not images:
+            self._make_images(package, run)
+            return
+        carrier = ImageCarrier(self._engine, self._names, self._host, login, self._timeout_seconds)
+        pulled = {
+            service: carrier.pull(stored, f"{self._prefix}/{fit_for_tag(service)}")
+            for service, stored in images.items()
+        }
+        found = {
+            service: Image(stored.name, *pulled[service], stored.built) for service, stored in sorted(images.items())
+        }
+        self._record(package, found, "", {})
+
+    def fit_patch(self, package: Package, name: str, text: bytes, strip: int | None, run: str) -> PatchFit:
+        return self._sources.fit_patch(package, name, text, strip, run)
+
+    def patch_text(self, package: Package, patch: AppliedPatch, run: str) -> bytes:
+        return self._sources.patch_text(package, patch, run)
+
+    def why_not_reverted(self, package: Package, patch: AppliedPatch, run: str) -> str:
+        return self._sources.why_not_reverted(package, patch, run)
+
     # --- images ------------------------------------------------------------------------------------
 
     def _kept(self, package: Package) -> dict[str, Image]:
@@ -152,10 +184,23 @@ class ImagePackages:
             return False
         return all(self._names.id(image.tag) == image.id for image in kept.values())
 
-    def build(self, commit: str, label: str, run: str) -> Package:
-        package = self._sources.build(commit, label, run)
+    def recipe(self, *, assets: bool) -> str:
+        return self._sources.recipe(assets=assets)
+
+    def named(self, commit: str, label: str, *, assets: bool = True) -> str:
+        return self._sources.named(commit, label, assets=assets)
+
+    def build(self, commit: str, label: str, run: str, *, id: str = "", note: str = "", assets: bool = True) -> Package:
+        package = self._sources.build(commit, label, run, id=id, note=note, assets=assets)
         self._make_images(package, run)
         return package
+
+    def patch(
+        self, package: Package, add: Sequence[Patch], remove: Sequence[str], run: str, *, applied_at: str
+    ) -> Package:
+        made = self._sources.patch(package, add, remove, run, applied_at=applied_at)
+        self._make_images(made, run)
+        return made
 
     def keep(self, commit: str, label: str, run: str, images: Mapping[str, str]) -> Package:
         package = self._sources.build(commit, label, run)
@@ -283,7 +328,7 @@ class ImagePackages:
 
     def _tagged(self, model: Model, service: str, id: str, *, built: bool | None = None) -> Image:
         """Tag an image; its tag contains its id, so that it never refers to another image."""
-        tag = f"{self._prefix}/{_UNFIT.sub('-', service).lower()}:{id.rpartition(':')[2][:20]}"
+        tag = f"{self._prefix}/{fit_for_tag(service)}:{id.rpartition(':')[2][:20]}"
         self._names.give(tag, id)
         by_compose = bool(model["services"][service].get("build"))
         return Image(_names(model)[service], tag, id, by_compose if built is None else built)
@@ -333,6 +378,11 @@ class ImagePackages:
                 if tag not in others and self._names.id(tag):
                     self._names.take_away(tag)
         self._sources.remove(id)
+
+
+def fit_for_tag(service: str) -> str:
+    """Return the name of a service as the name of an image may have it."""
+    return _UNFIT.sub("-", service).lower()
 
 
 def _images_in(folder: Path) -> dict[str, Image]:

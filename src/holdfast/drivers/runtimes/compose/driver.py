@@ -126,12 +126,16 @@ class ComposeRuntime(InstanceContainers):
         command: ReleaseCommand,
         *,
         terminal: bool,
+        timeout_seconds: float | None = None,
     ) -> int:
         own = f"console-{os.getpid()}"
         argv = self._task_argv(command, own, terminal=terminal)
-        code = self._host.interactive(argv, cwd=command.directory, environment=command.environment)
-        self.end_tasks(own)
-        return code
+        try:
+            return self._host.interactive(
+                argv, cwd=command.directory, environment=command.environment, timeout_seconds=timeout_seconds
+            )
+        finally:
+            self.end_tasks(own)
 
     def _task_argv(self, command: ReleaseCommand, operation: str, *, terminal: bool = False) -> list[str]:
         """Return the argv that runs a command in a container of its release; its exit code is the command's.

@@ -28,11 +28,13 @@ from holdfast.model import Problem, ServiceInstance, ServiceStatus
 from holdfast.system import durable, fault_points, keeper_client, processes
 from holdfast.system.host import Host
 from holdfast.system.processes import Identity
+from holdfast.system.secrets import STORED
 
 _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name in the same folder
 _START_SECONDS = 15.0
 _END_GRACE_SECONDS = 5.0
 _END_SECONDS = 10.0
+_REMOVALS = 20
 _CHANGING = ("reloadConfig", "addProcessGroup", "removeProcessGroup", "startProcess", "stopProcess")
 _RUNNING, _STARTING, _STOPPING = 20, 10, 40
 
@@ -178,10 +180,18 @@ class SupervisorRuntime(ProcessRuntime):
                 "release": instance.release,
                 "instance": f"{self._environment_id}/{instance.name}",
                 **({"files": dict(instance.files)} if instance.files else {}),
+                **self._store_of(instance),
             },
             indent=1,
             sort_keys=True,
         )
+
+    def _store_of(self, instance: ServiceInstance) -> dict[str, list[str]]:
+        """Return where the secrets of an instance are, if Holdfast keeps some of them."""
+        store = self._host.store
+        if store is None or not any(value.startswith(STORED) for value in instance.environment.values()):
+            return {}
+        return {"secrets": [str(store.path), str(store.identity_path)]}
 
     def start(self, *instances: ServiceInstance) -> None:
         self.prepare()
@@ -251,16 +261,33 @@ class SupervisorRuntime(ProcessRuntime):
             for name in names:
                 self._call_unless("stopProcess", name, False, tolerated=("BAD_NAME", "NOT_RUNNING"))
             for name in names:
-                self._wait_until_stopped(name)
+                self._remove(name)
                 if (seconds := self._killed_after(name, log, seen_bytes)) is not None:
                     killed[name] = seconds
-                self._call_unless("removeProcessGroup", name, tolerated=("BAD_NAME",))
         orphans = self._orphans() if names and not self._runs_another(names) else {}
         for name in names:
             self._end_processes(name, {**found[name], **self._processes_of(name), **orphans})
             for ending in ("conf", "json", "started"):
                 durable.unlink(self._programs / f"{name}.{ending}")
         return killed
+
+    def _remove(self, name: str) -> None:
+        """Wait until a program has stopped, and take it from supervisord. Raise StepError.
+
+        One that had just ended by itself could not be stopped, and supervisord may start it again meanwhile.
+        """
+        for _ in range(_REMOVALS):
+            self._wait_until_stopped(name)
+            try:
+                self._call("removeProcessGroup", name)
+                return
+            except RefusedCallError as fault:
+                if fault.text.startswith("BAD_NAME"):
+                    return
+                if not fault.text.startswith("STILL_RUNNING"):
+                    raise StepError(f"supervisord refuses to remove {name}: {fault.text}") from fault
+            self._call_unless("stopProcess", name, False, tolerated=("BAD_NAME", "NOT_RUNNING"))
+        raise StepError(f"{name} does not stop: it ends by itself and is started again, over and over")
 
     def _call_unless(self, call: str, name: str, *arguments: str | bool, tolerated: tuple[str, ...]) -> None:
         """Call supervisord; that there is nothing to do is fine. Raise StepError."""

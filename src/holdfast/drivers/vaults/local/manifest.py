@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -26,15 +27,24 @@ def sealed(value: Mapping[str, object]) -> bytes:
     return canonical({**value, "sha256_of_the_rest": digest})
 
 
+@functools.lru_cache(maxsize=64)
+def _is_sealed(raw: bytes) -> bool:
+    """Return whether text is its own sealed form; one operation reads the same manifests again and again."""
+    value = json.loads(raw)
+    del value["sha256_of_the_rest"]
+    return sealed(value) == raw
+
+
 def unseal(path: Path) -> JsonObject:
     """Return the content of a sealed file. Raise DamagedError unless every byte is as it was written."""
     try:
         raw = path.read_bytes()
-        value = json.loads(raw)
-        digest = value.pop("sha256_of_the_rest")
+        value: JsonObject = json.loads(raw)
+        del value["sha256_of_the_rest"]
+        intact = _is_sealed(raw)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict) or hashlib.sha256(canonical(value)).hexdigest() != digest or sealed(value) != raw:
+    if not intact:
         raise DamagedError(f"{path} is damaged: its digest does not match")
     return value
 

@@ -1,0 +1,7 @@
+<?php
+
+namespace Acme\Bundle\ShopBundle;
+
+final class AcmeShopBundle
+{
+}

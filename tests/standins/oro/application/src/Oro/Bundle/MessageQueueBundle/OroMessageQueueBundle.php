@@ -1,0 +1,7 @@
+<?php
+
+namespace Oro\Bundle\MessageQueueBundle;
+
+final class OroMessageQueueBundle
+{
+}

@@ -1,0 +1,7 @@
+<?php
+
+namespace Oro\Bundle\PlatformBundle;
+
+final class OroPlatformBundle
+{
+}

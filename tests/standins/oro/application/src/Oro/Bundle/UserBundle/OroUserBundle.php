@@ -1,0 +1,7 @@
+<?php
+
+namespace Oro\Bundle\UserBundle;
+
+final class OroUserBundle
+{
+}
