@@ -21,6 +21,7 @@ from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
 from holdfast.model import (
+    Copying,
     Facts,
     GateState,
     Newer,
@@ -113,8 +114,6 @@ class FakeDatabase:
 
     kind = "fake"
     extension = "fake"
-    copied_by = "magic"
-    copied_ahead = "a spell is prepared"
     candidate_has_views = True
 
     def __init__(self, live: bytes | None = None) -> None:
@@ -128,6 +127,7 @@ class FakeDatabase:
         self.open_handles: list[str] = []
         self.ahead_fails: Exception | None = None
         self.prepared_with: list[Facts] = []
+        self.how = Copying(made="magic", ahead="a spell is prepared")
 
     def execute(self, sql: str) -> None:
         """A visitor's write."""
@@ -225,6 +225,9 @@ class FakeDatabase:
 
     def tokens(self) -> list[str]:
         return list(self.beside)
+
+    def copying(self) -> Copying:
+        return self.how
 
     def copy_ahead(self, token: str) -> Facts:
         if self.ahead_fails is not None:

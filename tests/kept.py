@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tests.memory import make_folder
 from tests.proof.endings import at_end
-from tests.site import IN_CONTAINERS, Site
+from tests.site import ALONE, IN_CONTAINERS, Site
 from tests.snapshot import Snapshot
 
 _Key = tuple[str, tuple[str, ...], bool, float]
@@ -36,8 +36,9 @@ def site(
         raise
     finally:
         _lent.discard(found)
-        # Another test may have created one meanwhile, and sites in containers would disturb the engine.
-        if found in _distrusted or key in _kept or engine in IN_CONTAINERS:
+        # Another test may have created one meanwhile; sites in containers would disturb the engine, and some are to be
+        # alone on their server.
+        if found in _distrusted or key in _kept or engine in IN_CONTAINERS or engine in ALONE:
             _distrusted.discard(found)
             _remove(found)
         else:

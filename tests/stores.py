@@ -309,6 +309,51 @@ class EnclosedPostgresqlStore(PostgresqlStore):
             return cls(str(server.folder), name)
 
 
+class LogPostgresqlStore(EnclosedPostgresqlStore):
+    """The only database of a server in a container that Holdfast may stop; the application's role is its superuser."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        PostgresqlStore.__init__(self, folder, name)
+        with postgresql.shared_own_container() as server:
+            place, container = str(server.place), server.container
+        lines = self.lines.replace(folder, place).replace(f'"{postgresql.ROLE}"', f'"{postgresql.SUPERUSER}"')
+        self.lines = f'{lines}\ncontainer = "{container}"\nrestore_point = "log"'
+
+    @classmethod
+    def create(cls) -> LogPostgresqlStore:
+        with postgresql.shared_own_container() as server:
+            name = f"g{os.getpid()}x{secrets.token_hex(3)}"
+            server.create_if_missing(name)
+            return cls(str(server.folder), name)
+
+    def _saved(self, label: str) -> Path:
+        return Path(self._folder) / f"{self.name}.{label}.dump"
+
+    def save(self, label: str) -> None:
+        arguments = ["-h", self._folder, "-p", str(postgresql.PostgresqlServer.port), "-U", "postgres", "-Fc"]
+        self._saved(label).write_bytes(
+            subprocess.run(["pg_dump", *arguments, self.name], capture_output=True, check=True).stdout
+        )
+
+    def put_back(self, label: str) -> None:
+        with postgresql.shared_own_container() as server:
+            server.start()
+            server.tidy()
+        self._drop(self.name, *self._beside())
+        psql = ["-h", self._folder, "-p", str(postgresql.PostgresqlServer.port), "-U", "postgres"]
+        postgresql.psql(self._folder, "postgres", f'CREATE DATABASE "{self.name}" OWNER {postgresql.ROLE}')
+        with open(self._saved(label), "rb") as saved:
+            subprocess.run(["pg_restore", *psql, "-d", self.name], stdin=saved, capture_output=True, check=True)
+
+    def remove(self) -> None:
+        with postgresql.shared_own_container() as server:
+            server.start()
+            server.tidy()
+        super().remove()
+        for path in Path(self._folder).glob(f"{self.name}.*.dump"):
+            path.unlink()
+
+
 class EnclosedMariadbStore(MariadbStore):
     @staticmethod
     def shared() -> AbstractContextManager[MariadbServer]:
@@ -336,6 +381,7 @@ _SERVED: dict[str, type[PostgresqlStore] | type[MariadbStore]] = {
     "mariadb": MariadbStore,
     "mysql": MysqlStore,
     "postgresql-inside": EnclosedPostgresqlStore,
+    "postgresql-log-inside": LogPostgresqlStore,
     "mariadb-inside": EnclosedMariadbStore,
 }
 

@@ -392,6 +392,18 @@ class Server(msgspec.Struct, frozen=True):
     find_container: Callable[[], str] | None = None
 
 
+class Copying(msgspec.Struct, frozen=True):
+    """The way a dataset's restore point would be made now, as operators read it."""
+
+    made: str
+    ahead: str = ""
+    """What `copy_ahead` does before the window; empty where it does nothing."""
+    back: str = "puts it back by a rename"
+    """What an undo does."""
+    why: str = ""
+    """The reason why a quicker way cannot be taken, if there is one."""
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """A database's dump at one instant.
 

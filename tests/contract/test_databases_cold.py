@@ -24,6 +24,7 @@ from holdfast.errors import DamagedError, HoldfastError, RefusedError
 from holdfast.model import Server
 from holdfast.system.host import Host
 from holdfast.system.processes import with_cwd_under
+from tests.proof.endings import at_end
 from tests.servers import docker, postgresql
 from tests.servers.postgresql import PostgresqlServer
 
@@ -52,6 +53,22 @@ def server() -> Iterator[PostgresqlServer]:
     made.remove()
 
 
+@functools.cache
+def _clean() -> Path:
+    """Return the data directory of a server that was shut down; it is only read."""
+    server = PostgresqlServer()
+    at_end(server.remove)
+    server.create_if_missing("app")
+    server.run("app", "CREATE TABLE entry AS SELECT 'one' AS text")
+    server.stop()
+    return server.folder / "data"
+
+
+@pytest.fixture
+def data() -> Path:
+    return _clean()
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="hfcold", dir="/var/tmp"))
@@ -78,8 +95,8 @@ def container() -> Iterator[str]:
     subprocess.run(["docker", "rm", "--force", name], stdout=subprocess.DEVNULL, check=True)
 
 
-def copied(server: PostgresqlServer, target: Path) -> Path:
-    shutil.copytree(server.folder / "data", target)
+def copied(data: Path, target: Path) -> Path:
+    shutil.copytree(data, target)
     return target
 
 
@@ -101,16 +118,14 @@ def one_offs() -> list[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_a_clean_directory_in_a_folder_is_dumped(server: PostgresqlServer, scratch: Path) -> None:
-    server.stop()
-    copied(server, scratch / "unpacked" / "database")
+def test_a_clean_directory_in_a_folder_is_dumped(data: Path, scratch: Path) -> None:
+    copied(data, scratch / "unpacked" / "database")
     assert ROW in dumped(scratch)
 
 
-def test_an_archive_with_a_leading_folder_is_dumped(server: PostgresqlServer, scratch: Path) -> None:
-    server.stop()
+def test_an_archive_with_a_leading_folder_is_dumped(data: Path, scratch: Path) -> None:
     with tarfile.open(scratch / "copy.tar.gz", "w:gz", compresslevel=1) as archive:
-        archive.add(server.folder / "data", "./database")
+        archive.add(data, "./database")
     unpack.unpack(str(scratch / "copy.tar.gz"), scratch / "unpacked", lambda: None)
     assert (scratch / "unpacked" / "database" / "PG_VERSION").exists()
     assert ROW in dumped(scratch)
@@ -122,14 +137,14 @@ def test_the_only_database_is_taken_whatever_its_name_and_of_several_none(
     name = 'it\'s \\ "odd" one'
     server.run("postgres", """ALTER DATABASE app RENAME TO "it's \\ ""odd"" one\"""")
     server.stop()
-    copied(server, scratch / "unpacked" / "database")
+    copied(server.folder / "data", scratch / "unpacked" / "database")
     assert ROW in dumped(scratch, database="shop")
     shutil.rmtree(scratch / "unpacked")
     shutil.rmtree(scratch / "run")
     server.start()
     server.create_if_missing("second")
     server.stop()
-    copied(server, scratch / "unpacked" / "database")
+    copied(server.folder / "data", scratch / "unpacked" / "database")
     with pytest.raises(RefusedError) as refused:
         dumped(scratch, database="shop")
     assert "second" in refused.value.what
@@ -148,14 +163,14 @@ def test_settings_of_the_directory_are_not_followed(server: PostgresqlServer, sc
     ):
         server.run("postgres", sql)
     server.stop()
-    data = copied(server, scratch / "unpacked" / "database")
+    data = copied(server.folder / "data", scratch / "unpacked" / "database")
     (data / "postgresql.conf").write_text("archive_mode = on\narchive_command = 'false'\nnonsense = 1\n")
     (data / "pg_hba.conf").write_text("local all all reject\n")
     assert ROW in dumped(scratch)
 
 
 def test_a_copy_of_a_running_server_is_refused(server: PostgresqlServer, scratch: Path) -> None:
-    data = copied(server, scratch / "unpacked" / "database")
+    data = copied(server.folder / "data", scratch / "unpacked" / "database")
     with pytest.raises(RefusedError, match=r"postmaster\.pid"):
         dumped(scratch)
     (data / "postmaster.pid").unlink()
@@ -166,7 +181,7 @@ def test_a_copy_of_a_running_server_is_refused(server: PostgresqlServer, scratch
 def test_a_copy_of_a_server_that_crashed_is_refused(server: PostgresqlServer, scratch: Path) -> None:
     server.run("app", "INSERT INTO entry SELECT 'two'")
     server.kill()
-    data = copied(server, scratch / "unpacked" / "database")
+    data = copied(server.folder / "data", scratch / "unpacked" / "database")
     with pytest.raises(RefusedError, match=r"postmaster\.pid"):
         dumped(scratch)
     (data / "postmaster.pid").unlink()
@@ -175,47 +190,43 @@ def test_a_copy_of_a_server_that_crashed_is_refused(server: PostgresqlServer, sc
     assert with_cwd_under(str(scratch)) == []
 
 
-def test_another_version_is_named(server: PostgresqlServer, scratch: Path) -> None:
-    server.stop()
-    data = copied(server, scratch / "unpacked" / "database")
-    major = (data / "PG_VERSION").read_text().strip()
+def test_another_version_is_named(data: Path, scratch: Path) -> None:
+    copy = copied(data, scratch / "unpacked" / "database")
+    major = (copy / "PG_VERSION").read_text().strip()
     with pytest.raises(RefusedError, match=f"PostgreSQL {major}"):
         dumped(scratch, newest=int(major) - 1)
-    (data / "PG_VERSION").write_text("98\n")
+    (copy / "PG_VERSION").write_text("98\n")
     with pytest.raises(RefusedError, match="PostgreSQL 98"):
         dumped(scratch)
 
 
 @pytest.mark.parametrize("lost", ["pg_wal", "pg_xact", "global/pg_control", "base"])
-def test_what_is_not_whole_is_refused(server: PostgresqlServer, scratch: Path, lost: str) -> None:
-    server.stop()
-    place = copied(server, scratch / "unpacked" / "database") / lost
+def test_what_is_not_whole_is_refused(data: Path, scratch: Path, lost: str) -> None:
+    place = copied(data, scratch / "unpacked" / "database") / lost
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     with pytest.raises(RefusedError):
         dumped(scratch)
 
 
 @pytest.mark.parametrize("kind", ["climbs", "absolute", "link out"])
-def test_an_archive_does_not_leave_its_folder(server: PostgresqlServer, scratch: Path, kind: str) -> None:
+def test_an_archive_does_not_leave_its_folder(data: Path, scratch: Path, kind: str) -> None:
     """A whole directory with one member more: nothing is outside, and no server is begun."""
-    server.stop()
     member = tarfile.TarInfo(
         {"climbs": "database/../../escaped", "absolute": str(scratch / "escaped")}.get(kind, "database/pg_tblspc/1")
     )
     if kind == "link out":
         member.type, member.linkname = tarfile.SYMTYPE, str(scratch)
     with tarfile.open(scratch / "copy.tar", "w") as archive:
-        archive.add(server.folder / "data", "database")
+        archive.add(data, "database")
         archive.addfile(member, io.BytesIO(b""))
     with pytest.raises(RefusedError):
         unpack.unpack(str(scratch / "copy.tar"), scratch / "unpacked", lambda: None)
     assert sorted(path.name for path in scratch.iterdir()) == ["copy.tar", "unpacked"]
 
 
-def test_an_archive_that_was_cut_is_damaged(server: PostgresqlServer, scratch: Path) -> None:
-    server.stop()
+def test_an_archive_that_was_cut_is_damaged(data: Path, scratch: Path) -> None:
     with tarfile.open(scratch / "copy.tar.gz", "w:gz", compresslevel=1) as archive:
-        archive.add(server.folder / "data", "database")
+        archive.add(data, "database")
     whole = (scratch / "copy.tar.gz").read_bytes()
     (scratch / "copy.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DamagedError):
@@ -225,7 +236,7 @@ def test_an_archive_that_was_cut_is_damaged(server: PostgresqlServer, scratch: P
 def test_a_damaged_directory_fails_and_leaves_no_server(server: PostgresqlServer, scratch: Path) -> None:
     place = server.run("app", "SELECT pg_relation_filepath('entry')")
     server.stop()
-    data = copied(server, scratch / "unpacked" / "database")
+    data = copied(server.folder / "data", scratch / "unpacked" / "database")
     (data / place).unlink()
     with pytest.raises(HoldfastError):
         dumped(scratch)
@@ -235,16 +246,14 @@ def test_a_damaged_directory_fails_and_leaves_no_server(server: PostgresqlServer
 # --- in a container ---------------------------------------------------------------------------------------
 
 
-def test_the_programs_of_a_containers_image_are_used(server: PostgresqlServer, scratch: Path, container: str) -> None:
-    server.stop()
-    copied(server, scratch / "unpacked" / "database")
+def test_the_programs_of_a_containers_image_are_used(data: Path, scratch: Path, container: str) -> None:
+    copied(data, scratch / "unpacked" / "database")
     assert ROW in dumped(scratch, container)
     assert one_offs() == []
 
 
-def test_an_image_of_another_version_is_named(server: PostgresqlServer, scratch: Path, container: str) -> None:
-    server.stop()
-    (copied(server, scratch / "unpacked" / "database") / "PG_VERSION").write_text("98\n")
+def test_an_image_of_another_version_is_named(data: Path, scratch: Path, container: str) -> None:
+    (copied(data, scratch / "unpacked" / "database") / "PG_VERSION").write_text("98\n")
     with pytest.raises(RefusedError, match="PostgreSQL 98"):
         dumped(scratch, container)
     assert one_offs() == []
@@ -259,9 +268,8 @@ def die_while_it_runs(scratch: Path, container: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def test_a_private_server_whose_holdfast_was_killed_is_ended(server: PostgresqlServer, scratch: Path) -> None:
-    server.stop()
-    copied(server, scratch / "unpacked" / "database")
+def test_a_private_server_whose_holdfast_was_killed_is_ended(data: Path, scratch: Path) -> None:
+    copied(data, scratch / "unpacked" / "database")
     die_while_it_runs(scratch, "")
     assert with_cwd_under(str(scratch)), "the test has to find a server that runs"
     fence.end_children(OPERATION, Path(os.devnull))
@@ -270,11 +278,8 @@ def test_a_private_server_whose_holdfast_was_killed_is_ended(server: PostgresqlS
     assert fence.survivors(OPERATION, Path(os.devnull)) == []
 
 
-def test_a_one_off_whose_holdfast_was_killed_is_removed(
-    server: PostgresqlServer, scratch: Path, container: str
-) -> None:
-    server.stop()
-    copied(server, scratch / "unpacked" / "database")
+def test_a_one_off_whose_holdfast_was_killed_is_removed(data: Path, scratch: Path, container: str) -> None:
+    copied(data, scratch / "unpacked" / "database")
     die_while_it_runs(scratch, container)
     assert one_offs(), "the test has to find a server that runs"
     fence.end_children(OPERATION, Path(os.devnull))

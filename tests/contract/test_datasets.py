@@ -113,6 +113,13 @@ def test_a_missing_dataset_cannot_be_held_or_copied(missing: Harness) -> None:
         snapshot(missing.dataset, missing.folder / "dump")
 
 
+def test_how_a_restore_point_would_be_made_is_said_for_operators(missing: Harness) -> None:
+    assert missing.dataset.copying().made
+    missing.create()
+    copying = missing.dataset.copying()
+    assert copying.made and copying.back
+
+
 # --- beside and swap ----------------------------------------------------------------------------------
 
 

@@ -146,7 +146,7 @@ def test_what_left_is_in_the_operations_record(plain: Site, folder: Path) -> Non
     assert str(folder / "away") in record["title"]
     (written,) = [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"]
     assert "without being sanitized" in written[0] and newest(plain) in written[0]
-    run(plain, *EXPORT, "latest", str(folder / "code"), "--only", "code")
+    run(plain, "backup", "export", "latest", str(folder / "code"), "--only", "code")
     record = run_json(plain, "log", "show", "latest")["data"]
     assert [step["facts"]["warnings"] for step in record["steps"] if step["name"] == "export.write"] == [[]]
 

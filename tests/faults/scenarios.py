@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from holdfast.config.schema import Hooks
 from holdfast.operations import clone, secret
 from tests.proof import patience
 from tests.proof.endings import at_end
@@ -255,6 +256,36 @@ def _unproven(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+def _with_a_worker(site: Site) -> None:
+    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
+    site.config.write_text(f"{site.config.read_text()}\n{worker}\n")
+    site.operate("service", "start", ["mail"])
+
+
+def _with_a_schedule(site: Site) -> None:
+    """The service that starts scheduled tasks runs, and nothing is due."""
+    task = '[schedule.nightly]\ncommands = ["true"]\nminute = "30"\nhour = "3"\nmonthday = "1"'
+    site.config.write_text(f"{site.config.read_text()}\n{task}\n")
+    site.operate("service", "start", ["schedule"])
+
+
+def _held_with_a_worker(site: Site) -> None:
+    _with_a_worker(site)
+    site.operate("maintenance", on=True)
+
+
+HOOKS = "hooks.log"
+"""In the site's folder: a line of each command of a hook, with its operation."""
+
+
+def _with_hooks(site: Site) -> None:
+    """Every hook notes each of its runs; a worker starts after the gate is open."""
+    note = f'["sh", "-c", "echo $HOLDFAST_OPERATION $HOLDFAST_HOOK >> {site.folder}/{HOOKS}"]'
+    hooks = "\n".join(f"{name} = {note}" for name in Hooks.__struct_fields__)
+    _with_a_worker(site)
+    site.config.write_text(f"{site.config.read_text()}\n[hooks]\n{hooks}\n")
+
+
 PATCH = "fixed.patch"
 
 
@@ -316,6 +347,9 @@ SCENARIOS = [
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
+    Scenario("upgrade_with_hooks", ("v1",), _upgrade("v2", backup=False), _with_hooks),
+    Scenario("upgrade_with_hooks_that_fails", ("v1", "v2"), _upgrade("v4", backup=False), _with_hooks, fails=True),
+    Scenario("backup_with_hooks", ("v1",), lambda site: site.operate("backup"), _with_hooks, writers=True),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
@@ -367,6 +401,21 @@ SCENARIOS = [
         "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
     ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("upgrade_with_schedule", ("v1",), _upgrade("v2", backup=False), _with_a_schedule),
+    Scenario(
+        "maintenance_on_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=True),
+        _with_a_worker,
+        held_afterwards=True,
+    ),
+    Scenario(
+        "maintenance_off_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=False),
+        _held_with_a_worker,
+        held_afterwards=True,
+    ),
     Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
     Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
     Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
@@ -390,6 +439,8 @@ _OF_DATABASES = (
 _OF_MYSQL = ("upgrade_that_fails", "restore")
 # Clients that run inside a container are left running there by a kill, and dumps come through a pipe.
 _INSIDE = ("upgrade_that_fails", "restore")
+# Restore points by the server's log, which only these make.
+_BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 _WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
@@ -402,6 +453,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("mysql", _OF_MYSQL),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
+        ("postgresql-log-inside", _BY_LOG),
         ("compose", _IN_CONTAINERS),
         ("compose-backend", _WITH_A_BACKEND),
         ("podman", _BY_PODMAN),

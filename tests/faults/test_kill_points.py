@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from tests.faults.scenarios import (
     CONTAINER_STEPS,
     DATABASE_STEPS,
     ENGINE_SCENARIOS,
+    HOOKS,
     LOST,
     SCENARIOS,
     SHIPPED,
@@ -33,6 +35,7 @@ from tests.faults.scenarios import (
     changed_after_backup,
 )
 from tests.memory import make_folder
+from tests.proof.endings import at_end
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
 from tests.proof.touched import known_scenarios
@@ -94,15 +97,30 @@ class Ground:
     recoveries: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
+# Those that wait for their next use, each with its environment.
+_forkers: dict[frozenset[tuple[str, str]], Forker] = {}
+
+
+@contextlib.contextmanager
+def lent_forker() -> Iterator[Forker]:
+    """Lend a process that forks: it has the PATH on which the server of a site has put its programs.
+
+    One whose user failed is not lent again, because it may have an answer left.
+    """
+    key = frozenset(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST")
+    forker = _forkers.pop(key, None)
+    if forker is None:
+        forker = Forker()
+        at_end(forker.close)
+    yield forker
+    _forkers[key] = forker
+
+
 @contextlib.contextmanager
 def prepared(scenario: Scenario) -> Iterator[Ground]:
     folder = make_folder()
     try:
-        # The process that forks has the PATH on which the site's server has put its programs.
-        with (
-            kept.site(scenario.engine, scenario.tags, slow=scenario.slow) as site,
-            contextlib.closing(Forker()) as forker,
-        ):
+        with kept.site(scenario.engine, scenario.tags, slow=scenario.slow) as site, lent_forker() as forker:
             if scenario.before is not None:
                 scenario.before(site)
             saved = site.save()
@@ -179,6 +197,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert preflight.private_folders(app.context) == []
     finally:
         app.close()
+    check_hooks(site)
     check_exports(site.folder / "away")
     check_secrets(site)
     scratch = site.folder / "scratch"
@@ -215,6 +234,21 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         assert (shared / "0001_entries.py").exists() and (site.app_folder / "current" / "var" / "b").exists()
     assert came_back == (scenario.before is changed_after_backup), "configuration did not come back"
     return "new"
+
+
+def check_hooks(site: Site) -> None:
+    """Each hook ran at most once in each operation, and once if the journal says that it ended."""
+    path = site.folder / HOOKS
+    ran = path.read_text().splitlines() if path.exists() else []
+    assert len(ran) == len(set(ran)), f"a hook was repeated: {ran}"
+    app = site.open()
+    try:
+        for record in app.journal.operations(3):
+            for step in app.journal.steps(record.id):
+                if step.name.startswith("hook.") and step.facts.get("ended"):
+                    assert f"{record.id} {step.parameters['hook']}" in ran
+    finally:
+        app.close()
 
 
 def check_exports(folder: Path) -> None:

@@ -32,6 +32,7 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "mysql": mysql.shared,
     "postgresql-inside": postgresql.shared_enclosed,
     "mariadb-inside": mariadb.shared_enclosed,
+    "postgresql-log-inside": postgresql.shared_own_container,
     "compose": docker.shared,
     "podman": podman.shared,
 }

@@ -44,6 +44,7 @@ _OPERATIONS = {
     "secret": "secret",
     "service": "service",
     "upgrade": "upgrade",
+    "cache": "cache",
     "rollback": "rollback",
     "install": "install",
     "clone": "clone",
@@ -51,7 +52,10 @@ _OPERATIONS = {
 }
 # Modules that are started as programs of their own, which no import of a driver names.
 _PROGRAMS = {
-    "holdfast.drivers.runtimes.supervisor.driver": ("holdfast.drivers.runtimes.supervisor.launch",),
+    "holdfast.drivers.runtimes.supervisor.driver": (
+        "holdfast.drivers.runtimes.supervisor.launch",
+        "holdfast.drivers.runtimes.supervisor.schedule",
+    ),
     "holdfast.drivers.gates.front.driver": ("holdfast.drivers.gates.front.server",),
 }
 
@@ -174,7 +178,7 @@ def drivers_of(engine: str) -> frozenset[str]:
     elif engine.startswith(("compose", "podman")):
         application += [runtimes.KINDS["compose"], packages.KINDS["images"]]
     else:
-        modules.add(DATABASES[engine.removesuffix("-inside")])
+        modules.add(DATABASES[engine.removesuffix("-inside").removesuffix("-log")])
     modules |= {imported().__module__ for imported in application}
     return closure(modules, ("holdfast.drivers.", "holdfast.containers."))
 

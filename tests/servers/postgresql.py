@@ -233,6 +233,50 @@ class EnclosedPostgresqlServer(docker.Enclosed, PostgresqlServer):
             super()._launch()
 
 
+class OwnContainerPostgresqlServer(EnclosedPostgresqlServer):
+    """A server for one application in a container that stays when it stops, as those of Compose projects do."""
+
+    def _launch(self) -> None:
+        if self._is_made():
+            subprocess.run(["docker", "start", self._name], capture_output=True, check=True)
+        else:
+            arguments = [f"-c{name}={value}" for name, value in self._settings.items()]
+            server = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self.place)]
+            prefix = [word for word in self._prefix if word != "--rm"]
+            prefix[-1:] = [f"--name={self._name}", "--detach", prefix[-1]]
+            subprocess.run(
+                [*prefix, *server, "-p", str(self.port), *arguments], capture_output=True, check=True, cwd="/"
+            )
+
+    def start(self) -> None:
+        """Wait until it answers, or has ended because an operation left it without data that it can serve."""
+        self._launch()
+        patience.until(lambda: self._answers() or not self._is_running())
+
+    def _is_running(self) -> bool:
+        look = ["docker", "inspect", "--format={{.State.Running}}", self._name]
+        return subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == "true"
+
+    def tidy(self) -> None:
+        """Remove what operations left in the data directory."""
+        for path in (self.folder / "data").glob("pgsql_tmp.*"):
+            shutil.rmtree(path)
+        (self.folder / "data" / "holdfast.point").unlink(missing_ok=True)
+
+    def _is_made(self) -> bool:
+        return subprocess.run(["docker", "inspect", self._name], capture_output=True, check=False).returncode == 0
+
+    def kill(self) -> None:
+        subprocess.run(["docker", "kill", self._name], capture_output=True, check=False)
+
+    def stop(self) -> None:
+        subprocess.run(["docker", "stop", "--time=30", self._name], capture_output=True, check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["docker", "rm", "--force", self._name], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def image() -> str:
     """An image with these programs in their usual place and all that they load, as official ones have them."""
     docker.engine()
@@ -258,6 +302,20 @@ def _shared() -> PostgresqlServer:
     server = PostgresqlServer()
     at_end(server.remove)
     return server
+
+
+@functools.cache
+def _shared_own_container() -> OwnContainerPostgresqlServer:
+    server = OwnContainerPostgresqlServer()
+    at_end(server.remove)
+    return server
+
+
+@contextmanager
+def shared_own_container() -> Iterator[OwnContainerPostgresqlServer]:
+    """One for all tests of a process, which have its only database one after the other."""
+    docker.engine()  # whose end is to come after the server's
+    yield _shared_own_container()
 
 
 @functools.cache

@@ -489,6 +489,29 @@ def test_a_preset_stands_upon_another_one(folder: Path) -> None:
     assert found.databases["main"].container == "compose:database"
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('"../x"', "writable: ../x is not a path inside the release"),
+        ('{ path = "/etc" }', "writable: /etc is not a path inside the release"),
+        ('{ path = "var", mode = "4755" }', 'source.writable.1.mode: expected an octal mode such as 2775, got "4755"'),
+        ('{ path = "var", grup = "x" }', "source.writable.1.grup: unknown key. Did you mean group?"),
+        ("{ recursive = true }", "source.writable.1.path: is missing"),
+        ('"var", 5', "source.writable.2: expected a text or a table, got 5"),
+    ],
+)
+def test_a_wrong_writable_path_is_a_problem(folder: Path, entry: str, said: str) -> None:
+    write(folder, f"{GOOD}\n[source]\nwritable = [{entry}]\n")
+    (problem,) = problems(folder)
+    assert said in problem and "holdfast.toml, line" in problem
+
+
+def test_writable_tables_are_in_what_the_journal_keeps(folder: Path) -> None:
+    write(folder, f'{GOOD}\n[source]\nwritable = ["a", {{ path = "b", recursive = true, mode = "2775" }}]\n')
+    loaded = read(folder)
+    assert undump(json.loads(json.dumps(loaded.dump()))).configuration == loaded.configuration
+
+
 def test_overlays_of_type_and_name_are_merged_in_this_order(folder: Path) -> None:
     text = GOOD + '\n[backup]\nconfig_files = ["a", "b"]\n[environment]\nWHO = "base"\nA = "1"\n'
     write(folder, text)

@@ -23,10 +23,13 @@ UNRECORDED = {
     "database.prove",
     "database.prove_new",
     "files.restore_paths",
+    "hook.note",
+    "hook.run",
     "media.delete",
     "media.upload",
     "migrations.check_loaded",
     "migrations.verify",
+    "migrations.verify_none_pending",
     "package.carry",
     "package.fetch",
     "package.patch",
@@ -41,6 +44,7 @@ UNRECORDED = {
     "secrets.switch",
     "services.prepare",
     "services.remove",
+    "task.after_start",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.application.application import App
 from holdfast.errors import CancelledError, StepError
+from holdfast.model import Copying
 from holdfast.operations import parts, upgrade
 from holdfast.steps.restore_point import CreateRestorePoint, PrepareRestorePoint
 from tests.fakes import FakeDatabase
@@ -75,6 +76,8 @@ def test_a_database_that_does_not_exist_is_left_out(quick_folder: Path) -> None:
 def test_the_plan_has_the_step_where_there_is_something_to_do_and_says_what(app: App) -> None:
     assert parts.copy_ahead(app) == [PrepareRestorePoint()]
     assert [note for note in upgrade._restore_points(app) if "Before the window, a spell is prepared." in note]
-    database_of(app).copied_ahead = ""
+    database_of(app).how = Copying(made="magic", back="casts another spell", why="it is too small")
     assert parts.copy_ahead(app) == []
-    assert not [note for note in upgrade._restore_points(app) if "Before the window" in note]
+    (note,) = upgrade._restore_points(app)
+    assert note.startswith("The restore point of main is magic (") and "an undo casts another spell." in note
+    assert note.endswith("it is too small.")

@@ -16,6 +16,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("rollback", "Go back to the previous release."),
         "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
         "service": ("service", "Show services and their output; stop, start and restart them."),
+        "cache": ("cache", "Rebuild the cache of the running release."),
+        "schedule": ("schedule", "Show scheduled tasks, and run one now."),
         "queue": ("queue", "Show message queues; purge them, or move messages."),
         "console": ("console", "Run the application's console with arguments."),
         "clone": ("clone", "Copy one environment's data to another."),

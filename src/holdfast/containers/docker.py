@@ -130,6 +130,15 @@ class Engine:
         """Start containers side by side; return by container why it did not start."""
         return self._change("start", (), ids, {id: Change.container(id, "start", seconds=_DO_SECONDS) for id in ids})
 
+    def stop(self, id: str, *, seconds: int) -> None:
+        """Stop a container, which stays as it is, with its restart policy; it is killed after these seconds.
+
+        Raise CommandFailedError.
+        """
+        limit = seconds + _ASK_SECONDS
+        changes = {id: Change.container(id, f"stop?t={seconds}", seconds=limit, may_be_gone=True)}
+        _raise_first(self._change("stop", (f"--time={seconds}",), [id], changes, limit=limit))
+
     def set_policies(self, policies: Mapping[str, str]) -> None:
         """Set the restart policies of containers, each in the syntax of `docker update`. Raise CommandFailedError."""
         for policy in sorted(set(policies.values())):

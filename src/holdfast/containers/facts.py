@@ -41,6 +41,7 @@ class Binding(TypedDict):
 
 class HostConfig(TypedDict, total=False):
     RestartPolicy: RestartPolicy
+    AutoRemove: bool
     PortBindings: dict[str, list[Binding] | None] | None
 
 
@@ -55,8 +56,10 @@ class NetworkSettings(TypedDict, total=False):
 
 
 class Mount(TypedDict, total=False):
+    Type: str
     Source: str
     Destination: str
+    RW: bool
 
 
 class Known(TypedDict, total=False):

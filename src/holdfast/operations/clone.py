@@ -10,7 +10,7 @@ from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -62,6 +62,7 @@ def plan(
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
+        *hooks.for_failure(app),
         PinSource(*taken),
         CheckBackup(*taken),
         *([LoadDatabases(*taken)] if databases else []),
@@ -79,6 +80,8 @@ def plan(
         *completing,
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_clone"),
     )
     return Plan(
         kind="clone",

@@ -11,7 +11,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import import_list, parts
+from holdfast.operations import hooks, import_list, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -54,6 +54,7 @@ def plan_database(
     references = app.loaded.configuration.backup.references
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), more=more),
+        *hooks.for_failure(app),
         load,
         *checks.before,
         *([CheckReferences()] if references is not None and references.database == name else []),
@@ -71,6 +72,8 @@ def plan_database(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_restore"),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(
@@ -160,7 +163,10 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.only_existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps: list[PlannedStep] = [parts.preflight(app, present, dumps=int(safety), stops=False)]
+    steps: list[PlannedStep] = [
+        parts.preflight(app, present, dumps=int(safety), stops=False),
+        *hooks.for_failure(app),
+    ]
     if safety:
         steps += [
             parts.backup_copy(present),

@@ -12,7 +12,7 @@ from holdfast.application.application import App
 from holdfast.config.similar import did_you_mean
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import AppliedPatch, Package, PatchFit, Plan, PlannedStep, Release
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.operations.provision import Provision
 from holdfast.steps import migrations
 from holdfast.steps.migrate import CheckMigrations
@@ -149,7 +149,7 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
     return Plan(
         kind=kind,
         title=title,
-        steps=(parts.preflight(app, nothing), *all_steps),
+        steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *all_steps),
         after_commit=(*after, *pruning, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed. To go back, run: holdfast rollback"),

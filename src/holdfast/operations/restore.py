@@ -10,7 +10,7 @@ from holdfast.application.application import App
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
-from holdfast.operations import parts
+from holdfast.operations import hooks, parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
@@ -101,6 +101,8 @@ def plan(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=not safety),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="backup.restore",
@@ -224,6 +226,7 @@ def _steps(
     chosen = Chosen(found.id, dict(sets), datasets.databases, datasets.files, release)
     steps: list[PlannedStep] = [
         parts.preflight(app, parts.Datasets((), (), False), adopts=True),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
     ]
     if with_configuration:

@@ -11,7 +11,7 @@ from holdfast.engine.records import StepRecord
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import parts, upgrade
+from holdfast.operations import hooks, parts, upgrade
 from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -177,13 +177,13 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    steps, after = upgrade.switching(app, target, [], "rollback")
+    steps, after = upgrade.switching(app, target, parts.tasks(app, target, "after_rollback"), "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing), *steps),
-        after_commit=(*after, *parts.record_use(app)),
+        steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *steps),
+        after_commit=(*after, *parts.record_use(app), *parts.after_start(app, target)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
         parameters=parts.parameters(app, target),
@@ -201,6 +201,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=1),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *parts.prepare(app, target, "after_restore", "reindex"),
@@ -208,7 +209,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         SwapDatabases("earlier", *chosen),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", "reindex"),
+        *parts.tasks(app, target, "after_restore", "reindex", "after_rollback"),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -217,6 +218,8 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *completing,
         TidyReplaced(keep_replaced=True),
         *parts.record_use(app),
+        *parts.after_start(app, target),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="rollback",

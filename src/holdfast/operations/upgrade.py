@@ -12,7 +12,7 @@ from holdfast.application.application import App
 from holdfast.config.schema.section import seconds_of
 from holdfast.errors import AlreadyThereError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
-from holdfast.operations import parts, provision
+from holdfast.operations import hooks, parts, provision
 from holdfast.operations.patches import Patches, carried
 from holdfast.operations.provision import Provision
 from holdfast.steps import services
@@ -53,7 +53,7 @@ def plan(
     if allow_incompatible and mode != "rolling":
         raise UsageError("--allow-incompatible is for --rolling", next_step="Leave it out, or add --rolling.")
     current = parts.require_installed(app)
-    known_services = list(app.loaded.configuration.services)
+    known_services = list(app.loaded.configuration.running_services())
     if provided is None:
         _refuse_running(app, current, reference, again=again)
         provided = provision.building(app, reference, push=push)
@@ -73,7 +73,7 @@ def plan(
             " To go back, run: holdfast rollback"
         )
     release = parts.new_release(app, provided.package, label, commit)
-    making = (*provided.steps, *carry)
+    making = (*hooks.around_build(app, provided.steps), *carry)
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
     everything = parts.only_existing(app, parts.choose(app))
@@ -103,9 +103,15 @@ def plan(
                 copies=mode == "maintenance",
                 saves_configuration=backup,
             ),
+            *hooks.for_failure(app),
             *steps,
         ),
-        after_commit=(*after, *parts.record_use(app)),
+        after_commit=(
+            *after,
+            *parts.record_use(app),
+            *parts.after_start(app, release),
+            *hooks.hook(app, "post_upgrade", release),
+        ),
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parameters,
@@ -167,12 +173,14 @@ def _restore_points(app: App) -> list[str]:
     for name, database in app.context.databases.items():
         facts = database.inspect()
         if facts["exists"]:
+            copying = database.copying()
+            because = f" By its log it cannot be: {copying.why}." if copying.why else ""
             notes.append(
-                f"The restore point of {name} is {database.copied_by} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
-                " an undo puts it back by a rename."
+                f"The restore point of {name} is {copying.made} (about {(facts['size_bytes'] >> 20) + 1} MiB);"
+                f" an undo {copying.back}.{because}"
             )
-            if database.copied_ahead:
-                notes.append(f"Before the window, {database.copied_ahead}.")
+            if copying.ahead:
+                notes.append(f"Before the window, {copying.ahead}.")
     if notes and last is not None and last >= _WORTH_TELLING_SECONDS:
         notes.append(f"The window's part of making restore points took {last:.1f} s last time.")
     return notes
@@ -188,12 +196,16 @@ def _maintenance(
     may_shrink: Sequence[str],
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
+    opened = hooks.hook(app, "post_maintenance", release)
+    if opened:  # its author counts on it that what works in the background starts after it
+        opened += [StartServices(release, BEHIND, tolerant=True), AdoptServices()]
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
         *making,
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if backup and recent is None:
         steps += parts.backup_before(saved, "live", label, tolerant=True)
@@ -202,6 +214,7 @@ def _maintenance(
     steps += [
         *parts.copy_ahead(app),
         *parts.prepare(app, release, "migrate", "warm_cache"),
+        *hooks.hook(app, "pre_maintenance", release),
         CloseGate(f"upgrade to {label}"),
         StopServices(keeps=True),
         CountRows(),
@@ -212,11 +225,12 @@ def _maintenance(
         CreateRestorePoint(),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.migrate_and_start(app, release, may_shrink),
+        *parts.migrate_and_start(app, release, may_shrink, behind=not opened),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
         OpenGate(),
+        *opened,
         *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
@@ -234,7 +248,7 @@ def kinds_beside(app: App) -> tuple[str, ...]:
     configuration = app.loaded.configuration
     named = {
         name: any("{release}" in word for word in service.command)
-        for name, service in configuration.services.items()
+        for name, service in configuration.running_services().items()
         if configuration.service_kind(name) in WEB
     }
     running = [instance for instance in services.wanted(app.context) if instance.kind in WEB]
@@ -284,6 +298,7 @@ def _beside(
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode, allow_incompatible=allow_incompatible),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if mode == "rolling":
         if backup:
@@ -298,7 +313,13 @@ def _beside(
 
 def divided(app: App) -> bool | None:
     """Return True if some workers cannot run next to the old ones, so that the others are started before the commit."""
-    return True if any(not service.beside for service in app.loaded.configuration.services.values()) else None
+    configuration = app.loaded.configuration
+    alone = [
+        service
+        for name, service in configuration.services.items()
+        if not service.beside or configuration.service_kind(name) == "websocket"
+    ]
+    return True if alone else None
 
 
 def switching(

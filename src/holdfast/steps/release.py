@@ -102,7 +102,7 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
     def _refuse_beside(self, application: ApplicationContext, context: OperationContext) -> None:
         """Raise RefusedError where services that should start next to the old ones cannot."""
         configuration = application.loaded.configuration
-        names = [name for name in configuration.services if configuration.service_kind(name) in self.beside]
+        names = [name for name in configuration.running_services() if configuration.service_kind(name) in self.beside]
         if not names:
             return
         against, without = application.runtime.beside(self.release.path, names)

@@ -15,6 +15,7 @@ from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
+from holdfast.steps import draining
 from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside, shown
 from holdfast.steps.services import (
     BEHIND,
@@ -78,6 +79,9 @@ class StopServices(TypedStep[StopFacts], frozen=True):
             context.record()
         set_wanted(application, [])
         instances = load_instances(memory)
+        if draining.drained(application, instances):
+            _stop(application, context, [one for one in instances if one.kind == "scheduler"], keep=self.keeps)
+            draining.drain(application, context, instances)
         _stop(application, context, instances, keep=self.keeps)
         prepared = context.facts_of(PrepareServices)
         _stop_others(application, {item.name for item in instances} | set((prepared and prepared.instances) or []))
@@ -115,10 +119,8 @@ def _stop(
         names = [item.name for item in together]
         late = application.runtime.stop(*names, keep=keep, at_most_seconds=at_most_seconds)
         for name, seconds in late.items() if at_most_seconds is None else ():
-            note = (
-                f"service {by_name[name].service} had to be killed after {seconds:g} s: it did not end by itself within"
-                " its stop_timeout_seconds"
-            )
+            killed = f"service {by_name[name].service} had to be killed after {seconds:g} s"
+            note = f"{killed}: it did not end by itself within its stop_timeout_seconds"
             context.say(note)
             context.facts.warnings = [*(context.facts.warnings or []), note]
             context.record()
@@ -295,7 +297,7 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         configuration = application.loaded.configuration
         return [
             shown(application, item, self.release)
-            for key, item in configuration.services.items()
+            for key, item in configuration.running_services().items()
             if configuration.service_kind(key) in self.kinds
             and item.command  # a container's is in its image
             and (self.beside is None or runs_beside(application, key) is self.beside)
@@ -407,7 +409,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         """Return instances of the services that are to run and did not."""
         release = application.current_release()
         ran = {instance.service for instance in before}
-        services = application.loaded.configuration.services
+        services = application.loaded.configuration.running_services()
         made = []
         for name in self.names or services:
             if release is not None and name not in ran:

@@ -14,6 +14,7 @@ from holdfast.steps import (
     export,
     gate,
     guard,
+    hooks,
     imports,
     last_pass,
     loaded,
@@ -53,6 +54,8 @@ STEPS: tuple[type[AnyStep], ...] = (
     gate.OpenGate,
     guard.CompareRows,
     guard.CountRows,
+    hooks.NoteHook,
+    hooks.RunHook,
     imports.ImportDatabase,
     imports.ImportDataDirectory,
     imports.ImportFiles,
@@ -102,6 +105,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     service_steps.StartServices,
     service_steps.StopServices,
     tasks.RunTask,
+    tasks.RunTaskAfterStart,
 )
 
 TABLE: Mapping[str, type[AnyStep]] = {kind.name: kind for kind in STEPS}

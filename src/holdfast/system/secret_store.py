@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,3 +191,10 @@ class SecretStore:
         durable.make_directory(path.parent)
         durable.write_file(path, text, 0o600)
         return made
+
+
+def paths_for(store: SecretStore | None, environment: Mapping[str, str]) -> list[str]:
+    """Return the paths of a store's two files if a variable refers to a secret in it; none otherwise."""
+    if store is None or not any(value.startswith("secret:") for value in environment.values()):
+        return []
+    return [str(store.path), str(store.identity_path)]

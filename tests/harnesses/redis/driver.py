@@ -26,7 +26,7 @@ from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, RefusedError, StepError
-from holdfast.model import Facts, Problem, Snapshot
+from holdfast.model import Copying, Facts, Problem, Snapshot
 
 _ORIGINAL = "original"
 _SECONDS = 10.0
@@ -54,8 +54,6 @@ class Place:
 class RedisKeySpace:
     kind = "redis"
     extension = "redis"
-    copied_by = "copied key by key on the same server"
-    copied_ahead = ""
 
     def __init__(self, name: str, socket: Path, number: int) -> None:
         self.name = name
@@ -210,6 +208,9 @@ class RedisKeySpace:
         return self._write(self._keys(self._find(identity)), target)
 
     # --- candidates and swap -----------------------------------------------------------------------
+
+    def copying(self) -> Copying:
+        return Copying(made="copied key by key on the same server")
 
     def copy_ahead(self, token: str) -> Facts:
         """Do nothing: the server does not say which keys were written since."""

@@ -2,12 +2,14 @@
 
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
-from holdfast.config.schema.datasets import Database, Files, Uploads
+from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploads
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.queues import Queues
+from holdfast.config.schema.schedule import Schedule
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
-from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
+from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade, WritablePath
 
 __all__ = [
     "Application",
@@ -17,6 +19,9 @@ __all__ = [
     "Files",
     "Gate",
     "Guard",
+    "Hook",
+    "HookName",
+    "Hooks",
     "Keep",
     "Limits",
     "Migrations",
@@ -24,7 +29,9 @@ __all__ = [
     "Queues",
     "References",
     "Releases",
+    "RestorePoint",
     "Runtime",
+    "Schedule",
     "Secrets",
     "Section",
     "Service",
@@ -34,4 +41,5 @@ __all__ = [
     "Upgrade",
     "Uploads",
     "Vault",
+    "WritablePath",
 ]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 else:
     DatabaseKind = Literal[tuple(kinds.DATABASES)]
 
+RestorePoint = Literal["auto", "copy", "log"]
+
 
 class Database(Section, frozen=True):
     kind: Annotated[DatabaseKind, Meta(description="Engine.")]
@@ -71,6 +73,14 @@ class Database(Section, frozen=True):
             " write dumps: `import list` shows them."
         ),
     ] = []
+    restore_point: Annotated[
+        RestorePoint,
+        Meta(
+            description="How an upgrade's restore point is made (postgresql with `container`): `copy` in the window;"
+            " `log`, a base backup before it and a point in the server's log, if the server belongs to this"
+            " application alone; `auto` is `log` from 1 GiB on."
+        ),
+    ] = "auto"
     end_sessions: Annotated[
         bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
     ] = False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.model import (
+    Copying,
     Facts,
     Problem,
     Snapshot,
@@ -47,10 +48,6 @@ class DatasetReading(Countable, Protocol):
 
     kind: str
     extension: str
-    copied_by: str
-    """The way a restore point is made, as operators read it."""
-    copied_ahead: str
-    """What `copy_ahead` does, as operators read it; empty where it does nothing."""
 
     def inspect(self) -> Facts:
         """Return `exists`, `identity` (survives renames, changes with a swap), `size_bytes` and `tool`.
@@ -80,6 +77,9 @@ class DatasetSwapping(Protocol):
     @property
     def private_folder(self) -> Path | None:
         """Return the folder of Holdfast's own data next to the live dataset, if it is a folder of this machine."""
+
+    def copying(self) -> Copying:
+        """Return how a restore point would be made now."""
 
     def copy_ahead(self, token: str) -> Facts:
         """Do what can be done of a copy of the live dataset while it is in use; return what `prepare` needs of it.
@@ -123,7 +123,8 @@ class DatasetSwapping(Protocol):
         """Put the operation's dataset with that identity in place, and keep the present one under `aside`.
 
         With None, only the present one is moved. Decided by identity: if it is in place already, nothing happens.
-        Idempotent.
+        Idempotent, also where it was cut short. To put a restore point in place it may stop and start the engine's
+        server, and take time (`copying` says so); whatever else the server keeps then goes back too.
         """
 
     def hand_over(self, token: str, name: str, *, rehearsal: bool = False) -> None:

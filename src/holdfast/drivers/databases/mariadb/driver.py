@@ -39,7 +39,7 @@ from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
 from holdfast.drivers.protocols.datasets import Dataset, JointSnapshotFn, SnapshotFn
 from holdfast.errors import CommandFailedError, DamagedError, RefusedError, StepError
-from holdfast.model import Facts, Problem, Server, Snapshot
+from holdfast.model import Copying, Facts, Problem, Server, Snapshot
 from holdfast.system.host import Host
 
 _GRACE_SECONDS = 2.0
@@ -90,8 +90,6 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
     dialect = MARIADB
     kind = "mariadb"
     extension = "sql.zst"
-    copied_by = "a copy of each table by the server"
-    copied_ahead = "tables are copied; in it, those that may have been written since are compared"
     candidate_has_views = False
     private_folder = None
 
@@ -214,6 +212,12 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
         yield type(self)(self.name, place, self._server, self._clients.host)
 
     # --- candidates and swap -----------------------------------------------------------------------
+
+    def copying(self) -> Copying:
+        return Copying(
+            made="a copy of each table by the server",
+            ahead="tables are copied; in it, those that may have been written since are compared",
+        )
 
     def copy_ahead(self, token: str) -> Facts:
         return self._live_copy.ahead(token)

@@ -68,11 +68,12 @@ class Clients:
         self.container = Container.of(server)
         self.kept = KeptSessions(host, self.session)
 
-    def argv(self, program: str, *arguments: str) -> list[str]:
+    def argv(self, program: str, *arguments: str, user: str = "") -> list[str]:
+        """Return the argv of a client; `user` is another account of the container than its own."""
         if self.container is None:
             return [program, *arguments]
         password = ["PGPASSWORD"] if self.server.password else []
-        return self.container.argv([program, *arguments], [*self._settings(), *password])
+        return self.container.argv([program, *arguments], [*self._settings(), *password], user=user)
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the variables that say where the server is and who connects.
@@ -111,9 +112,10 @@ class Clients:
         stdin: IO[bytes] | None = None,
         output: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
+        user: str = "",
     ) -> str:
         """Run a client to its end; return the end of its output. Raise CommandFailedError, CancelledError."""
-        argv = self.argv(program, *arguments)
+        argv = self.argv(program, *arguments, user=user)
         with running(self.container, environment or self.environment(), self.host) as run:
             return self.host.run(argv, environment=run.environment, stdin=stdin, output=output).output_tail
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from holdfast.drivers.databases.postgresql.client import Clients, Session, SqlError, identifier, literal
@@ -35,7 +35,7 @@ class ShadowDatabases:
         self._database = database
         self._clients = clients
         self.properties = Properties(name, database, clients)
-        self._prefix = f"hf-{hashlib.sha256(database.encode()).hexdigest()[:6]}-"
+        self.prefix = f"hf-{hashlib.sha256(database.encode()).hexdigest()[:6]}-"
 
     @contextmanager
     def maintenance(self) -> Iterator[Session]:
@@ -43,7 +43,7 @@ class ShadowDatabases:
             yield session
 
     def _beside(self, token: str) -> str:
-        name = self._prefix + token
+        name = self.prefix + token
         if len(name.encode()) > _NAME_BYTES:
             raise StepError(f"a database cannot be named {name}: over {_NAME_BYTES} bytes")
         return name
@@ -54,13 +54,13 @@ class ShadowDatabases:
     def _own(self, session: Session) -> list[tuple[str, str]]:
         """Return name and OID of each candidate and replaced database of the live one, oldest first."""
         rows = session.rows(
-            f"SELECT datname, oid FROM pg_database WHERE starts_with(datname, {literal(self._prefix)}) ORDER BY oid"
+            f"SELECT datname, oid FROM pg_database WHERE starts_with(datname, {literal(self.prefix)}) ORDER BY oid"
         )
         return [(str(name), str(oid)) for name, oid in rows]
 
     def tokens(self) -> list[str]:
         with self.maintenance() as session:
-            return [name.removeprefix(self._prefix) for name, _ in self._own(session)]
+            return [name.removeprefix(self.prefix) for name, _ in self._own(session)]
 
     def find(self, session: Session, identity: str) -> str:
         """Return the name of the candidate or replaced database with this identity. Raise StepError."""
@@ -93,9 +93,7 @@ class ShadowDatabases:
         candidate = self.candidate(token)
         with self.maintenance() as session:
             self._drop(session, candidate)
-            self._close(session, self._database)
-            try:
-                self._await_no_sessions(session)
+            with self.without_sessions(session):
                 statement = (
                     f"CREATE DATABASE {identifier(candidate)} TEMPLATE {identifier(self._database)}"
                     f"{_by_files(session)}{self._owned_as_live(session)}"
@@ -109,10 +107,18 @@ class ShadowDatabases:
                     {**self.properties.of(session, self._database), "comment": self._comment(session)},
                 )
                 self._close(session, candidate)
-            finally:
-                with self.maintenance() as again:  # a new session, because an error has ended the other one
-                    self._open(again, self._database)
             return self._identity_of(session, candidate)
+
+    @contextmanager
+    def without_sessions(self, session: Session) -> Iterator[None]:
+        """Let nobody connect to the live database while the body runs. Raise RefusedError where a session stays."""
+        self._close(session, self._database)
+        try:
+            self._await_no_sessions(session)
+            yield
+        finally:
+            with self.maintenance() as again:  # a new session, because an error has ended the other one
+                self._open(again, self._database)
 
     def _is_cloned(self, statement: str) -> bool:
         """Return whether a copy could be made whose blocks are shared with the original, where the filesystem can.
@@ -225,6 +231,11 @@ class ShadowDatabases:
         if closed == "t":
             session.run(f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true")
 
+    def open_live(self) -> None:
+        """Let clients connect to the live database."""
+        with self.maintenance() as session:
+            self._open(session, self._database)
+
     def _sessions(self, session: Session) -> list[str]:
         rows = session.rows(
             "SELECT pid, usename, application_name, host(client_addr), backend_type FROM pg_stat_activity"
@@ -253,12 +264,15 @@ class ShadowDatabases:
                 )
             time.sleep(0.05)
 
-    def terminate(self, session: Session, condition: str) -> None:
-        """End sessions and wait until they are gone. Raise StepError with the name of one that stays.
+    def terminate(self, session: Session, condition: str, kinds: Sequence[str] = ("client backend",)) -> None:
+        """End sessions of these kinds and wait until they are gone. Raise StepError with the name of one that stays.
 
         A session that this role may not end can be just ending by itself: it gets a moment.
         """
-        which = f"{condition} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL AND {_KIND} = 'client backend'"
+        which = (
+            f"{condition} AND pid <> pg_backend_pid() AND usesysid IS NOT NULL"
+            f" AND {_KIND} IN ({', '.join(map(literal, kinds))})"
+        )
         may = "pg_has_role(usesysid, 'MEMBER') OR pg_has_role('pg_signal_backend', 'MEMBER')"
         begun = time.monotonic()
         while left := session.rows(f"SELECT pid, usename, {may} FROM pg_stat_activity WHERE {which}"):

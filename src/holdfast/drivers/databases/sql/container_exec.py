@@ -88,12 +88,13 @@ class Container:
         """Return the container's name or id. Raise StepError where it is looked up and not there."""
         return self.find()
 
-    def argv(self, command: Sequence[str], variables: Iterable[str]) -> list[str]:
+    def argv(self, command: Sequence[str], variables: Iterable[str], *, user: str = "") -> list[str]:
         """Return the argv that runs a command inside, with variables of the caller's environment.
 
-        No value of a variable appears in the argv.
+        No value of a variable appears in the argv. `user` is another one than the container's own.
         """
         options = [f"--env={name}" for name in (*variables, OPERATION_VARIABLE, _CLIENT_VARIABLE)]
+        options += [f"--user={user}"] if user else []
         return [self.engine, "exec", "--interactive", *options, self.name, *command]
 
     def ending(self, variable: str) -> list[str]:

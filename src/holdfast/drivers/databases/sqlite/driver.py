@@ -28,7 +28,7 @@ from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.databases import Queryable
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, RefusedError, StepError
-from holdfast.model import Facts, Problem, Snapshot
+from holdfast.model import Copying, Facts, Problem, Snapshot
 from holdfast.system import durable
 
 _BUSY_SECONDS = 30.0
@@ -38,8 +38,6 @@ _PAGES = 4096
 class SqliteDatabase(WithShadows[ShadowDatabases]):
     kind = "sqlite"
     extension = "sqlite3"
-    copied_by = "a copy of the file"
-    copied_ahead = ""
     candidate_has_views = True
 
     def __init__(self, name: str, path: Path, *, at_rest: bool = False) -> None:
@@ -245,6 +243,9 @@ class SqliteDatabase(WithShadows[ShadowDatabases]):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except sqlite3.DatabaseError as error:
                 raise StepError(f"database {self.name} cannot be closed cleanly: {error}") from error
+
+    def copying(self) -> Copying:
+        return Copying(made="a copy of the file")
 
     def copy_ahead(self, token: str) -> Facts:
         """Do nothing: a file is cloned or copied in less time than a comparison would take."""

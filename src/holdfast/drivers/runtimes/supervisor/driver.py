@@ -28,7 +28,7 @@ from holdfast.model import Problem, ServiceInstance, ServiceStatus
 from holdfast.system import durable, fault_points, keeper_client, processes
 from holdfast.system.host import Host
 from holdfast.system.processes import Identity
-from holdfast.system.secrets import STORED
+from holdfast.system.secret_store import paths_for
 
 _SOCKET_PATH_BYTES = 100  # sun_path of unix(7) holds 108; supervisord binds a longer temporary name in the same folder
 _START_SECONDS = 15.0
@@ -180,18 +180,11 @@ class SupervisorRuntime(ProcessRuntime):
                 "release": instance.release,
                 "instance": f"{self._environment_id}/{instance.name}",
                 **({"files": dict(instance.files)} if instance.files else {}),
-                **self._store_of(instance),
+                **({"secrets": paths} if (paths := paths_for(self._host.store, instance.environment)) else {}),
             },
             indent=1,
             sort_keys=True,
         )
-
-    def _store_of(self, instance: ServiceInstance) -> dict[str, list[str]]:
-        """Return where the secrets of an instance are, if Holdfast keeps some of them."""
-        store = self._host.store
-        if store is None or not any(value.startswith(STORED) for value in instance.environment.values()):
-            return {}
-        return {"secrets": [str(store.path), str(store.identity_path)]}
 
     def start(self, *instances: ServiceInstance) -> None:
         self.prepare()
