@@ -22,7 +22,7 @@ import sqlite3
 connection = sqlite3.connect(os.environ["DATABASE"])
 connection.execute("DELETE FROM bill WHERE id % 2")
 connection.commit()
-raise SystemExit("the migration does not know what to do")
+raise RuntimeError("the migration does not know what to do")
 """
 
 
