@@ -297,6 +297,6 @@ class PruneReleases(TypedStep[NoFacts], frozen=True):
         used = used_packages(application, releases[:keep])
         # What was built later than all of them may wait for its deployment.
         newest = max((package.built_at for package in packages if package.id in used), default="")
-        spare = [package for package in packages if package.id not in used and package.built_at <= newest]
+        spare = [package for package in packages if package.id not in used and package.built_at < newest]
         for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
             application.packages.remove(package.id)
