@@ -80,7 +80,7 @@ class Database(Section, frozen=True):
             " `log`, a base backup before it and a point in the server's log, if the server belongs to this"
             " application alone; `auto` is `log` from 2 GiB on."
         ),
-    ] = "auto"
+    ] = "copy"
     end_sessions: Annotated[
         bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
     ] = False
