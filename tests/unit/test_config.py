@@ -157,7 +157,7 @@ def test_every_problem_names_its_file(folder: Path, text: str) -> None:
         ('url = "https://registry.example.org/Shop"', "the repository in lower-case letters"),
         ('url = "https://registry.example.org/../shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
         ('url = "https://registry.example.org/shop"\nuser = "u"', "packages.registry.user: needs a password"),
-        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected a secret reference"),
+        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected env:NAME, file:PATH, command:ARGV or secret:NAME"),
         ('url = "http://127.0.0.1:5000/shop"\nca = "ca.pem"', "packages.registry.ca: is for https"),
     ],
 )
@@ -166,6 +166,13 @@ def test_a_registry_that_cannot_be_meant(folder: Path, lines: str, said: str) ->
     found = problems(folder)
     assert any(said in problem for problem in found), found
     assert not any("clear" in problem for problem in found)
+
+
+def test_the_password_of_a_registry_may_be_a_secret_that_holdfast_keeps(folder: Path) -> None:
+    text = 'url = "https://registry.example.org/shop"\nuser = "u"\npassword = "secret:registry"'
+    write(folder, f"{GOOD}[packages.registry]\n{text}\n")
+    registry = read(folder).configuration.packages.registry
+    assert registry is not None and registry.password == "secret:registry"
 
 
 @pytest.mark.parametrize("url", ["https://r.example.org:5000/a/b-c", "http://localhost:5000/a", "http://[::1]:5000/a"])

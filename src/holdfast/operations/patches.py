@@ -10,6 +10,7 @@ from typing import Literal
 
 from holdfast.application.application import App
 from holdfast.config.similar import did_you_mean
+from holdfast.drivers.packages import patch_files
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import AppliedPatch, Package, PatchFit, Plan, PlannedStep, Release
 from holdfast.operations import hooks, parts
@@ -19,7 +20,7 @@ from holdfast.steps.migrate import CheckMigrations
 from holdfast.steps.packages import CarryPatches, PatchFile, PatchPackage
 from holdfast.steps.release import PruneReleases, UnpackRelease
 
-_MOST_BYTES = 8 << 20
+_LEAST_DIGITS = 4
 Patches = Literal["refuse", "drop", "reapply"]
 """What becomes of the patches of the running release in an upgrade."""
 
@@ -55,9 +56,6 @@ def find(app: App, reference: str) -> AppliedPatch:
     raise NotFoundError(f"{reference!r} {why}", next_step=f"{question} Run `holdfast patch list` to see them.".strip())
 
 
-_LEAST_DIGITS = 4
-
-
 def text(app: App, patch: AppliedPatch) -> bytes:
     """Return the text of a patch of the running release."""
     return app.context.packages.patch_text(package_of_current(app), patch, _look())
@@ -66,7 +64,7 @@ def text(app: App, patch: AppliedPatch) -> bytes:
 def examine(app: App, path: str, strip: int | None) -> PatchFit:
     """Return how a patch file fits to the running release. Raise NotFoundError or RefusedError."""
     package = package_of_current(app)
-    content = _content(path)
+    content = patch_files.read(Path(path))
     digest = hashlib.sha256(content).hexdigest()
     if any(one.id == digest for one in package.patches):
         raise RefusedError(
@@ -87,17 +85,6 @@ def examine(app: App, path: str, strip: int | None) -> PatchFit:
 def _look() -> str:
     """Return the name of a folder for a look at a package, outside of any operation; it names the process."""
     return f"look-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise NotFoundError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
-        raise RefusedError(f"{path} is larger than {_MOST_BYTES >> 20} MiB")
-    return content
 
 
 def require_revertible(app: App, reference: str) -> AppliedPatch:

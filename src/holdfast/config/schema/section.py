@@ -20,6 +20,14 @@ Name = Annotated[
         extra={"expected": "at most 41 lower-case letters, digits, - and _, a letter first"},
     ),
 ]
+SecretReference = Annotated[
+    str,
+    Meta(
+        pattern=r"^((env|file|command|secret):.+)?$",
+        extra={"expected": "env:NAME, file:PATH, command:ARGV or secret:NAME"},
+    ),
+]
+"""Where a secret is; it is never in holdfast.toml itself."""
 Argv = Annotated[list[str], Meta(min_length=1)]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
