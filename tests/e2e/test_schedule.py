@@ -112,6 +112,8 @@ def test_a_task_that_is_removed_or_changed_is_so_without_a_restart(site: Site) -
     seen = len(log(site, "other"))
     patience.until(lambda: len(log(site, "other")) > seen + 4)
     assert len(log(site)) == count, "a removed task was started"
+    site.config.with_name("holdfast.prod.toml").write_text(task("true", name="third"))
+    patience.until(lambda: log(site, "third"))
 
 
 def test_one_is_run_by_hand_and_cron_fields_say_when_it_runs_next(site: Site) -> None:

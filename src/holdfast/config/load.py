@@ -229,6 +229,14 @@ def _parsed(text: str, origin: str) -> dict[str, object]:
         raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
 
 
+def read_files(loaded: ResolvedConfig) -> list[Path]:
+    """Return the files from which a configuration comes, or could: the operator's and those of the running release."""
+    application = loaded.configuration.application
+    names = [FILE_NAME, *environments.overlay_names(application.environment, loaded.environment_type)]
+    current = loaded.path(loaded.configuration.releases.path).parent / "current"
+    return [*(loaded.root / name for name in names), *(current / name for name in wanted_files(loaded))]
+
+
 def wanted_files(loaded: ResolvedConfig) -> tuple[str, ...]:
     """Return the names of those files of a release that this configuration lets set anything."""
     common, of_type, scripts = release_files(loaded)

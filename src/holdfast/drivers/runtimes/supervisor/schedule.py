@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from holdfast.config.load import load
+from holdfast.config.load import FILE_NAME, load, read_files
 from holdfast.config.schema.schedule import Schedule
 from holdfast.drivers.runtimes.supervisor import schedule_log
 from holdfast.errors import HoldfastError
@@ -31,6 +31,7 @@ class Scheduler:
         self._folder = folder
         self._environment = environment
         self._state = Path()
+        self._files = [folder / FILE_NAME]
         self._stamps: list[float] | None = None
         self._tasks: Mapping[str, Schedule] = {}
         self._due: dict[str, float] = {}
@@ -39,7 +40,7 @@ class Scheduler:
 
     def read(self) -> None:
         """Read the configuration if its files changed; a wrong one changes nothing."""
-        stamps = [path.stat().st_mtime if path.exists() else 0.0 for path in self._files()]
+        stamps = [path.stat().st_mtime if path.exists() else 0.0 for path in self._files]
         if stamps == self._stamps:
             return
         self._stamps = stamps
@@ -49,6 +50,7 @@ class Scheduler:
             print(f"the former schedule goes on: {error}", flush=True)  # noqa: T201 # into the log of this service
             return
         self._state, tasks = loaded.state, loaded.configuration.schedule
+        self._files = read_files(loaded)
         now = time.time()
         self._due = {
             name: self._due[name]
@@ -57,10 +59,6 @@ class Scheduler:
             for name, task in tasks.items()
         }
         self._tasks = tasks
-
-    def _files(self) -> list[Path]:
-        names = ("holdfast.toml", f"holdfast.{self._environment}.toml")
-        return [*(self._folder / name for name in names), Path.cwd() / names[0]]
 
     def start_due(self) -> None:
         """Start what is due; skip a task of which a run is still in progress."""
@@ -79,7 +77,7 @@ class Scheduler:
         argv = [sys.executable, "-I", "-m", "holdfast", "schedule", "run", name, "--config", str(self._folder)]
         try:
             # It belongs to this service, so whoever stops the service finds it.
-            mine = {name: os.environ[name] for name in ("HOLDFAST_INSTANCE",) if name in os.environ}
+            mine = {key: os.environ[key] for key in ("HOLDFAST_INSTANCE",) if key in os.environ}
             own = [*argv, "--environment", self._environment, "--quiet"]
             Host().run(own, cwd="/", environment=mine, check=False)
         except HoldfastError as error:
