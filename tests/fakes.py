@@ -20,17 +20,8 @@ from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
-from holdfast.model import (
-    Copying,
-    Facts,
-    GateState,
-    Newer,
-    Package,
-    Problem,
-    ServiceInstance,
-    ServiceStatus,
-    Snapshot,
-)
+from holdfast.model import Copying, Facts, GateState, Problem, ServiceInstance, ServiceStatus, Snapshot
+from holdfast.model.packages import Newer, Package
 from holdfast.system.host import Host
 from tests.contract.fake_files import FakeFiles
 from tests.contract.memory_vault import MemoryVault, sha256

@@ -20,7 +20,7 @@ from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.python_dependencies import PythonDependencies
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
-from holdfast.model import Package
+from holdfast.model.packages import Package
 from holdfast.system.host import Host
 from tests import harnesses
 from tests.harnesses.harness import History

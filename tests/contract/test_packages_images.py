@@ -14,7 +14,7 @@ from holdfast.drivers.packages.images.driver import ImagePackages
 from holdfast.drivers.packages.registry.client import RegistryClient
 from holdfast.drivers.packages.registry.store import OciRegistry
 from holdfast.errors import CommandFailedError
-from holdfast.model import Package
+from holdfast.model.packages import Package
 from holdfast.system.host import Host
 from tests import containers
 from tests.contract import projects

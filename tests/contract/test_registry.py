@@ -15,7 +15,7 @@ from holdfast.drivers.packages.registry.client import RegistryClient
 from holdfast.drivers.packages.registry.manifests import Manifest
 from holdfast.drivers.packages.registry.store import OciRegistry
 from holdfast.errors import ConfigurationError, DamagedError, HoldfastError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import AppliedPatch, EnvironmentUse, Package
+from holdfast.model.packages import AppliedPatch, EnvironmentUse, Package
 from holdfast.system.host import Host
 from tests.proof import patience
 from tests.servers import registry as servers

@@ -21,7 +21,8 @@ from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, RefusedError
-from holdfast.model import PATCHED, Package, Release
+from holdfast.model import Release
+from holdfast.model.packages import PATCHED, Package
 from holdfast.system import confined, durable
 from holdfast.system.child_environment import STANDARD_PATH
 from holdfast.system.host import Host

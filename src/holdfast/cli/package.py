@@ -14,7 +14,7 @@ from holdfast.cli.text import human_bytes, local_minute, local_time, local_zone
 
 if TYPE_CHECKING:
     from holdfast.application.application import App
-    from holdfast.model import EnvironmentUse, Package, StoredPackage
+    from holdfast.model.packages import EnvironmentUse, Package, StoredPackage
 
 _PER_PAGE = 25
 

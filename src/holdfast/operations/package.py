@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.application.application import App
-from holdfast.model import EnvironmentUse, Plan, PlannedStep, StoredPackage
+from holdfast.model import Plan, PlannedStep
+from holdfast.model.packages import EnvironmentUse, StoredPackage
 from holdfast.operations import hooks, parts, provision
 from holdfast.steps import release as releases
 from holdfast.steps.packages import PushPackage

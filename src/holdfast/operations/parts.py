@@ -13,7 +13,8 @@ from holdfast.config import composer, own_files
 from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
-from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
+from holdfast.model import Backup, CommitFacts, PlannedStep, PlanParameters, Release
+from holdfast.model.packages import Package
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
 from holdfast.steps.closing import CompleteBackup

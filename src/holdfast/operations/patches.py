@@ -12,7 +12,8 @@ from holdfast.application.application import App
 from holdfast.config.similar import did_you_mean
 from holdfast.drivers.packages import patch_files
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import AppliedPatch, Package, PatchFit, Plan, PlannedStep, Release
+from holdfast.model import Plan, PlannedStep, Release
+from holdfast.model.packages import AppliedPatch, Package, PatchFit
 from holdfast.operations import hooks, parts
 from holdfast.operations.provision import Provision
 from holdfast.steps import migrations

@@ -16,7 +16,8 @@ from holdfast import VERSION
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
-from holdfast.model import Backup, Facts, Package, Snapshot, Stored
+from holdfast.model import Backup, Facts, Snapshot, Stored
+from holdfast.model.packages import Package
 from holdfast.steps import consistency, migrations, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 

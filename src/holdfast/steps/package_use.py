@@ -8,7 +8,7 @@ import time
 
 from holdfast.application.context import ApplicationContext
 from holdfast.errors import CancelledError, HoldfastError
-from holdfast.model import PATCHED, EnvironmentUse
+from holdfast.model.packages import PATCHED, EnvironmentUse
 from holdfast.steps.release import known_releases
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 

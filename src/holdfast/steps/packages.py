@@ -13,7 +13,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.packages import patch_files
 from holdfast.drivers.protocols.packages import Registry
 from holdfast.errors import DamagedError, DamagedPackageError, NotFoundError, RefusedError
-from holdfast.model import Package, Patch
+from holdfast.model.packages import Package, Patch
 from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
 
 

@@ -13,7 +13,8 @@ from msgspec.structs import asdict, replace
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import PATCHED, Backup, Package, Release
+from holdfast.model import Backup, Release
+from holdfast.model.packages import PATCHED, Package
 from holdfast.steps.packages import CarryPatches, FetchPackage, PackageFacts, PatchPackage
 from holdfast.steps.release_paths import link_shared, make_writable, missing_shared, remove_seeds, seeds
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep

@@ -26,7 +26,7 @@ from holdfast.drivers.packages.checkout import Checkout
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
 from holdfast.drivers.protocols.packages import EngineLogin
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
-from holdfast.model import PATCHED, RESERVED_NAMES, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
+from holdfast.model.packages import PATCHED, RESERVED_NAMES, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 

@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast.drivers.packages import patch_files, tarballs
 from holdfast.errors import DamagedError, RefusedError, StepError
-from holdfast.model import AppliedPatch, Patch, PatchFit
+from holdfast.model.packages import AppliedPatch, Patch, PatchFit
 from holdfast.system import durable
 from holdfast.system.host import Host
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.model import (
+from holdfast.model.packages import (
     AppliedPatch,
     EnvironmentUse,
     Newer,

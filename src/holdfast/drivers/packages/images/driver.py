@@ -26,7 +26,7 @@ from holdfast.drivers.packages.images.names import ImageNames, exact
 from holdfast.drivers.packages.images.transfer import ImageCarrier
 from holdfast.drivers.protocols.packages import EngineLogin, Packages
 from holdfast.errors import StepError
-from holdfast.model import AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
+from holdfast.model.packages import AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 

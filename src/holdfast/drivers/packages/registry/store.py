@@ -25,7 +25,7 @@ from holdfast.drivers.packages.registry.client import Body, RegistryClient
 from holdfast.drivers.packages.registry.manifests import Descriptor, Manifest, PackageConfig, Tags
 from holdfast.drivers.protocols.packages import EngineLogin, Progress
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import EnvironmentUse, Package, StoredImage, StoredPackage
+from holdfast.model.packages import EnvironmentUse, Package, StoredImage, StoredPackage
 
 _MOST_MANIFEST_BYTES = 4 << 20
 _PAGE = 100
