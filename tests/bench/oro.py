@@ -156,7 +156,7 @@ def main() -> None:
         "# An upgrade of OroPlatform, beside the steps of its manual",
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.oro --rounds {options.rounds} --write`:"
-        f" the stand-in of OroPlatform with three consumers, {options.rounds} rounds in turns, the middle one. A"
+        f" the stand-in of OroPlatform with three consumers, rounds in turns ({options.rounds}), the middle one. A"
         " visitor asks the login page all the time; *away* is the longest time without a good answer. The stand-in's"
         " commands take tenths of a second where those of the real application take tens of seconds, so that what is"
         " compared is the procedure around them.",

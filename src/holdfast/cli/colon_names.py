@@ -1,6 +1,6 @@
 """Commands by the names of orocloud-cli, such as `app:package:build`, in the words of Holdfast.
 
-One rule: a leading `app:` is left out, and each colon stands for a blank. The table has what is named otherwise here,
+One rule: a leading `app:` is left out, and each colon means a blank. The table has what is named otherwise here,
 with the options that have other names, and an answer for what has no equivalent.
 """
 
@@ -171,7 +171,7 @@ def form_of(name: str) -> Form:
 
 
 def families() -> dict[str, list[str]]:
-    """Return the names that mean a command here, by what stands before their last words."""
+    """Return the names that mean a command here, by the words before their last ones."""
     found: dict[str, list[str]] = {}
     for name in names():
         if not form_of(name).answer and name not in _OWN_NAMES:

@@ -159,7 +159,7 @@ def _run_commands(
 def _facts(
     application: ApplicationContext, context: OperationContext, name: HookName, release: Release | None, outcome: str
 ) -> dict[str, str]:
-    """Return what a hook is told of its operation; no value is a secret."""
+    """Return the variables of a hook that describe its operation; no value is a secret."""
     record = application.journal.operation(context.operation)
     new = context.plan_parameters.commit_facts.release or release
     current = application.current_release()

@@ -131,7 +131,7 @@ class Service(Section, frozen=True):
         Meta(
             ge=1,
             le=99,
-            description="How many equal services run, named NAME-1, NAME-2 and so on; NAME stands for all of them"
+            description="How many equal services run, named NAME-1, NAME-2 and so on; NAME means all of them"
             " (supervisor).",
         ),
     ] = 1
