@@ -304,6 +304,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     facts: Facts = msgspec.field(default_factory=dict)
     answers: Sequence[list[tuple[Any, ...]]] = ()
     held_seconds: float = 0.0
+    schema_version: str = ""
+    """What the application itself keeps of its schema outside of tables; empty if the engine has no place for it."""
 
 
 class Stored(msgspec.Struct):

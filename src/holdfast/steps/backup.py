@@ -195,7 +195,10 @@ def manifest_of(
         if with_migrations:
             facts["migrations"] = migrations.applied(application)
     else:
-        facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
+        facts["schema"] = {
+            name: migrations.fingerprint(snapshot.tables, snapshot.schema_version)
+            for name, snapshot in taken.snapshots.items()
+        }
     return Backup(
         id=vault.new_id(),
         sequence=max((item.sequence for item in existing), default=0) + 1,
