@@ -1,4 +1,4 @@
-"""The wait for services that are to finish their work before they are stopped, such as consumers of a queue."""
+"""The end of services: the wait for those that are to finish their work, such as consumers, and the stop in order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from holdfast.config.schema import Service
 from holdfast.errors import CancelledError, CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import ServiceInstance
 from holdfast.steps import tasks
+from holdfast.steps.services import stop_groups
 from holdfast.steps.typed import Context, OperationContext, WarningFacts
 
 _POLL_SECONDS = 0.5
@@ -71,3 +72,24 @@ def _left(application: ApplicationContext, context: OperationContext, service: S
             return said
         context.check_cancelled()
         time.sleep(_POLL_SECONDS)
+
+
+def stop(
+    application: ApplicationContext,
+    context: Context[_WarningsT],
+    instances: Sequence[ServiceInstance],
+    *,
+    keep: bool = False,
+    at_most_seconds: float | None = None,
+) -> None:
+    """Stop instances in order; note one that had to be killed, because its work was cut off."""
+    by_name = {instance.name: instance for instance in instances}
+    for together in stop_groups(instances):
+        names = [item.name for item in together]
+        late = application.runtime.stop(*names, keep=keep, at_most_seconds=at_most_seconds)
+        for name, seconds in late.items() if at_most_seconds is None else ():
+            killed = f"service {by_name[name].service} had to be killed after {seconds:g} s"
+            note = f"{killed}: it did not end by itself within its stop_timeout_seconds"
+            context.say(note)
+            context.facts.warnings = [*(context.facts.warnings or []), note]
+            context.record()
