@@ -86,7 +86,7 @@ class Manual:
     def upgrade(self) -> None:
         self._server("pg_dump", "-Fc", "-f", str(self._dump), self._made.store.name)
         self._console("oro:maintenance:lock")
-        behind = self._services("cron", "consumer", "websocket")
+        behind = self._services("schedule", "consumer", "websocket")
         self._supervisor("stop", *behind)
         self._check_out("v5.1.1")
         self._console("oro:platform:update", "--force", "--timeout=0", "--skip-download-translations")
@@ -97,7 +97,7 @@ class Manual:
 
     def go_back(self) -> None:
         self._console("oro:maintenance:lock")
-        behind = self._services("cron", "consumer", "websocket")
+        behind = self._services("schedule", "consumer", "websocket")
         self._supervisor("stop", *behind, *self._services("fpm", "web"))
         self._server("pg_restore", "--clean", "--if-exists", "-d", self._made.store.name, str(self._dump))
         self._server("psql", "-d", self._made.store.name, "-qc", "DROP TABLE IF EXISTS acme_tag")
