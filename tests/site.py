@@ -111,8 +111,10 @@ class Site:
         self.vault = paths.get("vault", folder / "vault")
         self.repository = folder / "repo"
         self.config = self.app_folder / "holdfast.toml"
+        self.environment = "production"
         if self.config.exists():
             configuration = load(str(self.config)).configuration
+            self.environment = configuration.application.environment
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
@@ -172,14 +174,11 @@ class Site:
         text += '\n[services.app]\nkind = "backend"\nstop_timeout_seconds = 1\n' if backend else ""
         self.config.write_text(text)
 
-    @property
-    def environment(self) -> str:
-        found = (
-            re.search(r'^environment = "(\w+)"', self.config.read_text(), re.MULTILINE)
-            if self.config.exists()
-            else None
-        )
-        return found[1] if found is not None else "production"
+    def become(self, environment: str) -> None:
+        """Give the site another environment than production, before it is installed."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace('environment = "production"', f'environment = "{environment}"'))
+        self.environment = environment
 
     @property
     def services(self) -> list[str]:
