@@ -39,6 +39,8 @@ __all__ = [
     "test_restore_point_from_the_live_database",
     "test_what_was_done_ahead_is_discarded_with_its_operation",
 ]
+# Operators choose these restore points. All tests run whenever the driver changes.
+pytestmark = pytest.mark.variant("postgresql-log-inside")
 ROWS = "SELECT string_agg(text, ',' ORDER BY id) FROM entry"
 
 
