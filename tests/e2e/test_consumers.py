@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -101,10 +102,12 @@ def test_the_exit_code_of_the_status_says_whether_what_should_run_runs(site: Sit
     ],
     ids=["success", "refused", "failure-in-the-migration", "failure-after-it", "quiesce", "restore"],
 )
-def test_only_what_ran_before_runs_after(site: Site, act: Callable[..., object], code: int) -> None:
+def test_only_what_ran_before_runs_after(
+    site: Site, act: Callable[[Site], subprocess.CompletedProcess[str]], code: int
+) -> None:
     succeed(site, "service", "stop", "consumer-2")
     done = act(site)
-    assert done.returncode == code, done.stderr  # type: ignore[attr-defined]
+    assert done.returncode == code, done.stderr
     assert running(site) == ["clock", "consumer-1", "consumer-3", "live", "web"]
     assert details(site, "consumer-2")["consumer-2"].startswith(f"stopped by {getpass.getuser()}, 20")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from holdfast.application.application import App
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import hooks, parts, upgrade
+from holdfast.operations import beside, hooks, parts
 from holdfast.operations.patches import package_of_current
-from holdfast.steps.release import PruneReleases, UnpackRelease
+from holdfast.steps.release import UnpackRelease
 
 
 def plan(app: App) -> Plan:
@@ -21,15 +21,16 @@ def plan(app: App) -> Plan:
     notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
     parts.refuse_without_task(app, "warm_cache")
     release = parts.new_release(app, package.id, current.label, current.commit)
-    kinds = upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
-    making: list[PlannedStep] = [UnpackRelease(release, kinds), *parts.tasks(app, release, "prepare", "warm_cache")]
-    steps, after = upgrade.switching(app, release, making, "upgrade")
-    pruning = [] if any(step.name == PruneReleases.name for step in after) else [PruneReleases()]
+    making: list[PlannedStep] = [
+        UnpackRelease(release, beside.kinds(app)),
+        *parts.tasks(app, release, "prepare", "warm_cache"),
+    ]
+    steps, after = beside.switching(app, release, making, "upgrade")
     return Plan(
         kind="cache.rebuild",
         title=f"rebuild the cache of {current.label}",
         steps=(parts.preflight(app, parts.Datasets((), (), False)), *hooks.for_failure(app), *steps),
-        after_commit=(*after, *pruning, *parts.record_use(app), *parts.after_start(app, release)),
+        after_commit=(*after, *parts.record_use(app), *parts.after_start(app, release)),
         also_locks=("backup",),
         notes=(*notes, "Code and data stay as they are; the release gets a new folder."),
         parameters=parts.parameters(app, release, mode="source", previous=current),

@@ -14,12 +14,12 @@ from holdfast.drivers.packages import patch_files
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Plan, PlannedStep, Release
 from holdfast.model.packages import AppliedPatch, Package, PatchFit
-from holdfast.operations import hooks, parts
+from holdfast.operations import beside, hooks, parts
 from holdfast.operations.provision import Provision
 from holdfast.steps import migrations
 from holdfast.steps.migrate import CheckMigrations
 from holdfast.steps.packages import CarryPatches, PatchFile, PatchPackage
-from holdfast.steps.release import PruneReleases, UnpackRelease
+from holdfast.steps.release import UnpackRelease
 
 _LEAST_DIGITS = 4
 Patches = Literal["refuse", "drop", "reapply"]
@@ -118,8 +118,6 @@ def plan_revert(app: App, reference: str) -> Plan:
 
 
 def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
-    from holdfast.operations import upgrade  # noqa: PLC0415 # it needs this module
-
     current = parts.require_installed(app)
     package = package_of_current(app)
     notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
@@ -127,18 +125,17 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
     known = migrations.known(app.context)
     steps: list[PlannedStep] = [
         making,
-        UnpackRelease(release, upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()),
+        UnpackRelease(release, beside.kinds(app)),
         *([CheckMigrations(release, "source")] if known else []),
         *parts.tasks(app, release, "prepare", "warm_cache"),
     ]
-    all_steps, after = upgrade.switching(app, release, steps, "upgrade")
+    all_steps, after = beside.switching(app, release, steps, "upgrade")
     nothing = parts.Datasets((), (), False)
-    pruning = [] if any(isinstance(step, PruneReleases) for step in after) else [PruneReleases()]
     return Plan(
         kind=kind,
         title=title,
         steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *all_steps),
-        after_commit=(*after, *pruning, *parts.record_use(app)),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed. To go back, run: holdfast rollback"),
         parameters=parts.parameters(app, release, mode="source", previous=current),

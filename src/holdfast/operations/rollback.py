@@ -11,7 +11,7 @@ from holdfast.engine.records import StepRecord, parameters_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import hooks, parts, upgrade
+from holdfast.operations import beside, hooks, parts
 from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -192,7 +192,7 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    steps, after = upgrade.switching(app, target, parts.tasks(app, target, "after_rollback"), "rollback")
+    steps, after = beside.switching(app, target, parts.tasks(app, target, "after_rollback"), "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",

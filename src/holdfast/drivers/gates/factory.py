@@ -15,6 +15,7 @@ from holdfast.system.host import Host
 
 if TYPE_CHECKING:
     from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+    from holdfast.drivers.gates.state_file import GateFacts
 
 
 def _front() -> Callable[..., Gate]:
@@ -64,7 +65,7 @@ def open_gate(loaded: ResolvedConfig) -> Gate:
     )
 
 
-def _pages(loaded: ResolvedConfig) -> dict[str, str]:
+def _pages(loaded: ResolvedConfig) -> GateFacts:
     """Return where the application's own pages are, as the gate's file keeps it; nothing if none are configured."""
     configuration = loaded.configuration
     if not configuration.gate.pages:

@@ -38,7 +38,7 @@ class FrontGate:
         *,
         message: str = "",
         template: str = "",
-        pages: Mapping[str, str] | None = None,
+        pages: GateFacts | None = None,
         drain_seconds: float = 10,
         trusted_proxies: Sequence[str] | None = None,
     ) -> None:
@@ -48,7 +48,7 @@ class FrontGate:
         self._listen = listen
         self._message = message
         self._template = template
-        self._pages = pages or {}
+        self._pages: GateFacts = pages or {}
         self._drain_seconds = drain_seconds
         self._trusted_proxies = trusted_proxies
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
@@ -62,7 +62,7 @@ class FrontGate:
             state = self._record.read()
             before = json.dumps(state, sort_keys=True)
             state.update({"listen": self._listen, "message": self._message, "template": self._template})
-            state.update(self._pages)  # type: ignore[typeddict-item]  # keys of this file
+            state.update(self._pages)
             if self._trusted_proxies is not None:
                 state["trusted_proxies"] = list(self._trusted_proxies)
             change(state)

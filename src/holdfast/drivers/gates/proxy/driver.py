@@ -105,7 +105,7 @@ class ProxyGate:
         *,
         message: str = "",
         template: str = "",
-        pages: Mapping[str, str] | None = None,
+        pages: GateFacts | None = None,
         drain_seconds: float = 10,
     ) -> None:
         self._folder = folder
@@ -116,7 +116,7 @@ class ProxyGate:
         self._door = door
         self._message = message
         self._template = template
-        self._pages = pages or {}
+        self._pages: GateFacts = pages or {}
         self._drain_seconds = drain_seconds
 
     def _change(self, change: Callable[[GateFacts], None], *, drain: bool = False) -> None:
@@ -125,7 +125,7 @@ class ProxyGate:
             before = json.dumps(state, sort_keys=True)
             state.setdefault("id", secrets.token_hex(6))
             state.update({"message": self._message, "template": self._template})
-            state.update(self._pages)  # type: ignore[typeddict-item]  # keys of this file
+            state.update(self._pages)
             if "seed" not in state and self._include.exists():
                 state["seed"] = self._include.read_text()
             change(state)
