@@ -8,34 +8,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests import kept
+from tests import background
+from tests.background import service
 from tests.e2e.cli import run, run_json, succeed
 from tests.site import Site
-
-_CONSUMERS = """
-[services.consumer]
-kind = "consumer"
-command = ["sleep", "86400"]
-settle_seconds = 0.05
-instances = 3
-
-[services.clock]
-kind = "cron"
-command = ["sleep", "86400"]
-settle_seconds = 0.05
-
-[services.live]
-kind = "websocket"
-command = ["sleep", "86400"]
-settle_seconds = 0.05
-"""
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with kept.site() as lent:
-        lent.config.write_text(f"{lent.config.read_text()}{_CONSUMERS}")
-        succeed(lent, "service", "start")
+    services = (service("consumer", "consumer", instances=3), service("clock", "cron"), service("live", "websocket"))
+    with background.site(*services) as lent:
         yield lent
 
 

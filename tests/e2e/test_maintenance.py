@@ -10,30 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import kept
+from tests import background
+from tests.background import service
 from tests.e2e.cli import run, run_json, succeed
 from tests.releases import add_files
 from tests.site import Site
 
-_BEHIND = """
-[services.consumer]
-kind = "consumer"
-command = ["sleep", "86400"]
-settle_seconds = 0.05
-instances = 2
-
-[services.clock]
-kind = "cron"
-command = ["sleep", "86400"]
-settle_seconds = 0.05
-"""
-
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with kept.site() as lent:
-        lent.config.write_text(f"{lent.config.read_text()}{_BEHIND}")
-        succeed(lent, "service", "start")
+    with background.site(service("consumer", "consumer", instances=2), service("clock", "cron")) as lent:
         yield lent
 
 
