@@ -162,6 +162,10 @@ class FakeDatabase:
             except sqlite3.DatabaseError as error:
                 raise StepError(str(error)) from error
 
+    def schema_version(self) -> str:
+        number = self.query("PRAGMA user_version")[0][0]
+        return str(number) if number else ""
+
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         return self._tables(self._bytes(None), budget_seconds)
 
