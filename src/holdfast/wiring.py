@@ -6,7 +6,7 @@ from holdfast.application.application import App
 from holdfast.application.context import ApplicationContext
 from holdfast.application.fixed_settings import keep_fixed_settings
 from holdfast.config.load import ResolvedConfig
-from holdfast.drivers.databases.factory import open_data_directories, open_databases
+from holdfast.drivers.databases.factory import open_data_directories, open_databases, open_sanitizers
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
 from holdfast.drivers.packages.factory import open_packages, open_registry
@@ -64,6 +64,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         containers=compose,
         databases=open_databases(loaded, host, compose),
         cold=open_data_directories(loaded, host, compose),
+        sanitizers=open_sanitizers(loaded, host, compose),
         files=open_files(loaded, host),
         vault=open_vault(loaded, host),
         gate=proxy or open_gate(loaded),

@@ -18,6 +18,7 @@ from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate, Proxy
 from holdfast.drivers.protocols.packages import Packages, Registry
 from holdfast.drivers.protocols.runtimes import Runtime
+from holdfast.drivers.protocols.sanitizing import Sanitizer
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, RefusedError
@@ -47,6 +48,8 @@ class ApplicationContext(msgspec.Struct):
     """The runtime of the gate's own server, which always runs on this machine."""
     cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
+    sanitizers: Mapping[str, Sanitizer] = msgspec.field(default_factory=dict)
+    """Readers for sanitized dumps, for databases whose kind has one."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""
     registry: Registry | None = None
