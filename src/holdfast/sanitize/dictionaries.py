@@ -8,10 +8,10 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 FIRST_NAMES = _words(
-    "Ada Aiko Alma Amir Anouk Arlo Asha Bela Bruno Cato Cleo Dana Dario Edda Elio Emil Enya Fay Finn"
-    " Flora Gus Hana"
-    " Hugo Ida Ilja Ines Iris Ivo Jana Jules Kai Kira Lena Leo Lio Lola Luca Mara Mika Mila Nadia Nico Nils Nora Odin Olga"
-    " Otis Pia Quinn Rafi Remy Rosa Sami Sina Taro Tilda Uma Vera Vito Wanda Yara Yuri Zeno Zoe"
+    "Ada Aiko Alma Amir Anouk Arlo Asha Bela Bruno Cato Cleo Dana Dario Edda Elio Emil Enya Fay Finn Flora Gus"
+    " Hana Hugo Ida Ilja Ines Iris Ivo Jana Jules Kai Kira Lena Leo Lio Lola Luca Mara Mika Mila Nadia Nico"
+    " Nils Nora Odin Olga Otis Pia Quinn Rafi Remy Rosa Sami Sina Taro Tilda Uma Vera Vito Wanda Yara Yuri Zeno"
+    " Zoe"
 )
 LAST_NAMES = _words(
     "Abel Adler Anders Arden Baker Barlow Becker Berg Brook Carver Castel Cole Dale Dorn Draper Ekman Ellis Falk Fisher"
