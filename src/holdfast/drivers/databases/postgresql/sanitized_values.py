@@ -81,7 +81,7 @@ def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> 
         return _number(method, name)
     if isinstance(method, Json):
         return _json(plan, method, f"{name}::jsonb")
-    return of_text(plan, column, method, f"{name}::text")
+    return of_text(plan, column, method, f"host({name})" if column.kind == "inet" else f"{name}::text")
 
 
 def digest(domain: str, text: str) -> str:
