@@ -146,6 +146,11 @@ def presets() -> dict[str, str]:
     return {path.stem: path.read_text() for path in _PRESETS.glob("*.toml")}
 
 
+def sanitizing_presets() -> dict[str, str]:
+    """Return the packaged rules of sanitized backups: name -> text."""
+    return {path.stem: path.read_text() for path in (_PRESETS / "sanitize").glob("*.toml")}
+
+
 def _merge(
     target: dict[str, object], more: Mapping[str, object], origin: str, origins: dict[str, str], prefix: str = ""
 ) -> None:

@@ -31,6 +31,7 @@ def everywhere(configuration: Configuration) -> dict[str, str]:
         f"databases.{name}.password": one.password for name, one in configuration.databases.items() if one.password
     }
     found |= {f"queues.{name}.url": one.url for name, one in configuration.queues.items() if is_secret(one.url)}
+    found |= {"sanitize.key": configuration.sanitize.key} if configuration.sanitize.key else {}
     return found
 
 

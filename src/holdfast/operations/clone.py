@@ -122,6 +122,16 @@ def _notes(app: App, source: App, instant: str, taken: Sequence[str], wanted: Se
 
 def refuse(app: App, source: App, *, unsanitized: bool) -> None:
     """Raise RefusedError where a clone is not allowed, before any backup is made for it."""
+    refuse_target(app, source)
+    if not unsanitized:
+        raise RefusedError(
+            f"data of {_named(source)} would be copied into {_named(app)} unchanged, including personal data",
+            next_step="If that is intended, add --unsanitized. The log records it.",
+        )
+
+
+def refuse_target(app: App, source: App) -> None:
+    """Raise RefusedError where nothing may be copied into an environment, or the two share what each writes into."""
     if app.loaded.environment_type == "prod":
         raise RefusedError(
             f"{_named(app)} is a production environment: cloning into it is refused",
@@ -129,11 +139,6 @@ def refuse(app: App, source: App, *, unsanitized: bool) -> None:
         )
     if shared := _shared(app, source):
         raise RefusedError(f"{_named(source)} and {_named(app)} share {', '.join(shared)}")
-    if not unsanitized:
-        raise RefusedError(
-            f"data of {_named(source)} would be copied into {_named(app)} unchanged, including personal data",
-            next_step="If that is intended, add --unsanitized. The log records it.",
-        )
 
 
 def _shared(app: App, source: App) -> list[str]:

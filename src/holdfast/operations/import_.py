@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from holdfast.application.application import App
 from holdfast.config.similar import no_such
@@ -33,8 +34,9 @@ def plan_database(
     safety: bool = True,
     cold: bool = False,
     scratch: str = SCRATCH,
+    then: Literal["after_restore", "after_clone"] = "after_restore",
 ) -> Plan:
-    """Return the plan of an import into one database.
+    """Return the plan of an import into one database; `then` names the task and the hook that run with the new data.
 
     The source is a dump, or with `cold` a data directory that is unpacked below `scratch`.
 
@@ -64,7 +66,7 @@ def plan_database(
     ]
     if release is not None:
         steps += [
-            *parts.tasks(app, release, "migrate", "after_restore", "reindex"),
+            *parts.tasks(app, release, "migrate", then, "reindex"),
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
@@ -73,7 +75,7 @@ def plan_database(
         *completing,
         TidyReplaced(keep_replaced=True),
         *parts.after_start(app, release),
-        *hooks.hook(app, "after_restore"),
+        *hooks.hook(app, then),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(

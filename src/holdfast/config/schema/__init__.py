@@ -6,6 +6,7 @@ from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploa
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.queues import Queues
+from holdfast.config.schema.sanitize import Sanitize
 from holdfast.config.schema.schedule import Schedule
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
@@ -31,6 +32,7 @@ __all__ = [
     "Releases",
     "RestorePoint",
     "Runtime",
+    "Sanitize",
     "Schedule",
     "Secrets",
     "Section",

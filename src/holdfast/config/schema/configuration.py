@@ -11,6 +11,7 @@ from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hooks
 from holdfast.config.schema.packages import Packages
 from holdfast.config.schema.queues import Queues
+from holdfast.config.schema.sanitize import Sanitize
 from holdfast.config.schema.schedule import SERVICE, Schedule
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
@@ -94,6 +95,9 @@ class Configuration(Section, frozen=True, kw_only=True):
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
     backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(
         default_factory=Backup
+    )
+    sanitize: Annotated[Sanitize, Meta(description="Sanitized backups, for those who may not see personal data.")] = (
+        field(default_factory=Sanitize)
     )
     migrations: Annotated[Migrations, Meta(description="How its migrations are listed.")] = field(
         default_factory=Migrations
