@@ -36,6 +36,7 @@ from holdfast.operations import (
     restore,
     restore_paths,
     rollback,
+    sanitized,
     secret,
     service,
     upgrade,
@@ -219,6 +220,7 @@ class Site:
             "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
             "media_delete": media.plan_delete,
             "secret_apply": secret.plan_apply,
+            "sanitized": sanitized.plan,
         }
         return plans[name](app, *arguments, **options)
 

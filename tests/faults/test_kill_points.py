@@ -19,6 +19,7 @@ import pytest
 from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
+from holdfast.sanitize.store import SanitizedBackups
 from holdfast.steps import preflight, services
 from holdfast.system.processes import with_cwd_under
 from tests import containers, kept
@@ -199,6 +200,7 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
         app.close()
     check_hooks(site)
     check_exports(site.folder / "away")
+    check_sanitized(site)
     check_secrets(site)
     scratch = site.folder / "scratch"
     assert with_cwd_under(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
@@ -258,6 +260,19 @@ def check_exports(folder: Path) -> None:
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=path, check=True)
         for name, facts in json.loads((path / "manifest.json").read_text())["datasets"].items():
             assert (path / facts.get("file", f"{name}.tar.gz")).exists()
+
+
+def check_sanitized(site: Site) -> None:
+    """What is there is listed and whole, or else nothing of it is left."""
+    store = SanitizedBackups(site.vault, "guestbook.production")
+    if not store.folder.exists():
+        return
+    found, damaged = store.all()
+    assert damaged == []
+    known = {name for backup in found for name in (*backup.files, f"{backup.id}-sanitized.json")}
+    assert {path.name for path in store.folder.iterdir()} == known, "what was not finished is left"
+    for backup in found:
+        store.verify(backup)
 
 
 def check_secrets(site: Site) -> None:

@@ -89,7 +89,7 @@ def described(method: AnyMethod) -> str:
 def decide(schema: Schema, rules: Rules, contents: Mapping[str, Content], quote: Callable[[str], str]) -> Decided:
     """Decide for a database. `contents` is by table and column, as `table.column`; `quote` quotes a name."""
     decider = _Decider(schema, rules, contents)
-    unused = [name for name in rules.tables if not _fits(name, schema)]
+    unused = [name for name in rules.tables if not _fits(name, schema) and name not in rules.of_presets]
     decider.problems += [f"{name}: no table of that name, though there are rules for it" for name in unused]
     tables = {table.name: decider.rules_of(table) for table in schema.tables}
     selected = select(schema, tables, quote, decider.problems)
@@ -117,7 +117,8 @@ class _Decider:
         found = self._rules.of_table(table.name)
         if found is not None:
             for name in [name for name, method in found.columns.items() if method is not None]:
-                if table.name in self._rules.tables and table.column(name) is None:
+                optional = f"{table.name}.{name}" in self._rules.of_presets
+                if table.name in self._rules.tables and table.column(name) is None and not optional:
                     self.problems.append(f"{table.name}.{name}: no such column, though there is a rule for it")
                 elif (column := table.column(name)) is not None and column.generated:
                     self.problems.append(f"{table.name}.{name}: the server computes it; it has no rule of its own")

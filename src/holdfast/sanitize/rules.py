@@ -61,6 +61,8 @@ class Rules(msgspec.Struct, frozen=True):
     columns: dict[str, AnyMethod | None] = {}
     """By a pattern of the name, for columns of all tables."""
     tables: dict[str, TableRules] = {}
+    of_presets: frozenset[str] = frozenset()
+    """Tables and `table.column` that only presets name: they need not exist in this version of the application."""
 
     def of_table(self, name: str) -> TableRules | None:
         """Return the rules of a table: its own, or of the longest pattern that fits."""
@@ -82,15 +84,27 @@ def parse(text: str, source: str, preset: Callable[[str], str]) -> Rules:
     """
     problems: list[str] = []
     merged: dict[str, object] = {}
+    named: list[set[str]] = []
     for name, content in _layers(text, source, preset):
         try:
             layer = tomllib.loads(content)
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{name} is not valid TOML", [str(error)]) from None
         _merge(merged, layer)
+        named.append(_names(layer))
     found = _Reader(problems).rules(merged)
     if problems:
         raise ConfigurationError(f"{source} is wrong", problems)
+    return msgspec.structs.replace(found, of_presets=frozenset(set().union(*named[:-1]) - named[-1]))
+
+
+def _names(layer: Mapping[str, object]) -> set[str]:
+    """Return the tables of a file and their columns, as `table.column`."""
+    tables = layer.get("tables")
+    found: set[str] = set()
+    for table, value in tables.items() if isinstance(tables, dict) else ():
+        columns = value.get("columns") if isinstance(value, dict) else None
+        found |= {table, *(f"{table}.{column}" for column in columns or () if isinstance(columns, dict))}
     return found
 
 
