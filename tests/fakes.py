@@ -399,6 +399,7 @@ class FakePackages:
             return self._built[package.id]
         return self._store(package.id, package.label, package.commit, archive.read_bytes())
 
-    def remove(self, id: str) -> None:
-        if self._built.pop(id, None) is not None:
-            shutil.rmtree(self._folder / id)
+    def remove(self, *ids: str) -> None:
+        for id in ids:
+            if self._built.pop(id, None) is not None:
+                shutil.rmtree(self._folder / id)

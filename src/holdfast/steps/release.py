@@ -299,5 +299,5 @@ class PruneReleases(TypedStep[NoFacts], frozen=True):
         # What was built later than all of them may wait for its deployment.
         newest = max((package.built_at for package in packages if package.id in used), default="")
         spare = [package for package in packages if package.id not in used and package.built_at < newest]
-        for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
-            application.packages.remove(package.id)
+        beyond = spare[: max(0, len(packages) - max(keep, len(used)))]
+        application.packages.remove(*(package.id for package in beyond))
