@@ -23,6 +23,7 @@ from holdfast.sanitize import output, rules
 from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
 from holdfast.sanitize.values import Values
 from holdfast.system.host import Host
+from tests.memory import memory_of
 from tests.proof import patience
 from tests.servers import postgresql
 from tests.servers.postgresql import ROLE, SUPERUSER, PostgresqlServer
@@ -332,16 +333,9 @@ def _memory_of_a_dump(server: PostgresqlServer, name: str, text: str, folder: Pa
         process.stdin.write(text)
         process.stdin.close()
         assert process.stdout.readline() == "written\n"
-        found = []
-        with open(f"/proc/{process.pid}/mem", "rb", buffering=0) as memory:
-            for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
-                area, rights, *rest = line.split()
-                if rights.startswith("rw") and rest[-1] not in ("[vvar]", "[vsyscall]"):
-                    start, end = (int(number, 16) for number in area.split("-"))
-                    memory.seek(start)
-                    found.append(memory.read(end - start))
+        found = memory_of(process.pid)
         process.kill()
-    return b"".join(found)
+    return found
 
 
 def test_a_value_that_leaves_by_another_column_ends_the_dump(

@@ -15,5 +15,8 @@ DATABASES: Mapping[str, str] = {
 DATA_DIRECTORIES: Mapping[str, str] = {"postgresql": "holdfast.drivers.databases.postgresql.data_directory"}
 """Kinds of servers whose data directory is read without them; the module has a function `open_data_directory`."""
 
-SANITIZERS: Mapping[str, str] = {"postgresql": "holdfast.drivers.databases.postgresql.sanitizing"}
+SANITIZERS: Mapping[str, str] = {
+    "sqlite": "holdfast.drivers.databases.sqlite.sanitizing",
+    "postgresql": "holdfast.drivers.databases.postgresql.sanitizing",
+}
 """Kinds of which sanitized dumps are made; the module has a function `open_sanitizer`."""

@@ -74,6 +74,11 @@ class Scanner:
             )
 
 
+def is_one_word(text: str) -> bool:
+    """Return whether a value is found as a word of the output."""
+    return not set(text) & set(SEPARATORS) and re.search("[^a-z]", text) is not None
+
+
 def chosen(canaries: Sequence[Canary]) -> list[Canary]:
     """Return canaries of the longest lengths only, because each further length is more words to compare."""
     lengths = sorted({canary.length for canary in canaries}, reverse=True)[:_MOST_LENGTHS]
