@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from holdfast.application import sanitizing
 from holdfast.config.schema import Hooks
 from holdfast.operations import clone, secret
 from tests.proof import patience
@@ -93,6 +94,18 @@ def _shares_what_is_shipped(site: Site) -> None:
     text = site.config.read_text()
     text = text.replace("shared = {", f'writable = ["var"]\nshared = {{ "{SHIPPED}" = "shared/{SHIPPED}/",', 1)
     site.config.write_text(text.replace("[tasks]\n", '[tasks]\nprepare = [["touch", "var/a"], ["touch", "var/b"]]\n'))
+
+
+def _with_rules(site: Site) -> None:
+    """Rules for sanitized backups, and decisions that were looked at."""
+    site.config.with_name("sanitize.toml").write_text(
+        '[tables.entries.columns]\nauthor = "name"\ntext = "text"\n'
+        'file = { keep = "a name" }\nsha256 = { keep = "a digest" }\n'
+        "[tables.schema_migrations]\n"
+    )
+    app = site.open()
+    sanitizing.write_lock(app.context, sanitizing.decisions(app.context, sanitizing.read_rules(app.context)))
+    app.close()
 
 
 def _several_backups(site: Site) -> None:
@@ -382,6 +395,7 @@ SCENARIOS = [
     ),
     Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
+    Scenario("sanitized", ("v1",), lambda site: site.operate("sanitized"), _with_rules),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
     Scenario(
         "media_upload",

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.application import sanitizing
 from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
-from holdfast.sanitize.store import SanitizedBackups
 from holdfast.steps import preflight, services
 from holdfast.system.processes import with_cwd_under
 from tests import containers, kept
@@ -264,7 +264,9 @@ def check_exports(folder: Path) -> None:
 
 def check_sanitized(site: Site) -> None:
     """What is there is listed and whole, or else nothing of it is left."""
-    store = SanitizedBackups(site.vault, "guestbook.production")
+    app = site.open()
+    store = sanitizing.store(app.context)
+    app.close()
     if not store.folder.exists():
         return
     found, damaged = store.all()

@@ -36,6 +36,7 @@ _OPERATIONS = {
     "backup.restore": "restore",
     "backup.prune": "prune",
     "backup.export": "export",
+    "backup.sanitized": "sanitized",
     "import": "import_",
     "package": "package",
     "patch": "patches",
