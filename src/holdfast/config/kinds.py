@@ -18,5 +18,7 @@ DATA_DIRECTORIES: Mapping[str, str] = {"postgresql": "holdfast.drivers.databases
 SANITIZERS: Mapping[str, str] = {
     "sqlite": "holdfast.drivers.databases.sqlite.sanitizing",
     "postgresql": "holdfast.drivers.databases.postgresql.sanitizing",
+    "mariadb": "holdfast.drivers.databases.mariadb.sanitizing",
+    "mysql": "holdfast.drivers.databases.mariadb.sanitizing",
 }
 """Kinds of which sanitized dumps are made; the module has a function `open_sanitizer`."""
